@@ -1,0 +1,84 @@
+"""The image half of TransformerLens: mechanistic interpretability of models that see.
+
+Importing mmlens is cheap: a name is looked up in its module on first use (PEP 562), so that
+`import mmlens` loads neither torch nor transformers. To publish a name, add one line to `_HOME`
+and the same to the imports below it, which only type checkers read.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0.dev0"
+
+_HOME = {
+    "Prompt": "prompt",
+    "Patch": "prompt",
+    "Token": "prompt",
+    "Neuron": "neurons",
+    "Scores": "scores",
+    "Edit": "edit",
+    "HookedVLM": "model",
+    "load": "families",
+    "from_parts": "families",
+    "models": "families",
+    "activations": "methods.activations",
+    "attribute": "methods.attribute",
+    "integrated_gradients": "methods.integrated_gradients",
+    "top_neurons": "methods.top_neurons",
+    "decode": "methods.decode",
+    "interpretable": "methods.decode",
+    "logit_lens": "methods.logit_lens",
+    "nearest_tokens": "methods.nearest_tokens",
+    "audit": "audit",
+    "MMLensError": "errors",
+}
+_SUBMODULES = ("pictos", "view")
+
+__all__ = [*_HOME, *_SUBMODULES]
+
+if TYPE_CHECKING:
+    from mmlens import pictos as pictos
+    from mmlens import view as view
+    from mmlens.audit import audit as audit
+    from mmlens.edit import Edit as Edit
+    from mmlens.errors import MMLensError as MMLensError
+    from mmlens.families import from_parts as from_parts
+    from mmlens.families import load as load
+    from mmlens.families import models as models
+    from mmlens.methods.activations import activations as activations
+    from mmlens.methods.attribute import attribute as attribute
+    from mmlens.methods.decode import decode as decode
+    from mmlens.methods.decode import interpretable as interpretable
+    from mmlens.methods.integrated_gradients import integrated_gradients as integrated_gradients
+    from mmlens.methods.logit_lens import logit_lens as logit_lens
+    from mmlens.methods.nearest_tokens import nearest_tokens as nearest_tokens
+    from mmlens.methods.top_neurons import top_neurons as top_neurons
+    from mmlens.model import HookedVLM as HookedVLM
+    from mmlens.neurons import Neuron as Neuron
+    from mmlens.prompt import Patch as Patch
+    from mmlens.prompt import Prompt as Prompt
+    from mmlens.prompt import Token as Token
+    from mmlens.scores import Scores as Scores
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"mmlens.{_HOME[name]}"), name)
+    elif name in _SUBMODULES:
+        value = importlib.import_module(f"mmlens.{name}")
+    else:
+        raise AttributeError(_unknown(name))
+    globals()[name] = value  # the next look-up does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _unknown(name: str) -> str:
+    from mmlens.errors import nearest
+
+    return f"mmlens has no {name!r}: {nearest(name, __all__)}"

@@ -1,0 +1,228 @@
+"""Any picture a user has, as the one kind the models want: RGB, 8 bits, upright and loaded.
+
+Pillow reads most files, but it clips 16-bit grey to white, drops transparency onto black, leaves a
+phone's photo lying on its side and speaks in tracebacks. Here the depth is scaled, transparent
+pixels lie on white, the EXIF rotation is applied, and what cannot be read is refused in one
+sentence that names the file and the remedy. Sizes are checked from the header, before decoding.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mmlens.errors import PictureError, nearest
+
+MAX_PIXELS = 100_000_000
+"""Larger pictures are refused: 100 megapixels are 300 MB once decoded."""
+
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif")
+
+
+def open_picture(source: str | Path | Image.Image | np.ndarray | bytes) -> Image.Image:
+    """Read a picture from wherever it is -> a new RGB `PIL.Image`, 8 bits, upright, loaded.
+
+    Args:
+        source: a path, a PIL image (left untouched), an encoded file as bytes, or an array
+            `[row, column]` or `[row, column, channel]` with 1, 3 or 4 channels; floats are read
+            as 0..1 when none is above 1, else as 0..255; `uint16` as 0..65535.
+
+    Raises:
+        PictureError: there is no such file, it is no picture, it is damaged, too large or empty,
+            or the array has other channels or values.
+    """
+    if isinstance(source, np.ndarray):
+        return _to_rgb(_from_array(source), _name_of(source))
+    if isinstance(source, Image.Image):
+        return _decode(source, _name_of(source))
+    if isinstance(source, bytes):
+        name = f"The picture of {len(source)} bytes"
+        return _decode(_open_bytes(source, name), name)
+    if isinstance(source, str | Path):
+        name = repr(str(source))
+        return _decode(_open_bytes(_read_file(source), name), name)
+    raise PictureError(
+        f"A {type(source).__module__}.{type(source).__qualname__} is not a picture: give a path,"
+        " a PIL image, bytes, or a numpy array [row, column, channel]"
+        " (a torch tensor [channel, row, column]: tensor.permute(1, 2, 0).cpu().numpy())."
+    )
+
+
+def _name_of(picture: Image.Image | np.ndarray) -> str:
+    """How a sentence calls a picture: by its file where it has one, else by its size."""
+    if isinstance(picture, np.ndarray):
+        return f"The array of shape {picture.shape}"
+    filename = getattr(picture, "filename", "")
+    return repr(str(filename)) if filename else f"The PIL image of size {picture.size}"
+
+
+def _read_file(source: str | Path) -> bytes:
+    """The bytes of a file, or a sentence on why there are none."""
+    name = repr(str(source))
+    if "://" in str(source):
+        raise PictureError(f"{name} is an address: download it first, then give the file's path.")
+    path = Path(source).expanduser()
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise _unreadable(path, name, error) from None
+
+
+def _unreadable(path: Path, name: str, error: Exception) -> PictureError:
+    """Why a path gives no bytes: it is a folder, it does not exist, or the system refuses it."""
+    if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
+        return PictureError(
+            f"There is no folder {str(path.parent)!r}, so no picture {name}:"
+            f" the working directory is {str(Path.cwd())!r}."
+        )
+    if isinstance(error, FileNotFoundError):
+        names = _files_in(path.parent)
+        near = f"in its folder: {nearest(path.name, names)}" if names else "its folder is empty"
+        return PictureError(f"There is no file {name}; {near}{'' if near.endswith('?') else '.'}")
+    if isinstance(error, IsADirectoryError):
+        names = ", ".join(map(repr, _files_in(path)[:3])) or "no files"
+        return PictureError(f"{name} is a folder: give the path of one picture; it holds {names}.")
+    reason = getattr(error, "strerror", None) or error
+    return PictureError(f"{name} cannot be read ({reason}): check the path and its rights.")
+
+
+def _files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+def _open_bytes(data: bytes, name: str) -> Image.Image:
+    """Read the header of a file's bytes; Pillow's ways to fail become one sentence each."""
+    if not data:
+        raise PictureError(f"{name} is empty (0 bytes): copy or download it again.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is below
+            return Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError:
+        raise _too_large(name) from None
+    except UnidentifiedImageError:
+        raise _not_a_picture(data, name) from None
+    except Exception as error:  # a plugin stumbles over a damaged header in any way it likes
+        raise _damaged(name, error) from None
+
+
+def _decode(picture: Image.Image, name: str) -> Image.Image:
+    """Load the pixels of an opened picture, turn it upright and make it RGB."""
+    _check_size(picture.size, name)
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1 and picture.format != "MPO":  # MPO: a phone's photo with its preview
+        warnings.warn(
+            f"{name} is animated: frame {picture.tell() + 1} of {frames} is read.", stacklevel=3
+        )
+    try:
+        picture.load()
+        upright = ImageOps.exif_transpose(picture)
+    except Exception as error:
+        raise _damaged(name, error) from None
+    return _to_rgb(upright, name)
+
+
+def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
+    """RGB at 8 bits: deep grey is scaled (Pillow would clip it), transparency lies on white."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        values = np.asarray(picture)
+        if picture.mode == "I":  # 32 bits wide, but mostly a 16-bit picture
+            top = 65535 if values.max() > 255 else 255
+        else:
+            top = None if picture.mode == "F" else 65535
+        picture = Image.fromarray(_to_bytes(values, name, top))
+    if picture.has_transparency_data:
+        paper = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(paper, picture.convert("RGBA"))
+    return picture.convert("RGB")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    """An array `[row, column(, channel)]` as a PIL image of 8 bits."""
+    name = _name_of(array)
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim == 3 and channels not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+        raise PictureError(
+            f"{name} looks channels-first: write array.transpose(1, 2, 0) for"
+            " [row, column, channel]."
+        )
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4):
+        raise PictureError(
+            f"{name} is not a picture: give [row, column] or [row, column, channel]"
+            " with 1, 3 or 4 channels (for a batch: one picture at a time)."
+        )
+    _check_size((array.shape[1], array.shape[0]), name)
+    if array.dtype.kind not in "biuf":
+        raise PictureError(
+            f"{name} holds {array.dtype} values: give uint8 (0..255) or floats (0..1)."
+        )
+    pixels = _to_bytes(array, name, 65535 if array.dtype == np.uint16 else None)
+    return Image.fromarray(pixels[..., 0] if array.ndim == 3 and channels == 1 else pixels)
+
+
+def _to_bytes(values: np.ndarray, name: str, top: int | None) -> np.ndarray:
+    """Values as `uint8`; `top` is their white, or None: 1 for floats up to 1, else 255."""
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == bool:
+        return values.astype(np.uint8) * np.uint8(255)
+    if not np.isfinite(values).all():
+        raise PictureError(
+            f"{name} contains NaN or infinite values: clean it first, e.g. numpy.nan_to_num(array)."
+        )
+    low, high = float(values.min()), float(values.max())
+    top = top or (1 if values.dtype.kind == "f" and high <= 1 else 255)
+    if low < 0 or high > top:
+        raise PictureError(
+            f"{name} has values from {low:g} to {high:g}: scale them to 0..1 (floats) or 0..255"
+            " (integers); a normalised tensor needs its mean and deviation undone first."
+        )
+    return np.rint(values.astype(np.float64) * (255 / top)).astype(np.uint8)
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    """Refuse pictures without pixels and pictures too large to decode; `size` is width, height."""
+    width, height = size
+    if width < 1 or height < 1:
+        raise PictureError(
+            f"{name} is {width} x {height} pixels, so there is nothing to see:"
+            " give a picture of at least 1 x 1."
+        )
+    if width * height > MAX_PIXELS:
+        raise _too_large(name, f" ({width} x {height})")
+
+
+def _too_large(name: str, size: str = "") -> PictureError:
+    return PictureError(
+        f"{name} has more than {MAX_PIXELS // 1_000_000} million pixels{size} and was not decoded:"
+        " resize it first (the models see a few hundred pixels a side)."
+    )
+
+
+def _damaged(name: str, error: Exception) -> PictureError:
+    return PictureError(
+        f"{name} is damaged or cut short ({error}): copy or download it again,"
+        " or re-save it with a picture editor."
+    )
+
+
+def _not_a_picture(data: bytes, name: str) -> PictureError:
+    """What a file that Pillow does not know may be instead, by its first bytes."""
+    start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if b"<svg" in start and start.startswith(b"<"):
+        return PictureError(
+            f"{name} is an SVG drawing, not pixels: export it as PNG, then give that file."
+        )
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        return PictureError(
+            f"{name} is a HEIC or AVIF picture, which this Pillow does not read: save it as JPEG or"
+            " PNG (or install pillow-heif and call pillow_heif.register_heif_opener())."
+        )
+    return PictureError(
+        f"{name} is not a picture that Pillow knows (its first bytes are {data[:8]!r}):"
+        " give a PNG, JPEG, WebP, GIF, BMP or TIFF."
+    )

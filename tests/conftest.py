@@ -1,0 +1,50 @@
+"""For every test: annotations are checked at run time, and nothing reaches the network."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from jaxtyping import install_import_hook
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "WANDB_MODE": "disabled"}
+
+# Shapes and types of every annotated function of mmlens, before anything of it is imported.
+install_import_hook("mmlens", "beartype.beartype")
+
+_HERE = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "::", "", None}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """Fail a test that connects to, or looks up, any machine but this one.
+
+    `pytest.fail` is no `Exception`, so a library that falls back when offline cannot hide it.
+    """
+
+    def guard(name: str, place: Any) -> Any:
+        real = getattr(place, name)
+
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            address = args[1] if place is socket.socket else args[0]  # a method has `self` first
+            host = address[0] if isinstance(address, tuple) else address
+            is_unix_socket = place is socket.socket and not isinstance(address, tuple)
+            if not is_unix_socket and host not in _HERE:
+                pytest.fail(
+                    f"A test reached for the network ({name} {address!r}): tests run offline."
+                )
+            return real(*args, **kwargs)
+
+        return guarded
+
+    with pytest.MonkeyPatch.context() as patch:
+        for place, name in (
+            (socket.socket, "connect"),
+            (socket.socket, "connect_ex"),
+            (socket, "getaddrinfo"),
+        ):
+            patch.setattr(place, name, guard(name, place))
+        yield
