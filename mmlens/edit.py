@@ -1,0 +1,253 @@
+"""What to put in place of an activation: at this site and address, this instead.
+
+    Edit("neurons", 0.0, Neuron(3, 17), pos=Patch)      # ablate: a number
+    Edit("resid_post", other_run, layer=4, pos=Patch)   # patch: another run's Scores
+    Edit.steer("resid_post", direction, layer=5)        # steer: add a direction
+    Edit("mlp_out", lambda x: x * 2, layer=2)           # anything: a function of the values there
+
+An edit is a value; `model.edit(*edits)` is a model in which it holds. Positions are those of the
+prompt: an edit at prompt positions acts while the prompt is read, one without positions acts at
+every step of a generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mmlens.errors import AddressError, SiteError
+from mmlens.neurons import Head, Neuron
+from mmlens.scores import Scores, find, read_address
+from mmlens.sites import Site, site
+
+if TYPE_CHECKING:
+    import torch
+
+    from mmlens.prompt import Label
+
+POSITIONS = ("pos", "query", "key")
+Rows = tuple[tuple["Label", ...], ...]
+Value = Any
+"""A number, Scores, a tensor (a direction or values), or a function tensor -> tensor."""
+
+
+@dataclass(frozen=True, init=False, eq=False)
+class Edit:
+    """At `site` and address, `value` instead of what the model computed.
+
+    Args:
+        site: a site name, or a full hook name.
+        value: a number, another run's Scores, a tensor that broadcasts to what stands at the
+            address (`[..., unit]`), or a function of it.
+        address: a Neuron, Head, Patch or Token, the types Patch and Token, or a list of Neurons
+            (or Heads), each in its own layer.
+        by_axis: `layer=`, `pos=`, `unit=`, `head=`, `dim=`: labels, slices, types or lists.
+
+    Raises:
+        SiteError: no such site. AddressError: the site has no such axis.
+    """
+
+    site: Site
+    value: Value
+    address: Mapping[str, Any]
+    add: bool
+
+    def __init__(
+        self, site_name: str, value: Value, *address: Any, add: bool = False, **by_axis: Any
+    ) -> None:
+        where = site(site_name)
+        units = [
+            part
+            for part in address
+            if not isinstance(part, (str, type)) and hasattr(part, "__iter__")
+        ]
+        wanted = read_address(
+            [part for part in address if not any(part is u for u in units)], by_axis
+        )
+        for several in units:
+            wanted.update(_units(several))
+        if where.layer is not None:
+            wanted.setdefault("layer", where.layer)
+        axes = (("layer",) if where.layered else ()) + where.axes
+        for axis in wanted:
+            if axis not in (*axes, "pairs"):
+                raise AddressError(
+                    f"Site {site_name!r} has no axis {axis!r}: it has {', '.join(axes)}."
+                )
+        object.__setattr__(self, "site", where)
+        object.__setattr__(self, "value", value)
+        object.__setattr__(self, "address", wanted)
+        object.__setattr__(self, "add", add)
+
+    @classmethod
+    def steer(
+        cls,
+        site_name: str,
+        direction: torch.Tensor,
+        *address: Any,
+        scale: float = 1.0,
+        **by_axis: Any,
+    ) -> Edit:
+        """Add `scale * direction` (shape of the site's last axis) at the address."""
+        return cls(site_name, direction * scale, *address, add=True, **by_axis)
+
+    def __repr__(self) -> str:
+        where = ", ".join(f"{axis}={want}" for axis, want in self.address.items())
+        value = (
+            repr(self.value)
+            if isinstance(self.value, (int, float, Scores))
+            else type(self.value).__name__
+        )
+        return f"Edit({self.site.name!r}, {'+' if self.add else ''}{value}{', ' + where if where else ''})"
+
+    def layers(self, n_layers: int) -> list[int | None]:
+        """The layers it acts on, `[None]` at a site that has no layers.
+
+        Raises:
+            AddressError: no such layer.
+        """
+        if not self.site.layered:
+            return [None]
+        if "pairs" in self.address:
+            found = find(
+                range(n_layers), sorted({layer for layer, _ in self.address["pairs"]}), "layer"
+            )
+        elif "layer" in self.address:
+            found = find(range(n_layers), self.address["layer"], "layer")
+        elif isinstance(self.value, Scores) and "layer" in self.value.axes:
+            found = find(range(n_layers), list(self.value.of("layer")), "layer")
+        else:
+            found = list(range(n_layers))
+        return list(found) if isinstance(found, list) else [found]
+
+    def apply_(
+        self, values: torch.Tensor, layer: int | None, labels: Rows, start: int = 0
+    ) -> torch.Tensor:
+        """Make the edit in `values` [batch, *site.axes], in place.
+
+        Args:
+            labels: per row of the batch (or per group of rows, for beams), the label of every
+                position of the prompt.
+            start: the prompt position at which `values` begins (later steps of a generation).
+        """
+        for row in range(values.shape[0]):
+            names = labels[row * len(labels) // values.shape[0]] if labels else ()
+            place = self._place(values[row], layer, names, start)
+            if place is not None:
+                old = values[(row, *place)]
+                values[(row, *place)] = self._new(old, layer, names, place, start)
+        return values
+
+    def _place(
+        self, values: torch.Tensor, layer: int | None, names: tuple[Label, ...], start: int
+    ) -> tuple[Any, ...] | None:
+        """One index tensor per axis, shaped to broadcast against each other; None if not here."""
+        import torch
+
+        index: list[torch.Tensor] = []
+        for dim, axis in enumerate(self.site.axes):
+            size, wanted = values.shape[dim], self._wanted(axis, layer)
+            if wanted is None:
+                hits = list(range(size))
+            elif axis in POSITIONS:
+                found = find(names, wanted, axis)
+                every = found if isinstance(found, list) else [found]
+                begin = 0 if axis == "key" else start  # a KV cache keeps all keys
+                hits = [i - begin for i in every if begin <= i < begin + size]
+            else:
+                found = find(range(size), wanted, axis)
+                hits = found if isinstance(found, list) else [found]
+            if not hits:
+                return None
+            shape = [1] * values.ndim
+            shape[dim] = len(hits)
+            index.append(torch.tensor(hits, device=values.device).view(shape))
+        return tuple(index)
+
+    def _wanted(self, axis: str, layer: int | None) -> Any:
+        if axis in ("unit", "head") and "pairs" in self.address:
+            return [unit for at, unit in self.address["pairs"] if at == layer]
+        if axis in self.address:
+            return self.address[axis]
+        if (
+            isinstance(self.value, Scores)
+            and axis in self.value.axes
+            and self.value.labels.get(axis) is not None
+        ):
+            return list(self.value.of(axis))
+        return None
+
+    def _new(
+        self,
+        old: torch.Tensor,
+        layer: int | None,
+        names: tuple[Label, ...],
+        place: tuple[Any, ...],
+        start: int,
+    ) -> torch.Tensor:
+        import torch
+
+        if isinstance(self.value, Scores):
+            new = self._from_scores(old, layer, names, place, start)
+        elif callable(self.value):
+            new = _checked(self.value)(old)
+        else:
+            new = torch.as_tensor(self.value, dtype=old.dtype, device=old.device)
+        try:
+            new = new.to(old).expand_as(old)
+        except RuntimeError:
+            raise AddressError(
+                f"The value of {self!r} has shape {tuple(new.shape)}, which does not fit"
+                f" {tuple(old.shape)} (axes {', '.join(self.site.axes)})."
+            ) from None
+        return old + new if self.add else new
+
+    def _from_scores(
+        self,
+        old: torch.Tensor,
+        layer: int | None,
+        names: tuple[Label, ...],
+        place: tuple[Any, ...],
+        start: int,
+    ) -> torch.Tensor:
+        scores: Scores = self.value
+        if layer is not None and "layer" in scores.axes:
+            scores = scores.sel(layer=layer)
+        extra = [axis for axis in scores.axes if axis not in self.site.axes]
+        if extra:
+            raise SiteError(
+                f"{scores!r} has axes {', '.join(extra)} that site {self.site.name!r} does not have: narrow it with .sel(...)."
+            )
+        shape = [1] * len(self.site.axes)
+        for dim, axis in enumerate(self.site.axes):
+            if axis not in scores.axes:
+                continue
+            here = place[dim].flatten().tolist()
+            wanted = [names[i + start] for i in here] if axis in POSITIONS else here
+            scores = scores.sel(**{axis: wanted})
+            shape[dim] = len(here)
+        return scores.values.reshape(shape)
+
+
+def _units(several: Any) -> dict[str, Any]:
+    parts = list(several)
+    if parts and all(isinstance(part, Neuron) for part in parts):
+        return {"pairs": tuple((part.layer, part.unit) for part in parts)}
+    if parts and all(isinstance(part, Head) for part in parts):
+        return {"pairs": tuple((part.layer, part.head) for part in parts)}
+    raise AddressError(
+        f"{parts[:3]!r} is no list of Neurons or Heads: name the axis of other labels, as in pos=[...]."
+    )
+
+
+def _checked(function: Callable[[torch.Tensor], Any]) -> Callable[[torch.Tensor], torch.Tensor]:
+    def call(old: torch.Tensor) -> torch.Tensor:
+        new = function(old)
+        if new is None or not hasattr(new, "expand_as"):
+            raise AddressError(
+                "The function of an Edit must return the new values (a tensor), not None."
+            )
+        return new
+
+    return call

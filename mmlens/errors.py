@@ -1,0 +1,63 @@
+"""One clear sentence for every refusal: what was asked, what there is, what to write instead.
+
+Every error that mmlens raises on purpose is a `MMLensError`. The subclasses also inherit from the
+built-in exception that a caller would expect, so `except ValueError` keeps working.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class MMLensError(Exception):
+    """Base class of every error that mmlens raises on purpose."""
+
+    def __str__(self) -> str:  # KeyError would print the repr of its message
+        return str(self.args[0]) if self.args else ""
+
+
+class PictureError(MMLensError, ValueError):
+    """A picture cannot be read, or is not a picture."""
+
+
+class PromptError(MMLensError, ValueError):
+    """A prompt is empty, has no picture where one is needed, or does not fit the model."""
+
+
+class TargetError(MMLensError, ValueError):
+    """A word to explain is not exactly one token of the model."""
+
+
+class AddressError(MMLensError, KeyError):
+    """A layer, unit, position, axis or label does not exist."""
+
+
+class SiteError(MMLensError, KeyError):
+    """A site or hook name does not exist, or is dead on this model."""
+
+
+class CapabilityError(MMLensError, RuntimeError):
+    """This model cannot do what was asked (measured by the probe when it was wrapped)."""
+
+
+class CheckpointError(MMLensError, ValueError):
+    """A checkpoint is missing, unsafe, or of the wrong shape."""
+
+
+class ModelError(MMLensError, KeyError):
+    """A model or family of that name does not exist."""
+
+
+class NumericsError(MMLensError, ArithmeticError):
+    """A number came out as NaN or infinite; nothing built on it would be true."""
+
+
+def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
+    """A phrase naming the closest known names: `did you mean 'a', 'b'?`, or all of a short list."""
+    names = [str(k) for k in known]
+    close = get_close_matches(str(name), names, n=n, cutoff=0.5)
+    if close:
+        return f"did you mean {', '.join(repr(c) for c in close)}?"
+    shown = ", ".join(repr(k) for k in names[:8])
+    return f"there is {shown}{', ...' if len(names) > 8 else ''}"

@@ -1,0 +1,77 @@
+"""Kinds of model, found by being there: one decorated loader in one file of this folder.
+
+    @family("toy-gpt2", "toy-gptj")
+    def load_toy(name: str, **options) -> HookedVLM: ...
+
+`load(name)` finds the loader; a folder written by `model.save` is loaded as it stands. Adding a
+family touches its own file, its twin in the tests and its page in the docs, and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmlens.errors import ModelError, nearest
+
+if TYPE_CHECKING:
+    from mmlens.model import HookedVLM
+
+Loader = Callable[..., "HookedVLM"]
+_loaders: dict[str, Loader] = {}
+
+
+def family(*names: str) -> Callable[[Loader], Loader]:
+    """Register a loader `(name, **options) -> HookedVLM` under each of `names`."""
+
+    def register(loader: Loader) -> Loader:
+        for name in names:
+            _loaders[name] = loader
+        return loader
+
+    return register
+
+
+def _find_families() -> dict[str, Loader]:
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    return _loaders
+
+
+def models() -> list[str]:
+    """The names that `load` knows, sorted; nothing is downloaded."""
+    return sorted(_find_families())
+
+
+def load(name: str | Path, **options: Any) -> HookedVLM:
+    """A model by name, or from a folder that `model.save` wrote.
+
+    Args:
+        name: one of `models()`, or a folder with a `bridge.json`.
+        options: what the family takes (each family's docstring says).
+
+    Raises:
+        ModelError: no such family or folder; the sentence names the nearest ones.
+    """
+    if Path(name).is_dir():
+        from mmlens.files import load as load_folder
+
+        return load_folder(Path(name), **options)
+    loaders = _find_families()
+    if str(name) not in loaders:
+        raise ModelError(
+            f"There is no model {str(name)!r}: {nearest(str(name), sorted(loaders))}"
+            " A folder written by model.save(...) can be given as a path,"
+            " and any encoder and language model can be joined with mmlens.from_parts(...)."
+        )
+    return loaders[str(name)](str(name), **options)
+
+
+def from_parts(*args: Any, **options: Any) -> HookedVLM:
+    """Join any vision encoder, projection and language model; see `mmlens.families.parts`."""
+    from mmlens.families.parts import from_parts as join
+
+    return join(*args, **options)

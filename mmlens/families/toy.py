@@ -1,0 +1,221 @@
+"""Tiny random bridges, one per class of language model, built in a second without any file.
+
+    load("toy-gptj")             random weights: every property must hold here as on a real model
+    load("toy-gptj-planted")     one neuron whose truth is known: `model.provenance["planted"]`
+
+The planted neuron reads the soft-prompt direction of a white patch, writes the unembedding direction
+of " dog", and the next layer's attention copies what it wrote to the last position. So attribution
+must find it first, `decode` must say " dog", its map must peak at the white patch, and silencing it
+must cost the word its probability.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from mmlens.families import family
+from mmlens.families.anatomy import anatomy
+from mmlens.neurons import Neuron
+
+WORDS = """a an the of in on and with two three picture dog cat bird fish tree house car boat red
+blue green white black big small left right photo drawing word this is it was man woman child
+horse cow sheep apple cup book ball sun moon star""".split()
+_SIDE, _PATCH = 32, 8
+_SMALL: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": False,
+}
+_GPT: dict[str, Any] = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128}
+_CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("GPT2", {**_GPT, "tie_word_embeddings": False}),
+    "gpt-neox": ("GPTNeoX", _SMALL),
+    "gptj": ("GPTJ", {**_GPT, "rotary_dim": 4, "tie_word_embeddings": False}),
+    "opt": ("OPT", {**_SMALL, "ffn_dim": 64, "word_embed_proj_dim": 32}),
+    "llama": ("Llama", _SMALL),
+    "qwen": ("Qwen2", _SMALL),
+    "gemma": ("Gemma", _SMALL),
+}
+PLANTED = Neuron(1, 5)
+KINDS = tuple(_CLASSES)
+
+
+@family(*(f"toy-{k}" for k in KINDS), *(f"toy-{k}-planted" for k in KINDS))
+def toy(
+    name: str,
+    *,
+    seed: int = 0,
+    d_model: int = 32,
+    backend: str = "bridge",
+    fold_ln: bool = False,
+    rows: int = 2,
+) -> Any:
+    """A tiny random bridge: ViT (32 px, 16 patches) - linear - LM (3 layers of 32).
+
+    Args:
+        seed: of all weights.
+        backend: `"bridge"`, or `"hooked_transformer"` where TransformerLens 3.x has one.
+        rows: vocabulary rows beyond the tokenizer's words, as real checkpoints have.
+    """
+    from mmlens.lm import wrap_lm
+    from mmlens.model import HookedVLM
+    from mmlens.vision import wrap_vision
+
+    kind = name.removeprefix("toy-").removesuffix("-planted")
+    generator = torch.Generator().manual_seed(seed)
+    words = tokenizer()
+    hf = _language_model(kind, len(words) + rows, generator)
+    vision = wrap_vision(_vision(generator), _pixels())
+    projection = nn.Linear(16, 32)
+    _fill(projection, generator, 0.3)
+    provenance: dict[str, Any] = {"family": "toy", "seed": seed, "class": type(hf).__name__}
+    if name.endswith("-planted"):
+        provenance["planted"] = str(PLANTED)
+        _plant(hf, kind, _white_direction(vision, projection), _id_of(" dog"))
+    if backend == "hooked_transformer":
+        from mmlens.families.hooked_transformer import hooked_transformer
+
+        lm = wrap_lm(hooked_transformer(hf, fold_ln=fold_ln), words)
+    else:
+        lm = wrap_lm(hf, words, fold_ln=fold_ln)
+    return HookedVLM(vision, projection, lm, name=name, provenance=provenance)
+
+
+def picture(white: tuple[int, int] = (2, 1), seed: int = 0) -> Image.Image:
+    """A 32 x 32 picture of dark noise with one white patch of the 4 x 4 grid."""
+    generator = torch.Generator().manual_seed(seed)
+    pixels = (torch.rand(_SIDE, _SIDE, 3, generator=generator) * 60).byte()
+    row, col = white[0] * _PATCH, white[1] * _PATCH
+    pixels[row : row + _PATCH, col : col + _PATCH] = 255
+    return Image.fromarray(pixels.numpy())
+
+
+@lru_cache
+def tokenizer() -> Any:
+    """A byte-level BPE in which every word of `WORDS` with a leading space is one token."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=512,
+        special_tokens=["<eos>"],
+        initial_alphabet=sorted(alphabet),
+        show_progress=False,
+    )
+    raw.train_from_iterator(
+        [f" {word}" for word in WORDS for _ in range(4)] + ["A picture of"] * 4, trainer
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        eos_token="<eos>",
+        bos_token="<eos>",
+        pad_token="<eos>",
+        padding_side="left",
+    )
+
+
+def _id_of(word: str) -> int:
+    return tokenizer()(word)["input_ids"][0]
+
+
+def _fill(module: nn.Module, generator: torch.Generator, std: float) -> None:
+    """Random matrices; norms keep gain 1, biases become small noise so that none is dead."""
+    for name, parameter in module.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if parameter.ndim >= 2:
+            parameter.data = noise * std
+        elif "norm" in name or ".ln_" in name or "layernorm" in name:
+            parameter.data = parameter.data + noise * 0.05
+        else:
+            parameter.data = noise * 0.05
+
+
+def _language_model(kind: str, d_vocab: int, generator: torch.Generator) -> Any:
+    import transformers
+
+    stem, options = _CLASSES[kind]
+    config = getattr(transformers, f"{stem}Config")(
+        vocab_size=d_vocab, bos_token_id=0, eos_token_id=0, pad_token_id=0, **options
+    )
+    for dropout in (
+        "resid_pdrop",
+        "embd_pdrop",
+        "attn_pdrop",
+        "dropout",
+        "attention_dropout",
+        "hidden_dropout",
+    ):
+        if hasattr(config, dropout):
+            setattr(config, dropout, 0.0)
+    stem = stem if stem in ("GPT2",) else stem
+    model = getattr(transformers, f"{stem}LMHeadModel" if stem == "GPT2" else f"{stem}ForCausalLM")(
+        config
+    )
+    _fill(model, generator, 0.15)
+    return model.eval()
+
+
+def _vision(generator: torch.Generator) -> Any:
+    from transformers import ViTConfig, ViTModel
+
+    config = ViTConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=_SIDE,
+        patch_size=_PATCH,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    model = ViTModel(config, add_pooling_layer=False)
+    _fill(model, generator, 0.2)
+    return model.eval()
+
+
+def _pixels() -> Any:
+    from transformers import ViTImageProcessor
+
+    return ViTImageProcessor(size={"height": _SIDE, "width": _SIDE})
+
+
+def _white_direction(vision: Any, projection: nn.Module) -> torch.Tensor:
+    """Float[d_model]: the soft-prompt vector of the white patch, minus the mean of the others."""
+    with torch.no_grad():
+        vectors = projection(vision(vision.preprocess(picture())[None]))[0]
+    white = 2 * (_SIDE // _PATCH) + 1
+    others = vectors[[i for i in range(len(vectors)) if i != white]]
+    return vectors[white] - others.mean(0)
+
+
+def _plant(hf: Any, kind: str, direction: torch.Tensor, word: int) -> None:
+    """Write the known neuron into the weights (see the module's text)."""
+    with torch.no_grad():
+        parts = anatomy(hf, kind)
+        for (
+            parameter
+        ) in parts.quiet:  # what else is written to the residual stream: next to nothing
+            parameter.mul_(0.05)
+        unit = direction / direction.norm()
+        parts.read(PLANTED, 3.0 * unit)
+        parts.write(
+            PLANTED,
+            2.0
+            * hf.get_output_embeddings().weight[word]
+            / hf.get_output_embeddings().weight[word].norm(),
+        )
+        parts.copy_by_attention(PLANTED.layer + 1, 4.0)

@@ -1,0 +1,245 @@
+"""Hooks on the three parts of a bridge under one set of names, put in place for one call at a time.
+
+Hooks are kept by the model that they were given to and attached to the shared HookPoints only while
+that model runs, edits first: so an edited copy and its original never see each other's hooks, an
+exception leaves nothing behind, and what a user's hook reads is already edited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mmlens.edit import Edit, Rows
+from mmlens.errors import AddressError, CapabilityError, NumericsError, SiteError, nearest
+from mmlens.prompt import Prompt
+from mmlens.run import current
+
+if TYPE_CHECKING:
+    from mmlens.model import HookedVLM
+
+
+@dataclass(frozen=True)
+class Hook:
+    """`call(tensor, hook)` at the hook point `name`, in the forward or the backward pass."""
+
+    name: str
+    call: Callable[..., Any]
+    dir: str = "fwd"
+
+
+class Named:
+    """What a hook function gets as `hook`: the point under the name that was asked for."""
+
+    def __init__(self, name: str, point: Any) -> None:
+        self.name, self._point = name, point
+
+    def layer(self) -> int:
+        """The layer in the name `blocks.3...`."""
+        parts = self.name.split(".")
+        return int(parts[parts.index("blocks") + 1])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._point, name)
+
+
+def points(model: HookedVLM) -> dict[str, Any]:
+    """Every hook point that fires, by name, in the order in which the parts run."""
+    found: dict[str, Any] = {}
+    if model.vision is not None:
+        found |= {f"vision.{name}": point for name, point in model.vision.hook_dict.items()}
+    if model.projection is not None:
+        found["projection.hook_out"] = model.hook_projection
+    fires = model.lm.can.fires
+    return found | {name: p for name, p in model.root.hook_dict.items() if name in fires}
+
+
+def names(model: HookedVLM, wanted: str | Callable[[str], bool]) -> list[str]:
+    """The hook names that a name or a filter means, each point once.
+
+    Raises:
+        SiteError: a name that does not exist, or that never fires on this model.
+    """
+    known = points(model)
+    if not isinstance(wanted, str):
+        chosen = {id(known[name]): name for name in reversed(known) if wanted(name)}
+        return [name for name in known if name in set(chosen.values())]
+    if wanted in known:
+        return [wanted]
+    if wanted in model.root.hook_dict:
+        raise SiteError(
+            f"The hook {wanted!r} never fires on {model.name!r} (or waits for a set_use_...(True)),"
+            f" so nothing would happen: {nearest(wanted, known)}"
+        )
+    raise SiteError(f"There is no hook {wanted!r} on {model.name!r}: {nearest(wanted, known)}")
+
+
+@contextmanager
+def attached(model: HookedVLM, hooks: Sequence[Hook], prompts: Sequence[Prompt]) -> Iterator[None]:
+    """Edits and hooks on all three parts, taken away at the end whatever happens."""
+    every = [*_edit_hooks(model, prompts), *hooks]
+    known = points(model) if any(part(h.name) != "lm" for h in every) else {}
+    with ExitStack() as stack:
+        for hook in every:
+            if part(hook.name) != "lm":
+                stack.enter_context(_on_point(known[hook.name], hook))
+        for direction in ("fwd", "bwd"):
+            ours = [
+                (h.name, _named(model, h))
+                for h in every
+                if part(h.name) == "lm" and h.dir == direction
+            ]
+            if ours:
+                stack.enter_context(model.root.hooks(**{f"{direction}_hooks": ours}))
+        yield
+
+
+def part(name: str) -> str:
+    """The part of the bridge that a hook name belongs to: "vision", "projection" or "lm"."""
+    first = name.split(".")[0]
+    return first if first in ("vision", "projection") else "lm"
+
+
+def _named(model: HookedVLM, hook: Hook) -> Callable[..., Any]:
+    view = Named(hook.name, model.root.hook_dict[hook.name])
+
+    def call(tensor: torch.Tensor, hook: Any, _call: Any = hook.call) -> Any:
+        return _call(tensor, hook=view)
+
+    return call
+
+
+@contextmanager
+def _on_point(point: Any, hook: Hook) -> Iterator[None]:
+    view = Named(hook.name, point)
+    point.add_hook(lambda tensor, hook, _call=hook.call: _call(tensor, hook=view), dir=hook.dir)
+    kept = point.fwd_hooks if hook.dir == "fwd" else point.bwd_hooks
+    handle = kept[-1]
+    try:
+        yield
+    finally:
+        handle.hook.remove()
+        kept[:] = [other for other in kept if other is not handle]
+
+
+# -- edits ------------------------------------------------------------------------------------
+
+
+def check_edit(model: HookedVLM, edit: Edit) -> None:
+    """Refuse an edit that could not act: a dead hook, a layer or unit that does not exist."""
+    for layer in edit.layers(n_layers(model, edit.site.part)):
+        names(model, edit.site.at(layer))
+    if edit.site.part == "lm" and edit.site.axes[-1] == "key" and not model.lm.can.pattern_writable:
+        raise CapabilityError(
+            f"{model.name!r} computes attention in a way that ignores edits of {edit.site.name!r}"
+            " (measured when it was wrapped): edit 'z' of the head instead, as in Edit('z', ...)."
+        )
+    if edit.site.axes[-1] == "unit" and edit.site.part == "lm":
+        units = [u for _, u in edit.address.get("pairs", ())]
+        asked = edit.address.get("unit")
+        units += [asked] if isinstance(asked, int) else []
+        wrong = [u for u in units if not -model.cfg.d_mlp <= u < model.cfg.d_mlp]
+        if wrong:
+            raise AddressError(
+                f"There is no unit {wrong[0]}: {model.name!r} has 0 to {model.cfg.d_mlp - 1}."
+            )
+
+
+def n_layers(model: HookedVLM, part: str) -> int:
+    """How many layers the vision tower or the language model has."""
+    return model.vision.n_layers if part == "vision" else model.cfg.n_layers
+
+
+def _edit_hooks(model: HookedVLM, prompts: Sequence[Prompt]) -> list[Hook]:
+    by_point: dict[str, list[tuple[Edit, int | None]]] = {}
+    for edit in model.edits:
+        for layer in edit.layers(n_layers(model, edit.site.part)):
+            by_point.setdefault(edit.site.at(layer), []).append((edit, layer))
+    return [
+        Hook(name, partial(_apply, edits=edits, labels=_picture_rows(model, edits, prompts)))
+        for name, edits in by_point.items()
+    ]
+
+
+def _picture_rows(
+    model: HookedVLM, edits: Sequence[tuple[Edit, int | None]], prompts: Sequence[Prompt]
+) -> Rows | None:
+    """Labels of the positions inside the vision tower and the projection, one row per picture."""
+    from mmlens.embedding import picture_labels
+
+    site = edits[0][0].site
+    if site.part == "lm":
+        return None
+    inside = site.part == "vision" and site.layered
+    return picture_labels(model, prompts, with_prefix=inside)
+
+
+def _apply(
+    values: torch.Tensor,
+    hook: Any,
+    edits: Sequence[tuple[Edit, int | None]],
+    labels: Rows | None,
+) -> torch.Tensor:
+    run = current()
+    start = run.start if labels is None and run is not None else 0
+    rows = labels if labels is not None else (run.soft.labels if run is not None else ())
+    out = values.clone()
+    for edit, layer in edits:
+        out = edit.apply_(out, layer, rows, start)
+    return out
+
+
+# -- reading ----------------------------------------------------------------------------------
+
+
+def run_with_cache(
+    model: HookedVLM,
+    input: Any,
+    names_filter: Any,
+    device: Any,
+    incl_bwd: bool,
+    remove_batch_dim: bool,
+    as_object: bool,
+    options: dict[str, Any],
+) -> tuple[Any, Any]:
+    """See `HookedVLM.run_with_cache`."""
+    from transformer_lens.ActivationCache import ActivationCache
+
+    chosen = _chosen(model, names_filter)
+    cache: dict[str, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor, hook: Any, suffix: str = "") -> None:
+        cache[hook.name + suffix] = tensor.detach().to(device) if device else tensor.detach()
+
+    stop = options.get("stop_at_layer")
+    if stop is not None:
+        last = stop if stop >= 0 else model.cfg.n_layers + stop
+        chosen = [n for n in chosen if not n.startswith("blocks.") or int(n.split(".")[1]) < last]
+        chosen = [n for n in chosen if not n.startswith(("ln_final", "unembed"))]
+    bwd = [(name, partial(keep, suffix="_grad")) for name in chosen] if incl_bwd else []
+    with model.hooks([(name, keep) for name in chosen], bwd):
+        out = model(input, **options)
+        if incl_bwd:
+            if not isinstance(out, torch.Tensor) or out.numel() != 1 or not out.requires_grad:
+                raise NumericsError(
+                    "incl_bwd=True needs one number to differentiate: write return_type='loss',"
+                    " with gradients enabled."
+                )
+            out.backward()
+    kept = ActivationCache(cache, model)
+    kept = kept.remove_batch_dim() if remove_batch_dim else kept
+    return out, kept if as_object else kept.cache_dict
+
+
+def _chosen(model: HookedVLM, names_filter: Any) -> list[str]:
+    if names_filter is None:
+        return list(points(model))
+    if callable(names_filter):
+        return [name for name in points(model) if names_filter(name)]
+    wanted = [names_filter] if isinstance(names_filter, str) else list(names_filter)
+    return [name for want in wanted for name in names(model, want)]

@@ -1,0 +1,163 @@
+"""The language model of a bridge: a TransformerLens model that reads soft prompts.
+
+TransformerLens 4 wraps a live Hugging Face model in a `TransformerBridge`; 3.x has a real
+`HookedTransformer` as well. Both have the same hook names and the same numbers, and both are taken
+here, composed and never subclassed. Three things are added: the permanent hook that puts patches in
+place of placeholder tokens (`run.inject`), a copy that shares the weights so that the caller's model
+survives, and a probe that measures what this architecture can do.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmlens.errors import CapabilityError
+from mmlens.probe import Capabilities, probe
+from mmlens.run import inject
+
+
+def share_weights(module: nn.Module) -> nn.Module:
+    """A frozen copy of a module tree that shares every weight: no memory, and the original survives."""
+    memo: dict[int, Any] = {id(b): b for b in module.buffers()}
+    memo |= {id(p): nn.Parameter(p.data, requires_grad=False) for p in module.parameters()}
+    return copy.deepcopy(module, memo).eval()
+
+
+@dataclass(eq=False)
+class LanguageModel:
+    """A TransformerLens model (`root`), the Hugging Face model it came from, and its tokenizer.
+
+    Attributes:
+        root: TransformerBridge or HookedTransformer.
+        hf: the caller's own Hugging Face model, untouched (for saving); None for a HookedTransformer.
+        tokenizer: a Hugging Face tokenizer, or None.
+        lock: held during every call, since TransformerLens' hooks are not thread-safe.
+    """
+
+    root: Any
+    hf: Any = None
+    tokenizer: Any = None
+    lock: Any = field(default_factory=threading.RLock, repr=False)
+
+    @property
+    def is_bridge(self) -> bool:
+        """Whether `root` is a TransformerBridge (else a HookedTransformer)."""
+        return hasattr(self.root, "original_model")
+
+    @property
+    def cfg(self) -> Any:
+        """TransformerLens' configuration."""
+        return self.root.cfg
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embedding lives."""
+        return next(iter(self.root.parameters())).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        return next(iter(self.root.parameters())).dtype
+
+    @cached_property
+    def n_words(self) -> int:
+        """Rows of the vocabulary that are words: the rest is padding (LiMBeR: ids >= 50257 + 1)."""
+        size = int(self.root.W_U.shape[-1])
+        return min(size, len(self.tokenizer)) if self.tokenizer is not None else size
+
+    @cached_property
+    def can(self) -> Capabilities:
+        """What the hooks of this architecture really do, measured once by short forward passes."""
+        with self.lock, torch.no_grad():
+            return probe(self)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor, **options: Any) -> Any:
+        """One pass of the hooked model over ids [batch, pos] under a 0/1 mask [batch, pos]."""
+        if self.is_bridge:
+            options.setdefault("use_cache", False)
+        elif options.pop("logits_to_keep", None) is not None:
+            raise CapabilityError("A HookedTransformer computes the logits of all positions.")
+        return self.root(ids, attention_mask=mask.long(), **options)
+
+    @cached_property
+    def keeps_logits(self) -> bool:
+        """Whether the logits of a few positions can be had without those of the others."""
+        if not self.is_bridge:
+            return False
+        return "logits_to_keep" in inspect.signature(self.root.original_model.forward).parameters
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Word embeddings Float[batch, pos, d_model], as they leave the embedding hook point."""
+        table = self.hf.get_input_embeddings() if self.hf is not None else self.root.embed
+        return table(ids.to(self.device))
+
+    def logits_of(self, resid: torch.Tensor, normalise: bool = True) -> torch.Tensor:
+        """The final norm, the unembedding and what the architecture does to its logits.
+
+        Args:
+            resid: Float[..., d_model], the residual stream.
+            normalise: leave out the final norm when False.
+        """
+        lead = resid.shape[:-1]
+        flat = resid.reshape(1, -1, resid.shape[-1])
+        logits = self.root.unembed(self.root.ln_final(flat) if normalise else flat)
+        adapter = getattr(self.root, "adapter", None)
+        transform = getattr(adapter, "apply_output_logits_transform", None)
+        logits = transform(logits) if transform is not None else logits
+        return logits.reshape(*lead, -1)
+
+
+def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> LanguageModel:
+    """A language model from a Hugging Face causal LM, a TransformerBridge or a HookedTransformer.
+
+    Args:
+        model: the model; a Hugging Face model is not changed and shares its weights.
+        tokenizer: its tokenizer (a HookedTransformer or bridge brings its own).
+        fold_ln: fold the gain of every norm into the weights after it, as
+            `HookedTransformer.from_pretrained` does; on a bridge made here only.
+    """
+    hf = None
+    if hasattr(model, "run_with_cache"):
+        if fold_ln:
+            raise CapabilityError(
+                "fold_ln=True needs the Hugging Face model: give that, or fold the"
+                " TransformerLens model yourself before it is wrapped."
+            )
+        root, tokenizer = model.eval(), tokenizer or getattr(model, "tokenizer", None)
+        root.requires_grad_(False)
+    else:
+        hf, root = model, _bridge(model, fold_ln)
+    lm = LanguageModel(root, hf, tokenizer)
+    point = "embed.hook_out" if lm.is_bridge else "hook_embed"
+    root.add_perma_hook(point, inject)
+    return lm
+
+
+def _bridge(hf: Any, fold_ln: bool) -> Any:
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+    twin: Any = share_weights(hf)
+    twin.set_attn_implementation("eager")
+    root = build_bridge_from_module(twin, type(hf).__name__, hf_config=twin.config)
+    if fold_ln:
+        _own_weights(twin)
+        root.enable_compatibility_mode(
+            center_writing_weights=False, center_unembed=False, fold_value_biases=False
+        )
+    for parameter in twin.parameters():
+        parameter.requires_grad_(False)
+    return root.eval()
+
+
+def _own_weights(module: nn.Module) -> None:
+    """Folding writes into the weights: give the copy its own before that."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.clone()

@@ -1,0 +1,290 @@
+"""A tensor that knows what its rows are: the one dense result type.
+
+    scores = attribute(model, prompt, of=" dog")      # Scores(layer 8, pos 103, unit 1024)
+    scores.sel(layer=3, pos=Patch)                    # a type selects the labels of that type
+    scores.sel(Neuron(3, 17))                         # a dataclass is an address: its fields are axes
+    scores.sum("unit").to_frame()
+
+An address is `axis = labels`. One label drops its axis; a list, a slice or a type keeps it. Integers
+are labels where the labels are integers (layer, unit) and places elsewhere (pos), negative ones count
+from the end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmlens.errors import AddressError, CheckpointError, nearest
+from mmlens.neurons import Head, Neuron
+from mmlens.prompt import Padding, Patch, Token
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+Labels = tuple[Any, ...] | None
+"""One label per index; None stands for 0, 1, 2, ... (units and dimensions)."""
+
+_KINDS: dict[str, type] = {
+    "Patch": Patch,
+    "Token": Token,
+    "Neuron": Neuron,
+    "Head": Head,
+    "Padding": Padding,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Named axes, labelled indices.
+
+    Attributes:
+        values: the numbers, one tensor axis per name in `axes`.
+        axes: axis names, e.g. `("layer", "pos", "unit")`.
+        labels: per axis a tuple of labels, or None for 0, 1, 2, ...
+        about: what the numbers are (method, options, target, model), kept when saved.
+    """
+
+    values: torch.Tensor
+    axes: tuple[str, ...]
+    labels: Mapping[str, Labels] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != len(self.axes) or len(set(self.axes)) != len(self.axes):
+            raise AddressError(
+                f"A tensor of shape {tuple(self.values.shape)} needs {self.values.ndim} different"
+                f" axis names, not {self.axes}."
+            )
+        for axis, size in zip(self.axes, self.values.shape, strict=True):
+            known = self.labels.get(axis)
+            if known is not None and len(known) != size:
+                raise AddressError(f"Axis {axis!r} has {size} entries but {len(known)} labels.")
+
+    # -- reading ------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of the axes, in order."""
+        return tuple(self.values.shape)
+
+    def of(self, axis: str) -> Sequence[Any]:
+        """The labels of one axis."""
+        known = self.labels.get(axis)
+        return known if known is not None else range(self.values.shape[self._dim(axis)])
+
+    def sel(self, *address: Any, **by_axis: Any) -> Scores:
+        """The part at an address; a single label drops its axis.
+
+        Args:
+            address: labels or types whose axis is known (`Neuron`, `Head`, `Patch`, `Token`).
+            by_axis: `axis=` a label, an integer, a slice, a type, or a list of these.
+
+        Raises:
+            AddressError: no such axis or label; the sentence names what there is.
+        """
+        out = self
+        for axis, wanted in read_address(address, by_axis).items():
+            out = out._pick(axis, find(out.of(axis), wanted, axis))
+        return out
+
+    def _pick(self, axis: str, index: int | list[int]) -> Scores:
+        dim = self._dim(axis)
+        if isinstance(index, int):
+            rest = tuple(a for a in self.axes if a != axis)
+            kept = {a: self.labels.get(a) for a in rest}
+            about = {**self.about, axis: str(self.of(axis)[index])}
+            return Scores(self.values.select(dim, index), rest, kept, about)
+        import torch
+
+        at = torch.tensor(index, dtype=torch.long, device=self.values.device)
+        names = tuple(self.of(axis)[i] for i in index)
+        return Scores(
+            self.values.index_select(dim, at), self.axes, {**self.labels, axis: names}, self.about
+        )
+
+    def _dim(self, axis: str) -> int:
+        if axis not in self.axes:
+            raise AddressError(f"There is no axis {axis!r} here: {nearest(axis, self.axes)}")
+        return self.axes.index(axis)
+
+    # -- reducing -----------------------------------------------------------------------------
+
+    def _reduce(self, how: str, axes: tuple[str, ...]) -> Scores:
+        dims = [self._dim(axis) for axis in (axes or self.axes)]
+        rest = tuple(a for i, a in enumerate(self.axes) if i not in dims)
+        operation = {"max": "amax", "min": "amin"}.get(how, how)
+        values = getattr(self.values, operation)(dim=dims)
+        return Scores(values, rest, {a: self.labels.get(a) for a in rest}, self.about)
+
+    def sum(self, *axes: str) -> Scores:
+        """The sum over the named axes (over all when none is named)."""
+        return self._reduce("sum", axes)
+
+    def mean(self, *axes: str) -> Scores:
+        """The mean over the named axes (over all when none is named)."""
+        return self._reduce("mean", axes)
+
+    def max(self, *axes: str) -> Scores:
+        """The largest value over the named axes (over all when none is named)."""
+        return self._reduce("max", axes)
+
+    def min(self, *axes: str) -> Scores:
+        """The smallest value over the named axes (over all when none is named)."""
+        return self._reduce("min", axes)
+
+    def abs(self) -> Scores:
+        """The magnitude of every value."""
+        return Scores(self.values.abs(), self.axes, self.labels, self.about)
+
+    def item(self) -> float:
+        """The number, when one value is left."""
+        if self.values.numel() != 1:
+            raise AddressError(
+                f"{self!r} holds {self.values.numel()} values, not one: narrow it with .sel(...)."
+            )
+        return float(self.values.item())
+
+    def __sub__(self, other: Scores) -> Scores:
+        """The difference of two results of the same axes and labels."""
+        if self.axes != other.axes or self.shape != other.shape:
+            raise AddressError(f"{self!r} and {other!r} do not have the same axes.")
+        return Scores(self.values - other.values, self.axes, self.labels, self.about)
+
+    # -- leaving ------------------------------------------------------------------------------
+
+    def to_frame(self, k: int | None = None, name: str = "score") -> pd.DataFrame:
+        """One row per value: a column of labels per axis, then `name`; with `k`, the largest first."""
+        import pandas as pd
+        import torch
+
+        flat = self.values.detach().float().flatten().cpu()
+        if k is None:
+            value, at = flat, torch.arange(flat.numel())
+        else:
+            value, at = flat.topk(min(k, flat.numel()))
+        places = torch.unravel_index(at, self.shape) if self.axes else ()
+        columns = {
+            a: [self.of(a)[i] for i in p.tolist()] for a, p in zip(self.axes, places, strict=True)
+        }
+        return pd.DataFrame({**columns, name: value.numpy()})
+
+    def numpy(self) -> Any:
+        """The values as a NumPy array."""
+        return self.values.detach().float().cpu().numpy()
+
+    def save(self, path: str | Path) -> Path:
+        """Write values (safetensors) with axes, labels and provenance in the same file."""
+        from safetensors.torch import save_file
+
+        meta = {
+            "axes": list(self.axes),
+            "labels": {a: _pack(v) for a, v in self.labels.items() if a in self.axes},
+        }
+        text = {"scores": json.dumps(meta), "about": json.dumps(dict(self.about), default=str)}
+        path = Path(path)
+        save_file({"values": self.values.detach().contiguous().cpu()}, path, metadata=text)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scores:
+        """What `save` wrote.
+
+        Raises:
+            CheckpointError: the file is missing, or not one that `save` wrote.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(Path(path), framework="pt") as file:
+                text = file.metadata() or {}
+                meta, about = json.loads(text["scores"]), json.loads(text["about"])
+                values = file.get_tensor("values")
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{str(path)!r} does not hold saved Scores ({error}).") from error
+        return cls(
+            values, tuple(meta["axes"]), {a: _unpack(v) for a, v in meta["labels"].items()}, about
+        )
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{a} {n}" for a, n in zip(self.axes, self.shape, strict=True))
+        what = str(self.about.get("method", ""))
+        return f"Scores({sizes or self.values.item():})" + (f" of {what}" if what else "")
+
+
+def read_address(address: Sequence[Any], by_axis: Mapping[str, Any]) -> dict[str, Any]:
+    """`axis -> wanted` from positional labels (their type knows the axis) and keywords."""
+    wanted: dict[str, Any] = {}
+    for part in address:
+        if isinstance(part, Neuron):
+            found = {"layer": part.layer, "unit": part.unit}
+        elif isinstance(part, Head):
+            found = {"layer": part.layer, "head": part.head}
+        elif isinstance(part, (Patch, Token)) or part in (Patch, Token):
+            found = {"pos": part}
+        else:
+            raise AddressError(
+                f"{part!r} is no address by itself: name its axis, as in layer=3 or pos=Patch."
+            )
+        wanted.update(found)
+    wanted.update({axis: want for axis, want in by_axis.items() if want is not None})
+    return wanted
+
+
+def find(labels: Sequence[Any], wanted: Any, axis: str) -> int | list[int]:
+    """The index of one label, or the indices of several (see the module's text).
+
+    Raises:
+        AddressError: nothing there.
+    """
+    size = len(labels)
+    if isinstance(wanted, slice):
+        return list(range(size))[wanted]
+    if isinstance(wanted, type):
+        hits = [i for i, label in enumerate(labels) if isinstance(label, wanted)]
+        if not hits:
+            raise AddressError(f"No {axis} here is a {wanted.__name__}: {_there(labels)}")
+        return hits
+    if isinstance(wanted, (list, tuple, set, range)):
+        found = [find(labels, part, axis) for part in wanted]
+        return [i for part in found for i in (part if isinstance(part, list) else [part])]
+    by_label = isinstance(labels, range) or (size > 0 and isinstance(labels[0], int))
+    if isinstance(wanted, int) and not (by_label and wanted >= 0):
+        if not -size <= wanted < size:
+            raise AddressError(f"There is no {axis} {wanted}: {_there(labels)}")
+        return wanted % size
+    hits = [
+        i
+        for i, label in enumerate(labels)
+        if label == wanted or (isinstance(label, Token) and label.text == wanted)
+    ]
+    if not hits:
+        raise AddressError(f"There is no {axis} {str(wanted)!r}: {_there(labels)}")
+    return hits[0] if len(hits) == 1 else hits
+
+
+def _there(labels: Sequence[Any]) -> str:
+    if isinstance(labels, range) or (labels and all(isinstance(x, int) for x in labels)):
+        return (
+            f"there are {len(labels)}, {labels[0]} to {labels[-1]}." if labels else "there is none."
+        )
+    shown = ", ".join(repr(str(x)) for x in list(labels)[-8:])
+    return f"there are {len(labels)}, the last being {shown}."
+
+
+def _pack(labels: Labels) -> list[Any] | None:
+    if labels is None:
+        return None
+    return [
+        [type(x).__name__, *vars(x).values()] if type(x).__name__ in _KINDS else x for x in labels
+    ]
+
+
+def _unpack(labels: list[Any] | None) -> Labels:
+    if labels is None:
+        return None
+    return tuple(_KINDS[x[0]](*x[1:]) if isinstance(x, list) else x for x in labels)

@@ -1,0 +1,92 @@
+"""Places that every layer has, by name: the only file that spells TransformerLens hook names.
+
+A site is a row of one table: its hook name with `{layer}`, and the axes of what stands there (the
+leading batch axis is left out). Any full hook name (`blocks.3.mlp.hook_post`) is a site as well.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mmlens.errors import SiteError, nearest
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where to read or edit: `point` is the hook name, `axes` what follows the batch axis."""
+
+    name: str
+    point: str
+    axes: tuple[str, ...]
+    layer: int | None = None
+    """The layer, when the site was given as the full hook name of one layer."""
+
+    @property
+    def layered(self) -> bool:
+        """Whether there is one such place per layer."""
+        return "{layer}" in self.point
+
+    @property
+    def part(self) -> str:
+        """Which part of the bridge it belongs to: `"vision"`, `"projection"` or `"lm"`."""
+        first = self.point.split(".")[0]
+        return first if first in ("vision", "projection") else "lm"
+
+    def at(self, layer: int | None = None) -> str:
+        """The hook name at `layer`."""
+        return self.point.format(layer=layer)
+
+
+_RESID = ("pos", "dim")
+_UNITS = ("pos", "unit")
+_HEADS = ("pos", "head", "dim")
+_PAIRS = ("head", "query", "key")
+_BLOCK: dict[str, tuple[str, tuple[str, ...]]] = {
+    "resid_pre": ("hook_resid_pre", _RESID),
+    "resid_mid": ("hook_resid_mid", _RESID),
+    "resid_post": ("hook_resid_post", _RESID),
+    "attn_out": ("hook_attn_out", _RESID),
+    "mlp_out": ("hook_mlp_out", _RESID),
+    "neurons": ("mlp.hook_post", _UNITS),
+    "neurons_pre": ("mlp.hook_pre", _UNITS),
+    "q": ("attn.hook_q", _HEADS),
+    "k": ("attn.hook_k", _HEADS),
+    "v": ("attn.hook_v", _HEADS),
+    "z": ("attn.hook_z", _HEADS),
+    "pattern": ("attn.hook_pattern", _PAIRS),
+    "attn_scores": ("attn.hook_attn_scores", _PAIRS),
+}
+SITES: dict[str, Site] = {
+    "embed": Site("embed", "hook_embed", _RESID),
+    **{n: Site(n, f"blocks.{{layer}}.{p}", a) for n, (p, a) in _BLOCK.items()},
+    "final": Site("final", "ln_final.hook_normalized", _RESID),
+    "pixels": Site("pixels", "vision.hook_pixels", ("channel", "y", "x")),
+    "features": Site("features", "vision.hook_features", _RESID),
+    "soft_prompt": Site("soft_prompt", "projection.hook_out", _RESID),
+    **{
+        f"vision.{n}": Site(f"vision.{n}", f"vision.blocks.{{layer}}.{p}", a)
+        for n, (p, a) in _BLOCK.items()
+    },
+}
+_LAYERED = re.compile(r"^(.*\bblocks\.)(\d+)(\..+)$")
+
+
+def site(name: str) -> Site:
+    """The site of that name, or of that full hook name.
+
+    Raises:
+        SiteError: no such site; the sentence names the nearest ones.
+    """
+    if name in SITES:
+        return SITES[name]
+    match = _LAYERED.match(name)
+    if match:
+        point = f"{match[1]}{{layer}}{match[3]}"
+        known = next((s for s in SITES.values() if s.point == point), None)
+        axes = known.axes if known else _RESID
+        return Site(name, point, axes, layer=int(match[2]))
+    known = next((s for s in SITES.values() if s.point == name), None)
+    if known:
+        return known
+    raise SiteError(f"There is no site {name!r}: {nearest(name, SITES)}")
