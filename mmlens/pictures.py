@@ -113,16 +113,14 @@ def _open_bytes(data: bytes, name: str) -> Image.Image:
 def _decode(picture: Image.Image, name: str) -> Image.Image:
     """Load the pixels of an opened picture, turn it upright and make it RGB."""
     _check_size(picture.size, name)
-    frames = getattr(picture, "n_frames", 1)
-    if frames > 1 and picture.format != "MPO":  # MPO: a phone's photo with its preview
-        warnings.warn(
-            f"{name} is animated: frame {picture.tell() + 1} of {frames} is read.", stacklevel=3
-        )
     try:
         picture.load()
         upright = ImageOps.exif_transpose(picture)
+        frame, frames = picture.tell() + 1, getattr(picture, "n_frames", 1)
     except Exception as error:
         raise _damaged(name, error) from None
+    if frames > 1 and picture.format != "MPO":  # MPO: a phone's photo with its preview
+        warnings.warn(f"{name} is animated: frame {frame} of {frames} is read.", stacklevel=3)
     return _to_rgb(upright, name)
 
 

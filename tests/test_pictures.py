@@ -233,6 +233,23 @@ def test_a_truncated_file_is_refused(tmp_path, format):
     assert f"half.{format.lower()}'" in sentence
 
 
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of odd tags before it gives up
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_damage_anywhere_is_read_or_refused_and_nothing_else(format):
+    rng = np.random.default_rng(0)
+    whole = encoded(Image.fromarray(noise(20, 30, 3)), format)
+    refused = 0
+    for _ in range(100):
+        data = bytearray(whole)
+        for place in rng.integers(0, min(len(data), 200), 4):
+            data[place] = rng.integers(0, 256)
+        try:
+            assert open_picture(bytes(data)).mode == "RGB"
+        except PictureError:
+            refused += 1
+    assert refused
+
+
 def test_text_is_not_a_picture():
     assert refusal(b"once upon a time") == (
         "The picture of 16 bytes is not a picture that Pillow knows (its first bytes are"
