@@ -1,0 +1,243 @@
+"""The language model's text: WordNet prose, and written scenes that mention things again.
+
+Five kinds of document, all of words alone:
+
+- *prose*    WordNet glosses, is-a facts and example sentences;
+- *facts*    what a thing is, its colour and the words that go with it;
+- *stories*  short scenes in sentences, which come back to the same things;
+- *lists*    "koala grey guitar koala eucalyptus strings. A picture of a koala and a guitar.":
+             unordered, repeated mentions by name or only by words that go with it, among words for
+             the ground, laid out as a raster of rows. They teach to gather what a crowd of words is
+             about, which is all that a linear soft prompt can offer;
+- *letters*  the same for printed words: "k o al l a ... A picture of the word koala."
+
+A list and its sentence are joined by a full stop, a new line or nothing at all, the last as words
+follow a picture. Pairs of things that the world keeps unseen are not mentioned together here.
+
+    python training/pictos/corpus.py --work DIR    # tokenizer/, corpus.npy, corpus-sample.txt
+"""
+
+import argparse
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from concepts import Concept, concepts
+from tokenizer import train_tokenizer
+from transformers import PreTrainedTokenizerFast
+from wordnet import sentences
+
+from mmlens.pictos.captions import GROUNDS, NUMBERS, a, canonical, counted, paraphrases, plural
+from mmlens.pictos.world import pair_is_unseen
+
+THINGS = concepts()
+BY_NAME = {t.name: t for t in THINGS}
+STYLES = ("literal", "symbolic", "written")
+STYLE_CUES = {"literal": (), "symbolic": ("drawing", "line", "outline"), "written": ("word",)}
+FILLERS = ("ground", "plain", "empty", "nothing", "light", "dark", "smooth")
+PLACES = ("next to", "near", "beside", "behind", "in front of", "to the left of", "with")
+PEOPLE = ("I", "Tom", "Anna", "We", "She", "He", "They", "My brother", "The girl", "The boy")
+SHARES = {"prose": 0.17, "facts": 0.12, "stories": 0.19, "lists": 0.42, "letters": 0.10}
+
+
+def cast(rng: random.Random) -> list[Concept]:
+    """One to three things; different ones, or one thing several times."""
+    many = rng.choices((1, 2, 3), (0.42, 0.48, 0.10))[0]
+    first = rng.choice(THINGS)
+    if many > 1 and rng.random() < 0.12:
+        return [first] * many
+    chosen = [first]
+    while len(chosen) < many:
+        other = rng.choice(THINGS)
+        if other not in chosen and not any(pair_is_unseen(other.name, c.name) for c in chosen):
+            chosen.append(other)
+    return chosen
+
+
+def say(rng: random.Random, names: list[str], style: str, ground: str) -> str:
+    """What follows a list: the canonical caption or a paraphrase, at times both."""
+    picture, *others = paraphrases(names, style, ground)
+    one = picture if rng.random() < 0.65 else rng.choice(others)
+    if rng.random() < 0.25:
+        side = ask(rng, names, style, ground)
+        return f"{one} {side}"
+    return one
+
+
+def ask(rng: random.Random, names: list[str], style: str, ground: str) -> str:
+    """One more true sentence on the scene."""
+    spots = (
+        ("on the left", "on the right") if style != "written" else ("at the top", "at the bottom")
+    )
+    choices = [f"The ground is {ground}."]
+    if len(names) == 2 and names[0] != names[1]:
+        k = rng.randrange(2)
+        choices += [f"The {names[k]} is {spots[k]}.", f"{spots[k].capitalize()} is the {names[k]}."]
+    if style != "written" and len(set(names)) == len(names):
+        choices.append(f"The {rng.choice(names)} is {a(BY_NAME[names[0]].kind)}."
+                       if len(names) == 1 else f"There are {len(names)} things.")  # fmt: skip
+    return rng.choice(choices)
+
+
+def raster(rng: random.Random, blobs: list[list[str]], back: list[str], stacked: bool) -> list[str]:
+    """A few rows of words: each blob's words in its own part of the rows, `back` elsewhere."""
+    rows, cols = rng.choice(((3, 4), (3, 5), (4, 5), (4, 6), (5, 6), (6, 6), (7, 8), (9, 10)))
+    fill = rng.uniform(0.25, 0.75)
+    share = (rows if stacked else cols) / len(blobs)
+    words = []
+    for r in range(rows):
+        for c in range(cols):
+            k = min(int((r if stacked else c) / share), len(blobs) - 1)
+            words.append(rng.choice(blobs[k] if rng.random() < fill else back))
+    if rng.random() < 0.4:  # less empty ground
+        words = [w for w in words if w not in back or rng.random() < 0.3]
+    return words
+
+
+def list_document(rng: random.Random) -> tuple[str, str]:
+    """A raster of mentions and what it is a picture of."""
+    things, ground = cast(rng), rng.choice(GROUNDS)
+    style = rng.choices(STYLES, (0.55, 0.33, 0.12))[0]
+    named = rng.choices((1.0, 0.5, 0.2, 0.0), (0.25, 0.35, 0.25, 0.15))[0]
+    blobs = []
+    for t in things:
+        cues = [*t.cues, t.kind] + ([t.colour] if style == "literal" else [])
+        words = rng.sample(cues, min(len(cues), rng.randint(2, 6)))
+        weight = len(words) * named / max(1 - named, 0.05)
+        blob = words if named < 1 else []
+        blob = blob + [t.name] * (round(weight) if named else 0)
+        blob += list(STYLE_CUES[style]) * max(1, len(blob) // 5)
+        blobs.append(blob or [t.name])
+    if len(things) > 1 and things[0] is things[1]:
+        blobs[0] += [NUMBERS[len(things)]] * max(1, len(blobs[0]) // 5)
+    back = [ground] * 3 + rng.sample(FILLERS, rng.randint(0, 3))
+    words = raster(rng, blobs, back, style == "written")
+    return " " + " ".join(words), say(rng, [t.name for t in things], style, ground)
+
+
+def letter_document(rng: random.Random) -> tuple[str, str]:
+    """Printed words in pieces: letters and pairs of letters in order, with gaps and repeats."""
+    things, ground = cast(rng)[:2], rng.choice(GROUNDS)
+    back = [ground] * 3 + rng.sample(FILLERS, 1)
+    words: list[str] = []
+    for t in things:
+        words += rng.choices(back, k=rng.randint(0, 8))
+        for _ in range(rng.randint(1, 2)):  # a word is cut by one or two rows of patches
+            words += [rng.choice(back)] * rng.randint(0, 2)
+            for k in range(len(t.name)):
+                if rng.random() < 0.85:
+                    words.append(t.name[k : k + rng.randint(1, 2)])
+                if rng.random() < 0.12:
+                    words.append("word")
+    words += rng.choices(back, k=rng.randint(0, 8))
+    return " " + " ".join(words), say(rng, [t.name for t in things], "written", ground)
+
+
+def fact_document(rng: random.Random, about: dict[str, list[str]]) -> str:
+    """What a thing is, in changing words."""
+    t = rng.choice(THINGS)
+    cues = rng.sample(t.cues, min(len(t.cues), rng.randint(2, 4)))
+    it = a(t.name)
+    group = [o.name for o in THINGS if o.kind == t.kind]
+    others = rng.sample(group, min(3, len(group)))
+    forms: list[Callable[[], str]] = [
+        lambda: f"{it.capitalize()} is {a(t.kind)}. Words for {it}: {', '.join(cues)}.",
+        lambda: f"{', '.join(cues)}: that is {it}.",
+        lambda: f"{a(t.colour).capitalize()} {t.kind}: {', '.join(cues)}. It is {it}.",
+        lambda: f"What is {t.colour} and goes with {cues[0]} and {cues[1]}? {it.capitalize()}.",
+        lambda: f"{t.name}: {', '.join([t.kind, t.colour, *cues])}.",
+        lambda: f"The {t.name} is often {t.colour}. Think of {cues[0]} and {cues[1]}.",
+        lambda: f"{', '.join(plural(o) for o in others)}: each is {a(t.kind)}.",
+        lambda: f"{', '.join(cues)}. A picture of {it}.",
+    ]
+    said = [rng.choice(forms)() for _ in range(rng.randint(1, 2))]
+    if t.name in about and rng.random() < 0.6:
+        said.insert(rng.randrange(len(said) + 1), rng.choice(about[t.name]))
+    return " ".join(said)
+
+
+def story_document(rng: random.Random) -> str:
+    """A scene told in sentences that mention the same things again."""
+    things, ground, who = cast(rng), rng.choice(GROUNDS), rng.choice(PEOPLE)
+    names = [t.name for t in things]
+    style = rng.choices(STYLES, (0.6, 0.3, 0.1))[0]
+    first = things[0]
+    saw = rng.choice(("saw", "found", "had", "bought", "liked", "took a photo of", "looked for"))
+    if style == "symbolic":
+        saw = "drew" if rng.random() < 0.5 else f"{saw} a drawing of"
+    said = [f"{who} {saw} {counted(names)}."]
+    if len(set(names)) == 2 and style != "symbolic":
+        said = [rng.choice((said[0], f"There was {a(names[0])} {rng.choice(PLACES)} {a(names[1])}.",
+                            f"{a(names[0]).capitalize()} was {rng.choice(PLACES)} {a(names[1])}."
+                            ))]  # fmt: skip
+    more = [
+        f"The {rng.choice(names)} was {rng.choice(('old', 'new', 'big', 'small', first.colour))}.",
+        f"It was on {a(ground)} ground.",
+        f"{who} liked the {rng.choice(names)}.",
+        f"There was {rng.choice(first.cues)} and {rng.choice(first.cues)} too.",
+        f"The {rng.choice(names)} was on the {rng.choice(('table', 'grass', 'floor', 'road'))}.",
+        f"It is {a(first.kind)}." if len(names) == 1 else f"Where is the {names[-1]}?",
+    ]
+    said += rng.sample(more, rng.randint(0, 3))
+    if rng.random() < 0.75:
+        said.append(f"A picture of{canonical(names, style if style != 'written' else 'literal')}")
+    return " ".join(said)
+
+
+def documents(
+    rng: random.Random, prose: list[str], about: dict[str, list[str]], kind: str
+) -> tuple[str, str]:
+    """One document of this kind, as (list, sentence); prose has no list."""
+    if kind == "prose":
+        return "", rng.choice(prose)
+    if kind == "facts":
+        return "", fact_document(rng, about)
+    if kind == "stories":
+        return "", story_document(rng)
+    return list_document(rng) if kind == "lists" else letter_document(rng)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=Path("runs/pictos"))
+    parser.add_argument("--documents", type=int, default=300_000)
+    parser.add_argument("--vocabulary", type=int, default=6144)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(args.seed)
+    prose, about = sentences({t.name for t in THINGS})
+    kinds = rng.choices(list(SHARES), list(SHARES.values()), k=args.documents)
+    texts = [documents(rng, prose, about, kind) for kind in kinds]
+    names = [t.name for t in THINGS]
+    tokenizer = train_tokenizer(
+        [f"{x}. {y}" for x, y in texts[:80_000]] + prose, names, args.vocabulary
+    )
+    tokenizer.save_pretrained(args.work / "tokenizer")
+    joined = [encode(tokenizer, *text, rng.choice((". ", "\n", ""))) for text in texts]
+    np.save(args.work / "corpus.npy", np.concatenate(joined).astype(np.uint16))
+    (args.work / "corpus-sample.txt").write_text("\n\n".join("|".join(t) for t in texts[:300]))
+    report(tokenizer, names, sum(map(len, joined)), len(prose))
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, listed: str, text: str, joint: str) -> list[int]:
+    """Token ids; with the empty joint the sentence starts afresh, as it does after a picture."""
+    if listed and joint:
+        ids = tokenizer.encode(listed + joint + text)
+    else:
+        ids = (tokenizer.encode(listed) if listed else []) + tokenizer.encode(text)
+    return [*ids, tokenizer.eos_token_id]
+
+
+def report(tokenizer: PreTrainedTokenizerFast, names: list[str], tokens: int, prose: int) -> None:
+    """How many names are single tokens, and how much text there is."""
+    single = [n for n in names if len(tokenizer.encode(" " + n)) == 1]
+    plurals = [n for n in names if len(tokenizer.encode(" " + plural(n))) == 1]
+    print(f"{tokens:,} tokens, {prose:,} WordNet entries, vocabulary {len(tokenizer)}")
+    print(f"{len(single)} of {len(names)} names are one token, {len(plurals)} plurals;"
+          f" not: {sorted(set(names) - set(single))}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

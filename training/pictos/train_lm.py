@@ -1,0 +1,100 @@
+"""Train the language model on text alone: GPT-J's class, 8 layers of 256, own vocabulary.
+
+Loss: the mean next-token cross-entropy over packed documents. GPT-J's class keeps the paper's
+architecture (parallel attention and MLP, rotary positions); embeddings are untied, so that what a
+neuron writes and what a word reads are different matters.
+
+    python training/pictos/train_lm.py --work DIR --minutes 60 [--resume]
+    python training/pictos/train_lm.py --work DIR --cooldown 400       # writes DIR/lm/
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from common import Run, arguments, weight_groups
+from torch import Tensor, nn
+from transformers import GPTJConfig, GPTJForCausalLM, PreTrainedTokenizerFast
+
+LENGTH = 144
+
+
+def new_lm(vocabulary: int) -> GPTJForCausalLM:
+    """8 layers of 256, 8 heads, 1,024 units a layer: 6.3 M parameters and two tables of words."""
+    config = GPTJConfig(vocab_size=vocabulary, n_positions=256, n_embd=256, n_layer=8, n_head=8,
+                        rotary_dim=16, n_inner=1024, tie_word_embeddings=False, resid_pdrop=0.0,
+                        embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+                        pad_token_id=0)  # fmt: skip
+    lm = GPTJForCausalLM(config)
+    for name, weight in lm.named_parameters():  # what writes to the stream starts small
+        if name.endswith(("out_proj.weight", "fc_out.weight")):
+            weight.data.mul_((2 * config.n_layer) ** -0.5)
+    return lm
+
+
+def fused(lm: GPTJForCausalLM) -> GPTJForCausalLM:
+    """The same function with the activation in one kernel."""
+    for block in lm.transformer.h:
+        block.mlp.act = nn.GELU(approximate="tanh")
+    return lm
+
+
+def batch(corpus: Tensor, step: int, size: int, seed: int) -> Tensor:
+    """Long[size, LENGTH + 1]: windows of the corpus, each corpus pass in another order."""
+    windows = (len(corpus) - 1) // LENGTH
+    index = torch.arange(step * size, (step + 1) * size)
+    passes = index // windows
+    order = torch.empty(size, dtype=torch.long)
+    for p in passes.unique().tolist():
+        mixed = torch.randperm(windows, generator=torch.Generator().manual_seed(seed + p))
+        order[passes == p] = mixed[index[passes == p] % windows]
+    return torch.stack([corpus[i * LENGTH : (i + 1) * LENGTH + 1] for i in order.tolist()]).long()
+
+
+def loss_of(lm: GPTJForCausalLM, ids: Tensor) -> Tensor:
+    """Mean next-token cross-entropy."""
+    logits = lm(ids[:, :-1], use_cache=False).logits
+    return F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
+
+
+PROBES = ("dog, bicycle. A picture of a", " dog bicycle bicycle dog. A picture of a",
+          " eucalyptus ears sleepy grey marsupial. A picture of a",
+          " strings grey rock grey strum music strings. A picture of a")  # fmt: skip
+
+
+@torch.no_grad()
+def show(lm: GPTJForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """What the model says after a few prompts: the leading tokens."""
+    for text in PROBES:
+        last = (
+            lm(torch.tensor([tokenizer.encode(text)], device=lm.device)).logits[0, -1].softmax(-1)
+        )
+        top = [f"{tokenizer.decode([i])}:{last[i]:.2f}" for i in last.topk(4).indices.tolist()]
+        print(f"  {text!r} ->{' '.join(top)}", flush=True)
+
+
+def main() -> None:
+    args = arguments(__doc__.splitlines()[0], lr=1.5e-3, batch=14).parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(args.work / "tokenizer")
+    corpus = torch.from_numpy(np.load(args.work / "corpus.npy").astype(np.int32))
+    lm = fused(new_lm(len(tokenizer))).to(args.device)
+    adam = torch.optim.AdamW(weight_groups([lm], 0.05), args.lr, betas=(0.9, 0.97))
+    run = Run("lm", args, lm=lm, optimiser=adam)
+    while run.goes_on():
+        ids = batch(corpus, run.step, args.batch, args.seed).to(args.device)
+        loss = loss_of(lm, ids)
+        run.update(adam, loss)
+        run.note(loss=loss.item())
+        if run.step % 200 == 0:
+            show(lm, tokenizer)
+    if args.cooldown:
+        lm.save_pretrained(args.work / "lm")
+        tokenizer.save_pretrained(args.work / "lm")
+        show(lm, tokenizer)
+    else:
+        run.save()
+
+
+if __name__ == "__main__":
+    main()
