@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from mmlens.errors import CapabilityError, CheckpointError, ModelError
-from mmlens.vision_hooked import HookedVision
+from mmlens.vision_hooked import HookedVision, without_pooler
 from mmlens.vision_recipes import hf_recipe, open_clip_recipe, timm_recipe
 
 __all__ = ["HookedVision", "build", "from_hf", "from_open_clip", "from_timm", "wrap_vision"]
@@ -124,7 +124,7 @@ def build(spec: dict[str, Any], config: dict[str, Any] | None = None) -> nn.Modu
         if not isinstance(cls, type) or not issubclass(cls, transformers.PreTrainedModel):
             raise CheckpointError(f"the vision class {name!r} is not a model of transformers.")
         config_class: Any = cls.config_class
-        return cls(config_class.from_dict(config or {}))
+        return cls(config_class.from_dict(config or {}), **without_pooler(cls))
     arch = spec.get("arch")
     if not arch:
         raise CheckpointError(

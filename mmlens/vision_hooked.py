@@ -17,6 +17,7 @@ features of the closed one; what fails is not in `hook_dict`.
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,8 @@ class HookedVision(nn.Module):
     ) -> None:
         super().__init__()
         self.module: Any = share_storage(module).eval()
+        if without_pooler(type(module)):
+            self.module.pooler = None  # it comes after the patches; nothing here reads it
         self.kind, self.pixels, self.pooled, self.arch = kind, pixels, pooled, arch
         self.n_prefix = n_prefix or 0
         self.hook_dict: dict[str, HookPoint] = {}
@@ -172,6 +175,12 @@ class HookedVision(nn.Module):
             detach_attention(self._blocks, self.kind)
             keep = {name: point for name, point in keep.items() if ".attn.hook_" not in name}
         self.hook_dict = keep
+
+
+def without_pooler(cls: type) -> dict[str, bool]:
+    """The option that leaves out a transformers model's pooler, where that is optional."""
+    arguments = inspect.signature(cls.__init__).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in arguments else {}
 
 
 def share_storage(module: nn.Module) -> nn.Module:

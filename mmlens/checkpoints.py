@@ -1,0 +1,153 @@
+"""Weights from files that are not trusted: nothing is executed, and shapes are checked first.
+
+A projection is small and comes in many dresses: LiMBeR's `proj.ckpt` (a dict of `weight` and
+`bias`), a safetensors file, a state dict whose names carry a prefix. Pickles are read with
+`weights_only=True`, so one that wants to run code is refused, and a wrong shape is a sentence that
+names both sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmlens.errors import CheckpointError
+
+ProjectionSource = nn.Module | Mapping[str, Tensor] | str | Path
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file or of a pickle that holds nothing but tensors.
+
+    Raises:
+        CheckpointError: no such file, unreadable, or a pickle that would execute code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint file {str(path)!r}.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the readers raise half a dozen kinds
+        if "weights_only" in str(error) or "Unsupported" in str(error):
+            raise CheckpointError(
+                f"{str(path)!r} is a pickle that holds more than tensors, so loading it could run "
+                "code; save its tensors alone, with safetensors.torch.save_file(state, path)."
+            ) from error
+        raise CheckpointError(f"{str(path)!r} can't be read as a checkpoint: {error}") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CheckpointError(f"{str(path)!r} holds no dict of tensors; it should be a state dict.")
+    return dict(state)
+
+
+def linear_from_state(state: Mapping[str, Tensor], where: str = "the checkpoint") -> nn.Linear:
+    """`nn.Linear` [d_in -> d_out] in float32 from `weight` and `bias` under any one prefix.
+
+    fp16, bf16 and fp32 are accepted: the authors' dtype isn't documented and casting up is exact.
+    """
+    found = {key.rsplit(".", 1)[-1]: value for key, value in state.items()}
+    prefixes = {key.rpartition(".")[0] for key in state}
+    if set(found) - {"bias"} != {"weight"} or len(found) != len(state) or len(prefixes) != 1:
+        names = ", ".join(sorted(state)[:6]) or "nothing"
+        raise CheckpointError(
+            f"{where} has to hold the weight and bias of one linear map, but it has {names}."
+        )
+    weight, bias = found["weight"], found.get("bias")
+    flat = weight.dim() == 2 and weight.is_floating_point()
+    if not flat or (bias is not None and bias.shape != weight.shape[:1]):
+        shapes = {name: tuple(value.shape) for name, value in found.items()}
+        raise CheckpointError(f"{where} is no linear map: its shapes are {shapes}.")
+    rows, cols = weight.shape
+    linear = nn.Linear(cols, rows, bias=bias is not None, device="meta")
+    state = {name: value.float() for name, value in found.items()}
+    linear.load_state_dict(state, assign=True)
+    return linear
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without transformers' progress bars, which are for downloads."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def fresh_linear(d_in: int, d_out: int, seed: int = 0) -> nn.Linear:
+    """A projection nobody has trained: torch's default initialisation, from a seed of its own."""
+    draw = torch.Generator().manual_seed(seed)
+    linear = nn.Linear(d_in, d_out, device="meta")
+    linear.to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in linear.parameters():
+            parameter.uniform_(-(d_in**-0.5), d_in**-0.5, generator=draw)
+    return linear
+
+
+def projection_from(source: ProjectionSource, where: str = "the projection") -> nn.Module:
+    """A projection from a module, a state dict, a file, or a folder with projection.safetensors."""
+    if isinstance(source, nn.Module):
+        return source
+    if isinstance(source, Mapping):
+        return linear_from_state(source, where)
+    path = Path(source)
+    if path.is_dir():
+        path = path / "projection.safetensors"
+    return linear_from_state(read_state(path), repr(str(source)))
+
+
+def check_projection(projection: nn.Module, d_vision: int, d_model: int, parts: str) -> None:
+    """Whether a projection leads from these features to this language model, tried on zeros.
+
+    Args:
+        projection: maps [..., d_vision] to [..., d_model].
+        d_vision, d_model: the two sides.
+        parts: names the two sides in the refusal, e.g. "BeitModel and GPTJForCausalLM".
+    """
+    shape = "x"
+    if isinstance(projection, nn.Linear):
+        shape = f"{projection.in_features} -> {projection.out_features}"
+        fits = (projection.in_features, projection.out_features) == (d_vision, d_model)
+    else:
+        parameter = next(projection.parameters(), torch.zeros(0))
+        probe = torch.zeros(1, 1, d_vision, device=parameter.device, dtype=parameter.dtype)
+        try:
+            with torch.no_grad():
+                fits = tuple(projection(probe).shape) == (1, 1, d_model)
+        except RuntimeError as error:
+            fits, shape = False, str(error).splitlines()[0]
+    if not fits:
+        raise CheckpointError(
+            f"the projection ({shape}) does not fit between {parts}, which need "
+            f"{d_vision} -> {d_model}; it was trained for another encoder or language model."
+        )
+
+
+def weights_hash(state: Mapping[str, Any]) -> str:
+    """sha256 over the tensors sorted by name, independent of how many bits they were stored in.
+
+    Floats are hashed as float32, so bf16 weights keep their hash when they are cast up.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu()
+        if value.is_floating_point() and value.dtype != torch.float64:
+            value = value.float()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,242 @@
+"""Any encoder, any projection, any causal language model, joined into one hooked bridge.
+
+    from_parts(vision="open_clip:ViT-B-32/openai", lm="gpt2")          # fresh projection, to train
+    from_parts(vision="hf:google/vit-base-patch16-224", projection="proj.ckpt", lm="./my-lm")
+    from_parts(vision=my_beit, projection=nn.Linear(1024, 4096), lm=my_gptj, tokenizer=my_tokenizer)
+
+An object in memory or a local folder is used as it is; only a *name* of a remote model reaches the
+network, and a name that doesn't exist is answered with the nearest that do.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmlens.checkpoints import check_projection, fresh_linear, projection_from
+from mmlens.errors import CheckpointError, ModelError, nearest
+from mmlens.lm import LanguageModel, share_weights, wrap_lm
+from mmlens.vision import HookedVision, optional, wrap_vision
+
+_VISION_CLASSES = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
+_KNOWN_VISION = [
+    "google/vit-base-patch16-224",
+    "microsoft/beit-large-patch16-224-pt22k",
+    "openai/clip-vit-base-patch32",
+    "google/siglip-base-patch16-224",
+    "facebook/dinov2-base",
+    "facebook/deit-base-patch16-224",
+    "open_clip:ViT-B-32/openai",
+    "timm:vit_base_patch16_224",
+]
+
+
+def from_parts(
+    vision: Any,
+    projection: Any = None,
+    lm: Any = None,
+    tokenizer: Any = None,
+    *,
+    name: str | None = None,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    revision: str | dict[str, str] | None = None,
+    seed: int = 0,
+    fold_ln: bool = False,
+    family: str = "parts",
+) -> Any:
+    """A `HookedVLM` from three parts.
+
+    Args:
+        vision: a module, a HookedVision, a folder, or a name: "open_clip:MODEL/WEIGHTS",
+            "timm:MODEL", "hf:ID" or a plain hub id.
+        projection: a module, a state dict, a path to one, or None for a fresh linear map (`seed`).
+        lm: a causal LM, a TransformerLens model, a folder or a hub id.
+        tokenizer: an object, a folder or a hub id; None takes the one beside `lm`.
+        dtype, device: of all three parts; None leaves them as they are (float32, CPU).
+        revision: git revision of hub ids; a dict {"vision": ..., "lm": ...} for each its own.
+        fold_ln: as in TransformerLens' `from_pretrained`.
+        family: what the provenance says it is.
+
+    Raises:
+        ModelError: a name that doesn't exist, with the nearest that do.
+        CheckpointError: the projection doesn't fit between the two.
+    """
+    from mmlens.model import HookedVLM
+
+    if lm is None:
+        raise ModelError("from_parts needs a language model: lm='gpt2', a folder, or a model.")
+    pin = revision if isinstance(revision, dict) else dict.fromkeys(("vision", "lm"), revision)
+    eye = find_vision(vision, dtype=dtype, revision=pin.get("vision"))
+    words = find_lm(
+        lm, tokenizer, dtype=dtype, device=device, revision=pin.get("lm"), fold_ln=fold_ln
+    )
+    d_model = int(words.cfg.d_model)
+    if projection is None:
+        linear: nn.Module = fresh_linear(eye.d_vision, d_model, seed)
+    else:
+        linear = projection_from(projection)
+    class_of_lm = type(words.hf if words.hf is not None else words.root).__name__
+    check_projection(
+        linear, eye.d_vision, d_model, f"{type(eye.module).__name__} and {class_of_lm}"
+    )
+    fresh = f"fresh, seed {seed}"
+    sources = {"vision": label(vision), "lm": label(lm), "projection": label(projection) or fresh}
+    revisions = {part: value for part, value in pin.items() if value}
+    provenance = {"family": family, **sources} | ({"revision": revisions} if revisions else {})
+    linear = linear.to(words.device, words.dtype)
+    name = name or f"{sources['vision']} - {sources['lm']}"
+    return HookedVLM(eye.to(words.device), linear, words, name=name, provenance=provenance)
+
+
+def label(source: Any) -> str:
+    """A name for a part: its id, the last piece of its path, or its class."""
+    if source is None:
+        return ""
+    if isinstance(source, Path) or (isinstance(source, str) and Path(source).exists()):
+        return Path(source).name
+    if isinstance(source, str):
+        return source
+    inner = getattr(source, "module", None) if isinstance(source, HookedVision) else None
+    inner = source.hf if isinstance(source, LanguageModel) and source.hf is not None else inner
+    return type(inner if inner is not None else source).__name__
+
+
+def find_vision(
+    source: Any, *, dtype: torch.dtype | None = None, revision: str | None = None
+) -> HookedVision:
+    """A HookedVision from a module, a folder or a name (see `from_parts`)."""
+    if not isinstance(source, (str, Path)):
+        vision = wrap_vision(source)
+    elif Path(source).is_dir():
+        vision = _hf_vision(str(source), None, local=True)
+    else:
+        library, _, rest = str(source).partition(":")
+        if library == "open_clip" and rest:
+            vision = _open_clip(rest)
+        elif library == "timm" and rest:
+            vision = _timm(rest)
+        elif library in ("open_clip", "timm") or (rest and library != "hf"):
+            hint = nearest(str(source), _KNOWN_VISION)
+            raise ModelError(f"There is no encoder {str(source)!r}: {hint}")
+        else:
+            vision = _hf_vision(rest or library, revision, local=False)
+    return vision.to(dtype) if dtype is not None else vision
+
+
+def _hf_vision(source: str, revision: str | None, *, local: bool) -> HookedVision:
+    import transformers
+
+    options: dict[str, Any] = {"revision": revision, "local_files_only": local}
+    try:
+        config = transformers.AutoConfig.from_pretrained(source, **options)
+        fallback = transformers.AutoModel
+        cls = getattr(transformers, _VISION_CLASSES.get(config.model_type, ""), fallback)
+        module = cls.from_pretrained(source, dtype=torch.float32, **options)
+    except (OSError, ValueError) as error:
+        raise _unfound("encoder", source, error, _KNOWN_VISION) from error
+    return wrap_vision(module, _processor(source, options))
+
+
+def _processor(source: str, options: dict[str, Any]) -> dict[str, Any] | None:
+    """preprocessor_config.json as it stands: the processor classes need torchvision, it doesn't."""
+    from transformers.utils.hub import cached_file
+
+    path = cached_file(
+        source,
+        "preprocessor_config.json",
+        **options,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return json.loads(Path(path).read_text()) if path else None
+
+
+def _open_clip(rest: str) -> HookedVision:
+    open_clip = optional("open_clip")
+    model, _, weights = rest.partition("/")
+    if model not in open_clip.list_models():
+        hint = nearest(model, open_clip.list_models())
+        raise ModelError(f"open_clip has no model {model!r}: {hint}")
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if weights and weights not in tags and not Path(weights).is_file():
+        raise ModelError(
+            f"open_clip has no weights {weights!r} for {model}: {nearest(weights, tags)}"
+        )
+    made = open_clip.create_model_and_transforms(model, pretrained=weights or None)
+    return wrap_vision((made[0], made[2]))
+
+
+def _timm(rest: str) -> HookedVision:
+    timm = optional("timm")
+    if not timm.is_model(rest.split(".")[0]):
+        raise ModelError(f"timm has no model {rest!r}: {nearest(rest, timm.list_models())}")
+    module = timm.create_model(rest, pretrained=True)
+    return wrap_vision(module, timm.data.resolve_model_data_config(module), name=rest)
+
+
+def find_lm(
+    source: Any,
+    tokenizer: Any = None,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    revision: str | None = None,
+    fold_ln: bool = False,
+) -> LanguageModel:
+    """A LanguageModel from a causal LM, a folder or a hub id, with its tokenizer."""
+    if isinstance(source, LanguageModel):
+        return source
+    if isinstance(source, (str, Path)):
+        tokenizer = tokenizer if tokenizer is not None else source
+        source = load_lm(source, dtype=dtype or torch.float32, revision=revision)
+    if tokenizer is None and getattr(source, "tokenizer", None) is None:
+        raise ModelError(
+            f"a {type(source).__name__} in memory comes without words: give tokenizer=, an object, "
+            "a folder or a hub id such as 'gpt2'."
+        )
+    if dtype is not None or device is not None:
+        source = share_weights(source).to(device=device, dtype=dtype)  # the caller's stays put
+    return wrap_lm(source, load_tokenizer(tokenizer, revision), fold_ln=fold_ln)
+
+
+def load_lm(source: str | Path, *, dtype: torch.dtype, revision: str | None = None) -> Any:
+    """A Hugging Face causal LM from a folder or a hub id."""
+    from transformers import AutoModelForCausalLM
+
+    local = Path(source).is_dir()
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            str(source), dtype=dtype, revision=revision, local_files_only=local
+        ).eval()
+    except (OSError, ValueError) as error:
+        from transformer_lens.supported_models import OFFICIAL_MODEL_NAMES
+
+        raise _unfound("language model", str(source), error, OFFICIAL_MODEL_NAMES) from error
+
+
+def load_tokenizer(source: Any, revision: str | None = None) -> Any:
+    """A tokenizer from a folder or a hub id; an object is returned as it is."""
+    if not isinstance(source, (str, Path)):
+        return source
+    from transformers import AutoTokenizer
+
+    local = Path(source).is_dir()
+    try:
+        return AutoTokenizer.from_pretrained(str(source), revision=revision, local_files_only=local)
+    except (OSError, ValueError) as error:
+        raise _unfound("tokenizer", str(source), error, ["gpt2", "EleutherAI/gpt-j-6B"]) from error
+
+
+def _unfound(what: str, source: str, error: Exception, known: list[str]) -> Exception:
+    if Path(source).is_dir():
+        reason = str(error).splitlines()[0]
+        return CheckpointError(f"the folder {source!r} holds no {what}: {reason}")
+    return ModelError(
+        f"There is no {what} {source!r}, neither a folder here nor a model that the Hugging Face "
+        f"Hub gave us: {nearest(source, known)}"
+    )

@@ -1,0 +1,30 @@
+"""pictos, the bridge that mmlens ships: every picture of its world comes with caption and masks.
+
+    model = mmlens.load("pictos")       # from the package's own folder; no download, no extras
+
+It knows pictograms, not photographs; the model card lies beside its weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmlens.errors import ModelError
+from mmlens.families import family
+
+FOLDER = Path(__file__).parent.parent / "pictos" / "weights"
+
+
+@family("pictos")
+def pictos(name: str, **options: Any) -> Any:
+    """The bundled model; options as in `mmlens.files.load` (dtype, device, fold_ln)."""
+    from mmlens.files import load
+
+    if not (FOLDER / "bridge.json").is_file():
+        raise ModelError(
+            "This installation of mmlens has no weights for 'pictos' (the folder"
+            " mmlens/pictos/weights is missing): install the wheel, or load 'toy-gptj' for a tiny"
+            " random bridge."
+        )
+    return load(FOLDER, name=name, **options)
