@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from jaxtyping import install_import_hook
 
+# One thread: tiny models compute for microseconds, and threads that wait for each other on a busy
+# machine took six times as long. pytest-xdist is the way to use several cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "WANDB_MODE": "disabled"}
 
 # Shapes and types of every annotated function of mmlens, before anything of it is imported.
