@@ -1,0 +1,29 @@
+"""The bridges that properties are tested on: every kind of toy, made once per session."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+import mmlens as mm
+from mmlens.families import toy
+
+KINDS = toy.KINDS
+
+
+@lru_cache(maxsize=None)
+def bridge(name: str, **options: Any) -> Any:
+    """A model by name, made once."""
+    return mm.load(name, **options)
+
+
+def prompt(white: tuple[int, int] = (2, 1), words: str = "A picture of") -> mm.Prompt:
+    """A picture with one white patch, and words."""
+    return mm.Prompt(toy.picture(white), words)
+
+
+def off(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest difference."""
+    return float((a - b).abs().max())
