@@ -31,7 +31,7 @@ _HOME = {
     "interpretable": "methods.decode",
     "logit_lens": "methods.logit_lens",
     "nearest_tokens": "methods.nearest_tokens",
-    "audit": "audit",
+    "audit": "methods.audit",
     "MMLensError": "errors",
 }
 _SUBMODULES = ("pictos", "view")
@@ -41,7 +41,6 @@ __all__ = [*_HOME, *_SUBMODULES]
 if TYPE_CHECKING:
     from mmlens import pictos as pictos
     from mmlens import view as view
-    from mmlens.audit import audit as audit
     from mmlens.edit import Edit as Edit
     from mmlens.errors import MMLensError as MMLensError
     from mmlens.families import from_parts as from_parts
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from mmlens.families import models as models
     from mmlens.methods.activations import activations as activations
     from mmlens.methods.attribute import attribute as attribute
+    from mmlens.methods.audit import audit as audit
     from mmlens.methods.decode import decode as decode
     from mmlens.methods.decode import interpretable as interpretable
     from mmlens.methods.integrated_gradients import integrated_gradients as integrated_gradients

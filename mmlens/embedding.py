@@ -14,6 +14,7 @@ import torch
 from mmlens.errors import CapabilityError, PromptError
 from mmlens.prompt import IMAGE_TOKEN, Label, Padding, Patch, Prompt, SoftPrompt, Token
 from mmlens.tokens import PromptTokens
+from mmlens.words import ids_of, word
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -119,12 +120,8 @@ def _read(model: HookedVLM, prompt: Prompt, bos: bool) -> list[tuple[int, Label]
         parts.append((model.tokenizer.bos_token_id, Token(model.tokenizer.bos_token, 0)))
     for part in prompt.parts:
         if isinstance(part, str):
-            if model.tokenizer is None:
-                raise PromptError(
-                    f"{model.name!r} has no tokenizer: give token ids instead of {part!r}."
-                )
-            for token in model.tokenizer(part, add_special_tokens=False)["input_ids"]:
-                parts.append((token, Token(model.tokenizer.decode([token]), len(parts))))
+            for token in ids_of(model.lm, part):
+                parts.append((token, Token(word(model.lm, token), len(parts))))
         else:
             if model.vision is None:
                 raise PromptError(
@@ -171,9 +168,9 @@ def _from_tensor(model: HookedVLM, input: torch.Tensor, mask: torch.Tensor | Non
     if ids.numel() == 0:
         raise PromptError("There are no token ids in this prompt: give at least one.")
     keep = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool().to(ids.device)
-    decode = model.tokenizer.decode if model.tokenizer is not None else lambda x: str(x[0])
     labels = tuple(
-        tuple(Token(decode([int(token)]), i) for i, token in enumerate(row)) for row in ids.tolist()
+        tuple(Token(word(model.lm, token), i) for i, token in enumerate(row))
+        for row in ids.tolist()
     )
     return SoftPrompt(model.lm.embed(ids), ids, keep, labels)
 

@@ -108,7 +108,8 @@ def _by_hand(
     sampling: dict[str, Any],
 ) -> torch.Tensor:
     """The plain loop, everything again at each step: HookedTransformer's own `generate` embeds
-    outside of its hooks."""
+    outside of its hooks.
+    """
     from transformers import (
         LogitsProcessorList,
         TemperatureLogitsWarper,

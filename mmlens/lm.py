@@ -40,12 +40,14 @@ class LanguageModel:
         hf: the caller's own Hugging Face model, untouched (for saving); None for a HookedTransformer.
         tokenizer: a Hugging Face tokenizer, or None.
         lock: held during every call, since TransformerLens' hooks are not thread-safe.
+        decoded: what `decode` has read so far.
     """
 
     root: Any
     hf: Any = None
     tokenizer: Any = None
     lock: Any = field(default_factory=threading.RLock, repr=False)
+    decoded: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
     def is_bridge(self) -> bool:
@@ -98,6 +100,21 @@ class LanguageModel:
         """Word embeddings Float[batch, pos, d_model], as they leave the embedding hook point."""
         table = self.hf.get_input_embeddings() if self.hf is not None else self.root.embed
         return table(ids.to(self.device))
+
+    @cached_property
+    def final_gain(self) -> tuple[torch.Tensor, bool]:
+        """The gain Float[d_model] of the final norm and whether it centres, read off its output.
+
+        Measured rather than looked up: Gemma keeps `gain - 1`, and names differ per architecture.
+        """
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(1, 1, self.cfg.d_model, generator=generator).to(self.device, torch.float32)
+        with torch.no_grad():
+            norm = lambda v: self.root.ln_final(v.to(self.dtype)).float()  # noqa: E731
+            scaled = (norm(x) - norm(-x)) / 2
+            centres = bool((norm(x + 3.0) - norm(x)).abs().max() < 0.05)
+        y = x - x.mean() if centres else x
+        return (scaled / (y / y.pow(2).mean().sqrt())).flatten(), centres
 
     def logits_of(self, resid: torch.Tensor, normalise: bool = True) -> torch.Tensor:
         """The final norm, the unembedding and what the architecture does to its logits.

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmlens import embedding, generation, hooking
+from mmlens import embedding, generation, hooking, words
 from mmlens.edit import Edit
-from mmlens.errors import SiteError, TargetError
+from mmlens.errors import SiteError
 from mmlens.hooking import Hook
 from mmlens.lm import LanguageModel
-from mmlens.prompt import IMAGE_TOKEN, SoftPrompt
+from mmlens.prompt import SoftPrompt
 from mmlens.run import reading
 from mmlens.tokens import PromptTokens
 
@@ -135,37 +135,19 @@ class HookedVLM(nn.Module):
     ) -> torch.Tensor:
         """Ids Int[batch, pos]; with pictures they carry them (see `mmlens.tokens`)."""
         soft = embedding.embed(self, input, prepend_bos=prepend_bos)
-        return PromptTokens.of(soft) if soft.prompts and bool(soft.is_picture.any()) else soft.ids
+        return PromptTokens.of(soft) if bool(soft.is_picture.any()) else soft.ids
 
     def to_str_tokens(self, input: Input) -> list[str]:
         """The label of every position, as text."""
         return [str(label) for label in embedding.embed(self, input).labels[0]]
 
     def to_string(self, tokens: Any) -> Any:
-        """Text of ids [pos], or a list of texts of ids [batch, pos]."""
-        tokens = torch.as_tensor(tokens)
-        if tokens.ndim == 2:
-            return [self.to_string(row) for row in tokens]
-        return self.tokenizer.decode([int(i) for i in tokens.reshape(-1) if int(i) != IMAGE_TOKEN])
+        """Text of ids [pos], or a list of texts of ids [batch, pos]; patches are left out."""
+        return words.text(self.lm, tokens)
 
     def to_single_token(self, word: str) -> int:
-        """The id of a word that is exactly one token.
-
-        Raises:
-            TargetError: it is several tokens or none; the pieces and the nearest form are shown.
-        """
-        ids = self.tokenizer(word, add_special_tokens=False)["input_ids"]
-        if len(ids) == 1:
-            return int(ids[0])
-        pieces = [self.tokenizer.decode([i]) for i in ids]
-        other = word[1:] if word.startswith(" ") else f" {word}"
-        single = len(self.tokenizer(other, add_special_tokens=False)["input_ids"]) == 1
-        advice = (
-            f"write {other!r}, which is one"
-            if single
-            else "name one piece, or pass a callable on the logits"
-        )
-        raise TargetError(f"{word!r} is {len(ids)} tokens here ({pieces!r}), not one: {advice}.")
+        """The id of a word that is exactly one token; else a TargetError shows its pieces."""
+        return words.single_token(self.lm, word)
 
     # -- running ------------------------------------------------------------------------------
 
@@ -201,7 +183,11 @@ class HookedVLM(nn.Module):
 
     @contextmanager
     def _running(
-        self, input: Input, mask: torch.Tensor | None = None, prepend_bos: bool | None = None
+        self,
+        input: Input,
+        mask: torch.Tensor | None = None,
+        prepend_bos: bool | None = None,
+        differentiable: bool = True,
     ) -> Iterator[SoftPrompt]:
         """Inside: all hooks in place and the prompt being read; one thread at a time."""
         hooks = self._hooks_now()
@@ -209,7 +195,7 @@ class HookedVLM(nn.Module):
             prompts = embedding.prompts_of(input)
             stack.enter_context(hooking.attached(self, hooks, prompts))
             soft = embedding.embed(self, input, mask=mask, prepend_bos=prepend_bos)
-            stack.enter_context(reading(soft))
+            stack.enter_context(reading(soft, differentiable))
             yield soft
 
     @contextmanager

@@ -1,7 +1,7 @@
 """What the hooks of this architecture really do, measured once when a model is wrapped.
 
 Some hook points never fire, and on GPT-J, OPT and GPT-Neo the attention pattern can be read but not
-written. A feature asks here before it promises anything; `mmlens.audit` measures every point.
+written. A feature asks here before it promises anything; `mmlens.audit(model)` measures every point.
 """
 
 from __future__ import annotations

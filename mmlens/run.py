@@ -30,9 +30,11 @@ class Run:
         soft: the prompt.
         seen: how many positions have been read so far.
         start: at which position the forward pass now running begins.
+        differentiable: whether a graph starts at the embedding when gradients are enabled.
     """
 
     soft: SoftPrompt
+    differentiable: bool = True
     seen: int = 0
     start: int = 0
 
@@ -48,9 +50,9 @@ def current() -> Run | None:
 
 
 @contextmanager
-def reading(soft: SoftPrompt) -> Iterator[Run]:
+def reading(soft: SoftPrompt, differentiable: bool = True) -> Iterator[Run]:
     """Within this context the language model reads `soft`."""
-    run = Run(soft)
+    run = Run(soft, differentiable)
     token = _current.set(run)
     try:
         yield run
@@ -75,6 +77,6 @@ def inject(embedded: torch.Tensor, hook: Any = None) -> torch.Tensor:
         vectors = run.soft.vectors.repeat_interleave(beams, 0).to(embedded)
         head = torch.where(where, vectors, embedded[:, :length])
         embedded = torch.cat([head, embedded[:, length:]], dim=1) if width > length else head
-    if torch.is_grad_enabled() and not embedded.requires_grad:
+    if run.differentiable and torch.is_grad_enabled() and not embedded.requires_grad:
         embedded = embedded.detach().requires_grad_()
     return embedded

@@ -263,7 +263,9 @@ def find(labels: Sequence[Any], wanted: Any, axis: str) -> int | list[int]:
         if label == wanted or (isinstance(label, Token) and label.text == wanted)
     ]
     if not hits:
-        raise AddressError(f"There is no {axis} {str(wanted)!r}: {_there(labels)}")
+        raise AddressError(
+            f"There is no {axis} {wanted if isinstance(wanted, int) else repr(str(wanted))}: {_there(labels)}"
+        )
     return hits[0] if len(hits) == 1 else hits
 
 

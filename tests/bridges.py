@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from mmlens.families import toy
 KINDS = toy.KINDS
 
 
-@lru_cache(maxsize=None)
+@cache
 def bridge(name: str, **options: Any) -> Any:
     """A model by name, made once."""
     return mm.load(name, **options)

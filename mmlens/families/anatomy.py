@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from mmlens.neurons import Neuron
 
@@ -15,12 +16,14 @@ class Anatomy:
     """Writable views of the weights of one Hugging Face causal LM.
 
     Attributes:
+        mlps: per layer the module whose input feeds the hidden units.
         reads: per layer the matrices [d_mlp, d_model] that feed the hidden units (gate and up).
         biases: per layer their biases [d_mlp], where there are any.
         writes: per layer the matrix [d_model, d_mlp].
         values, outs: per layer attention's value and output matrices [d_model, d_model].
     """
 
+    mlps: list[nn.Module]
     reads: list[list[torch.Tensor]]
     biases: list[list[torch.Tensor]]
     writes: list[torch.Tensor]
@@ -43,11 +46,11 @@ class Anatomy:
         """Make a unit write a direction."""
         self.writes[neuron.layer][:, neuron.unit] = direction
 
-    def copy_by_attention(self, layer: int, gain: float) -> None:
-        """Make a layer's attention add `gain` times the attended (normed) residual stream."""
-        eye = torch.eye(self.values[layer].shape[0])
-        self.values[layer][:] = eye
-        self.outs[layer][:] = gain * eye
+    def copy_by_attention(self, layer: int, direction: torch.Tensor, gain: float) -> None:
+        """Make a layer's attention add `gain` times what the attended positions hold of a direction."""
+        along = torch.outer(direction, direction) / direction.pow(2).sum()
+        self.values[layer].copy_(along.view_as(self.values[layer]))
+        self.outs[layer].copy_(gain * along)
 
 
 def anatomy(hf: Any, kind: str) -> Anatomy:
@@ -62,6 +65,7 @@ def anatomy(hf: Any, kind: str) -> Anatomy:
     if kind == "gpt2":  # Conv1D keeps its matrices transposed
         d = layers[0].attn.c_proj.weight.shape[0]
         return Anatomy(
+            [x.mlp.c_fc for x in layers],
             [[x.mlp.c_fc.weight.T] for x in layers],
             [[x.mlp.c_fc.bias] for x in layers],
             [x.mlp.c_proj.weight.T for x in layers],
@@ -70,6 +74,7 @@ def anatomy(hf: Any, kind: str) -> Anatomy:
         )
     if kind == "gptj":
         return Anatomy(
+            [x.mlp.fc_in for x in layers],
             [[x.mlp.fc_in.weight] for x in layers],
             [[x.mlp.fc_in.bias] for x in layers],
             [x.mlp.fc_out.weight for x in layers],
@@ -78,17 +83,19 @@ def anatomy(hf: Any, kind: str) -> Anatomy:
         )
     if kind == "gpt-neox":
         return Anatomy(
+            [x.mlp.dense_h_to_4h for x in layers],
             [[x.mlp.dense_h_to_4h.weight] for x in layers],
             [[x.mlp.dense_h_to_4h.bias] for x in layers],
             [x.mlp.dense_4h_to_h.weight for x in layers],
             [
-                _Fused(x.attention.query_key_value.weight, hf.config.num_attention_heads)
+                _fused_values(x.attention.query_key_value.weight, hf.config.num_attention_heads)
                 for x in layers
-            ],  # type: ignore[misc]
+            ],
             [x.attention.dense.weight for x in layers],
         )
     if kind == "opt":
         return Anatomy(
+            [x.fc1 for x in layers],
             [[x.fc1.weight] for x in layers],
             [[x.fc1.bias] for x in layers],
             [x.fc2.weight for x in layers],
@@ -96,6 +103,7 @@ def anatomy(hf: Any, kind: str) -> Anatomy:
             [x.self_attn.out_proj.weight for x in layers],
         )
     return Anatomy(
+        [x.mlp.gate_proj for x in layers],
         [[x.mlp.gate_proj.weight, x.mlp.up_proj.weight] for x in layers],
         [[] for _ in layers],
         [x.mlp.down_proj.weight for x in layers],
@@ -104,7 +112,7 @@ def anatomy(hf: Any, kind: str) -> Anatomy:
     )
 
 
-def _Fused(weight: torch.Tensor, heads: int) -> torch.Tensor:
+def _fused_values(weight: torch.Tensor, heads: int) -> torch.Tensor:
     """NeoX interleaves query, key and value per head: a view of the values [heads, d_head, d_model]."""
     d = weight.shape[1]
     return weight.view(heads, 3, d // heads, d)[:, 2]

@@ -3,7 +3,7 @@
     load("toy-gptj")             random weights: every property must hold here as on a real model
     load("toy-gptj-planted")     one neuron whose truth is known: `model.provenance["planted"]`
 
-The planted neuron reads the soft-prompt direction of a white patch, writes the unembedding direction
+The planted neuron fires at white patches (fitted by least squares), writes the unembedding direction
 of " dog", and the next layer's attention copies what it wrote to the last position. So attribution
 must find it first, `decode` must say " dog", its map must peak at the white patch, and silencing it
 must cost the word its probability.
@@ -22,9 +22,7 @@ from mmlens.families import family
 from mmlens.families.anatomy import anatomy
 from mmlens.neurons import Neuron
 
-WORDS = """a an the of in on and with two three picture dog cat bird fish tree house car boat red
-blue green white black big small left right photo drawing word this is it was man woman child
-horse cow sheep apple cup book ball sun moon star""".split()
+WORDS = ["a", "an", "the", "of", "in", "on", "and", "with", "two", "three", "picture", "dog", "cat", "bird", "fish", "tree", "house", "car", "boat", "red", "blue", "green", "white", "black", "big", "small", "left", "right", "photo", "drawing", "word", "this", "is", "it", "was", "man", "woman", "child", "horse", "cow", "sheep", "apple", "cup", "book", "ball", "sun", "moon", "star"]
 _SIDE, _PATCH = 32, 8
 _SMALL: dict[str, Any] = {
     "hidden_size": 32,
@@ -81,7 +79,18 @@ def toy(
     provenance: dict[str, Any] = {"family": "toy", "seed": seed, "class": type(hf).__name__}
     if name.endswith("-planted"):
         provenance["planted"] = str(PLANTED)
-        _plant(hf, kind, _white_direction(vision, projection), _id_of(" dog"))
+        direction = _clear_word(hf, projection, tokenizer()(" dog")["input_ids"][0])
+        places = [(row, col) for row in range(4) for col in range(4)]
+        with torch.no_grad():
+            seen = [vision.preprocess(picture(at, seed=i)) for i, at in enumerate(places)]
+            soft = projection(vision(torch.stack(seen)))
+        _plant(
+            hf,
+            kind,
+            soft,
+            [row * 4 + col for row, col in places],
+            direction,
+        )
     if backend == "hooked_transformer":
         from mmlens.families.hooked_transformer import hooked_transformer
 
@@ -126,10 +135,6 @@ def tokenizer() -> Any:
         pad_token="<eos>",
         padding_side="left",
     )
-
-
-def _id_of(word: str) -> int:
-    return tokenizer()(word)["input_ids"][0]
 
 
 def _fill(module: nn.Module, generator: torch.Generator, std: float) -> None:
@@ -193,29 +198,53 @@ def _pixels() -> Any:
     return ViTImageProcessor(size={"height": _SIDE, "width": _SIDE})
 
 
-def _white_direction(vision: Any, projection: nn.Module) -> torch.Tensor:
-    """Float[d_model]: the soft-prompt vector of the white patch, minus the mean of the others."""
+def _clear_word(hf: Any, projection: nn.Linear, word: int) -> torch.Tensor:
+    """The unit unembedding direction of a word, centred, and taken out of everything that is read."""
     with torch.no_grad():
-        vectors = projection(vision(vision.preprocess(picture())[None]))[0]
-    white = 2 * (_SIDE // _PATCH) + 1
-    others = vectors[[i for i in range(len(vectors)) if i != white]]
-    return vectors[white] - others.mean(0)
+        row = hf.get_output_embeddings().weight[word]
+        row -= row.mean()
+        direction = row / row.norm()
+        for module in hf.modules():
+            if isinstance(module, nn.Embedding):
+                module.weight -= torch.outer(module.weight @ direction, direction)
+        for name, parameter in hf.named_parameters():
+            if parameter.shape == row.shape and name.endswith("weight"):
+                parameter.fill_(parameter.mean().round())  # the gain of a norm: 1 (Gemma keeps 0)
+            elif parameter.shape == row.shape:
+                parameter -= (parameter @ direction) * direction
+        projection.weight -= torch.outer(direction, direction @ projection.weight)
+        projection.bias -= (projection.bias @ direction) * direction
+    return direction
 
 
-def _plant(hf: Any, kind: str, direction: torch.Tensor, word: int) -> None:
-    """Write the known neuron into the weights (see the module's text)."""
+def _plant(
+    hf: Any, kind: str, soft: torch.Tensor, white: list[int], direction: torch.Tensor
+) -> None:
+    """Write the known neuron into the weights (see the module's text).
+
+    Args:
+        soft: Float[picture, patch, d_model], soft prompts of pictures with one white patch each.
+        white: the index of that patch, per picture.
+        direction: Float[d_model], what to write.
+    """
     with torch.no_grad():
         parts = anatomy(hf, kind)
         for (
             parameter
         ) in parts.quiet:  # what else is written to the residual stream: next to nothing
             parameter.mul_(0.05)
-        unit = direction / direction.norm()
-        parts.read(PLANTED, 3.0 * unit)
-        parts.write(
-            PLANTED,
-            2.0
-            * hf.get_output_embeddings().weight[word]
-            / hf.get_output_embeddings().weight[word].norm(),
+            parameter -= torch.outer(direction, direction @ parameter)
+        words = hf.get_input_embeddings()(
+            torch.tensor([tokenizer()("A picture of a")["input_ids"]])
         )
-        parts.copy_by_attention(PLANTED.layer + 1, 4.0)
+        seen: list[torch.Tensor] = []
+        handle = parts.mlps[PLANTED.layer].register_forward_pre_hook(
+            lambda module, inputs: seen.append(inputs[0].reshape(-1, soft.shape[-1]))
+        )
+        hf(inputs_embeds=torch.cat([soft, words.expand(len(soft), -1, -1)], 1), use_cache=False)
+        handle.remove()
+        wanted = torch.zeros(len(soft), soft.shape[1] + words.shape[1])
+        wanted[range(len(soft)), white] = 2.0
+        parts.read(PLANTED, torch.linalg.lstsq(seen[0], wanted.reshape(-1, 1)).solution[:, 0])
+        parts.write(PLANTED, 0.4 * direction)
+        parts.copy_by_attention(PLANTED.layer + 1, direction, 45.0)

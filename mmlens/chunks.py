@@ -1,0 +1,40 @@
+"""Work in pieces that fit: a piece that runs out of memory is halved, said so, and tried again."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+def in_chunks(n: int, size: int, work: Callable[[int, int], T]) -> Iterator[T]:
+    """`work(start, stop)` over 0..n in pieces of `size`; halves the size when memory runs out.
+
+    Raises:
+        torch.OutOfMemoryError: a piece of one does not fit either.
+    """
+    start, size = 0, max(1, size)
+    while start < n:
+        stop = min(n, start + size)
+        try:
+            done = work(start, stop)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if size == 1 or not _out_of_memory(error):
+                raise
+            size = max(1, size // 2)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            warnings.warn(f"Out of memory: going on with pieces of {size}.", stacklevel=2)
+            continue
+        yield done
+        start = stop
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    )

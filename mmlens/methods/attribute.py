@@ -1,0 +1,203 @@
+"""Which MLP neurons turn the picture into a word: gradient x activation.
+
+MMN eq. 2: g[k, c] = Z_k^p * d y^c / d Z_k^p, the first-order effect of silencing unit k at position
+p on the number y of token c. One forward pass and one backward pass give every layer, position and
+unit; a caption costs one forward pass and one backward pass per token. No parameter has a gradient,
+and products are reduced inside the backward pass, layer by layer, so that memory grows neither
+with layers nor with targets.
+
+Axes: (layer, pos, unit), signed: silencing a unit lowers the number by its score, to first order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mmlens.errors import AddressError
+from mmlens.neurons import Neuron
+from mmlens.prompt import Patch, SoftPrompt
+from mmlens.provenance import about
+from mmlens.scores import Scores, find
+from mmlens.sites import SITES
+from mmlens.targets import Number, Target, aim, aim_caption, finite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mmlens.model import HookedVLM
+
+Receive = Callable[[int, int, torch.Tensor], None]
+"""(index of the target, layer, product Float[pos, unit])."""
+_POINTS = {"pre": "neurons_pre", "post": "neurons"}
+
+
+def attribute(
+    model: HookedVLM,
+    prompt: Any,
+    of: str | int | None = None,
+    *,
+    target: str | Number = "logit",
+    after: str | None = None,
+    point: str = "pre",
+    layers: Any = None,
+) -> Scores:
+    """Gradient x activation of every MLP unit for one word: Scores(layer, pos, unit).
+
+    Args:
+        of: the word to explain, one token of the model (" dog"), or its id.
+        target: its "logit", "prob" or "logprob", or a function of the logits Float[d_vocab].
+        after: the words between prompt and target; by default the model's own caption up to it.
+        point: "pre" or "post" the activation function (the paper reads as "pre").
+        layers: some layers only.
+
+    Raises:
+        TargetError: several tokens, or a word that the model does not say.
+        NumericsError: NaN in activations or gradients.
+    """
+    soft, aimed = aim(model, prompt, of, target, after)
+    chosen = _layers(model, layers)
+    kept: dict[int, torch.Tensor] = {}
+
+    def receive(index: int, layer: int, product: torch.Tensor) -> None:
+        kept[layer] = product
+
+    products(model, soft, [aimed], receive, point, chosen)
+    values = torch.stack([kept[layer] for layer in chosen])
+    told = about(
+        model, method="attribute", of=aimed.token, target=target, point=point, at="all positions"
+    )
+    return Scores(
+        values, ("layer", "pos", "unit"), {"layer": tuple(chosen), "pos": soft.labels[0]}, told
+    )
+
+
+def attribute_caption(
+    model: HookedVLM,
+    prompt: Any,
+    k: int = 100,
+    *,
+    words: str | None = None,
+    target: str | Number = "logit",
+    point: str = "pre",
+    layers: Any = None,
+    pos: Any = Patch,
+) -> pd.DataFrame:
+    """For every token of the caption, the `k` (unit, position) pairs of highest score.
+
+    Args:
+        words: explain these words instead of the model's own caption.
+        pos: the positions that count (default: the picture's), as in `Scores.sel`.
+
+    Returns:
+        Columns token, neuron, pos, score; within a token the largest first.
+    """
+    import pandas as pd
+
+    soft, targets = aim_caption(model, prompt, target, words)
+    labels = soft.labels[0]
+    found = find(labels, pos, "pos") if pos is not None else list(range(len(labels)))
+    where = torch.tensor(found if isinstance(found, list) else [found], device=model.lm.device)
+    best = [_Best(k) for _ in targets]
+
+    def receive(index: int, layer: int, product: torch.Tensor) -> None:
+        best[index].add(layer, product[where])
+
+    products(model, soft, targets, receive, point, _layers(model, layers))
+    rows = [
+        {
+            "token": aimed.token,
+            "neuron": Neuron(layer, unit),
+            "pos": labels[int(where[place])],
+            "score": score,
+        }
+        for aimed, top in zip(targets, best, strict=True)
+        for score, layer, place, unit in top.rows()
+    ]
+    return pd.DataFrame(rows, columns=["token", "neuron", "pos", "score"])
+
+
+def products(
+    model: HookedVLM,
+    soft: SoftPrompt,
+    targets: Sequence[Target],
+    receive: Receive,
+    point: str = "pre",
+    layers: Sequence[int] | None = None,
+) -> None:
+    """Run forward once and backward once per target, handing over each layer's product as it comes.
+
+    The graph starts at the lowest layer asked for; the logits are computed at the targets only.
+    """
+    if point not in _POINTS:
+        raise AddressError(
+            f"There is no point {point!r}: write 'pre' or 'post' (the activation function)."
+        )
+    chosen = list(range(model.cfg.n_layers)) if layers is None else list(layers)
+    names = {SITES[_POINTS[point]].at(layer): layer for layer in chosen}
+    roots: list[torch.Tensor] = []
+    now = 0
+
+    def tap(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
+        layer = names[hook.name]
+        if not tensor.requires_grad:
+            tensor = tensor.detach().requires_grad_()
+            roots.append(tensor)
+        value = tensor.detach()
+        tensor.register_hook(lambda grad: receive(now, layer, (value * grad)[0]))
+        return tensor
+
+    positions = torch.tensor([t.position for t in targets], device=model.lm.device)
+    few = {"logits_to_keep": positions} if model.lm.keeps_logits else {}
+    with torch.enable_grad(), model.hooks(fwd_hooks=[(name, tap) for name in names]):
+        with model._running(soft, differentiable=False) as read:
+            logits = model.lm.forward(read.ids.clamp(min=0), read.mask, **few)[0]
+        logits = logits if few else logits[positions]
+        finite(logits.detach(), f"the logits of {model.name!r}")
+        for index, aimed in enumerate(targets):
+            now = index
+            torch.autograd.grad(
+                aimed.number(logits[index]), roots, retain_graph=index + 1 < len(targets)
+            )
+
+
+def _layers(model: HookedVLM, layers: Any) -> list[int]:
+    found = (
+        find(range(model.cfg.n_layers), layers, "layer")
+        if layers is not None
+        else list(range(model.cfg.n_layers))
+    )
+    return sorted(found) if isinstance(found, list) else [found]
+
+
+class _Best:
+    """The k largest values seen so far, and where they were."""
+
+    def __init__(self, k: int) -> None:
+        self.k, self.floor = k, -torch.inf
+        self.values = torch.empty(0)
+        self.places = torch.empty(0, 3, dtype=torch.long)
+
+    def add(self, layer: int, product: torch.Tensor) -> None:
+        """Take in a layer's product Float[pos, unit]."""
+        at = (product > self.floor).nonzero()
+        new = finite(product[at[:, 0], at[:, 1]], f"the attribution of layer {layer}")
+        if not len(at) and not bool(torch.isfinite(product).all()):
+            finite(product, f"the attribution of layer {layer}")
+        if len(new) > self.k:
+            new, order = new.topk(self.k)
+            at = at[order]
+        place = torch.cat([torch.full((len(at), 1), layer), at.cpu()], 1)
+        values, places = (
+            torch.cat([self.values, new.float().cpu()]),
+            torch.cat([self.places, place]),
+        )
+        self.values, order = values.topk(min(self.k, len(values)))
+        self.places = places[order]
+        self.floor = float(self.values[-1]) if len(self.values) == self.k else -torch.inf
+
+    def rows(self) -> list[tuple[float, int, int, int]]:
+        """(value, layer, place, unit), the largest first."""
+        return [(v, *p) for v, p in zip(self.values.tolist(), self.places.tolist(), strict=True)]

@@ -1,0 +1,105 @@
+"""Proof that every advertised hook does what it promises: it fires, is differentiable, and acts.
+
+Some points of an architecture are read-only or never fire, without a word (TransformerLens issues
+1317, 1527, 1688). The audit runs each point once and writes down what it measured; the model refuses
+names that do not fire, and edits where they would be ignored.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mmlens import hooking
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mmlens.model import HookedVLM
+
+
+def audit(
+    model: HookedVLM, prompt: Any = None, progress: Callable[[int, int], None] | None = None
+) -> pd.DataFrame:
+    """Every hook point of a model, measured: one forward and one backward pass each.
+
+    Args:
+        prompt: what to read; by default a small picture with a few tokens.
+        progress: called with (done, of) after every point.
+
+    Returns:
+        Columns name (every alias has its row), fires, differentiable (the last position's largest
+        logit has a finite gradient there that is not all zero), acts (replacing the value changes
+        the logits).
+    """
+    import pandas as pd
+
+    read = prompt if prompt is not None else _something(model)
+    known = hooking.points(model)
+    with torch.no_grad():
+        plain = model(read)
+    by_point: dict[int, list[str]] = {}
+    for name, point in known.items():
+        by_point.setdefault(id(point), []).append(name)
+    rows = []
+    for done, same in enumerate(by_point.values()):
+        result = _measure(model, read, same[0], plain)
+        rows += [{"name": name, **result} for name in same]
+        if progress is not None:
+            progress(done + 1, len(by_point))
+    table = pd.DataFrame(rows, columns=["name", "fires", "differentiable", "acts"])
+    order = {name: i for i, name in enumerate(known)}
+    return table.sort_values("name", key=lambda column: column.map(order)).reset_index(drop=True)
+
+
+def _measure(model: HookedVLM, read: Any, name: str, plain: torch.Tensor) -> dict[str, bool]:
+    kept: list[torch.Tensor] = []
+
+    def tap(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        live = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+        live = live * 1.0
+        kept.append(live)
+        return live
+
+    def replace(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        noise = torch.rand(tensor.shape, generator=torch.Generator().manual_seed(0)).to(tensor)
+        return tensor * (0.5 + noise) + 0.1 * noise
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TransformerLens warns of edits it discards: measured here
+        with torch.enable_grad():
+            logits = model.run_with_hooks(read, fwd_hooks=[(name, tap)])
+            number = logits[0, -1].max()
+            grad = None
+            if kept and number.requires_grad:
+                grad = torch.autograd.grad(number, kept[-1], allow_unused=True)[0]
+        with torch.no_grad():
+            changed = model.run_with_hooks(read, fwd_hooks=[(name, replace)])
+    moves = (changed - plain).abs().max() > 1e-6 * (1 + plain.abs().max())
+    return {
+        "fires": bool(kept) or name in hooking.points(model),
+        "differentiable": grad is not None
+        and bool(torch.isfinite(grad).all())
+        and bool((grad != 0).any()),
+        "acts": bool(moves),
+    }
+
+
+def _something(model: HookedVLM) -> Any:
+    from PIL import Image
+
+    from mmlens.prompt import Prompt
+
+    ids = torch.arange(4) % max(1, model.lm.n_words)
+    if model.vision is None:
+        return ids[None]
+    picture = Image.linear_gradient("L").convert("RGB")
+    words = "A picture of" if model.tokenizer is not None else ""
+    return Prompt(picture, words)

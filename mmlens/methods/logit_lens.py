@@ -1,0 +1,128 @@
+"""What the model would say if it stopped at each layer (nostalgebraist 2020).
+
+The residual stream after every layer goes through the final norm and the unembedding, with what the
+architecture does to its logits (soft caps, scales). At the last layer that is the model itself,
+exactly. Computed in float32, hook by hook, in pieces: no cache is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mmlens.chunks import in_chunks
+from mmlens.errors import AddressError, CapabilityError
+from mmlens.methods.attribute import _layers
+from mmlens.provenance import about
+from mmlens.scores import Scores, find
+from mmlens.sites import SITES
+from mmlens.targets import one
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mmlens.model import HookedVLM
+
+_FLOATS = 1 << 25
+
+
+def logit_lens(
+    model: HookedVLM,
+    prompt: Any,
+    tokens: Sequence[str | int] | str | None = None,
+    *,
+    k: int = 5,
+    unit: str = "prob",
+    layers: Any = None,
+    pos: Any = None,
+) -> Scores | pd.DataFrame:
+    """Words at every layer and position.
+
+    Args:
+        tokens: words of one token each; None: the `k` most probable of all.
+        unit: "prob", "logprob" or "logit".
+        layers, pos: some layers or positions only, as in `Scores.sel`.
+
+    Returns:
+        With `tokens`, Scores(layer, pos, token). Without, a table of layer, pos, rank (from 0),
+        token, and a column named like `unit`.
+
+    Raises:
+        TargetError: a word of several tokens.
+        CapabilityError: the lens does not give the model's own logits at the last layer here.
+    """
+    if unit not in ("prob", "logprob", "logit"):
+        raise AddressError(f"There is no unit {unit!r}: write 'prob', 'logprob' or 'logit'.")
+    if model.lm.can.lens_error > 1e-3:
+        raise CapabilityError(
+            f"The final norm and unembedding of {model.name!r} do not give its own logits"
+            f" (off by {model.lm.can.lens_error:.3g}), so a lens would be wrong."
+        )
+    soft = one(model, prompt)
+    labels = soft.labels[0]
+    found = find(labels, pos, "pos") if pos is not None else list(range(len(labels)))
+    places = found if isinstance(found, list) else [found]
+    chosen = _layers(model, layers)
+    words = [tokens] if isinstance(tokens, (str, int)) else tokens
+    ids = (
+        [w if isinstance(w, int) else model.to_single_token(w) for w in words]
+        if words is not None
+        else None
+    )
+    kept: dict[int, Any] = {}
+
+    def look(tensor: torch.Tensor, hook: Any) -> None:
+        resid = tensor[0, places].detach()
+        size = max(1, _FLOATS // max(1, model.lm.n_words))
+        pieces = [
+            p
+            for p in in_chunks(
+                len(places), size, lambda a, b: _read(model, resid[a:b], unit, ids, k)
+            )
+        ]
+        kept[hook.layer()] = [torch.cat(part) for part in zip(*pieces, strict=True)]
+
+    names = [SITES["resid_post"].at(layer) for layer in chosen]
+    with torch.no_grad():
+        model.run_with_hooks(soft, fwd_hooks=[(name, look) for name in names], return_type=None)
+    at = tuple(labels[i] for i in places)
+    if ids is not None:
+        values = torch.stack([kept[layer][0] for layer in chosen])
+        named = tuple(model.to_string([i]) for i in ids)
+        told = about(model, method="logit_lens", unit=unit)
+        return Scores(
+            values,
+            ("layer", "pos", "token"),
+            {"layer": tuple(chosen), "pos": at, "token": named},
+            told,
+        )
+    return _table(model, chosen, at, kept, unit)
+
+
+def _read(
+    model: HookedVLM, resid: torch.Tensor, unit: str, ids: list[int] | None, k: int
+) -> tuple[torch.Tensor, ...]:
+    logits = model.lm.logits_of(resid).float()
+    values = {"prob": logits.softmax, "logprob": logits.log_softmax}.get(unit, lambda _: logits)(-1)
+    if ids is not None:
+        return (values[:, ids],)
+    best = values[:, : model.lm.n_words].topk(min(k, model.lm.n_words))
+    return best.values, best.indices
+
+
+def _table(
+    model: HookedVLM, layers: list[int], at: tuple[Any, ...], kept: dict[int, Any], unit: str
+) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = [
+        (layer, label, rank, model.to_string([token]), value)
+        for layer in layers
+        for label, values, tokens in zip(
+            at, kept[layer][0].tolist(), kept[layer][1].tolist(), strict=True
+        )
+        for rank, (value, token) in enumerate(zip(values, tokens, strict=True))
+    ]
+    return pd.DataFrame(rows, columns=["layer", "pos", "rank", "token", unit])

@@ -1,0 +1,155 @@
+"""What is to be explained: a word, where the model says it, as logit, probability or anything else.
+
+MMN explains a token of the model's own caption, at the position that predicts it: the input is the
+prompt and the caption up to the token. That is the default here too. `after=` puts other words (or
+none, `after=""`) between the prompt and the token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mmlens.errors import NumericsError, PromptError, TargetError
+from mmlens.prompt import SoftPrompt, Token
+from mmlens.words import ids_of, word
+
+if TYPE_CHECKING:
+    from mmlens.model import HookedVLM
+
+Number = Callable[[torch.Tensor], torch.Tensor]
+_NUMBERS: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
+    "logit": lambda logits, token: logits[token],
+    "prob": lambda logits, token: logits.float().softmax(-1)[token],
+    "logprob": lambda logits, token: logits.float().log_softmax(-1)[token],
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """One number of one forward pass.
+
+    Attributes:
+        position: index of the position whose logits are read.
+        number: Float[d_vocab] -> a number.
+        token: the explained token and the place where it would stand, or None for a callable alone.
+    """
+
+    position: int
+    number: Number
+    token: Token | None = None
+
+
+def aim(
+    model: HookedVLM,
+    prompt: Any,
+    of: str | int | None,
+    target: str | Number = "logit",
+    after: str | None = None,
+) -> tuple[SoftPrompt, Target]:
+    """The prompt with what stands before the explained token, and that token's number.
+
+    Raises:
+        TargetError: the word is not one token, or the model does not say it and `after` is not given.
+    """
+    soft = one(model, prompt)
+    if of is None:
+        if not callable(target):
+            raise TargetError(
+                f"There is no word to explain: write of=' dog', or a callable as target, not {target!r}."
+            )
+        soft = soft if not after else extend(model, soft, ids_of(model.lm, after))
+        return soft, Target(soft.ids.shape[1] - 1, target)
+    token = of if isinstance(of, int) else model.to_single_token(of)
+    if after is None:
+        said = caption(model, soft)
+        if token not in said:
+            raise TargetError(
+                f"The model does not say {word(model.lm, token)!r} here, it says {model.to_string(said)!r}: write"
+                f" after='' to explain it right after the prompt, or after=' a' after other words."
+            )
+        before = said[: said.index(token)]
+    else:
+        before = ids_of(model.lm, after)
+    soft = extend(model, soft, before)
+    return soft, _target(model, soft.ids.shape[1] - 1, token, target)
+
+
+def aim_caption(
+    model: HookedVLM,
+    prompt: Any,
+    target: str | Number = "logit",
+    words: str | None = None,
+    max_new_tokens: int = 30,
+) -> tuple[SoftPrompt, list[Target]]:
+    """The prompt with its caption (the model's own, or `words`), and one target per caption token."""
+    soft = one(model, prompt)
+    said = caption(model, soft, max_new_tokens) if words is None else ids_of(model.lm, words)
+    if not said:
+        raise TargetError(
+            "The caption is empty, so there is no token to explain: give words='...'."
+        )
+    length = soft.ids.shape[1]
+    targets = [_target(model, length - 1 + i, token, target) for i, token in enumerate(said)]
+    return extend(model, soft, said[:-1]), targets
+
+
+def one(model: HookedVLM, prompt: Any) -> SoftPrompt:
+    """The soft prompt of one prompt.
+
+    Raises:
+        PromptError: several prompts.
+    """
+    with torch.no_grad():
+        soft = model.embed(prompt)
+    if len(soft) != 1:
+        raise PromptError(
+            f"This question takes one prompt at a time, not {len(soft)}: ask in a loop."
+        )
+    return soft
+
+
+def caption(model: HookedVLM, soft: SoftPrompt, max_new_tokens: int = 30) -> list[int]:
+    """Ids of the model's own greedy caption, without the end-of-text token."""
+    new = model.generate(soft, max_new_tokens, return_type="tokens")[0].tolist()
+    eos = None if model.tokenizer is None else model.tokenizer.eos_token_id
+    return new[: new.index(eos)] if eos in new else new
+
+
+def extend(model: HookedVLM, soft: SoftPrompt, ids: Sequence[int]) -> SoftPrompt:
+    """The prompt with these tokens after it."""
+    if not ids:
+        return soft
+    new = torch.tensor([list(ids)], device=soft.ids.device)
+    with torch.no_grad():
+        vectors = model.lm.embed(new)
+    return soft.extend(new, vectors, [[word(model.lm, token) for token in ids]])
+
+
+def finite(values: torch.Tensor, what: str) -> torch.Tensor:
+    """`values`, checked.
+
+    Raises:
+        NumericsError: a NaN or an infinity in them.
+    """
+    if not bool(torch.isfinite(values).all()):
+        raise NumericsError(
+            f"NaN or infinity in {what}: look at the weights, the edits and the dtype (float16 overflows;"
+            " try float32 or bfloat16)."
+        )
+    return values
+
+
+def _target(model: HookedVLM, position: int, token: int, target: str | Number) -> Target:
+    label = Token(word(model.lm, token), position + 1)
+    if callable(target):
+        return Target(position, target, label)
+    if target not in _NUMBERS:
+        raise TargetError(
+            f"There is no target {target!r}: write 'logit', 'prob', 'logprob' or a callable."
+        )
+    number = _NUMBERS[target]
+    return Target(position, lambda logits: number(logits, token), label)
