@@ -30,7 +30,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint file {str(path)!r}.")
+        raise CheckpointError(f"There is no checkpoint file {str(path)!r}.")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -133,7 +133,7 @@ def check_projection(projection: nn.Module, d_vision: int, d_model: int, parts: 
             fits, shape = False, str(error).splitlines()[0]
     if not fits:
         raise CheckpointError(
-            f"the projection ({shape}) does not fit between {parts}, which need "
+            f"The projection ({shape}) does not fit between {parts}, which need "
             f"{d_vision} -> {d_model}; it was trained for another encoder or language model."
         )
 

@@ -84,7 +84,7 @@ def describe(
     if model.vision is None or not isinstance(model.projection, nn.Linear):
         kind = type(model.projection).__name__
         raise CheckpointError(
-            f"only a bridge with an encoder and one nn.Linear can be saved, not with a {kind}."
+            f"Only a bridge with an encoder and one nn.Linear can be saved, not with a {kind}."
         )
     parts = {"vision": model.vision.module, "projection": model.projection, "lm": model.lm.hf}
     hashes = {
@@ -151,7 +151,7 @@ def load(
         loaded = {"vision": vision.module, "projection": projection, "lm": hf}
         for part, known in spec.get("provenance", {}).get("sha256", {}).items():
             if weights_hash(loaded[part].state_dict()) != known:
-                raise CheckpointError(f"the weights of {part} in {folder.name!r} were changed.")
+                raise CheckpointError(f"The weights of {part} in {folder.name!r} were changed.")
     hf = hf.to(device) if device is not None else hf
     projection = projection.to(hf.device, hf.dtype)
     return HookedVLM(

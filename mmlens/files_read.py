@@ -49,10 +49,10 @@ def load_vision(spec: dict[str, Any], folder: Path, dtype: torch.dtype | None) -
     if "hub" in spec:
         from mmlens.families.parts import find_vision
 
-        return find_vision(spec["hub"], dtype=dtype, revision=spec.get("revision"))
-    if not folder.is_dir():
-        raise CheckpointError(f"the folder {folder.parent.name!r} has no {folder.name}/ in it.")
-    if spec["kind"] == "hf":
+        module = find_vision(spec["hub"], dtype=dtype, revision=spec.get("revision")).module
+    elif not folder.is_dir():
+        raise CheckpointError(f"The folder {folder.parent.name!r} has no {folder.name}/ in it.")
+    elif spec["kind"] == "hf":
         module = _from_pretrained(spec.get("class", ""), folder, dtype)
     else:
         module = build(spec)
@@ -60,7 +60,7 @@ def load_vision(spec: dict[str, Any], folder: Path, dtype: torch.dtype | None) -
         try:
             module.load_state_dict(state)
         except RuntimeError as error:
-            raise CheckpointError(f"the weights in {folder.name}/ do not fit: {error}") from error
+            raise CheckpointError(f"The weights in {folder.name}/ do not fit: {error}") from error
         stored = next(v.dtype for v in state.values() if v.is_floating_point())
         module = module.to(dtype or stored)
     return HookedVision(
@@ -87,7 +87,7 @@ def load_lm_folder(
             hf.resize_token_embeddings(rows, mean_resizing=False)
         return hf, load_tokenizer(spec["hub"], revision)
     if not folder.is_dir():
-        raise CheckpointError(f"the folder {folder.parent.name!r} has no {folder.name}/ in it.")
+        raise CheckpointError(f"The folder {folder.parent.name!r} has no {folder.name}/ in it.")
     return _from_pretrained(spec.get("class", ""), folder, dtype), load_tokenizer(folder)
 
 

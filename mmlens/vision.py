@@ -122,13 +122,13 @@ def build(spec: dict[str, Any], config: dict[str, Any] | None = None) -> nn.Modu
 
         cls: Any = getattr(transformers, name, None)
         if not isinstance(cls, type) or not issubclass(cls, transformers.PreTrainedModel):
-            raise CheckpointError(f"the vision class {name!r} is not a model of transformers.")
+            raise CheckpointError(f"The vision class {name!r} is not a model of transformers.")
         config_class: Any = cls.config_class
         return cls(config_class.from_dict(config or {}), **without_pooler(cls))
     arch = spec.get("arch")
     if not arch:
         raise CheckpointError(
-            f"nothing says how to build this {name} again; wrap it with "
+            f"Nothing says how to build this {name} again; wrap it with "
             'from_timm(module, name=..., kwargs=...) or arch={"name": ..., "kwargs": {...}}.'
         )
     if kind == "timm":
@@ -149,7 +149,7 @@ def optional(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as missing:
         raise ModelError(
-            f"this encoder needs {name}, which is not installed; pip install 'mmlens[vision]'."
+            f"This encoder needs {name}, which is not installed; pip install 'mmlens[vision]'."
         ) from missing
 
 

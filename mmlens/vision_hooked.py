@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from mmlens.errors import AddressError, CapabilityError
 from mmlens.vision_pixels import Pixels
-from mmlens.vision_points import LAYOUTS, attach, detach_attention, find
+from mmlens.vision_points import LAYOUTS, attach, detach_attention, find, untap
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -56,7 +56,7 @@ class HookedVision(nn.Module):
         arch: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.module: Any = share_storage(module).eval()
+        self.module: Any = untap(share_storage(module)).eval()
         if without_pooler(type(module)):
             self.module.pooler = None  # it comes after the patches; nothing here reads it
         self.kind, self.pixels, self.pooled, self.arch = kind, pixels, pooled, arch
@@ -102,7 +102,7 @@ class HookedVision(nn.Module):
         """
         if not (0 <= row < self.grid[0] and 0 <= col < self.grid[1]):
             raise AddressError(
-                f"patch ({row}, {col}) is outside the grid of {self.grid[0]} x {self.grid[1]}."
+                f"Patch ({row}, {col}) is outside the grid of {self.grid[0]} x {self.grid[1]}."
             )
         return self.pixels.box(row, col, self.grid, width, height)
 
@@ -133,11 +133,12 @@ class HookedVision(nn.Module):
     ) -> tuple[Float[Tensor, "d_vision d_mlp"], Float[Tensor, "d_mlp d_vision"]]:
         """(W_in, W_out) of one MLP: columns read by, rows written by its neurons.
 
+        What a neuron writes is scaled afterwards where the encoder has layer scale (BEiT, DINOv2).
         A gated MLP's W_in is its gate, the matrix before the nonlinearity (`mlp.hook_pre`).
         """
         if not 0 <= layer < self.n_layers:
             raise AddressError(
-                f"there is no vision layer {layer}; this encoder has {self.n_layers}."
+                f"There is no vision layer {layer}; this encoder has {self.n_layers}."
             )
         layout = LAYOUTS[self.kind]
         found = (find(self._blocks[layer], paths) for paths in (layout.mlp_in, layout.mlp_out))
@@ -145,7 +146,7 @@ class HookedVision(nn.Module):
         if w_in is None or w_out is None or w_in.shape != w_out.T.shape:
             name = type(self.module).__name__
             raise CapabilityError(
-                f"layer {layer} of {name} has no MLP with one W_in and one W_out."
+                f"Layer {layer} of {name} has no MLP with one W_in and one W_out."
             )
         return w_in.T, w_out.T
 

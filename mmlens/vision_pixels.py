@@ -61,7 +61,10 @@ class Pixels:
     def __post_init__(self) -> None:
         if self.interpolation not in FILTERS:
             known = ", ".join(FILTERS)
-            raise CheckpointError(f"interpolation {self.interpolation!r} is none of {known}.")
+            raise CheckpointError(f"Interpolation {self.interpolation!r} is none of {known}.")
+
+        if self.scale == self.size:
+            object.__setattr__(self, "scale", None)
 
     @property
     def crops(self) -> bool:
@@ -99,7 +102,7 @@ class Pixels:
         """The tensor for one picture; the same picture always gives the same tensor."""
         if not isinstance(picture, Image.Image):
             raise PictureError(
-                f"a picture has to be a PIL.Image.Image, not a {type(picture).__name__}; "
+                f"A picture has to be a PIL.Image.Image, not a {type(picture).__name__}; "
                 "write Image.open(path) or Image.fromarray(array)."
             )
         image = picture.convert("RGB")

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from mmlens.vision_attention import ATTENTION_POINTS, reader_for, warm
+from mmlens.vision_attention import ATTENTION_POINTS, OpenAttention, reader_for, warm
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -212,6 +212,18 @@ def _attach_attention(block: nn.Module, layout: Layout, prefix: str, point: Any)
     if module is not None and reader is not None:
         opened = {name: point(prefix + name) for name in ATTENTION_POINTS}
         module.forward = reader(module, opened)  # instance attribute of our own copy
+
+
+def untap(root: nn.Module) -> nn.Module:
+    """Removes the taps that a module brings along from an earlier wrapping."""
+    for module in root.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key, hook in list(hooks.items()):
+                if isinstance(getattr(hook, "__self__", hook), OutTap | InTap | TurnTap):
+                    del hooks[key]
+        if isinstance(vars(module).get("forward"), OpenAttention):
+            del module.forward
+    return root
 
 
 def detach_attention(blocks: list[nn.Module], kind: str) -> None:

@@ -101,7 +101,7 @@ def compose_recipe(compose: Any) -> Pixels:
     steps = {type(t).__name__: t for t in compose.transforms}
     if "Resize" not in steps or "Normalize" not in steps or any("Random" in s for s in steps):
         raise CheckpointError(
-            f"the transform {list(steps)} is not a plain Resize, CenterCrop, Normalize; "
+            f"The transform {list(steps)} is not a plain Resize, CenterCrop, Normalize; "
             'give its numbers as a dict, e.g. {"image_size": 224, "mean": [...], "std": [...]}.'
         )
     target = steps["Resize"].size

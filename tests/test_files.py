@@ -182,7 +182,7 @@ def _rewrite(folder, **changes):
         ({"projection": {"kind": "mlp"}}, "a 'mlp' projection"),
         ({"vision": {"class": "os"}}, "no model of transformers"),
         ({"lm": {"class": "AutoConfig"}}, "no model of transformers"),
-        ({"vision": {"kind": "timm"}}, "nothing says how to build"),
+        ({"vision": {"kind": "timm"}}, "Nothing says how to build"),
     ],
 )
 def test_a_folder_of_another_form_is_refused_in_a_sentence(folder, changes, sentence):

@@ -254,6 +254,21 @@ def test_the_callers_module_is_never_touched(case):
     assert all(p.dtype == torch.float32 for p in module.parameters())
 
 
+def test_wrapping_what_was_wrapped_leaves_no_second_tap(case):
+    _, _, vision = case
+    again = HookedVision(vision.module, vision.kind, vision.pixels)
+    counts = [
+        sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in v.module.modules())
+        for v in (vision, again)
+    ]
+    assert counts[0] == counts[1] and list(again.hook_dict) == list(vision.hook_dict)
+    vision.hook_dict["blocks.0.hook_resid_post"].add_hook(lambda value, hook: value * 0)
+    x = pixels_for(vision, 1)
+    assert not torch.equal(again(x), vision(x))
+    vision.hook_dict["blocks.0.hook_resid_post"].remove_hooks("both")
+    assert torch.equal(again(x), vision(x))
+
+
 def test_a_copy_has_its_own_hooks(case):
     _, _, vision = case
     x = pixels_for(vision, 1)

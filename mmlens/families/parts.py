@@ -132,11 +132,12 @@ def _hf_vision(source: str, revision: str | None, *, local: bool) -> HookedVisio
     import transformers
 
     options: dict[str, Any] = {"revision": revision, "local_files_only": local}
+    safe: Any = {**options, "trust_remote_code": False}
     try:
-        config = transformers.AutoConfig.from_pretrained(source, **options)
+        config = transformers.AutoConfig.from_pretrained(source, **safe)
         fallback = transformers.AutoModel
         cls = getattr(transformers, _VISION_CLASSES.get(config.model_type, ""), fallback)
-        module = cls.from_pretrained(source, dtype=torch.float32, **options)
+        module = cls.from_pretrained(source, dtype=torch.float32, **safe)
     except (OSError, ValueError) as error:
         raise _unfound("encoder", source, error, _KNOWN_VISION) from error
     return wrap_vision(module, _processor(source, options))
@@ -196,7 +197,7 @@ def find_lm(
         source = load_lm(source, dtype=dtype or torch.float32, revision=revision)
     if tokenizer is None and getattr(source, "tokenizer", None) is None:
         raise ModelError(
-            f"a {type(source).__name__} in memory comes without words: give tokenizer=, an object, "
+            f"A {type(source).__name__} in memory comes without words: give tokenizer=, an object, "
             "a folder or a hub id such as 'gpt2'."
         )
     if dtype is not None or device is not None:
@@ -211,7 +212,11 @@ def load_lm(source: str | Path, *, dtype: torch.dtype, revision: str | None = No
     local = Path(source).is_dir()
     try:
         return AutoModelForCausalLM.from_pretrained(
-            str(source), dtype=dtype, revision=revision, local_files_only=local
+            str(source),
+            dtype=dtype,
+            revision=revision,
+            local_files_only=local,
+            trust_remote_code=False,
         ).eval()
     except (OSError, ValueError) as error:
         from transformer_lens.supported_models import OFFICIAL_MODEL_NAMES
@@ -227,7 +232,9 @@ def load_tokenizer(source: Any, revision: str | None = None) -> Any:
 
     local = Path(source).is_dir()
     try:
-        return AutoTokenizer.from_pretrained(str(source), revision=revision, local_files_only=local)
+        return AutoTokenizer.from_pretrained(
+            str(source), revision=revision, local_files_only=local, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise _unfound("tokenizer", str(source), error, ["gpt2", "EleutherAI/gpt-j-6B"]) from error
 
@@ -235,7 +242,7 @@ def load_tokenizer(source: Any, revision: str | None = None) -> Any:
 def _unfound(what: str, source: str, error: Exception, known: list[str]) -> Exception:
     if Path(source).is_dir():
         reason = str(error).splitlines()[0]
-        return CheckpointError(f"the folder {source!r} holds no {what}: {reason}")
+        return CheckpointError(f"The folder {source!r} holds no {what}: {reason}")
     return ModelError(
         f"There is no {what} {source!r}, neither a folder here nor a model that the Hugging Face "
         f"Hub gave us: {nearest(source, known)}"
