@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmlens.errors import AddressError, SiteError
-from mmlens.neurons import Head, Neuron
-from mmlens.scores import Scores, find, read_address
+from mmlens.neurons import Head, Neuron, find, read_address
+from mmlens.scores import Scores
 from mmlens.sites import Site, site
 
 if TYPE_CHECKING:
@@ -57,15 +57,8 @@ class Edit:
         self, site_name: str, value: Value, *address: Any, add: bool = False, **by_axis: Any
     ) -> None:
         where = site(site_name)
-        units = [
-            part
-            for part in address
-            if not isinstance(part, (str, type)) and hasattr(part, "__iter__")
-        ]
-        wanted = read_address(
-            [part for part in address if not any(part is u for u in units)], by_axis
-        )
-        for several in units:
+        wanted = read_address([part for part in address if not _is_list(part)], by_axis)
+        for several in filter(_is_list, address):
             wanted.update(_units(several))
         if where.layer is not None:
             wanted.setdefault("layer", where.layer)
@@ -93,13 +86,11 @@ class Edit:
         return cls(site_name, direction * scale, *address, add=True, **by_axis)
 
     def __repr__(self) -> str:
-        where = ", ".join(f"{axis}={want}" for axis, want in self.address.items())
-        value = (
-            repr(self.value)
-            if isinstance(self.value, (int, float, Scores))
-            else type(self.value).__name__
-        )
-        return f"Edit({self.site.name!r}, {'+' if self.add else ''}{value}{', ' + where if where else ''})"
+        shown = isinstance(self.value, (int, float, Scores))
+        value = repr(self.value) if shown else type(self.value).__name__
+        parts = [repr(self.site.name), f"+{value}" if self.add else value]
+        parts += [f"{axis}={want}" for axis, want in self.address.items()]
+        return f"Edit({', '.join(parts)})"
 
     def layers(self, n_layers: int) -> list[int | None]:
         """The layers it acts on, `[None]` at a site that has no layers.
@@ -110,9 +101,8 @@ class Edit:
         if not self.site.layered:
             return [None]
         if "pairs" in self.address:
-            found = find(
-                range(n_layers), sorted({layer for layer, _ in self.address["pairs"]}), "layer"
-            )
+            pairs = sorted({layer for layer, _ in self.address["pairs"]})
+            found = find(range(n_layers), pairs, "layer")
         elif "layer" in self.address:
             found = find(range(n_layers), self.address["layer"], "layer")
         elif isinstance(self.value, Scores) and "layer" in self.value.axes:
@@ -217,7 +207,8 @@ class Edit:
         extra = [axis for axis in scores.axes if axis not in self.site.axes]
         if extra:
             raise SiteError(
-                f"{scores!r} has axes {', '.join(extra)} that site {self.site.name!r} does not have: narrow it with .sel(...)."
+                f"{scores!r} has axes {', '.join(extra)} that site {self.site.name!r} does not"
+                " have: narrow it with .sel(...)."
             )
         shape = [1] * len(self.site.axes)
         for dim, axis in enumerate(self.site.axes):
@@ -230,6 +221,10 @@ class Edit:
         return scores.values.reshape(shape)
 
 
+def _is_list(part: Any) -> bool:
+    return hasattr(part, "__iter__") and not isinstance(part, (str, type))
+
+
 def _units(several: Any) -> dict[str, Any]:
     parts = list(several)
     if parts and all(isinstance(part, Neuron) for part in parts):
@@ -237,7 +232,8 @@ def _units(several: Any) -> dict[str, Any]:
     if parts and all(isinstance(part, Head) for part in parts):
         return {"pairs": tuple((part.layer, part.head) for part in parts)}
     raise AddressError(
-        f"{parts[:3]!r} is no list of Neurons or Heads: name the axis of other labels, as in pos=[...]."
+        f"{parts[:3]!r} is no list of Neurons or Heads: name the axis of other labels,"
+        " as in pos=[...]."
     )
 
 

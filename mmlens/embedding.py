@@ -1,4 +1,4 @@
-"""From prompts to soft prompts: pictures through vision and projection, words through the tokenizer.
+"""From prompts to soft prompts: pictures through vision and projection, words by the tokenizer.
 
 The one place where a position gets its label. Shorter prompts of a batch are padded on the left,
 so that the last position of every row is the one that speaks next.
@@ -64,7 +64,8 @@ def embed(
     prompts = prompts_of(input)
     if not prompts:
         raise PromptError(
-            f"A {type(input).__name__} is no prompt: give a Prompt, text, a list of these, or token ids."
+            f"A {type(input).__name__} is no prompt: give a Prompt, text, a list of these, or token"
+            " ids."
         )
     bos = model.prepend_bos if prepend_bos is None else prepend_bos
     rows = [_read(model, prompt, bos) for prompt in prompts]
@@ -152,7 +153,8 @@ def _from_tensor(model: HookedVLM, input: torch.Tensor, mask: torch.Tensor | Non
     if input.is_floating_point():
         if input.ndim != 3 or input.shape[-1] != model.cfg.d_model:
             raise PromptError(
-                f"Vectors of shape {tuple(input.shape)} are no soft prompt: [batch, pos, {model.cfg.d_model}]."
+                f"Vectors of shape {tuple(input.shape)} are no soft prompt:"
+                f" [batch, pos, {model.cfg.d_model}]."
             )
         ids = torch.full(input.shape[:2], IMAGE_TOKEN, device=input.device)
         labels = tuple(tuple(Patch(0, i) for i in range(input.shape[1])) for _ in range(len(input)))

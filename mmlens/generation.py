@@ -117,7 +117,7 @@ def _by_hand(
         TopPLogitsWarper,
     )
 
-    warp = LogitsProcessorList()
+    warp: Any = LogitsProcessorList()
     if sampling["do_sample"]:
         warp.append(TemperatureLogitsWarper(sampling["temperature"]))
         if sampling["top_k"]:

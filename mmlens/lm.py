@@ -3,8 +3,8 @@
 TransformerLens 4 wraps a live Hugging Face model in a `TransformerBridge`; 3.x has a real
 `HookedTransformer` as well. Both have the same hook names and the same numbers, and both are taken
 here, composed and never subclassed. Three things are added: the permanent hook that puts patches in
-place of placeholder tokens (`run.inject`), a copy that shares the weights so that the caller's model
-survives, and a probe that measures what this architecture can do.
+place of placeholder tokens (`run.inject`), a copy that shares the weights so that the caller's
+model survives, and a probe that measures what this architecture can do.
 """
 
 from __future__ import annotations
@@ -25,10 +25,18 @@ from mmlens.run import inject
 
 
 def share_weights(module: nn.Module) -> nn.Module:
-    """A frozen copy of a module tree that shares every weight: no memory, and the original survives."""
-    memo: dict[int, Any] = {id(b): b for b in module.buffers()}
-    memo |= {id(p): nn.Parameter(p.data, requires_grad=False) for p in module.parameters()}
-    return copy.deepcopy(module, memo).eval()
+    """A frozen copy of a module tree over the same memory, in eval mode.
+
+    Parameters and buffers are new tensor objects on the old storage, so freezing, moving or
+    casting the copy leaves the caller's module as it is.
+    """
+    memo: dict[int, Any] = {}
+    for tensor in [*module.parameters(), *module.buffers()]:
+        if type(tensor) is nn.Parameter:
+            memo[id(tensor)] = nn.Parameter(tensor.detach(), requires_grad=False)
+        else:
+            memo[id(tensor)] = tensor.detach() if type(tensor) is torch.Tensor else tensor
+    return copy.deepcopy(module, memo).requires_grad_(False).eval()
 
 
 @dataclass(eq=False)
@@ -37,7 +45,7 @@ class LanguageModel:
 
     Attributes:
         root: TransformerBridge or HookedTransformer.
-        hf: the caller's own Hugging Face model, untouched (for saving); None for a HookedTransformer.
+        hf: the caller's Hugging Face model, untouched (for saving); None for a HookedTransformer.
         tokenizer: a Hugging Face tokenizer, or None.
         lock: held during every call, since TransformerLens' hooks are not thread-safe.
         decoded: what `decode` has read so far.
@@ -153,9 +161,16 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
     else:
         hf, root = model, _bridge(model, fold_ln)
     lm = LanguageModel(root, hf, tokenizer)
-    point = "embed.hook_out" if lm.is_bridge else "hook_embed"
-    root.add_perma_hook(point, inject)
+    _attach(root, "embed.hook_out" if lm.is_bridge else "hook_embed")
     return lm
+
+
+def _attach(root: Any, name: str) -> None:
+    """Put `inject` on the embedding, once: twice would count every position twice."""
+    point = root.hook_dict[name]
+    if getattr(root, "_mmlens_inject", None) not in point.fwd_hooks:
+        root.add_perma_hook(name, inject)
+        root._mmlens_inject = point.fwd_hooks[-1]
 
 
 def _bridge(hf: Any, fold_ln: bool) -> Any:

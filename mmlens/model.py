@@ -6,7 +6,7 @@
 
 To someone who knows TransformerLens it is a HookedTransformer: the same methods and hook names, all
 of which accept a Prompt. The parts are composed; nothing of TransformerLens is subclassed, and what
-this class does not define (`W_E`, `OV`, `set_use_attn_result`, ...) is the language model's own.
+this class does not define (`blocks`, `unembed`, `W_E`, `OV`, ...) is the language model's own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mmlens.tokens import PromptTokens
 
 _within: ContextVar[dict[int, tuple[Hook, ...]]] = ContextVar("mmlens_hooks", default={})  # noqa: B039
 Input = Any
-"""A Prompt, text, a list of these, a SoftPrompt, token ids, or vectors Float[batch, pos, d_model]."""
+"""A Prompt, text, a list of these, a SoftPrompt, token ids, vectors Float[batch, pos, d_model]."""
 
 
 class HookedVLM(nn.Module):
@@ -82,21 +82,6 @@ class HookedVLM(nn.Module):
         """The Hugging Face tokenizer."""
         return self.lm.tokenizer
 
-    @property
-    def blocks(self) -> Any:
-        """The transformer blocks of the language model."""
-        return self.root.blocks
-
-    @property
-    def ln_final(self) -> Any:
-        """The final norm of the language model."""
-        return self.root.ln_final
-
-    @property
-    def unembed(self) -> Any:
-        """The unembedding of the language model."""
-        return self.root.unembed
-
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
@@ -104,10 +89,6 @@ class HookedVLM(nn.Module):
             if name.startswith("_") or "root" not in self.__dict__.get("_modules", {}):
                 raise
             return getattr(self.root, name)
-
-    def accumulated_bias(self, *args: Any, **options: Any) -> torch.Tensor:
-        """TransformerLens' own: the sum of output biases up to a layer."""
-        return self.root.accumulated_bias(*args, **options)
 
     def tokens_to_residual_directions(self, tokens: Any) -> torch.Tensor:
         """Columns of W_U for tokens (a string of one token, or ids)."""
@@ -177,9 +158,9 @@ class HookedVLM(nn.Module):
             out = self.lm.forward(ids, soft.mask, stop_at_layer=stop_at_layer, **options)
         if stop_at_layer is not None or return_type == "logits":
             return out
-        return (
-            None if return_type is None else embedding.loss(out, soft, return_type, loss_per_token)
-        )
+        if return_type is None:
+            return None
+        return embedding.loss(out, soft, return_type, loss_per_token)
 
     @contextmanager
     def _running(
@@ -231,7 +212,7 @@ class HookedVLM(nn.Module):
         clear_contexts: bool = False,
         **options: Any,
     ) -> Any:
-        """One forward pass with hooks `fn(tensor, hook)`; what a hook returns replaces the tensor."""
+        """One forward pass with hooks `fn(tensor, hook)`; what one returns replaces the tensor."""
         with self.hooks(fwd_hooks, bwd_hooks, reset_hooks_end, clear_contexts):
             return self(input, **options)
 
@@ -249,16 +230,8 @@ class HookedVLM(nn.Module):
 
         With `incl_bwd` (and `return_type="loss"`) gradients are cached as `<name>_grad`.
         """
-        return hooking.run_with_cache(
-            self,
-            input,
-            names_filter,
-            device,
-            incl_bwd,
-            remove_batch_dim,
-            return_cache_object,
-            options,
-        )
+        how = (names_filter, device, incl_bwd, remove_batch_dim, return_cache_object)
+        return hooking.run_with_cache(self, input, *how, options)
 
     def add_hook(
         self, name: Any, hook: Callable[..., Any], dir: str = "fwd", **options: Any

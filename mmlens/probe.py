@@ -1,7 +1,8 @@
 """What the hooks of this architecture really do, measured once when a model is wrapped.
 
 Some hook points never fire, and on GPT-J, OPT and GPT-Neo the attention pattern can be read but not
-written. A feature asks here before it promises anything; `mmlens.audit(model)` measures every point.
+written. A feature asks here before it promises anything; `mmlens.audit(model)` measures every
+point.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Capabilities:
     Attributes:
         fires: names of the hook points that fire in a plain forward pass.
         pattern_writable: whether replacing an attention pattern changes the output.
-        lens_error: largest |difference| between the logits and `logits_of` the last residual stream.
+        lens_error: largest |difference| between the logits and `logits_of` the last residual.
     """
 
     fires: frozenset[str]
@@ -69,8 +70,8 @@ def probe(lm: LanguageModel) -> Capabilities:
     pattern = "blocks.0.attn.hook_pattern"
     writable = False
     if pattern in fires:
-        with lm.root.hooks(fwd_hooks=[(pattern, lambda x, hook: x.flip(-1) * 0.5 + 0.1)]):
-            with warnings.catch_warnings():  # TransformerLens warns of edits it discards
-                warnings.simplefilter("ignore")
-                writable = bool((lm.forward(ids, mask) - logits).abs().max() > 1e-6)
+        other = (pattern, lambda x, hook: x.flip(-1) * 0.5 + 0.1)
+        with lm.root.hooks(fwd_hooks=[other]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TransformerLens warns of edits it discards
+            writable = bool((lm.forward(ids, mask) - logits).abs().max() > 1e-6)
     return Capabilities(fires, writable, lens)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 IMAGE_TOKEN = -1
-"""The id that stands where a patch will be injected; no vocabulary has it, so it cannot be mistaken."""
+"""The id that stands where a patch will be injected; no vocabulary has it."""
 
 _PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
 
@@ -147,7 +147,7 @@ class SoftPrompt:
     def extend(
         self, ids: torch.Tensor, vectors: torch.Tensor, words: list[list[str]]
     ) -> SoftPrompt:
-        """The same prompts with tokens after them: ids [batch, new], vectors [batch, new, d_model]."""
+        """The same prompts and more tokens: ids [batch, new], vectors [batch, new, d_model]."""
         import torch
 
         labels = tuple(

@@ -1,4 +1,4 @@
-"""Where a number comes from: model, weights, edits, options and versions, kept with every result."""
+"""Where a number comes from: model, weights, edits, options, versions, kept with every result."""
 
 from __future__ import annotations
 

@@ -2,12 +2,10 @@
 
     scores = attribute(model, prompt, of=" dog")      # Scores(layer 8, pos 103, unit 1024)
     scores.sel(layer=3, pos=Patch)                    # a type selects the labels of that type
-    scores.sel(Neuron(3, 17))                         # a dataclass is an address: its fields are axes
+    scores.sel(Neuron(3, 17))                         # an address: its fields are axes
     scores.sum("unit").to_frame()
 
-An address is `axis = labels`. One label drops its axis; a list, a slice or a type keeps it. Integers
-are labels where the labels are integers (layer, unit) and places elsewhere (pos), negative ones count
-from the end.
+One label drops its axis; a list, a slice or a type keeps it (`mmlens.neurons.find`).
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmlens.errors import AddressError, CheckpointError, nearest
-from mmlens.neurons import Head, Neuron
+from mmlens.neurons import Head, Neuron, find, read_address
 from mmlens.prompt import Padding, Patch, Token
 
 if TYPE_CHECKING:
@@ -29,13 +27,7 @@ if TYPE_CHECKING:
 Labels = tuple[Any, ...] | None
 """One label per index; None stands for 0, 1, 2, ... (units and dimensions)."""
 
-_KINDS: dict[str, type] = {
-    "Patch": Patch,
-    "Token": Token,
-    "Neuron": Neuron,
-    "Head": Head,
-    "Padding": Padding,
-}
+_KINDS = {kind.__name__: kind for kind in (Patch, Token, Padding, Neuron, Head)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +150,7 @@ class Scores:
     # -- leaving ------------------------------------------------------------------------------
 
     def to_frame(self, k: int | None = None, name: str = "score") -> pd.DataFrame:
-        """One row per value: a column of labels per axis, then `name`; with `k`, the largest first."""
+        """One row per value: the label on each axis, then `name`; with `k`, the largest first."""
         import pandas as pd
         import torch
 
@@ -214,68 +206,6 @@ class Scores:
         sizes = ", ".join(f"{a} {n}" for a, n in zip(self.axes, self.shape, strict=True))
         what = str(self.about.get("method", ""))
         return f"Scores({sizes or self.values.item():})" + (f" of {what}" if what else "")
-
-
-def read_address(address: Sequence[Any], by_axis: Mapping[str, Any]) -> dict[str, Any]:
-    """`axis -> wanted` from positional labels (their type knows the axis) and keywords."""
-    wanted: dict[str, Any] = {}
-    for part in address:
-        if isinstance(part, Neuron):
-            found = {"layer": part.layer, "unit": part.unit}
-        elif isinstance(part, Head):
-            found = {"layer": part.layer, "head": part.head}
-        elif isinstance(part, (Patch, Token)) or part in (Patch, Token):
-            found = {"pos": part}
-        else:
-            raise AddressError(
-                f"{part!r} is no address by itself: name its axis, as in layer=3 or pos=Patch."
-            )
-        wanted.update(found)
-    wanted.update({axis: want for axis, want in by_axis.items() if want is not None})
-    return wanted
-
-
-def find(labels: Sequence[Any], wanted: Any, axis: str) -> int | list[int]:
-    """The index of one label, or the indices of several (see the module's text).
-
-    Raises:
-        AddressError: nothing there.
-    """
-    size = len(labels)
-    if isinstance(wanted, slice):
-        return list(range(size))[wanted]
-    if isinstance(wanted, type):
-        hits = [i for i, label in enumerate(labels) if isinstance(label, wanted)]
-        if not hits:
-            raise AddressError(f"No {axis} here is a {wanted.__name__}: {_there(labels)}")
-        return hits
-    if isinstance(wanted, (list, tuple, set, range)):
-        found = [find(labels, part, axis) for part in wanted]
-        return [i for part in found for i in (part if isinstance(part, list) else [part])]
-    by_label = isinstance(labels, range) or (size > 0 and isinstance(labels[0], int))
-    if isinstance(wanted, int) and not (by_label and wanted >= 0):
-        if not -size <= wanted < size:
-            raise AddressError(f"There is no {axis} {wanted}: {_there(labels)}")
-        return wanted % size
-    hits = [
-        i
-        for i, label in enumerate(labels)
-        if label == wanted or (isinstance(label, Token) and label.text == wanted)
-    ]
-    if not hits:
-        raise AddressError(
-            f"There is no {axis} {wanted if isinstance(wanted, int) else repr(str(wanted))}: {_there(labels)}"
-        )
-    return hits[0] if len(hits) == 1 else hits
-
-
-def _there(labels: Sequence[Any]) -> str:
-    if isinstance(labels, range) or (labels and all(isinstance(x, int) for x in labels)):
-        return (
-            f"there are {len(labels)}, {labels[0]} to {labels[-1]}." if labels else "there is none."
-        )
-    shown = ", ".join(repr(str(x)) for x in list(labels)[-8:])
-    return f"there are {len(labels)}, the last being {shown}."
 
 
 def _pack(labels: Labels) -> list[Any] | None:

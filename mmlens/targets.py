@@ -53,13 +53,14 @@ def aim(
     """The prompt with what stands before the explained token, and that token's number.
 
     Raises:
-        TargetError: the word is not one token, or the model does not say it and `after` is not given.
+        TargetError: the word is not one token, or the model does not say it and `after` is None.
     """
     soft = one(model, prompt)
     if of is None:
         if not callable(target):
             raise TargetError(
-                f"There is no word to explain: write of=' dog', or a callable as target, not {target!r}."
+                "There is no word to explain: write of=' dog', or a callable as target,"
+                f" not {target!r}."
             )
         soft = soft if not after else extend(model, soft, ids_of(model.lm, after))
         return soft, Target(soft.ids.shape[1] - 1, target)
@@ -68,8 +69,9 @@ def aim(
         said = caption(model, soft)
         if token not in said:
             raise TargetError(
-                f"The model does not say {word(model.lm, token)!r} here, it says {model.to_string(said)!r}: write"
-                f" after='' to explain it right after the prompt, or after=' a' after other words."
+                f"The model does not say {word(model.lm, token)!r} here, it says"
+                f" {model.to_string(said)!r}: write after='' to explain it right after the prompt,"
+                " or after=' a' after other words."
             )
         before = said[: said.index(token)]
     else:
@@ -85,7 +87,7 @@ def aim_caption(
     words: str | None = None,
     max_new_tokens: int = 30,
 ) -> tuple[SoftPrompt, list[Target]]:
-    """The prompt with its caption (the model's own, or `words`), and one target per caption token."""
+    """The prompt with its caption (the model's own, or `words`), and one target per token of it."""
     soft = one(model, prompt)
     said = caption(model, soft, max_new_tokens) if words is None else ids_of(model.lm, words)
     if not said:
@@ -137,8 +139,8 @@ def finite(values: torch.Tensor, what: str) -> torch.Tensor:
     """
     if not bool(torch.isfinite(values).all()):
         raise NumericsError(
-            f"NaN or infinity in {what}: look at the weights, the edits and the dtype (float16 overflows;"
-            " try float32 or bfloat16)."
+            f"NaN or infinity in {what}: look at the weights, the edits and the dtype (float16"
+            " overflows; try float32 or bfloat16)."
         )
     return values
 

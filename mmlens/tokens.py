@@ -2,8 +2,8 @@
 
 `model.to_tokens(prompt)` gives an Int[batch, pos] tensor with `IMAGE_TOKEN` (-1) at patches; it is
 what `transformer_lens.patching.*` and `tools.analysis.*` want, and the model finds the pictures in
-it. Ids whose pictures were lost on the way (arithmetic, concatenation) still hold -1 and are refused
-aloud instead of being read without the picture.
+it. Ids whose pictures were lost on the way (arithmetic, concatenation) still hold -1 and are
+refused aloud instead of being read without the picture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SAME |= {torch.Tensor.cpu, torch.Tensor.cuda, torch.Tensor.long}
 
 
 class PromptTokens(torch.Tensor):
-    """Int[batch, pos] ids of a `SoftPrompt`, which stays attached as `.soft` through copies and rows."""
+    """Int[batch, pos] ids of a `SoftPrompt`, which copies and rows keep as `.soft`."""
 
     soft: SoftPrompt | None = None
 

@@ -16,7 +16,6 @@ features of the closed one; what fails is not in `hook_dict`.
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmlens.errors import AddressError, CapabilityError
+from mmlens.lm import share_weights
 from mmlens.vision_pixels import Pixels
 from mmlens.vision_points import LAYOUTS, attach, detach_attention, find, untap
 
@@ -56,7 +56,7 @@ class HookedVision(nn.Module):
         arch: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.module: Any = untap(share_storage(module)).eval()
+        self.module: Any = untap(share_weights(module))
         if without_pooler(type(module)):
             self.module.pooler = None  # it comes after the patches; nothing here reads it
         self.kind, self.pixels, self.pooled, self.arch = kind, pixels, pooled, arch
@@ -182,21 +182,6 @@ def without_pooler(cls: type) -> dict[str, bool]:
     """The option that leaves out a transformers model's pooler, where that is optional."""
     arguments = inspect.signature(cls.__init__).parameters
     return {"add_pooling_layer": False} if "add_pooling_layer" in arguments else {}
-
-
-def share_storage(module: nn.Module) -> nn.Module:
-    """A frozen copy of the module tree over the same memory.
-
-    Parameters and buffers are new tensor objects on the old storage, so freezing, moving or
-    casting the copy leaves the caller's module as it is.
-    """
-    memo: dict[int, Any] = {}
-    for tensor in [*module.parameters(), *module.buffers()]:
-        if type(tensor) is nn.Parameter:
-            memo[id(tensor)] = nn.Parameter(tensor.detach(), requires_grad=False)
-        else:
-            memo[id(tensor)] = tensor.detach() if type(tensor) is Tensor else tensor
-    return copy.deepcopy(module, memo).requires_grad_(False)
 
 
 def _open_clip_tokens(visual: Any, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from bridges import KINDS, bridge, off, prompt
 import mmlens as mm
 from mmlens.errors import AddressError, CapabilityError, PromptError, SiteError, TargetError
 from mmlens.families import toy
+from mmlens.lm import wrap_lm
 
 every_family = pytest.mark.parametrize("kind", KINDS)
 
@@ -145,7 +147,7 @@ def test_gradients_flow_from_a_logit_to_the_pixels(kind):
 @every_family
 def test_every_advertised_hook_fires_is_differentiable_and_acts(kind):
     model = bridge(f"toy-{kind}")
-    table = mm.audit(model)
+    table: Any = mm.audit(model)
     assert table.fires.all()
     tables = ("embed.hook_in", "rotary_emb.hook_in")  # ids and positions: whole numbers go in
     readonly = {"hook_pattern", "hook_attn_scores"} if not model.lm.can.pattern_writable else set()
@@ -154,6 +156,16 @@ def test_every_advertised_hook_fires_is_differentiable_and_acts(kind):
             continue
         assert row.acts, row.name
         assert row.differentiable, row.name
+
+
+@torch.no_grad()
+def test_a_transformer_lens_model_wrapped_twice_keeps_its_positions():
+    model = bridge("toy-gptj")
+    lm = wrap_lm(wrap_lm(model.lm.root).root, model.tokenizer)
+    again = mm.HookedVLM(model.vision, model.projection, lm, name="again")
+    edit = mm.Edit("resid_post", 0.0, mm.Patch, layer=1)
+    assert off(again.edit(edit)(prompt()), model.edit(edit)(prompt())) == 0.0
+    assert off(model.edit(edit)(prompt()), model(prompt())) > 1e-3
 
 
 def test_an_edit_that_would_be_ignored_is_refused():
@@ -289,7 +301,7 @@ def test_a_cache_holds_vision_projection_and_language_model_under_their_names():
 
 def test_cached_gradients_are_those_of_the_loss():
     model = bridge("toy-gpt2")
-    loss, cache = model.run_with_cache(
+    _, cache = model.run_with_cache(
         prompt(), names_filter="blocks.1.mlp.hook_post", incl_bwd=True, return_type="loss"
     )
     gradient = cache["blocks.1.mlp.hook_post_grad"]

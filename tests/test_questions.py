@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from bridges import KINDS, bridge, off, prompt
@@ -52,18 +54,15 @@ def test_attribution_is_the_gradient_found_by_finite_differences(kind, point):
     dog = model.to_single_token(" dog")
     generator = torch.Generator().manual_seed(0)
     for layer in range(model.cfg.n_layers):
-        direction = torch.randn(values.sel(layer=layer).values.shape, generator=generator) * 1e-2
-        direction[values.sel(layer=layer).values == 0] = (
-            0.0  # ReLU: no score, whatever the gradient
-        )
+        here = values.sel(layer=layer).values
+        direction = torch.randn(here.shape, generator=generator) * 1e-2
+        direction[here == 0] = 0.0  # ReLU: no score, whatever the gradient
         with torch.no_grad():
             up, down = (
-                model.edit(mm.Edit(site, lambda x, s=s: x + s * direction, layer=layer))(prompt())[
-                    0, -1, dog
-                ]
-                for s in (1, -1)
+                model.edit(mm.Edit(site, step, layer=layer, add=True))(prompt())[0, -1, dog]
+                for step in (direction, -direction)
             )
-        gradient = scores.sel(layer=layer).values / values.sel(layer=layer).values
+        gradient = scores.sel(layer=layer).values / here
         gradient = torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
         predicted = float((gradient * direction).sum())
         assert predicted == pytest.approx(float(up - down) / 2, abs=3e-4 + 0.02 * abs(predicted))
@@ -71,17 +70,16 @@ def test_attribution_is_the_gradient_found_by_finite_differences(kind, point):
 
 @every_family
 def test_silencing_a_neuron_moves_the_logit_by_its_score_to_first_order(kind):
-    """At `post`, shrinking units by a small part changes the logit by minus that part of the score."""
+    """At `post`, shrinking a unit by a part moves the logit by minus that part of its score."""
     model = bridge(f"toy-{kind}")
     scores = mm.attribute(model, prompt(), " dog", after="", point="post")
     dog = model.to_single_token(" dog")
     with torch.no_grad():
         plain = model(prompt())[0, -1, dog]
+        part = 0.02
         for neuron in mm.top_neurons(scores, 3, by="sum", pos=None).neuron:
-            part = 0.02
-            shrunk = model.edit(mm.Edit("neurons", lambda x: x * (1 - part), neuron))(prompt())[
-                0, -1, dog
-            ]
+            less = mm.Edit("neurons", lambda x: x * (1 - part), neuron)
+            shrunk = model.edit(less)(prompt())[0, -1, dog]
             score = scores.sel(neuron).sum().item()
             assert float(shrunk - plain) == pytest.approx(
                 -part * score, abs=2e-5 + 0.05 * part * abs(score)
@@ -90,7 +88,7 @@ def test_silencing_a_neuron_moves_the_logit_by_its_score_to_first_order(kind):
 
 @every_family
 def test_scores_of_a_layer_add_up_to_the_effect_on_its_output(kind):
-    """MMN 1.7 (i): sum over units of g = (d y / d mlp_out) . (mlp_out - b_out), at each position."""
+    """MMN 1.7 (i): sum over units of g = (d y / d mlp_out) . (mlp_out - b_out), at every place."""
     model = bridge(f"toy-{kind}")
     scores = mm.attribute(model, prompt(), " dog", after="", point="post").sel(layer=1)
     dog, kept = model.to_single_token(" dog"), {}
@@ -141,7 +139,7 @@ def test_the_lens_at_the_last_layer_is_the_model_itself(kind):
     probs = model(prompt())[0].softmax(-1)
     wanted = probs[:, [model.to_single_token(w) for w in (" dog", " cat")]]
     assert off(lens.sel(layer=-1).values, wanted) < 1e-6
-    table = mm.logit_lens(model, prompt(), k=3, pos=-1)
+    table: Any = mm.logit_lens(model, prompt(), k=3, pos=-1)
     last = table[table.layer == 2].iloc[0]
     assert last.prob == pytest.approx(float(probs[-1, : model.lm.n_words].max()), abs=1e-6)
 
@@ -183,7 +181,8 @@ def test_nearest_tokens_of_a_words_own_vector_is_the_word():
 def test_rankings_by_pair_max_and_sum_agree_with_the_scores():
     model = bridge("toy-gptj-planted")
     scores = mm.attribute(model, prompt(), " dog", after="")
-    pairs, top, total = (mm.top_neurons(scores, 50, by=by) for by in ("pair", "max", "sum"))
+    rank: Any = lambda by: mm.top_neurons(scores, 50, by=by)  # noqa: E731
+    pairs, top, total = rank("pair"), rank("max"), rank("sum")
     assert top.neuron.is_unique and total.neuron.is_unique
     assert pairs.drop_duplicates("neuron").neuron.tolist()[:5] == top.neuron.tolist()[:5]
     n = total.neuron[0]
@@ -271,4 +270,4 @@ def test_chunks_are_halved_when_memory_runs_out():
         return list(range(start, stop))
 
     with pytest.warns(UserWarning, match="going on with pieces of 2"):
-        assert sum(in_chunks(10, 8, work), []) == list(range(10))
+        assert [i for piece in in_chunks(10, 8, work) for i in piece] == list(range(10))

@@ -47,7 +47,7 @@ class Anatomy:
         self.writes[neuron.layer][:, neuron.unit] = direction
 
     def copy_by_attention(self, layer: int, direction: torch.Tensor, gain: float) -> None:
-        """Make a layer's attention add `gain` times what the attended positions hold of a direction."""
+        """Make a layer's attention add `gain` times what attended positions hold of a direction."""
         along = torch.outer(direction, direction) / direction.pow(2).sum()
         self.values[layer].copy_(along.view_as(self.values[layer]))
         self.outs[layer].copy_(gain * along)
@@ -113,6 +113,6 @@ def anatomy(hf: Any, kind: str) -> Anatomy:
 
 
 def _fused_values(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """NeoX interleaves query, key and value per head: a view of the values [heads, d_head, d_model]."""
+    """A view of the values [heads, d_head, d_model]: NeoX interleaves query, key and value."""
     d = weight.shape[1]
     return weight.view(heads, 3, d // heads, d)[:, 2]

@@ -23,8 +23,9 @@ def hooked_transformer(hf: Any, *, fold_ln: bool = False) -> Any:
         from transformer_lens import HookedTransformer  # type: ignore[attr-defined]
     except ImportError:
         raise CapabilityError(
-            "The installed TransformerLens has no HookedTransformer (4.0 removed it): use the default"
-            " backend='bridge', which gives the same numbers, or install transformer-lens 3.9."
+            "The installed TransformerLens has no HookedTransformer (4.0 removed it): use the"
+            " default backend='bridge', which gives the same numbers, or install"
+            " transformer-lens 3.9."
         ) from None
     config = hf.config
     config.architectures = [type(hf).__name__]
@@ -36,7 +37,7 @@ def hooked_transformer(hf: Any, *, fold_ln: bool = False) -> Any:
             folder, hf_cfg=config.to_dict(), fold_ln=fold_ln, device="cpu"
         )
         cfg.tokenizer_name = None
-        model = HookedTransformer(cfg, None, move_to_device=False)
+        model: Any = HookedTransformer(cfg, None, move_to_device=False)  # type: ignore[call-arg]
         state = loading.get_pretrained_state_dict(folder, cfg, hf)
     model.load_and_process_state_dict(
         state,

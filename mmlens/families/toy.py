@@ -3,10 +3,10 @@
     load("toy-gptj")             random weights: every property must hold here as on a real model
     load("toy-gptj-planted")     one neuron whose truth is known: `model.provenance["planted"]`
 
-The planted neuron fires at white patches (fitted by least squares), writes the unembedding direction
-of " dog", and the next layer's attention copies what it wrote to the last position. So attribution
-must find it first, `decode` must say " dog", its map must peak at the white patch, and silencing it
-must cost the word its probability.
+The planted neuron fires at white patches (fitted by least squares), writes the unembedding
+direction of " dog", and the next layer's attention copies what it wrote to the last position. So
+attribution must find it first, `decode` must say " dog", its map must peak at the white patch, and
+silencing it must cost the word its probability.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from mmlens.families import family
 from mmlens.families.anatomy import anatomy
 from mmlens.neurons import Neuron
 
-WORDS = ["a", "an", "the", "of", "in", "on", "and", "with", "two", "three", "picture", "dog", "cat", "bird", "fish", "tree", "house", "car", "boat", "red", "blue", "green", "white", "black", "big", "small", "left", "right", "photo", "drawing", "word", "this", "is", "it", "was", "man", "woman", "child", "horse", "cow", "sheep", "apple", "cup", "book", "ball", "sun", "moon", "star"]
+WORDS = (  # noqa: SIM905
+    "a an the of in on and with two three picture dog cat bird fish tree house car boat red blue "
+    "green white black big small left right photo drawing word this is it was man woman child "
+    "horse cow sheep apple cup book ball sun moon star"
+).split()
 _SIDE, _PATCH = 32, 8
 _SMALL: dict[str, Any] = {
     "hidden_size": 32,
@@ -84,13 +88,7 @@ def toy(
         with torch.no_grad():
             seen = [vision.preprocess(picture(at, seed=i)) for i, at in enumerate(places)]
             soft = projection(vision(torch.stack(seen)))
-        _plant(
-            hf,
-            kind,
-            soft,
-            [row * 4 + col for row, col in places],
-            direction,
-        )
+        _plant(hf, kind, soft, [row * 4 + col for row, col in places], direction)
     if backend == "hooked_transformer":
         from mmlens.families.hooked_transformer import hooked_transformer
 
@@ -156,20 +154,12 @@ def _language_model(kind: str, d_vocab: int, generator: torch.Generator) -> Any:
     config = getattr(transformers, f"{stem}Config")(
         vocab_size=d_vocab, bos_token_id=0, eos_token_id=0, pad_token_id=0, **options
     )
-    for dropout in (
-        "resid_pdrop",
-        "embd_pdrop",
-        "attn_pdrop",
-        "dropout",
-        "attention_dropout",
-        "hidden_dropout",
-    ):
+    dropouts = "resid_pdrop embd_pdrop attn_pdrop dropout attention_dropout hidden_dropout"
+    for dropout in dropouts.split():
         if hasattr(config, dropout):
             setattr(config, dropout, 0.0)
-    stem = stem if stem in ("GPT2",) else stem
-    model = getattr(transformers, f"{stem}LMHeadModel" if stem == "GPT2" else f"{stem}ForCausalLM")(
-        config
-    )
+    name = "GPT2LMHeadModel" if stem == "GPT2" else f"{stem}ForCausalLM"
+    model = getattr(transformers, name)(config)
     _fill(model, generator, 0.15)
     return model.eval()
 
@@ -199,7 +189,7 @@ def _pixels() -> Any:
 
 
 def _clear_word(hf: Any, projection: nn.Linear, word: int) -> torch.Tensor:
-    """The unit unembedding direction of a word, centred, and taken out of everything that is read."""
+    """The unit unembedding direction of a word, centred, and taken out of all that is read."""
     with torch.no_grad():
         row = hf.get_output_embeddings().weight[word]
         row -= row.mean()
@@ -229,9 +219,7 @@ def _plant(
     """
     with torch.no_grad():
         parts = anatomy(hf, kind)
-        for (
-            parameter
-        ) in parts.quiet:  # what else is written to the residual stream: next to nothing
+        for parameter in parts.quiet:  # what else is written to the stream: next to nothing
             parameter.mul_(0.05)
             parameter -= torch.outer(direction, direction @ parameter)
         words = hf.get_input_embeddings()(

@@ -1,1 +1,1 @@
-"""Questions to a model: one function in one file each, `(model, prompt, ...) -> Scores | DataFrame`."""
+"""Questions to a model, one function per file: `(model, prompt, ...) -> Scores | DataFrame`."""

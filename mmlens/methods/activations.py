@@ -17,8 +17,9 @@ import torch
 from mmlens import hooking
 from mmlens.embedding import picture_labels, prompts_of
 from mmlens.errors import PromptError
+from mmlens.neurons import find, read_address
 from mmlens.provenance import about
-from mmlens.scores import Scores, find, read_address
+from mmlens.scores import Scores
 from mmlens.sites import site as site_of
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 def activations(
     model: HookedVLM, prompt: Any, site: str = "neurons", *address: Any, **by_axis: Any
 ) -> Scores:
-    """The activations at a site: Scores over (prompt, layer, the site's axes), less what is narrowed.
+    """The activations at a site: Scores(prompt, layer, the site's axes), less what is narrowed.
 
     Args:
         prompt: a Prompt, text or SoftPrompt; several of one layout give a leading axis `prompt`
@@ -89,8 +90,8 @@ def _one_layout(rows: tuple[tuple[Any, ...], ...]) -> tuple[tuple[Any, ...], ...
     lengths = {len(row) for row in rows}
     if len(lengths) > 1:
         raise PromptError(
-            f"These prompts have {sorted(lengths)} positions: ask for one at a time, or give prompts"
-            " of one layout."
+            f"These prompts have {sorted(lengths)} positions: ask for one at a time, or give"
+            " prompts of one layout."
         )
     return rows
 

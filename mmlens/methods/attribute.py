@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.errors import AddressError
-from mmlens.neurons import Neuron
+from mmlens.neurons import Neuron, find
 from mmlens.prompt import Patch, SoftPrompt
 from mmlens.provenance import about
-from mmlens.scores import Scores, find
+from mmlens.scores import Scores
 from mmlens.sites import SITES
 from mmlens.targets import Number, Target, aim, aim_caption, finite
 

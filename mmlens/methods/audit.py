@@ -1,8 +1,8 @@
 """Proof that every advertised hook does what it promises: it fires, is differentiable, and acts.
 
 Some points of an architecture are read-only or never fire, without a word (TransformerLens issues
-1317, 1527, 1688). The audit runs each point once and writes down what it measured; the model refuses
-names that do not fire, and edits where they would be ignored.
+1317, 1527, 1688). The audit runs each point once and writes down what it measured; the model
+refuses names that do not fire, and edits where they would be ignored.
 """
 
 from __future__ import annotations

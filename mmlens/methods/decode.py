@@ -50,9 +50,10 @@ def decode(
     unique = list(dict.fromkeys([neurons] if isinstance(neurons, Neuron) else neurons))
     for neuron in unique:
         if not (0 <= neuron.layer < model.cfg.n_layers and 0 <= neuron.unit < model.cfg.d_mlp):
+            last = Neuron(model.cfg.n_layers - 1, model.cfg.d_mlp - 1)
             raise AddressError(
                 f"There is no neuron {neuron}: {model.name!r} has {model.cfg.n_layers} layers of"
-                f" {model.cfg.d_mlp} units, L0.0 to L{model.cfg.n_layers - 1}.{model.cfg.d_mlp - 1}."
+                f" {model.cfg.d_mlp} units, L0.0 to {last}."
             )
     depth = max(k, 10)
     memory: dict[tuple[Neuron, bool, int], tuple[list[str], list[float]]] = model.lm.decoded
@@ -80,11 +81,11 @@ def interpretable(table: pd.DataFrame) -> pd.DataFrame:
         raise AddressError(
             "This table was not decoded: write interpretable(decode(model, best.neuron))."
         )
-    return table[table["interpretable"]].reset_index(drop=True)
+    return table.loc[table["interpretable"]].reset_index(drop=True)
 
 
 def out_rows(model: HookedVLM, neurons: Sequence[Neuron]) -> torch.Tensor:
-    """Float[neuron, d_model]: what each neuron writes to the residual stream, per unit of activation."""
+    """Float[neuron, d_model]: what each neuron writes to the stream, per unit of activation."""
     return torch.stack([model.blocks[n.layer].mlp.W_out[n.unit] for n in neurons])
 
 

@@ -1,9 +1,12 @@
 """Integrated gradients of MLP units: attribution that adds up.
 
-Per layer, the activations go on a straight line from a baseline b to their values z (Sundararajan et
-al. 2017, eq. 1; along one layer's neurons as in Dai et al. 2022, eq. 2):
-IG = (z - b) * integral over t of dy/dz at b + t (z - b). Its sum over a layer is exactly y(z) - y(b),
-which a test asserts; gradient x activation is its one-step limit at t = 1.
+Per layer, the activations go on a straight line from a baseline b to their values z (Sundararajan
+et al. 2017, eq. 1; along one layer's neurons as in Dai et al. 2022, eq. 2):
+
+    IG = (z - b) * integral over t of dy/dz at b + t (z - b)
+
+Its sum over a layer is exactly y(z) - y(b), which a test asserts; gradient x activation is its
+one-step limit at t = 1.
 
 Axes: (layer, pos, unit), signed. The integral is taken with Gauss-Legendre nodes.
 """
@@ -66,9 +69,12 @@ def integrated_gradients(
         ) -> torch.Tensor:
             path = (base + nodes[start:stop, None, None].to(delta) * delta).requires_grad_()
             many = rows(soft, [0] * (stop - start))
-            with torch.enable_grad(), model.hooks(fwd_hooks=[(name, lambda x, hook: path.to(x))]):
-                with model._running(many, differentiable=False) as read:
-                    logits = model.lm.forward(read.ids.clamp(min=0), read.mask)[:, aimed.position]
+            with (
+                torch.enable_grad(),
+                model.hooks(fwd_hooks=[(name, lambda x, hook: path.to(x))]),
+                model._running(many, differentiable=False) as read,
+            ):
+                logits = model.lm.forward(read.ids.clamp(min=0), read.mask)[:, aimed.position]
             total = torch.stack([aimed.number(row) for row in logits]).sum()
             grad = torch.autograd.grad(total, path)[0]
             return (grad * weights[start:stop, None, None].to(grad)).sum(0)

@@ -15,8 +15,9 @@ import torch
 from mmlens.chunks import in_chunks
 from mmlens.errors import AddressError, CapabilityError
 from mmlens.methods.attribute import _layers
+from mmlens.neurons import find
 from mmlens.provenance import about
-from mmlens.scores import Scores, find
+from mmlens.scores import Scores
 from mmlens.sites import SITES
 from mmlens.targets import one
 
@@ -76,12 +77,8 @@ def logit_lens(
     def look(tensor: torch.Tensor, hook: Any) -> None:
         resid = tensor[0, places].detach()
         size = max(1, _FLOATS // max(1, model.lm.n_words))
-        pieces = [
-            p
-            for p in in_chunks(
-                len(places), size, lambda a, b: _read(model, resid[a:b], unit, ids, k)
-            )
-        ]
+        read = lambda a, b: _read(model, resid[a:b], unit, ids, k)  # noqa: E731
+        pieces = in_chunks(len(places), size, read)
         kept[hook.layer()] = [torch.cat(part) for part in zip(*pieces, strict=True)]
 
     names = [SITES["resid_post"].at(layer) for layer in chosen]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.chunks import in_chunks
-from mmlens.scores import find
+from mmlens.neurons import find
 from mmlens.targets import one
 
 if TYPE_CHECKING:

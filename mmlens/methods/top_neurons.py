@@ -1,8 +1,8 @@
 """The neurons that matter most, as a table.
 
-MMN ranks (unit, patch) pairs (Table S.1: "units can repeat"); `by="max"` and `by="sum"` rank units by
-their largest or summed score over the patches instead. The spec of the paper gives no rule for
-unit-level lists: max over patches keeps the order of the pairs.
+MMN ranks (unit, patch) pairs (Table S.1: "units can repeat"); `by="max"` and `by="sum"` rank units
+by their largest or summed score over the patches instead. The paper gives no rule for unit-level
+lists: max over patches keeps the order of the pairs.
 """
 
 from __future__ import annotations
