@@ -1,0 +1,90 @@
+"""A table of neurons as points: which layer, which unit, how strong, and what each one says."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+
+from mmlens.errors import AddressError
+from mmlens.view import theme
+from mmlens.view.words import label, visible
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NAMED = 8
+
+
+def neurons(table: pd.DataFrame, *, title: str = "Which neurons, in which layer") -> go.Figure:
+    """Layer by unit, one point per row; area by score, blue raises, red lowers, words on hover.
+
+    Args:
+        table: columns neuron and score; patch and words are shown where there are any.
+
+    Raises:
+        AddressError: no such columns, or no rows.
+    """
+    missing = [name for name in ("neuron", "score") if name not in table.columns]
+    if missing or not len(table):
+        raise AddressError(
+            f"A table of neurons has rows and the columns 'neuron' and 'score'; this one has"
+            f" {len(table)} rows and {list(table.columns)}."
+        )
+    scores = [float(score) for score in table.score]
+    top = max(map(abs, scores)) or 1.0
+    c = theme.colours()
+    said = table.words if "words" in table.columns else [[] for _ in scores]
+    first = [escape(visible(words[0])) if len(words) else "" for words in said]
+    strongest = sorted(range(len(scores)), key=lambda i: -abs(scores[i]))[:_NAMED]
+    figure = go.Figure(
+        go.Scatter(
+            x=[neuron.unit for neuron in table.neuron],
+            y=[neuron.layer for neuron in table.neuron],
+            mode="markers+text",
+            text=[
+                f"{neuron} {first[i]}" if i in strongest else ""
+                for i, neuron in enumerate(table.neuron)
+            ],
+            textposition="top center",
+            textfont={"size": 11.5, "color": c["muted"]},
+            marker={
+                "size": [8 + 20 * (abs(score) / top) ** 0.5 for score in scores],
+                "color": [c["raises"] if score >= 0 else c["lowers"] for score in scores],
+                "opacity": 0.75,
+                "line": {"width": 1, "color": c["page"]},
+            },
+            customdata=_told(table),
+            hovertemplate="%{customdata}<extra></extra>",
+            cliponaxis=False,
+        )
+    )
+    layers = [neuron.layer for neuron in table.neuron]
+    return theme.finish(
+        figure,
+        title,
+        f"{len(table)} neurons; area by score (largest {top:.3g}), blue raises, red lowers",
+        height=460,
+        showlegend=False,
+        xaxis={"title": "unit", "zeroline": False},
+        yaxis={
+            "title": "layer",
+            "dtick": max(1, (max(layers) - min(layers)) // 16),
+            "range": [min(layers) - 0.6, max(layers) + 0.8],
+            "zeroline": False,
+        },
+    )
+
+
+def _told(table: pd.DataFrame) -> list[str]:
+    lines = []
+    for row in table.to_dict("records"):
+        text = f"<b>{row['neuron']}</b> {row['score']:+.4g}"
+        if row.get("patch") is not None:
+            text += f" at {escape(label(row['patch']))}"
+        words = row.get("words")
+        if words is not None and len(words):
+            text += "<br>says " + " ".join(escape(visible(word)) for word in words[:8])
+        lines.append(text)
+    return lines

@@ -1,0 +1,103 @@
+"""Words as text and as coloured HTML; a token is data, never markup.
+
+A vocabulary holds whatever it was trained on: `<s>`, `<img src=...>`, line feeds, characters that
+turn the reading direction. `visible` makes each of them something to see, `escape` something to
+show.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from mmlens.errors import AddressError
+from mmlens.prompt import Padding, Patch
+from mmlens.scores import Scores
+
+_SIGNS = {"\n": "⏎", "\t": "⇥", "\r": "␍", "\u00a0": "⍽"}
+_RAISES, _LOWERS = "31,119,255", "255,82,46"
+
+
+class Html(str):
+    """HTML text that notebooks display as such."""
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+
+def visible(token: Any) -> str:
+    """A token with its outer spaces, line ends and control characters made visible: `·dog`."""
+    text = str(token)
+    if not text:
+        return "∅"
+    start = len(text) - len(text.lstrip(" "))
+    inner = text.strip(" ")
+    end = len(text) - start - len(inner)
+    return "·" * start + "".join(_sign(letter) for letter in inner) + "·" * end
+
+
+def plain(token: Any) -> str:
+    """A token as a word in a sentence: outer spaces dropped, the rest as `visible`."""
+    return visible(str(token).strip(" ") or token)
+
+
+def label(value: Any) -> str:
+    """Any label as text: a patch by row and column, a word visibly."""
+    if isinstance(value, Patch):
+        return str(value)
+    return "padding" if isinstance(value, Padding) else visible(value)
+
+
+def tokens(words: Sequence[Any] | Scores, values: Any = None) -> Html:
+    """Words coloured by their values, as HTML: blue raises, red lowers, opacity by size.
+
+    Args:
+        words: the words, or Scores of one axis (then `values` is left out).
+        values: one number per word; None and NaN stay uncoloured.
+
+    Raises:
+        AddressError: not one value per word.
+    """
+    if isinstance(words, Scores):
+        if len(words.axes) != 1:
+            raise AddressError(f"Coloured words need Scores of one axis, and {words!r} has others.")
+        words, values = list(words.of(words.axes[0])), words.numpy()
+    texts, numbers = [label(word) for word in words], _numbers(values)
+    if len(texts) != len(numbers):
+        raise AddressError(
+            f"There are {len(texts)} words and {len(numbers)} values: give one each."
+        )
+    top = max((abs(n) for n in numbers if not math.isnan(n)), default=0.0) or 1.0
+    spans = "".join(_span(text, n, top) for text, n in zip(texts, numbers, strict=True))
+    return Html(
+        f'<div class="mmlens-tokens" style="font:14px/2 ui-monospace,Menlo,Consolas,monospace"'
+        f' role="group" aria-label="words coloured by value, from {-top:.3g} to {top:.3g}">'
+        f"{spans}</div>"
+    )
+
+
+def _span(text: str, number: float, top: float) -> str:
+    size = 0.0 if math.isnan(number) else 0.5 * abs(number) / top  # ink stays readable on half
+    colour = _RAISES if number >= 0 else _LOWERS
+    told = "no value" if math.isnan(number) else f"{number:+.4g}"
+    return (
+        f'<span style="background:rgba({colour},{size:.3f});padding:2px 3px;margin:0 1px;'
+        f'border-radius:3px;white-space:pre" title="{escape(text)}: {told}">{escape(text)}</span>'
+    )
+
+
+def _numbers(values: Any) -> list[float]:
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+    values = values.tolist() if hasattr(values, "tolist") else values
+    return [math.nan if v is None else float(v) for v in values]
+
+
+def _sign(letter: str) -> str:
+    if letter in _SIGNS:
+        return _SIGNS[letter]
+    hidden = unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return f"⟨{ord(letter):x}⟩" if hidden else letter
