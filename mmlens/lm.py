@@ -106,7 +106,10 @@ class LanguageModel:
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Word embeddings Float[batch, pos, d_model], as they leave the embedding hook point."""
-        table = self.hf.get_input_embeddings() if self.hf is not None else self.root.embed
+        table = (
+            self.root.original_model.get_input_embeddings() if self.is_bridge else self.root.embed
+        )
+        table = getattr(table, "original_component", table)  # below the hooks of the bridge
         return table(ids.to(self.device))
 
     @cached_property

@@ -82,6 +82,22 @@ class HookedVLM(nn.Module):
         """The Hugging Face tokenizer."""
         return self.lm.tokenizer
 
+    # Protocols of TransformerLens look for these on the class (Python 3.12), not in __getattr__.
+
+    @property
+    def blocks(self) -> Any:
+        """The transformer blocks of the language model."""
+        return self.root.blocks
+
+    @property
+    def ln_final(self) -> Any:
+        """The final norm of the language model."""
+        return self.root.ln_final
+
+    def accumulated_bias(self, *args: Any, **options: Any) -> torch.Tensor:
+        """TransformerLens' own: the sum of output biases up to a layer."""
+        return self.root.accumulated_bias(*args, **options)
+
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
@@ -115,12 +131,12 @@ class HookedVLM(nn.Module):
         self, input: Input, prepend_bos: bool | None = None, **options: Any
     ) -> torch.Tensor:
         """Ids Int[batch, pos]; with pictures they carry them (see `mmlens.tokens`)."""
-        soft = embedding.embed(self, input, prepend_bos=prepend_bos)
-        return PromptTokens.of(soft) if bool(soft.is_picture.any()) else soft.ids
+        with self._running(input, None, prepend_bos) as soft:
+            return PromptTokens.of(soft) if bool(soft.is_picture.any()) else soft.ids
 
     def to_str_tokens(self, input: Input) -> list[str]:
         """The label of every position, as text."""
-        return [str(label) for label in embedding.embed(self, input).labels[0]]
+        return [str(label) for label in self.embed(input).labels[0]]
 
     def to_string(self, tokens: Any) -> Any:
         """Text of ids [pos], or a list of texts of ids [batch, pos]; patches are left out."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from bridges import bridge, off, prompt
 
 import mmlens as mm
-from bridges import bridge, off, prompt
 
 try:
     from transformer_lens import HookedTransformer
@@ -48,7 +48,10 @@ def test_attribution_and_integrated_gradients_agree(kind):
         assert off(a, b) < 1e-5
     best = [mm.top_neurons(mm.attribute(m, prompt(), " dog", after=""), 10) for m in (ht, bridged)]
     assert best[0].neuron.tolist() == best[1].neuron.tolist()
-    assert mm.decode(ht, best[0].neuron).words.tolist() == mm.decode(bridged, best[0].neuron).words.tolist()
+    assert (
+        mm.decode(ht, best[0].neuron).words.tolist()
+        == mm.decode(bridged, best[0].neuron).words.tolist()
+    )
 
 
 @every_class
@@ -80,7 +83,9 @@ def test_patching_agrees():
         _, cache = model.run_with_cache(clean)
         dog = model.to_single_token(" dog")
         results.append(
-            patching.get_act_patch_resid_pre(model, corrupt, cache, lambda logits: logits[0, -1, dog])
+            patching.get_act_patch_resid_pre(
+                model, corrupt, cache, lambda logits: logits[0, -1, dog]
+            )
         )
     assert results[0].shape == (3, 19)
     assert off(*results) < 1e-5

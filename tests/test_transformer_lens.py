@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+
 import pytest
 import torch
+from bridges import bridge, off, prompt
 
 import mmlens as mm
-from bridges import bridge, off, prompt
 from mmlens.errors import PromptError
 
 CLEAN, CORRUPT = prompt((2, 1)), prompt((0, 3))
@@ -25,10 +28,18 @@ def dog_logit(model):
 
 
 def test_it_satisfies_transformer_lens_protocols(model):
-    from transformer_lens.model_protocol import TransformerLensModel, TransformerLensModelWithWeights
+    from transformer_lens.model_protocol import (
+        TransformerLensModel,
+        TransformerLensModelWithWeights,
+    )
 
     assert isinstance(model, TransformerLensModel)
     assert isinstance(model, TransformerLensModelWithWeights)
+    members = (
+        TransformerLensModelWithWeights.__protocol_attrs__ if sys.version_info >= (3, 12) else ()
+    )
+    for name in (*members, "blocks", "ln_final", "accumulated_bias", "to_single_token"):
+        inspect.getattr_static(type(model), name)  # 3.12 does not ask __getattr__
 
 
 @torch.no_grad()
@@ -43,8 +54,12 @@ def test_activation_patching_runs_on_pictures_and_equals_patching_by_hand(model)
     # the clean white patch carried into the corrupt run: positions of the patch and of its rival
     for layer, pos in ((0, 9), (1, 3), (2, 18)):
         edit = mm.Edit("resid_pre", clean.sel(layer=layer, pos=[pos]), layer=layer)
-        assert float(grid[layer, pos]) == pytest.approx(float(metric(model.edit(edit)(CORRUPT))), abs=1e-5)
-    heads = patching.get_act_patch_attn_head_out_all_pos(model, model.to_tokens(CORRUPT), cache, metric)
+        assert float(grid[layer, pos]) == pytest.approx(
+            float(metric(model.edit(edit)(CORRUPT))), abs=1e-5
+        )
+    heads = patching.get_act_patch_attn_head_out_all_pos(
+        model, model.to_tokens(CORRUPT), cache, metric
+    )
     assert heads.shape == (3, 4)
 
 

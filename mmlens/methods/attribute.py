@@ -50,7 +50,8 @@ def attribute(
         of: the word to explain, one token of the model (" dog"), or its id.
         target: its "logit", "prob" or "logprob", or a function of the logits Float[d_vocab].
         after: the words between prompt and target; by default the model's own caption up to it.
-        point: "pre" or "post" the activation function (the paper reads as "pre").
+        point: "pre" or "post" the activation function (the paper reads as "pre"); in a gated MLP
+            "pre" is the gate's input and "post" the product of gate and value.
         layers: some layers only.
 
     Raises:

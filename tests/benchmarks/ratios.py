@@ -38,7 +38,9 @@ def small(hf_only: bool = False) -> tuple[Any, Any, torch.Tensor]:
 
     torch.manual_seed(0)
     hf = GPT2LMHeadModel(GPT2Config()).eval()
-    vectors = torch.cat([torch.randn(1, 196, 768) * 0.1, hf.transformer.wte(torch.tensor([IDS])).detach()], 1)
+    vectors = torch.cat(
+        [torch.randn(1, 196, 768) * 0.1, hf.transformer.wte(torch.tensor([IDS])).detach()], 1
+    )
     if hf_only:
         return hf, None, vectors
     from mmlens.lm import wrap_lm
@@ -55,7 +57,8 @@ def ours(model: Any, vectors: torch.Tensor) -> Any:
     soft = model.embed(vectors)
     length = vectors.shape[1]
     targets = [
-        Target(length - 1 + i, lambda logits, token=token: logits[token]) for i, token in enumerate(CAPTION)
+        Target(length - 1 + i, lambda logits, token=token: logits[token])
+        for i, token in enumerate(CAPTION)
     ]
     best = [_Best(100) for _ in CAPTION]
     products(
@@ -98,7 +101,9 @@ def seconds(work: Callable[[], Any]) -> float:
 
 def peak(arm: str) -> float:
     """Extra peak of resident memory (MB) of one arm, in a process of its own."""
-    out = subprocess.run([sys.executable, __file__, "--arm", arm], capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, __file__, "--arm", arm], capture_output=True, text=True, check=True
+    )
     return float(out.stdout.split()[-1])
 
 
@@ -153,12 +158,18 @@ def main(rounds: int) -> None:
     t = {name: statistics.median(values) for name, values in times.items()}
     memory = {arm: peak(arm) for arm in ("ours", "paper")}
     values = [b.values for b in ours(model, vectors)]
-    worst = max(float((a - b).abs().max()) for a, b in zip(values, papers(hf, vectors), strict=True))
+    worst = max(
+        float((a - b).abs().max()) for a, b in zip(values, papers(hf, vectors), strict=True)
+    )
     print(f"one Hugging Face forward: {t['hf']:.3f} s CPU, one thread, median of {rounds}")
     line("hooked forward / Hugging Face forward", t["hooked"] / t["hf"], "at most 1.05")
     line("attribution, 8 tokens / one plain forward", t["ours"] / t["hooked"], "at most 9")
     line("the paper's procedure / attribution", t["paper"] / t["ours"], "at least 3")
-    line("extra peak memory, attribution / the paper's", memory["ours"] / memory["paper"], "at most 0.33")
+    line(
+        "extra peak memory, attribution / the paper's",
+        memory["ours"] / memory["paper"],
+        "at most 0.33",
+    )
     print(f"   ({memory['ours']:.0f} MB against {memory['paper']:.0f} MB)")
     print(f"   largest difference of the two procedures' top 100 scores: {worst:.1e}")
     bare = [command(sys.executable, "-c", "pass") for _ in range(3)]
@@ -176,11 +187,19 @@ def look() -> None:
     if "pictos" not in mmlens.models() or not pictures:
         print("mmlens look: there is no bundled model or scene here")
         return
-    bridge = (sys.executable, "-c", "from transformer_lens.model_bridge.sources import build_bridge_from_module")
+    bridge = (
+        sys.executable,
+        "-c",
+        "from transformer_lens.model_bridge.sources import build_bridge_from_module",
+    )
     page = ("--out", "/dev/null")
     looking = (sys.executable, "-m", "mmlens", "look", str(pictures[0]), *page)
     pairs = [(command(*looking), command(*bridge)) for _ in range(3)]
-    line("mmlens look / importing the bridge", statistics.median(a / b for a, b in pairs), "at most 1.3")
+    line(
+        "mmlens look / importing the bridge",
+        statistics.median(a / b for a, b in pairs),
+        "at most 1.3",
+    )
 
 
 def line(what: str, ratio: float, bar: str) -> None:
@@ -189,9 +208,13 @@ def line(what: str, ratio: float, bar: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--arm", choices=["ours", "paper"], help="measure the memory of one arm only")
+    parser.add_argument(
+        "--arm", choices=["ours", "paper"], help="measure the memory of one arm only"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     measure_arm(options.arm) if options.arm else main(options.rounds)
