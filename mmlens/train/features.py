@@ -1,0 +1,198 @@
+"""Features of the frozen encoder, computed once and kept on disk.
+
+    cached = cache_features(model.vision, pairs, "cache")     # goes on where it was stopped
+    fit(model, cached, ...)                                   # the encoder no longer runs
+
+    cache/<key>/manifest.json               what made them, which shards there are, what was bad
+    cache/<key>/features-00000.safetensors  Float[pair, patch, d_vision]
+    cache/<key>/pairs-00000.jsonl           key and captions of the same pairs
+
+The key is the hash of the encoder's weights, its preprocessing, the data and the number format, so
+what was computed for another encoder is never mistaken for this one's. One shard is held in memory
+while writing; reading maps the files and takes one picture's row. A stream becomes a list thereby:
+its cache can be shuffled as a whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from mmlens.checkpoints import weights_hash
+from mmlens.errors import CheckpointError, NumericsError, PictureError
+from mmlens.train.data import DataError, Listed, Pair, Pairs
+from mmlens.vision import HookedVision
+
+FORMAT = 1
+
+
+class CachedPairs(Listed):
+    """Pairs whose pictures are features already; made by `cache_features`."""
+
+    holds = "features"
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], skip_bad: bool) -> None:
+        pairs = []
+        for number, shard in enumerate(manifest["shards"]):
+            lines = (folder / shard["pairs"]).read_text(encoding="utf-8").splitlines()
+            for row, line in enumerate(lines):
+                said = json.loads(line)
+                pairs.append(Pair((number, row), tuple(said["captions"]), said["key"]))
+        super().__init__(pairs, f"the cache {folder.name!r}", skip_bad)
+        self.folder, self.manifest = folder, manifest
+        self.bad = dict(manifest["bad"])
+        self._open: dict[int, Any] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self.manifest["key"])
+
+    def tensor(self, pair: Pair, pixels: Any) -> Tensor:
+        """Float[patch, d_vision], in float32 whatever is on the disk."""
+        number, row = pair.source
+        if number not in self._open:
+            from safetensors import safe_open
+
+            file = self.folder / self.manifest["shards"][number]["features"]
+            self._open[number] = safe_open(file, framework="pt").get_slice("features")
+        return self._open[number][row].float()
+
+    def check(self, vision: HookedVision) -> None:
+        """Refuse an encoder that these features are not of."""
+        if encoder_hash(vision) != self.manifest["encoder"]:
+            raise CheckpointError(
+                f"The features in {self.name} are of another encoder or preprocessing than this"
+                " model's: run cache_features(model.vision, pairs, folder) with it."
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": {}}  # a worker process opens its own files
+
+
+def encoder_hash(vision: HookedVision) -> str:
+    """Of the encoder's weights and of how it is fed and read."""
+    spec = json.dumps(vision.spec(), sort_keys=True)
+    return hashlib.sha256((weights_hash(vision.module.state_dict()) + spec).encode()).hexdigest()
+
+
+def cache_features(
+    vision: HookedVision,
+    pairs: Pairs,
+    folder: str | Path,
+    *,
+    half: bool = False,
+    batch_size: int = 32,
+    shard_size: int = 512,
+    progress: bool = False,
+) -> CachedPairs:
+    """Pairs of features instead of pictures; only what is not on disk yet is computed.
+
+    Args:
+        vision: the encoder of the model to be trained.
+        pairs: what `open_pairs` returns.
+        folder: holds any number of caches, each in a folder named by its key.
+        half: store float16, half the size (196 x 1024 of BEiT: 0.4 MB a picture).
+        batch_size: pictures that the encoder sees at once.
+        shard_size: pictures in a file, and so in memory.
+        progress: show a bar.
+
+    Raises:
+        PictureError: a picture cannot be read (with `pairs.skip_bad` it is listed in `.bad`).
+        NumericsError: a feature is NaN, or too large for float16.
+    """
+    identity = {"format": FORMAT, "encoder": encoder_hash(vision), "data": pairs.fingerprint}
+    identity |= {"dtype": "float16" if half else "float32"}
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    folder = Path(folder) / key[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = _manifest(folder, {**identity, "key": key, "preprocessing": vision.spec()})
+    rest = islice(pairs, manifest["taken"], None)
+    if not manifest["complete"]:
+        groups = iter(lambda: list(islice(rest, shard_size)), [])
+        for group in track(groups, "features of the encoder", disable=not progress):
+            _write_shard(folder, manifest, group, vision, pairs, half, batch_size)
+        manifest["bad"] |= pairs.bad
+        manifest["complete"] = True
+        _write(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+    if not manifest["shards"]:
+        raise DataError(f"Not one picture of {pairs.name} can be read.")
+    return CachedPairs(folder, manifest, pairs.skip_bad)
+
+
+def _manifest(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """What is there already, or a new beginning."""
+    path = folder / "manifest.json"
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    return {**identity, "taken": 0, "complete": False, "shards": [], "bad": {}}
+
+
+def _write_shard(
+    folder: Path,
+    manifest: dict[str, Any],
+    group: list[Pair],
+    vision: HookedVision,
+    pairs: Pairs,
+    half: bool,
+    batch_size: int,
+) -> None:
+    from safetensors.torch import save
+
+    good: list[Pair] = []
+    features = [f.cpu() for f in _features(group, good, vision, pairs, batch_size)]
+    manifest["taken"] += len(group)
+    manifest["bad"] |= pairs.bad
+    if features:
+        stack = torch.cat(features).to(torch.float16 if half else torch.float32)
+        if not bool(stack.isfinite().all()):
+            raise NumericsError(
+                "The encoder gives NaN or infinite features"
+                + (", or ones too large for float16: use half=False." if half else ".")
+            )
+        number = len(manifest["shards"])
+        names = {
+            "features": f"features-{number:05d}.safetensors",
+            "pairs": f"pairs-{number:05d}.jsonl",
+        }
+        lines = [json.dumps({"key": p.key, "captions": p.captions}) + "\n" for p in good]
+        _write(folder / names["pairs"], "".join(lines).encode())
+        _write(folder / names["features"], save({"features": stack}))
+        manifest["shards"].append({**names, "count": len(good)})
+        manifest["shape"] = list(stack.shape[1:])
+    _write(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+
+
+def _features(
+    group: list[Pair], good: list[Pair], vision: HookedVision, pairs: Pairs, batch_size: int
+) -> Iterator[Tensor]:
+    """Float[pair, patch, d_vision] batch by batch; what could be read is put into `good`."""
+    todo = iter(group)
+    while batch := list(islice(todo, batch_size)):
+        pixels = []
+        for pair in batch:
+            try:
+                pixels.append(pairs.tensor(pair, vision.preprocess))
+                good.append(pair)
+            except PictureError as error:
+                if not pairs.skip_bad:
+                    raise
+                pairs.bad[pair.key] = str(error)
+        if pixels:
+            with torch.no_grad():
+                yield vision(torch.stack(pixels).to(vision.device, vision.dtype))
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all: written beside, then put in its place."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_bytes(content)
+    os.replace(new, path)

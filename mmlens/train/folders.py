@@ -1,0 +1,125 @@
+"""Captioned pictures in a folder, in one of three layouts.
+
+    dog.jpg  dog.txt                        a caption per line, folders within are read too
+    captions.jsonl | captions.csv |         rows of file_name and caption (or captions: a list);
+    metadata.jsonl | metadata.csv           rows of the same picture are put together
+    image_data/*/*.json                     MAGMA's: {"image_path": ..., "captions": [...]}
+
+The last is what the authors of LiMBeR trained from (github.com/Aleph-Alpha/magma).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmlens.errors import nearest
+from mmlens.train.data import DataError, Listed, Pair, captions_in
+
+TABLES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv")
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+FILE_NAMES = ("file_name", "filename", "file", "image", "image_path", "path")
+CAPTIONS = ("caption", "captions", "text", "sentences")
+
+Row = tuple[Path, tuple[str, ...], str]
+"""A picture's file, its captions, and where they were read."""
+
+
+def read_folder(folder: str | Path, skip_bad: bool = False) -> Listed:
+    """The pairs of a folder.
+
+    Raises:
+        DataError: none of the layouts, a picture that a table names is not there, or one has no
+            caption (with `skip_bad` the last two are counted in `.bad`).
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {str(folder)!r} of captioned pictures.")
+    pairs: list[Pair] = []
+    out = Listed(pairs, repr(str(folder)), skip_bad)
+    for path, captions, where in _rows(folder):
+        key = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+        if not captions:
+            out.reject(key, f"{key!r} has no caption in {where}.")
+        elif not path.is_file():
+            out.reject(key, f"{key!r}, which {where} names, is not in {str(folder)!r}.")
+        else:
+            pairs.append(Pair(path, captions, key))
+    if not pairs and not out.bad:
+        raise DataError(
+            f"{str(folder)!r} holds no captioned pictures: put dog.txt beside dog.jpg, or a"
+            " captions.jsonl with file_name and caption, or MAGMA's image_data/*/*.json in it."
+        )
+    return out
+
+
+def _rows(folder: Path) -> Iterator[Row]:
+    table = next((folder / name for name in TABLES if (folder / name).is_file()), None)
+    if table is not None:
+        return _from_table(table)
+    if (folder / "image_data").is_dir():
+        return _from_magma(folder)
+    return _from_texts(folder)
+
+
+def _from_texts(folder: Path) -> Iterator[Row]:
+    """A text beside each picture; every line that is not empty is a caption."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES:
+            text = path.with_suffix(".txt")
+            lines = text.read_text(encoding="utf-8").splitlines() if text.is_file() else []
+            yield path, captions_in(lines), repr(text.name)
+
+
+def _from_magma(folder: Path) -> Iterator[Row]:
+    for path in sorted((folder / "image_data").glob("*/*.json")):
+        where = repr(path.relative_to(folder).as_posix())
+        row = _json(path.read_text(encoding="utf-8"), where)
+        if "image_path" not in row:
+            raise DataError(
+                f"{where} does not say image_path: it has {', '.join(row) or 'nothing'}."
+            )
+        yield folder / row["image_path"], captions_in(row.get("captions")), where
+
+
+def _from_table(table: Path) -> Iterator[Row]:
+    """Rows of one picture are put together, in the order in which they first come."""
+    found: dict[Path, tuple[str, ...]] = {}
+    for line, row in _table_rows(table):
+        where = f"line {line} of {table.name!r}"
+        name, text = _cell(row, FILE_NAMES, where), _cell(row, CAPTIONS, where)
+        path = table.parent / str(name)
+        found[path] = found.get(path, ()) + captions_in(text)
+    for path, captions in found.items():
+        yield path, captions, repr(table.name)
+
+
+def _table_rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with table.open(encoding="utf-8", newline="") as lines:
+        if table.suffix == ".csv":
+            yield from enumerate(csv.DictReader(lines), 2)
+        else:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, _json(line, f"line {number} of {table.name!r}")
+
+
+def _json(text: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{where} is not JSON: {error}.") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{where} is a {type(row).__name__}, not an object with named fields.")
+    return row
+
+
+def _cell(row: dict[str, Any], names: tuple[str, ...], where: str) -> Any:
+    for name in names:
+        if name in row:
+            return row[name]
+    known = [str(key) for key in row]
+    raise DataError(f"{where} has no {names[0]!r}: {nearest(names[0], known)}")
