@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import inspect
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -88,6 +89,15 @@ class LanguageModel:
         """What the hooks of this architecture really do, measured once by short forward passes."""
         with self.lock, torch.no_grad():
             return probe(self)
+
+    def switch(self, setter: Callable[..., Any]) -> Callable[..., Any]:
+        """A `set_use_...` of TransformerLens opens or closes hook points: measure them again."""
+
+        def switched(*args: Any, **options: Any) -> Any:
+            self.__dict__.pop("can", None)
+            return setter(*args, **options)
+
+        return switched
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor, **options: Any) -> Any:
         """One pass of the hooked model over ids [batch, pos] under a 0/1 mask [batch, pos]."""

@@ -104,7 +104,8 @@ class HookedVLM(nn.Module):
         except AttributeError:
             if name.startswith("_") or "root" not in self.__dict__.get("_modules", {}):
                 raise
-            return getattr(self.root, name)
+            value = getattr(self.root, name)
+            return self.lm.switch(value) if name.startswith("set_use_") else value
 
     def tokens_to_residual_directions(self, tokens: Any) -> torch.Tensor:
         """Columns of W_U for tokens (a string of one token, or ids)."""

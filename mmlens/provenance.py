@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from mmlens.prompt import Prompt, SoftPrompt
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -14,10 +17,7 @@ def about(model: HookedVLM, **options: Any) -> dict[str, Any]:
     from mmlens import __version__
 
     return {
-        **{
-            name: option if isinstance(option, (int, float, bool)) else str(option)
-            for name, option in options.items()
-        },
+        **{name: _plain(option) for name, option in options.items()},
         "model": model.name,
         **{f"model_{key}": value for key, value in model.provenance.items()},
         "edits": [repr(edit) for edit in model.edits],
@@ -26,3 +26,24 @@ def about(model: HookedVLM, **options: Any) -> dict[str, Any]:
             **{name: version(name) for name in ("transformer-lens", "torch", "transformers")},
         },
     }
+
+
+def described(prompt: Prompt) -> list[str]:
+    """The parts of a prompt: words as they are, pictures by size and hash of their pixels."""
+    return [
+        part
+        if isinstance(part, str)
+        else f"<picture {part.width}x{part.height} sha256:{_hash(part.tobytes())}>"
+        for part in prompt.parts
+    ]
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _plain(option: Any) -> Any:
+    if isinstance(option, SoftPrompt):
+        pos = "".join(str(label) if hasattr(label, "text") else "" for label in option.labels[0])
+        return {"parts": [described(p) for p in option.prompts], "words": pos}
+    return option if isinstance(option, (int, float, bool)) else str(option)

@@ -1,6 +1,7 @@
 """A real HookedTransformer and a TransformerBridge give the same numbers, pictures and all.
 
-TransformerLens 4.0 removed HookedTransformer, so this needs 3.9: `.ci/run` has an environment for it.
+TransformerLens 4.0 removed HookedTransformer, so this needs 3.9, for which `.ci/run` has an
+environment.
 """
 
 from __future__ import annotations
@@ -77,15 +78,13 @@ def test_patching_agrees():
     from transformer_lens import patching
 
     ht, bridged = both("gptj")
+    dog = ht.to_single_token(" dog")
     results = []
     for model in (ht, bridged):
         clean, corrupt = (model.to_tokens(prompt(white)) for white in ((2, 1), (0, 3)))
         _, cache = model.run_with_cache(clean)
-        dog = model.to_single_token(" dog")
         results.append(
-            patching.get_act_patch_resid_pre(
-                model, corrupt, cache, lambda logits: logits[0, -1, dog]
-            )
+            patching.get_act_patch_resid_pre(model, corrupt, cache, lambda out: out[0, -1, dog])
         )
     assert results[0].shape == (3, 19)
     assert off(*results) < 1e-5

@@ -271,3 +271,20 @@ def test_chunks_are_halved_when_memory_runs_out():
 
     with pytest.warns(UserWarning, match="going on with pieces of 2"):
         assert [i for piece in in_chunks(10, 8, work) for i in piece] == list(range(10))
+
+
+def test_every_result_carries_where_it_comes_from(tmp_path):
+    model = bridge("toy-gpt2").edit(mm.Edit("neurons", 0.0, mm.Neuron(0, 1)))
+    scores = mm.attribute(model, prompt(), " dog", after=" a")
+    loaded = mm.Scores.load(scores.save(tmp_path / "scores.safetensors"))
+    assert off(loaded.values, scores.values) == 0.0
+    assert loaded.axes == scores.axes
+    assert loaded.labels == scores.labels
+    told = loaded.about
+    assert told["model"] == "toy-gpt2"
+    assert told["edits"] == ["Edit('neurons', 0.0, layer=0, unit=1)"]
+    assert told["prompt"]["words"] == "A picture of a"
+    assert told["prompt"]["parts"][0][0].startswith("<picture 32x32 sha256:")
+    assert {"mmlens", "torch", "transformers", "transformer-lens"} <= set(told["versions"])
+    assert told["target"] == "logit"
+    assert told["of"] == " dog"

@@ -10,7 +10,7 @@ import torch
 from bridges import bridge, off, prompt
 
 import mmlens as mm
-from mmlens.errors import PromptError
+from mmlens.errors import PromptError, SiteError
 
 CLEAN, CORRUPT = prompt((2, 1)), prompt((0, 3))
 
@@ -119,3 +119,14 @@ def test_what_it_does_not_define_is_the_language_models_own(model):
     assert model.OV is not None
     with pytest.raises(AttributeError):
         _ = model.no_such_thing
+
+
+@torch.no_grad()
+def test_switches_open_the_hook_points_that_wait_for_them():
+    model = mm.load("toy-llama")
+    name = "blocks.0.attn.hook_result"
+    with pytest.raises(SiteError, match=r"waits for a set_use_"):
+        model.run_with_cache(CLEAN, names_filter=name)
+    model.set_use_attn_result(True)
+    _, cache = model.run_with_cache(CLEAN, names_filter=name)
+    assert cache[name].shape == (1, 19, 4, 32)

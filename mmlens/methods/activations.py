@@ -64,7 +64,9 @@ def activations(
                 model(soft, return_type=None, stop_at_layer=stop)
             else:
                 model.embed(prompt)
-    return _stack(kept, layers, wanted, about(model, method="activations", site=site))
+    read = soft if soft is not None else prompt
+    told = about(model, method="activations", site=site, prompt=read)
+    return _stack(kept, layers, wanted, told)
 
 
 def _layers(

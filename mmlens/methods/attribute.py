@@ -68,7 +68,13 @@ def attribute(
     products(model, soft, [aimed], receive, point, chosen)
     values = torch.stack([kept[layer] for layer in chosen])
     told = about(
-        model, method="attribute", of=aimed.token, target=target, point=point, at="all positions"
+        model,
+        method="attribute",
+        prompt=soft,
+        of=aimed.token,
+        target=target,
+        point=point,
+        at="all positions",
     )
     return Scores(
         values, ("layer", "pos", "unit"), {"layer": tuple(chosen), "pos": soft.labels[0]}, told

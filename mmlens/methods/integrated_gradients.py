@@ -84,6 +84,7 @@ def integrated_gradients(
     told = about(
         model,
         method="integrated_gradients",
+        prompt=soft,
         of=aimed.token,
         target=target,
         steps=steps,

@@ -88,7 +88,7 @@ def logit_lens(
     if ids is not None:
         values = torch.stack([kept[layer][0] for layer in chosen])
         named = tuple(model.to_string([i]) for i in ids)
-        told = about(model, method="logit_lens", unit=unit)
+        told = about(model, method="logit_lens", unit=unit, prompt=soft)
         return Scores(
             values,
             ("layer", "pos", "token"),

@@ -1,8 +1,9 @@
-"""Speed and memory as ratios to named rivals, measured in one run: `python tests/benchmarks/ratios.py`
+"""Speed and memory as ratios to named rivals, in one run: `python tests/benchmarks/ratios.py`
 
 A random language model of GPT-2-small's size reads 196 patches and "A picture of" (199 positions);
-its caption has 8 tokens. Times are CPU seconds of this process on one thread, medians of interleaved
-rounds; memory is the peak of resident memory above what stood before, in a process per arm.
+its caption has 8 tokens. Times are CPU seconds of this process on one thread, medians of
+interleaved rounds; memory is the peak of resident memory above what stood before, in a process
+per arm.
 
 1. hooked forward / Hugging Face forward                                        at most 1.05
 2. attribution of all layers for all 8 tokens / one plain forward               at most 1 + 8
