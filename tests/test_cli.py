@@ -1,0 +1,148 @@
+"""The command line: what it prints and writes, and how it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import mmlens
+from mmlens import families
+from mmlens.cli import app, blocks
+from mmlens.families import toy
+
+NAME = "toy-gptj-planted"
+ROOT = Path(mmlens.__file__).parent.parent
+load = cache(families.load)  # every model is made once
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with one picture."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(families, "load", load)
+    toy.picture().save("white.png")
+    return tmp_path
+
+
+def run(*args: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, list(args), catch_exceptions=False)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_look_prints_caption_target_and_neurons_and_writes_the_page(here):
+    code, out, _ = run("look", "white.png", "--model", NAME, "--neurons", "2")
+    assert code == 0
+    assert out.startswith("A picture of dog dog")
+    assert "Explained: 'dog', the first word that names a thing" in out
+    line = next(line for line in out.splitlines() if "L1.5" in line)
+    assert "2, 1" in line and "·dog" in line
+    assert "·▀··" in out  # row 2, column 1 of four by four
+    assert "Page: white.mmlens.html" in out
+    assert "L1.5" in (here / "white.mmlens.html").read_text(encoding="utf-8")
+
+
+def test_target_words_and_page_can_be_chosen(here):
+    code, out, _ = run(
+        "look", "white.png", "--model", NAME, "--words", " a cat", "--target", "cat",
+        "--out", "cat.html", "--neurons", "1",
+    )  # fmt: skip
+    assert code == 0
+    assert "A picture of a cat" in out and "Explained: 'cat'\n" in out
+    assert (here / "cat.html").is_file()
+
+
+@pytest.mark.parametrize(
+    "args, sentence",
+    [
+        (["look", "whte.png"], "There is no file 'whte.png'; in its folder: did you mean 'white.p"),
+        (["look", "notes.txt"], "'notes.txt' is not a picture that Pillow knows"),
+        (["look", "white.png", "--model", "pictoss"], "There is no model 'pictoss': did you mean"),
+        (
+            ["look", "white.png", "--model", NAME, "--target", "zebra"],
+            "' zebra' is 6 tokens here",
+        ),
+        (["look", "white.png", "--model", NAME, "--target", "cat"], "does not say 'cat' here"),
+        (["look", "white.png", "--out", "no/such/x.html"], "There is no folder 'no/such'"),
+        (["audit", "toy-gptt"], "There is no model 'toy-gptt': did you mean 'toy-gptj'"),
+    ],
+)
+def test_what_is_refused_is_refused_in_one_sentence_with_status_2(here, args, sentence):
+    (here / "notes.txt").write_text("no picture")
+    code, out, err = run(*args)
+    assert code == 2 and out == ""
+    (line,) = [line for line in err.splitlines() if line.startswith("mmlens: ")]
+    assert sentence in line and "Traceback" not in err
+
+
+def test_debug_shows_the_traceback_wherever_it_stands():
+    for args in (["--debug", "look", "no.png"], ["look", "no.png", "--debug"]):
+        with pytest.raises(mmlens.MMLensError, match=r"There is no file 'no\.png'"):
+            run(*args)
+
+
+def test_models_lists_every_name_with_a_line():
+    code, out, _ = run("models")
+    assert code == 0
+    for name in mmlens.models():
+        line = next(line for line in out.splitlines() if line.split()[:1] == [name])
+        assert len(line.split()) > 3
+
+
+def test_audit_counts_hook_points_by_kind():
+    code, out, _ = run("audit", "toy-gptj")
+    assert code == 0
+    line = next(line for line in out.splitlines() if line.split()[:1] == ["blocks.*.mlp.hook_post"])
+    assert line.split()[-4:] == ["3", "3", "3", "3"]
+    assert out.splitlines()[-1].startswith("toy-gptj: ")
+
+
+def test_the_version_is_told_without_loading_anything_heavy():
+    code = (
+        "import sys; sys.argv = ['mmlens', '--version']\n"
+        "from mmlens.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print({'torch', 'pandas', 'numpy', 'plotly', 'transformers', 'PIL'} & set(sys.modules))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert out.stdout.splitlines() == [f"mmlens {mmlens.__version__}", "set()"]
+
+
+def test_python_m_mmlens_is_the_same_command():
+    run = subprocess.run(
+        [sys.executable, "-m", "mmlens", "look", "no.png"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert run.returncode == 2 and run.stderr.startswith("mmlens: There is no file 'no.png'")
+
+
+@pytest.mark.parametrize(
+    "grid, lines",
+    [
+        ([[1, 0], [0, 1]], ["▀▄"]),
+        ([[1, 1], [1, 0], [0, 9]], ["··", "·▀"]),
+        ([[-1, -2], [-3, -1]], ["··"]),
+        ([[0, 0], [0, 0]], ["··"]),
+    ],
+)
+def test_a_map_is_drawn_with_half_blocks(grid, lines):
+    assert blocks(np.array(grid, dtype=float)).splitlines() == lines
+
+
+def test_a_large_map_is_reduced_and_keeps_its_peaks():
+    grid = np.zeros((24, 24))
+    grid[23, 0] = 1.0
+    lines = blocks(grid).splitlines()
+    assert len(lines) == 4 and len(lines[0]) == 8
+    assert lines[3][0] == "▄" and sum(line.count("·") for line in lines) == 31

@@ -1,0 +1,112 @@
+"""One picture read through a model whose truth is known: " dog" because of a white patch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from bridges import bridge
+
+import mmlens as mm
+from mmlens import Neuron, Patch, Token
+from mmlens.errors import PromptError, TargetError
+from mmlens.families import toy
+from mmlens.look import Look, choose, look
+
+NAME = "toy-gptj-planted"
+
+
+@pytest.fixture(scope="module")
+def model() -> mm.HookedVLM:
+    return bridge(NAME)
+
+
+@pytest.fixture(scope="module")
+def seen(model: mm.HookedVLM) -> Look:
+    return look(model, toy.picture((2, 1)), max_new_tokens=3)
+
+
+def test_the_planted_neuron_comes_first_says_its_word_and_looks_at_its_patch(seen):
+    assert seen.caption == " dog dog dog" and seen.target == Token(" dog", 19)
+    best = seen.neurons.iloc[0]
+    assert best.neuron == Neuron(1, 5) and best.patch == Patch(2, 1)
+    assert best.words[0] == " dog"
+    active = seen.activations.sel(neuron=Neuron(1, 5))
+    assert active.of("pos")[int(active.values.argmax())] == Patch(2, 1)
+
+
+def test_the_patch_map_peaks_where_the_word_comes_from(seen):
+    here = seen.maps.sel(token=seen.target)
+    assert here.of("pos")[int(here.values.argmax())] == Patch(2, 1)
+
+
+def test_the_numbers_are_those_of_the_questions(model, seen):
+    prompt = mm.Prompt(toy.picture((2, 1)), "A picture of")
+    scores = mm.attribute(model, prompt, of=" dog")
+    top = mm.top_neurons(scores, 10, by="max")
+    assert list(top.neuron) == list(seen.neurons.neuron)
+    assert list(top.patch) == list(seen.neurons.patch)
+    assert np.allclose(top.score, seen.neurons.score, rtol=1e-4)
+    summed = scores.sel(pos=Patch).sum("layer", "unit")
+    assert torch.allclose(summed.values, seen.maps.sel(token=seen.target).values, atol=1e-4)
+    for neuron in seen.neurons.neuron[:3]:
+        direct = mm.activations(model, prompt, "neurons", neuron, pos=Patch)
+        assert torch.allclose(direct.values, seen.activations.sel(neuron=neuron).values, atol=1e-5)
+
+
+def test_every_word_of_the_caption_has_its_map_and_its_neurons(seen):
+    assert seen.maps.axes == ("token", "pos") and seen.maps.shape == (3, 16)
+    assert list(seen.table.token.unique()) == list(seen.tokens)
+    assert set(seen.table.neuron) == set(seen.activations.of("neuron"))
+
+
+def test_other_words_can_be_explained_than_the_models_own(model):
+    seen = look(model, toy.picture(), words=" a cat", target="cat", k=2)
+    assert seen.target.text == " cat" and len(seen.neurons) == 2
+
+
+def test_the_page_holds_the_caption_and_the_provenance(seen, tmp_path):
+    html = seen.save(tmp_path / "white.html").read_text(encoding="utf-8")
+    assert "<title>white · mmlens</title>" in html
+    assert NAME in html and "gptj" in html.lower() and "A picture of" in html
+
+
+def test_a_crop_is_told_to_the_page(seen):
+    assert seen.box == (0, 0, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "words, taken",
+    [
+        ([" a", " dog", " and"], " dog"),
+        ([" a", " picture", " of", " two", " cats"], " cats"),
+        ([" the", " word", " banana"], " banana"),
+        ([" a", " gir", "affe", " tree"], " tree"),  # a piece of a word names nothing
+        ([" a", " red", " ."], " red"),  # nothing better
+        ([" of", "."], " of"),
+        (["."], "."),
+    ],
+)
+def test_the_first_word_that_names_a_thing_is_explained(model, words, taken):
+    tokens = tuple(Token(word, i) for i, word in enumerate(words))
+    assert choose(model, tokens).text == taken
+
+
+def test_a_word_is_found_with_and_without_its_space(model):
+    tokens = (Token(" a", 0), Token(" dog", 1))
+    assert choose(model, tokens, "dog") == choose(model, tokens, " dog") == tokens[1]
+
+
+def test_a_word_that_is_not_said_is_refused_with_the_words_there_are(model):
+    with pytest.raises(TargetError, match=r"does not say 'cat' here: choose .* \(' a', ' dog'\)"):
+        choose(model, (Token(" a", 0), Token(" dog", 1)), "cat")
+
+
+def test_a_word_of_several_tokens_is_refused_with_its_pieces(model):
+    with pytest.raises(TargetError, match="' zebra' is . tokens here"):
+        choose(model, (Token(" a", 0),), "zebra")
+
+
+def test_at_least_one_neuron_is_asked_for(model):
+    with pytest.raises(PromptError, match="At least one neuron"):
+        look(model, toy.picture(), k=0)
