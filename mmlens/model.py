@@ -82,16 +82,14 @@ class HookedVLM(nn.Module):
         """The Hugging Face tokenizer."""
         return self.lm.tokenizer
 
-    # Protocols of TransformerLens look for these on the class (Python 3.12), not in __getattr__.
-
-    @property
+    @property  # protocols look for these on the class (Python 3.12), not in __getattr__
     def blocks(self) -> Any:
-        """The transformer blocks of the language model."""
+        """The transformer blocks."""
         return self.root.blocks
 
     @property
     def ln_final(self) -> Any:
-        """The final norm of the language model."""
+        """The final norm."""
         return self.root.ln_final
 
     def accumulated_bias(self, *args: Any, **options: Any) -> torch.Tensor:

@@ -347,3 +347,25 @@ def test_half_precision_says_nearly_the_same():
     model = mm.load("toy-llama")
     full = model(prompt())
     assert off(model.to(torch.bfloat16)(prompt()).float(), full) < 0.3
+
+
+@torch.no_grad()
+def test_generation_stops_at_the_end_of_text_unless_told_not_to():
+    model = bridge("toy-gptj")
+    eos = model.tokenizer.eos_token_id
+    ending = model.edit(mm.Edit.steer("resid_post", 100 * model.W_U[:, eos], layer=2))
+    assert ending.generate(prompt(), 5) == ""
+    assert ending.generate(prompt(), 5, return_type="tokens").shape == (1, 1)
+    for cached in (True, False):
+        on = ending.generate(
+            prompt(), 5, stop_at_eos=False, return_type="tokens", use_past_kv_cache=cached
+        )
+        assert on.tolist() == [[eos] * 5]
+
+
+@torch.no_grad()
+def test_beams_read_the_picture_and_keep_their_edits():
+    model = bridge("toy-gptj-planted")
+    assert model.generate(prompt(), 3, num_beams=2).startswith(" dog")
+    quiet = model.edit(mm.Edit("neurons", 0.0, mm.Neuron(1, 5), pos=mm.Patch))
+    assert not quiet.generate([prompt(), prompt((0, 1))], 3, num_beams=2)[1].startswith(" dog")
