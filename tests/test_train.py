@@ -19,11 +19,13 @@ from typer.testing import CliRunner
 import mmlens as mm
 from mmlens.errors import CapabilityError, CheckpointError, NumericsError
 from mmlens.families import toy
+from mmlens.lm import share_weights
 from mmlens.train import DataError, Pair, cache_features, fit, open_pairs
 from mmlens.train.data import Listed
 from mmlens.train.feed import Feed, drop
 from mmlens.train.loss import Speller, count, loss_sum, sequence
 from mmlens.train.recipe import Recipe
+from mmlens.train.recompute import recompute
 
 COLOURS = {"dog": (250, 20, 20), "bird": (20, 20, 250), "car": (240, 240, 240)}
 FAST: dict[str, Any] = {"steps": 80, "batch_size": 12, "lr": 5e-2, "prefix": "a"}
@@ -233,7 +235,7 @@ def _one_of_several(out: Path) -> None:
 
     AcceleratorState._reset_state(True)
     PartialState._reset_state()
-    fit(listener(), in_memory(), out=out, **SHORT)
+    fit(listener(), in_memory(), out=out, **(SHORT | {"batch_size": 2, "accumulate": 2}))
 
 
 @pytest.mark.skipif(torch.cuda.is_initialized(), reason="a process with CUDA cannot be forked")
@@ -246,16 +248,64 @@ def test_two_processes_learn_what_one_does(tmp_path):
     assert mm.load(tmp_path / "two").provenance["trained"]["processes"] == 2
 
 
+def _gradient(lm: Any, words: Any) -> tuple[torch.Tensor, int]:
+    """Of the loss with respect to a soft prompt, and how many numbers were kept for it."""
+    kept = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    soft = torch.randn(2, 16, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = loss_sum(lm, soft, words)
+    loss.backward()
+    assert soft.grad is not None and all(p.grad is None for p in lm.parameters())
+    return soft.grad, sum(kept)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recomputed_activations_give_the_same_gradient_for_less_memory(kind):
+    model = bridge(f"toy-{kind}")
+    words = Speller(model.tokenizer)(["a dog", "a small red bird"])
+    plain, most = _gradient(share_weights(model.lm.hf), words)
+    again = share_weights(model.lm.hf)
+    recompute(again)
+    gradient, least = _gradient(again, words)
+    assert torch.allclose(plain, gradient, atol=1e-5) and plain.abs().max() > 0.01
+    assert least < 0.5 * most
+
+
+def test_the_frozen_parts_may_be_in_bfloat16(tmp_path):
+    model = mm.load("toy-gptj").to(torch.bfloat16)
+    half = fit(model, in_memory(), out=tmp_path / "half", recompute=True, **SHORT)
+    full = fit(mm.load("toy-gptj"), in_memory(), out=tmp_path / "full", **SHORT)
+    assert half.curve.loss.tolist() == pytest.approx(full.curve.loss.tolist(), rel=0.02)
+    assert half.model.projection.weight.dtype == torch.bfloat16
+
+
+class Poisoned(Listed):
+    """Its twelfth picture is no number."""
+
+    left = 12
+
+    def tensor(self, pair: Pair, pixels: Any) -> torch.Tensor:
+        self.left -= 1
+        return super().tensor(pair, pixels) + (0 if self.left else math.nan)
+
+
 def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(tmp_path):
-    model = listener()
-    fit(model, in_memory(), out=tmp_path, save_every=2, **SHORT)
-    kept = (tmp_path / "checkpoint.pt").read_bytes()
-    with torch.no_grad():
-        broken = mm.load("toy-gptj")
-        broken.projection.weight[0, 0] = math.nan
-    with pytest.raises(NumericsError, match=r"loss is nan .* at step 1 .* checkpoint, of step 0"):
-        fit(broken, in_memory(), out=tmp_path, resume=False, **SHORT)
-    assert (tmp_path / "checkpoint.pt").read_bytes() == kept
+    with pytest.raises(NumericsError, match="loss is nan .* at step 3 .* of step 2 is kept"):
+        fit(listener(), Poisoned([*in_memory()]), out=tmp_path, save_every=2, **SHORT)
+    cured = fit(listener(), in_memory(), out=tmp_path, save_every=2, **SHORT)
+    assert cured.curve.step.tolist() == [1, 2, 3, 4, 5, 6]
+    assert torch.isfinite(weights(tmp_path)).all()
+
+
+def test_beginning_anew_forgets_the_checkpoint(tmp_path):
+    fit(listener(), in_memory(), out=tmp_path, **SHORT)
+    other = fit(listener(), in_memory(), out=tmp_path, resume=False, **(SHORT | {"steps": 2}))
+    assert len(other.curve) == 2 and other.provenance["steps"] == 2
 
 
 def test_a_folder_of_another_training_is_refused(tmp_path):
@@ -286,20 +336,21 @@ def test_a_model_that_cannot_be_trained_is_refused(tmp_path):
 
 
 def test_the_command_line_trains_a_toy(folder, tmp_path):
-    import typer
+    from mmlens.cli import app
 
-    from mmlens.train.cli import train_command
-
-    app = typer.Typer()
-    app.command()(train_command)
     (folder / "07.png").write_bytes(b"not a picture")
     out = tmp_path / "run"
-    line = f"--model toy-gptj --data {folder} --out {out} --steps 3 --batch-size 12 --device cpu"
+    line = (
+        f"train --model toy-gptj --data {folder} --out {out} --steps 3 --batch-size 12 --device cpu"
+    )
     refused = CliRunner().invoke(app, line.split())
-    assert refused.exit_code == 1 and "07.png' is not a picture" in refused.output
-    done = CliRunner().invoke(app, [*line.split(), "--skip-bad", "--cache", str(tmp_path / "c")])
+    assert refused.exit_code == 2 and "07.png' is not a picture" in refused.output
+    done = CliRunner().invoke(
+        app,
+        [*line.split(), "--skip-bad", "--cache", str(tmp_path / "c"), "--held-out", str(folder)],
+    )
     assert done.exit_code == 0, done.output
     assert "3 steps, loss" in done.output and "1 pictures could not be used" in done.output
     assert mm.load(out).provenance["trained"]["bad_pictures"] == 1
-    nothing = CliRunner().invoke(app, ["--data", str(folder), "--out", str(out)])
-    assert nothing.exit_code == 1 and "Say what to train" in nothing.output
+    nothing = CliRunner().invoke(app, ["train", "--data", str(folder), "--out", str(out)])
+    assert nothing.exit_code == 2 and "Say what to train" in nothing.output

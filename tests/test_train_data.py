@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import tarfile
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from bridges import bridge
 from PIL import Image
 
-from mmlens.errors import CheckpointError, NumericsError, PictureError
+from mmlens.errors import CapabilityError, CheckpointError, NumericsError, PictureError
 from mmlens.families import toy
 from mmlens.train import DataError, Pair, cache_features, open_pairs
 from mmlens.train.data import Listed
@@ -78,11 +80,12 @@ def test_the_layout_that_limber_was_trained_from(tmp_path):
     ({"captions.jsonl": "[1]"}, "line 1 of 'captions.jsonl' is a list, not an object"),
     ({"captions.csv": "file,captoin\na.png,dog"}, "has no 'caption': did you mean 'captoin'"),
     ({"image_data/0/a.json": "{}"}, "does not say image_path"),
+    ({"a.png": "", "a.txt": "caf\xe9"}, "'a.txt' is not a text in UTF-8"),
 ])  # fmt: skip
 def test_data_that_cannot_be_used_is_refused_in_a_sentence(tmp_path, files, sentence):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="latin-1")
     with pytest.raises(DataError) as refused:
         open_pairs(tmp_path)
     assert sentence in str(refused.value)
@@ -135,6 +138,8 @@ def test_tar_shards_are_read_in_an_order_of_the_seed(tmp_path):
     assert orders[0] == orders[1] != orders[2]
     assert sorted(orders[0]) == sorted(orders[2]) == [*plain]
     assert len(found(open_pairs(tmp_path))) == 8
+    keys = [pair.key for pair in islice(pairs.stream(1), 20)]
+    assert [pair.key for pair in islice(pairs.stream(1, start=5), 15)] == keys[5:]
 
 
 def test_a_sample_without_caption_is_refused_by_name_or_counted(tmp_path):
@@ -145,6 +150,18 @@ def test_a_sample_without_caption_is_refused_by_name_or_counted(tmp_path):
         list(open_pairs(path))
     pairs = open_pairs(path, skip_bad=True)
     assert found(pairs) == {"a of set.tar": ("a dog",)} and len(pairs.bad) == 1
+    shard(path, {"a.png": png(), "a.json": b"{"})
+    with pytest.raises(DataError, match=r"the json of 'a of set.tar' is not JSON"):
+        list(open_pairs(path))
+    path.write_bytes(b"no tar at all")
+    with pytest.raises(DataError, match="The tar shards cannot be read"):
+        list(open_pairs(path))
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "webdataset", None)
+    with pytest.raises(CapabilityError, match=r"'webdataset', .* pip install 'mmlens\[train\]'"):
+        open_pairs(shard(tmp_path / "set.tar", {}))
 
 
 def test_a_dataset_in_memory_or_saved(tmp_path):

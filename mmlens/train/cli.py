@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmlens.errors import MMLensError, ModelError
+from mmlens.errors import ModelError
 
 Text = str | None
 
@@ -45,6 +45,7 @@ def train_command(
     image_column: Annotated[str, typer.Option(help="Of a dataset.")] = "image",
     caption_column: Annotated[str, typer.Option(help="Of a dataset.")] = "caption",
     split: Annotated[str, typer.Option(help="Of a dataset.")] = "train",
+    held_out_split: Annotated[str, typer.Option(help="Of held-out data.")] = "validation",
     dtype: Annotated[
         str, typer.Option(help="Of the frozen parts: float32 or bfloat16.")
     ] = "float32",
@@ -52,24 +53,22 @@ def train_command(
         Text, typer.Option(help="cpu, cuda, ...; the best there is if left out.")
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes that read pictures ahead.")] = 0,
+    recompute: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
 ) -> None:
     """Train the projection of a bridge on captioned pictures, both ends frozen."""
-    try:
-        bridge = _bridge(model, vision, lm, projection, tokenizer, dtype, device, seed)
-        columns: dict[str, Any] = {"image": image_column, "caption": caption_column}
-        columns |= {"split": split, "skip_bad": skip_bad}
-        pairs, watched = (_pairs(bridge, d, cache, half, columns) for d in (data, held_out))
-        from mmlens.train.fit import fit
+    from mmlens.train.fit import fit
 
-        trained = fit(
-            bridge, pairs, out=out, steps=steps, batch_size=batch_size, accumulate=accumulate,
-            lr=lr, warmup=warmup, dropout=dropout, prefix=prefix, seed=seed, held_out=watched,
-            save_every=save_every, check_every=check_every, resume=resume, workers=workers,
-            progress=True, by_reference=_named(vision, lm),
-        )  # fmt: skip
-    except MMLensError as error:
-        typer.echo(f"mmlens train: {error}", err=True)
-        raise typer.Exit(1) from None
+    bridge = _bridge(model, vision, lm, projection, tokenizer, dtype, device, seed)
+    columns: dict[str, Any] = {"image": image_column, "caption": caption_column}
+    columns |= {"skip_bad": skip_bad}
+    pairs = _pairs(bridge, data, cache, half, columns | {"split": split})
+    watched = _pairs(bridge, held_out, cache, half, columns | {"split": held_out_split})
+    trained = fit(
+        bridge, pairs, out=out, steps=steps, batch_size=batch_size, accumulate=accumulate,
+        lr=lr, warmup=warmup, dropout=dropout, prefix=prefix, seed=seed, held_out=watched,
+        save_every=save_every, check_every=check_every, resume=resume, workers=workers,
+        recompute=recompute, progress=True, by_reference=_named(vision, lm),
+    )  # fmt: skip
     _report(trained)
 
 
@@ -85,15 +84,17 @@ def _bridge(
 ) -> Any:
     """The bridge to train, on the device that this process trains on."""
     import torch
-    from accelerate import PartialState
 
     from mmlens.families import from_parts, load
+    from mmlens.train.extra import package
 
     if (model is None) == (vision is None or lm is None):
         raise ModelError("Say what to train: --model NAME, or --vision ENCODER --lm MODEL.")
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ModelError(f"--dtype {dtype} is none of float32, bfloat16, float16.")
-    ours = PartialState(cpu=device == "cpu").device  # of this process among several
+    ours = (
+        package("accelerate").PartialState(cpu=device == "cpu").device
+    )  # of this process among several
     place: Any = ours if device in (None, "cuda") else torch.device(device)
     kind = getattr(torch, dtype)
     if model is None:

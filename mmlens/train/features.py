@@ -118,7 +118,9 @@ def cache_features(
     rest = islice(pairs, manifest["taken"], None)
     if not manifest["complete"]:
         groups = iter(lambda: list(islice(rest, shard_size)), [])
-        for group in track(groups, "features of the encoder", disable=not progress):
+        todo = len(pairs) - manifest["taken"] if isinstance(pairs, Listed) else None
+        total = None if todo is None else -(-todo // shard_size)
+        for group in track(groups, "features of the encoder", total, disable=not progress):
             _write_shard(folder, manifest, group, vision, pairs, half, batch_size)
         manifest["bad"] |= pairs.bad
         manifest["complete"] = True

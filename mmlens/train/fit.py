@@ -25,7 +25,7 @@ from mmlens.files import save as save_bridge
 from mmlens.model import HookedVLM
 from mmlens.train.data import Pairs
 from mmlens.train.recipe import Recipe
-from mmlens.train.resume import Curve
+from mmlens.train.resume import NAME, Curve
 from mmlens.train.trainer import Trainer
 
 
@@ -68,6 +68,7 @@ def fit(
     save_every: int = 500,
     resume: bool = True,
     workers: int = 0,
+    recompute: bool = False,
     progress: bool = False,
     by_reference: Mapping[str, Any] | None = None,
 ) -> TrainedProjection:
@@ -91,6 +92,8 @@ def fit(
         resume: go on from the checkpoint in `out`; the result is the same to the bit as without
             the stop (on the same machine). False begins anew.
         workers: processes that read pictures ahead.
+        recompute: compute the language model's activations again in the backward pass, which needs
+            less memory and more time.
         progress: show a bar with rate, time left and loss.
         by_reference: parts to name rather than to copy into `out` (see `mmlens.files.save`).
 
@@ -106,9 +109,11 @@ def fit(
     )  # fmt: skip
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(model, pairs, recipe, workers)
+    trainer = Trainer(model, pairs, recipe, workers, recompute)
     if resume:
         trainer.resume(folder)
+    elif trainer.accelerator.is_main_process:
+        (folder / NAME).unlink(missing_ok=True)
     curve = _run(trainer, folder, held_out, check_every, save_every, progress)
     return _finish(model, trainer, curve, folder, by_reference)
 

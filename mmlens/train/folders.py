@@ -11,6 +11,7 @@ The last is what the authors of LiMBeR trained from (github.com/Aleph-Alpha/magm
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,14 +71,14 @@ def _from_texts(folder: Path) -> Iterator[Row]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in SUFFIXES:
             text = path.with_suffix(".txt")
-            lines = text.read_text(encoding="utf-8").splitlines() if text.is_file() else []
+            lines = _text(text).splitlines() if text.is_file() else []
             yield path, captions_in(lines), repr(text.name)
 
 
 def _from_magma(folder: Path) -> Iterator[Row]:
     for path in sorted((folder / "image_data").glob("*/*.json")):
         where = repr(path.relative_to(folder).as_posix())
-        row = _json(path.read_text(encoding="utf-8"), where)
+        row = _json(_text(path), where)
         if "image_path" not in row:
             raise DataError(
                 f"{where} does not say image_path: it has {', '.join(row) or 'nothing'}."
@@ -98,13 +99,20 @@ def _from_table(table: Path) -> Iterator[Row]:
 
 
 def _table_rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with table.open(encoding="utf-8", newline="") as lines:
-        if table.suffix == ".csv":
-            yield from enumerate(csv.DictReader(lines), 2)
-        else:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield number, _json(line, f"line {number} of {table.name!r}")
+    lines = io.StringIO(_text(table), newline="")  # a caption may hold any other line separator
+    if table.suffix == ".csv":
+        yield from enumerate(csv.DictReader(lines), 2)
+    else:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield number, _json(line, f"line {number} of {table.name!r}")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path.name!r} is not a text in UTF-8 ({error.reason}).") from None
 
 
 def _json(text: str, where: str) -> dict[str, Any]:

@@ -8,13 +8,15 @@ that is done once, by `mmlens.pictures`, which names the picture when it cannot.
 from __future__ import annotations
 
 import hashlib
-import importlib
+import json
+import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmlens.errors import nearest
 from mmlens.train.data import DataError, Listed, Pair, Pairs, Streamed, captions_in
+from mmlens.train.extra import package
 from mmlens.train.folders import CAPTIONS, SUFFIXES, read_folder
 
 SHUFFLED = 2000
@@ -57,12 +59,12 @@ def open_pairs(
         )
     text, path = str(source), Path(source)
     if text.startswith("hf:"):
-        dataset = _package("datasets").load_dataset(text[3:], split=split)
+        dataset = package("datasets").load_dataset(text[3:], split=split)
         return _from_dataset(dataset, image, caption, split, skip_bad)
     if text.endswith((".tar", ".tar.gz", ".tgz")):
         return _from_shards([text], skip_bad)
     if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        dataset = _package("datasets").load_from_disk(text)
+        dataset = package("datasets").load_from_disk(text)
         return _from_dataset(dataset, image, caption, split, skip_bad)
     if shards := sorted(str(shard) for shard in path.glob("*.tar")) if path.is_dir() else []:
         return _from_shards(shards, skip_bad)
@@ -71,7 +73,7 @@ def open_pairs(
 
 def _from_shards(patterns: Sequence[str], skip_bad: bool) -> Streamed:
     """webdataset: samples are files of one name, `000017.jpg` and `000017.txt` or `.json`."""
-    wds = _package("webdataset")
+    wds = package("webdataset")
     shards = [shard for pattern in patterns for shard in wds.shardlists.expand_urls(pattern)]
     digest = hashlib.sha256()
     for shard in shards:
@@ -92,7 +94,10 @@ def _from_shards(patterns: Sequence[str], skip_bad: bool) -> Streamed:
             empty_check=False,
         )
         pipeline = pipeline.shuffle(SHUFFLED, seed=seed) if seed is not None else pipeline
-        return (_from_sample(sample) for sample in pipeline)
+        try:
+            yield from (_from_sample(sample) for sample in pipeline)
+        except (OSError, ValueError, tarfile.TarError) as error:
+            raise DataError(f"The tar shards cannot be read: {error}") from None
 
     return Streamed(read, digest.hexdigest(), f"{len(shards)} tar shards", skip_bad)
 
@@ -105,9 +110,10 @@ def _from_sample(sample: dict[str, Any]) -> Pair | tuple[str, str]:
         return key, f"{key!r} has no picture: there is {', '.join(_fields(sample)) or 'nothing'}."
     captions = captions_in(sample.get("txt", b"").decode("utf-8", "replace").splitlines())
     if not captions and "json" in sample:
-        import json
-
-        row = json.loads(sample["json"])
+        try:
+            row = json.loads(sample["json"])
+        except ValueError:
+            return key, f"the json of {key!r} is not JSON."
         captions = next((captions_in(row[name]) for name in CAPTIONS if name in row), ())
     if not captions:
         return (
@@ -143,7 +149,7 @@ class _Rows(Listed):
 
 
 def _from_dataset(dataset: Any, image: str, caption: str, split: str, skip_bad: bool) -> Pairs:
-    datasets = _package("datasets")
+    datasets = package("datasets")
     if isinstance(dataset, dict):
         if split not in dataset:
             raise DataError(f"The dataset has no split {split!r}: {nearest(split, dataset)}")
@@ -173,12 +179,3 @@ def _from_row(row: dict[str, Any], index: int, image: str, caption: str) -> Pair
         key = f"{key} ({Path(name).name})" if name else key
         source = source["bytes"] if source.get("bytes") is not None else name
     return Pair(source, captions_in(row[caption]), key)
-
-
-def _package(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError:
-        raise DataError(
-            f"This data is read by the package {name!r}: pip install 'mmlens[train]'."
-        ) from None

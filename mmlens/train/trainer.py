@@ -24,10 +24,12 @@ from mmlens.errors import CapabilityError, NumericsError
 from mmlens.lm import share_weights
 from mmlens.model import HookedVLM
 from mmlens.train.data import DataError, Pairs
+from mmlens.train.extra import package
 from mmlens.train.features import CachedPairs
 from mmlens.train.feed import Batch, Feed, drop
 from mmlens.train.loss import Speller, count, loss_sum
 from mmlens.train.recipe import Recipe
+from mmlens.train.recompute import recompute
 from mmlens.train.resume import read_checkpoint, save_checkpoint
 
 
@@ -39,14 +41,20 @@ class Trainer:
         pairs: the captioned pictures.
         recipe: the numbers.
         workers: processes that read pictures ahead.
+        again: recompute the language model's activations (see `mmlens.train.recompute`).
     """
 
-    def __init__(self, model: HookedVLM, pairs: Pairs, recipe: Recipe, workers: int = 0) -> None:
-        from accelerate import Accelerator
-
+    def __init__(
+        self,
+        model: HookedVLM,
+        pairs: Pairs,
+        recipe: Recipe,
+        workers: int = 0,
+        again: bool = False,
+    ) -> None:
         _check(model)
         cpu = model.lm.device.type == "cpu"
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision="no")
+        self.accelerator = package("accelerate").Accelerator(cpu=cpu, mixed_precision="no")
         self.world = self.accelerator.num_processes
         if recipe.batch_size % self.world:
             raise DataError(
@@ -55,7 +63,9 @@ class Trainer:
             )
         device = self.accelerator.device
         self.vision, self.pairs, self.recipe, self.workers = model.vision, pairs, recipe, workers
-        self.lm: Any = share_weights(model.lm.hf).to(device)
+        self.lm: Any = share_weights(model.lm.hf).to(device, model.lm.dtype)
+        if again:
+            recompute(self.lm)
         self.bos = model.tokenizer.bos_token_id if model.prepend_bos else None
         self.speller = Speller(model.tokenizer, recipe.prefix, _room(model, recipe))
         learning: Any = copy.deepcopy(model.projection)
@@ -109,10 +119,10 @@ class Trainer:
         )
         norm, rate = float(gradient), float(self.schedule.get_last_lr()[0])
         if not (math.isfinite(loss) and math.isfinite(norm)):
+            kept = f"the checkpoint of step {self.saved} is kept" if self.saved else "none is saved"
             raise NumericsError(
                 f"The loss is {loss} and its gradient {norm} at step {self.step + 1}"
-                f" (lr {rate:.2g}), so the training stopped; the last checkpoint, of step"
-                f" {self.saved}, is kept: try a smaller lr, or float32."
+                f" (lr {rate:.2g}), so the training stopped; {kept}: try a smaller lr, or float32."
             )
         self.adam.step()
         self.schedule.step()
@@ -181,7 +191,7 @@ class Trainer:
         features = batch.inputs.to(device)
         if features.ndim == 4:
             with torch.no_grad():
-                features = self.vision(features)
+                features = self.vision(features).to(device)
         soft = drop(projection(features.float()), dropout, batch.seeds)
         return loss_sum(self.lm, soft, batch.words.to(device), self.bos)
 
@@ -201,6 +211,8 @@ def _check(model: HookedVLM) -> None:
             f"{model.name!r} has no projection to train: load a bridge, or join an encoder and a"
             " language model with mmlens.from_parts(...)."
         )
+    if model.tokenizer is None:
+        raise CapabilityError(f"{model.name!r} has no tokenizer to read captions with: give one.")
     if model.lm.hf is None:
         raise CapabilityError(
             f"{model.name!r} is made of a TransformerLens model, and training runs the Hugging Face"
