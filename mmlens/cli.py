@@ -7,6 +7,8 @@ the traceback instead.
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +18,7 @@ from typer.core import TyperGroup
 
 from mmlens import __version__
 from mmlens.errors import MMLensError
+from mmlens.train.cli import train_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +57,9 @@ app = typer.Typer(
 
 def main() -> None:
     """The entry point."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a sign shows `?`
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app()
 
 
@@ -110,7 +116,7 @@ def look(
         from mmlens.look import look as look_at
 
         seen = look_at(load(model), photo, prompt, target=target, words=words, k=neurons)
-        seen.save(page, picture.name)
+        _write(page, seen.to_html(picture.name))
     _report(seen, chosen=target is None)
     typer.echo(f"\nPage: {page}")
 
@@ -147,7 +153,7 @@ def audit(model: Annotated[str, typer.Argument(help="A name, or a folder.")]) ->
         task = progress.add_task(f"loading {model}", total=None)
         loaded = load(model)
         progress.update(task, description="hook points")
-        points = measure(
+        points: Any = measure(
             loaded, progress=lambda done, of: progress.update(task, completed=done, total=of)
         )
     points["kind"] = points["name"].str.replace(r"\bblocks\.\d+\.", "blocks.*.", regex=True)
@@ -168,12 +174,22 @@ def audit(model: Annotated[str, typer.Argument(help="A name, or a folder.")]) ->
 
 def _check_folder(page: Path) -> None:
     """Before the work is done: there is a place to write its result to."""
-    if not page.parent.is_dir():
+    if not os.path.isdir(page.parent):
         raise MMLensError(
             f"There is no folder {str(page.parent)!r} for the page: make it, or give another --out."
         )
-    if page.is_dir():
+    if os.path.isdir(page):  # Path.is_dir raises where a name is too long
         raise MMLensError(f"{str(page)!r} is a folder: give --out a file, such as page.html.")
+
+
+def _write(page: Path, html: str) -> None:
+    try:
+        page.write_text(html, encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or error
+        raise MMLensError(
+            f"The page {str(page)!r} cannot be written ({reason}): give another --out."
+        ) from error
 
 
 def _report(seen: Look, chosen: bool) -> None:
@@ -239,9 +255,4 @@ def _table() -> Any:
     return Table(box=SIMPLE_HEAD, pad_edge=False, leading=1 if sys.stdout.isatty() else 0)
 
 
-try:
-    from mmlens.train.cli import train_command
-except ModuleNotFoundError:
-    pass
-else:
-    app.command("train")(train_command)
+app.command("train")(train_command)

@@ -80,7 +80,7 @@ class Look:
     @property
     def neurons(self) -> pd.DataFrame:
         """The rows of `table` that explain the target, the largest score first."""
-        rows = self.table[self.table["token"] == self.target]
+        rows: Any = self.table[self.table["token"] == self.target]
         return rows.drop(columns="token").reset_index(drop=True)
 
     def to_html(self, title: str = "A picture, read by the model") -> str:
@@ -154,7 +154,7 @@ def look(
         best[index].add(layer, seen)
 
     products(model, soft, targets, receive)
-    told = about(model, method="attribute", target="logit", point="pre", prompt=prompt)
+    told = about(model, method="attribute", target="logit", point="pre", prompt=soft)
     table = _table(model, tokens, [one.rows() for one in best], patches)
     neurons = tuple(dict.fromkeys(table["neuron"]))
     width, height = photo.size
@@ -173,7 +173,7 @@ def look(
             _activations(model, soft, neurons, at),
             ("neuron", "pos"),
             {"neuron": neurons, "pos": patches},
-            about(model, method="activations", site="neurons", prompt=prompt),
+            about(model, method="activations", site="neurons", prompt=soft),
         ),
         (*first[:2], *last[2:]),
         told,

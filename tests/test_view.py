@@ -164,6 +164,17 @@ def test_neurons_are_points_with_their_words():
     assert "says ·dog &lt;b&gt;" in points.customdata[0]
 
 
+def test_names_in_a_crowd_of_neurons_do_not_cover_each_other():
+    crowd = pd.DataFrame(
+        {
+            "neuron": [Neuron(1, unit) for unit in (10, 10, 12, 500, 900)],
+            "score": [5.0, 4.0, 3.0, 2.0, 1.0],
+        }
+    )
+    names = view.neurons(crowd).data[0].text
+    assert [name.strip() for name in names] == ["L1.10", "", "", "L1.500", "L1.900"]
+
+
 def test_a_table_without_neurons_is_refused():
     with pytest.raises(AddressError, match="the columns 'neuron' and 'score'"):
         view.neurons(pd.DataFrame({"word": []}))

@@ -117,7 +117,7 @@ def _words(tokens: Sequence[Any], maps: np.ndarray) -> list[dict[str, Any]]:
     ]
 
 
-def _top(rows: pd.DataFrame) -> list[dict[str, Any]]:
+def _top(rows: Any) -> list[dict[str, Any]]:
     return [
         {
             "neuron": str(row["neuron"]),
@@ -162,17 +162,19 @@ def _window(picture: Image.Image, box: Box | None) -> str:
 
 def _about(about: Mapping[str, Any]) -> str:
     """Provenance as rows of a description list."""
-    rows = []
-    for name, value in about.items():
-        if isinstance(value, Mapping):
-            text = ", ".join(f"{k} {v}" for k, v in value.items())
-        elif isinstance(value, (list, tuple)):
-            text = ", ".join(map(str, value)) or "none"
-        else:
-            text = str(value)
-        shown = escape(name.replace("_", " "))
-        rows.append(f"<div><dt>{shown}</dt><dd>{escape(text)}</dd></div>")
-    return "\n".join(rows)
+    return "\n".join(
+        f"<div><dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(_told(value))}</dd></div>"
+        for name, value in about.items()
+    )
+
+
+def _told(value: Any) -> str:
+    """Nested values as one line."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name} {_told(part)}" for name, part in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_told, value)) or "none"
+    return str(value)
 
 
 def _static(name: str) -> str:

@@ -193,7 +193,7 @@ def colour(grid: np.ndarray, signed: bool, limit: float | int) -> np.ndarray:
     else:
         stops = np.linspace(0, 1, len(HEAT))
         rgb = np.stack([np.interp(part, stops, [c[i] for c in HEAT]) for i in range(3)], -1)
-    alpha = OPACITY * (part if signed else np.sqrt(part))
+    alpha = OPACITY * part
     return np.concatenate([rgb, 255 * alpha[..., None]], -1).astype(np.uint8)
 
 

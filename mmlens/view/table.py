@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from mmlens.errors import AddressError
+from mmlens.neurons import Neuron
 from mmlens.view import theme
 from mmlens.view.words import label, visible
 
@@ -37,14 +38,14 @@ def neurons(table: pd.DataFrame, *, title: str = "Which neurons, in which layer"
     c = theme.colours()
     said = table.words if "words" in table.columns else [[] for _ in scores]
     first = [escape(visible(words[0])) if len(words) else "" for words in said]
-    strongest = sorted(range(len(scores)), key=lambda i: -abs(scores[i]))[:_NAMED]
+    named = _apart(list(table.neuron), scores)
     figure = go.Figure(
         go.Scatter(
             x=[neuron.unit for neuron in table.neuron],
             y=[neuron.layer for neuron in table.neuron],
             mode="markers+text",
             text=[
-                f"{neuron} {first[i]}" if i in strongest else ""
+                f"{neuron} {first[i]}" if i in named else ""
                 for i, neuron in enumerate(table.neuron)
             ],
             textposition="top center",
@@ -75,6 +76,22 @@ def neurons(table: pd.DataFrame, *, title: str = "Which neurons, in which layer"
             "zeroline": False,
         },
     )
+
+
+def _apart(shown: list[Neuron], scores: list[float]) -> set[int]:
+    """The rows to name: the strongest, each neuron once, and no two names on top of each other."""
+    width = max(max(n.unit for n in shown) - min(n.unit for n in shown), 1)
+    named: set[int] = set()
+    for i in sorted(range(len(scores)), key=lambda i: -abs(scores[i])):
+        near = [
+            other
+            for other in named
+            if shown[other].layer == shown[i].layer
+            and abs(shown[other].unit - shown[i].unit) < 0.15 * width
+        ]
+        if not near and len(named) < _NAMED:
+            named.add(i)
+    return named
 
 
 def _told(table: pd.DataFrame) -> list[str]:

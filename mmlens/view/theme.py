@@ -77,7 +77,9 @@ def template() -> go.layout.Template:
         "tickcolor": c["line"],
         "title": {"standoff": 8},
     }
-    made = go.layout.Template(
+    return go.layout.Template(
+        # without a colour scale here, go.Heatmap(zmid=0) falls back to blue = low, red = high
+        data={"heatmap": [go.Heatmap(colorscale=scale("sequential"))]},
         layout={
             "paper_bgcolor": c["page"],
             "plot_bgcolor": c["page"],
@@ -88,11 +90,8 @@ def template() -> go.layout.Template:
             "hoverlabel": {"font": {"family": FONT, "size": 13}, "align": "left"},
             "colorway": [c["raises"], c["lowers"], "#009e73", "#e69f00", "#cc79a7", "#56b4e9"],
             "colorscale": {"diverging": scale("diverging"), "sequential": scale("sequential")},
-        }
+        },
     )
-    # without a colour scale here, go.Heatmap(zmid=0) falls back to blue = low, red = high
-    made.data.heatmap = [go.Heatmap(colorscale=scale("sequential"))]
-    return made
 
 
 def finish(figure: go.Figure, title: str, subtitle: str = "", **layout: Any) -> go.Figure:

@@ -30,7 +30,8 @@ def title_of(scores: Scores) -> tuple[str, str]:
     about = scores.about
     word = about.get("of") or about.get("token")
     if about.get("method") == "activations":
-        title = f"Where {_place(scores) or about.get('site', 'this site')} is active"
+        place = _place(scores)
+        title = f"Where {place} is active" if place else quantity(scores).capitalize()
     elif word and about.get("method") == "logit_lens":
         title = f"Where “{plain(word)}” appears: {quantity(scores)} by {' and '.join(scores.axes)}"
     elif word:

@@ -42,7 +42,7 @@
     if (Number.isNaN(v)) return [128, 128, 128, 120];
     const size = Math.min(Math.abs(v) / top, 1);
     if (kind === "signed") return [...(v >= 0 ? [31, 119, 255] : [255, 82, 46]), 217 * size];
-    return v <= 0 ? [0, 0, 0, 0] : [...heat(size), 225 * Math.sqrt(size)];
+    return v <= 0 ? [0, 0, 0, 0] : [...heat(size), 225 * size];
   };
   const paint = (canvas, values, top, kind) => {
     canvas.width = cols; canvas.height = rows;
