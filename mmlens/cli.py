@@ -132,9 +132,9 @@ def models() -> None:
     names = families.models()
     table = _table()
     table.add_column("name", no_wrap=True)
-    table.add_column("what it is")
+    table.add_column("what it is", no_wrap=True, overflow="ellipsis")
     for name in names:
-        about = (families._loaders[name].__doc__ or "").strip().split("\n")[0]
+        about = (families._loaders[name].__doc__ or "").strip().split("\n")[0].split(";")[0]
         table.add_row(Text(name, style="bold"), Text(about))
     Console().print(table)
 

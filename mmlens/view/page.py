@@ -90,7 +90,7 @@ def page(
         picture=_picture(picture),
         alt=escape(f"The picture: {title}", quote=True),
         sharp="sharp" if max(picture.size) <= _SMALL else "smooth",
-        ratio=f"{picture.width} / {picture.height}",
+        ratio=f"{picture.width / picture.height:.5g}",
         window=_window(picture, box),
         about=_about(about or {}),
         caption=escape("".join(str(token) for token in tokens)),

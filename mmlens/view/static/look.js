@@ -142,7 +142,7 @@
   };
 
   // -- neurons -------------------------------------------------------------------------------
-  const picture = at("picture"), ratio = at("photo").style.aspectRatio;
+  const picture = at("picture"), ratio = at("photo").style.getPropertyValue("--ratio");
   const place = document.querySelector(".window").style.cssText;
   const renderTable = () => {
     const top = Math.max(...data.tops[state.word].map((row) => Math.abs(row.score ?? 0))) || 1;
@@ -153,7 +153,7 @@
       row.id = one.neuron;
       const mini = made("button", "mini sharp");
       mini.type = "button";
-      mini.style.aspectRatio = ratio;
+      mini.style.setProperty("--ratio", ratio);
       mini.setAttribute("aria-label", `Show on the picture where ${one.neuron} is active`);
       mini.addEventListener("click", () => {
         state.neuron = state.neuron === one.neuron ? null : one.neuron;
