@@ -30,7 +30,7 @@ from mmlens.prompt import Patch, Prompt, SoftPrompt, Token
 from mmlens.provenance import about
 from mmlens.scores import Scores
 from mmlens.sites import SITES
-from mmlens.targets import aim_caption
+from mmlens.targets import aim_caption, finite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,6 +130,7 @@ def look(
 
     Raises:
         PictureError: it cannot be read. PromptError: the model sees no pictures, or `k` is below 1.
+        NumericsError: NaN in the attribution.
         TargetError: the caption is empty, or the word is not one of its tokens.
     """
     if k < 1:
@@ -149,7 +150,7 @@ def look(
     best = [_Strongest(k) for _ in tokens]
 
     def receive(index: int, layer: int, product: torch.Tensor) -> None:
-        seen = product[at].float()
+        seen = finite(product[at].float(), f"the attribution of layer {layer}")
         maps[index] += seen.sum(-1).cpu()
         best[index].add(layer, seen)
 

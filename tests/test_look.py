@@ -9,7 +9,7 @@ from bridges import bridge
 
 import mmlens as mm
 from mmlens import Neuron, Patch, Token
-from mmlens.errors import PromptError, TargetError
+from mmlens.errors import NumericsError, PromptError, TargetError
 from mmlens.families import toy
 from mmlens.look import Look, choose, look
 
@@ -110,3 +110,9 @@ def test_a_word_of_several_tokens_is_refused_with_its_pieces(model):
 def test_at_least_one_neuron_is_asked_for(model):
     with pytest.raises(PromptError, match="At least one neuron"):
         look(model, toy.picture(), k=0)
+
+
+def test_a_nan_is_refused_and_never_ranked(model):
+    broken = model.edit(mm.Edit("neurons", float("nan"), Neuron(1, 5)))
+    with pytest.raises(NumericsError, match="NaN or infinity"):
+        look(broken, toy.picture(), words=" dog")
