@@ -47,7 +47,9 @@ def test_patching_everything_gives_the_other_run_and_the_last_lens_the_model(nam
     patched = model.edit(mm.Edit("resid_post", clean, layer=last))
     assert off(patched(prompt(turned=True)), model(prompt())) < 1e-4
     lens = mm.logit_lens(model, prompt(), [5], layers=last, pos=-1)
-    assert lens.values.item() == pytest.approx(float(model(prompt())[0, -1].softmax(-1)[5]), abs=1e-6)
+    assert lens.values.item() == pytest.approx(
+        float(model(prompt())[0, -1].softmax(-1)[5]), abs=1e-6
+    )
 
 
 @every_family
@@ -59,7 +61,9 @@ def test_attribution_is_the_gradient(name):
     score = float(best.score)
     edit = mm.Edit("neurons_pre", lambda z: z * 1.02, best.neuron, pos=best.patch)
     with torch.no_grad():
-        moved = float(model.edit(edit)(prompt())[0, -1, 5].double() - model(prompt())[0, -1, 5].double())
+        moved = float(
+            model.edit(edit)(prompt())[0, -1, 5].double() - model(prompt())[0, -1, 5].double()
+        )
     assert moved == pytest.approx(0.02 * score, abs=2e-6 + 0.002 * abs(score))
 
 
@@ -85,3 +89,14 @@ def test_every_advertised_hook_of_vision_and_projection_acts(name):
                 return x * (0.5 + torch.rand(x.shape, generator=noise))
 
             assert off(model.run_with_hooks(prompt(), [(hook, change)]), plain) > 0, hook
+
+
+def test_a_known_name_wins_over_a_folder_that_is_no_bridge(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy-gpt2").mkdir()
+    (tmp_path / "mine").mkdir()
+    assert mm.load("toy-gpt2").name == "toy-gpt2"
+    with pytest.raises(mm.MMLensError, match=r"bridge\.json"):
+        mm.load("mine")
+    with pytest.raises(mm.MMLensError, match="did you mean 'toy-gptj'"):
+        mm.load("toy-gpj")

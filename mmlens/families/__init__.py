@@ -56,11 +56,12 @@ def load(name: str | Path, **options: Any) -> HookedVLM:
     Raises:
         ModelError: no such family or folder; the sentence names the nearest ones.
     """
-    if Path(name).is_dir():
+    loaders = _find_families()
+    folder = Path(name)
+    if (folder / "bridge.json").is_file() or (folder.is_dir() and str(name) not in loaders):
         from mmlens.files import load as load_folder
 
-        return load_folder(Path(name), **options)
-    loaders = _find_families()
+        return load_folder(folder, **options)
     if str(name) not in loaders:
         raise ModelError(
             f"There is no model {str(name)!r}: {nearest(str(name), sorted(loaders))}"
