@@ -1,22 +1,23 @@
 """The core properties on every family that is not a toy: LiMBeR's six (as tiny twins of the same
-classes) and the bundled model. The toys have them in test_model.py and test_questions.py."""
+classes) and the bundled model. The toys have them in test_model.py and test_questions.py.
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import pytest
 import torch
+from bridges import off
 from PIL import Image
 
 import mmlens as mm
-from bridges import off
 
 NAMES = [name for name in mm.models() if not name.startswith("toy-")]
 every_family = pytest.mark.parametrize("name", NAMES)
 
 
-@lru_cache(maxsize=None)
+@cache
 def family(name: str):
     """A model, made once."""
     return mm.load(name, twin=True) if name.startswith("limber") else mm.load(name)

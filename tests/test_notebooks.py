@@ -1,0 +1,35 @@
+"""Every notebook runs from top to bottom, and what is committed is light and offline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(HERE.glob("*.ipynb"))
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+@every_notebook
+def test_a_notebook_runs_from_top_to_bottom_in_two_minutes(path, monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}
+    )
+    client.execute()
+    assert all("outputs" in cell for cell in notebook.cells if cell.cell_type == "code")
+
+
+@every_notebook
+def test_a_committed_notebook_is_light_and_offline(path):
+    assert path.stat().st_size < 1_000_000
+    text = path.read_text()
+    assert "cdn." not in text
+    assert "unpkg" not in text
+    assert "widgets" not in json.loads(text)["metadata"]
