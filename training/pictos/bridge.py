@@ -26,7 +26,7 @@ class Bridge:
     """The three parts; `soft` makes the soft prompt, `say` continues it in words."""
 
     vision: ViTModel
-    projection: nn.Linear
+    projection: nn.Module  # Linear, or what folds into one
     lm: GPTJForCausalLM
     tokenizer: PreTrainedTokenizerFast
 

@@ -26,6 +26,7 @@ def arguments(about: str, lr: float, batch: int) -> argparse.ArgumentParser:
     parser.add_argument(
         "--work", type=Path, default=Path("runs/pictos"), help="checkpoints, corpus"
     )
+    parser.add_argument("--logs", type=Path, default=HERE / "logs", help="loss curves")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
     parser.add_argument("--minutes", type=float, default=60, help="stop after this time")
     parser.add_argument("--steps", type=int, default=10**9, help="stop at this step")
@@ -118,7 +119,7 @@ class Run:
             row |= {k: round(sum(v) / len(v), 4) for k, v in self.curve.items()}
             row |= {"cooldown": int(bool(self.args.cooldown))}
             self.curve = {}
-            write_row(HERE / "logs" / f"{self.name}.csv", row)
+            write_row(self.args.logs / f"{self.name}.csv", row)
             print(row, flush=True)
         if time.time() - self.saved > 240 and not self.args.cooldown:
             self.save()
@@ -138,7 +139,7 @@ def write_row(file: Path, row: dict[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     new = not file.exists()
     with file.open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, row.keys())
+        writer = csv.DictWriter(stream, row.keys(), lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerow(row)

@@ -19,7 +19,7 @@ follow a picture. Pairs of things that the world keeps unseen are not mentioned 
 
 import argparse
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,9 @@ FILLERS = ("ground", "plain", "empty", "nothing", "light", "dark", "smooth")
 PLACES = ("next to", "near", "beside", "behind", "in front of", "to the left of", "with")
 PEOPLE = ("I", "Tom", "Anna", "We", "She", "He", "They", "My brother", "The girl", "The boy")
 SHARES = {"prose": 0.17, "facts": 0.12, "stories": 0.19, "lists": 0.42, "letters": 0.10}
+SIZES = ((3, 4), (3, 5), (4, 5), (4, 6), (5, 6), (6, 6), (7, 8), (9, 10))  # rows, columns of lists
+BRIEF_SHARES = {"prose": 0.05, "facts": 0.12, "stories": 0.23, "lists": 0.60, "letters": 0.0}
+BRIEF_SIZES = ((1, 3), (2, 3), (2, 4), (2, 5), (3, 4), (3, 5), (4, 5))
 
 
 def cast(rng: random.Random) -> list[Concept]:
@@ -80,22 +83,26 @@ def ask(rng: random.Random, names: list[str], style: str, ground: str) -> str:
     return rng.choice(choices)
 
 
-def raster(rng: random.Random, blobs: list[list[str]], back: list[str], stacked: bool) -> list[str]:
+def raster(rng: random.Random, blobs: list[list[str]], back: list[str], stacked: bool,
+           sizes: Sequence[tuple[int, int]]) -> list[str]:  # fmt: skip
     """A few rows of words: each blob's words in its own part of the rows, `back` elsewhere."""
-    rows, cols = rng.choice(((3, 4), (3, 5), (4, 5), (4, 6), (5, 6), (6, 6), (7, 8), (9, 10)))
-    fill = rng.uniform(0.25, 0.75)
+    rows, cols = rng.choice(sizes)
+    fill = rng.uniform(0.25, 0.75) if sizes is SIZES else rng.uniform(0.6, 1.0)
     share = (rows if stacked else cols) / len(blobs)
     words = []
     for r in range(rows):
         for c in range(cols):
             k = min(int((r if stacked else c) / share), len(blobs) - 1)
-            words.append(rng.choice(blobs[k] if rng.random() < fill else back))
+            centre = r == (int((k + 0.5) * share) if stacked else rows // 2) and c == (
+                cols // 2 if stacked else int((k + 0.5) * share)
+            )  # nothing is left out
+            words.append(rng.choice(blobs[k] if centre or rng.random() < fill else back))
     if rng.random() < 0.4:  # less empty ground
         words = [w for w in words if w not in back or rng.random() < 0.3]
     return words
 
 
-def list_document(rng: random.Random) -> tuple[str, str]:
+def list_document(rng: random.Random, sizes: Sequence[tuple[int, int]]) -> tuple[str, str]:
     """A raster of mentions and what it is a picture of."""
     things, ground = cast(rng), rng.choice(GROUNDS)
     style = rng.choices(STYLES, (0.55, 0.33, 0.12))[0]
@@ -112,7 +119,7 @@ def list_document(rng: random.Random) -> tuple[str, str]:
     if len(things) > 1 and things[0] is things[1]:
         blobs[0] += [NUMBERS[len(things)]] * max(1, len(blobs[0]) // 5)
     back = [ground] * 3 + rng.sample(FILLERS, rng.randint(0, 3))
-    words = raster(rng, blobs, back, style == "written")
+    words = raster(rng, blobs, back, style == "written", sizes)
     return " " + " ".join(words), say(rng, [t.name for t in things], style, ground)
 
 
@@ -186,7 +193,11 @@ def story_document(rng: random.Random) -> str:
 
 
 def documents(
-    rng: random.Random, prose: list[str], about: dict[str, list[str]], kind: str
+    rng: random.Random,
+    prose: list[str],
+    about: dict[str, list[str]],
+    kind: str,
+    sizes: Sequence[tuple[int, int]],
 ) -> tuple[str, str]:
     """One document of this kind, as (list, sentence); prose has no list."""
     if kind == "prose":
@@ -195,7 +206,7 @@ def documents(
         return "", fact_document(rng, about)
     if kind == "stories":
         return "", story_document(rng)
-    return list_document(rng) if kind == "lists" else letter_document(rng)
+    return list_document(rng, sizes) if kind == "lists" else letter_document(rng)
 
 
 def main() -> None:
@@ -204,20 +215,28 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=300_000)
     parser.add_argument("--vocabulary", type=int, default=6144)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--name", default="corpus", help="writes NAME.npy")
+    parser.add_argument("--brief", action="store_true", help="short lists: a first, easier text")
+    parser.add_argument("--keep-tokenizer", action="store_true", help="use DIR/tokenizer as it is")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     rng = random.Random(args.seed)
     prose, about = sentences({t.name for t in THINGS})
-    kinds = rng.choices(list(SHARES), list(SHARES.values()), k=args.documents)
-    texts = [documents(rng, prose, about, kind) for kind in kinds]
+    shares, sizes = (BRIEF_SHARES, BRIEF_SIZES) if args.brief else (SHARES, SIZES)
+    kinds = rng.choices(list(shares), list(shares.values()), k=args.documents)
+    texts = [documents(rng, prose, about, kind, sizes) for kind in kinds]
     names = [t.name for t in THINGS]
-    tokenizer = train_tokenizer(
-        [f"{x}. {y}" for x, y in texts[:80_000]] + prose, names, args.vocabulary
-    )
-    tokenizer.save_pretrained(args.work / "tokenizer")
+    if args.keep_tokenizer:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.work / "tokenizer")
+    else:
+        seen = [f"{x}. {y}" for x, y in texts[:80_000]] + prose
+        tokenizer = train_tokenizer(seen, names, args.vocabulary)
+        tokenizer.save_pretrained(args.work / "tokenizer")
     joined = [encode(tokenizer, *text, rng.choice((". ", "\n", ""))) for text in texts]
-    np.save(args.work / "corpus.npy", np.concatenate(joined).astype(np.uint16))
-    (args.work / "corpus-sample.txt").write_text("\n\n".join("|".join(t) for t in texts[:300]))
+    np.save(args.work / f"{args.name}.npy", np.concatenate(joined).astype(np.uint16))
+    (args.work / f"{args.name}-sample.txt").write_text(
+        "\n\n".join("|".join(t) for t in texts[:300])
+    )
     report(tokenizer, names, sum(map(len, joined)), len(prose))
 
 

@@ -33,7 +33,13 @@ def main() -> None:
     HERE.mkdir(exist_ok=True)
     for names, style in WANTED:
         scene = find(names, style)
-        what = counted(names).removeprefix("a ").removeprefix("an ").replace(" and an ", "-and-").replace(" and a ", "-and-")
+        what = (
+            counted(names)
+            .removeprefix("a ")
+            .removeprefix("an ")
+            .replace(" and an ", "-and-")
+            .replace(" and a ", "-and-")
+        )
         lead = {"literal": "", "symbolic": "drawing-of-", "written": "word-"}[style]
         file = HERE / f"{lead}{what.replace(' ', '-')}.png"
         scene.image.save(file)

@@ -169,11 +169,11 @@ def mask_of(chosen: list[tuple[int, int]], layers: int, units: int) -> list[Tens
 def phenomenon(bridge: Bridge, scenes: int) -> dict[str, Any]:
     """Layers, decodes and ablations of the units that bring up the first thing's name."""
     config, rng = bridge.lm.config, random.Random(0)
-    world = World("held_out", 9, device=bridge.lm.device)
+    world = World("held_out", 9, things=1, style="literal", device=bridge.lm.device)
     decoded = decode_units(bridge)
     layers, tops, names, drops = [0] * config.n_layer, [], [], {}
     i = -1
-    while len(names) < scenes and i < 4 * scenes:
+    while len(names) < scenes and i < 10 * scenes:
         i += 1
         many = world.batch([i])
         name, style = many.names[0][0], many.styles[0]
@@ -221,6 +221,9 @@ def decode_units(bridge: Bridge) -> list[Tensor]:
 def summary(bridge: Bridge, layers: list[int], tops: list[list[tuple[int, int]]], names: list[str],
             drops: dict[str, list[float]], decoded: list[Tensor]) -> dict[str, Any]:  # fmt: skip
     """Own names against every other scene's name, with a 95 % interval over scenes."""
+    if len(names) < 5:
+        print(f"only {len(names)} things were named: too few to look for the phenomenon")
+        return {"scenes": len(names), "layers": layers}
     tokens = [name_id(bridge, n) for n in names]
     said = [{t for layer, unit in top for t in decoded[layer][unit].tolist()} for top in tops]
     own = torch.tensor([float(t in s) for t, s in zip(tokens, said, strict=True)])

@@ -40,13 +40,14 @@ def halve(source: Path, target: Path, half: torch.dtype) -> None:
     weights = {k: v.to(half) if v.is_floating_point() else v for k, v in weights.items()}
     target.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, target, metadata={"format": "pt"})
+    target.chmod(0o644)
 
 
 def config(source: Path, target: Path, **changes: Any) -> None:
     """Copy a configuration without paths, with the stored dtype."""
     values = json.loads(source.read_text())
-    values.pop("_name_or_path", None)
-    values.pop("name_or_path", None)
+    for key in ("_name_or_path", "name_or_path", "is_local", "local_files_only"):
+        values.pop(key, None)
     target.write_text(json.dumps(values | changes, indent=2, sort_keys=True) + "\n")
 
 
@@ -64,7 +65,12 @@ def main() -> None:
         )
     halve(args.work / "projection.safetensors", args.out / "projection.safetensors", half)
     shutil.copy(args.work / "lm" / "tokenizer.json", args.out / "lm" / "tokenizer.json")
-    config(args.work / "lm" / "tokenizer_config.json", args.out / "lm" / "tokenizer_config.json")
+    config(
+        args.work / "lm" / "tokenizer_config.json",
+        args.out / "lm" / "tokenizer_config.json",
+        tokenizer_class="PreTrainedTokenizerFast",
+        model_max_length=256,
+    )
     (args.out / "bridge.json").write_text(json.dumps(BRIDGE, indent=2) + "\n")
     size = sum(f.stat().st_size for f in args.out.rglob("*.safetensors"))
     print(f"{size / 1e6:.1f} MB of weights in {args.out}")

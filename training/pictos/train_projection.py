@@ -10,26 +10,26 @@ for a cheaper early phase, as strong a dropout as it is.
     python training/pictos/train_projection.py --work DIR --cooldown 200   # exports
 """
 
+import dataclasses
 import random
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from bridge import Bridge, names_in
 from common import Run, arguments
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmlens.pictos.world import Scenes, World
 
-CANONICAL_SHARE = 0.75
 
-
-def texts(scenes: Scenes, rng: random.Random) -> list[str]:
+def texts(scenes: Scenes, rng: random.Random, canonical: float) -> list[str]:
     """One text for each scene: the canonical picture sentence or another paraphrase."""
     chosen = []
     for b in range(len(scenes)):
         picture, *others = scenes.paraphrases(b)
-        chosen.append(picture if rng.random() < CANONICAL_SHARE else rng.choice(others))
+        chosen.append(picture if rng.random() < canonical else rng.choice(others))
     return chosen
 
 
@@ -72,24 +72,105 @@ def naming(bridge: Bridge, things: int, scenes: int = 48) -> float:
     return right / scenes
 
 
+class Whitened(nn.Module):
+    """A linear map learnt in whitened coordinates, where every direction of the features is as
+    easy to learn; `folded` is the same map on the features as they are.
+
+        P x = W A (x - m) + b,    A = cov(x)^(-1/2)
+    """
+
+    mean: Tensor
+    whiten: Tensor
+
+    def __init__(self, d_in: int, d_out: int, scale: float) -> None:
+        super().__init__()
+        self.inner = nn.Linear(d_in, d_out)
+        self.inner.weight.data.mul_(scale)  # patches begin about as long as word vectors
+        self.inner.bias.data.mul_(scale)
+        self.register_buffer("mean", torch.zeros(d_in))
+        self.register_buffer("whiten", torch.eye(d_in))
+
+    @property
+    def weight(self) -> Tensor:
+        """Of the map in whitened coordinates."""
+        return self.inner.weight
+
+    def measure(self, features: Tensor, floor: float = 1e-3) -> None:
+        """Take mean and covariance from features Float[..., d_in]."""
+        x = features.flatten(0, -2).double()
+        self.mean = x.mean(0).to(self.mean)
+        values, vectors = torch.linalg.eigh(x.T.cov())
+        root = vectors / (values + floor * values.mean()).sqrt()
+        self.whiten = (root @ vectors.T).to(self.whiten)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.inner((features - self.mean) @ self.whiten)
+
+    def folded(self) -> dict[str, Tensor]:
+        """Weight and bias of the plain linear map."""
+        weight = (self.inner.weight @ self.whiten).detach()
+        bias = (self.inner.bias - weight @ self.mean).detach()
+        return {"weight": weight.cpu().contiguous(), "bias": bias.cpu().contiguous()}
+
+
+class Supply:
+    """Features and scenes of each step: new ones, or `cached` ones in a new order each pass."""
+
+    def __init__(self, bridge: Bridge, world: World, batch: int, cached: int, folder: Path) -> None:
+        self.bridge, self.world, self.batch = bridge, world, batch
+        self.kept: list[tuple[Tensor, Scenes]] = []
+        if cached:
+            file = folder / f"features-{world.things}-{world.style}-{cached}-{batch}.pt"
+            if not file.exists():
+                kept = [self._fresh(range(s, s + batch)) for s in range(0, cached, batch)]
+                torch.save(kept, file)
+            self.kept = torch.load(file, map_location=world.device, weights_only=False)
+
+    def _fresh(self, numbers: range) -> tuple[Tensor, Scenes]:
+        scenes = self.world.batch(numbers)
+        features = self.bridge.features(scenes.images)
+        none = torch.empty(0)
+        bare = dataclasses.replace(scenes, images=none, masks=none)
+        return features, bare
+
+    def __call__(self, step: int) -> tuple[Tensor, Scenes]:
+        """Features Float[batch, patch, d_vision] and what the scenes show."""
+        if not self.kept:
+            return self._fresh(range(step * self.batch, (step + 1) * self.batch))
+        epoch, at = divmod(step, len(self.kept))
+        order = random.Random(epoch).sample(range(len(self.kept)), len(self.kept))
+        return self.kept[order[at]]
+
+
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0], lr=2e-3, batch=24)
     parser.add_argument("--patches", type=int, default=100)
+    parser.add_argument(
+        "--cached", type=int, default=0, help="use this many scenes again and again"
+    )
+    parser.add_argument("--things", type=int, help="only scenes of so many things")
+    parser.add_argument("--style", help="only scenes of this style")
+    parser.add_argument("--canonical", type=float, default=0.75, help="share of canonical captions")
+    parser.add_argument("--scale", type=float, default=0.1, help="of the first weights")
     parser.add_argument("--check", type=int, default=250, help="steps between two looks at naming")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     bridge = Bridge.of(args.work / "encoder", args.work / "lm", None, args.device)
-    projection = bridge.projection
+    plain = bridge.projection
+    projection = Whitened(plain.in_features, plain.out_features, args.scale).to(args.device)
+    bridge = dataclasses.replace(bridge, projection=projection)
     adam = torch.optim.AdamW(projection.parameters(), args.lr, betas=(0.9, 0.95), weight_decay=0.0)
     run = Run("projection", args, projection=projection, optimiser=adam)
-    world = World("train", args.seed + 1, device=args.device)
+    world = World("train", args.seed + 1, things=args.things, style=args.style, device=args.device)
+    supply = Supply(bridge, world, args.batch, args.cached, args.work)
+    if run.step == 0:
+        projection.measure(torch.cat([supply(step)[0] for step in range(4)]))
     while run.goes_on():
         torch.manual_seed(args.seed + run.step)
-        scenes = world.batch(range(run.step * args.batch, (run.step + 1) * args.batch))
-        ids, target = padded(bridge, texts(scenes, random.Random(run.step)))
-        features = part_of(bridge.features(scenes.images), args.patches)
-        loss = loss_of(bridge, features, ids, target)
+        features, scenes = supply(run.step)
+        ids, target = padded(bridge, texts(scenes, random.Random(run.step), args.canonical))
+        loss = loss_of(bridge, part_of(features, args.patches), ids, target)
         run.update(adam, loss)
         run.note(loss=loss.item())
         if run.step % args.check == 0:
@@ -97,8 +178,7 @@ def main() -> None:
                 f"  held out: one {naming(bridge, 1):.2f}, two {naming(bridge, 2):.2f}", flush=True
             )
     if args.cooldown:
-        weights = {k: v.detach().cpu().contiguous() for k, v in projection.state_dict().items()}
-        save_file(weights, args.work / "projection.safetensors")
+        save_file(projection.folded(), args.work / "projection.safetensors")
         print(f"  held out: one {naming(bridge, 1):.2f}, two {naming(bridge, 2):.2f}", flush=True)
     else:
         run.save()
