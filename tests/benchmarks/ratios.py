@@ -152,8 +152,9 @@ def main(rounds: int) -> None:
         hf(inputs_embeds=vectors), model(soft)
     for _ in range(rounds):
         with torch.no_grad():
-            times["hf"].append(seconds(lambda: hf(inputs_embeds=vectors, use_cache=False)))
-            times["hooked"].append(seconds(lambda: model(soft)))
+            for _ in range(3):
+                times["hf"].append(seconds(lambda: hf(inputs_embeds=vectors, use_cache=False)))
+                times["hooked"].append(seconds(lambda: model(soft)))
         times["ours"].append(seconds(lambda: ours(model, vectors)))
         times["paper"].append(seconds(lambda: papers(hf, vectors)))
     t = {name: statistics.median(values) for name, values in times.items()}
