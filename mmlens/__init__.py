@@ -17,6 +17,7 @@ _HOME = {
     "Patch": "prompt",
     "Token": "prompt",
     "Neuron": "neurons",
+    "Head": "neurons",
     "Scores": "scores",
     "Edit": "edit",
     "HookedVLM": "model",
@@ -25,6 +26,7 @@ _HOME = {
     "models": "families",
     "activations": "methods.activations",
     "attribute": "methods.attribute",
+    "attribute_caption": "methods.attribute",
     "integrated_gradients": "methods.integrated_gradients",
     "top_neurons": "methods.top_neurons",
     "decode": "methods.decode",
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from mmlens.families import models as models
     from mmlens.methods.activations import activations as activations
     from mmlens.methods.attribute import attribute as attribute
+    from mmlens.methods.attribute import attribute_caption as attribute_caption
     from mmlens.methods.audit import audit as audit
     from mmlens.methods.decode import decode as decode
     from mmlens.methods.decode import interpretable as interpretable
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from mmlens.methods.nearest_tokens import nearest_tokens as nearest_tokens
     from mmlens.methods.top_neurons import top_neurons as top_neurons
     from mmlens.model import HookedVLM as HookedVLM
+    from mmlens.neurons import Head as Head
     from mmlens.neurons import Neuron as Neuron
     from mmlens.prompt import Patch as Patch
     from mmlens.prompt import Prompt as Prompt

@@ -10,7 +10,6 @@ from bridges import KINDS, bridge, off, prompt
 
 import mmlens as mm
 from mmlens.errors import AddressError, NumericsError, TargetError
-from mmlens.methods.attribute import attribute_caption
 
 every_family = pytest.mark.parametrize("kind", KINDS)
 PLANTED = mm.Neuron(1, 5)
@@ -122,7 +121,7 @@ def test_integrated_gradients_are_complete(kind):
 def test_a_caption_at_once_gives_what_each_token_gives_alone(kind):
     model = bridge(f"toy-{kind}")
     words = " a dog and"
-    table = attribute_caption(model, prompt(), 20, words=words)
+    table = mm.attribute_caption(model, prompt(), 20, words=words)
     assert list(dict.fromkeys(t.text for t in table.token)) == [" a", " dog", " and"]
     for word, after in ((" a", ""), (" dog", " a"), (" and", " a dog")):
         alone = mm.top_neurons(mm.attribute(model, prompt(), word, after=after), 20)
@@ -249,7 +248,7 @@ def test_nan_is_refused_and_never_ranked():
     for ask in (
         lambda: mm.attribute(broken, prompt(), " dog", after=""),
         lambda: broken.generate(prompt()),
-        lambda: attribute_caption(broken, prompt(), words=" a dog"),
+        lambda: mm.attribute_caption(broken, prompt(), words=" a dog"),
     ):
         with pytest.raises(NumericsError, match="NaN"):
             ask()
