@@ -12,12 +12,12 @@ every step of a generation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmlens.errors import AddressError, SiteError
-from mmlens.neurons import Head, Neuron, find, read_address
+from mmlens.neurons import Head, Neuron, places, read_address
 from mmlens.scores import Scores
 from mmlens.sites import Site, site
 
@@ -100,16 +100,12 @@ class Edit:
         """
         if not self.site.layered:
             return [None]
+        wanted = self.address.get("layer")
         if "pairs" in self.address:
-            pairs = sorted({layer for layer, _ in self.address["pairs"]})
-            found = find(range(n_layers), pairs, "layer")
-        elif "layer" in self.address:
-            found = find(range(n_layers), self.address["layer"], "layer")
-        elif isinstance(self.value, Scores) and "layer" in self.value.axes:
-            found = find(range(n_layers), list(self.value.of("layer")), "layer")
-        else:
-            found = list(range(n_layers))
-        return list(found) if isinstance(found, list) else [found]
+            wanted = sorted({layer for layer, _ in self.address["pairs"]})
+        elif wanted is None and isinstance(self.value, Scores) and "layer" in self.value.axes:
+            wanted = list(self.value.of("layer"))
+        return list(places(range(n_layers), wanted, "layer"))
 
     def apply_(
         self, values: torch.Tensor, layer: int | None, labels: Rows, start: int = 0
@@ -138,16 +134,12 @@ class Edit:
         index: list[torch.Tensor] = []
         for dim, axis in enumerate(self.site.axes):
             size, wanted = values.shape[dim], self._wanted(axis, layer)
-            if wanted is None:
-                hits = list(range(size))
-            elif axis in POSITIONS:
-                found = find(names, wanted, axis)
-                every = found if isinstance(found, list) else [found]
-                begin = 0 if axis == "key" else start  # a KV cache keeps all keys
-                hits = [i - begin for i in every if begin <= i < begin + size]
+            if wanted is None or axis not in POSITIONS:
+                hits = places(range(size), wanted, axis)
             else:
-                found = find(range(size), wanted, axis)
-                hits = found if isinstance(found, list) else [found]
+                begin = 0 if axis == "key" else start  # a KV cache keeps all keys
+                every = places(names, wanted, axis)
+                hits = [i - begin for i in every if begin <= i < begin + size]
             if not hits:
                 return None
             shape = [1] * values.ndim
@@ -181,7 +173,12 @@ class Edit:
         if isinstance(self.value, Scores):
             new = self._from_scores(old, layer, names, place, start)
         elif callable(self.value):
-            new = _checked(self.value)(old)
+            new = self.value(old)
+            if not isinstance(new, torch.Tensor):
+                raise AddressError(
+                    "The function of an Edit must return the new values (a tensor), not"
+                    f" {type(new).__name__}."
+                )
         else:
             new = torch.as_tensor(self.value, dtype=old.dtype, device=old.device)
         try:
@@ -215,7 +212,11 @@ class Edit:
             if axis not in scores.axes:
                 continue
             here = place[dim].flatten().tolist()
-            wanted = [names[i + start] for i in here] if axis in POSITIONS else here
+            wanted = (
+                [names[i + (0 if axis == "key" else start)] for i in here]
+                if axis in POSITIONS
+                else here
+            )
             scores = scores.sel(**{axis: wanted})
             shape[dim] = len(here)
         return scores.values.reshape(shape)
@@ -235,15 +236,3 @@ def _units(several: Any) -> dict[str, Any]:
         f"{parts[:3]!r} is no list of Neurons or Heads: name the axis of other labels,"
         " as in pos=[...]."
     )
-
-
-def _checked(function: Callable[[torch.Tensor], Any]) -> Callable[[torch.Tensor], torch.Tensor]:
-    def call(old: torch.Tensor) -> torch.Tensor:
-        new = function(old)
-        if new is None or not hasattr(new, "expand_as"):
-            raise AddressError(
-                "The function of an Edit must return the new values (a tensor), not None."
-            )
-        return new
-
-    return call

@@ -7,6 +7,7 @@ so that the last position of every row is the one that speaks next.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,7 +59,7 @@ def embed(
     """
     soft = input.soft if isinstance(input, PromptTokens) else input
     if isinstance(soft, SoftPrompt):
-        return _again(model, soft)
+        return _masked(_again(model, soft), mask)
     if isinstance(input, torch.Tensor):
         return _from_tensor(model, input, mask)
     prompts = prompts_of(input)
@@ -71,9 +72,9 @@ def embed(
     rows = [_read(model, prompt, bos) for prompt in prompts]
     length = max(len(row) for row in rows)
     ids = torch.zeros(len(rows), length, dtype=torch.long, device=model.lm.device)
-    mask = torch.zeros(len(rows), length, dtype=torch.bool, device=model.lm.device)
+    read = torch.zeros(len(rows), length, dtype=torch.bool, device=model.lm.device)
     labels: list[tuple[Label, ...]] = []
-    for row, (parts, target, keep) in enumerate(zip(rows, ids, mask, strict=True)):
+    for row, (parts, target, keep) in enumerate(zip(rows, ids, read, strict=True)):
         pad = length - len(parts)
         target[pad:] = torch.tensor([token for token, _ in parts], device=target.device)
         keep[pad:] = True
@@ -87,7 +88,19 @@ def embed(
         vectors = vectors.masked_scatter(
             (ids == IMAGE_TOKEN).unsqueeze(-1), soft_vectors.to(vectors)
         )
-    return SoftPrompt(vectors, ids, mask, tuple(labels), prompts)
+    return _masked(SoftPrompt(vectors, ids, read, tuple(labels), prompts), mask)
+
+
+def _masked(soft: SoftPrompt, mask: torch.Tensor | None) -> SoftPrompt:
+    """The prompt with the caller's attention mask on top of its own."""
+    if mask is None:
+        return soft
+    if mask.shape != soft.mask.shape:
+        raise PromptError(
+            f"An attention mask of shape {tuple(mask.shape)} does not fit this prompt:"
+            f" {tuple(soft.mask.shape)} (batch, pos)."
+        )
+    return replace(soft, mask=soft.mask & mask.bool().to(soft.mask.device))
 
 
 def project(model: HookedVLM, pictures: Sequence[Image.Image]) -> torch.Tensor:
@@ -146,7 +159,7 @@ def _again(model: HookedVLM, soft: SoftPrompt) -> SoftPrompt:
     pictures = [picture for prompt in soft.prompts for picture in prompt.pictures]
     fresh = project(model, pictures).flatten(0, 1).to(soft.vectors)
     vectors = soft.vectors.masked_scatter(soft.is_picture.unsqueeze(-1), fresh)
-    return SoftPrompt(vectors, soft.ids, soft.mask, soft.labels, soft.prompts)
+    return replace(soft, vectors=vectors)
 
 
 def _from_tensor(model: HookedVLM, input: torch.Tensor, mask: torch.Tensor | None) -> SoftPrompt:
@@ -158,8 +171,7 @@ def _from_tensor(model: HookedVLM, input: torch.Tensor, mask: torch.Tensor | Non
             )
         ids = torch.full(input.shape[:2], IMAGE_TOKEN, device=input.device)
         labels = tuple(tuple(Patch(0, i) for i in range(input.shape[1])) for _ in range(len(input)))
-        keep = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
-        return SoftPrompt(input, ids, keep, labels)
+        return _masked(SoftPrompt(input, ids, torch.ones_like(ids, dtype=torch.bool), labels), mask)
     ids = input.as_subclass(torch.Tensor).long().to(model.lm.device)
     ids = ids.unsqueeze(0) if ids.ndim == 1 else ids
     if bool((ids < 0).any()):
@@ -169,12 +181,12 @@ def _from_tensor(model: HookedVLM, input: torch.Tensor, mask: torch.Tensor | Non
         )
     if ids.numel() == 0:
         raise PromptError("There are no token ids in this prompt: give at least one.")
-    keep = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool().to(ids.device)
+    keep = torch.ones_like(ids, dtype=torch.bool)
     labels = tuple(
         tuple(Token(word(model.lm, token), i) for i, token in enumerate(row))
         for row in ids.tolist()
     )
-    return SoftPrompt(model.lm.embed(ids), ids, keep, labels)
+    return _masked(SoftPrompt(model.lm.embed(ids), ids, keep, labels), mask)
 
 
 def loss(logits: torch.Tensor, soft: SoftPrompt, return_type: str, per_token: bool) -> Any:

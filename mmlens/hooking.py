@@ -7,7 +7,7 @@ exception leaves nothing behind, and what a user's hook reads is already edited.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,10 @@ from mmlens.run import current
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
+
+
+Pairs = Sequence[tuple[Any, Callable[..., Any]]]
+"""(hook name or filter of names, function) as TransformerLens takes them."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,28 @@ def points(model: HookedVLM) -> dict[str, Any]:
     return found | {name: p for name, p in model.root.hook_dict.items() if name in fires}
 
 
-def names(model: HookedVLM, wanted: str | Callable[[str], bool]) -> list[str]:
+def hooks_of(model: HookedVLM, wanted: Pairs, dir: str) -> list[Hook]:
+    """Pairs (name or filter, function) as hooks; the points are listed once for all of them."""
+    known = points(model) if wanted else {}
+    return [Hook(name, call, dir) for want, call in wanted for name in names(model, want, known)]
+
+
+def names(
+    model: HookedVLM,
+    wanted: str | Callable[[str], bool],
+    known: Mapping[str, Any] | None = None,
+) -> list[str]:
     """The hook names that a name or a filter means, each point once.
+
+    Args:
+        known: `points(model)`, where the caller has it.
 
     Raises:
         SiteError: a name that does not exist, or that never fires on this model.
     """
-    known = points(model)
+    known = points(model) if known is None else known
     if not isinstance(wanted, str):
-        chosen = {id(known[name]): name for name in reversed(known) if wanted(name)}
+        chosen = {id(known[name]): name for name in reversed(list(known)) if wanted(name)}
         return [name for name in known if name in set(chosen.values())]
     if wanted in known:
         return [wanted]
@@ -84,13 +101,14 @@ def attached(model: HookedVLM, hooks: Sequence[Hook], prompts: Sequence[Prompt])
     """Edits and hooks on all three parts, taken away at the end whatever happens."""
     every = [*_edit_hooks(model, prompts), *hooks]
     known = points(model) if any(part(h.name) != "lm" for h in every) else {}
+    lm = model.root.hook_dict if any(part(h.name) == "lm" for h in every) else {}
     with ExitStack() as stack:
         for hook in every:
             if part(hook.name) != "lm":
                 stack.enter_context(_on_point(known[hook.name], hook))
         for direction in ("fwd", "bwd"):
             ours = [
-                (h.name, _named(model, h))
+                (h.name, _named(lm[h.name], h))
                 for h in every
                 if part(h.name) == "lm" and h.dir == direction
             ]
@@ -105,8 +123,8 @@ def part(name: str) -> str:
     return first if first in ("vision", "projection") else "lm"
 
 
-def _named(model: HookedVLM, hook: Hook) -> Callable[..., Any]:
-    view = Named(hook.name, model.root.hook_dict[hook.name])
+def _named(point: Any, hook: Hook) -> Callable[..., Any]:
+    view = Named(hook.name, point)
 
     def call(tensor: torch.Tensor, hook: Any, _call: Any = hook.call) -> Any:
         return _call(tensor, hook=view)
@@ -116,8 +134,7 @@ def _named(model: HookedVLM, hook: Hook) -> Callable[..., Any]:
 
 @contextmanager
 def _on_point(point: Any, hook: Hook) -> Iterator[None]:
-    view = Named(hook.name, point)
-    point.add_hook(lambda tensor, hook, _call=hook.call: _call(tensor, hook=view), dir=hook.dir)
+    point.add_hook(_named(point, hook), dir=hook.dir)
     kept = point.fwd_hooks if hook.dir == "fwd" else point.bwd_hooks
     handle = kept[-1]
     try:
@@ -242,4 +259,5 @@ def _chosen(model: HookedVLM, names_filter: Any) -> list[str]:
     if callable(names_filter):
         return [name for name in points(model) if names_filter(name)]
     wanted = [names_filter] if isinstance(names_filter, str) else list(names_filter)
-    return [name for want in wanted for name in names(model, want)]
+    known = points(model)
+    return [name for want in wanted for name in names(model, want, known)]

@@ -137,16 +137,15 @@ class LanguageModel:
         y = x - x.mean() if centres else x
         return (scaled / (y / y.pow(2).mean().sqrt())).flatten(), centres
 
-    def logits_of(self, resid: torch.Tensor, normalise: bool = True) -> torch.Tensor:
+    def logits_of(self, resid: torch.Tensor) -> torch.Tensor:
         """The final norm, the unembedding and what the architecture does to its logits.
 
         Args:
             resid: Float[..., d_model], the residual stream.
-            normalise: leave out the final norm when False.
         """
         lead = resid.shape[:-1]
         flat = resid.reshape(1, -1, resid.shape[-1])
-        logits = self.root.unembed(self.root.ln_final(flat) if normalise else flat)
+        logits = self.root.unembed(self.root.ln_final(flat))
         adapter = getattr(self.root, "adapter", None)
         transform = getattr(adapter, "apply_output_logits_transform", None)
         logits = transform(logits) if transform is not None else logits

@@ -30,7 +30,7 @@ from mmlens.prompt import Patch, Prompt, SoftPrompt, Token
 from mmlens.provenance import about
 from mmlens.scores import Scores
 from mmlens.sites import SITES
-from mmlens.targets import aim_caption, finite
+from mmlens.targets import aim_caption
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,7 +150,7 @@ def look(
     best = [_Strongest(k) for _ in tokens]
 
     def receive(index: int, layer: int, product: torch.Tensor) -> None:
-        seen = finite(product[at].float(), f"the attribution of layer {layer}")
+        seen = product[at].float()
         maps[index] += seen.sum(-1).cpu()
         best[index].add(layer, seen)
 

@@ -12,7 +12,7 @@ this class does not define (`blocks`, `unembed`, `W_E`, `OV`, ...) is the langua
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -23,7 +23,7 @@ from torch import nn
 from mmlens import embedding, generation, hooking, words
 from mmlens.edit import Edit
 from mmlens.errors import SiteError
-from mmlens.hooking import Hook
+from mmlens.hooking import Hook, Pairs
 from mmlens.lm import LanguageModel
 from mmlens.prompt import SoftPrompt
 from mmlens.run import reading
@@ -197,8 +197,8 @@ class HookedVLM(nn.Module):
     @contextmanager
     def hooks(
         self,
-        fwd_hooks: Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]] = (),
-        bwd_hooks: Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]] = (),
+        fwd_hooks: Pairs = (),
+        bwd_hooks: Pairs = (),
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
     ) -> Iterator[HookedVLM]:
@@ -207,8 +207,7 @@ class HookedVLM(nn.Module):
         Raises:
             SiteError: a name that does not exist or never fires; the sentence names the nearest.
         """
-        new = [Hook(n, f, "fwd") for name, f in fwd_hooks for n in hooking.names(self, name)]
-        new += [Hook(n, f, "bwd") for name, f in bwd_hooks for n in hooking.names(self, name)]
+        new = hooking.hooks_of(self, fwd_hooks, "fwd") + hooking.hooks_of(self, bwd_hooks, "bwd")
         outer = _within.get()
         token = _within.set({**outer, id(self): (*outer.get(id(self), ()), *new)})
         try:
@@ -221,8 +220,8 @@ class HookedVLM(nn.Module):
     def run_with_hooks(
         self,
         input: Input,
-        fwd_hooks: Sequence[tuple[Any, Callable[..., Any]]] = (),
-        bwd_hooks: Sequence[tuple[Any, Callable[..., Any]]] = (),
+        fwd_hooks: Pairs = (),
+        bwd_hooks: Pairs = (),
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
         **options: Any,
@@ -251,8 +250,8 @@ class HookedVLM(nn.Module):
     def add_hook(
         self, name: Any, hook: Callable[..., Any], dir: str = "fwd", **options: Any
     ) -> None:
-        """A hook that stays until `reset_hooks()`; on this model only, not on its edited copies."""
-        new = [Hook(n, hook, dir) for n in hooking.names(self, name)]
+        """A hook that stays until `reset_hooks()`, on this model and copies made of it later."""
+        new = hooking.hooks_of(self, [(name, hook)], dir)
         self._added = [*new, *self._added] if options.get("prepend") else [*self._added, *new]
 
     def reset_hooks(self, *args: Any, **options: Any) -> None:

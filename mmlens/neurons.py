@@ -85,6 +85,8 @@ def find(labels: Sequence[Any], wanted: Any, axis: str) -> int | list[int]:
     if isinstance(wanted, (list, tuple, set, range)):
         found = [find(labels, part, axis) for part in wanted]
         return [i for part in found for i in (part if isinstance(part, list) else [part])]
+    if isinstance(labels, range) and isinstance(wanted, int) and wanted in labels:
+        return labels.index(wanted)  # thousands of units are looked up in one edit
     by_label = isinstance(labels, range) or (size > 0 and isinstance(labels[0], int))
     if isinstance(wanted, int) and not (by_label and wanted >= 0):
         if not -size <= wanted < size:
@@ -99,6 +101,14 @@ def find(labels: Sequence[Any], wanted: Any, axis: str) -> int | list[int]:
         named = wanted if isinstance(wanted, int) else repr(str(wanted))
         raise AddressError(f"There is no {axis} {named}: {_there(labels)}")
     return hits[0] if len(hits) == 1 else hits
+
+
+def places(labels: Sequence[Any], wanted: Any, axis: str) -> list[int]:
+    """What `find` finds, always as a list; everything when nothing is asked for (None)."""
+    if wanted is None:
+        return list(range(len(labels)))
+    found = find(labels, wanted, axis)
+    return found if isinstance(found, list) else [found]
 
 
 def _there(labels: Sequence[Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -369,3 +370,37 @@ def test_beams_read_the_picture_and_keep_their_edits():
     assert model.generate(prompt(), 3, num_beams=2).startswith(" dog")
     quiet = model.edit(mm.Edit("neurons", 0.0, mm.Neuron(1, 5), pos=mm.Patch))
     assert not quiet.generate([prompt(), prompt((0, 1))], 3, num_beams=2)[1].startswith(" dog")
+
+
+@torch.no_grad()
+def test_an_attention_mask_is_obeyed_whatever_the_input_is():
+    model = bridge("toy-llama")
+    tokens = model.to_tokens(prompt())
+    mask = torch.ones(1, 19)
+    mask[0, :3] = 0
+    masked = model(tokens, attention_mask=mask)
+    assert off(masked, model(prompt())) > 1e-4
+    assert off(masked[:, 3:], model(prompt(), attention_mask=mask)[:, 3:]) == 0.0
+    with pytest.raises(PromptError, match="does not fit this prompt"):
+        model(prompt(), attention_mask=mask[:, 1:])
+
+
+@torch.no_grad()
+def test_an_edit_of_every_unit_by_name_equals_the_edit_of_the_layer():
+    model = bridge("toy-gptj")
+    units = [mm.Neuron(layer, unit) for layer in (0, 2) for unit in range(model.cfg.d_mlp)]
+    named = model.edit(mm.Edit("neurons", 0.0, units))
+    assert off(named(prompt()), model.edit(mm.Edit("neurons", 0.0, layer=[0, 2]))(prompt())) == 0.0
+    with pytest.raises(AddressError, match="must return the new values"):
+        model.edit(mm.Edit("neurons", lambda x: None, layer=0))(prompt())
+
+
+def test_the_audit_says_so_when_a_hook_never_fires():
+    model = mm.load("toy-gptj")
+    dead = "blocks.0.attn.hook_rot_k"
+    claims = replace(model.lm.can, fires=model.lm.can.fires | {dead})
+    model.lm.__dict__["can"] = claims
+    table = mm.audit(model).set_index("name")
+    assert not table.fires[dead]
+    assert not table.acts[dead]
+    assert table.fires["blocks.0.attn.hook_k"]

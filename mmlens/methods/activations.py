@@ -17,7 +17,7 @@ import torch
 from mmlens import hooking
 from mmlens.embedding import picture_labels, prompts_of
 from mmlens.errors import PromptError
-from mmlens.neurons import find, read_address
+from mmlens.neurons import places, read_address
 from mmlens.provenance import about
 from mmlens.scores import Scores
 from mmlens.sites import site as site_of
@@ -74,9 +74,8 @@ def _layers(
 ) -> list[int | None]:
     if not layered:
         return [None]
-    n = hooking.n_layers(model, part)
-    found = find(range(n), wanted["layer"], "layer") if "layer" in wanted else list(range(n))
-    return list(found) if isinstance(found, list) else [found]
+    every = range(hooking.n_layers(model, part))
+    return list(places(every, wanted.get("layer"), "layer"))
 
 
 def _rows(model: HookedVLM, prompt: Any, where: Any) -> tuple[tuple[Any, ...], ...]:

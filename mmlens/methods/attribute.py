@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.errors import AddressError
-from mmlens.neurons import Neuron, find
+from mmlens.neurons import Neuron, places
 from mmlens.prompt import Patch, SoftPrompt
 from mmlens.provenance import about
 from mmlens.scores import Scores
@@ -59,7 +59,7 @@ def attribute(
         NumericsError: NaN in activations or gradients.
     """
     soft, aimed = aim(model, prompt, of, target, after)
-    chosen = _layers(model, layers)
+    chosen = sorted(places(range(model.cfg.n_layers), layers, "layer"))
     kept: dict[int, torch.Tensor] = {}
 
     def receive(index: int, layer: int, product: torch.Tensor) -> None:
@@ -105,14 +105,14 @@ def attribute_caption(
 
     soft, targets = aim_caption(model, prompt, target, words)
     labels = soft.labels[0]
-    found = find(labels, pos, "pos") if pos is not None else list(range(len(labels)))
-    where = torch.tensor(found if isinstance(found, list) else [found], device=model.lm.device)
+    chosen = sorted(places(range(model.cfg.n_layers), layers, "layer"))
+    where = torch.tensor(places(labels, pos, "pos"), device=model.lm.device)
     best = [_Best(k) for _ in targets]
 
     def receive(index: int, layer: int, product: torch.Tensor) -> None:
         best[index].add(layer, product[where])
 
-    products(model, soft, targets, receive, point, _layers(model, layers))
+    products(model, soft, targets, receive, point, chosen)
     rows = [
         {
             "token": aimed.token,
@@ -153,7 +153,12 @@ def products(
             tensor = tensor.detach().requires_grad_()
             roots.append(tensor)
         value = tensor.detach()
-        tensor.register_hook(lambda grad: receive(now, layer, (value * grad)[0]))
+
+        def multiply(grad: torch.Tensor) -> None:
+            product = (value * grad)[0]
+            receive(now, layer, finite(product, f"the attribution of layer {layer}"))
+
+        tensor.register_hook(multiply)
         return tensor
 
     positions = torch.tensor([t.position for t in targets], device=model.lm.device)
@@ -170,15 +175,6 @@ def products(
             )
 
 
-def _layers(model: HookedVLM, layers: Any) -> list[int]:
-    found = (
-        find(range(model.cfg.n_layers), layers, "layer")
-        if layers is not None
-        else list(range(model.cfg.n_layers))
-    )
-    return sorted(found) if isinstance(found, list) else [found]
-
-
 class _Best:
     """The k largest values seen so far, and where they were."""
 
@@ -190,9 +186,7 @@ class _Best:
     def add(self, layer: int, product: torch.Tensor) -> None:
         """Take in a layer's product Float[pos, unit]."""
         at = (product > self.floor).nonzero()
-        new = finite(product[at[:, 0], at[:, 1]], f"the attribution of layer {layer}")
-        if not len(at) and not bool(torch.isfinite(product).all()):
-            finite(product, f"the attribution of layer {layer}")
+        new = product[at[:, 0], at[:, 1]]
         if len(new) > self.k:
             new, order = new.topk(self.k)
             at = at[order]

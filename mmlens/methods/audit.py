@@ -57,8 +57,11 @@ def audit(
 
 def _measure(model: HookedVLM, read: Any, name: str, plain: torch.Tensor) -> dict[str, bool]:
     kept: list[torch.Tensor] = []
+    fired = False
 
     def tap(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
+        nonlocal fired
+        fired = True
         if not tensor.is_floating_point():
             return tensor
         live = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
@@ -84,7 +87,7 @@ def _measure(model: HookedVLM, read: Any, name: str, plain: torch.Tensor) -> dic
             changed = model.run_with_hooks(read, fwd_hooks=[(name, replace)])
     moves = (changed - plain).abs().max() > 1e-6 * (1 + plain.abs().max())
     return {
-        "fires": bool(kept) or name in hooking.points(model),
+        "fires": fired,
         "differentiable": grad is not None
         and bool(torch.isfinite(grad).all())
         and bool((grad != 0).any()),

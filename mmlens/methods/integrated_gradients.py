@@ -19,7 +19,7 @@ import torch
 
 from mmlens.chunks import in_chunks
 from mmlens.errors import AddressError
-from mmlens.methods.attribute import _layers
+from mmlens.neurons import places
 from mmlens.provenance import about
 from mmlens.scores import Scores
 from mmlens.sites import SITES
@@ -53,7 +53,7 @@ def integrated_gradients(
     if steps < 1:
         raise AddressError(f"steps={steps} gives no integral: write at least 1 (16 is good).")
     soft, aimed = aim(model, prompt, of, target, after)
-    chosen = _layers(model, layers)
+    chosen = sorted(places(range(model.cfg.n_layers), layers, "layer"))
     nodes, weights = _gauss(steps, model.lm.device)
     out = []
     for layer in chosen:

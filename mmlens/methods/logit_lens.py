@@ -14,8 +14,7 @@ import torch
 
 from mmlens.chunks import in_chunks
 from mmlens.errors import AddressError, CapabilityError
-from mmlens.methods.attribute import _layers
-from mmlens.neurons import find
+from mmlens.neurons import places
 from mmlens.provenance import about
 from mmlens.scores import Scores
 from mmlens.sites import SITES
@@ -63,9 +62,8 @@ def logit_lens(
         )
     soft = one(model, prompt)
     labels = soft.labels[0]
-    found = find(labels, pos, "pos") if pos is not None else list(range(len(labels)))
-    places = found if isinstance(found, list) else [found]
-    chosen = _layers(model, layers)
+    where = places(labels, pos, "pos")
+    chosen = sorted(places(range(model.cfg.n_layers), layers, "layer"))
     words = [tokens] if isinstance(tokens, (str, int)) else tokens
     ids = (
         [w if isinstance(w, int) else model.to_single_token(w) for w in words]
@@ -75,16 +73,16 @@ def logit_lens(
     kept: dict[int, Any] = {}
 
     def look(tensor: torch.Tensor, hook: Any) -> None:
-        resid = tensor[0, places].detach()
+        resid = tensor[0, where].detach()
         size = max(1, _FLOATS // max(1, model.lm.n_words))
         read = lambda a, b: _read(model, resid[a:b], unit, ids, k)  # noqa: E731
-        pieces = in_chunks(len(places), size, read)
+        pieces = in_chunks(len(where), size, read)
         kept[hook.layer()] = [torch.cat(part) for part in zip(*pieces, strict=True)]
 
     names = [SITES["resid_post"].at(layer) for layer in chosen]
     with torch.no_grad():
         model.run_with_hooks(soft, fwd_hooks=[(name, look) for name in names], return_type=None)
-    at = tuple(labels[i] for i in places)
+    at = tuple(labels[i] for i in where)
     if ids is not None:
         values = torch.stack([kept[layer][0] for layer in chosen])
         named = tuple(model.to_string([i]) for i in ids)

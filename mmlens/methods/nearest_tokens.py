@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.chunks import in_chunks
-from mmlens.neurons import find
+from mmlens.neurons import places
 from mmlens.targets import one
 
 if TYPE_CHECKING:
@@ -35,21 +35,20 @@ def nearest_tokens(model: HookedVLM, prompt: Any, k: int = 5, *, pos: Any = None
 
     soft = one(model, prompt)
     labels = soft.labels[0]
-    found = find(labels, pos, "pos") if pos is not None else list(range(len(labels)))
-    places = found if isinstance(found, list) else [found]
+    where = places(labels, pos, "pos")
     ids = torch.arange(model.lm.n_words, device=model.lm.device)
     with torch.no_grad():
         table = torch.nn.functional.normalize(model.lm.embed(ids[None])[0].float(), dim=-1)
-        vectors = torch.nn.functional.normalize(soft.vectors[0, places].float(), dim=-1)
+        vectors = torch.nn.functional.normalize(soft.vectors[0, where].float(), dim=-1)
 
         def near(start: int, stop: int) -> list[tuple[list[float], list[int]]]:
             best = (vectors[start:stop] @ table.T).topk(min(k, len(table)))
             return list(zip(best.values.tolist(), best.indices.tolist(), strict=True))
 
-        found_rows = [row for block in in_chunks(len(places), 1024, near) for row in block]
+        found_rows = [row for block in in_chunks(len(where), 1024, near) for row in block]
     rows = [
         (labels[place], rank, model.to_string([token]), value)
-        for place, (values, tokens) in zip(places, found_rows, strict=True)
+        for place, (values, tokens) in zip(where, found_rows, strict=True)
         for rank, (value, token) in enumerate(zip(values, tokens, strict=True))
     ]
     return pd.DataFrame(rows, columns=["pos", "rank", "token", "cosine"])
