@@ -34,15 +34,20 @@ _HOME = {
     "logit_lens": "methods.logit_lens",
     "nearest_tokens": "methods.nearest_tokens",
     "audit": "methods.audit",
+    "dataset": "datasets.spec",
+    "Sample": "datasets.sample",
     "MMLensError": "errors",
 }
-_SUBMODULES = ("pictos", "view")
+_SUBMODULES = ("datasets", "pictos", "view")
 
 __all__ = [*_HOME, *_SUBMODULES]
 
 if TYPE_CHECKING:
+    from mmlens import datasets as datasets
     from mmlens import pictos as pictos
     from mmlens import view as view
+    from mmlens.datasets.sample import Sample as Sample
+    from mmlens.datasets.spec import dataset as dataset
     from mmlens.edit import Edit as Edit
     from mmlens.errors import MMLensError as MMLensError
     from mmlens.families import from_parts as from_parts

@@ -85,8 +85,8 @@ def _bridge(
     """The bridge to train, on the device that this process trains on."""
     import torch
 
+    from mmlens.datasets.extra import package
     from mmlens.families import from_parts, load
-    from mmlens.train.extra import package
 
     if (model is None) == (vision is None or lm is None):
         raise ModelError("Say what to train: --model NAME, or --vision ENCODER --lm MODEL.")
@@ -114,8 +114,8 @@ def _pairs(bridge: Any, data: str | None, cache: Path | None, half: bool, column
         return None
     from accelerate import PartialState
 
+    from mmlens.datasets.sources import open_pairs
     from mmlens.train.features import cache_features
-    from mmlens.train.sources import open_pairs
 
     pairs = open_pairs(data, **columns)
     if cache is None:

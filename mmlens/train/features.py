@@ -28,8 +28,8 @@ from rich.progress import track
 from torch import Tensor
 
 from mmlens.checkpoints import weights_hash
+from mmlens.datasets.pairs import DataError, Listed, Pair, Pairs
 from mmlens.errors import CheckpointError, NumericsError, PictureError
-from mmlens.train.data import DataError, Listed, Pair, Pairs
 from mmlens.vision import HookedVision
 
 FORMAT = 1

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from mmlens.datasets.pairs import DataError, Pair, Pairs
 from mmlens.errors import PictureError
-from mmlens.train.data import DataError, Pair, Pairs
 from mmlens.train.loss import Speller, Words
 
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import pandas as pd
 
+from mmlens.datasets.pairs import Pairs
 from mmlens.files import save as save_bridge
 from mmlens.model import HookedVLM
-from mmlens.train.data import Pairs
 from mmlens.train.recipe import Recipe
 from mmlens.train.resume import NAME, Curve
 from mmlens.train.trainer import Trainer

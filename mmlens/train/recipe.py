@@ -11,7 +11,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mmlens.train.data import DataError
+from mmlens.datasets.pairs import DataError
 
 
 @dataclass(frozen=True)

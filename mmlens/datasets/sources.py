@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmlens.datasets.extra import package
+from mmlens.datasets.folders import CAPTIONS, SUFFIXES, read_folder
+from mmlens.datasets.pairs import DataError, Listed, Pair, Pairs, Streamed, captions_in
 from mmlens.errors import nearest
-from mmlens.train.data import DataError, Listed, Pair, Pairs, Streamed, captions_in
-from mmlens.train.extra import package
-from mmlens.train.folders import CAPTIONS, SUFFIXES, read_folder
 
 SHUFFLED = 2000
 """How many pairs of a stream are held back to be shuffled (their files' bytes, undecoded)."""
@@ -27,17 +27,17 @@ def open_pairs(
     source: Any,
     *,
     image: str = "image",
-    caption: str = "caption",
+    caption: str | None = "caption",
     split: str = "train",
     skip_bad: bool = False,
 ) -> Pairs:
     """Captioned pictures from wherever they are.
 
     Args:
-        source: a folder (see `mmlens.train.folders`); tar shards: a path, a list, or a pattern
+        source: a folder (see `mmlens.datasets.folders`); tar shards: a path, a list, or a pattern
             "cc3m-{00000..00331}.tar"; a `datasets.Dataset`, a folder that it was saved to, or
             "hf:NAME" of one on the Hugging Face Hub; or a list of `Pair`.
-        image, caption: the columns of a dataset.
+        image, caption: the columns of a dataset; with `caption=None` its pictures have none.
         split: which part of a dataset that has several.
         skip_bad: count pictures that cannot be read (`.bad`) and go on, instead of refusing.
 
@@ -130,7 +130,7 @@ def _fields(sample: dict[str, Any]) -> list[str]:
 class _Column(Sequence[Pair]):
     """The rows of a dataset as pairs; a row is read when it is asked for."""
 
-    def __init__(self, dataset: Any, image: str, caption: str) -> None:
+    def __init__(self, dataset: Any, image: str, caption: str | None) -> None:
         self.dataset, self.image, self.caption = dataset, image, caption
 
     def __len__(self) -> int:
@@ -148,7 +148,9 @@ class _Rows(Listed):
         return str(self._pairs.dataset._fingerprint)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _from_dataset(dataset: Any, image: str, caption: str, split: str, skip_bad: bool) -> Pairs:
+def _from_dataset(
+    dataset: Any, image: str, caption: str | None, split: str, skip_bad: bool
+) -> Pairs:
     datasets = package("datasets")
     if isinstance(dataset, dict):
         if split not in dataset:
@@ -156,7 +158,7 @@ def _from_dataset(dataset: Any, image: str, caption: str, split: str, skip_bad: 
         dataset = dataset[split]
     names = dataset.column_names or []
     for column in (image, caption):
-        if names and column not in names:
+        if names and column is not None and column not in names:
             raise DataError(f"The dataset has no column {column!r}: {nearest(column, names)}")
     if isinstance((dataset.features or {}).get(image), datasets.Image):
         dataset = dataset.cast_column(image, datasets.Image(decode=False))
@@ -171,11 +173,11 @@ def _from_dataset(dataset: Any, image: str, caption: str, split: str, skip_bad: 
     return Streamed(read, hashlib.sha256(mark.encode()).hexdigest(), "the dataset", skip_bad)
 
 
-def _from_row(row: dict[str, Any], index: int, image: str, caption: str) -> Pair:
+def _from_row(row: dict[str, Any], index: int, image: str, caption: str | None) -> Pair:
     """A row without a caption is a pair without one, which the feed refuses."""
     source, key = row[image], f"row {index}"
     if isinstance(source, dict):  # datasets.Image(decode=False)
         name = source.get("path")
         key = f"{key} ({Path(name).name})" if name else key
         source = source["bytes"] if source.get("bytes") is not None else name
-    return Pair(source, captions_in(row[caption]), key)
+    return Pair(source, captions_in(row[caption]) if caption is not None else (), key)

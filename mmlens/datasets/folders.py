@@ -1,8 +1,9 @@
-"""Captioned pictures in a folder, in one of three layouts.
+"""Captioned pictures in a folder, in one of four layouts.
 
     dog.jpg  dog.txt                        a caption per line, folders within are read too
     captions.jsonl | captions.csv |         rows of file_name and caption (or captions: a list);
     metadata.jsonl | metadata.csv           rows of the same picture are put together
+    captions.json                           a list of such rows, or {"dog.jpg": caption(s), ...}
     image_data/*/*.json                     MAGMA's: {"image_path": ..., "captions": [...]}
 
 The last is what the authors of LiMBeR trained from (github.com/Aleph-Alpha/magma).
@@ -17,10 +18,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmlens.datasets.pairs import DataError, Listed, Pair, captions_in
 from mmlens.errors import nearest
-from mmlens.train.data import DataError, Listed, Pair, captions_in
 
-TABLES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv")
+TABLES = (
+    "captions.jsonl",
+    "captions.csv",
+    "captions.json",
+    "metadata.jsonl",
+    "metadata.csv",
+)
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 FILE_NAMES = ("file_name", "filename", "file", "image", "image_path", "path")
 CAPTIONS = ("caption", "captions", "text", "sentences")
@@ -41,7 +48,7 @@ def read_folder(folder: str | Path, skip_bad: bool = False) -> Listed:
         raise DataError(f"There is no folder {str(folder)!r} of captioned pictures.")
     pairs: list[Pair] = []
     out = Listed(pairs, repr(str(folder)), skip_bad)
-    for path, captions, where in _rows(folder):
+    for path, captions, where in read_rows(folder):
         key = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
         if not captions:
             out.reject(key, f"{key!r} has no caption in {where}.")
@@ -57,7 +64,8 @@ def read_folder(folder: str | Path, skip_bad: bool = False) -> Listed:
     return out
 
 
-def _rows(folder: Path) -> Iterator[Row]:
+def read_rows(folder: Path) -> Iterator[Row]:
+    """The pictures of a folder in any of the layouts, also those without a caption or a file."""
     table = next((folder / name for name in TABLES if (folder / name).is_file()), None)
     if table is not None:
         return _from_table(table)
@@ -90,7 +98,7 @@ def _from_table(table: Path) -> Iterator[Row]:
     """Rows of one picture are put together, in the order in which they first come."""
     found: dict[Path, tuple[str, ...]] = {}
     for line, row in _table_rows(table):
-        where = f"line {line} of {table.name!r}"
+        where = f"{'row' if table.suffix == '.json' else 'line'} {line} of {table.name!r}"
         name, text = _cell(row, FILE_NAMES, where), _cell(row, CAPTIONS, where)
         path = table.parent / str(name)
         found[path] = found.get(path, ()) + captions_in(text)
@@ -102,10 +110,28 @@ def _table_rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     lines = io.StringIO(_text(table), newline="")  # a caption may hold any other line separator
     if table.suffix == ".csv":
         yield from enumerate(csv.DictReader(lines), 2)
+    elif table.suffix == ".json":
+        yield from enumerate(_listed(table), 1)
     else:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield number, _json(line, f"line {number} of {table.name!r}")
+
+
+def _listed(table: Path) -> list[dict[str, Any]]:
+    """The rows of a captions.json, where a name may also stand before its captions."""
+    try:
+        rows = json.loads(_text(table))
+    except ValueError as error:
+        raise DataError(f"{table.name!r} is not JSON: {error}.") from None
+    if isinstance(rows, dict):
+        return [{"file_name": name, "caption": text} for name, text in rows.items()]
+    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+        return rows
+    raise DataError(
+        f"{table.name!r} holds no rows: write a list of objects with file_name and caption, or one"
+        " object of captions by file name."
+    )
 
 
 def _text(path: Path) -> str:

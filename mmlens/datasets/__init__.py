@@ -1,0 +1,54 @@
+"""Pictures with what is known of them: the bundled world, COCO, a folder, a Hugging Face data set.
+
+    samples = mm.dataset("coco:FOLDER")        # or datasets.coco(folder), .pictos(), .images(), ...
+    samples[0].image, samples[0].captions, samples[0].things
+
+The readers of captioned pictures that `mmlens train` uses live here too (`pairs`, `sources`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "DataError": "pairs",
+    "Sample": "sample",
+    "Samples": "sample",
+    "Thing": "sample",
+    "coco": "coco_format",
+    "dataset": "spec",
+    "hugging_face": "captioned",
+    "images": "captioned",
+    "pictos": "bundled",
+}
+__all__ = [
+    "DataError",
+    "Sample",
+    "Samples",
+    "Thing",
+    "coco",
+    "dataset",
+    "hugging_face",
+    "images",
+    "pictos",
+]
+
+if TYPE_CHECKING:
+    from mmlens.datasets.bundled import pictos as pictos
+    from mmlens.datasets.captioned import hugging_face as hugging_face
+    from mmlens.datasets.captioned import images as images
+    from mmlens.datasets.coco_format import coco as coco
+    from mmlens.datasets.pairs import DataError as DataError
+    from mmlens.datasets.sample import Sample as Sample
+    from mmlens.datasets.sample import Samples as Samples
+    from mmlens.datasets.sample import Thing as Thing
+    from mmlens.datasets.spec import dataset as dataset
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"mmlens.datasets has no {name!r}: there is {', '.join(__all__)}.")
+    value = getattr(importlib.import_module(f"mmlens.datasets.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
