@@ -134,8 +134,7 @@ def models() -> None:
     table.add_column("name", no_wrap=True)
     table.add_column("what it is", no_wrap=True, overflow="ellipsis")
     for name in names:
-        about = (families._loaders[name].__doc__ or "").strip().split("\n")[0].split(";")[0]
-        table.add_row(Text(name, style="bold"), Text(about))
+        table.add_row(Text(name, style="bold"), Text(families.describe(name)))
     Console().print(table)
 
 

@@ -222,6 +222,7 @@ def run_with_cache(
     incl_bwd: bool,
     remove_batch_dim: bool,
     as_object: bool,
+    pos_slice: Any,
     options: dict[str, Any],
 ) -> tuple[Any, Any]:
     """See `HookedVLM.run_with_cache`."""
@@ -231,7 +232,8 @@ def run_with_cache(
     cache: dict[str, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor, hook: Any, suffix: str = "") -> None:
-        cache[hook.name + suffix] = tensor.detach().to(device) if device else tensor.detach()
+        tensor = _at(tensor.detach(), hook.name, pos_slice)
+        cache[hook.name + suffix] = tensor.to(device) if device else tensor
 
     stop = options.get("stop_at_layer")
     if stop is not None:
@@ -251,6 +253,16 @@ def run_with_cache(
     kept = ActivationCache(cache, model)
     kept = kept.remove_batch_dim() if remove_batch_dim else kept
     return out, kept if as_object else kept.cache_dict
+
+
+def _at(tensor: torch.Tensor, name: str, pos_slice: Any) -> torch.Tensor:
+    """These positions of the language model's activation, as TransformerLens' `pos_slice`."""
+    if pos_slice is None or name.startswith(("vision.", "projection.")):
+        return tensor
+    from transformer_lens.utilities import Slice
+
+    by_query = name.endswith(("hook_pattern", "hook_attn_scores"))
+    return Slice.unwrap(pos_slice).apply(tensor, dim=-2 if by_query else 1)
 
 
 def _chosen(model: HookedVLM, names_filter: Any) -> list[str]:

@@ -127,9 +127,9 @@ class HookedVLM(nn.Module):
     # -- words --------------------------------------------------------------------------------
 
     def to_tokens(
-        self, input: Input, prepend_bos: bool | None = None, **options: Any
+        self, input: Input, prepend_bos: bool | None = None, move_to_device: bool = True
     ) -> torch.Tensor:
-        """Ids Int[batch, pos]; with pictures they carry them (see `mmlens.tokens`)."""
+        """Ids Int[batch, pos], on the device; with pictures they carry them (`mmlens.tokens`)."""
         with self._running(input, None, prepend_bos) as soft:
             return PromptTokens.of(soft) if bool(soft.is_picture.any()) else soft.ids
 
@@ -238,13 +238,15 @@ class HookedVLM(nn.Module):
         names_filter: Any = None,
         device: Any = None,
         incl_bwd: bool = False,
+        pos_slice: Any = None,
         **options: Any,
     ) -> tuple[Any, Any]:
         """Output and an ActivationCache of the named hook points (all when `names_filter` is None).
 
-        With `incl_bwd` (and `return_type="loss"`) gradients are cached as `<name>_grad`.
+        With `incl_bwd` (and `return_type="loss"`) gradients are cached as `<name>_grad`; with
+        `pos_slice` only these positions of the language model are kept.
         """
-        how = (names_filter, device, incl_bwd, remove_batch_dim, return_cache_object)
+        how = (names_filter, device, incl_bwd, remove_batch_dim, return_cache_object, pos_slice)
         return hooking.run_with_cache(self, input, *how, options)
 
     def add_hook(

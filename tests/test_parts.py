@@ -53,6 +53,14 @@ def test_parts_in_memory_give_the_model_they_came_from(toy):
     assert again.provenance["lm"] == "GPT2LMHeadModel"
 
 
+def test_a_projection_in_memory_stays_as_it_is(toy):
+    mine = nn.Linear(*toy.projection.weight.shape[::-1])
+    model = from_parts(toy.vision, mine, toy.lm.hf, tokenizer(), dtype=torch.float64)
+    assert mine.weight.requires_grad and mine.weight.dtype == torch.float32
+    assert not model.projection.weight.requires_grad
+    assert model.projection.weight.dtype == torch.float64
+
+
 def test_parts_in_folders_give_it_too(toy, folders):
     model = from_parts(vision=str(folders / "eye"), projection=folders, lm=folders / "words")
     with torch.no_grad():

@@ -87,6 +87,19 @@ def test_transformer_lens_own_logit_lens_agrees(model):
     assert off(ours[-1], logits[-1]) < 1e-4
 
 
+def test_a_cache_of_some_positions_is_a_part_of_the_whole_cache(model):
+    wanted = ("resid_post", "hook_post", "hook_z", "pattern", "projection.hook_out")
+    chosen = {"names_filter": lambda name: name.endswith(wanted)}
+    _, whole = model.run_with_cache(CLEAN, return_cache_object=False, **chosen)
+    _, part = model.run_with_cache(CLEAN, return_cache_object=False, pos_slice=[2, 5], **chosen)
+    assert part.keys() == whole.keys() and len(part) > 12
+    for name, tensor in part.items():
+        kept, axis = whole[name], 2 if name.endswith("pattern") else 1
+        if not name.startswith(("vision.", "projection.")):  # patches of the picture stay whole
+            kept = kept.index_select(axis, torch.tensor([2, 5]))
+        assert torch.equal(tensor, kept), name
+
+
 @torch.no_grad()
 def test_cache_methods_run_on_pictures(model):
     _, cache = model.run_with_cache(CLEAN)

@@ -1,6 +1,6 @@
 """Kinds of model, found by being there: one decorated loader in one file of this folder.
 
-    @family("toy-gpt2", "toy-gptj")
+    @family({"toy-gpt2": "a tiny random bridge into GPT-2", "toy-gptj": "... into GPT-J"})
     def load_toy(name: str, **options) -> HookedVLM: ...
 
 `load(name)` finds the loader; a folder written by `model.save` is loaded as it stands. Adding a
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
 Loader = Callable[..., "HookedVLM"]
 _loaders: dict[str, Loader] = {}
+_lines: dict[str, str] = {}
 
 
-def family(*names: str) -> Callable[[Loader], Loader]:
-    """Register a loader `(name, **options) -> HookedVLM` under each of `names`."""
+def family(lines: Mapping[str, str]) -> Callable[[Loader], Loader]:
+    """Register a loader `(name, **options) -> HookedVLM` under each name, told in a line."""
 
     def register(loader: Loader) -> Loader:
-        for name in names:
-            _loaders[name] = loader
+        for name, line in lines.items():
+            _loaders[name], _lines[name] = loader, line
         return loader
 
     return register
@@ -44,6 +45,12 @@ def _find_families() -> dict[str, Loader]:
 def models() -> list[str]:
     """The names that `load` knows, sorted; nothing is downloaded."""
     return sorted(_find_families())
+
+
+def describe(name: str) -> str:
+    """What a model of `models()` is, in a line."""
+    _find_families()
+    return _lines[name]
 
 
 def load(name: str | Path, **options: Any) -> HookedVLM:

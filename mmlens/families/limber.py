@@ -68,7 +68,13 @@ RECIPES = {
 }
 
 
-@family(*RECIPES)
+_TOLD = {
+    name: f"{recipe.encoder or f'a random {recipe.kind} encoder'} - linear - GPT-J 6B"
+    for name, recipe in RECIPES.items()
+}
+
+
+@family(_TOLD)
 def limber(
     name: str,
     *,

@@ -79,7 +79,7 @@ def from_parts(
     if projection is None:
         linear: nn.Module = fresh_linear(eye.d_vision, d_model, seed)
     else:
-        linear = projection_from(projection)
+        linear = share_weights(projection_from(projection))  # the caller's stays as it is
     class_of_lm = type(words.hf if words.hf is not None else words.root).__name__
     check_projection(
         linear, eye.d_vision, d_model, f"{type(eye.module).__name__} and {class_of_lm}"

@@ -16,7 +16,7 @@ from mmlens.families import family
 FOLDER = Path(__file__).parent.parent / "pictos" / "weights"
 
 
-@family("pictos")
+@family({"pictos": "the bundled bridge: BEiT - linear - GPT-J, trained on pictograms; no download"})
 def pictos(name: str, **options: Any) -> Any:
     """The bundled model; options as in `mmlens.files.load` (dtype, device, fold_ln)."""
     from mmlens.files import load

@@ -52,7 +52,11 @@ PLANTED = Neuron(1, 5)
 KINDS = tuple(_CLASSES)
 
 
-@family(*(f"toy-{k}" for k in KINDS), *(f"toy-{k}-planted" for k in KINDS))
+_TOLD = {f"toy-{k}": f"a tiny random bridge: ViT - linear - {_CLASSES[k][0]}" for k in KINDS}
+_PLANTED = {f"{name}-planted": f"{line}, with a planted neuron" for name, line in _TOLD.items()}
+
+
+@family(_TOLD | _PLANTED)
 def toy(
     name: str,
     *,

@@ -7,9 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmlens.pictos.world import Scene, Scenes, Thing, World
+    from mmlens.pictos.scenes import Scene, Scenes, Thing
+    from mmlens.pictos.world import World
 
-_HOMES = {"World": "world", "Scene": "world", "Scenes": "world", "Thing": "world"}
+_HOMES = {"World": "world", "Scene": "scenes", "Scenes": "scenes", "Thing": "scenes"}
 __all__ = ["Scene", "Scenes", "Thing", "World"]
 
 

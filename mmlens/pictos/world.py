@@ -16,8 +16,7 @@ stand left and right (printed words: top and bottom), and captions name them in 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from zlib import crc32
 
 import torch
@@ -25,7 +24,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from mmlens.pictos.captions import GROUNDS, canonical, paraphrases
+from mmlens.pictos.captions import GROUNDS
+from mmlens.pictos.scenes import Scene, Scenes, Thing
 from mmlens.pictos.sprites import sprites
 
 SPLITS = ("train", "held_out", "unseen_pairs")
@@ -34,6 +34,8 @@ STYLE_SHARES = (0.50, 0.82)  # cumulative: literal, then symbolic, then written
 KINDS = ((1, False), (2, False), (3, False), (2, True), (3, True))  # (how many, all alike)
 KIND_SHARES = (0.50, 0.80, 0.88, 0.96)
 DRAWS = 256  # random numbers that a scene may use
+CAST = (0, 1, 7, 8, 9)  # the draws that choose style, number and things
+PLACED = slice(16, 34)  # those that place them
 MOST = 3  # things in a scene
 
 # fmt: off
@@ -45,57 +47,6 @@ LAYOUT = {1: ((0.5,), 0.42, 0.80), 2: ((0.26, 0.74), 0.34, 0.52),
           3: ((0.18, 0.5, 0.82), 0.26, 0.36)}
 WORD_ROWS = {1: (0.5,), 2: (0.3, 0.7), 3: (0.2, 0.5, 0.8)}
 # fmt: on
-
-
-@dataclass(frozen=True)
-class Thing:
-    """One pictured thing; `row` and `col` are its centre in pixels, `mask` its place in `masks`."""
-
-    name: str
-    style: str
-    row: float
-    col: float
-    mask: int
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A picture and everything true about it. `caption` continues "A picture of"."""
-
-    image: Image.Image
-    caption: str
-    captions: tuple[str, ...]
-    objects: tuple[Thing, ...]
-    masks: Tensor  # Bool[object, side, side]
-    style: str
-    ground: str
-    seed: int
-
-
-@dataclass(frozen=True)
-class Scenes:
-    """Many scenes as tensors: images Float[batch, 3, side, side] in [0, 1] and what they show."""
-
-    images: Tensor
-    masks: Tensor  # Bool[batch, 3, side, side]; False where there is no such thing
-    concepts: Tensor  # Long[batch, 3]; -1 where there is no such thing
-    centres: Tensor  # Float[batch, 3, (row, col)] in pixels
-    names: list[tuple[str, ...]]
-    styles: list[str]
-    grounds: list[str]
-    seeds: list[int]
-
-    @cached_property
-    def captions(self) -> list[str]:
-        """The canonical caption of each scene."""
-        return [canonical(n, s) for n, s in zip(self.names, self.styles, strict=True)]
-
-    def paraphrases(self, b: int) -> tuple[str, ...]:
-        """Five whole-sentence captions of scene `b` of the batch."""
-        return paraphrases(self.names[b], self.styles[b], self.grounds[b])
-
-    def __len__(self) -> int:
-        return len(self.names)
 
 
 def pair_is_unseen(one: str, other: str) -> bool:
@@ -167,10 +118,21 @@ class World:
         return Scene(Image.fromarray(pixels), many.captions[0], many.paraphrases(0), things,
                      many.masks[0, : len(names)], style, many.grounds[0], i)  # fmt: skip
 
-    def batch(self, indices: Sequence[int] | Tensor) -> Scenes:
-        """The scenes of these numbers, rendered together."""
+    def batch(
+        self, indices: Sequence[int] | Tensor, frame: int = 0, apart: float | Tensor = 1.0
+    ) -> Scenes:
+        """The scenes of these numbers, rendered together.
+
+        Another `frame` is another moment: the same things in the same style, in another light and
+        moved (place, size, turn) by a share `apart` in [0, 1], which may differ by scene.
+        """
         index = torch.as_tensor(indices, dtype=torch.long, device=self.device)
         u = self._uniform(index)
+        if frame:
+            first, u = u, self._uniform(index + (frame << 40))
+            u[:, CAST] = first[:, CAST]
+            share = torch.as_tensor(apart, device=u.device).expand(len(u))[:, None]
+            u[:, PLACED] = first[:, PLACED].lerp(u[:, PLACED], share)
         style, count, concept = self._cast(u)
         ground = (u[:, 3] * len(GROUNDS)).long()
         pixels = self._ground(u, ground)
@@ -258,17 +220,18 @@ class World:
         r = u[:, 16:34].reshape(-1, 6, MOST) * 2 - 1  # in [-1, 1): x, y, size, angle, flip, spare
         written = (style == 2)[:, None]
         size = span[:, :1] + span[:, 1:] * (r[:, 2] + 1) / 2
-        size = torch.where(written, 0.83 + 0.13 * r[:, 2], size)
+        wide = torch.where(count == 3, 0.68, 0.83)[:, None]
+        size = torch.where(written, wide + 0.13 * r[:, 2], size)
         room = (0.5 - 0.5 * size).clamp(min=0)
         one = (count == 1)[:, None]
         x = spots[:, 0] + r[:, 0] * torch.where(one, room, 0.04)
         y = 0.5 + r[:, 1] * torch.where(one, room, (0.5 - 0.55 * size).clamp(0, 0.26))
         x = torch.where(written, 0.5 + r[:, 0] * room, x)
-        tight = torch.tensor([0.0, 0.34, 0.11, 0.05], device=u.device)[count][:, None]
+        tight = torch.tensor([0.0, 0.32, 0.06, 0.02], device=u.device)[count][:, None]
         y = torch.where(written, spots[:, 1] + r[:, 1] * tight, y)
         angle = r[:, 3] * torch.where(written, 0.10, 0.35)
         flip = torch.where(written | (r[:, 4] < 0), 1.0, -1.0)
-        tall = torch.where(written, 20 / 96, 1.0) * size
+        tall = torch.where(written, 1 / 3, 1.0) * size
         cx, cy = 2 * x - 1, 2 * y - 1
         c, s = angle.cos(), angle.sin()
         rows = [flip * c / size, flip * s / size, -flip * (c * cx + s * cy) / size,
@@ -279,7 +242,7 @@ class World:
     def _cut(self, style: str, concept: Tensor, theta: Tensor, size: Tensor) -> Tensor:
         """Float[batch, 4 | 1, side, side]: each sprite where its affine map puts it."""
         bank = sprites(str(self.device))
-        small = (size * self.side < (40 if style != "written" else 72))[:, None, None, None]
+        small = (size * self.side < (40 if style != "written" else 52))[:, None, None, None]
         cut = torch.where(small, bank.soft[style][concept], bank.banks[style][concept])
         grid = F.affine_grid(theta, [len(theta), 1, self.side, self.side], align_corners=False)
         return F.grid_sample(cut, grid, align_corners=False)

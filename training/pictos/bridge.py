@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import GPTJForCausalLM, PreTrainedTokenizerFast, ViTModel
+from transformers import BeitModel, GPTJForCausalLM, PreTrainedTokenizerFast
 
 from mmlens.pictos.captions import plural
 
@@ -25,7 +25,7 @@ PROMPT = "A picture of"
 class Bridge:
     """The three parts; `soft` makes the soft prompt, `say` continues it in words."""
 
-    vision: ViTModel
+    vision: BeitModel
     projection: nn.Module  # Linear, or what folds into one
     lm: GPTJForCausalLM
     tokenizer: PreTrainedTokenizerFast
@@ -43,7 +43,7 @@ class Bridge:
         cls, vision: Path, lm: Path, projection: nn.Linear | None, device: str = "cpu"
     ) -> "Bridge":
         """From the folders of both ends; a new projection if there is none yet."""
-        see = ViTModel.from_pretrained(vision, add_pooling_layer=False, dtype=torch.float32)
+        see = BeitModel.from_pretrained(vision, add_pooling_layer=False, dtype=torch.float32)
         read = GPTJForCausalLM.from_pretrained(lm, dtype=torch.float32)
         for block in read.transformer.h:
             block.mlp.act = nn.GELU(approximate="tanh")  # gelu_new, in one kernel

@@ -98,7 +98,7 @@ class Run:
     ) -> None:
         """One step down the gradient, the gradient's norm clipped."""
         for group in optimiser.param_groups:
-            group["lr"] = self.rate()
+            group["lr"] = self.rate() * group.get("times", 1.0)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         weights = [w for g in optimiser.param_groups for w in g["params"]]
@@ -134,6 +134,46 @@ class Run:
         self.saved = time.time()
 
 
+class Muon(torch.optim.AdamW):
+    """AdamW, but matrices inside the network step along their orthogonalised momentum.
+
+    The update of a matrix is U V^T of its momentum's singular vectors, found by five steps of
+    Newton and Schulz, and scaled to the size of AdamW's updates (Jordan 2024; Liu et al.,
+    arXiv 2502.16982). torch.optim.Muon is the same in bfloat16, which is slow on CPUs without it.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        inner = [g for g in self.param_groups if g.get("orthogonal")]
+        for group in inner:
+            by_shape: dict[torch.Size, list[torch.Tensor]] = {}
+            for w in group["params"]:
+                by_shape.setdefault(w.shape, []).append(w)
+            for shape, weights in by_shape.items():
+                for w in weights:
+                    state = self.state[w]
+                    kept = state.setdefault("momentum", torch.zeros_like(w))
+                    state.setdefault("step", torch.zeros(()))  # AdamW reads it when it is loaded
+                    kept.lerp_(w.grad, 0.05)
+                    w.grad.lerp_(kept, 0.95)
+                turns = orthogonal(torch.stack([w.grad for w in weights]))
+                for w, turn in zip(weights, turns, strict=True):
+                    w.mul_(1 - group["lr"] * group["weight_decay"])
+                    w.sub_(turn, alpha=0.2 * max(shape) ** 0.5 * group["lr"])
+                    w.grad = None  # AdamW leaves it alone
+        super().step(closure)
+
+
+def orthogonal(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """Each matrix of the stack with its singular values brought near one (Newton and Schulz)."""
+    x = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
+    x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+    for _ in range(steps):
+        square = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x.mT if matrices.shape[1] > matrices.shape[2] else x
+
+
 def write_row(file: Path, row: dict[str, Any]) -> None:
     """Append to a CSV file, with its heading when it is new."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -145,8 +185,19 @@ def write_row(file: Path, row: dict[str, Any]) -> None:
         writer.writerow(row)
 
 
-def weight_groups(modules: list[torch.nn.Module], decay: float) -> list[dict[str, Any]]:
-    """Matrices with weight decay; biases, norms and the like without."""
+def weight_groups(
+    modules: list[torch.nn.Module], decay: float, inner: list[torch.nn.Module] | None = None
+) -> list[dict[str, Any]]:
+    """Matrices with weight decay; biases, norms and the like without.
+
+    The matrices of `inner` modules form a group of their own, which `Muon` orthogonalises.
+    """
     weights = [w for m in modules for w in m.parameters() if w.requires_grad]
-    return [{"params": [w for w in weights if w.ndim > 1], "weight_decay": decay},
-            {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0}]  # fmt: skip
+    turned = [w for m in inner or () for w in m.parameters() if w.ndim == 2]
+    chosen = {id(w) for w in turned}
+    rest = [w for w in weights if id(w) not in chosen]
+    times = 0.5 if turned else 1.0  # an orthogonal step bears a higher rate
+    groups = [{"params": [w for w in rest if w.ndim > 1], "weight_decay": decay, "times": times},
+              {"params": [w for w in rest if w.ndim < 2], "weight_decay": 0.0, "times": times},
+              {"params": turned, "weight_decay": decay, "orthogonal": True}]  # fmt: skip
+    return [group for group in groups if group["params"]]

@@ -4,7 +4,7 @@ Three banks show one concept in three styles, as CLIP's multimodal neurons are t
 
 - `literal`  uint8 [concept, 64, 64, 4]   the colour emoji (Noto Color Emoji), RGBA
 - `symbolic` uint8 [concept, 64, 64]      the outline glyph of the same code point (Symbola), alpha
-- `written`  uint8 [concept, 20, 96]      the name in plain type (DejaVu Sans Bold), alpha
+- `written`  uint8 [concept, 32, 96]      the name in plain type (DejaVu Sans Bold), alpha
 
 Glyphs are cropped to their alpha box and fitted into the square; words keep one letter height
 unless they are too long for the bank's width. Users of mmlens need no fonts, only this file.
@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 NOTO = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
 SYMBOLA = "/usr/share/fonts/truetype/ancient-scripts/Symbola_hint.ttf"
-SIDE, WORD_HEIGHT, WORD_WIDTH = 64, 20, 96
+SIDE, WORD_HEIGHT, WORD_WIDTH = 64, 32, 96
 BANKS = Path(__file__).parents[2] / "mmlens" / "pictos" / "sprites.npz"
 
 
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def word(name: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
-    """uint8 [20, 96]: the printed word; all words share one letter height if they fit."""
+    """uint8 [32, 96]: the printed word; all words share one letter height if they fit."""
     width = int(font.getlength(name))
     line = Image.new("L", (width + 4, 78), 0)
     ImageDraw.Draw(line).text((2, 2), name, font=font, fill=255)

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import ViTModel
+from transformers import BeitModel
 
 from mmlens.pictos.world import STYLES, World
 
 
 @torch.no_grad()
-def labelled(vit: ViTModel, world: World, scenes: int) -> tuple[Tensor, Tensor, Tensor]:
+def labelled(vit: BeitModel, world: World, scenes: int) -> tuple[Tensor, Tensor, Tensor]:
     """Features Float[n, width], concepts Long[n] and styles Long[n] of covered patches."""
     features, concepts, styles = [], [], []
     for start in range(0, scenes, 100):
@@ -59,7 +59,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    vit = ViTModel.from_pretrained(args.encoder, add_pooling_layer=False, dtype=torch.float32)
+    vit = BeitModel.from_pretrained(args.encoder, add_pooling_layer=False, dtype=torch.float32)
     vit = vit.to(args.device).eval()
     x, y, _ = labelled(vit, World("train", 2, device=args.device), args.scenes)
     centre, spread = x.mean(0), x.std(0)

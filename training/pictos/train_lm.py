@@ -8,10 +8,12 @@ neuron writes and what a word reads are different matters.
     python training/pictos/train_lm.py --work DIR --cooldown 400       # writes DIR/lm/
 """
 
+import argparse
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import Run, arguments, weight_groups
+from common import Muon, Run, arguments, weight_groups
 from torch import Tensor, nn
 from transformers import GPTJConfig, GPTJForCausalLM, PreTrainedTokenizerFast
 
@@ -64,9 +66,17 @@ def batch(corpus: Tensor, step: int, size: int, seed: int) -> Tensor:
     return torch.stack([corpus[i * LENGTH : (i + 1) * LENGTH + 1] for i in order.tolist()]).long()
 
 
-def loss_of(lm: GPTJForCausalLM, ids: Tensor) -> Tensor:
-    """Mean next-token cross-entropy."""
-    logits = lm(ids[:, :-1], use_cache=False).logits
+def loss_of(lm: GPTJForCausalLM, ids: Tensor, noise: float = 0.0) -> Tensor:
+    """Mean next-token cross-entropy; `noise` on the word vectors makes reading tolerant.
+
+    Half of the windows get noise of up to `noise` times the typical length of a word vector (as
+    NEFTune, arXiv 2310.05914): a soft prompt will only come near the words it stands for.
+    """
+    words = lm.transformer.wte(ids[:, :-1])
+    if noise:
+        much = noise * (2 * torch.rand(len(ids), 1, 1, device=ids.device) - 1).clamp(min=0)
+        words = words + much * words.detach().std() * torch.randn_like(words)
+    logits = lm(inputs_embeds=words, use_cache=False).logits
     return F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
 
 
@@ -91,6 +101,8 @@ def main() -> None:
     parser.add_argument("--corpus", default="corpus", help="reads DIR/NAME.npy")
     parser.add_argument("--show", type=int, default=200, help="steps between two samples")
     parser.add_argument("--head-start", action="store_true", help="begin near copying")
+    parser.add_argument("--noise", type=float, default=1.0, help="on word vectors")
+    parser.add_argument("--muon", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -100,11 +112,12 @@ def main() -> None:
     if args.head_start:
         head_start(lm)
     lm = lm.to(args.device)
-    adam = torch.optim.AdamW(weight_groups([lm], 0.05), args.lr, betas=(0.9, 0.97))
+    groups = weight_groups([lm], 0.05, [lm.transformer.h] if args.muon else None)
+    adam = Muon(groups, args.lr, betas=(0.9, 0.97))
     run = Run("lm", args, lm=lm, optimiser=adam)
     while run.goes_on():
         ids = batch(corpus, run.step, args.batch, args.seed).to(args.device)
-        loss = loss_of(lm, ids)
+        loss = loss_of(lm, ids, args.noise)
         run.update(adam, loss)
         run.note(loss=loss.item())
         if run.step % args.show == 0:
