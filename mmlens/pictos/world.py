@@ -34,8 +34,6 @@ STYLE_SHARES = (0.50, 0.82)  # cumulative: literal, then symbolic, then written
 KINDS = ((1, False), (2, False), (3, False), (2, True), (3, True))  # (how many, all alike)
 KIND_SHARES = (0.50, 0.80, 0.88, 0.96)
 DRAWS = 256  # random numbers that a scene may use
-CAST = (0, 1, 7, 8, 9)  # the draws that choose style, number and things
-PLACED = slice(16, 34)  # those that place them
 MOST = 3  # things in a scene
 
 # fmt: off
@@ -118,21 +116,10 @@ class World:
         return Scene(Image.fromarray(pixels), many.captions[0], many.paraphrases(0), things,
                      many.masks[0, : len(names)], style, many.grounds[0], i)  # fmt: skip
 
-    def batch(
-        self, indices: Sequence[int] | Tensor, frame: int = 0, apart: float | Tensor = 1.0
-    ) -> Scenes:
-        """The scenes of these numbers, rendered together.
-
-        Another `frame` is another moment: the same things in the same style, in another light and
-        moved (place, size, turn) by a share `apart` in [0, 1], which may differ by scene.
-        """
+    def batch(self, indices: Sequence[int] | Tensor) -> Scenes:
+        """The scenes of these numbers, rendered together."""
         index = torch.as_tensor(indices, dtype=torch.long, device=self.device)
         u = self._uniform(index)
-        if frame:
-            first, u = u, self._uniform(index + (frame << 40))
-            u[:, CAST] = first[:, CAST]
-            share = torch.as_tensor(apart, device=u.device).expand(len(u))[:, None]
-            u[:, PLACED] = first[:, PLACED].lerp(u[:, PLACED], share)
         style, count, concept = self._cast(u)
         ground = (u[:, 3] * len(GROUNDS)).long()
         pixels = self._ground(u, ground)

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from transformers import BeitConfig, BeitModel
 
 from mmlens.pictos.captions import GROUNDS
+from mmlens.pictos.scenes import Scenes
 from mmlens.pictos.sprites import sprites
-from mmlens.pictos.world import GROUND_RGB, STYLES, Scenes, World
+from mmlens.pictos.world import GROUND_RGB, STYLES, World
 
 SIDE, PATCH, WIDTH, CODE = 80, 8, 192, 256
 ACROSS = SIDE // PATCH
@@ -118,13 +119,15 @@ def losses(painted: Tensor, wanted: Tensor, belongs: Tensor, codes: Tensor) -> d
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0], lr=2e-3, batch=96)
+    parser = arguments(__doc__.splitlines()[0], lr=4e-3, batch=48)
+    parser.add_argument("--shares", type=int, nargs=3, default=(1, 1, 1), help="of the styles")
     parser.add_argument("--bare", type=float, default=0.1, help="weight w of bare ground")
     parser.add_argument("--seen", type=int, default=100, help="patches that the encoder sees")
     parser.add_argument("--muon", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
+    sizes = [args.batch * share // sum(args.shares) for share in args.shares]
     vit, painter = new_encoder().to(args.device), Painter().to(args.device)
     inner = [vit.layers] if args.muon else None
     muon = Muon(weight_groups([vit, painter], 0.05, inner), args.lr, betas=(0.9, 0.95))
@@ -133,8 +136,8 @@ def main() -> None:
     codes = close_ups(args.device)
     while run.goes_on():
         torch.manual_seed(args.seed * 10**7 + run.step)
-        size = args.batch // len(worlds)
-        many = [w.batch(range(run.step * size, (run.step + 1) * size)) for w in worlds]
+        many = [w.batch(range(run.step * n, (run.step + 1) * n))
+                for w, n in zip(worlds, sizes, strict=True)]  # fmt: skip
         seen = torch.randperm(ACROSS**2, device=args.device)[: args.seen]
         features = encode(vit, torch.cat([m.images for m in many]), seen)
         wanted, belongs, ground = map(torch.cat, zip(*map(targets, many), strict=True))
@@ -145,9 +148,9 @@ def main() -> None:
         run.update(
             muon, parts["find"] + parts["paint"] + args.bare * parts["bare"] + parts["ground"]
         )
-        right = ((painted @ codes.T).argmax(-1) == wanted).split(size)
+        right = ((painted @ codes.T).argmax(-1) == wanted).split(sizes)
         found = {s: r[b].float().mean().item()
-                 for s, r, b in zip(STYLES, right, belongs.split(size), strict=True)}  # fmt: skip
+                 for s, r, b in zip(STYLES, right, belongs.split(sizes), strict=True)}  # fmt: skip
         run.note(every=30, **{k: v.item() for k, v in parts.items()}, **found)
     if args.cooldown:
         vit.save_pretrained(args.work / "encoder")

@@ -21,7 +21,8 @@ from common import Run, arguments
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mmlens.pictos.world import Scenes, World
+from mmlens.pictos.scenes import Scenes
+from mmlens.pictos.world import World
 
 
 def texts(scenes: Scenes, rng: random.Random, canonical: float) -> list[str]:
