@@ -1,0 +1,109 @@
+"""CLIPScore: how near a text is to a picture in the space of a CLIP model (Hessel et al., 2021).
+
+    CLIPScore = max(0, 100 * cos(E_picture, E_text))
+
+as torchmetrics scales it (Hessel et al. write 2.5 instead of 100), which computes it here too. Each
+pair is clipped before the mean is taken, as in the paper; torchmetrics' own corpus value clips the
+mean. The two differ only where a cosine is negative.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmlens.metrics.backbone import load_backbone, torchmetrics_function
+from mmlens.metrics.result import Metric, check_pairs, mean
+from mmlens.pictures import open_picture
+
+_KNOWN = [
+    "openai/clip-vit-large-patch14",
+    "openai/clip-vit-base-patch32",
+    "openai/clip-vit-base-patch16",
+    "openai/clip-vit-large-patch14-336",
+]
+
+
+def clip_score(
+    candidates: Sequence[str],
+    pictures: Sequence[Any],
+    *,
+    backbone: Any,
+    device: str | torch.device | None = None,
+) -> Metric:
+    """CLIPScore of each text with its picture, [item] in [0, 100], and the mean.
+
+    Pictures and texts that occur several times are encoded once.
+
+    Args:
+        candidates: one text per item.
+        pictures: one picture per item, anything that `mmlens.pictures.open_picture` reads.
+        backbone: a folder, a name such as "openai/clip-vit-large-patch14", or (CLIP model,
+            processor). Only a remote name reaches the network.
+        device: where a backbone loaded by name computes; objects stay where they are.
+
+    Raises:
+        MetricError: no candidates, or another number of pictures.
+        CapabilityError: the extra `metrics` is not installed.
+        ModelError, CheckpointError: no such backbone.
+
+    Source: Hessel et al. 2021, arXiv:2104.08718; torchmetrics.
+    """
+    check_pairs("clip_score", candidates, pictures, "pictures")
+    score = torchmetrics_function("multimodal", "clip_score")
+    model, processor, recorded = load_backbone(backbone, "AutoProcessor", _KNOWN, device)
+    clip = _Features(model)
+    last, pixels = None, torch.empty(0)
+    items = []
+    with torch.no_grad():
+        for text, picture in zip(candidates, pictures, strict=True):
+            if picture is not last:
+                pixels = torch.from_numpy(np.array(open_picture(picture))).permute(2, 0, 1)
+                last = picture
+            # one pair a call: of several, torchmetrics returns only the mean
+            items.append(float(score(pixels, text, lambda: (clip, processor))))
+    settings = recorded | {"scale": 100, "clipped": "each pair"}
+    return Metric("CLIPScore", mean(items), tuple(items), settings)
+
+
+class _Features:
+    """A CLIP model as torchmetrics asks it, each input encoded once.
+
+    transformers 5 returns features inside a model output, which torchmetrics 1.9 takes for the
+    features themselves and fails on.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.config, self.device = model, model.config, model.device
+        self._seen: dict[bytes, torch.Tensor] = {}
+
+    def to(self, device: torch.device) -> _Features:
+        """Nothing: the caller's model stays where it is."""
+        return self
+
+    def get_image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Float[1, feature] of one picture, on the CPU."""
+        return self._once(
+            pixels, lambda: self.model.get_image_features(pixel_values=pixels.to(self.device))
+        )
+
+    def get_text_features(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Float[1, feature] of one text, on the CPU."""
+        return self._once(
+            ids,
+            lambda: self.model.get_text_features(
+                input_ids=ids.to(self.device), attention_mask=mask.to(self.device)
+            ),
+        )
+
+    def _once(self, given: torch.Tensor, encode: Callable[[], Any]) -> torch.Tensor:
+        key = hashlib.sha256(given.cpu().numpy().tobytes()).digest()
+        if key not in self._seen:
+            features = encode()
+            features = getattr(features, "pooler_output", features)
+            self._seen[key] = features.float().cpu()
+        return self._seen[key]
