@@ -36,15 +36,19 @@ _HOME = {
     "audit": "methods.audit",
     "dataset": "datasets.spec",
     "Sample": "datasets.sample",
+    "Sweep": "sweep.folder",
+    "top_images": "sweep.images",
     "MMLensError": "errors",
 }
-_SUBMODULES = ("datasets", "pictos", "view")
+_SUBMODULES = ("datasets", "pictos", "sweep", "tally", "view")
 
 __all__ = [*_HOME, *_SUBMODULES]
 
 if TYPE_CHECKING:
     from mmlens import datasets as datasets
     from mmlens import pictos as pictos
+    from mmlens import sweep as sweep
+    from mmlens import tally as tally
     from mmlens import view as view
     from mmlens.datasets.sample import Sample as Sample
     from mmlens.datasets.spec import dataset as dataset
@@ -70,6 +74,8 @@ if TYPE_CHECKING:
     from mmlens.prompt import Prompt as Prompt
     from mmlens.prompt import Token as Token
     from mmlens.scores import Scores as Scores
+    from mmlens.sweep.folder import Sweep as Sweep
+    from mmlens.sweep.images import top_images as top_images
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,43 @@
+"""Any question over any data set, streamed to disk; killed at any point and gone on with.
+
+    from mmlens.sweep import sweep
+
+    def strongest(model, sample, k=10):                      # a function of a module
+        scores = mm.attribute(model, mm.Prompt(sample.image, "A picture of"), of=" dog")
+        return mm.top_neurons(scores, k)                     # DataFrame, Scores, or a dict of these
+
+    done = sweep(strongest, model, mm.dataset("coco:FOLDER"), "runs/strongest", options={"k": 5})
+    done.table("strongest")                                  # one DataFrame with a column `sample`
+
+    runs/strongest/manifest.json                             what was asked of what
+                   chunks/00000.json                         a chunk of samples that is finished
+                   tables/strongest/00000.parquet            its rows
+                   tensors/NAME/00000.safetensors            its Scores, one tensor per sample
+                   tallies/000.safetensors                   running statistics of a process
+
+Every file is written whole or not at all, and nothing in one depends on the time, on the number of
+processes or on interruptions: the same question gives the same bytes. `accelerate launch` divides
+the chunks among its processes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOME = {"Sweep": "folder", "SweepError": "record", "sweep": "run", "top_images": "images"}
+__all__ = ["Sweep", "SweepError", "sweep", "top_images"]
+
+if TYPE_CHECKING:
+    from mmlens.sweep.folder import Sweep as Sweep
+    from mmlens.sweep.images import top_images as top_images
+    from mmlens.sweep.record import SweepError as SweepError
+    from mmlens.sweep.run import sweep as sweep
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"mmlens.sweep has no {name!r}: there is {', '.join(__all__)}.")
+    value = getattr(importlib.import_module(f"mmlens.sweep.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

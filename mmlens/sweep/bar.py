@@ -1,0 +1,45 @@
+"""The progress of a sweep on standard error."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Bar:
+    """Samples done, of how many, how fast, and how many bytes are on disk."""
+
+    def __init__(self, total: int, shown: bool) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:.1f}/s"),
+            TextColumn("{task.fields[size]}"),
+            TimeRemainingColumn(),
+        )
+        self.bar = Progress(*columns, console=Console(stderr=True), disable=not shown)
+        self.task = self.bar.add_task("sweep", total=total, rate=0.0, size=decimal(0))
+        self.done, self.bytes, self.start = 0, 0, monotonic()
+
+    def __enter__(self) -> Bar:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.bar.stop()
+
+    def step(self) -> None:
+        """Another sample is done."""
+        self.done += 1
+        rate = self.done / max(monotonic() - self.start, 1e-9)
+        self.bar.update(self.task, advance=1, rate=rate)
+
+    def wrote(self, size: int) -> None:
+        """So many more bytes are on disk."""
+        self.bytes += size
+        self.bar.update(self.task, size=decimal(self.bytes))

@@ -1,0 +1,106 @@
+"""Which pictures excite a neuron most: the strongest activation at any patch, over a data set.
+
+The neuron's activation after the activation function, at picture positions, as in MMN (Schwettmann
+et al. 2023, section 3); a picture counts once, by its strongest patch. Every picture stands alone
+in its prompt: a causal model has not read the words after it yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from mmlens.datasets.sample import Sample
+from mmlens.datasets.spec import dataset as named_data
+from mmlens.errors import AddressError
+from mmlens.methods.activations import activations
+from mmlens.neurons import Neuron, places
+from mmlens.prompt import Patch, Prompt
+from mmlens.scores import Scores
+from mmlens.sweep.crew import crew
+from mmlens.sweep.record import SweepError
+from mmlens.sweep.run import sweep
+from mmlens.tally import Top
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mmlens.model import HookedVLM
+
+
+def top_images(
+    model: HookedVLM,
+    dataset: Any,
+    neurons: Any = None,
+    k: int = 9,
+    *,
+    out: str | Path | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """The `k` pictures that excite each neuron most: neuron, rank, sample, place, value.
+
+    `rank` counts from 0, `sample` is the id, `place` the patch with the strongest activation,
+    `value` that activation. Pictures of equal value stand in the order of the data.
+
+    Args:
+        dataset: `Samples`, or what `mmlens.dataset` takes.
+        neurons: a Neuron or several; a layer or several; all of the model when left out (a large
+            model has half a million: keep `out` and read `Sweep(out).tallies("activations")`).
+        out: keep the sweep in this folder and go on with it; needed with several processes.
+
+    Raises:
+        AddressError: no such neuron or layer. SweepError: a picture failed; it is named.
+    """
+    samples, wanted = named_data(dataset), _listed(neurons)
+    if out is None and crew().world > 1:
+        raise SweepError("Several processes need a folder in common: give top_images(out=...).")
+    with TemporaryDirectory() if out is None else nullcontext(out) as folder:
+        done = sweep(
+            picture_activations, model, samples, folder, options=_options(model, wanted),
+            tallies={"activations": [Top(k=k)]}, progress=progress,
+        )  # fmt: skip
+        top: Any = done.tallies("activations")[0]
+    table = top.table(ids=samples.ids)
+    chosen = {one: at for at, one in enumerate(wanted) if isinstance(one, Neuron)}
+    if not chosen:
+        return table
+    rows = table[table["neuron"].isin(chosen)]
+    order = rows["neuron"].map(chosen).argsort(kind="stable")
+    return rows.iloc[order].reset_index(drop=True)
+
+
+def picture_activations(
+    model: HookedVLM, sample: Sample, layers: Sequence[int], units: Sequence[int] | None = None
+) -> dict[str, Scores]:
+    """A question for `sweep`: the activations at patches, Scores(layer, pos, unit)."""
+    narrow: dict[str, Any] = {"layer": list(layers), "pos": Patch}
+    narrow |= {"unit": list(units)} if units is not None else {}
+    return {"activations": activations(model, Prompt(sample.image), "neurons", **narrow)}
+
+
+def _listed(neurons: Any) -> list[Any]:
+    """Neurons, or layers; nothing stands for every layer."""
+    if neurons is None:
+        return []
+    alone = isinstance(neurons, Neuron) or not isinstance(neurons, Iterable)
+    several: list[Any] = [neurons] if alone else [*neurons]
+    if several and any(all(isinstance(one, kind) for one in several) for kind in (Neuron, int)):
+        return several
+    raise AddressError(
+        f"top_images(neurons={neurons!r}): give neurons, as Neuron(3, 17), or layers, as 3, or a"
+        " list of one of these."
+    )
+
+
+def _options(model: HookedVLM, wanted: Sequence[Any]) -> dict[str, Any]:
+    """The layers that are read, and of them the units (None: all)."""
+    chosen = [one for one in wanted if isinstance(one, Neuron)]
+    layers = sorted({one.layer for one in chosen}) if chosen else list(wanted) or None
+    units = sorted({one.unit for one in chosen}) or None
+    found = places(range(model.cfg.n_layers), layers, "layer")
+    if units is not None:
+        places(range(model.cfg.d_mlp), units, "unit")
+    return {"layers": found, "units": units}

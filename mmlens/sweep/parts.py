@@ -1,0 +1,137 @@
+"""The files of a sweep: tables as Parquet, Scores as safetensors, each whole or not at all.
+
+A column of labels (`Neuron`, `Patch`, `Token`, ...) becomes a struct of their fields, so that other
+programs read `neuron.layer`; here it is read back as labels. The same content gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmlens.scores import _KINDS, Scores, _pack, _unpack
+from mmlens.sweep.record import SweepError
+
+KIND = "kind"
+"""The field of a label's struct that says which label it is."""
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write beside, then put in place in one step: a kill leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.new")
+    with new.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
+
+
+def to_arrow(sample: str, table: pd.DataFrame, name: str) -> pa.Table:
+    """The rows of one sample, with a first column `sample`.
+
+    Raises:
+        SweepError: the table has such a column, or one of things that Parquet cannot hold.
+    """
+    if "sample" in table.columns:
+        raise SweepError(
+            f"The table {name!r} has a column 'sample', which a sweep adds: rename it."
+        )
+    columns: dict[str, pa.Array] = {"sample": pa.array([sample] * len(table), pa.large_string())}
+    for column in table.columns:
+        cells: Any = table[column]
+        try:
+            columns[str(column)] = _array(cells)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+            kinds = sorted({type(cell).__name__ for cell in cells})
+            raise SweepError(
+                f"The column {column!r} of the table {name!r} holds {', '.join(kinds)}, which"
+                " Parquet cannot: give numbers, words, lists, Neuron, Head, Patch or Token."
+            ) from None
+    return pa.table(columns)
+
+
+def _array(cells: pd.Series) -> pa.Array:
+    if cells.dtype == object and any(type(cell).__name__ in _KINDS for cell in cells):
+        return pa.array([_struct(cell) for cell in cells])
+    array: Any = pa.Array.from_pandas(cells)
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def _struct(label: Any) -> Any:
+    kind = type(label).__name__
+    return {KIND: kind, **vars(label)} if kind in _KINDS else label
+
+
+def table_bytes(tables: Sequence[pa.Table]) -> bytes:
+    """The rows of several samples as one Parquet file."""
+    whole = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+    buffer = io.BytesIO()
+    pq.write_table(whole, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def read_tables(paths: Sequence[Path]) -> pd.DataFrame:
+    """Parquet files that `table_bytes` made as one DataFrame, labels as labels."""
+    whole = pa.concat_tables([pq.read_table(path) for path in paths], promote_options="permissive")
+    columns = {name: _cells(whole.column(name)) for name in whole.column_names}
+    return pd.DataFrame(columns)
+
+
+def _cells(column: pa.ChunkedArray) -> Any:
+    kind = column.type
+    if pa.types.is_struct(kind) and kind.get_field_index(KIND) >= 0:
+        return pd.Series([_label(cell) for cell in column.to_pylist()], dtype=object)
+    if pa.types.is_nested(kind):  # pandas would read arrays where lists were written
+        return pd.Series(column.to_pylist(), dtype=object)
+    return column.to_pandas()
+
+
+def _label(fields: Mapping[str, Any] | None) -> Any:
+    if fields is None:
+        return None
+    known = _KINDS[fields[KIND]]
+    return known(**{name: fields[name] for name in known.__dataclass_fields__})
+
+
+def tensor_bytes(scores: Mapping[str, Scores]) -> bytes:
+    """The Scores of several samples as one safetensors file, one tensor per sample."""
+    from safetensors.torch import save
+
+    tensors = {id: one.values.detach().cpu().clone().contiguous() for id, one in scores.items()}
+    meta = {
+        id: {
+            "axes": one.axes,
+            "labels": {axis: _pack(one.labels.get(axis)) for axis in one.axes},
+            "about": dict(one.about),
+        }
+        for id, one in scores.items()
+    }
+    # one entry: safetensors writes several in an order of its own
+    return save(tensors, {"scores": json.dumps(meta, default=str)})
+
+
+def read_scores(path: Path) -> dict[str, Scores]:
+    """What `tensor_bytes` made, in its order."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        meta = json.loads(file.metadata()["scores"])
+        return {
+            id: Scores(
+                file.get_tensor(id),
+                tuple(told["axes"]),
+                {axis: _unpack(labels) for axis, labels in told["labels"].items()},
+                told["about"],
+            )
+            for id, told in meta.items()
+        }

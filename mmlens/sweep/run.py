@@ -1,0 +1,182 @@
+"""`sweep`: a question asked of a model about every sample, chunk by chunk."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+import torch
+
+from mmlens.datasets.sample import Samples
+from mmlens.datasets.spec import dataset as named_data
+from mmlens.scores import Scores
+from mmlens.sweep.bar import Bar
+from mmlens.sweep.crew import crew
+from mmlens.sweep.folder import Sweep, begin
+from mmlens.sweep.parts import table_bytes, tensor_bytes, to_arrow
+from mmlens.sweep.record import SweepError, record
+from mmlens.sweep.running import Running
+from mmlens.tally import Tally
+
+if TYPE_CHECKING:
+    from mmlens.model import HookedVLM
+
+Question = Callable[..., Any]
+"""(model, sample, **options) -> DataFrame, Scores, or a dict of these by name."""
+
+
+def sweep(
+    question: Question,
+    model: HookedVLM,
+    dataset: Any,
+    out: str | Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    tallies: Mapping[str, Sequence[Tally]] | None = None,
+    chunk: int = 16,
+    seed: int = 0,
+    resume: bool = True,
+    progress: bool = True,
+    on_error: Literal["raise", "record"] = "raise",
+) -> Sweep:
+    """Ask a question about every sample; what is on disk already is not asked again.
+
+    Args:
+        question: a function of a module, (model, sample, **options) -> DataFrame, Scores or a dict
+            of these. One that is not in a dict goes by the function's name.
+        dataset: `Samples`, or what `mmlens.dataset` takes.
+        out: the folder; nothing but the sweep belongs in it.
+        options: of the question: numbers, words, lists, dicts; they are recorded.
+        tallies: by the name of a result, running statistics that take it in; it is not stored then.
+        chunk: samples per file. An interruption costs the work on one chunk.
+        seed: torch's random numbers are drawn anew for each sample, from this and its id.
+        resume: go on with what is in the folder; False begins anew and deletes it.
+        on_error: "raise" stops at the first sample that fails, and what is finished stays;
+            "record" goes on and lists it in `Sweep.failed`. The next call tries it again.
+
+    Raises:
+        SweepError: a sample failed (named, with the error as its cause), the folder holds a sweep
+            of something else, or the question or its answer is of no kind that can be kept.
+    """
+    if on_error not in ("raise", "record") or chunk < 1:
+        raise SweepError(
+            f"sweep({chunk=}, {on_error=}): a chunk has at least 1 sample, and an error is met with"
+            " 'raise' or 'record'."
+        )
+    samples, folder, team = named_data(dataset), Path(out), crew()
+    fresh, given = dict(tallies or {}), dict(options or {})
+    kinds = {
+        name: [[type(t).__name__, t.keep, t.settings] for t in ts] for name, ts in fresh.items()
+    }
+    asked = record(question, model, samples, given, chunk=chunk, seed=seed, tallies=kinds)
+    if team.rank == 0:
+        begin(folder, asked, resume)
+    team.wait()
+    running = Running(folder, team.rank, fresh)
+    go_on = on_error == "record"
+    work = _Work(question, model, samples, given, Sweep(folder), running, seed, go_on)
+    todo = [n for n in range(team.rank, len(work.sweep), team.world) if work.is_open(n)]
+    team.wait()  # nobody writes before everybody has read
+    with Bar(sum(len(work.places(n)) for n in todo), progress and team.rank == 0) as bar:
+        for number in todo:
+            work.do(number, bar)
+    team.wait()
+    return work.sweep
+
+
+@dataclass
+class _Work:
+    """What every chunk is worked on with."""
+
+    question: Question
+    model: Any
+    samples: Samples
+    options: Mapping[str, Any]
+    sweep: Sweep
+    running: Running
+    seed: int
+    go_on: bool
+
+    def places(self, number: int) -> range:
+        """Where the samples of a chunk stand in the data."""
+        size = self.sweep.manifest["chunk"]
+        return range(number * size, min((number + 1) * size, len(self.samples)))
+
+    def is_open(self, number: int) -> bool:
+        """Whether anything of a chunk has to be done: it is unfinished, or a sample had failed."""
+        marker = self.sweep.chunk(number)
+        return marker is None or bool(marker["failed"]) or bool(self._uncounted(number))
+
+    def do(self, number: int, bar: Bar) -> None:
+        """Ask about the samples of a chunk, write their parts, and mark it as finished."""
+        tables: dict[str, list[pa.Table]] = {}
+        tensors: dict[str, dict[str, Scores]] = {}
+        failed: dict[str, str] = {}
+        uncounted = self._uncounted(number)
+        for place in self.places(number):
+            name = self.samples.ids[place]
+            try:
+                rows, scores = self._ask(place, count=name in uncounted)
+            except Exception as error:
+                if not self.go_on:
+                    raise SweepError(_failure(name, self.samples, error)) from error
+                failed[name] = f"{type(error).__name__}: {error}"
+            else:
+                for result, table in rows.items():
+                    tables.setdefault(result, []).append(table)
+                for result, one in scores.items():
+                    tensors.setdefault(result, {})[name] = one
+            bar.step()
+        path = self.sweep.path
+        files = {path("tables", name, number): table_bytes(rows) for name, rows in tables.items()}
+        files |= {path("tensors", name, number): tensor_bytes(s) for name, s in tensors.items()}
+        self.running.finish(number, [name for name in failed if name in uncounted])
+        ids = [self.samples.ids[place] for place in self.places(number)]
+        bar.wrote(self.sweep.finish(number, files, samples=ids, failed=failed))
+
+    def _uncounted(self, number: int) -> set[str]:
+        return self.running.missing(number, [self.samples.ids[p] for p in self.places(number)])
+
+    def _ask(self, place: int, count: bool) -> tuple[dict[str, pa.Table], dict[str, Scores]]:
+        """The tables and Scores of one sample that are to be stored; what is tallied is counted."""
+        name = self.samples.ids[place]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(zlib.crc32(f"{self.seed} {name}".encode()))
+            answer = self.question(self.model, self.samples[place], **self.options)
+        answers = _named_answers(self.question.__name__, answer)
+        kept = {r: v for r, v in answers.items() if r not in self.running.tallies}
+        rows = {r: to_arrow(name, v, r) for r, v in kept.items() if isinstance(v, pd.DataFrame)}
+        for result, value in answers.items():
+            if count and result not in kept:
+                self.running.add(result, value, place)
+        return rows, {r: v for r, v in kept.items() if isinstance(v, Scores)}
+
+
+def _named_answers(question: str, answer: Any) -> dict[str, Any]:
+    """DataFrames and Scores by name, whatever form the answer has."""
+    answers = dict(answer) if isinstance(answer, Mapping) else {question: answer}
+    for result, value in answers.items():
+        if not re.fullmatch(r"[\w-]+", str(result)):
+            raise SweepError(
+                f"{question} calls an answer {result!r}, which cannot name a file: use letters,"
+                " digits, - and _."
+            )
+        if not isinstance(value, (pd.DataFrame, Scores)):
+            raise SweepError(
+                f"{question} answers {result!r} with a {type(value).__name__}: return a DataFrame,"
+                " Scores, or a dict of these."
+            )
+    return answers
+
+
+def _failure(name: str, samples: Samples, error: Exception) -> str:
+    return (
+        f"Sample {name!r} of {samples.name} failed ({type(error).__name__}: {error}). What is"
+        " finished is kept: run it again to go on, or with on_error='record' to leave it out."
+    )

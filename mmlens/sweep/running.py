@@ -1,0 +1,117 @@
+"""The tallies of a sweep: each process has its own, saved after every chunk with what is in it.
+
+One file per process holds the statistics and which chunks they cover, so that the two can never
+disagree; a sample that failed is remembered as still to come. All files together are merged when
+they are read, so another number of processes can go on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmlens.errors import CheckpointError
+from mmlens.scores import Scores
+from mmlens.sweep.parts import write_whole
+from mmlens.sweep.record import SweepError
+from mmlens.tally import Tally
+
+Tallies = dict[str, tuple[Tally, ...]]
+
+
+class Running:
+    """The tallies of this process, going on from its file.
+
+    Args:
+        folder: of the sweep.
+        rank: of this process; its file is its own.
+        fresh: which results go into which tallies.
+    """
+
+    def __init__(self, folder: Path, rank: int, fresh: Mapping[str, Sequence[Tally]]) -> None:
+        files = _files(folder)
+        self.path = folder / "tallies" / f"{rank:03d}.safetensors"
+        self.tallies: Tallies = {
+            name: tuple(one.empty() for one in several) for name, several in fresh.items()
+        }
+        self.mine: dict[str, list[str]] = {}
+        self.others = [_read(path)[1] for path in files if path != self.path]
+        if self.path in files:
+            self.tallies, self.mine = _read(self.path)
+
+    def missing(self, chunk: int, samples: Sequence[str]) -> set[str]:
+        """The samples of a chunk that are in no tally yet."""
+        left = set(samples)
+        for covered in (self.mine, *self.others):
+            if str(chunk) in covered:
+                left &= set(covered[str(chunk)])
+        return left if self.tallies else set()
+
+    def add(self, name: str, scores: Any, place: int) -> None:
+        """Into all tallies of that name.
+
+        Raises:
+            SweepError: these are no Scores.
+        """
+        if not isinstance(scores, Scores):
+            raise SweepError(f"A tally of {name!r} takes in Scores, not a {type(scores).__name__}.")
+        for tally in self.tallies[name]:
+            tally.add(scores, place)
+
+    def finish(self, chunk: int, failed: Sequence[str]) -> None:
+        """Save, now that a chunk is in; `failed` are its samples that are not."""
+        if not self.tallies:
+            return
+        from safetensors.torch import save
+
+        self.mine[str(chunk)] = list(failed)
+        tensors, meta = {}, {}
+        for name, several in self.tallies.items():
+            states = [tally.state() for tally in several]
+            meta[name] = [told for _, told in states]
+            for number, (kept, _) in enumerate(states):
+                tensors |= {f"{name}/{number}/{key}": value for key, value in kept.items()}
+        told = json.dumps({"chunks": self.mine, "tallies": meta})
+        write_whole(self.path, save(tensors, {"running": told}))
+
+
+def read_running(folder: Path) -> Tallies:
+    """The tallies of all processes, merged."""
+    out: Tallies = {}
+    for path in _files(folder):
+        for name, several in _read(path)[0].items():
+            before = out.get(name)
+            out[name] = (
+                tuple(one.merge(other) for one, other in zip(before, several, strict=True))
+                if before
+                else several
+            )
+    return out
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted((folder / "tallies").glob("*.safetensors"))
+
+
+def _read(path: Path) -> tuple[Tallies, dict[str, list[str]]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            told: Any = json.loads((file.metadata() or {})["running"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{str(path)!r} does not hold the tallies of a sweep.") from error
+    out: Tallies = {}
+    for name, several in told["tallies"].items():
+        parts = [f"{name}/{number}/" for number in range(len(several))]
+        out[name] = tuple(
+            Tally.of_state(
+                {key.removeprefix(part): v for key, v in tensors.items() if key.startswith(part)},
+                meta,
+            )
+            for part, meta in zip(parts, several, strict=True)
+        )
+    return out, told["chunks"]

@@ -1,0 +1,90 @@
+"""The samples with the highest values of every cell: the pictures that excite a neuron most."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mmlens.errors import AddressError
+from mmlens.neurons import Neuron, read_address
+from mmlens.scores import Scores
+from mmlens.tally.base import Tally
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NONE = 1 << 62
+"""The sample of a rank that nothing has taken yet."""
+
+
+class Top(Tally):
+    """The `k` samples with the highest values of every cell, each sample once, by its highest."""
+
+    def __init__(self, keep: Sequence[str] = ("layer", "unit"), k: int = 9) -> None:
+        super().__init__(keep, k=k)
+        if k < 1:
+            raise AddressError(f"Top(k={k}) keeps nothing: give at least 1.")
+        self.k = k
+
+    def _new(self, cells: int) -> dict[str, Tensor]:
+        none = torch.full((cells, self.k), NONE)
+        return {"value": torch.full((cells, self.k), -math.inf), "sample": none, "place": none - 0}
+
+    def _take(self, kept: dict[str, Tensor], rows: Tensor, sample: int) -> None:
+        value, place = (part.cpu() for part in rows.float().max(1))
+        least, last = kept["value"][:, -1], kept["sample"][:, -1]
+        where = ((value > least) | ((value == least) & (sample < last))).nonzero()[:, 0]
+        if len(where):
+            new = {"value": value, "place": place, "sample": torch.full_like(place, sample)}
+            both = {key: torch.cat([kept[key][where], new[key][where, None]], 1) for key in kept}
+            for key, best in _best(both, self.k).items():
+                kept[key][where] = best
+
+    def _join(self, kept: dict[str, Tensor], other: Any) -> None:
+        both = {key: torch.cat([kept[key], other._kept[key]], 1) for key in kept}
+        kept |= _best(both, self.k)
+
+    @property
+    def values(self) -> Scores:
+        """The highest values, Scores(kept axes, rank), the highest first."""
+        return self._scores(self._kept.get("value", torch.zeros(0)), "rank")
+
+    def table(
+        self, *address: Any, ids: Sequence[str] | None = None, **by_axis: Any
+    ) -> pd.DataFrame:
+        """A row per cell and rank: the cell (`neuron`, or its axes), rank, sample, place, value.
+
+        Args:
+            address: which cells, as in `Scores.sel`; all when nothing is said.
+            ids: the names of the samples, by their place in the data; else the places are given.
+        """
+        wanted = {
+            axis: want if isinstance(want, (list, tuple, set, range, slice)) else [want]
+            for axis, want in read_address(address, by_axis).items()
+        }
+        kept = {key: self._scores(value, "rank").sel(**wanted) for key, value in self._kept.items()}
+        table = (kept["value"] if kept else self.values).to_frame(name="value")
+        sample, place = (kept[key].values.flatten().tolist() for key in ("sample", "place"))
+        table.insert(len(table.columns) - 1, "sample", _named(sample, ids))
+        table.insert(len(table.columns) - 1, "place", _named(place, self.places))
+        if {"layer", "unit"} <= set(self.keep):
+            pairs = zip(table.pop("layer"), table.pop("unit"), strict=True)
+            table.insert(0, "neuron", [Neuron(layer, unit) for layer, unit in pairs])
+        taken: Any = table[table["value"] > -math.inf]
+        return taken.reset_index(drop=True)
+
+
+def _best(both: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
+    """The first `k` of each row by value, falling, then by sample, rising."""
+    order = both["sample"].argsort(dim=1, stable=True)
+    by_sample = both["value"].gather(1, order)
+    order = order.gather(1, by_sample.argsort(dim=1, descending=True, stable=True))[:, :k]
+    return {key: value.gather(1, order).contiguous() for key, value in both.items()}
+
+
+def _named(places: Sequence[int], names: Sequence[Any] | None) -> list[Any]:
+    return [names[at] if names is not None and at < NONE else at for at in places]
