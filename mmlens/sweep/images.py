@@ -85,8 +85,7 @@ def _listed(neurons: Any) -> list[Any]:
     """Neurons, or layers; nothing stands for every layer."""
     if neurons is None:
         return []
-    alone = isinstance(neurons, Neuron) or not isinstance(neurons, Iterable)
-    several: list[Any] = [neurons] if alone else [*neurons]
+    several: list[Any] = list(neurons) if isinstance(neurons, Iterable) else [neurons]
     if several and any(all(isinstance(one, kind) for one in several) for kind in (Neuron, int)):
         return several
     raise AddressError(
