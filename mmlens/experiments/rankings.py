@@ -1,0 +1,87 @@
+"""Attribution methods side by side: each gives Scores(layer, pos, unit) for the explained token.
+
+gradient x activation (pre)     z dy/dz before the activation function (MMN eq. 2)
+gradient x activation (post)    a dy/da after it
+integrated gradients            a * integral of dy/da from 0 to a, layer by layer
+activation                      a alone: says nothing of the token
+direct contribution             a (W_out W_U)[c]: what the unit itself writes towards the token
+                                at its position, without a gradient and without later layers
+random                          normal numbers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from mmlens.errors import nearest
+from mmlens.experiments.explained import Explained
+from mmlens.experiments.tables import ExperimentError
+from mmlens.experiments.units import scored
+from mmlens.methods.activations import activations
+from mmlens.methods.integrated_gradients import integrated_gradients
+from mmlens.scores import Scores
+
+if TYPE_CHECKING:
+    from mmlens.model import HookedVLM
+
+METHODS = (
+    "gradient x activation (pre)",
+    "gradient x activation (post)",
+    "integrated gradients",
+    "activation",
+    "direct contribution",
+    "random",
+)
+
+
+def rankings(
+    model: HookedVLM,
+    seen: Explained,
+    random: torch.Generator,
+    methods: Sequence[str] = METHODS,
+    *,
+    target: str = "logit",
+    steps: int = 8,
+) -> Iterator[tuple[str, Scores]]:
+    """Name and Scores(layer, pos, unit) of each method, one after the other.
+
+    Args:
+        random: the numbers of the method "random".
+        steps: nodes of the integral.
+
+    Raises:
+        ExperimentError: no such method.
+    """
+    for method in methods:
+        if method not in METHODS:
+            raise ExperimentError(f"There is no method {method!r}: {nearest(method, METHODS)}")
+    ways: dict[str, Callable[[], Scores]] = {
+        METHODS[0]: lambda: scored(model, seen, "pre", target),
+        METHODS[1]: lambda: scored(model, seen, "post", target),
+        METHODS[2]: lambda: integrated_gradients(
+            model, seen.soft, seen.token, after="", target=target, steps=steps
+        ),
+        METHODS[3]: lambda: activations(model, seen.soft, "neurons"),
+        METHODS[4]: lambda: direct_contribution(model, seen),
+        METHODS[5]: lambda: _noise(activations(model, seen.soft, "neurons"), random),
+    }
+    for method in methods:
+        yield method, ways[method]()
+
+
+def direct_contribution(model: HookedVLM, seen: Explained) -> Scores:
+    """Activation times what the unit writes towards the token: Scores(layer, pos, unit)."""
+    read = activations(model, seen.soft, "neurons")
+    with torch.no_grad():
+        word = model.W_U[:, seen.token].float()
+        written = torch.stack([block.mlp.W_out.float() @ word for block in model.blocks])
+        values = read.values.float() * written.to(read.values.device)[:, None]
+    return Scores(values, read.axes, read.labels, {**read.about, "method": "direct contribution"})
+
+
+def _noise(like: Scores, random: torch.Generator) -> Scores:
+    values = torch.randn(like.shape, generator=random)
+    return Scores(values, like.axes, like.labels, {**like.about, "method": "random"})

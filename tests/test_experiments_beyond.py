@@ -1,0 +1,125 @@
+"""Bootstrap intervals, the faithfulness of attribution methods, and what each option changes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from bridges import bridge, off
+from test_experiments import PLANTED, SAMPLES, mean_of
+
+import mmlens as mm
+from mmlens.experiments import faithfulness, rankings, sensitivity
+from mmlens.experiments.bootstrap import differences, intervals, summarise
+from mmlens.experiments.explained import explain
+from mmlens.experiments.tables import ExperimentError, ask
+
+GRADIENT = "gradient x activation (pre)"
+
+
+# -- bootstrap -------------------------------------------------------------------------------------
+
+
+def test_the_interval_covers_the_true_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    worlds = rng.exponential(size=(60, 400))  # 400 studies of 60 pictures each; the truth is 1
+    found = intervals(worlds, draws=800)
+    covered = ((found[:, 1] <= 1) & (found[:, 2] >= 1)).mean()
+    assert 0.88 < covered < 0.97
+    assert np.allclose(found[:, 0], worlds.mean(0))
+
+
+def test_the_bootstrap_is_repeatable_and_leaves_missing_values_out():
+    values = np.array([[1.0, np.nan], [3.0, 5.0], [np.nan, np.nan], [2.0, 5.0]])
+    one, again = intervals(values, seed=4), intervals(values, seed=4)
+    assert np.array_equal(one, again)
+    assert one[:, 0].tolist() == [2.0, 5.0]
+    assert one[1, 1] == one[1, 2] == 5.0
+    with pytest.raises(ExperimentError, match="picture, quantity"):
+        intervals(np.zeros(3))
+
+
+def test_paired_differences_are_narrower_than_the_arms():
+    rng = np.random.default_rng(0)
+    level = rng.normal(size=40) * 10  # pictures differ a lot, the arms by 1
+    rows = pd.DataFrame(
+        [
+            {"sample": f"s{i}", "arm": arm, "metric": "m", "value": level[i] + shift}
+            for i in range(40)
+            for arm, shift in (("a", 1.0), ("b", 0.0))
+        ]
+    )
+    gap = summarise(differences(rows, "a", "b"), ["arm", "metric"]).iloc[0]
+    assert gap["arm"] == "a - b"
+    assert (gap["mean"], gap["low"], gap["high"], gap["n"]) == pytest.approx((1, 1, 1, 40))
+    alone = summarise(rows, ["arm", "metric"]).iloc[0]
+    assert alone["high"] - alone["low"] > 2
+
+
+# -- faithfulness ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gptj", "llama"])
+def test_gradient_x_activation_is_more_faithful_than_chance_and_recovers_the_planted(kind):
+    model = bridge(f"toy-{kind}-planted")
+    options: dict[str, Any] = {"ks": [0, 1, 2, 4, 8], "max_new_tokens": 1, "top": 1, "steps": 4}
+    table = ask(faithfulness.faithful, model, SAMPLES[:2], **options)
+    out: Any = faithfulness.summary(table)
+    image = out[out["at"] == "image"]
+    for method in (GRADIENT, "gradient x activation (post)", "integrated gradients"):
+        assert mean_of(image, arm=method, metric="planted") == 1.0
+        assert mean_of(image, arm=method, metric="IoU of units") > 0.5
+        own = mean_of(image, arm=method, metric="area")
+        assert own < mean_of(image, arm="random", metric="area") - 0.2
+    gap = image[(image["arm"] == f"{GRADIENT} - random") & (image["metric"] == "area")].iloc[0]
+    assert gap["high"] < 0
+    assert set(out["at"]) == {"image", "last"}
+    curve = image[(image["arm"] == GRADIENT) & (image["metric"] == "probability")]
+    assert curve["k"].tolist() == [0, 1, 2, 4, 8]
+    last = out[(out["at"] == "last") & (out["metric"] == "IoU of map")]
+    assert last.empty
+
+
+def test_the_direct_contribution_is_what_the_unit_writes_towards_the_word():
+    model = bridge("toy-gptj-planted")
+    seen: Any = explain(model, SAMPLES[0], max_new_tokens=1)
+    scores = rankings.direct_contribution(model, seen)
+    for neuron in (PLANTED, mm.Neuron(2, 9)):
+        active = mm.activations(model, seen.soft, "neurons", neuron).values
+        row = model.blocks[neuron.layer].mlp.W_out[neuron.unit]
+        wanted = active * (row @ model.W_U[:, seen.token])
+        assert off(scores.sel(neuron).values, wanted) < 1e-5
+    with pytest.raises(ExperimentError, match="no method 'shap'"):
+        next(rankings.rankings(model, seen, torch.Generator(), ["shap"]))
+
+
+def test_the_area_is_one_when_nothing_happens_and_small_when_all_is_lost_at_once():
+    assert faithfulness.area([0.4, 0.4, 0.4]) == pytest.approx(1.0)
+    assert faithfulness.area([0.4, 0.0, 0.0]) == pytest.approx(0.25)
+    assert np.isnan(faithfulness.area([0.0, 0.1]))
+
+
+# -- sensitivity -----------------------------------------------------------------------------------
+
+
+def test_each_option_is_measured_against_the_default():
+    model = bridge("toy-gptj-planted")
+    table = ask(
+        sensitivity.option_effects, model, SAMPLES[:2], k=20, silence=0.01, max_new_tokens=1
+    )
+    out = sensitivity.summary(table)
+    assert mean_of(out, arm="default", metric="units shared") == 1.0
+    assert 0 < mean_of(out, arm="by=sum", metric="units shared") <= 1.0
+    assert mean_of(out, arm="default", metric="drop") > 0.5
+    # the decode alone does not change which units are found, nor the ablation which are listed
+    for arm in ("gain=True", "value=mean", "where=image"):
+        assert mean_of(out, arm=f"{arm} - default", metric="units shared") == 0.0
+    assert mean_of(out, arm="gain=True - default", metric="drop") == pytest.approx(0.0, abs=1e-6)
+    told = json.loads(out["options"][0])
+    assert told["default"]["point"] == "pre"
+    with pytest.raises(ExperimentError, match="no change 'by=luck'"):
+        sensitivity.option_effects(model, SAMPLES[0], changes=["by=luck"])
