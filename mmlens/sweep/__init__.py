@@ -16,8 +16,9 @@
                    tallies/000.safetensors                   running statistics of a process
 
 Every file is written whole or not at all, and nothing in one depends on the time, on the number of
-processes or on interruptions: the same question gives the same bytes. `accelerate launch` divides
-the chunks among its processes.
+processes or on interruptions: the same question gives the same bytes. `accelerate launch` (on CPUs
+`torchrun`) divides the chunks among its processes, each of which loads the model on its own device
+(accelerate's `PartialState().device`).
 """
 
 from __future__ import annotations
