@@ -456,6 +456,17 @@ def test_two_processes_give_the_files_of_one(whole, tmp_path):
     assert {n: d for n, d in files(two.folder).items() if not n.startswith("tallies")} == one
 
 
+def test_processes_that_accelerate_does_not_see_are_refused(monkeypatch):
+    pytest.importorskip("accelerate")
+    alone = type("Alone", (), {"num_processes": 1})()
+    monkeypatch.setattr("accelerate.PartialState", lambda **options: alone)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        SweepError, match="WORLD_SIZE says 2 processes and accelerate sees 1: start"
+    ):
+        sweep(captions, model(), pictures(2), "never written")
+
+
 def test_one_process_needs_no_accelerate_and_several_say_so(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "accelerate", None)
     monkeypatch.delenv("WORLD_SIZE", raising=False)

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+import torch
+
 from mmlens.datasets.extra import package
+from mmlens.sweep.record import SweepError
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,18 @@ def crew() -> Crew:
 
     Raises:
         CapabilityError: there are several, and accelerate is not installed.
+        SweepError: there are several, and accelerate takes each for the only one.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started == 1:
         return Crew()
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    on_cpu = on_cpu or not torch.accelerator.is_available()
     # whoever is done first may wait for days
-    state = package("accelerate").PartialState(timeout=timedelta(days=30))
+    state = package("accelerate").PartialState(cpu=on_cpu, timeout=timedelta(days=30))
+    if state.num_processes != started:  # each would do, and write, everything
+        raise SweepError(
+            f"WORLD_SIZE says {started} processes and accelerate sees {state.num_processes}: start"
+            " them with `accelerate launch`, on CPUs with `torchrun` and ACCELERATE_USE_CPU=true."
+        )
     return Crew(state.process_index, state.num_processes, state.wait_for_everyone)
