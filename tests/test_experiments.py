@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import pickle
 from functools import cache
 from typing import Any
 
@@ -15,7 +17,18 @@ from PIL import Image
 
 import mmlens as mm
 from mmlens.datasets.sample import Sample, Samples, Thing
-from mmlens.experiments import ablate, classes, layers, maps, project, regions, sheet, translate
+from mmlens.experiments import (
+    ablate,
+    classes,
+    faithfulness,
+    layers,
+    maps,
+    project,
+    regions,
+    sensitivity,
+    sheet,
+    translate,
+)
 from mmlens.experiments.explained import explain, nouns
 from mmlens.experiments.silence import captions_after, masks, number_after
 from mmlens.experiments.tables import ExperimentError, ask
@@ -103,6 +116,30 @@ def test_a_picture_whose_caption_names_nothing_is_skipped_and_counted():
     assert set(found.loc[found["arm"] == "all", "n"]) == {4}
     sheets = sheet.picture_sheet(model, SAMPLES[0], noun=says_nothing, **SHORT)
     assert list(sheets) == ["sheet"]
+
+
+QUESTIONS = [
+    (translate.top_units, {}),
+    (project.nearest_words, {}),
+    (regions.unit_regions, {}),
+    (classes.class_activations, {"units": ["L1.5"]}),
+    (ablate.ablations, {}),
+    (sheet.picture_sheet, {}),
+    (faithfulness.faithful, {}),
+    (sensitivity.option_effects, {}),
+]
+
+
+@pytest.mark.parametrize("question, needs", QUESTIONS, ids=lambda x: getattr(x, "__name__", ""))
+def test_every_option_of_a_question_is_recorded_and_it_can_be_sent_to_another_process(
+    question, needs
+):
+    assert pickle.loads(pickle.dumps(question)) is question
+    options = set(inspect.signature(question).parameters) - {"model", "sample", "batch"}
+    quick = {"noun": says_nothing, **SHORT} if "noun" in options else {}
+    told = json.loads(ask(question, planted(), SAMPLES[:1], **needs, **quick)["options"][0])
+    assert options <= set(told)
+    assert told["model"] == "toy-gptj-planted"
 
 
 # -- E1 and E6 -------------------------------------------------------------------------------------
@@ -311,7 +348,7 @@ def test_e5_silencing_nothing_changes_nothing_and_the_planted_neuron_is_fatal():
 def test_e5_many_variants_at_once_are_what_edits_do_one_by_one(kind):
     model = planted(kind)
     seen: Any = explain(model, SAMPLES[0], max_new_tokens=2)
-    lists = [[], [PLANTED], [mm.Neuron(0, 3), mm.Neuron(2, 7), mm.Neuron(1, 9)]]
+    lists: list[Any] = [[], [PLANTED], [], [mm.Neuron(0, 3), mm.Neuron(2, 7), mm.Neuron(1, 9)]]
     units = masks(model, [numbers_of(model, neurons) for neurons in lists])
     for where, pos in (("all", None), ("image", mm.Patch), ("last", -1)):
         together = number_after(model, seen.soft, lambda y: y, units, where=where, batch=2)
@@ -321,9 +358,9 @@ def test_e5_many_variants_at_once_are_what_edits_do_one_by_one(kind):
             alone = model.edit(*edits)
             assert off(together[i], alone(seen.soft)[0, -1]) < 1e-4
             assert said[i] == alone.generate(seen.prompt, 3)
-    mean = number_after(model, seen.soft, lambda y: y, units[2:], value="mean")
+    mean = number_after(model, seen.soft, lambda y: y, units[3:], value="mean")
     level = lambda x: x.mean(0, keepdim=True)  # noqa: E731
-    alone = model.edit(mm.Edit("neurons", level, lists[2]))
+    alone = model.edit(mm.Edit("neurons", level, lists[3]))
     assert off(mean[0], alone(seen.soft)[0, -1]) < 1e-4
     with pytest.raises(ExperimentError, match="no place 'text'"):
         number_after(model, seen.soft, lambda y: y, units, where="text")
@@ -343,6 +380,7 @@ def test_e5_random_units_have_the_same_layers_and_are_others():
     assert partners(model, order, random, others=False) is not None
     variants = ablate.chosen(model, order, [0, 30], ablate.ARMS, random)
     assert not variants["interpretable", 0].numel()
+    assert variants["random", 30].tolist() == partners(model, order[:30], random).tolist()
 
 
 def test_e5_ranks_units_by_the_largest_or_summed_score_over_patches():

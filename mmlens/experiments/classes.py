@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from mmlens.datasets.sample import Sample
+from mmlens.datasets.sample import Sample, content_hash
 from mmlens.experiments.bootstrap import DRAWS, summarise
 from mmlens.experiments.explained import WORDS
 from mmlens.experiments.maps import unit_maps
@@ -73,7 +73,8 @@ def class_activations(
     Returns:
         concept (the class), neuron, activation, skipped, options.
     """
-    asked = {"units": list(units), "words": words}
+    digest = content_hash(*units)[:16]  # hundreds of units in every row would outweigh the rest
+    asked = {"units": f"{len(units)} units, sha256:{digest}", "words": words}
     concept = class_of(sample)
     if concept is None:
         return skipped("the picture shows no class or several", COLUMNS, model, **asked)

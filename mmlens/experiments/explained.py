@@ -7,7 +7,8 @@ the paper used is not said. Here `noun` is
     "pictos"     the first name of the bundled world, singular or plural
     "content"    the first word of three or more letters that is no function word
     "auto"       "pictos" for the bundled model, "content" for others
-    a function   text -> its nouns in order, such as a part-of-speech tagger's
+    a function   text -> its nouns in order, such as a part-of-speech tagger's (but a sweep takes
+                 the name of a rule, which it can record)
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ Every method (`rankings`) ranks all units for the first noun c of the caption, b
 positions of the picture and, apart from that, at the last position, which predicts c. A ranking is
 judged by
 
-    area            the top k units are silenced, k doubling: the mean of p_k / p_0 along the curve
-                    (trapezoids, one step per k, so k counts by its logarithm). 1: nothing happens;
-                    the lower, the more faithful.
+    area            the top k units are silenced, k growing fourfold: the mean of p_k / p_0 along
+                    the curve (trapezoids, one step per k, so k counts by its logarithm). 1: nothing
+                    happens; the lower, the more faithful.
     IoU of units    masks of the top units' activation maps with the mask of the thing that c names
     IoU of map      the same for the top units' summed scores per patch
     planted         1 / rank of the planted neuron, in models whose truth is built in
@@ -39,7 +39,7 @@ from mmlens.scores import Scores
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
 
-SHARES = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
+SHARES = (0.0, 0.001, 0.004, 0.016, 0.064, 0.256)
 COLUMNS = ("arm", "at", "metric", "k", "value")
 
 
@@ -68,7 +68,7 @@ def faithful(
 
     Args:
         positions: "image" and "last", judged apart.
-        ks: how many units are silenced, as numbers or shares of all units; doubling.
+        ks: how many units are silenced, as numbers or shares of all units.
         top: so many units are compared with the mask.
         where: silenced in the "same" positions, or at "all".
         steps: of integrated gradients.

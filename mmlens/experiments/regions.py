@@ -87,7 +87,7 @@ def unit_regions(
     units = list(dict.fromkeys(best["neuron"]))
     others = _random_units(model, units, generator(seed, sample))
     maps = unit_maps(model, seen.soft, [*units, *others])
-    told = _arms(units, others, decode(model, units, gain=gain)["interpretable"].tolist(), average)
+    told = _arms(units, others, decode(model, units, gain=gain)["interpretable"].tolist())
     means = [maps[: len(units)][:average].mean(0), maps[len(units) :][:average].mean(0)]
     masks = masks_of(torch.cat([maps, torch.stack(means)]), size, percentile)
     rows = []
@@ -113,14 +113,16 @@ def summary(
 
     Args:
         things: "all" that are annotated once, or those "named" by the explained noun.
-        keep: "all" units, or the "interpretable" ones and their random partners.
+        keep: "all" units, or the "interpretable" ones and their random partners (the mean maps are
+            those of all units either way).
         over: the "mean" or the "max" over a picture's units.
     """
     if things not in ("all", "named") or keep not in ("all", "interpretable"):
         raise ExperimentError(f"things={things!r} and keep={keep!r}: see the choices of `summary`.")
     rows = used(table, "concept", "named", "arm", "iou", "ceiling")
     rows = rows[rows["named"].astype(bool)] if things == "named" else rows
-    rows = rows[rows["interpretable"].astype(bool)] if keep == "interpretable" else rows
+    if keep == "interpretable":
+        rows = rows[rows["interpretable"].astype(bool) | rows["arm"].str.startswith("mean map")]
     if over not in ("mean", "max") or not len(rows):
         raise ExperimentError(f"No rows are left with {things=}, {keep=}, {over=}.")
     keys = ["sample", "concept", "arm"]
@@ -158,16 +160,13 @@ def _random_units(model: HookedVLM, units: list[Neuron], random: torch.Generator
     return neurons_of(model, numbers if found is None else found)
 
 
-def _arms(
-    units: list[Neuron], others: list[Neuron], speaks: list[bool], average: int
-) -> list[dict[str, Any]]:
+def _arms(units: list[Neuron], others: list[Neuron], speaks: list[bool]) -> list[dict[str, Any]]:
     """What each map is of: arm, rank, neuron, interpretable."""
     rows: list[dict[str, Any]] = [
         {"arm": arm, "rank": i, "neuron": neuron, "interpretable": speaks[i]}
         for arm, group in (("attributed", units), ("random", others))
         for i, neuron in enumerate(group)
     ]
-    some = any(speaks[:average])
     for arm in ("mean map", "mean map of random"):
-        rows.append({"arm": arm, "rank": 0, "neuron": None, "interpretable": some})
+        rows.append({"arm": arm, "rank": 0, "neuron": None, "interpretable": False})
     return rows

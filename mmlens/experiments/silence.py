@@ -59,12 +59,14 @@ def number_after(
     """
     few = {"logits_to_keep": 1} if model.lm.keeps_logits else {}
 
+    once, back = _once(units)
+
     def work(start: int, stop: int) -> torch.Tensor:
-        with torch.no_grad(), silenced(model, soft, units[start:stop], value, where):
+        with torch.no_grad(), silenced(model, soft, once[start:stop], value, where):
             logits = model(rows(soft, [0] * (stop - start)), **few)[:, -1]
         return number(logits.float()).cpu()
 
-    return torch.cat(list(in_chunks(len(units), batch, work)))
+    return torch.cat(list(in_chunks(len(once), batch, work)))[back]
 
 
 def captions_after(
@@ -78,13 +80,25 @@ def captions_after(
     batch: int = 8,
 ) -> list[str]:
     """What the model says (T = 0) with these units silenced, one text per variant."""
+    once, back = _once(units)
 
     def work(start: int, stop: int) -> list[str]:
-        with silenced(model, soft, units[start:stop], value, where):
+        with silenced(model, soft, once[start:stop], value, where):
             said = model.generate(rows(soft, [0] * (stop - start)), max_new_tokens)
         return said if isinstance(said, list) else [said]
 
-    return [text for texts in in_chunks(len(units), batch, work) for text in texts]
+    said = [text for texts in in_chunks(len(once), batch, work) for text in texts]
+    return [said[i] for i in back.tolist()]
+
+
+def _once(units: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The variants, those that silence nothing (k = 0 of every arm) once, and where each went."""
+    kept = units.flatten(1).any(1)
+    empty = (~kept).nonzero()[:, 0]
+    kept[empty[:1]] = True
+    back = kept.long().cumsum(0) - 1
+    back[empty] = back[empty[:1]].expand(len(empty))
+    return units[kept], back
 
 
 @contextmanager
