@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ def about(model: HookedVLM, **options: Any) -> dict[str, Any]:
         "edits": [repr(edit) for edit in model.edits],
         "versions": {
             "mmlens": __version__,
-            **{name: version(name) for name in ("transformer-lens", "torch", "transformers")},
+            **{name: _version(name) for name in ("transformer-lens", "torch", "transformers")},
         },
     }
 
@@ -36,6 +37,9 @@ def described(prompt: Prompt) -> list[str]:
         else f"<picture {part.width}x{part.height} sha256:{_hash(part.tobytes())}>"
         for part in prompt.parts
     ]
+
+
+_version = lru_cache(version)  # reading a package's metadata takes milliseconds
 
 
 def _hash(data: bytes) -> str:

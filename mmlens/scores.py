@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Labels = tuple[Any, ...] | None
 """One label per index; None stands for 0, 1, 2, ... (units and dimensions)."""
 
-_KINDS = {kind.__name__: kind for kind in (Patch, Token, Padding, Neuron, Head)}
+LABELS = {kind.__name__: kind for kind in (Patch, Token, Padding, Neuron, Head)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +175,7 @@ class Scores:
 
         meta = {
             "axes": list(self.axes),
-            "labels": {a: _pack(v) for a, v in self.labels.items() if a in self.axes},
+            "labels": {a: pack_labels(v) for a, v in self.labels.items() if a in self.axes},
         }
         text = {"scores": json.dumps(meta), "about": json.dumps(dict(self.about), default=str)}
         path = Path(path)
@@ -199,7 +199,10 @@ class Scores:
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise CheckpointError(f"{str(path)!r} does not hold saved Scores ({error}).") from error
         return cls(
-            values, tuple(meta["axes"]), {a: _unpack(v) for a, v in meta["labels"].items()}, about
+            values,
+            tuple(meta["axes"]),
+            {a: unpack_labels(v) for a, v in meta["labels"].items()},
+            about,
         )
 
     def __repr__(self) -> str:
@@ -208,15 +211,17 @@ class Scores:
         return f"Scores({sizes or self.values.item():})" + (f" of {what}" if what else "")
 
 
-def _pack(labels: Labels) -> list[Any] | None:
+def pack_labels(labels: Labels) -> list[Any] | None:
+    """Labels of an axis as JSON: a plain one as it is, another as [kind, field, ...]."""
     if labels is None:
         return None
     return [
-        [type(x).__name__, *vars(x).values()] if type(x).__name__ in _KINDS else x for x in labels
+        [type(x).__name__, *vars(x).values()] if type(x).__name__ in LABELS else x for x in labels
     ]
 
 
-def _unpack(labels: list[Any] | None) -> Labels:
+def unpack_labels(labels: list[Any] | None) -> Labels:
+    """The labels that `pack_labels` packed."""
     if labels is None:
         return None
-    return tuple(_KINDS[x[0]](*x[1:]) if isinstance(x, list) else x for x in labels)
+    return tuple(LABELS[x[0]](*x[1:]) if isinstance(x, list) else x for x in labels)

@@ -65,7 +65,7 @@ def activations(
             else:
                 model.embed(prompt)
     read = soft if soft is not None else prompt
-    told = about(model, method="activations", site=site, prompt=read)
+    told = about(model, method="activations", site=site, prompt=read, address=wanted)
     return _stack(kept, layers, wanted, told)
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmlens.scores import _KINDS, Scores, _pack, _unpack
+from mmlens.scores import LABELS, Scores, pack_labels, unpack_labels
 from mmlens.sweep.record import SweepError
 
 KIND = "kind"
@@ -60,7 +60,7 @@ def to_arrow(sample: str, table: pd.DataFrame, name: str) -> pa.Table:
 
 
 def _array(cells: pd.Series) -> pa.Array:
-    if cells.dtype == object and any(type(cell).__name__ in _KINDS for cell in cells):
+    if cells.dtype == object and any(type(cell).__name__ in LABELS for cell in cells):
         return pa.array([_struct(cell) for cell in cells])
     array: Any = pa.Array.from_pandas(cells)
     array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
@@ -69,7 +69,7 @@ def _array(cells: pd.Series) -> pa.Array:
 
 def _struct(label: Any) -> Any:
     kind = type(label).__name__
-    return {KIND: kind, **vars(label)} if kind in _KINDS else label
+    return {KIND: kind, **vars(label)} if kind in LABELS else label
 
 
 def table_bytes(tables: Sequence[pa.Table]) -> bytes:
@@ -99,7 +99,7 @@ def _cells(column: pa.ChunkedArray) -> Any:
 def _label(fields: Mapping[str, Any] | None) -> Any:
     if fields is None:
         return None
-    known = _KINDS[fields[KIND]]
+    known = LABELS[fields[KIND]]
     return known(**{name: fields[name] for name in known.__dataclass_fields__})
 
 
@@ -111,7 +111,7 @@ def tensor_bytes(scores: Mapping[str, Scores]) -> bytes:
     meta = {
         id: {
             "axes": one.axes,
-            "labels": {axis: _pack(one.labels.get(axis)) for axis in one.axes},
+            "labels": {axis: pack_labels(one.labels.get(axis)) for axis in one.axes},
             "about": dict(one.about),
         }
         for id, one in scores.items()
@@ -130,7 +130,7 @@ def read_scores(path: Path) -> dict[str, Scores]:
             id: Scores(
                 file.get_tensor(id),
                 tuple(told["axes"]),
-                {axis: _unpack(labels) for axis, labels in told["labels"].items()},
+                {axis: unpack_labels(labels) for axis, labels in told["labels"].items()},
                 told["about"],
             )
             for id, told in meta.items()

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import Tensor
 
 from mmlens.errors import AddressError, CheckpointError, NumericsError
-from mmlens.scores import Labels, Scores, _pack, _unpack
+from mmlens.scores import Labels, Scores, pack_labels, unpack_labels
 
 T = TypeVar("T", bound="Tally")
 BLOCK = 1 << 22
@@ -132,8 +132,8 @@ class Tally:
         """Everything as tensors and plain JSON; `Tally.of_state` reads it."""
         meta = {
             "kind": type(self).__name__, "keep": self.keep, "settings": self.settings,
-            "sizes": self.sizes, "count": self.count, "places": _pack(self.places),
-            "labels": {axis: _pack(labels) for axis, labels in self.labels.items()},
+            "sizes": self.sizes, "count": self.count, "places": pack_labels(self.places),
+            "labels": {axis: pack_labels(labels) for axis, labels in self.labels.items()},
         }  # fmt: skip
         return dict(self._kept), meta
 
@@ -142,8 +142,8 @@ class Tally:
         """The tally whose `state` this is."""
         out = Tally.kinds[meta["kind"]](keep=meta["keep"], **meta["settings"])
         out.sizes = None if meta["sizes"] is None else tuple(meta["sizes"])
-        out.labels = {axis: _unpack(labels) for axis, labels in meta["labels"].items()}
-        out.count, out.places = meta["count"], _unpack(meta["places"])
+        out.labels = {axis: unpack_labels(labels) for axis, labels in meta["labels"].items()}
+        out.count, out.places = meta["count"], unpack_labels(meta["places"])
         out._kept = dict(tensors)
         return out
 
