@@ -34,6 +34,8 @@ _HOME = {
     "logit_lens": "methods.logit_lens",
     "nearest_tokens": "methods.nearest_tokens",
     "audit": "methods.audit",
+    "look": "reading",
+    "Look": "reading",
     "dataset": "datasets.spec",
     "Sample": "datasets.sample",
     "Sweep": "sweep.folder",
@@ -73,6 +75,8 @@ if TYPE_CHECKING:
     from mmlens.prompt import Patch as Patch
     from mmlens.prompt import Prompt as Prompt
     from mmlens.prompt import Token as Token
+    from mmlens.reading import Look as Look
+    from mmlens.reading import look as look
     from mmlens.scores import Scores as Scores
     from mmlens.sweep.folder import Sweep as Sweep
     from mmlens.sweep.images import top_images as top_images

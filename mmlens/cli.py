@@ -23,7 +23,7 @@ from mmlens.train.cli import train_command
 if TYPE_CHECKING:
     import numpy as np
 
-    from mmlens.look import Look
+    from mmlens.reading import Look
 
 
 class _Sentences(TyperGroup):
@@ -113,7 +113,7 @@ def look(
 
     with Console(stderr=True).status(f"loading {model} ..."):
         from mmlens.families import load
-        from mmlens.look import look as look_at
+        from mmlens.reading import look as look_at
 
         seen = look_at(load(model), photo, prompt, target=target, words=words, k=neurons)
         _write(page, seen.to_html(picture.name))

@@ -11,7 +11,7 @@ import mmlens as mm
 from mmlens import Neuron, Patch, Token
 from mmlens.errors import NumericsError, PromptError, TargetError
 from mmlens.families import toy
-from mmlens.look import Look, choose, look
+from mmlens.reading import Look, choose, look
 
 NAME = "toy-gptj-planted"
 

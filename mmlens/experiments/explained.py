@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 from mmlens.datasets.sample import Sample
 from mmlens.errors import nearest
 from mmlens.experiments.tables import ExperimentError
-from mmlens.look import NO_THINGS
 from mmlens.pictos.captions import plural
 from mmlens.prompt import Prompt, SoftPrompt
+from mmlens.reading import NO_THINGS
 from mmlens.targets import caption as said_after
 from mmlens.targets import extend, one
 from mmlens.words import word
