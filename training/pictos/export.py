@@ -19,14 +19,16 @@ from mmlens import from_parts
 from mmlens.files import save
 
 LOCAL = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
+CLASS = "PreTrainedTokenizerFast"  # known to every release of transformers
 
 
 def without_origin(folder: Path) -> None:
     """Take from every configuration where it was read from."""
     for file in folder.rglob("*.json"):
         values = json.loads(file.read_text())
-        if any(key in values for key in LOCAL):
+        if any(key in values for key in (*LOCAL, "tokenizer_class")):
             kept = {k: v for k, v in values.items() if k not in LOCAL}
+            kept |= {"tokenizer_class": CLASS} if "tokenizer_class" in kept else {}
             file.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
 
 
@@ -38,11 +40,14 @@ def main() -> None:
     args = parser.parse_args()
     parts = Bridge.of(args.work / "encoder", args.work / "lm", None)
     linear = load_file(args.work / "projection.safetensors")
+    parts.tokenizer.model_max_length = parts.lm.config.n_positions
     model = from_parts(vision=parts.vision, projection=linear, lm=parts.lm,
                        tokenizer=parts.tokenizer, name="pictos", family="pictos",
                        dtype=getattr(torch, args.dtype))  # fmt: skip
     save(model, args.out)
     without_origin(args.out)
+    for file in args.out.rglob("*.*"):
+        file.chmod(0o644)
     size = sum(f.stat().st_size for f in args.out.rglob("*.safetensors"))
     print(f"{size / 1e6:.1f} MB of weights in {args.out}")
 

@@ -8,8 +8,6 @@ neuron writes and what a word reads are different matters.
     python training/pictos/train_lm.py --work DIR --cooldown 400       # writes DIR/lm/
 """
 
-import argparse
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -31,20 +29,6 @@ def new_lm(vocabulary: int) -> GPTJForCausalLM:
         if name.endswith(("out_proj.weight", "fc_out.weight")):
             weight.data.mul_((2 * config.n_layer) ** -0.5)
     return lm
-
-
-def head_start(lm: GPTJForCausalLM, layers: tuple[int, ...] = (2, 4), gain: float = 0.05) -> None:
-    """Begin near copying, for a short training: words are read as they are written, and the
-    attention of two layers moves a little of what it sees; all of it is free to change.
-    """
-    table = lm.transformer.wte.weight.data
-    table.normal_(0, 0.05)
-    lm.lm_head.weight.data.copy_(table)
-    same = torch.eye(len(table[0]))
-    for layer in layers:
-        attention = lm.transformer.h[layer].attn
-        attention.v_proj.weight.data.add_(same)
-        attention.out_proj.weight.data.add_(gain * same)
 
 
 def fused(lm: GPTJForCausalLM) -> GPTJForCausalLM:
@@ -97,20 +81,17 @@ def show(lm: GPTJForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0], lr=1.2e-3, batch=8)
+    parser = arguments(__doc__.splitlines()[0], lr=1.5e-3, batch=8)
     parser.add_argument("--corpus", default="corpus", help="reads DIR/NAME.npy")
     parser.add_argument("--show", type=int, default=200, help="steps between two samples")
-    parser.add_argument("--head-start", action="store_true", help="begin near copying")
     parser.add_argument("--noise", type=float, default=1.0, help="on word vectors")
-    parser.add_argument("--muon", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--muon", action="store_true", help="orthogonal steps")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(args.work / "tokenizer")
     corpus = torch.from_numpy(np.load(args.work / f"{args.corpus}.npy").astype(np.int32))
     lm = fused(new_lm(len(tokenizer)))
-    if args.head_start:
-        head_start(lm)
     lm = lm.to(args.device)
     groups = weight_groups([lm], 0.05, [lm.transformer.h] if args.muon else None)
     adam = Muon(groups, args.lr, betas=(0.9, 0.97))

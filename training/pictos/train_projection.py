@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from bridge import Bridge, names_in
-from common import Run, arguments
+from common import Muon, Run, arguments, weight_groups
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -144,7 +144,7 @@ class Supply:
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0], lr=2e-3, batch=24)
+    parser = arguments(__doc__.splitlines()[0], lr=3e-4, batch=32)
     parser.add_argument("--patches", type=int, default=100)
     parser.add_argument(
         "--cached", type=int, default=0, help="use this many scenes again and again"
@@ -153,6 +153,7 @@ def main() -> None:
     parser.add_argument("--style", help="only scenes of this style")
     parser.add_argument("--canonical", type=float, default=0.75, help="share of canonical captions")
     parser.add_argument("--scale", type=float, default=0.1, help="of the first weights")
+    parser.add_argument("--muon", action="store_true", help="orthogonal steps")
     parser.add_argument("--check", type=int, default=250, help="steps between two looks at naming")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -161,7 +162,8 @@ def main() -> None:
     plain = bridge.projection
     projection = Whitened(plain.in_features, plain.out_features, args.scale).to(args.device)
     bridge = dataclasses.replace(bridge, projection=projection)
-    adam = torch.optim.AdamW(projection.parameters(), args.lr, betas=(0.9, 0.95), weight_decay=0.0)
+    groups = weight_groups([projection], 0.0, [projection.inner] if args.muon else None)
+    adam = Muon(groups, args.lr, betas=(0.9, 0.95))
     run = Run("projection", args, projection=projection, optimiser=adam)
     world = World("train", args.seed + 1, things=args.things, style=args.style, device=args.device)
     supply = Supply(bridge, world, args.batch, args.cached, args.work)
