@@ -259,7 +259,7 @@ def _at(tensor: torch.Tensor, name: str, pos_slice: Any) -> torch.Tensor:
     """These positions of the language model's activation, as TransformerLens' `pos_slice`."""
     if pos_slice is None or name.startswith(("vision.", "projection.")):
         return tensor
-    from transformer_lens.utilities import Slice
+    from transformer_lens.utilities.slice import Slice
 
     by_query = name.endswith(("hook_pattern", "hook_attn_scores"))
     return Slice.unwrap(pos_slice).apply(tensor, dim=-2 if by_query else 1)
