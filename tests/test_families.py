@@ -35,7 +35,10 @@ def prompt(words: str = "A picture of", turned: bool = False) -> mm.Prompt:
 def test_logits_equal_hugging_faces_and_depend_on_the_picture(name):
     model = family(name)
     soft = model.embed(prompt())
-    assert off(model(soft), model.lm.hf(inputs_embeds=soft.vectors).logits) < 1e-5
+    wanted = model.lm.hf(inputs_embeds=soft.vectors).logits
+    assert off(model(soft), wanted) < 1e-5 * max(
+        1.0, float(wanted.abs().max())
+    )  # trained: up to 12
     assert off(model(prompt()), model(prompt(turned=True))) > 1e-5
 
 
