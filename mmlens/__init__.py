@@ -42,12 +42,14 @@ _HOME = {
     "top_images": "sweep.images",
     "MMLensError": "errors",
 }
-_SUBMODULES = ("datasets", "pictos", "sweep", "tally", "view")
+_SUBMODULES = ("datasets", "experiments", "metrics", "pictos", "sweep", "tally", "view")
 
 __all__ = [*_HOME, *_SUBMODULES]
 
 if TYPE_CHECKING:
     from mmlens import datasets as datasets
+    from mmlens import experiments as experiments
+    from mmlens import metrics as metrics
     from mmlens import pictos as pictos
     from mmlens import sweep as sweep
     from mmlens import tally as tally

@@ -33,12 +33,10 @@ def prompt(words: str = "A picture of", turned: bool = False) -> mm.Prompt:
 @every_family
 @torch.no_grad()
 def test_logits_equal_hugging_faces_and_depend_on_the_picture(name):
-    model = family(name)
+    # trained logits reach 12, where single precision itself rounds at 1e-6 a step
+    model = mm.load(name, dtype=torch.float64) if name == "pictos" else family(name)
     soft = model.embed(prompt())
-    wanted = model.lm.hf(inputs_embeds=soft.vectors).logits
-    assert off(model(soft), wanted) < 1e-5 * max(
-        1.0, float(wanted.abs().max())
-    )  # trained: up to 12
+    assert off(model(soft), model.lm.hf(inputs_embeds=soft.vectors).logits) < 1e-5
     assert off(model(prompt()), model(prompt(turned=True))) > 1e-5
 
 
