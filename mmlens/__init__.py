@@ -7,8 +7,9 @@ and the same to the imports below it, which only type checkers read.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mmlens.lazy import on_first_use
 
 __version__ = "0.1.0.dev0"
 
@@ -83,23 +84,4 @@ if TYPE_CHECKING:
     from mmlens.sweep.folder import Sweep as Sweep
     from mmlens.sweep.images import top_images as top_images
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        value = getattr(importlib.import_module(f"mmlens.{_HOME[name]}"), name)
-    elif name in _SUBMODULES:
-        value = importlib.import_module(f"mmlens.{name}")
-    else:
-        raise AttributeError(_unknown(name))
-    globals()[name] = value  # the next look-up does not come here
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
-def _unknown(name: str) -> str:
-    from mmlens.errors import nearest
-
-    return f"mmlens has no {name!r}: {nearest(name, __all__)}"
+__getattr__, __dir__ = on_first_use(__name__, _HOME, _SUBMODULES)

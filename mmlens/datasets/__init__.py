@@ -8,8 +8,9 @@ The readers of captioned pictures that `mmlens train` uses live here too (`pairs
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mmlens.lazy import on_first_use
 
 _HOME = {
     "DataError": "pairs",
@@ -45,10 +46,4 @@ if TYPE_CHECKING:
     from mmlens.datasets.sample import Thing as Thing
     from mmlens.datasets.spec import dataset as dataset
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"mmlens.datasets has no {name!r}: there is {', '.join(__all__)}.")
-    value = getattr(importlib.import_module(f"mmlens.datasets.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = on_first_use(__name__, _HOME)

@@ -19,8 +19,9 @@ the Python versions (nltk's, for one) give other numbers under the same name. SP
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mmlens.lazy import on_first_use
 
 _HOME = {
     "Metric": "result",
@@ -71,16 +72,4 @@ if TYPE_CHECKING:
     from mmlens.metrics.vocabulary import coco_vocabulary as coco_vocabulary
     from mmlens.metrics.vocabulary import pictos_vocabulary as pictos_vocabulary
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        from mmlens.errors import nearest
-
-        raise AttributeError(f"mmlens.metrics has no {name!r}: {nearest(name, __all__)}")
-    value = getattr(importlib.import_module(f"mmlens.metrics.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = on_first_use(__name__, _HOME)

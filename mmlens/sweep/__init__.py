@@ -23,8 +23,9 @@ processes or on interruptions: the same question gives the same bytes. `accelera
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mmlens.lazy import on_first_use
 
 _HOME = {"Sweep": "folder", "SweepError": "record", "sweep": "run", "top_images": "images"}
 __all__ = ["Sweep", "SweepError", "sweep", "top_images"]
@@ -35,10 +36,4 @@ if TYPE_CHECKING:
     from mmlens.sweep.record import SweepError as SweepError
     from mmlens.sweep.run import sweep as sweep
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"mmlens.sweep has no {name!r}: there is {', '.join(__all__)}.")
-    value = getattr(importlib.import_module(f"mmlens.sweep.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = on_first_use(__name__, _HOME)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mmlens.lazy import on_first_use
 
 _HOME = {
     "DataError": "mmlens.datasets.pairs",
@@ -30,10 +31,4 @@ if TYPE_CHECKING:
     from mmlens.train.fit import TrainedProjection as TrainedProjection
     from mmlens.train.fit import fit as fit
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"mmlens.train has no {name!r}: there is {', '.join(__all__)}.")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = on_first_use(__name__, _HOME)

@@ -11,8 +11,9 @@ Figures are plain plotly figures to edit; `view.save(figure, "page.html")` write
 needs no network. Blue raises, red lowers, everywhere.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mmlens.lazy import on_first_use
 
 if TYPE_CHECKING:
     from mmlens.view.choose import show
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mmlens.view.theme import save, use_theme
     from mmlens.view.words import tokens
 
-_HOMES = {
+_HOME = {
     "on_image": "photo",
     "heatmap": "grid",
     "bars": "grid",
@@ -34,12 +35,4 @@ _HOMES = {
 }
 __all__ = ["bars", "heatmap", "neurons", "on_image", "save", "show", "tokens", "use_theme"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = on_first_use(__name__, _HOME)

@@ -14,7 +14,7 @@ Five kinds of document, all of words alone:
 A list and its sentence are joined by a full stop, a new line or nothing at all, the last as words
 follow a picture. Pairs of things that the world keeps unseen are not mentioned together here.
 
-    python training/pictos/corpus.py --work DIR    # tokenizer/, corpus.npy, corpus-sample.txt
+    python training/pictos/corpus.py --work DIR    # tokenizer/, corpus.npy, corpus-listed.npy
 """
 
 import argparse
@@ -40,6 +40,7 @@ PLACES = ("next to", "near", "beside", "behind", "in front of", "to the left of"
 PEOPLE = ("I", "Tom", "Anna", "We", "She", "He", "They", "My brother", "The girl", "The boy")
 SHARES = {"prose": 0.12, "facts": 0.11, "stories": 0.18, "lists": 0.56, "letters": 0.03}
 SIZES = ((3, 4), (3, 5), (4, 5), (4, 6), (5, 6), (6, 6), (7, 8), (9, 10))  # rows, columns of lists
+OFTEN = (4, 4, 3, 3, 2, 2, 1, 1)  # a short list teaches to gather as well as a long one
 BRIEF_SHARES = {"prose": 0.05, "facts": 0.12, "stories": 0.23, "lists": 0.60, "letters": 0.0}
 BRIEF_SIZES = ((1, 3), (2, 3), (2, 4), (2, 5), (3, 4), (3, 5), (4, 5))
 
@@ -86,7 +87,7 @@ def ask(rng: random.Random, names: list[str], style: str, ground: str) -> str:
 def raster(rng: random.Random, blobs: list[list[str]], back: list[str], stacked: bool,
            sizes: Sequence[tuple[int, int]]) -> list[str]:  # fmt: skip
     """A few rows of words: each blob's words in its own part of the rows, `back` elsewhere."""
-    rows, cols = rng.choice(sizes)
+    rows, cols = rng.choices(sizes, OFTEN[: len(sizes)])[0]
     fill = rng.uniform(0.25, 0.75) if sizes is SIZES else rng.uniform(0.6, 1.0)
     share = (rows if stacked else cols) / len(blobs)
     words = []
@@ -106,7 +107,7 @@ def list_document(rng: random.Random, sizes: Sequence[tuple[int, int]]) -> tuple
     """A raster of mentions and what it is a picture of."""
     things, ground = cast(rng), rng.choice(GROUNDS)
     style = rng.choices(STYLES, (0.50, 0.30, 0.20))[0]
-    named = rng.choices((1.0, 0.5, 0.2, 0.0), (0.36, 0.38, 0.18, 0.08))[0]
+    named = rng.choices((1.0, 0.5, 0.2, 0.0), (0.28, 0.38, 0.22, 0.12))[0]
     blobs = []
     for t in things:
         cues = [*t.cues, t.kind] + ([t.colour] if style == "literal" else [])
@@ -232,21 +233,31 @@ def main() -> None:
         seen = [f"{x}. {y}" for x, y in texts[:80_000]] + prose
         tokenizer = train_tokenizer(seen, names, args.vocabulary)
         tokenizer.save_pretrained(args.work / "tokenizer")
-    joined = [encode(tokenizer, *text, rng.choice((". ", "\n", ""))) for text in texts]
+    joined, listed = zip(
+        *(encode(tokenizer, *text, rng.choice((". ", "\n", ""))) for text in texts), strict=True
+    )
     np.save(args.work / f"{args.name}.npy", np.concatenate(joined).astype(np.uint16))
+    of_lists = [np.arange(len(ids)) < most for ids, most in zip(joined, listed, strict=True)]
+    np.save(args.work / f"{args.name}-listed.npy", np.concatenate(of_lists))
     (args.work / f"{args.name}-sample.txt").write_text(
         "\n\n".join("|".join(t) for t in texts[:300])
     )
     report(tokenizer, names, sum(map(len, joined)), len(prose))
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, listed: str, text: str, joint: str) -> list[int]:
-    """Token ids; with the empty joint the sentence starts afresh, as it does after a picture."""
+def encode(
+    tokenizer: PreTrainedTokenizerFast, listed: str, text: str, joint: str
+) -> tuple[list[int], int]:
+    """Token ids, and how many of them are the list's.
+
+    With the empty joint the sentence starts afresh, as it does after a picture.
+    """
+    most = len(tokenizer.encode(listed)) if listed else 0
     if listed and joint:
         ids = tokenizer.encode(listed + joint + text)
     else:
         ids = (tokenizer.encode(listed) if listed else []) + tokenizer.encode(text)
-    return [*ids, tokenizer.eos_token_id]
+    return [*ids, tokenizer.eos_token_id], most
 
 
 def report(tokenizer: PreTrainedTokenizerFast, names: list[str], tokens: int, prose: int) -> None:

@@ -1,6 +1,7 @@
 """Train the language model on text alone: GPT-J's class, 8 layers of 256, own vocabulary.
 
-Loss: the mean next-token cross-entropy over packed documents. GPT-J's class keeps the paper's
+Loss: the mean next-token cross-entropy over packed documents, where the words of a list, which
+nobody can guess, count little beside the sentence that follows. GPT-J's class keeps the paper's
 architecture (parallel attention and MLP, rotary positions); embeddings are untied, so that what a
 neuron writes and what a word reads are different matters.
 
@@ -39,7 +40,7 @@ def fused(lm: GPTJForCausalLM) -> GPTJForCausalLM:
 
 
 def batch(corpus: Tensor, step: int, size: int, seed: int) -> Tensor:
-    """Long[size, LENGTH + 1]: windows of the corpus, each corpus pass in another order."""
+    """[size, LENGTH + 1]: windows of the corpus, each corpus pass in another order."""
     windows = (len(corpus) - 1) // LENGTH
     index = torch.arange(step * size, (step + 1) * size)
     passes = index // windows
@@ -47,11 +48,11 @@ def batch(corpus: Tensor, step: int, size: int, seed: int) -> Tensor:
     for p in passes.unique().tolist():
         mixed = torch.randperm(windows, generator=torch.Generator().manual_seed(seed + p))
         order[passes == p] = mixed[index[passes == p] % windows]
-    return torch.stack([corpus[i * LENGTH : (i + 1) * LENGTH + 1] for i in order.tolist()]).long()
+    return torch.stack([corpus[i * LENGTH : (i + 1) * LENGTH + 1] for i in order.tolist()])
 
 
-def loss_of(lm: GPTJForCausalLM, ids: Tensor, noise: float = 0.0) -> Tensor:
-    """Mean next-token cross-entropy; `noise` on the word vectors makes reading tolerant.
+def loss_of(lm: GPTJForCausalLM, ids: Tensor, weights: Tensor, noise: float = 0.0) -> Tensor:
+    """Weighted mean next-token cross-entropy; `noise` on word vectors makes reading tolerant.
 
     Half of the windows get noise of up to `noise` times the typical length of a word vector (as
     NEFTune, arXiv 2310.05914): a soft prompt will only come near the words it stands for.
@@ -61,7 +62,9 @@ def loss_of(lm: GPTJForCausalLM, ids: Tensor, noise: float = 0.0) -> Tensor:
         much = noise * (2 * torch.rand(len(ids), 1, 1, device=ids.device) - 1).clamp(min=0)
         words = words + much * words.detach().std() * torch.randn_like(words)
     logits = lm(inputs_embeds=words, use_cache=False).logits
-    return F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
+    off = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    weights = weights[:, 1:].flatten()
+    return (off * weights).sum() / weights.sum()
 
 
 PROBES = ("dog, bicycle. A picture of a", " dog bicycle bicycle dog. A picture of a",
@@ -85,20 +88,24 @@ def main() -> None:
     parser.add_argument("--corpus", default="corpus", help="reads DIR/NAME.npy")
     parser.add_argument("--show", type=int, default=200, help="steps between two samples")
     parser.add_argument("--noise", type=float, default=1.0, help="on word vectors")
+    parser.add_argument("--listed", type=float, default=0.15, help="weight of a list's words")
     parser.add_argument("--muon", action="store_true", help="orthogonal steps")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(args.work / "tokenizer")
-    corpus = torch.from_numpy(np.load(args.work / f"{args.corpus}.npy").astype(np.int32))
+    corpus = torch.from_numpy(np.load(args.work / f"{args.corpus}.npy").astype(np.int64))
+    listed = torch.from_numpy(np.load(args.work / f"{args.corpus}-listed.npy"))
+    weights = torch.where(listed, args.listed, 1.0)
     lm = fused(new_lm(len(tokenizer)))
     lm = lm.to(args.device)
     groups = weight_groups([lm], 0.05, [lm.transformer.h] if args.muon else None)
     adam = Muon(groups, args.lr, betas=(0.9, 0.97))
     run = Run("lm", args, lm=lm, optimiser=adam)
     while run.goes_on():
-        ids = batch(corpus, run.step, args.batch, args.seed).to(args.device)
-        loss = loss_of(lm, ids, args.noise)
+        ids, weigh = (batch(part, run.step, args.batch, args.seed).to(args.device)
+                      for part in (corpus, weights))  # fmt: skip
+        loss = loss_of(lm, ids, weigh, args.noise)
         run.update(adam, loss)
         run.note(loss=loss.item())
         if run.step % args.show == 0:

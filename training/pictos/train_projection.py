@@ -12,7 +12,6 @@ for a cheaper early phase, as strong a dropout as it is.
 
 import dataclasses
 import random
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -22,15 +21,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmlens.pictos.scenes import Scenes
-from mmlens.pictos.world import World
+from mmlens.pictos.world import STYLES, World
 
 
-def texts(scenes: Scenes, rng: random.Random, canonical: float) -> list[str]:
+def texts(many: list[Scenes], rng: random.Random, canonical: float) -> list[str]:
     """One text for each scene: the canonical picture sentence or another paraphrase."""
     chosen = []
-    for b in range(len(scenes)):
-        picture, *others = scenes.paraphrases(b)
-        chosen.append(picture if rng.random() < canonical else rng.choice(others))
+    for scenes in many:
+        for b in range(len(scenes)):
+            picture, *others = scenes.paraphrases(b)
+            chosen.append(picture if rng.random() < canonical else rng.choice(others))
     return chosen
 
 
@@ -60,17 +60,15 @@ def part_of(features: Tensor, patches: int) -> Tensor:
     return features[:, torch.randperm(features.shape[1])[:patches].sort().values]
 
 
-def naming(bridge: Bridge, things: int, scenes: int = 48) -> float:
-    """Share of held-out literal and symbolic scenes in which everything is named."""
-    right = 0
-    for style in ("literal", "symbolic"):
-        device = bridge.projection.weight.device
-        many = World("held_out", things=things, style=style, device=device).batch(
-            range(scenes // 2)
-        )
+def naming(bridge: Bridge, things: int, scenes: int = 24) -> str:
+    """Shares of held-out scenes in which everything is named: literal, symbolic, written."""
+    device, shares = bridge.projection.weight.device, []
+    for style in STYLES:
+        many = World("held_out", things=things, style=style, device=device).batch(range(scenes))
         said = bridge.say(many.images)
-        right += sum(set(n) <= names_in(s, n) for n, s in zip(many.names, said, strict=True))
-    return right / scenes
+        right = [set(n) <= names_in(s, n) for n, s in zip(many.names, said, strict=True)]
+        shares.append(f"{sum(right) / scenes:.2f}")
+    return " ".join(shares)
 
 
 class Whitened(nn.Module):
@@ -114,43 +112,11 @@ class Whitened(nn.Module):
         return {"weight": weight.cpu().contiguous(), "bias": bias.cpu().contiguous()}
 
 
-class Supply:
-    """Features and scenes of each step: new ones, or `cached` ones in a new order each pass."""
-
-    def __init__(self, bridge: Bridge, world: World, batch: int, cached: int, folder: Path) -> None:
-        self.bridge, self.world, self.batch = bridge, world, batch
-        self.kept: list[tuple[Tensor, Scenes]] = []
-        if cached:
-            file = folder / f"features-{world.things}-{world.style}-{cached}-{batch}.pt"
-            if not file.exists():
-                kept = [self._fresh(range(s, s + batch)) for s in range(0, cached, batch)]
-                torch.save(kept, file)
-            self.kept = torch.load(file, map_location=world.device, weights_only=False)
-
-    def _fresh(self, numbers: range) -> tuple[Tensor, Scenes]:
-        scenes = self.world.batch(numbers)
-        features = self.bridge.features(scenes.images)
-        none = torch.empty(0)
-        bare = dataclasses.replace(scenes, images=none, masks=none)
-        return features, bare
-
-    def __call__(self, step: int) -> tuple[Tensor, Scenes]:
-        """Features Float[batch, patch, d_vision] and what the scenes show."""
-        if not self.kept:
-            return self._fresh(range(step * self.batch, (step + 1) * self.batch))
-        epoch, at = divmod(step, len(self.kept))
-        order = random.Random(epoch).sample(range(len(self.kept)), len(self.kept))
-        return self.kept[order[at]]
-
-
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0], lr=3e-4, batch=32)
     parser.add_argument("--patches", type=int, default=100)
-    parser.add_argument(
-        "--cached", type=int, default=0, help="use this many scenes again and again"
-    )
     parser.add_argument("--things", type=int, help="only scenes of so many things")
-    parser.add_argument("--style", help="only scenes of this style")
+    parser.add_argument("--shares", type=int, nargs=3, default=(3, 3, 2), help="of the styles")
     parser.add_argument("--canonical", type=float, default=0.75, help="share of canonical captions")
     parser.add_argument("--scale", type=float, default=0.1, help="of the first weights")
     parser.add_argument("--muon", action="store_true", help="orthogonal steps")
@@ -165,24 +131,26 @@ def main() -> None:
     groups = weight_groups([projection], 0.0, [projection.inner] if args.muon else None)
     adam = Muon(groups, args.lr, betas=(0.9, 0.95))
     run = Run("projection", args, projection=projection, optimiser=adam)
-    world = World("train", args.seed + 1, things=args.things, style=args.style, device=args.device)
-    supply = Supply(bridge, world, args.batch, args.cached, args.work)
+    sizes = [args.batch * share // sum(args.shares) for share in args.shares]
+    worlds = [World("train", args.seed + 1, things=args.things, style=s, device=args.device)
+              for s in STYLES]  # fmt: skip
     if run.step == 0:
-        projection.measure(torch.cat([supply(step)[0] for step in range(4)]))
+        scenes = [w.batch(range(4 * n)) for w, n in zip(worlds, sizes, strict=True)]
+        projection.measure(bridge.features(torch.cat([s.images for s in scenes])))
     while run.goes_on():
         torch.manual_seed(args.seed + run.step)
-        features, scenes = supply(run.step)
+        scenes = [w.batch(range(run.step * n, (run.step + 1) * n))
+                  for w, n in zip(worlds, sizes, strict=True)]  # fmt: skip
+        features = bridge.features(torch.cat([s.images for s in scenes]))
         ids, target = padded(bridge, texts(scenes, random.Random(run.step), args.canonical))
         loss = loss_of(bridge, part_of(features, args.patches), ids, target)
         run.update(adam, loss)
         run.note(loss=loss.item())
         if run.step % args.check == 0:
-            print(
-                f"  held out: one {naming(bridge, 1):.2f}, two {naming(bridge, 2):.2f}", flush=True
-            )
+            print(f"  held out: one {naming(bridge, 1)}, two {naming(bridge, 2)}", flush=True)
     if args.cooldown:
         save_file(projection.folded(), args.work / "projection.safetensors")
-        print(f"  held out: one {naming(bridge, 1):.2f}, two {naming(bridge, 2):.2f}", flush=True)
+        print(f"  held out: one {naming(bridge, 1)}, two {naming(bridge, 2)}", flush=True)
     else:
         run.save()
 
