@@ -28,6 +28,7 @@ _HOME = {
     "activations": "methods.activations",
     "attribute": "methods.attribute",
     "attribute_caption": "methods.attribute",
+    "attribute_picture": "methods.picture",
     "integrated_gradients": "methods.integrated_gradients",
     "top_neurons": "methods.top_neurons",
     "decode": "methods.decode",
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from mmlens.methods.integrated_gradients import integrated_gradients as integrated_gradients
     from mmlens.methods.logit_lens import logit_lens as logit_lens
     from mmlens.methods.nearest_tokens import nearest_tokens as nearest_tokens
+    from mmlens.methods.picture import attribute_picture as attribute_picture
     from mmlens.methods.top_neurons import top_neurons as top_neurons
     from mmlens.model import HookedVLM as HookedVLM
     from mmlens.neurons import Head as Head

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.chunks import in_chunks
-from mmlens.errors import AddressError
 from mmlens.neurons import places
 from mmlens.provenance import about
+from mmlens.quadrature import gauss_legendre
 from mmlens.scores import Scores
 from mmlens.sites import SITES
 from mmlens.targets import Number, aim, finite
@@ -50,11 +50,9 @@ def integrated_gradients(
         steps: nodes of the quadrature.
         batch: steps computed side by side (halved when memory runs out).
     """
-    if steps < 1:
-        raise AddressError(f"steps={steps} gives no integral: write at least 1 (16 is good).")
     soft, aimed = aim(model, prompt, of, target, after)
     chosen = sorted(places(range(model.cfg.n_layers), layers, "layer"))
-    nodes, weights = _gauss(steps, model.lm.device)
+    nodes, weights = gauss_legendre(steps, soft.vectors)
     out = []
     for layer in chosen:
         name = SITES["neurons"].at(layer)
@@ -92,15 +90,6 @@ def integrated_gradients(
     )
     labels = {"layer": tuple(chosen), "pos": soft.labels[0]}
     return Scores(torch.stack(out), ("layer", "pos", "unit"), labels, told)
-
-
-def _gauss(steps: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gauss-Legendre nodes and weights on [0, 1]."""
-    import numpy as np
-
-    nodes, weights = np.polynomial.legendre.leggauss(steps)
-    as_tensor = lambda x: torch.tensor(x, dtype=torch.float32, device=device)  # noqa: E731
-    return as_tensor((nodes + 1) / 2), as_tensor(weights / 2)
 
 
 def _read(model: HookedVLM, soft: Any, name: str) -> torch.Tensor:
