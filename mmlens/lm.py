@@ -107,6 +107,14 @@ class LanguageModel:
             raise CapabilityError("A HookedTransformer computes the logits of all positions.")
         return self.root(ids, attention_mask=mask.long(), **options)
 
+    def logits_at(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits Float[batch, len(positions), d_vocab] of these positions, the others left out."""
+        if self.keeps_logits:
+            return self.forward(ids, mask, logits_to_keep=positions)
+        return self.forward(ids, mask)[:, positions]
+
     @cached_property
     def keeps_logits(self) -> bool:
         """Whether the logits of a few positions can be had without those of the others."""

@@ -162,11 +162,9 @@ def products(
         return tensor
 
     positions = torch.tensor([t.position for t in targets], device=model.lm.device)
-    few = {"logits_to_keep": positions} if model.lm.keeps_logits else {}
     with torch.enable_grad(), model.hooks(fwd_hooks=[(name, tap) for name in names]):
         with model._running(soft, differentiable=False) as read:
-            logits = model.lm.forward(read.ids.clamp(min=0), read.mask, **few)[0]
-        logits = logits if few else logits[positions]
+            logits = model.lm.logits_at(read.ids.clamp(min=0), read.mask, positions)[0]
         finite(logits.detach(), f"the logits of {model.name!r}")
         for index, aimed in enumerate(targets):
             now = index

@@ -52,6 +52,7 @@ def integrated_gradients(
     """
     soft, aimed = aim(model, prompt, of, target, after)
     chosen = sorted(places(range(model.cfg.n_layers), layers, "layer"))
+    at = torch.tensor([aimed.position], device=model.lm.device)
     nodes, weights = gauss_legendre(steps, soft.vectors)
     out = []
     for layer in chosen:
@@ -72,8 +73,8 @@ def integrated_gradients(
                 model.hooks(fwd_hooks=[(name, lambda x, hook: path.to(x))]),
                 model._running(many, differentiable=False) as read,
             ):
-                logits = model.lm.forward(read.ids.clamp(min=0), read.mask)[:, aimed.position]
-            total = torch.stack([aimed.number(row) for row in logits]).sum()
+                logits = model.lm.logits_at(read.ids.clamp(min=0), read.mask, at)
+            total = torch.stack([aimed.number(row) for row in logits[:, 0]]).sum()
             grad = torch.autograd.grad(total, path)[0]
             return (grad * weights[start:stop, None, None].to(grad)).sum(0)
 

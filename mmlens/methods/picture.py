@@ -116,8 +116,9 @@ class _Place:
         many = rows(self.soft, [0] * len(values))
         put = (self.name, lambda x, hook: values.flatten(0, 1).to(x))
         with self.model.hooks(fwd_hooks=[put]), self.model._running(many) as read:
-            logits = self.model.lm.forward(read.ids.clamp(min=0), read.mask)
-        return torch.stack([self.aimed.number(row) for row in logits[:, self.aimed.position]])
+            at = torch.tensor([self.aimed.position], device=read.ids.device)
+            logits = self.model.lm.logits_at(read.ids.clamp(min=0), read.mask, at)
+        return torch.stack([self.aimed.number(row) for row in logits[:, 0]])
 
     def gradient(self, x: torch.Tensor, base: torch.Tensor, nodes: torch.Tensor,
                  weights: torch.Tensor, batch: int) -> torch.Tensor:  # fmt: skip
