@@ -1,4 +1,4 @@
-"""The command line: `mmlens look PICTURE`, `mmlens models`, `mmlens audit MODEL`, `mmlens train`.
+"""The command line: `mmlens look`, `models`, `audit`, `train` and `reproduce`.
 
 Nothing heavy is imported before a command needs it, so `mmlens --version` answers at once. What
 mmlens refuses, it refuses in one sentence on standard error, with exit status 2; `--debug` shows
@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from mmlens import __version__
 from mmlens.errors import MMLensError
+from mmlens.reproduce.cli import reproduce_app
 from mmlens.train.cli import train_command
 
 if TYPE_CHECKING:
@@ -255,3 +256,4 @@ def _table() -> Any:
 
 
 app.command("train")(train_command)
+app.add_typer(reproduce_app, name="reproduce")

@@ -1,0 +1,90 @@
+"""What is told of an experiment: its question, way, rule, and numbers beside the paper's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from mmlens.reproduce.verdicts import Verdict
+
+TITLES = {
+    "E1": "Do neurons say what is in the picture?",
+    "E2": "Does the projection say it already?",
+    "E3": "Do neurons look at the thing that they name?",
+    "E4": "Are they quiet on pictures of other classes?",
+    "E5": "Does the caption depend on them?",
+    "E6": "In which layers are they?",
+    "E7": "Pictures, their neurons, and where these look",
+    "faithfulness": "Which attribution method tells the truth?",
+    "sensitivity": "What does each reading of the paper change?",
+}
+HOW = {
+    "E1": "Of each picture's 100 strongest (unit, patch) pairs for the caption's first noun, the"
+    " units that decode to words are scored against what people said of the picture; the best one"
+    " counts. Baseline: the same units with other pictures.",
+    "E2": "Each projected patch is read by its 5 nearest tokens, and so are random vectors of the"
+    " same length. If the projection translated, its tokens would fit the picture better.",
+    "E3": "A unit's map over the patches, cut to its top 5 %, is compared with the mask of the"
+    " thing; so are random units of the same layers.",
+    "E4": "Units that are often on top for pictures of one class are shown other pictures of"
+    " every class.",
+    "E5": "The top units are silenced, more and more of them, and as many random ones of the same"
+    " layers. The word's probability and the new caption are compared with the old ones.",
+    "E6": "The layers of the different units among each picture's 100 strongest pairs.",
+    "E7": "The five strongest units of a picture, what they say, and their mean activation; what"
+    " lies outside its top 5 % is dimmed.",
+    "faithfulness": "Each method ranks all units; the top ones of each ranking are silenced. The"
+    " more of the probability is lost, the truer the ranking. Not in the paper.",
+    "sensitivity": "Where the paper can be read in several ways, one way at a time is changed.",
+}
+RULES = {
+    "E1": "the interval of neurons minus wrong pictures lies above 0, by every metric.",
+    "E2": "Kolmogorov-Smirnov, projected patches against random vectors: p > .05 by every metric,"
+    " for the mean and for the best patch.",
+    "E3": "above random units in at least 10 of 12 concepts, and the interval of the difference"
+    " over all pictures lies above 0.",
+    "E5": "at the largest number of units the probability falls by at least 80 %, and changes by"
+    " less than 10 % with as many random units; the interval of the difference lies above 0.",
+}
+
+
+class Row(NamedTuple):
+    """One number: what it is, here, in the paper (empty: not printed), and where there."""
+
+    what: str
+    here: str
+    paper: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is told of one experiment.
+
+    Attributes:
+        says: what was found, in a sentence; of a claim, its verdict's.
+        rows: numbers beside the paper's.
+        differs: what is unlike the paper, and why.
+        table: another table, its head first.
+    """
+
+    key: str
+    says: str
+    verdict: Verdict | None = None
+    rows: list[Row] = field(default_factory=list)
+    differs: list[str] = field(default_factory=list)
+    table: list[list[str]] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        return TITLES[self.key]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the words depend on beside the numbers: whether metrics are offline ones, the family."""
+
+    offline: bool = True
+    family: str = ""
+    units: int = 0
+    layers: int = 0

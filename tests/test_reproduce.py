@@ -1,0 +1,343 @@
+"""`mmlens reproduce mmn`: verdicts follow the numbers, the report is whole, and it goes on."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from bridges import bridge
+from typer.testing import CliRunner
+
+from mmlens import families
+from mmlens.cli import app
+from mmlens.datasets.sample import Sample, Samples, Thing
+from mmlens.experiments import translate
+from mmlens.pictos.world import World
+from mmlens.reproduce import FULL, QUICK, Reading, ReproduceError, mmn
+from mmlens.reproduce.choose import choose, most_shown
+from mmlens.reproduce.cli import at_most, number_or_word
+from mmlens.reproduce.findings import finding
+from mmlens.reproduce.measure import Measured
+from mmlens.reproduce.page import cell, page, tally
+from mmlens.reproduce.paper import PAPER, published
+from mmlens.reproduce.results import results
+from mmlens.reproduce.run import offline_scorers
+from mmlens.reproduce.sheets import Sheet
+from mmlens.reproduce.told import HOW, TITLES, Finding, Row, Setting
+from mmlens.reproduce.verdicts import CLAIMS, Verdict, verdict
+from mmlens.sweep import SweepError
+
+EVIL = "<img src=x onerror=alert(1)>"
+CLOSE = "</script><script>document.title='PWNED'</script>"
+NAME = "toy-gptj-planted"
+TINY = replace(
+    QUICK, scan=12, units=3, projection=3, vectors=2, concepts=2, of_concept=2, classes=2,
+    choose=1, measure=1, ablation=2, ks=(0.0, 0.01, 0.1), sheets=2, faithful=1, sensitive=1,
+    methods=("gradient x activation (pre)", "random"),
+)  # fmt: skip
+READING = Reading(max_new_tokens=2, keep="all")
+
+
+def picture(place: int, name: str, caption: str = "a thing") -> Sample:
+    """A scene of the bundled world under a name of our own."""
+    scene = World("held_out").scene(place)
+    return Sample(f"s{place}", scene.image, (caption, "one thing"), (Thing(name, scene.masks[0]),))
+
+
+def data(n: int = 8, names: tuple[str, ...] = ("dog", "cat"), caption: str = "a thing") -> Samples:
+    return Samples(
+        "eight scenes", [f"s{i}" for i in range(n)],
+        lambda i: picture(i, names[i % len(names)], caption), "hash",
+    )  # fmt: skip
+
+
+def made(out: Path, **options: Any) -> Any:
+    options = {"plan": TINY, "reading": READING, "draws": 50, "progress": False} | options
+    return mmn(bridge(NAME), options.pop("data", data()), out, **options)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One whole report, of hostile captions."""
+    return made(tmp_path_factory.mktemp("mmn"), data=data(caption=f"a dog {EVIL} {CLOSE}"))
+
+
+# -- verdicts --------------------------------------------------------------------------------------
+
+
+def row(arm: str, metric: str, mean: float, low: float, high: float, **more: Any) -> dict[str, Any]:
+    return {"arm": arm, "metric": metric, "mean": mean, "low": low, "high": high, "n": 9, **more}
+
+
+def holds(key: str, *rows: dict[str, Any]) -> bool | None:
+    return verdict(key, pd.DataFrame(rows)).holds
+
+
+def test_e1_holds_only_if_every_interval_lies_above_zero():
+    above = row("neurons - random", "F1", 0.2, 0.1, 0.3)
+    assert holds("E1", above) is True
+    assert holds("E1", above, row("neurons - random", "world", 0.2, -0.01, 0.3)) is False
+    assert holds("E1", row("neurons - random", "F1", -0.2, -0.3, -0.1)) is False
+
+
+def test_e2_holds_unless_a_metric_tells_prompts_from_random_vectors():
+    def distance(p: float, metric: str = "F1") -> dict[str, Any]:
+        return row("prompt ~ random", f"D of {metric}", 0.4, 0, 0, p=p, over="max")
+
+    assert holds("E2", distance(0.2)) is True
+    assert holds("E2", distance(0.2), distance(0.04)) is False
+    assert holds("E2", distance(0.2), distance(0.0, "cosine")) is True  # no decoding
+    assert "p < .001" in verdict("E2", pd.DataFrame([distance(1e-9)])).says
+
+
+def test_e3_holds_from_ten_of_twelve_concepts_on():
+    def gaps(above: int, low: float = 0.01) -> list[dict[str, Any]]:
+        each = [1.0] * above + [-1.0] * (12 - above)
+        rows = [row("attributed - random", "IoU", v, v, v, concept=f"c{i}")
+                for i, v in enumerate(each)]  # fmt: skip
+        return [*rows, row("attributed - random", "IoU", 0.1, low, 0.2, concept="all")]
+
+    assert holds("E3", *gaps(10)) is True
+    assert holds("E3", *gaps(9)) is False
+    assert holds("E3", *gaps(12, low=-0.01)) is False
+    assert "10 of 12 concepts" in verdict("E3", pd.DataFrame(gaps(10))).says
+
+
+@pytest.mark.parametrize(
+    "own, random, low, wanted",
+    [(0.85, 0.05, 0.7, True), (0.79, 0.05, 0.7, False), (0.85, 0.12, 0.7, False),
+     (0.85, -0.12, 0.9, False), (0.85, 0.05, -0.1, False)],
+)  # fmt: skip
+def test_e5_holds_if_the_top_units_matter_and_random_ones_do_not(own, random, low, wanted):
+    def drops(k: int, own: float, random: float) -> list[dict[str, Any]]:
+        return [row("attributed", "drop", own, own, own, k=k),
+                row("random", "drop", random, random, random, k=k),
+                row("attributed - random", "drop", own - random, low, 1.0, k=k)]  # fmt: skip
+
+    assert holds("E5", *drops(5, 0.1, 0.5), *drops(114, own, random)) is wanted
+
+
+def test_what_was_not_measured_neither_holds_nor_fails():
+    for key, claim in CLAIMS.items():
+        one = verdict(key, pd.DataFrame(), why="There are no masks.")
+        assert (one.holds, one.claim, one.says) == (None, claim, "There are no masks.")
+    some = [
+        Verdict("E1", "a", True, ""),
+        Verdict("E2", "b", False, ""),
+        Verdict("E3", "c", None, ""),
+    ]
+    assert tally(some) == "1 of the paper's 3 claims holds here; E2 fails; 1 could not be measured"
+
+
+# -- words -----------------------------------------------------------------------------------------
+
+
+def test_words_about_the_projection_follow_its_verdict():
+    def told(p: float, family: str = "pictos") -> str:
+        rows = [row("prompt ~ random", "D of F1", 0.4, 0, 0, p=p, over="max")]
+        rows += [row(arm, "F1", 0.1, 0.0, 0.2, over="max") for arm in ("prompt", "random")]
+        found = finding(Measured("E2", pd.DataFrame(rows)), Setting(True, family))
+        return " ".join(found.differs)
+
+    assert "Unlike in the paper" in told(0.001) and "lists of names" in told(0.001)
+    assert "lists of names" not in told(0.001, "limber")
+    assert "Unlike" not in told(0.5)
+
+
+def test_words_about_layers_follow_the_histogram():
+    def told(first: float) -> Finding:
+        rows = [row("all", "share", v, v, v, layer=i) for i, v in enumerate((first, 1 - first))]
+        rows += [row(arm, "units", 4.0, 0, 0, layer=0) for arm in ("all", "interpretable")]
+        return finding(Measured("E6", pd.DataFrame(rows)), Setting())
+
+    assert "layer 0 of 0 to 1: 90 %" in told(0.9).says and told(0.9).differs
+    assert "layer 1" in told(0.2).says and not told(0.2).differs
+
+
+def test_the_paper_is_quoted_with_its_places():
+    found = published("E2", "prompt ~ random")
+    assert found and found.value == "D = .037, p > .5" and found.source == "section 3.1"
+    assert published("E2", "cosine") is None
+    assert all(one.source and one.experiment in TITLES for one in PAPER)
+
+
+# -- which pictures --------------------------------------------------------------------------------
+
+
+def test_concepts_are_those_that_most_pictures_show():
+    shown = [("dog",), ("cat", "dog"), ("cat",), ("owl",), ("dog",)]
+    assert most_shown(shown, 2, 2) == {"cat": [1, 2], "dog": [0, 1]}
+    assert most_shown(shown, 9, 9, least=2).keys() == {"cat", "dog"}
+
+
+def test_no_picture_serves_to_choose_units_and_to_measure_them():
+    chosen = choose(data(), TINY)
+    assert chosen.concepts == {"cat": [1, 3], "dog": [0, 2]}
+    assert chosen.first == {"cat": [1], "dog": [0]} and chosen.second == {"cat": [3], "dog": [2]}
+    assert list(offline_scorers(chosen.known)) == ["word overlap F1", "world score"]
+    assert list(offline_scorers(frozenset({"dog", "gearbox"}))) == ["word overlap F1"]
+
+
+def test_numbers_of_units_are_the_papers_as_shares():
+    assert [round(k * 458_752) for k in FULL.ks] == [0, 50, 100, 200, 400, 800, 1600, 3200, 6400]
+    assert round(FULL.ks[-1] * 8192) == 114
+    assert at_most(QUICK, 3).units == 3 and at_most(QUICK, None) is QUICK
+
+
+# -- the report ------------------------------------------------------------------------------------
+
+
+def test_the_report_holds_every_section_table_and_verdict(report):
+    html, text = report.page.read_text("utf-8"), report.results.read_text("utf-8")
+    for key, title in TITLES.items():
+        assert f'id="{key}"' in html and title in text, key
+        assert not report.measured[key].why, report.measured[key].why
+        assert (report.page.parent / "tables" / f"{key}.csv").stat().st_size > 100
+    assert report.verdicts["experiment"].tolist() == list(CLAIMS)
+    for one in report.findings:
+        assert one.says and HOW[one.key] in text
+        if one.verdict is not None:
+            assert f"**{one.verdict.word}**" in text
+    assert "D = .037, p > .5" in text and "| in the paper |" in text
+    for column in ("mean", "low", "high", "n", "options"):
+        assert column in pd.read_csv(report.page.parent / "tables" / "E5.csv").columns
+    assert html.count('class="sheet"') == 2
+    assert "point pre, target logit, by pair" in html
+
+
+def test_every_figure_is_there_in_both_themes(report):
+    html = report.page.read_text("utf-8")
+    figures = json.loads(re.findall(r'id="figures">(.*?)</script>', html, re.DOTALL)[0])
+    assert set(figures) == set(TITLES) - {"E7"}
+    for key, one in figures.items():
+        light, dark = one["light"]["layout"], one["dark"]["layout"]
+        assert light["template"]["layout"]["paper_bgcolor"] == "#ffffff", key
+        assert dark["template"]["layout"]["paper_bgcolor"] != "#ffffff", key
+        assert one["light"]["data"]
+
+
+def test_no_text_becomes_markup_and_nothing_is_loaded(report):
+    html = report.page.read_text("utf-8")
+    assert "<img src=x" not in html and "PWNED'</script>" not in html
+    assert html.count("<script") == html.count("</script>") == 3
+    assert re.findall(r'<(?:link|iframe|object|embed)\b|src="(?!data:image/)', html) == []
+    assert "default-src 'none'" in html
+    packed = re.findall(r'id="plotly">(.*?)</script>', html, re.DOTALL)[0]
+    assert b"plotly.js" in gzip.decompress(base64.b64decode(packed))[:300]
+
+
+def test_a_hostile_caption_token_or_name_is_text():
+    evil = Finding("E7", EVIL, None, [Row(EVIL, CLOSE, "|", "`x`")], [CLOSE])
+    found = Measured("E7", why="")
+    sheet = Sheet(EVIL, CLOSE, EVIL, "data:image/png;base64,", "data:image/png;base64,", True,
+                  [("L0.1", EVIL, True)])  # fmt: skip
+    html = page([evil], {"E7": found}, [sheet], title=EVIL, lead=CLOSE, about={EVIL: "{{js}}"})
+    assert "<img src=x" not in html and "PWNED'</script>" not in html and "{{js}}" in html
+    text = results([evil], title=EVIL, lead=CLOSE, command="x", about={EVIL: CLOSE})
+    assert "\\<img src=x" in text and "<script" not in text.replace("\\<script", "")
+    assert "| \\| | \\`x\\` |" in text
+    assert (cell(float("nan")), cell(3.0), cell(0.123456), cell("a")) == ("", "3", "0.1235", "a")
+
+
+def test_what_the_data_cannot_answer_is_told_and_the_rest_is_measured(tmp_path):
+    scene = World("held_out").scene(0)
+    bare = Samples("bare", ["a", "b"], lambda i: Sample("ab"[i], scene.image), "h")
+    plan = replace(TINY, ablation=0, faithful=0, sensitive=0)
+    report = made(tmp_path, data=bare, plan=replace(plan, ablation=2, faithful=1, sensitive=1))
+    why = {key: one.why for key, one in report.measured.items() if one.why}
+    assert set(why) == {"E1", "E2", "E3", "E4"}
+    assert "mask" in why["E3"] and "Fewer than two classes" in why["E4"]
+    assert report.verdicts["holds"].tolist() == [None, None, None, report.verdicts["holds"][3]]
+    assert "– not measured" in report.page.read_text("utf-8")
+
+
+# -- going on --------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """What no `except Exception` stops, as no kill is."""
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_bytes(report, tmp_path, monkeypatch):
+    evil, asked = data(caption=f"a dog {EVIL} {CLOSE}"), []
+    from mmlens.sweep import run
+
+    whole = run._Work._ask
+
+    def dies(self: Any, place: int, count: bool) -> Any:
+        asked.append(place)
+        if len(asked) == 9:
+            raise Killed
+        return whole(self, place, count)
+
+    monkeypatch.setattr(run._Work, "_ask", dies)
+    with pytest.raises(Killed):
+        made(tmp_path, data=evil)
+    assert not (tmp_path / "report.html").exists()
+    made(tmp_path, data=evil)
+    before = len(asked)
+    assert before < 2 * 9 + 12  # what was finished was not asked again
+    folder = report.page.parent
+    for path in ("report.html", "results.md", "tables/E1.csv", "tables/E5.csv"):
+        assert (tmp_path / path).read_bytes() == (folder / path).read_bytes(), path
+    with pytest.raises(SweepError, match="begin anew with resume=False"):
+        made(tmp_path, data=evil, seed=1)
+    assert translate.top_units  # the question that all of this began with
+    assert len(asked) == before
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def run(*args: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["reproduce", *args], catch_exceptions=False)
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize(
+    "args, sentence",
+    [
+        (["--point", "prae"], "There is no point 'prae': did you mean 'pre'?"),
+        (["--value", "median"], "There is no value 'median': did you mean 'mean'?"),
+        (["--data", "pictos:nowhere:9"], "there is no such split"),
+        (["--data", "no-such-folder"], "'no-such-folder' is neither a data set nor a folder"),
+        (["--model", "pictoss", "--data", "pictos:held_out:2"], "There is no model 'pictoss'"),
+        (["--out", "file.txt/x"], "The folder 'file.txt/x' cannot be made"),
+    ],
+)
+def test_what_is_refused_is_refused_in_one_sentence(tmp_path, monkeypatch, args, sentence):
+    monkeypatch.chdir(tmp_path)
+    Path("file.txt").write_text("no folder")
+    code, out, err = run("mmn", *args)
+    assert code == 2 and out == ""
+    (line,) = [line for line in err.splitlines() if line.startswith("mmlens: ")]
+    assert sentence in line and "Traceback" not in err
+
+
+def test_the_command_writes_the_report_and_says_the_verdicts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(families, "load", bridge)
+    monkeypatch.setattr("mmlens.reproduce.plan.QUICK", TINY)
+    monkeypatch.setattr("mmlens.reproduce.plan.Reading", lambda *a: READING)
+    code, out, err = run(
+        "mmn", "--model", NAME, "--data", "pictos:held_out:6", "--quick", "--out", "o",
+        "--results", "docs/results.md", "--pictures", "2",
+    )  # fmt: skip
+    assert code == 0, err
+    assert out.count(": ") >= 5 and "E1 " in out and "Page: o/report.html" in out
+    assert "units: 2 pictures" in err and "writing the report" in err
+    assert Path("docs/results.md").read_text("utf-8") == Path("o/results.md").read_text("utf-8")
+
+
+def test_a_value_is_a_number_or_a_word():
+    assert (number_or_word("0"), number_or_word("mean")) == (0.0, "mean")
+    with pytest.raises(ReproduceError, match="There is no where 'text'"):
+        Reading(where="text")
+    assert Reading(value=-1).value == -1
