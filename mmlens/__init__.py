@@ -44,7 +44,7 @@ _HOME = {
     "top_images": "sweep.images",
     "MMLensError": "errors",
 }
-_SUBMODULES = ("datasets", "experiments", "metrics", "pictos", "sweep", "tally", "view")
+_SUBMODULES = ("datasets", "experiments", "metrics", "patching", "pictos", "sweep", "tally", "view")
 
 __all__ = [*_HOME, *_SUBMODULES]
 
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from mmlens import datasets as datasets
     from mmlens import experiments as experiments
     from mmlens import metrics as metrics
+    from mmlens import patching as patching
     from mmlens import pictos as pictos
     from mmlens import sweep as sweep
     from mmlens import tally as tally

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -32,6 +33,18 @@ def in_chunks(n: int, size: int, work: Callable[[int, int], T]) -> Iterator[T]:
             continue
         yield done
         start = stop
+
+
+def fitting(bytes_each: float, device: torch.device, most: int = 256, share: float = 0.5) -> int:
+    """How many pieces of so many bytes fit into a share of the free memory, 1 to `most`."""
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        try:
+            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (ValueError, OSError, AttributeError):  # not every system tells
+            free = 1 << 30
+    return max(1, min(most, int(share * free / max(1.0, bytes_each))))
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens import masks
 from mmlens.edit import Edit, Rows
 from mmlens.errors import AddressError, CapabilityError, NumericsError, SiteError, nearest
 from mmlens.prompt import Prompt
 from mmlens.run import current
+from mmlens.sites import MASK
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -86,7 +88,7 @@ def names(
     if not isinstance(wanted, str):
         chosen = {id(known[name]): name for name in reversed(list(known)) if wanted(name)}
         return [name for name in known if name in set(chosen.values())]
-    if wanted in known:
+    if wanted in known or masks.layer_of(model, wanted) is not None:
         return [wanted]
     if wanted in model.root.hook_dict:
         raise SiteError(
@@ -100,9 +102,16 @@ def names(
 def attached(model: HookedVLM, hooks: Sequence[Hook], prompts: Sequence[Prompt]) -> Iterator[None]:
     """Edits and hooks on all three parts, taken away at the end whatever happens."""
     every = [*_edit_hooks(model, prompts), *hooks]
+    cuts: dict[int, list[Callable[..., Any]]] = {}
+    for hook in every:
+        layer = masks.layer_of(model, hook.name)
+        if layer is not None:
+            cuts.setdefault(layer, []).append(partial(hook.call, hook=Named(hook.name, None)))
+    every = [hook for hook in every if masks.layer_of(model, hook.name) is None]
     known = points(model) if any(part(h.name) != "lm" for h in every) else {}
     lm = model.root.hook_dict if any(part(h.name) == "lm" for h in every) else {}
     with ExitStack() as stack:
+        stack.enter_context(masks.tapped(model, cuts))
         for hook in every:
             if part(hook.name) != "lm":
                 stack.enter_context(_on_point(known[hook.name], hook))
@@ -151,7 +160,8 @@ def check_edit(model: HookedVLM, edit: Edit) -> None:
     """Refuse an edit that could not act: a dead hook, a layer or unit that does not exist."""
     for layer in edit.layers(n_layers(model, edit.site.part)):
         names(model, edit.site.at(layer))
-    if edit.site.part == "lm" and edit.site.axes[-1] == "key" and not model.lm.can.pattern_writable:
+    pattern = edit.site.part == "lm" and edit.site.axes[-1] == "key" and edit.site != MASK
+    if pattern and not model.lm.can.pattern_writable:
         raise CapabilityError(
             f"{model.name!r} computes attention in a way that ignores edits of {edit.site.name!r}"
             " (measured when it was wrapped): edit 'z' of the head instead, as in Edit('z', ...)."

@@ -31,16 +31,19 @@ class Run:
         seen: how many positions have been read so far.
         start: at which position the forward pass now running begins.
         differentiable: whether a graph starts at the embedding when gradients are enabled.
+        enters: at which position forward passes begin, when keys and values of those before it are
+            at hand (`mmlens.patching.reuse`).
     """
 
     soft: SoftPrompt
     differentiable: bool = True
     seen: int = 0
     start: int = 0
+    enters: int = 0
 
     def advance(self, width: int) -> None:
         """Note that a forward pass of `width` positions begins."""
-        self.start = 0 if width > self.seen else self.seen
+        self.start = self.enters if width > self.seen or self.enters else self.seen
         self.seen = self.start + width
 
 
@@ -69,12 +72,14 @@ def inject(embedded: torch.Tensor, hook: Any = None) -> torch.Tensor:
     run = current()
     if run is None:
         return embedded
-    width, length = embedded.shape[1], run.soft.ids.shape[1]
+    first = run.enters
+    width, length = embedded.shape[1], run.soft.ids.shape[1] - first
     run.advance(width)
-    if run.start == 0 and width >= length and bool(run.soft.is_picture.any()):
+    if run.start == first and width >= length and bool(run.soft.is_picture.any()):
         beams = embedded.shape[0] // len(run.soft)
-        where = run.soft.is_picture.repeat_interleave(beams, 0).unsqueeze(-1).to(embedded.device)
-        vectors = run.soft.vectors.repeat_interleave(beams, 0).to(embedded)
+        pictures = run.soft.is_picture[:, first:]
+        where = pictures.repeat_interleave(beams, 0).unsqueeze(-1).to(embedded.device)
+        vectors = run.soft.vectors[:, first:].repeat_interleave(beams, 0).to(embedded)
         head = torch.where(where, vectors, embedded[:, :length])
         embedded = torch.cat([head, embedded[:, length:]], dim=1) if width > length else head
     if run.differentiable and torch.is_grad_enabled() and not embedded.requires_grad:

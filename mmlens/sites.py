@@ -57,9 +57,12 @@ _BLOCK: dict[str, tuple[str, tuple[str, ...]]] = {
     "pattern": ("attn.hook_pattern", _PAIRS),
     "attn_scores": ("attn.hook_attn_scores", _PAIRS),
 }
+MASK = Site("attn_mask", "blocks.{layer}.attn.hook_mask", _PAIRS)
+"""What is added to attention scores before the softmax; mmlens' own point (`mmlens.masks`)."""
 SITES: dict[str, Site] = {
     "embed": Site("embed", "hook_embed", _RESID),
     **{n: Site(n, f"blocks.{{layer}}.{p}", a) for n, (p, a) in _BLOCK.items()},
+    MASK.name: MASK,
     "final": Site("final", "ln_final.hook_normalized", _RESID),
     "pixels": Site("pixels", "vision.hook_pixels", ("channel", "y", "x")),
     "features": Site("features", "vision.hook_features", _RESID),

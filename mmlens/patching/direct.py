@@ -1,0 +1,178 @@
+"""Direct logit attribution: what each part writes into a word's logit (Elhage et al. 2021).
+
+The residual stream is a sum of writes, and the final norm divides it by one number s (frozen here):
+
+    logit[w] = sum over parts of (c . d) / s  +  bias,   d = gain * W_U[:, w],  centred where the
+    norm centres
+
+so every part has a share, and shares and bias add up to the logit, which is checked at each call.
+What a part does through later layers is not in it: patch for that.
+
+Axes: (part) for "embed", "attn 0", "mlp 0", ...; (layer, head); (layer, unit).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmlens import hooking
+from mmlens.errors import AddressError, CapabilityError
+from mmlens.neurons import places
+from mmlens.provenance import about
+from mmlens.scores import Scores
+from mmlens.sites import SITES
+from mmlens.targets import one
+
+if TYPE_CHECKING:
+    from mmlens.model import HookedVLM
+
+
+def direct_logits(
+    model: HookedVLM,
+    prompt: Any,
+    of: str | int,
+    *,
+    minus: str | int | None = None,
+    by: str = "part",
+    pos: Any = -1,
+) -> Scores:
+    """Shares of a word's logit at one position: Scores(part), (layer, head) or (layer, unit).
+
+    Args:
+        of: a word of one token, or an id.
+        minus: a word whose logit is taken off: shares of a logit difference.
+        by: "part" (embedding, attention and MLP of each layer), "head" or "neuron".
+        pos: where it is read, one position of the prompt.
+
+    Returns:
+        `about` has "bias" (of the final norm and the unembedding) and "logit", the model's own.
+
+    Raises:
+        CapabilityError: on this architecture the shares do not add up to the logit.
+    """
+    if by not in ("part", "head", "neuron"):
+        raise AddressError(f"There is no part {by!r}: write 'part', 'head' or 'neuron'.")
+    soft = one(model, prompt)
+    at = places(soft.labels[0], pos, "pos")
+    if len(at) != 1:
+        raise AddressError(f"These are {len(at)} positions: direct_logits reads one at a time.")
+    wanted = {"part": ("attn_out", "mlp_out"), "head": ("attn_out", "z"),
+              "neuron": ("mlp_out", "neurons")}[by]  # fmt: skip
+    kept, logits = _read(model, soft, at[0], wanted)
+    words = [of] if minus is None else [of, minus]
+    tokens = [w if isinstance(w, int) else model.to_single_token(w) for w in words]
+    direction, bias = _direction(model, kept["resid"][0], tokens)
+    truth = float(_difference(logits, tokens))
+    reached = float(kept["resid"][0].double() @ direction) + bias
+    if abs(reached - truth) > 1e-3 * max(1.0, abs(truth)):
+        raise CapabilityError(
+            f"The final norm and unembedding of {model.name!r} do not give its own logit from the"
+            f" residual stream (off by {abs(reached - truth):.3g}), so shares would be wrong."
+        )
+    told = about(model, method="direct_logits", prompt=soft, of=of, minus=str(minus), by=by,
+                 bias=bias, logit=truth)  # fmt: skip
+    if by == "part":
+        return _parts(model, kept, direction, truth - bias, told)
+    rows = torch.stack([_inside(model, kept, layer, direction, by)
+                        for layer in range(model.cfg.n_layers)])  # fmt: skip
+    axes = ("layer", "head" if by == "head" else "unit")
+    return Scores(rows, axes, {"layer": tuple(range(len(rows)))}, told)
+
+
+def _read(
+    model: HookedVLM, soft: Any, at: int, sites: tuple[str, ...]
+) -> tuple[dict[str, list[torch.Tensor]], torch.Tensor]:
+    """What stands at one position, per site one tensor per layer; and the logits there."""
+    last = model.cfg.n_layers - 1
+    kept: dict[str, list[torch.Tensor]] = {name: [] for name in (*sites, "embed", "resid")}
+
+    def hold(name: str) -> Any:
+        return lambda tensor, hook: kept[name].append(tensor[0, at].detach())
+
+    hooks = [(SITES[name].at(layer), hold(name)) for name in sites for layer in range(last + 1)]
+    hooks.append((SITES["resid_pre"].at(0), hold("embed")))
+    hooks.append((SITES["resid_post"].at(last), hold("resid")))
+    known = hooking.points(model)
+    for name, _ in hooks:
+        hooking.names(model, name, known)
+    with torch.no_grad():
+        logits = model.run_with_hooks(soft, fwd_hooks=hooks)[0, at]
+    return kept, logits
+
+
+def _direction(
+    model: HookedVLM, resid: Float[Tensor, " d_model"], tokens: list[int]
+) -> tuple[Float[Tensor, " d_model"], float]:
+    """What a write is multiplied with to give its share, and the bias that no part writes."""
+    lm = model.lm
+    gain, centres = lm.final_gain
+    gain = gain.double()
+    x = resid.double()
+    x = (x - x.mean()) * gain if centres else x * gain
+    with torch.no_grad():
+        norm = lambda v: lm.root.ln_final(v.to(lm.dtype)[None, None])[0, 0].double()  # noqa: E731
+        zero = norm(torch.zeros_like(resid))
+        out = norm(resid) - zero
+    scale = (x @ x) / (x @ out)
+    bias = getattr(lm.root, "b_U", None)
+    word = _difference(lm.root.W_U, tokens).double()
+    direction = word * gain
+    direction = direction - direction.mean() if centres else direction
+    added = _difference(bias, tokens) if isinstance(bias, torch.Tensor) else 0.0
+    return direction / scale, float(zero @ word) + float(added)
+
+
+def _difference(table: Float[Tensor, "*lead d_vocab"], tokens: list[int]) -> Float[Tensor, "*lead"]:
+    """The column of a word, less that of another where there are two."""
+    return table[..., tokens[0]] - (table[..., tokens[1]] if len(tokens) > 1 else 0.0)
+
+
+def _parts(
+    model: HookedVLM,
+    kept: dict[str, list[torch.Tensor]],
+    direction: torch.Tensor,
+    wanted: float,
+    told: dict[str, Any],
+) -> Scores:
+    names, writes = ["embed"], [kept["embed"][0]]
+    for layer in range(model.cfg.n_layers):
+        names += [f"attn {layer}", f"mlp {layer}"]
+        writes += [kept["attn_out"][layer], kept["mlp_out"][layer]]
+    shares = torch.stack(writes).double() @ direction
+    if abs(float(shares.sum()) - wanted) > 1e-3 * max(1.0, abs(wanted)):
+        raise CapabilityError(
+            f"What attention and MLPs of {model.name!r} write does not add up to its stream"
+            f" (off by {abs(float(shares.sum()) - wanted):.3g}), so shares would be wrong."
+        )
+    return Scores(shares.float(), ("part",), {"part": tuple(names)}, told)
+
+
+def _inside(
+    model: HookedVLM,
+    kept: dict[str, list[torch.Tensor]],
+    layer: int,
+    direction: torch.Tensor,
+    by: str,
+) -> torch.Tensor:
+    """Shares of the heads or units of one layer; checked against what the layer writes."""
+    block = model.root.blocks[layer]
+    if by == "head":
+        weight, active = block.attn.W_O.double(), kept["z"][layer].double()
+        shares = torch.einsum("hd,hdm,m->h", active, weight, direction)
+        bias, whole = getattr(block.attn, "b_O", None), kept["attn_out"][layer]
+    else:
+        active = kept["neurons"][layer].double()
+        shares = active * (block.mlp.W_out.double() @ direction)
+        bias, whole = getattr(block.mlp, "b_out", None), kept["mlp_out"][layer]
+    rest = float(bias.double() @ direction) if isinstance(bias, torch.Tensor) else 0.0
+    off = abs(float(shares.sum()) + rest - float(whole.double() @ direction))
+    if off > 1e-3 * max(1.0, float(shares.abs().sum())):
+        raise CapabilityError(
+            f"The {by}s of layer {layer} of {model.name!r} do not add up to what the layer writes"
+            f" (off by {off:.3g}; a norm or a scale stands between): ask by='part'."
+        )
+    return shares.float()

@@ -1,0 +1,165 @@
+"""Attribution patching: what every patch would do, to first order, from one backward pass.
+
+    score[place] = (source - base)[place] . d metric / d base[place]
+
+(Nanda 2023; Syed, Rager & Conmy 2023), summed over the last axis, where base is the run that is
+patched. It is wrong where the metric bends between the two runs. With `steps` the gradient is the
+mean over so many points of the straight line from base to source, one layer's activations at a time
+(integrated gradients); then the scores of a layer add up exactly to patching the whole layer.
+
+Axes: those of `patch`, in full: (layer, pos), at sites of heads (layer, pos, head), at "neurons"
+(layer, pos, unit). What is summed over positions estimates patching them together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmlens import hooking
+from mmlens.chunks import in_chunks
+from mmlens.errors import AddressError, NumericsError, SiteError
+from mmlens.neurons import places
+from mmlens.patching.grid import _runs
+from mmlens.patching.pairs import Pair
+from mmlens.patching.places import Place, place_of
+from mmlens.patching.reuse import Kept
+from mmlens.patching.variants import Metric, read
+from mmlens.provenance import about
+from mmlens.quadrature import gauss_legendre
+from mmlens.scores import Scores
+from mmlens.targets import finite
+from mmlens.tokens import rows
+
+if TYPE_CHECKING:
+    from mmlens.model import HookedVLM
+
+
+def attribution_patching(
+    model: HookedVLM,
+    pair: Pair,
+    metric: Metric,
+    site: str = "resid_pre",
+    *,
+    direction: str = "denoise",
+    steps: int = 0,
+    layer: Any = None,
+    batch: int = 8,
+) -> Scores:
+    """The estimated change of the metric by each patch: Scores(layer, pos[, head or unit]).
+
+    Args:
+        metric: a differentiable function of the last position's logits Float[d_vocab].
+        direction: "denoise" (the corrupt run is patched) or "noise" (the clean one).
+        steps: points on the way from base to source; 0 takes the gradient at base alone.
+        layer: some layers only.
+        batch: points computed side by side (halved when memory runs out).
+
+    Raises:
+        NumericsError: the metric has no gradient.
+    """
+    if steps < 0:
+        raise AddressError(f"steps={steps} is no number of points: write 0 (none), or 16.")
+    base, source, told = _runs(model, pair, metric, direction)
+    where = place_of(model, base.soft, site)
+    if where.site.name == "pixels":
+        raise SiteError("Pixels are no positions here: patch them, or attribute 'soft_prompt'.")
+    layers: list[int | None] = [None]
+    if where.site.layered:
+        every = range(hooking.n_layers(model, where.site.part))
+        layers = list(places(every, where.site.layer if layer is None else layer, "layer"))
+    old, new = read(model, base.soft, where, layers), read(model, source.soft, where, layers)
+    if steps:
+        grads = {at: _integrated(model, base, where, at, old[at], new[at], metric, steps, batch)
+                 for at in layers}  # fmt: skip
+    else:
+        grads = gradients(model, base, where, layers, metric)
+    values = torch.stack([_score(new[at] - old[at], grads[at], where) for at in layers])
+    axes = ("layer", "pos", *([where.inner] if where.inner in ("head", "unit") else []))
+    labels: dict[str, Any] = {"layer": tuple(layers), "pos": where.labels}
+    if not where.site.layered:
+        values, axes = values[0], axes[1:]
+    told |= {"method": "attribution_patching", "site": site, "direction": direction, "steps": steps}
+    return Scores(
+        finite(values, f"the attribution of {site!r}"), axes, labels, about(model, **told)
+    )
+
+
+def _score(
+    change: Float[Tensor, ...], grad: Float[Tensor, ...], where: Place
+) -> Float[Tensor, "pos ..."]:
+    """change . gradient, summed over what is no place of its own; pictures behind each other."""
+    product = (change * grad).float()
+    product = product if where.site.part == "lm" else product.flatten(0, 1)
+    return product if where.inner == "unit" else product.sum(-1)
+
+
+def gradients(
+    model: HookedVLM,
+    base: Kept,
+    where: Place,
+    layers: list[int | None],
+    metric: Metric,
+) -> dict[int | None, torch.Tensor]:
+    """d metric / d activation at a site of one run, all layers from one backward pass."""
+    names = {hooking.names(model, where.site.at(layer))[0]: layer for layer in layers}
+    taps: dict[int | None, torch.Tensor] = {}
+
+    def tap(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
+        live = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+        taps[names[hook.name]] = live
+        return live
+
+    with torch.enable_grad(), model.hooks([(name, tap) for name in names]):
+        number = _numbers(model, base, 1, metric)[0]
+        found = _grad(number, [taps[layer] for layer in layers])
+    one = (lambda g: g[0]) if where.site.part == "lm" else (lambda g: g)
+    return {layer: one(g) for layer, g in zip(layers, found, strict=True)}
+
+
+def _integrated(
+    model: HookedVLM,
+    base: Kept,
+    where: Place,
+    layer: int | None,
+    old: torch.Tensor,
+    new: torch.Tensor,
+    metric: Metric,
+    steps: int,
+    batch: int,
+) -> torch.Tensor:
+    """The mean gradient on the way from `old` to `new`, by Gauss-Legendre quadrature."""
+    nodes, weights = gauss_legendre(steps, old)
+    name = hooking.names(model, where.site.at(layer))[0]
+    in_lm = where.site.part == "lm"
+
+    def work(start: int, stop: int) -> torch.Tensor:
+        share = nodes[start:stop].reshape(-1, *[1] * old.ndim).to(old)
+        path = (old + share * (new - old)).requires_grad_()
+        stands = path if in_lm else path.flatten(0, 1)
+        with torch.enable_grad(), model.hooks([(name, lambda x, hook: stands.to(x))]):
+            total = _numbers(model, base, stop - start, metric).sum()
+            grad = _grad(total, [path])[0]
+        return (grad * weights[start:stop].reshape(-1, *[1] * old.ndim).to(grad)).sum(0)
+
+    return sum(in_chunks(steps, batch, work), torch.zeros_like(old))
+
+
+def _numbers(model: HookedVLM, base: Kept, n: int, metric: Metric) -> torch.Tensor:
+    few = {"logits_to_keep": 1} if model.lm.keeps_logits else {}
+    with model._running(rows(base.soft, [0] * n), differentiable=False) as soft:
+        logits = model.lm.forward(soft.ids.clamp(min=0), soft.mask, **few)[:, -1]
+    return torch.stack([torch.as_tensor(metric(row)).reshape(()) for row in logits])
+
+
+def _grad(number: torch.Tensor, at: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    if not number.requires_grad:
+        raise NumericsError(
+            "The metric has no gradient (a rank, an argmax and a count have none): use one that is"
+            " differentiable, such as a logit or a probability, or patch(...) itself."
+        )
+    found = torch.autograd.grad(number, at, allow_unused=True)
+    return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(found, at, strict=True))
