@@ -14,7 +14,7 @@ arXiv:2308.01544). On the command line it is `mmlens reproduce mmn`.
     measure    the sweeps and their summaries (`mmlens.experiments`)
     verdicts   whether each claim holds, from the summaries alone
     paper      what was published;    told  the questions, and what is said of each
-    findings   what the numbers say, beside the paper's, in words
+    findings   what the numbers say, beside the paper's, in words;    readings  the table of choices
     figures    a figure of each summary;    strips  what they are made of;    sheets  of E7
     page       the page;    results     the same as Markdown
 """

@@ -10,8 +10,9 @@ from typing import Any
 
 from mmlens.reproduce.measure import Measured
 from mmlens.reproduce.paper import published
+from mmlens.reproduce.readings import readings
 from mmlens.reproduce.told import Finding, Row, Setting
-from mmlens.reproduce.verdicts import CLAIMS, change, interval, probability, verdict
+from mmlens.reproduce.verdicts import CLAIMS, STAYS, change, interval, probability, verdict
 
 
 def finding(found: Measured, setting: Setting) -> Finding:
@@ -21,7 +22,19 @@ def finding(found: Measured, setting: Setting) -> Finding:
         return Finding(found.key, f"Not measured: {found.why}", judged)
     says, rows, differs = _TELLERS[found.key](found, setting)
     table = readings(found) if found.key == "sensitivity" else []
-    return Finding(found.key, judged.says if judged else says, judged, rows, differs, table)
+    says = judged.says if judged else says
+    return Finding(found.key, says, judged, rows, differs, table, _pictures(found))
+
+
+def _pictures(found: Measured) -> str:
+    """Pictures asked about, and those of them that had no answer."""
+    told = " + ".join(str(n) for n in found.asked.values()) + " pictures"
+    table: Any = found.summary
+    if found.key == "E7":
+        missing = table.loc[table["skipped"] != "", "sample"].nunique()
+    else:
+        missing = int(table["skipped"].iloc[0]) if "skipped" in table.columns else 0
+    return f"{told}, {missing} without an answer."
 
 
 Told = tuple[str, list[Row], list[str]]
@@ -53,6 +66,12 @@ def _translates(found: Measured, setting: Setting) -> Told:
     ]
     rows.append(_row("E1", "from random to caption", _way(found)))
     differs = [_stands_in()] if setting.offline else []
+    gaps = found.rows(arm="neurons - random")
+    for gap in gaps[gaps["low"] <= 0].to_dict("records"):
+        differs.append(
+            f"By {gap['metric']} neurons are not told from wrong pictures with {gap['n']} pictures;"
+            " the paper has 1000."
+        )
     own = found.rows(arm="caption - neurons")
     if (own["high"] < 0).any():
         differs.append(
@@ -125,10 +144,16 @@ def _regions(found: Measured, setting: Setting) -> Told:
             rows.append(_row("E3", arm, number(own.iloc[0]), label))
     ceiling = found.rows(metric="ceiling", concept="all")
     top = f"{float(ceiling['mean'].iloc[0]):.2f} here" if len(ceiling) else "not known here"
-    return "", rows, [
+    differs = [
         f"A mask of the top 5 % can reach only a certain IoU, depending on the thing's size ({top},"
         " on average): values are compared with random units and not with the paper's."
-    ]  # fmt: skip
+    ]
+    if (gaps["low"] <= 0).any():
+        differs.append(
+            f"A concept has {int(gaps['n'].min())} to {int(gaps['n'].max())} pictures here, so its"
+            " own interval is wide."
+        )
+    return "", rows, differs
 
 
 def _classes(found: Measured, setting: Setting) -> Told:
@@ -169,6 +194,13 @@ def _ablation(found: Measured, setting: Setting) -> Told:
         f"Numbers of units are the paper's shares: 6400 of 458,752 are 1.4 %, here {share}."
         " A drop is averaged over pictures as 1 - p_k / p_0; the paper doesn't say how it averages."
     ]
+    random = drops[(drops["arm"] == "random") & (drops["k"] == most)]
+    if len(random) and abs(float(random["mean"].iloc[0])) >= STAYS:
+        width = f" of {setting.units // setting.layers:,} units" if setting.layers else ""
+        differs.append(
+            f"Random units matter here, too. They are drawn from the layers of the top ones, and"
+            f" {most} units are a large part of a layer{width} if most of them lie in one."
+        )
     return "", rows, differs
 
 
@@ -232,28 +264,6 @@ def _sensitive(found: Measured, setting: Setting) -> Told:
     return says, [], [
         "In brackets: the difference from the default, where its interval excludes 0."
     ]  # fmt: skip
-
-
-def readings(found: Measured) -> list[list[str]]:
-    """What each reading changes: a head, and a line per reading with its means."""
-    table: Any = found.summary
-    metrics = list(dict.fromkeys(table["metric"]))
-    lines = [["reading", *metrics]]
-    for arm in dict.fromkeys(table["arm"]):
-        if not arm.endswith(" - default"):
-            lines.append([arm, *(_changed(found, arm, metric) for metric in metrics)])
-    return lines
-
-
-def _changed(found: Measured, arm: str, metric: str) -> str:
-    own = found.rows(arm=arm, metric=metric)
-    if not len(own):
-        return "–"
-    text = f"{own['mean'].iloc[0]:.3f}"
-    for gap in found.rows(arm=f"{arm} - default", metric=metric).to_dict("records"):
-        if gap["low"] > 0 or gap["high"] < 0:
-            text += f" ({gap['mean']:+.3f})"
-    return text
 
 
 def _stands_in() -> str:

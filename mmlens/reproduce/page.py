@@ -113,7 +113,7 @@ def _section(one: Finding, found: Measured, sheets: Sequence[Sheet], drawn: bool
     parts = [
         f'<section class="part" id="{one.key}" aria-labelledby="{one.key}-title">',
         f'<header><h2 id="{one.key}-title">{key}{escape(one.title)}</h2>{sign}</header>',
-        f'<p class="how">{_text(HOW[one.key])}</p>',
+        f'<p class="how">{_text(f"{HOW[one.key]} {one.pictures}")}</p>',
         f'<p class="says">{_text(one.says)}</p>',
     ]
     if drawn:

@@ -29,13 +29,17 @@ def results(
     ]
     for one in findings:
         name = f"{one.key}: " if one.key in HOW and one.key.startswith("E") else ""
-        lines += [f"## {name}{one.title}", HOW[one.key], f"**{_text(one.says)}**"]
+        lines += [
+            f"## {name}{one.title}",
+            f"{HOW[one.key]} {one.pictures}".strip(),
+            f"**{_text(one.says)}**",
+        ]
         if one.rows:
             lines.append(_beside(one.rows))
         if one.table:
             lines.append(_table(one.table[0], one.table[1:]))
         if one.key in RULES:
-            lines.append(f"The claim holds if {RULES[one.key]}")
+            lines.append(f"The claim holds by this rule: {RULES[one.key]}")
         if one.differs:
             lines.append("\n".join(f"- {_text(text)}" for text in one.differs))
     lines += ["## Where the numbers come from"]

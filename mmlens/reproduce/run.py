@@ -154,7 +154,7 @@ def _lead(study: Study) -> str:
     size = study.model.cfg.n_layers, study.model.cfg.d_mlp
     told = (
         f"{study.model.name} ({size[0]} layers of {size[1]:,} units) on {study.samples.name},"
-        f" {len(study.samples):,} pictures."
+        f" {len(study.samples):,} pictures to take from."
     )
     if study.plan.name == "quick":
         told += " A quick run: few pictures, wide intervals, verdicts that may turn."

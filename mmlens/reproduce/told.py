@@ -66,6 +66,7 @@ class Finding:
         rows: numbers beside the paper's.
         differs: what is unlike the paper, and why.
         table: another table, its head first.
+        pictures: how many were asked about, and how many had no answer.
     """
 
     key: str
@@ -74,6 +75,7 @@ class Finding:
     rows: list[Row] = field(default_factory=list)
     differs: list[str] = field(default_factory=list)
     table: list[list[str]] = field(default_factory=list)
+    pictures: str = ""
 
     @property
     def title(self) -> str:
