@@ -41,7 +41,38 @@ _HOME = {
     "other_patches": "places",
     "patches_under": "places",
 }
-__all__ = ["metrics", *_HOME]
+__all__ = [
+    "Pair",
+    "ablate",
+    "ablation_curve",
+    "another",
+    "attention",
+    "attribution_patching",
+    "blur",
+    "direct_logits",
+    "edge_attribution",
+    "erased",
+    "grey",
+    "knockout",
+    "knockouts",
+    "mean_difference",
+    "mean_over",
+    "mean_picture",
+    "metrics",
+    "only_at",
+    "other_patches",
+    "patch",
+    "patches_under",
+    "path_patching",
+    "pixel_noise",
+    "recovered",
+    "remove",
+    "shuffled",
+    "soft_noise",
+    "steer",
+    "word",
+    "written_by",
+]
 
 if TYPE_CHECKING:
     from mmlens.patching import metrics as metrics

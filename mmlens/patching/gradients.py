@@ -149,9 +149,9 @@ def _integrated(
 
 
 def _numbers(model: HookedVLM, base: Kept, n: int, metric: Metric) -> torch.Tensor:
-    few = {"logits_to_keep": 1} if model.lm.keeps_logits else {}
+    last = torch.tensor([base.width - 1], device=model.lm.device)
     with model._running(rows(base.soft, [0] * n), differentiable=False) as soft:
-        logits = model.lm.forward(soft.ids.clamp(min=0), soft.mask, **few)[:, -1]
+        logits = model.lm.logits_at(soft.ids.clamp(min=0), soft.mask, last)[:, 0]
     return torch.stack([torch.as_tensor(metric(row)).reshape(()) for row in logits])
 
 

@@ -65,6 +65,8 @@ def path_patching(
     """
     if direction not in DIRECTIONS or through not in ("nothing", "mlps"):
         raise AddressError("Write direction='denoise' or 'noise', through='nothing' or 'mlps'.")
+    if not senders:
+        raise AddressError("There is no sender: give at least one Head or Neuron.")
     clean, corrupt = pair.read(model)
     base, source = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     last = model.cfg.n_layers - 1

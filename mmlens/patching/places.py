@@ -131,18 +131,16 @@ def _vision_sizes(model: HookedVLM, where: Site) -> tuple[int, ...]:
     """Sizes behind the positions, by a look at what stands there."""
     from mmlens import hooking
 
+    if where.part == "projection":
+        return (int(model.cfg.d_model),)
     seen: list[torch.Tensor] = []
-    names = hooking.names(model, where.at(0 if where.layered else None))
-    pixels = torch.zeros(1, 3, *model.vision.image_size)
-    point = hooking.points(model)[names[0]]
+    point = hooking.points(model)[hooking.names(model, where.at(0 if where.layered else None))[0]]
     point.add_hook(lambda tensor, hook: seen.append(tensor))
     kept = point.fwd_hooks[-1]
+    pixels = torch.zeros(1, 3, *model.vision.image_size)
     try:
         with torch.no_grad(), model.lm.lock:
-            features = model.vision(pixels.to(model.vision.device, model.vision.dtype))
-            if where.part == "projection":
-                weight = next(iter(model.projection.parameters()))
-                model.hook_projection(model.projection(features.to(weight)))
+            model.vision(pixels.to(model.vision.device, model.vision.dtype))
     finally:
         kept.hook.remove()
         point.fwd_hooks.remove(kept)

@@ -91,7 +91,7 @@ def keep(model: HookedVLM, prompt: Any, reuse: str | None = None) -> Kept:
     handle = first.register_forward_hook(lambda module, args, out: seen.append(out))
     try:
         with torch.no_grad(), model.hooks(hooks):
-            logits = model(soft, **options)[0, -1]
+            logits = model(soft, **_few(model), **options)[0, -1]
     finally:
         handle.remove()
     kept.handed = len(seen[0]) if isinstance(seen[0], tuple) else 0
@@ -112,7 +112,7 @@ def go_on(
     """
     first = begins(kept, first)
     lm, many = model.lm, rows(kept.soft, [0] * n)
-    options: dict[str, Any] = {"logits_to_keep": 1} if lm.keeps_logits else {}
+    options = _few(model)
     enter: list[Any] = []
     skipped = 0
     if layer is not None and kept.reuse != NOTHING:
@@ -123,7 +123,7 @@ def go_on(
 
         enter = [(SITES["resid_pre"].at(layer), put)]
     if first:
-        options |= {"use_cache": True, "past_key_values": _shortened(kept.cache, first, n)}
+        options |= {"use_cache": True, "past_key_values": _shortened(kept.cache, first, n, skipped)}
     with ExitStack() as stack:
         stack.enter_context(model.hooks([*enter, *hooks]))
         soft = stack.enter_context(model._running(many, differentiable=False))
@@ -133,6 +133,11 @@ def go_on(
         stack.enter_context(_handed_through(model.root.blocks[:skipped], kept.handed))
         logits = lm.forward(soft.ids.clamp(min=0)[:, first:], soft.mask, **options)[:, -1]
     return finite(logits, f"the patched logits of {model.name!r}")
+
+
+def _few(model: HookedVLM) -> dict[str, Any]:
+    """The option that leaves out the logits of all positions but the last."""
+    return {"logits_to_keep": 1} if model.lm.keeps_logits else {}
 
 
 def begins(kept: Kept, first: int) -> int:
@@ -157,13 +162,16 @@ def _handed_through(blocks: Any, handed: int) -> Iterator[None]:
             vars(block).pop("forward", None)
 
 
-def _shortened(cache: Any, length: int, n: int) -> Any:
-    """Keys and values of the first `length` positions, for `n` rows."""
+def _shortened(cache: Any, length: int, n: int, skipped: int) -> Any:
+    """Keys and values of the first `length` positions, for `n` rows (one in skipped layers)."""
     from transformers import DynamicCache
 
     short = DynamicCache()
     for number, layer in enumerate(cache.layers):
-        keys, values = (x[:, :, :length].expand(n, -1, -1, -1) for x in (layer.keys, layer.values))
+        many = 1 if number < skipped else n
+        keys, values = (
+            x[:, :, :length].expand(many, -1, -1, -1) for x in (layer.keys, layer.values)
+        )
         short.update(keys, values, number)
     return short
 

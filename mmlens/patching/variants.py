@@ -156,11 +156,7 @@ def _put(
 
 
 def _bands(variants: Sequence[Variant], site: Site, kept: Kept) -> Iterator[list[int]]:
-    """Numbers of variants that may share a batch: one entry layer, neighbouring first positions.
-
-    A batch begins at its first row's position, so rows further on compute in vain what lies
-    between: at most an eighth of what is left, or 16 positions.
-    """
+    """Numbers of variants that may share a batch: one entry layer, neighbouring first positions."""
     lm = site.part == "lm"
     entry = [v.layer if lm and site.layered else 0 for v in variants]
     start = [begins(kept, v.first) if lm else 0 for v in variants]
@@ -168,12 +164,22 @@ def _bands(variants: Sequence[Variant], site: Site, kept: Kept) -> Iterator[list
     for _, same in groupby(order, key=lambda i: entry[i]):
         band: list[int] = []
         for i in same:
-            room = max(16, (kept.width - start[band[0]]) // 8) if band else 0
-            if band and start[i] - start[band[0]] >= room:
+            if band and start[i] - start[band[0]] >= _spread(kept, start[band[0]]):
                 yield band
                 band = []
             band.append(i)
         yield band
+
+
+def _spread(kept: Kept, start: int) -> int:
+    """Over how many positions the rows of a batch may begin.
+
+    A batch begins where its first row does, so the others compute in vain what lies between. A
+    processor wants little of that, and enough positions to be busy; a GPU wants many rows.
+    """
+    left = kept.width - start
+    gpu = kept.soft.vectors.device.type == "cuda"
+    return max(left // 2, 4096 // left) if gpu else max(4, left // 16, 192 // left)
 
 
 def _bytes(model: HookedVLM, kept: Kept, place: Place) -> float:
@@ -201,8 +207,9 @@ def read(
         value = tensor.detach().clone()
         found[names[hook.name]] = value[0] if place.site.part == "lm" else value
 
+    few = {"logits_to_keep": 1} if model.lm.keeps_logits else {}
     with torch.no_grad(), model.hooks([(name, hold) for name in names]):
-        model(soft, return_type=None)
+        model(soft, return_type=None, **few)
     missing = [layer for layer in layers if layer not in found]
     if missing:
         raise AddressError(f"Nothing stood at {place.site.name!r} in layer {missing[0]}.")

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -59,18 +58,26 @@ def main(layers: list[int], samples: int) -> None:
     plain(0, 0)
     patch(model, pair, metric, layer=11, pos=[197, 198])
     loop: list[float] = []
-    values = {}
-    grid_seconds, parts = 0.0, {}
-    for number, layer in enumerate(layers):
-        start = time.process_time()
-        parts[layer] = patch(model, pair, metric, layer=[layer])
-        grid_seconds += time.process_time() - start
-        for spot in spots[number :: len(layers)]:
+    values: dict[tuple[int, int], float] = {}
+    paused = 0.0
+
+    def some(spots: list[tuple[int, int]]) -> None:
+        for spot in spots:
             loop.append(seconds(lambda spot=spot: values.__setitem__(spot, plain(*spot))))
-    each = statistics.mean(loop)
-    off = max(abs(values[s] - float(parts[s[0]].values[0, s[1]])) for s in spots)
-    moved = max(abs(values[s] - float(parts[s[0]].about["corrupt"])) for s in spots)
-    rows = max(int(part.about["rows"]) for part in parts.values())
+
+    def between(done: int, of: int) -> None:
+        """Part of the plain loop amid the bench, so that both see the same machine."""
+        nonlocal paused
+        due = spots[len(loop) : samples * done // of]
+        paused += seconds(lambda: some(due))
+
+    grids: list[Any] = []
+    run = lambda: grids.append(patch(model, pair, metric, layer=layers, progress=between))  # noqa: E731
+    grid_seconds = seconds(run) - paused
+    grid, each = grids[0], statistics.mean(loop)
+    off = max(abs(v - grid.sel(layer=[at], pos=[i]).item()) for (at, i), v in values.items())
+    moved = max(abs(v - float(grid.about["corrupt"])) for v in values.values())
+    rows = int(grid.about["rows"])
     n = 199 * len(layers)
     print(f"one patched pass of the plain loop: {each:.3f} s CPU, mean of {len(loop)}")
     print(f"the bench: {grid_seconds / n:.3f} s CPU a place, {n} places, up to {rows} side by side")
