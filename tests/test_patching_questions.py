@@ -420,7 +420,9 @@ def test_edges_are_transformer_lens_own_where_it_can():
             "through='nothing'",
         ),
         (
-            lambda m: patching.path_patching(m, PAIR, to_cat(m), SOME, mm.Head(2, 0), "z"),
+            lambda m: patching.path_patching(
+                m, PAIR, to_cat(m), [mm.Head(0, 0)], mm.Head(2, 0), "z"
+            ),
             AddressError,
             "by 'q', 'k' or 'v'",
         ),

@@ -25,6 +25,7 @@ from mmlens.methods.activations import activations
 from mmlens.neurons import Head, Neuron
 from mmlens.patching.grid import DIRECTIONS
 from mmlens.patching.pairs import Pair
+from mmlens.patching.reuse import edited
 from mmlens.patching.variants import Metric, numbers
 from mmlens.provenance import about
 from mmlens.scores import Scores
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 Part = Head | Neuron
 _SITE: dict[type, str] = {Head: "z", Neuron: "neurons"}
-_IN = ("q", "k", "v", "neurons")
 
 
 @torch.no_grad()
@@ -63,42 +63,49 @@ def path_patching(
     Raises:
         AddressError: the sender does not come before the receiver, or no such direction.
     """
+    site = _way_in(senders, receiver, into, direction, through)
+    clean, corrupt = pair.read(model)
+    base, source = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
+    end = model.cfg.n_layers - 1 if receiver is None else receiver.layer
+    held = {name: activations(model, base, name) for name in ("attn_out", "mlp_out")}
+    scores = []
+    for sender in senders:
+        kind = _SITE[type(sender)]
+        sent = activations(model, source, kind, layer=sender.layer, pos=pos)
+        sent = sent.sel(**{_axis(sender): [vars(sender)[_axis(sender)]]})
+        frozen = _frozen(held, sender, end, through)
+        sending = edited(model, Edit(kind, sent, layer=sender.layer), *frozen)
+        inner = {} if receiver is None else {_axis(receiver): [vars(receiver)[_axis(receiver)]]}
+        arrived = activations(sending, base, site, layer=end, **inner)
+        patched = edited(model, Edit(site, arrived, layer=end))
+        scores.append(numbers(metric, patched(base)[:, -1])[0])
+    ends = {"clean": clean, "corrupt": corrupt}
+    told = {name: float(numbers(metric, model(soft)[:, -1])[0]) for name, soft in ends.items()}
+    told |= {"method": "path_patching", "receiver": receiver, "into": site, "prompt": clean}
+    told |= {"direction": direction, "through": through}
+    return Scores(
+        torch.stack(scores), ("sender",), {"sender": tuple(senders)}, about(model, **told)
+    )
+
+
+def _axis(part: Part) -> str:
+    return "head" if isinstance(part, Head) else "unit"
+
+
+def _way_in(
+    senders: Sequence[Part], receiver: Part | None, into: str, direction: str, through: str
+) -> str:
+    """The site at which the receiver is reached, once everything asked for makes sense."""
     if direction not in DIRECTIONS or through not in ("nothing", "mlps"):
         raise AddressError("Write direction='denoise' or 'noise', through='nothing' or 'mlps'.")
     if not senders:
         raise AddressError("There is no sender: give at least one Head or Neuron.")
-    clean, corrupt = pair.read(model)
-    base, source = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
-    last = model.cfg.n_layers - 1
-    end = last if receiver is None else receiver.layer
-    site = "resid_post" if receiver is None else into if isinstance(receiver, Head) else _IN[-1]
-    if site not in (*_IN, "resid_post"):
+    late = [s for s in senders if receiver is not None and s.layer >= receiver.layer]
+    if late:
+        raise AddressError(f"{late[0]} does not come before {receiver}: no path leads there.")
+    if isinstance(receiver, Head) and into not in ("q", "k", "v"):
         raise AddressError(f"A head reads by 'q', 'k' or 'v', not {into!r}.")
-    held = {name: activations(model, base, name) for name in ("attn_out", "mlp_out")}
-    address = {} if receiver is None else vars(receiver)
-    scores = []
-    for sender in senders:
-        if receiver is not None and sender.layer >= receiver.layer:
-            raise AddressError(f"{sender} does not come before {receiver}: no path leads there.")
-        told = activations(model, source, _SITE[type(sender)], layer=sender.layer, pos=pos)
-        inner = "head" if isinstance(sender, Head) else "unit"
-        chosen = told.sel(**{inner: [vars(sender)[inner]]})
-        edits = [Edit(_SITE[type(sender)], chosen, layer=sender.layer)]
-        edits += _frozen(held, sender, end, through)
-        layer = {"layer": last} if receiver is None else address
-        arrived = activations(model.edit(*edits), base, site, **layer)
-        if receiver is not None:
-            axis = "head" if isinstance(receiver, Head) else "unit"
-            values = arrived.values.unsqueeze(1)
-            labels = {"pos": arrived.labels.get("pos"), axis: (vars(receiver)[axis],)}
-            arrived = Scores(values, ("pos", axis, *arrived.axes[1:]), labels)
-        patched = model.edit(Edit(site, arrived, layer=end))
-        scores.append(numbers(metric, patched(base)[:, -1])[0])
-    ends = {"clean": clean, "corrupt": corrupt}
-    told_about = {k: float(numbers(metric, model(soft)[:, -1])[0]) for k, soft in ends.items()}
-    what = about(model, method="path_patching", receiver=receiver, into=site, direction=direction,
-                 through=through, prompt=clean, **told_about)  # fmt: skip
-    return Scores(torch.stack(scores), ("sender",), {"sender": tuple(senders)}, what)
+    return "resid_post" if receiver is None else into if isinstance(receiver, Head) else "neurons"
 
 
 def _frozen(held: dict[str, Scores], sender: Part, end: int, through: str) -> list[Edit]:

@@ -188,6 +188,13 @@ def allowed(model: HookedVLM) -> str:
     return LAYERS if exact == BOTH and any(_needs_all(edit) for edit in model.edits) else exact
 
 
+def edited(model: HookedVLM, *edits: Edit) -> HookedVLM:
+    """The model with edits, under the hooks that hold for it now (a copy has no part in those)."""
+    out = model.edit(*edits)
+    out._added = model._hooks_now()
+    return out
+
+
 def _needs_all(edit: Edit) -> bool:
     many = isinstance(edit.value, torch.Tensor) and edit.value.ndim > 1
     return edit.site.part == "lm" and (callable(edit.value) or many)

@@ -22,7 +22,7 @@ from mmlens.edit import Edit
 from mmlens.errors import AddressError, CapabilityError
 from mmlens.methods.activations import activations
 from mmlens.neurons import places
-from mmlens.patching.reuse import go_on, keep
+from mmlens.patching.reuse import edited, go_on, keep
 from mmlens.patching.variants import Metric, numbers
 from mmlens.provenance import about
 from mmlens.scores import Scores
@@ -82,8 +82,8 @@ def knockouts(
         values = []
         for middle in middles:
             cut = _window(n, middle, window)
-            edited = model.edit(knockout(source, target, cut))
-            values.append(numbers(metric, go_on(edited, kept, 1, [], cut[0], first))[0])
+            quiet = edited(model, knockout(source, target, cut))
+            values.append(numbers(metric, go_on(quiet, kept, 1, [], cut[0], first))[0])
         rows.append(torch.stack(values))
     clean = float(numbers(metric, kept.logits[None])[0])
     told = about(model, method="knockouts", prompt=kept.soft, window=str(window), clean=clean)
