@@ -344,6 +344,9 @@ def test_the_command_writes_the_report_and_says_the_verdicts(tmp_path, monkeypat
     assert out.count(": ") >= 5 and "E1 " in out and "Page: o/report.html" in out
     assert "units: 2 pictures" in err and "writing the report" in err
     assert Path("docs/results.md").read_text("utf-8") == Path("o/results.md").read_text("utf-8")
+    other = ("--model", NAME, "--data", "pictos:held_out:6", "--quick", "--out", "o")
+    code, _, err = run("mmn", *other, "--pictures", "2", "--seed", "1")
+    assert code == 2 and "or begin anew with --anew." in err
 
 
 def test_a_value_is_a_number_or_a_word():

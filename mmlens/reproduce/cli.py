@@ -81,6 +81,7 @@ def mmn_command(
     """Multimodal Neurons in Pretrained Text-Only Transformers (Schwettmann et al. 2023)."""
     from mmlens.reproduce.plan import FULL, QUICK, Reading
     from mmlens.reproduce.run import DATA, mmn
+    from mmlens.sweep.record import SweepError
 
     reading = Reading(
         point, target, by, gain, number_or_word(value), where, random_from, shuffle, keep, noun
@@ -90,10 +91,13 @@ def mmn_command(
     scorers, compare = judged_by({k: v for k, v in backbones.items() if v})
     if scorers:
         plan = replace(plan, vectors=min(plan.vectors or 20, 20))  # a backbone takes its time
-    report = mmn(
-        model, data or DATA, out, plan=plan, reading=reading, scorers=scorers, compare=compare,
-        results=results, seed=seed, resume=not anew,
-    )  # fmt: skip
+    try:
+        report = mmn(
+            model, data or DATA, out, plan=plan, reading=reading, scorers=scorers, compare=compare,
+            results=results, seed=seed, resume=not anew,
+        )  # fmt: skip
+    except SweepError as error:
+        raise SweepError(str(error).replace("with resume=False", "with --anew")) from error
     for row in report.findings:
         if row.verdict is not None:
             told = row.verdict

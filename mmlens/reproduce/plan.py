@@ -126,7 +126,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "point": ("pre", "post"),
     "target": ("logit", "prob", "logprob"),
     "by": ("pair", "max", "sum"),
-    "value": ("a number", "mean"),
+    "value": ("mean",),  # or a number
     "where": ("all", "image", "last"),
     "random_from": ("others", "any"),
     "shuffle": ("pictures", "neurons"),
