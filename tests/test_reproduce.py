@@ -333,7 +333,8 @@ def test_what_is_refused_is_refused_in_one_sentence(tmp_path, monkeypatch, args,
 
 def test_the_command_writes_the_report_and_says_the_verdicts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(families, "load", bridge)
+    model = bridge(NAME)
+    monkeypatch.setattr(families, "load", lambda name: model)
     monkeypatch.setattr("mmlens.reproduce.plan.QUICK", TINY)
     monkeypatch.setattr("mmlens.reproduce.plan.Reading", lambda *a: READING)
     code, out, err = run(
