@@ -41,6 +41,8 @@ PEOPLE = ("I", "Tom", "Anna", "We", "She", "He", "They", "My brother", "The girl
 SHARES = {"prose": 0.12, "facts": 0.11, "stories": 0.18, "lists": 0.56, "letters": 0.03}
 SIZES = ((3, 4), (3, 5), (4, 5), (4, 6), (5, 6), (6, 6), (7, 8), (9, 10))  # rows, columns of lists
 OFTEN = (4, 4, 3, 3, 2, 2, 1, 1)  # a short list teaches to gather as well as a long one
+WIDE_SHARES = {"prose": 0.04, "facts": 0.04, "stories": 0.08, "lists": 0.82, "letters": 0.02}
+WIDE_SIZES = ((6, 6), (7, 8), (9, 10), (10, 10))
 BRIEF_SHARES = {"prose": 0.05, "facts": 0.12, "stories": 0.23, "lists": 0.60, "letters": 0.0}
 BRIEF_SIZES = ((1, 3), (2, 3), (2, 4), (2, 5), (3, 4), (3, 5), (4, 5))
 
@@ -87,18 +89,23 @@ def ask(rng: random.Random, names: list[str], style: str, ground: str) -> str:
 def raster(rng: random.Random, blobs: list[list[str]], back: list[str], stacked: bool,
            sizes: Sequence[tuple[int, int]]) -> list[str]:  # fmt: skip
     """A few rows of words: each blob's words in its own part of the rows, `back` elsewhere."""
-    rows, cols = rng.choices(sizes, OFTEN[: len(sizes)])[0]
-    fill = rng.uniform(0.25, 0.75) if sizes is SIZES else rng.uniform(0.6, 1.0)
+    rows, cols = rng.choices(sizes, OFTEN)[0] if sizes is SIZES else rng.choice(sizes)
+    fill = rng.uniform(0.6, 1.0) if sizes is BRIEF_SIZES else rng.uniform(0.25, 0.75)
     share = (rows if stacked else cols) / len(blobs)
+    spots = [(int((k + 0.5) * share), cols // 2) if stacked
+             else (rows // 2, int((k + 0.5) * share)) for k in range(len(blobs))]  # fmt: skip
+    round_ones = sizes is WIDE_SIZES and rng.random() < 0.7  # as things lie on their ground
+    tall, wide = rng.uniform(0.2, 0.45) * rows, rng.uniform(0.2, 0.45) * cols
+    tall, wide = (min(tall, share / 2), wide) if stacked else (tall, min(wide, share / 2))
     words = []
     for r in range(rows):
         for c in range(cols):
             k = min(int((r if stacked else c) / share), len(blobs) - 1)
-            centre = r == (int((k + 0.5) * share) if stacked else rows // 2) and c == (
-                cols // 2 if stacked else int((k + 0.5) * share)
-            )  # nothing is left out
-            words.append(rng.choice(blobs[k] if centre or rng.random() < fill else back))
-    if rng.random() < 0.4:  # less empty ground
+            away = ((r - spots[k][0]) / tall) ** 2 + ((c - spots[k][1]) / wide) ** 2
+            inside = away < 1 if round_ones else rng.random() < fill
+            of_it = inside or (r, c) == spots[k]  # nothing is left out
+            words.append(rng.choice(blobs[k] if of_it else back))
+    if not round_ones and rng.random() < 0.4:  # less empty ground
         words = [w for w in words if w not in back or rng.random() < 0.3]
     return words
 
@@ -218,12 +225,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="corpus", help="writes NAME.npy")
     parser.add_argument("--brief", action="store_true", help="short lists: a first, easier text")
+    parser.add_argument(
+        "--wide", action="store_true", help="lists as long as a picture: the last text"
+    )
     parser.add_argument("--keep-tokenizer", action="store_true", help="use DIR/tokenizer as it is")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     rng = random.Random(args.seed)
     prose, about = sentences({t.name for t in THINGS})
     shares, sizes = (BRIEF_SHARES, BRIEF_SIZES) if args.brief else (SHARES, SIZES)
+    shares, sizes = (WIDE_SHARES, WIDE_SIZES) if args.wide else (shares, sizes)
     kinds = rng.choices(list(shares), list(shares.values()), k=args.documents)
     texts = [documents(rng, prose, about, kind, sizes) for kind in kinds]
     names = [t.name for t in THINGS]

@@ -115,7 +115,8 @@ class Whitened(nn.Module):
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0], lr=3e-4, batch=32)
     parser.add_argument("--patches", type=int, default=100)
-    parser.add_argument("--things", type=int, help="only scenes of so many things")
+    parser.add_argument("--things", type=int, nargs="+", default=[0],
+                        help="things in a scene, in turn from step to step; 0: any")  # fmt: skip
     parser.add_argument("--shares", type=int, nargs=3, default=(3, 3, 2), help="of the styles")
     parser.add_argument("--canonical", type=float, default=0.75, help="share of canonical captions")
     parser.add_argument("--scale", type=float, default=0.1, help="of the first weights")
@@ -132,15 +133,15 @@ def main() -> None:
     adam = Muon(groups, args.lr, betas=(0.9, 0.95))
     run = Run("projection", args, projection=projection, optimiser=adam)
     sizes = [args.batch * share // sum(args.shares) for share in args.shares]
-    worlds = [World("train", args.seed + 1, things=args.things, style=s, device=args.device)
-              for s in STYLES]  # fmt: skip
+    turns = [[World("train", args.seed + 1, things=n or None, style=s, device=args.device)
+              for s in STYLES] for n in args.things]  # fmt: skip
     if run.step == 0:
-        scenes = [w.batch(range(4 * n)) for w, n in zip(worlds, sizes, strict=True)]
+        scenes = [w.batch(range(4 * n)) for w, n in zip(turns[0], sizes, strict=True)]
         projection.measure(bridge.features(torch.cat([s.images for s in scenes])))
     while run.goes_on():
         torch.manual_seed(args.seed + run.step)
         scenes = [w.batch(range(run.step * n, (run.step + 1) * n))
-                  for w, n in zip(worlds, sizes, strict=True)]  # fmt: skip
+                  for w, n in zip(turns[run.step % len(turns)], sizes, strict=True)]  # fmt: skip
         features = bridge.features(torch.cat([s.images for s in scenes]))
         ids, target = padded(bridge, texts(scenes, random.Random(run.step), args.canonical))
         loss = loss_of(bridge, part_of(features, args.patches), ids, target)
