@@ -44,7 +44,17 @@ _HOME = {
     "top_images": "sweep.images",
     "MMLensError": "errors",
 }
-_SUBMODULES = ("datasets", "experiments", "metrics", "patching", "pictos", "sweep", "tally", "view")
+_SUBMODULES = (
+    "datasets",
+    "experiments",
+    "metrics",
+    "patching",
+    "pictos",
+    "reproduce",
+    "sweep",
+    "tally",
+    "view",
+)
 
 __all__ = [*_HOME, *_SUBMODULES]
 
@@ -54,6 +64,7 @@ if TYPE_CHECKING:
     from mmlens import metrics as metrics
     from mmlens import patching as patching
     from mmlens import pictos as pictos
+    from mmlens import reproduce as reproduce
     from mmlens import sweep as sweep
     from mmlens import tally as tally
     from mmlens import view as view
