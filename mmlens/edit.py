@@ -12,7 +12,7 @@ every step of a generation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -92,8 +92,8 @@ class Edit:
         parts += [f"{axis}={want}" for axis, want in self.address.items()]
         return f"Edit({', '.join(parts)})"
 
-    def layers(self, n_layers: int) -> list[int | None]:
-        """The layers it acts on, `[None]` at a site that has no layers.
+    def layers(self, every: Sequence[int]) -> list[int | None]:
+        """The layers it acts on, of all that there are; `[None]` at a site that has no layers.
 
         Raises:
             AddressError: no such layer.
@@ -105,7 +105,7 @@ class Edit:
             wanted = sorted({layer for layer, _ in self.address["pairs"]})
         elif wanted is None and isinstance(self.value, Scores) and "layer" in self.value.axes:
             wanted = list(self.value.of("layer"))
-        return list(places(range(n_layers), wanted, "layer"))
+        return list(places(every, wanted, "layer"))
 
     def apply_(
         self, values: torch.Tensor, layer: int | None, labels: Rows, start: int = 0

@@ -34,12 +34,10 @@ def read_spec(folder: Path) -> dict[str, Any]:
     missing = {"vision", "projection", "lm"} - set(spec)
     if missing:
         raise CheckpointError(f"bridge.json of {folder.name!r} does not say {sorted(missing)}.")
-    layer = spec["vision"].get("feature_layer", "last_hidden_state")
-    if layer != "last_hidden_state" or spec["projection"].get("kind") != "linear":
+    if spec["projection"].get("kind") != "linear":
         kind = spec["projection"].get("kind")
         raise CheckpointError(
-            f"{folder.name!r} needs feature layer {layer!r} and a {kind!r} projection; mmlens "
-            "reads 'last_hidden_state' and 'linear'."
+            f"{folder.name!r} needs a {kind!r} projection; mmlens reads 'linear'."
         )
     return spec
 
@@ -70,6 +68,7 @@ def load_vision(spec: dict[str, Any], folder: Path, dtype: torch.dtype | None) -
         n_prefix=spec.get("drop_prefix_tokens"),
         pooled=bool(spec.get("pooled", False)),
         arch=spec.get("arch"),
+        feature_layer=spec.get("feature_layer", "last_hidden_state"),
     )
 
 

@@ -20,7 +20,7 @@ from mmlens.edit import Edit, Rows
 from mmlens.errors import AddressError, CapabilityError, NumericsError, SiteError, nearest
 from mmlens.prompt import Prompt
 from mmlens.run import current
-from mmlens.sites import MASK
+from mmlens.sites import MASK, Site
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -158,7 +158,7 @@ def _on_point(point: Any, hook: Hook) -> Iterator[None]:
 
 def check_edit(model: HookedVLM, edit: Edit) -> None:
     """Refuse an edit that could not act: a dead hook, a layer or unit that does not exist."""
-    for layer in edit.layers(n_layers(model, edit.site.part)):
+    for layer in edit.layers(layers(model, edit.site)):
         names(model, edit.site.at(layer))
     pattern = edit.site.part == "lm" and edit.site.axes[-1] == "key" and edit.site != MASK
     if pattern and not model.lm.can.pattern_writable:
@@ -177,15 +177,19 @@ def check_edit(model: HookedVLM, edit: Edit) -> None:
             )
 
 
-def n_layers(model: HookedVLM, part: str) -> int:
-    """How many layers the vision tower or the language model has."""
-    return model.vision.n_layers if part == "vision" else model.cfg.n_layers
+def layers(model: HookedVLM, site: Site) -> Sequence[int]:
+    """The layers that have this site: of an encoder those before its feature layer."""
+    if site.part != "vision":
+        return range(model.cfg.n_layers)
+    every = range(model.vision.n_layers)
+    known = points(model)
+    return [layer for layer in every if site.at(layer) in known] or every
 
 
 def _edit_hooks(model: HookedVLM, prompts: Sequence[Prompt]) -> list[Hook]:
     by_point: dict[str, list[tuple[Edit, int | None]]] = {}
     for edit in model.edits:
-        for layer in edit.layers(n_layers(model, edit.site.part)):
+        for layer in edit.layers(layers(model, edit.site)):
             by_point.setdefault(edit.site.at(layer), []).append((edit, layer))
     return [
         Hook(name, partial(_apply, edits=edits, labels=_picture_rows(model, edits, prompts)))

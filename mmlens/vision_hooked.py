@@ -24,13 +24,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmlens.errors import AddressError, CapabilityError
+from mmlens.errors import AddressError, CapabilityError, nearest
 from mmlens.lm import share_weights
 from mmlens.vision_pixels import Pixels
-from mmlens.vision_points import LAYOUTS, attach, detach_attention, find, untap
+from mmlens.vision_points import LAYOUTS, Reached, attach, detach_attention, find, untap
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
+
+
+LAST = "last_hidden_state"
+_FEATURES = ("hook_embed", "hook_resid_pre", "hook_resid_post", "mlp.hook_pre", "mlp.hook_post")
 
 
 class HookedVision(nn.Module):
@@ -43,6 +47,12 @@ class HookedVision(nn.Module):
         n_prefix: tokens before the patches; None counts them.
         pooled: return the mean over the patches as one position (LiMBeR's NF-ResNet50).
         arch: how to build the module again without weights, where no config file says it.
+        feature_layer: what the bridge reads: "last_hidden_state", or the hook point of one block,
+            such as "blocks.22.hook_resid_post" (LLaVA's layer -2 of 24) or "blocks.5.mlp.hook_post"
+            (its units). The forward pass ends there; hook points beyond don't exist.
+
+    Raises:
+        AddressError: a feature layer that the encoder doesn't have.
     """
 
     def __init__(
@@ -54,21 +64,22 @@ class HookedVision(nn.Module):
         n_prefix: int | None = None,
         pooled: bool = False,
         arch: dict[str, Any] | None = None,
+        feature_layer: str = LAST,
     ) -> None:
         super().__init__()
         self.module: Any = untap(share_weights(module))
         if without_pooler(type(module)):
             self.module.pooler = None  # it comes after the patches; nothing here reads it
         self.kind, self.pixels, self.pooled, self.arch = kind, pixels, pooled, arch
-        self.n_prefix = n_prefix or 0
-        self.hook_dict: dict[str, HookPoint] = {}
+        self.n_prefix, self.feature_layer = n_prefix or 0, feature_layer
+        taps, blocks = attach(self.module, kind, feature_layer)
+        _check_layer(feature_layer, list(taps), type(self.module).__name__)
+        self._blocks: list[nn.Module] = blocks  # a plain list: they're part of `module` already
+        self.hook_dict: dict[str, HookPoint] = _ends(taps)
         with torch.no_grad():
             cold = self._tokens(_ramp(self))
             self.n_prefix, self.grid = _grid(cold.shape[1], self, n_prefix)
             self.d_vision = cold.shape[-1]
-            taps, blocks = attach(self.module, kind)
-            self._blocks: list[nn.Module] = blocks  # a plain list: they're part of `module` already
-            self.hook_dict = _ends(taps)
             self._keep_what_fires(cold[:, self.n_prefix :])
         if pooled:
             self.grid = (1, 1)
@@ -117,16 +128,31 @@ class HookedVision(nn.Module):
         return self.hook_dict["hook_features"](tokens)
 
     def _tokens(self, x: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch pos d_vision"]:
-        """The library's own last features, prefix tokens included."""
-        if self.kind == "hf":
-            out = self.module(pixel_values=x).last_hidden_state
-        elif self.kind == "timm":
-            out = self.module.forward_features(x)
-            if out.dim() == 4 and getattr(self.module, "output_fmt", "NCHW") == "NHWC":
-                out = out.movedim(-1, 1)
-        else:
-            out = _open_clip_tokens(self.module, x)
+        """The feature layer's values, prefix tokens included."""
+        try:
+            if self.kind == "hf":
+                out = self.module(pixel_values=x).last_hidden_state
+            elif self.kind == "timm":
+                out = self.module.forward_features(x)
+            else:
+                out = _open_clip_tokens(self.module, x)
+        except Reached as reached:
+            out = reached.features
+        if out.dim() == 4 and getattr(self.module, "output_fmt", "NCHW") == "NHWC":
+            out = out.movedim(-1, 1)
         return out.flatten(2).transpose(1, 2) if out.dim() == 4 else out
+
+    def at(self, feature_layer: str) -> HookedVision:
+        """The same encoder, of which the bridge reads another feature layer."""
+        return HookedVision(
+            self.module,
+            self.kind,
+            self.pixels,
+            n_prefix=self.n_prefix,
+            pooled=self.pooled,
+            arch=self.arch,
+            feature_layer=feature_layer,
+        )
 
     def weights(
         self, layer: int
@@ -153,7 +179,7 @@ class HookedVision(nn.Module):
     def spec(self) -> dict[str, Any]:
         """What, besides the weights, `mmlens.vision.build` needs to make it again. JSON-able."""
         out: dict[str, Any] = {"kind": self.kind, "class": type(self.module).__name__}
-        out |= {"drop_prefix_tokens": self.n_prefix, "feature_layer": "last_hidden_state"}
+        out |= {"drop_prefix_tokens": self.n_prefix, "feature_layer": self.feature_layer}
         out |= self.pixels.to_dict()
         out |= {"pooled": True} if self.pooled else {}
         return out | ({"arch": self.arch} if self.arch else {})
@@ -221,6 +247,15 @@ def _grid(n: int, vision: HookedVision, n_prefix: int | None) -> tuple[int, tupl
         f"{type(vision.module).__name__} gives {n} positions, which is not a grid of patches after "
         f"{n_prefix if n_prefix is not None else 'any number of'} prefix tokens."
     )
+
+
+def _check_layer(layer: str, points: list[str], name: str) -> None:
+    """Refuse a feature layer that isn't there, with the nearest that are."""
+    usable = [p for p in points if p.endswith(_FEATURES)]
+    if layer != LAST and layer not in usable:
+        raise AddressError(
+            f"{name} has no feature layer {layer!r}: {nearest(layer, [LAST, *usable])}"
+        )
 
 
 def _ends(taps: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from mmlens.vision_attention import ATTENTION_POINTS, OpenAttention, reader_for, warm
 
@@ -74,13 +74,26 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-class OutTap:
-    """Forward hook: a module's output (or its first item) goes through the point."""
+class Reached(Exception):
+    """Carries the features out of an encoder that needn't run any further."""
 
-    def __init__(self, point: HookPoint) -> None:
-        self.point = point
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        self.features = features
+
+
+class OutTap:
+    """Forward hook: a module's output (or its first item) goes through the point.
+
+    Where `ends` is set the forward pass ends here, with `Reached`.
+    """
+
+    def __init__(self, point: HookPoint, ends: bool = False) -> None:
+        self.point, self.ends = point, ends
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        if self.ends:
+            raise Reached(self.point(output[0] if isinstance(output, tuple) else output))
         if not warm(self.point):
             return None
         if isinstance(output, tuple):
@@ -89,12 +102,17 @@ class OutTap:
 
 
 class InTap:
-    """Forward pre-hook (with kwargs): a module's first input goes through the point."""
+    """Forward pre-hook (with kwargs): a module's first input goes through the point.
 
-    def __init__(self, point: HookPoint) -> None:
-        self.point = point
+    Where `ends` is set the forward pass ends here, with `Reached`.
+    """
+
+    def __init__(self, point: HookPoint, ends: bool = False) -> None:
+        self.point, self.ends = point, ends
 
     def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        if self.ends:
+            raise Reached(self.point(args[0] if args else next(iter(kwargs.values()))))
         if not warm(self.point):
             return None
         if args:
@@ -150,8 +168,14 @@ def find_blocks(root: nn.Module, layout: Layout) -> list[nn.Module]:
     return []
 
 
-def attach(root: nn.Module, kind: str) -> tuple[dict[str, HookPoint], list[nn.Module]]:
-    """Taps every place the module has; returns the points in running order, and the blocks."""
+def attach(
+    root: nn.Module, kind: str, last: str = ""
+) -> tuple[dict[str, HookPoint], list[nn.Module]]:
+    """Taps every place the module has; returns the points in running order, and the blocks.
+
+    Args:
+        last: the point whose value the encoder hands over; forward passes end there.
+    """
     from transformer_lens.hook_points import HookPoint
 
     layout, points = LAYOUTS[kind], {}
@@ -164,19 +188,21 @@ def attach(root: nn.Module, kind: str) -> tuple[dict[str, HookPoint], list[nn.Mo
     for path, side in layout.embed:
         module = find(root, (path,))
         if module is not None and side == "out":
-            module.register_forward_hook(OutTap(point("hook_embed")))
+            module.register_forward_hook(OutTap(point("hook_embed"), last == "hook_embed"))
             break
         if module is not None:
-            module.register_forward_pre_hook(InTap(point("hook_embed")), with_kwargs=True)
+            tap = InTap(point("hook_embed"), last == "hook_embed")
+            module.register_forward_pre_hook(tap, with_kwargs=True)
             break
     blocks = find_blocks(root, layout)
     for number, block in enumerate(blocks):
         for tap, module, name, pre in _block_taps(block, layout):
-            full = point(f"blocks.{number}.{name}")
+            full = f"blocks.{number}.{name}"
+            put = tap(point(full), full == last)
             if pre:
-                module.register_forward_pre_hook(tap(full), with_kwargs=True)
-            elif tap is OutTap:
-                module.register_forward_hook(OutTap(full))
+                module.register_forward_pre_hook(put, with_kwargs=True)
+            else:
+                module.register_forward_hook(put)
         _attach_attention(block, layout, f"blocks.{number}.attn.", point)
         if hasattr(block, "lambda_1") and isinstance(find(block, ("drop_path",)), nn.Module):
             names = (f"blocks.{number}.hook_{part}_out" for part in ("attn", "mlp"))

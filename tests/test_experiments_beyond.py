@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import pandas as pd
 import pytest
 import torch
 from bridges import bridge, off
+from scipy.stats import spearmanr
 from test_experiments import PLANTED, SAMPLES, mean_of
 
 import mmlens as mm
-from mmlens.experiments import faithfulness, rankings, sensitivity
+from mmlens import patching
+from mmlens.experiments import estimates, faithfulness, rankings, routes, sensitivity
 from mmlens.experiments.bootstrap import differences, intervals, summarise
 from mmlens.experiments.explained import explain
 from mmlens.experiments.tables import ExperimentError, ask
@@ -123,3 +126,54 @@ def test_each_option_is_measured_against_the_default():
     assert told["default"]["point"] == "pre"
     with pytest.raises(ExperimentError, match="no change 'by=luck'"):
         sensitivity.option_effects(model, SAMPLES[0], changes=["by=luck"])
+
+
+# -- on the patching bench -------------------------------------------------------------------------
+
+
+def test_the_planted_word_takes_the_route_from_its_patch():
+    model = bridge("toy-gptj-planted")
+    table = ask(routes.route_effects, model, SAMPLES, max_new_tokens=1)
+    first = table[table["sample"] == SAMPLES[0].id].set_index(["arm", "target"])
+    soft = explain(model, SAMPLES[0], max_new_tokens=1).soft
+    token, last = model.to_single_token(" dog"), soft.ids.shape[1] - 1
+    cut = model.edit(patching.knockout([mm.Patch(2, 1)], [last]))
+    with torch.no_grad():
+        by_hand = cut(soft)[0, -1].softmax(-1)
+    assert first.loc[("object", "last"), "probability"] == pytest.approx(
+        float(by_hand[token]), rel=1e-4
+    )
+    assert first.loc[("object", "last"), "said"] == float(by_hand.argmax() == token)
+    assert (table["patches"] == 1).all()
+    found = routes.summary(table)
+    lost = found[(found["metric"] == "lost") & (found["target"] == "last")].set_index("arm")
+    assert lost.loc["object", "low"] > 0.5 > 0.2 > lost.loc["background", "high"]
+    assert lost.loc["object - background", "low"] > 0.3 and (lost["n"] == 4).all()
+
+
+def test_a_picture_without_room_for_the_control_is_skipped_with_its_reason():
+    model = bridge("toy-gptj-planted")
+    full = torch.ones(32, 32, dtype=torch.bool)
+    crowded = replace(SAMPLES[0], things=(replace(SAMPLES[0].things[0], mask=full),))
+    unknown = replace(SAMPLES[0], things=())
+    table = ask(routes.route_effects, model, [crowded, unknown], max_new_tokens=1)
+    assert table["skipped"].tolist() == [routes.CROWDED, routes.MASKLESS]
+    guess = ask(estimates.estimated, model, [unknown], max_new_tokens=1)
+    assert guess["skipped"].tolist() == [routes.MASKLESS]
+
+
+def test_estimates_are_ranked_against_true_patches():
+    model = bridge("toy-gptj-planted")
+    table = ask(estimates.estimated, model, SAMPLES[:2], steps=(0, 4), max_new_tokens=1)
+    seen = explain(model, SAMPLES[0], max_new_tokens=1)
+    erased = patching.erased(SAMPLES[0].things[0].mask)
+    pair = patching.Pair.by(seen.prompt.prompts[0], erased)
+    metric = patching.metrics.logit(model, seen.token)
+    true = patching.patch(model, pair, metric).values.flatten()
+    guess = patching.attribution_patching(model, pair, metric, steps=4).values.flatten()
+    own = table[(table["sample"] == SAMPLES[0].id) & (table["arm"] == "steps 4")]
+    by_scipy = spearmanr(true.numpy(), guess.numpy()).statistic
+    assert own["spearman"].item() == pytest.approx(by_scipy, abs=1e-6)
+    assert own["places"].item() == len(true)
+    found = estimates.summary(table)
+    assert found["arm"].tolist() == ["steps 0", "steps 4"] and (found["n"] == 2).all()

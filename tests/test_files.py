@@ -178,7 +178,6 @@ def _rewrite(folder, **changes):
     "changes, sentence",
     [
         ({"format": 2}, "format 2; this mmlens reads 1"),
-        ({"vision": {"feature_layer": "-2"}}, "feature layer '-2'"),
         ({"projection": {"kind": "mlp"}}, "a 'mlp' projection"),
         ({"vision": {"class": "os"}}, "no model of transformers"),
         ({"lm": {"class": "AutoConfig"}}, "no model of transformers"),
@@ -188,6 +187,20 @@ def _rewrite(folder, **changes):
 def test_a_folder_of_another_form_is_refused_in_a_sentence(folder, changes, sentence):
     _rewrite(folder, **changes)
     with pytest.raises(CheckpointError, match=sentence):
+        load(folder)
+
+
+def test_a_feature_layer_is_kept_and_a_wrong_one_refused(folder):
+    model = load(folder)
+    layer = "blocks.0.mlp.hook_post"
+    early = from_parts(model.vision, None, model.lm, feature_layer=layer)
+    save(early, folder)
+    again = load(folder)
+    pixels = torch.zeros(1, 3, *early.vision.image_size)
+    assert again.vision.feature_layer == layer
+    assert torch.equal(again.vision(pixels), early.vision(pixels))
+    _rewrite(folder, vision={"feature_layer": "-2"})
+    with pytest.raises(AddressError, match="no feature layer '-2'"):
         load(folder)
 
 

@@ -20,6 +20,7 @@ from mmlens.errors import (
     SiteError,
     TargetError,
 )
+from mmlens.families.parts import from_parts
 from mmlens.patching import metrics, reuse
 from mmlens.run import current
 
@@ -326,3 +327,28 @@ def test_how_it_was_computed_is_told():
 def test_bad_patches_are_refused_in_one_sentence(ask, error, sentence):
     with pytest.raises(error, match=sentence):
         ask(bridge("toy-gpt2"))
+
+
+@torch.no_grad()
+def test_an_encoder_that_ends_early_has_the_sites_before_its_end():
+    whole = bridge("toy-gptj")
+    early = from_parts(whole.vision, None, whole.lm, feature_layer="blocks.1.mlp.hook_post")
+    clean = far_from(early(CLEAN)[0, -1])
+    for site, layers in (("vision.resid_pre", (0, 1)), ("vision.neurons", (1,))):
+        grid = patching.patch(early, PAIR, clean, site, by="layer", layer=list(layers))
+        assert float(grid.max().values) < 1e-5, site
+    assert patching.patch(early, PAIR, clean, "vision.resid_post", by="layer").of("layer") == (0,)
+    assert mm.activations(early, CLEAN, "vision.resid_post").of("layer") == (0,)
+    silent = early.edit(mm.Edit("vision.resid_post", 0.0))  # wherever there is one
+    assert off(silent(CLEAN), early(CLEAN)) > 1e-3
+    with pytest.raises(AddressError):
+        early.edit(mm.Edit("vision.resid_post", 0.0, layer=1))
+
+
+def test_every_hook_of_an_encoder_that_ends_early_acts():
+    whole = bridge("toy-gptj")
+    early = from_parts(whole.vision, None, whole.lm, feature_layer="blocks.1.mlp.hook_post")
+    table = mm.audit(early, CLEAN)
+    seen = table[table["name"].str.startswith("vision.")]
+    assert "vision.blocks.1.mlp.hook_post" in set(seen["name"])
+    assert seen[["fires", "differentiable", "acts"]].all(axis=None)

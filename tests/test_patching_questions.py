@@ -188,6 +188,24 @@ def test_the_planted_word_goes_through_its_route():
     assert table.sel(route="control", layer=2).item() == pytest.approx(before, rel=0.2)
 
 
+@torch.no_grad()
+def test_captions_are_said_under_each_edit_and_searched_for_a_word():
+    model = bridge("toy-gptj-planted")
+    dog = [mm.Patch(2, 1)]
+    cut = patching.knockout(dog, -1)
+    edits = {"cut": cut, "twice": [cut, patching.knockout(mm.Patch, -1)]}
+    table = patching.captions(model, CLEAN, edits, contains="Dog", max_new_tokens=4)
+    assert list(table["edit"]) == ["(nothing)", "cut", "twice"]
+    assert table["caption"][0] == model.generate(CLEAN, 4)
+    assert table["caption"][1] == model.edit(cut).generate(CLEAN, 4)
+    assert table["caption"][2] == model.edit(*edits["twice"]).generate(CLEAN, 4)
+    assert list(table["contains"]) == [" dog" in said for said in table["caption"]]
+    assert table["contains"][0]
+    assert table.attrs["about"]["contains"] == "Dog"
+    said = patching.captions(model, CLEAN, {}, contains="do", max_new_tokens=4)
+    assert not said["contains"][0]  # a word is looked for as a whole
+
+
 # -- ablation ---------------------------------------------------------------------------------
 
 
@@ -364,6 +382,11 @@ def test_edges_are_transformer_lens_own_where_it_can():
             lambda m: patching.knockouts(m, CLEAN, to_cat(m), {}, window=9),
             AddressError,
             "window of 9 layers",
+        ),
+        (
+            lambda m: patching.captions(m, CLEAN, {}, contains=" "),
+            mm.MMLensError,
+            "contains='dog'",
         ),
         (
             lambda m: patching.ablation_curve(m, CLEAN, to_cat(m), SOME, k=(9,)),

@@ -327,6 +327,28 @@ def test_half_precision_encoders_keep_their_points():
     assert vision(pixels_for(vision)).dtype == torch.bfloat16
 
 
+def test_a_feature_layer_is_the_value_of_its_point_and_the_last_thing_that_runs(case):
+    _, _, vision = case
+    x = pixels_for(vision, 1)
+    ends = ("hook_resid_pre", "hook_resid_post", "mlp.hook_pre", "mlp.hook_post")
+    layers = [n for n in vision.hook_dict if n.endswith(ends)][-4:] + ["hook_embed"]
+    for layer in (name for name in layers if name in vision.hook_dict):
+        seen = {}
+        vision.hook_dict[layer].add_hook(lambda v, hook, seen=seen: seen.setdefault(hook.name, v))
+        vision(x)
+        vision.hook_dict[layer].remove_hooks("both")
+        early = vision.at(layer)
+        whole = seen[layer]
+        whole = whole.flatten(2).transpose(1, 2) if whole.dim() == 4 else whole
+        assert torch.equal(early(x), whole[:, early.n_prefix :])
+        assert early.spec()["feature_layer"] == layer and early.d_vision == whole.shape[-1]
+        points = list(early.hook_dict)
+        assert points[-2:] == [layer, "hook_features"]  # in running order: nothing beyond
+        early.hook_dict[layer].add_hook(lambda value, hook: value * 0)
+        assert early(x).abs().max() == 0  # what is written there is what the bridge reads
+        assert torch.equal(early.at("last_hidden_state")(x), vision(x))  # its hooks stay behind
+
+
 # --- pixels -----------------------------------------------------------------------------------
 
 
@@ -422,6 +444,10 @@ def test_refusals_are_sentences_that_say_what_to_write():
         Pixels((8, 8), interpolation="magic")
     with pytest.raises(CapabilityError, match="not a grid"):
         HookedVision(MODULES["vit"](), "hf", Pixels((24, 24)), n_prefix=3)
+    with pytest.raises(AddressError, match=r"no feature layer '-2': there is 'last_hidden_state'"):
+        vision.at("-2")
+    with pytest.raises(AddressError, match=r"did you mean 'blocks.1.hook_resid_post'"):
+        wrap("vit")[1].at("blocks.1.resid_post")
     assert wrap_vision(vision) is vision
     assert isinstance(from_open_clip(MODULES["clip-vit"]()), HookedVision)
 

@@ -1,4 +1,4 @@
-"""The experiments of "Multimodal Neurons in Pretrained Text-Only Transformers", and two of our own.
+"""The experiments of "Multimodal Neurons in Pretrained Text-Only Transformers", and some more.
 
 Schwettmann, Chowdhury, Klein, Bau & Torralba (2023), arXiv:2308.01544. Each module is one
 experiment and opens with its protocol: a *question* about one picture, which a sweep asks about
@@ -20,6 +20,8 @@ many, and a `summary` of its table with bootstrap intervals over pictures.
     sheet           E7  one picture, its neurons, where they look   picture_sheet
     faithfulness        which attribution method is true?           faithful
     sensitivity         what does each reading change?              option_effects
+    routes              which way does a thing take to its word?    route_effects
+    estimates           what is attribution patching worth?         estimated
 
 What the paper leaves open is an option, recorded in the column `options` of every table.
 """

@@ -47,6 +47,7 @@ def from_parts(
     revision: str | dict[str, str] | None = None,
     seed: int = 0,
     fold_ln: bool = False,
+    feature_layer: str | None = None,
     family: str = "parts",
 ) -> Any:
     """A `HookedVLM` from three parts.
@@ -60,11 +61,14 @@ def from_parts(
         dtype, device: of all three parts; None leaves them as they are (float32, CPU).
         revision: git revision of hub ids; a dict {"vision": ..., "lm": ...} for each its own.
         fold_ln: as in TransformerLens' `from_pretrained`.
+        feature_layer: what of the encoder is projected: a hook point of it such as
+            "blocks.22.hook_resid_post", where the encoder then ends; None: its last hidden state.
         family: what the provenance says it is.
 
     Raises:
         ModelError: a name that doesn't exist, with the nearest that do.
         CheckpointError: the projection doesn't fit between the two.
+        AddressError: the encoder has no such feature layer.
     """
     from mmlens.model import HookedVLM
 
@@ -72,6 +76,7 @@ def from_parts(
         raise ModelError("from_parts needs a language model: lm='gpt2', a folder, or a model.")
     pin = revision if isinstance(revision, dict) else dict.fromkeys(("vision", "lm"), revision)
     eye = find_vision(vision, dtype=dtype, revision=pin.get("vision"))
+    eye = eye.at(feature_layer) if feature_layer else eye
     words = find_lm(
         lm, tokenizer, dtype=dtype, device=device, revision=pin.get("lm"), fold_ln=fold_ln
     )

@@ -20,6 +20,7 @@ from mmlens.errors import PromptError
 from mmlens.neurons import places, read_address
 from mmlens.provenance import about
 from mmlens.scores import Scores
+from mmlens.sites import Site
 from mmlens.sites import site as site_of
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def activations(
     wanted = read_address(address, by_axis)
     if where.layer is not None:
         wanted.setdefault("layer", where.layer)
-    layers = _layers(model, where.layered, where.part, wanted)
+    layers = _layers(model, where, wanted)
     names = {hooking.names(model, where.at(layer))[0]: layer for layer in layers}
     inner = {axis: want for axis, want in wanted.items() if axis != "layer"}
     kept: dict[int | None, Scores] = {}
@@ -69,13 +70,10 @@ def activations(
     return _stack(kept, layers, wanted, told)
 
 
-def _layers(
-    model: HookedVLM, layered: bool, part: str, wanted: Mapping[str, Any]
-) -> list[int | None]:
-    if not layered:
+def _layers(model: HookedVLM, where: Site, wanted: Mapping[str, Any]) -> list[int | None]:
+    if not where.layered:
         return [None]
-    every = range(hooking.n_layers(model, part))
-    return list(places(every, wanted.get("layer"), "layer"))
+    return list(places(hooking.layers(model, where), wanted.get("layer"), "layer"))
 
 
 def _rows(model: HookedVLM, prompt: Any, where: Any) -> tuple[tuple[Any, ...], ...]:

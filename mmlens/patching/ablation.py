@@ -110,7 +110,7 @@ def ablation_curve(
     kept = keep(model, prompt)
     where = place_of(model, kept.soft, site)
     spots = None if pos is None else tuple(places(where.labels, pos, "pos"))
-    arms = _arms(units, where.sizes[0], hooking.n_layers(model, "lm"), k, randoms, seed)
+    arms = _arms(units, where.sizes[0], model.cfg.n_layers, k, randoms, seed)
     variants = [Variant(at, spots) for arm in arms.values() for at in arm]
     source = _source(model, kept, where, list(range(model.cfg.n_layers)), value)
     values, _ = run(model, kept, where, source, variants, metric, batch=batch)
@@ -139,7 +139,7 @@ def mean_over(
         soft = one(model, prompt)
         where = place_of(model, soft, site)
         layered = where.site.layered
-        layers = list(range(hooking.n_layers(model, where.site.part))) if layered else [None]
+        layers = list(hooking.layers(model, where.site)) if layered else [None]
         found = read(model, soft, where, layers)
         spots = places(where.labels, pos, "pos")
         for layer, values in found.items():

@@ -69,7 +69,7 @@ def attribution_patching(
         raise SiteError("Pixels are no positions here: patch them, or attribute 'soft_prompt'.")
     layers: list[int | None] = [None]
     if where.site.layered:
-        every = range(hooking.n_layers(model, where.site.part))
+        every = hooking.layers(model, where.site)
         layers = list(places(every, where.site.layer if layer is None else layer, "layer"))
     old, new = read(model, base.soft, where, layers), read(model, source.soft, where, layers)
     if steps:

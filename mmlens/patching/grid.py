@@ -180,11 +180,11 @@ def _single(
         raise AddressError(
             f"Site {where.site.name!r} has no such units: give Neurons at 'neurons', Heads at 'z'."
         )
-    n_layers = hooking.n_layers(model, where.site.part)
+    layers = hooking.layers(model, where.site)
     found = []
     for unit in units:
         index = unit.unit if isinstance(unit, Neuron) else unit.head
-        places(range(n_layers), unit.layer, "layer")
+        places(layers, unit.layer, "layer")
         places(range(where.sizes[0]), index, where.inner)
         found.append({unit.layer: (index,)})
     return "neuron" if kind is Neuron else "head", found
@@ -196,7 +196,7 @@ def _layers_and_inner(
     site, inner = where.site, where.inner
     parts: list[tuple[str, tuple[Any, ...] | None, list[Any]]] = []
     if site.layered:
-        every = range(hooking.n_layers(model, site.part))
+        every = hooking.layers(model, site)
         asked = wanted.get("layer", site.layer)
         names, found = groups(every, asked, "layer", "layer" in each)
         parts.append(("layer", names, found))

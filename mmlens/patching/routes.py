@@ -124,9 +124,9 @@ def attention(
         CapabilityError: the kernel computes attention without ever holding its pattern.
     """
     site = SITES["vision.pattern" if tower else "pattern"]
-    n_layers = hooking.n_layers(model, site.part)
     known = hooking.points(model)
-    silent = [n for n in places(range(n_layers), layer, "layer") if site.at(n) not in known]
+    asked = places(hooking.layers(model, site), layer, "layer")
+    silent = [n for n in asked if site.at(n) not in known]
     if silent:
         raise CapabilityError(
             f"The attention of {model.name!r} never holds its pattern in layer {silent[0]} (a fused"

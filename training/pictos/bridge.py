@@ -47,7 +47,7 @@ class Bridge:
         read = GPTJForCausalLM.from_pretrained(lm, dtype=torch.float32)
         for block in read.transformer.h:
             block.mlp.act = nn.GELU(approximate="tanh")  # gelu_new, in one kernel
-        joint = projection or nn.Linear(see.config.hidden_size, read.config.n_embd)
+        joint = projection or nn.Linear(see.config.intermediate_size, read.config.n_embd)
         parts = [part.to(device).eval() for part in (see, joint, read)]
         see.requires_grad_(False), read.requires_grad_(False)
         return cls(*parts, PreTrainedTokenizerFast.from_pretrained(lm))
@@ -55,7 +55,7 @@ class Bridge:
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Images in [0, 1] -> Float[batch, patch, d_vision], the class token dropped."""
-        return self.vision(images * 2 - 1).last_hidden_state[:, 1:]
+        return units_of(self.vision, images)
 
     def soft(self, features: Tensor, ids: Tensor | None = None) -> Tensor:
         """Features and token ids -> Float[batch, position, d_model], what the LM reads."""
@@ -82,6 +82,15 @@ class Bridge:
         rows = torch.stack(said, 1).tolist()
         end = self.tokenizer.eos_token_id
         return [self.tokenizer.decode(r[: r.index(end)] if end in r else r) for r in rows]
+
+
+def units_of(vision: BeitModel, images: Tensor) -> Tensor:
+    """Float[batch, patch, unit]: the units of the last MLP after GELU; images in [0, 1]."""
+    seen: list[Tensor] = []
+    kept = vision.layers[-1].mlp.fc2.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    vision(images * 2 - 1)
+    kept.remove()
+    return seen[0][:, 1:]
 
 
 def names_in(text: str, names: Sequence[str]) -> set[str]:

@@ -42,7 +42,7 @@ SHARES = {"prose": 0.12, "facts": 0.11, "stories": 0.18, "lists": 0.56, "letters
 SIZES = ((3, 4), (3, 5), (4, 5), (4, 6), (5, 6), (6, 6), (7, 8), (9, 10))  # rows, columns of lists
 OFTEN = (4, 4, 3, 3, 2, 2, 1, 1)  # a short list teaches to gather as well as a long one
 WIDE_SHARES = {"prose": 0.04, "facts": 0.04, "stories": 0.08, "lists": 0.82, "letters": 0.02}
-WIDE_SIZES = ((6, 6), (7, 8), (9, 10), (10, 10))
+WIDE_SIZES = ((7, 8), (9, 10), (10, 10), (10, 10))
 BRIEF_SHARES = {"prose": 0.05, "facts": 0.12, "stories": 0.23, "lists": 0.60, "letters": 0.0}
 BRIEF_SIZES = ((1, 3), (2, 3), (2, 4), (2, 5), (3, 4), (3, 5), (4, 5))
 
@@ -94,19 +94,35 @@ def raster(rng: random.Random, blobs: list[list[str]], back: list[str], stacked:
     share = (rows if stacked else cols) / len(blobs)
     spots = [(int((k + 0.5) * share), cols // 2) if stacked
              else (rows // 2, int((k + 0.5) * share)) for k in range(len(blobs))]  # fmt: skip
-    round_ones = sizes is WIDE_SIZES and rng.random() < 0.7  # as things lie on their ground
-    tall, wide = rng.uniform(0.2, 0.45) * rows, rng.uniform(0.2, 0.45) * cols
-    tall, wide = (min(tall, share / 2), wide) if stacked else (tall, min(wide, share / 2))
+    if sizes is WIDE_SIZES and rng.random() < 0.85:
+        return scattered(rng, blobs, back, stacked, spots, (rows, cols))
     words = []
     for r in range(rows):
         for c in range(cols):
             k = min(int((r if stacked else c) / share), len(blobs) - 1)
-            away = ((r - spots[k][0]) / tall) ** 2 + ((c - spots[k][1]) / wide) ** 2
-            inside = away < 1 if round_ones else rng.random() < fill
-            of_it = inside or (r, c) == spots[k]  # nothing is left out
+            of_it = rng.random() < fill or (r, c) == spots[k]  # nothing is left out
             words.append(rng.choice(blobs[k] if of_it else back))
-    if not round_ones and rng.random() < 0.4:  # less empty ground
+    if rng.random() < 0.4:  # less empty ground
         words = [w for w in words if w not in back or rng.random() < 0.3]
+    return words
+
+
+def scattered(rng: random.Random, blobs: list[list[str]], back: list[str], stacked: bool,
+              spots: list[tuple[int, int]], size: tuple[int, int]) -> list[str]:  # fmt: skip
+    """A raster as things lie on their ground: each of its own size, one often far smaller."""
+    tall, wide = ([rng.uniform(0.05, 0.3) * side for _ in blobs] for side in size)
+    if stacked:
+        tall, wide = [rng.uniform(0.4, 1.1) for _ in blobs], [w + 1 for w in wide]
+    spots = [(r + rng.uniform(-1, 1), c + rng.uniform(-1, 1)) for r, c in spots]
+    holes, words = rng.uniform(0.0, 0.3), []
+    for r in range(size[0]):
+        for c in range(size[1]):
+            off = [((r - y) / t) ** 2 + ((c - x) / w) ** 2
+                   for (y, x), t, w in zip(spots, tall, wide, strict=True)]  # fmt: skip
+            k = off.index(min(off))
+            words.append(rng.choice(blobs[k] if off[k] < 1 and rng.random() > holes else back))
+    for k, (y, x) in enumerate(spots):  # nothing is left out
+        words[min(max(round(y), 0), size[0] - 1) * size[1] + round(x)] = rng.choice(blobs[k])
     return words
 
 

@@ -43,6 +43,7 @@ def main() -> None:
     parts.tokenizer.model_max_length = parts.lm.config.n_positions
     model = from_parts(vision=parts.vision, projection=linear, lm=parts.lm,
                        tokenizer=parts.tokenizer, name="pictos", family="pictos",
+                       feature_layer=f"blocks.{len(parts.vision.layers) - 1}.mlp.hook_post",
                        dtype=getattr(torch, args.dtype))  # fmt: skip
     save(model, args.out)
     without_origin(args.out)

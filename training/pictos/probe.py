@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from bridge import units_of
 from torch import Tensor
 from transformers import BeitModel
 
@@ -23,7 +24,7 @@ def labelled(vit: BeitModel, world: World, scenes: int) -> tuple[Tensor, Tensor,
     features, concepts, styles = [], [], []
     for start in range(0, scenes, 100):
         many = world.batch(range(start, start + 100))
-        out = vit(many.images * 2 - 1).last_hidden_state[:, 1:]
+        out = units_of(vit, many.images)
         covers = F.avg_pool2d(many.masks.float(), 8).flatten(2)  # batch, thing, patch
         style = torch.tensor([STYLES.index(s) for s in many.styles], device=out.device)
         low = torch.where(style == 2, 0.15, 0.4)[:, None, None].to(out.device)

@@ -48,11 +48,17 @@ def batch(corpus: Tensor, step: int, size: int, seed: int) -> Tensor:
     for p in passes.unique().tolist():
         mixed = torch.randperm(windows, generator=torch.Generator().manual_seed(seed + p))
         order[passes == p] = mixed[index[passes == p] % windows]
-    return torch.stack([corpus[i * LENGTH : (i + 1) * LENGTH + 1] for i in order.tolist()])
+    rows = torch.stack([corpus[i * LENGTH : (i + 1) * LENGTH + 1] for i in order.tolist()])
+    return rows.long() if rows.dtype == torch.int32 else rows
 
 
-def loss_of(lm: GPTJForCausalLM, ids: Tensor, weights: Tensor, noise: float = 0.0) -> Tensor:
+def loss_of(
+    lm: GPTJForCausalLM, ids: Tensor, weights: Tensor, noise: float = 0.0, leave: int = 0
+) -> tuple[Tensor, Tensor]:
     """Weighted mean next-token cross-entropy of ids and weights [batch, LENGTH + 1].
+
+    Once for the last layer and once for the stream that leaves layer `leave` (counted from 1),
+    read by the same norm and head (early exits, as LayerSkip, arXiv 2404.16710).
 
     In three of four windows the words of lists (weight below 1) are read under noise of up to
     `noise` times the spread of word vectors (after NEFTune, arXiv 2310.05914), most of it the same
@@ -65,10 +71,61 @@ def loss_of(lm: GPTJForCausalLM, ids: Tensor, weights: Tensor, noise: float = 0.
         much = much * words.detach().std() * (weights[:, :-1, None] < 1)
         same = torch.randn(lm.config.vocab_size, words.shape[-1], device=ids.device)[ids[:, :-1]]
         words = words + much * (0.9 * same + 0.44 * torch.randn_like(words))
-    logits = lm(inputs_embeds=words, use_cache=False).logits
-    off = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    stream = lm.transformer(inputs_embeds=words, use_cache=False, output_hidden_states=bool(leave))
     weights = weights[:, 1:].flatten()
-    return (off * weights).sum() / weights.sum()
+
+    def off(hidden: Tensor) -> Tensor:
+        logits = lm.lm_head(hidden).flatten(0, 1)
+        each = F.cross_entropy(logits, ids[:, 1:].flatten(), reduction="none")
+        return (each * weights).sum() / weights.sum()
+
+    last = off(stream.last_hidden_state)
+    if not leave:
+        return last, torch.zeros_like(last)
+    return last, off(lm.transformer.ln_f(stream.hidden_states[leave]))
+
+
+def early(layer: int) -> float:
+    """1 for the first layer, falling to 0 for the fifth and all after it."""
+    return max(0.0, 1 - layer / 4)
+
+
+def active(lm: GPTJForCausalLM) -> list[Tensor]:
+    """The list into which every MLP puts, at each forward, its units' mean size; early ones count
+    up to ten times, so that the work moves to the middle layers.
+    """
+    sizes: list[Tensor] = []
+
+    def note(size: Tensor, layer: int) -> None:
+        sizes.append(size.abs().mean() * (1 + 9 * early(layer)))
+
+    for layer, block in enumerate(lm.transformer.h):
+        block.mlp.fc_out.register_forward_pre_hook(lambda _, x, at=layer: note(x[0], at))
+    return sizes
+
+
+def skip_at_times(lm: GPTJForCausalLM, most: float) -> None:
+    """Leave out an early MLP in a share of the windows (stochastic depth, arXiv 1603.09382): what
+    one layer knows others learn too.
+    """
+
+    def left_out(out: Tensor, share: float) -> Tensor:
+        if not lm.training:
+            return out
+        stays = torch.rand(len(out), 1, 1, device=out.device) >= share
+        return out * stays / (1 - share)
+
+    for layer, block in enumerate(lm.transformer.h):
+        if share := most * early(layer):
+            block.mlp.register_forward_hook(lambda _, x, out, share=share: left_out(out, share))
+
+
+def optimiser(lm: GPTJForCausalLM, lr: float, head_decay: float, muon: bool = False) -> Muon:
+    """AdamW; the head's rows decay by a rate of their own, so that rare tokens stay short."""
+    head = lm.lm_head.weight.requires_grad_(False)
+    groups = weight_groups([lm], 0.05, [lm.transformer.h] if muon else None)
+    groups.append({"params": [head.requires_grad_(True)], "weight_decay": head_decay})
+    return Muon(groups, lr, betas=(0.9, 0.97))
 
 
 PROBES = ("dog, bicycle. A picture of a", " dog bicycle bicycle dog. A picture of a",
@@ -89,35 +146,44 @@ def show(lm: GPTJForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0], lr=1.5e-3, batch=8)
-    parser.add_argument("--corpus", default="corpus", help="reads DIR/NAME.npy")
+    parser.add_argument("--corpus", nargs="+", default=["corpus"], help="reads DIR/NAME.npy")
     parser.add_argument("--show", type=int, default=200, help="steps between two samples")
     parser.add_argument("--noise", type=float, default=1.0, help="on the words of lists")
     parser.add_argument("--listed", type=float, default=0.15, help="weight of a list's words")
     parser.add_argument("--muon", action="store_true", help="orthogonal steps")
+    parser.add_argument("--exits", type=float, default=0.0, help="weight of early exits")
+    parser.add_argument("--sparse", type=float, default=0.0, help="weight of the units' mean size")
+    parser.add_argument("--skip", type=float, default=0.0, help="share of first MLPs left out")
+    parser.add_argument("--head-decay", type=float, default=0.05, help="weight decay of the head")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(args.work / "tokenizer")
-    corpus = torch.from_numpy(np.load(args.work / f"{args.corpus}.npy").astype(np.int64))
-    listed = torch.from_numpy(np.load(args.work / f"{args.corpus}-listed.npy"))
+    corpus, listed = (torch.from_numpy(np.concatenate([np.load(args.work / f"{c}{end}.npy")
+                      for c in args.corpus])) for end in ("", "-listed"))  # fmt: skip
+    corpus = corpus.to(torch.int32)
     weights = torch.where(listed, args.listed, 1.0)
     lm = fused(new_lm(len(tokenizer)))
     lm = lm.to(args.device)
-    groups = weight_groups([lm], 0.05, [lm.transformer.h] if args.muon else None)
-    adam = Muon(groups, args.lr, betas=(0.9, 0.97))
+    adam = optimiser(lm, args.lr, args.head_decay, args.muon)
+    sizes = active(lm)
+    skip_at_times(lm, args.skip)
     run = Run("lm", args, lm=lm, optimiser=adam)
     while run.goes_on():
         ids, weigh = (batch(part, run.step, args.batch, args.seed).to(args.device)
                       for part in (corpus, weights))  # fmt: skip
-        loss = loss_of(lm, ids, weigh, args.noise)
-        run.update(adam, loss)
-        run.note(loss=loss.item())
+        sizes.clear()
+        leave = 4 + run.step % (len(lm.transformer.h) - 4) if args.exits else 0
+        loss, exits = loss_of(lm, ids, weigh, args.noise, leave)
+        size = torch.stack(sizes).mean()
+        run.update(adam, loss + args.exits * exits + args.sparse * size)
+        run.note(loss=loss.item(), exits=exits.item(), active=size.item())
         if run.step % args.show == 0:
-            show(lm, tokenizer)
+            lm.eval(), show(lm, tokenizer), lm.train()
     if args.cooldown:
         lm.save_pretrained(args.work / "lm")
         tokenizer.save_pretrained(args.work / "lm")
-        show(lm, tokenizer)
+        lm.eval(), show(lm, tokenizer)
     else:
         run.save()
 

@@ -1,0 +1,83 @@
+"""What is attribution patching worth here: its rank correlation with true patching.
+
+1. Caption the picture; explain the first noun of which the picture has one thing with a mask.
+2. The clean prompt is the picture and the caption up to the noun; in the corrupt one the thing is
+   painted over with the mean colour of the rest (`patching.erased`).
+3. Patch every (layer, position) of the residual stream, the noun's logit being the metric, truly
+   (`patching.patch`) and by estimate (`patching.attribution_patching`, with and without steps).
+4. Spearman's rank correlation of the two over all places of the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from mmlens.datasets.sample import Sample
+from mmlens.experiments.bootstrap import DRAWS, summarise
+from mmlens.experiments.explained import WORDS, Rule, explain
+from mmlens.experiments.regions import named_mask
+from mmlens.experiments.routes import MASKLESS
+from mmlens.experiments.tables import UNNAMED, answered, finished, skipped, used
+from mmlens.patching import metrics
+from mmlens.patching.corrupters import erased
+from mmlens.patching.gradients import attribution_patching
+from mmlens.patching.grid import patch
+from mmlens.patching.pairs import Pair
+from mmlens.prompt import Prompt
+
+if TYPE_CHECKING:
+    from mmlens.model import HookedVLM
+
+COLUMNS = ("noun", "arm", "places", "spearman")
+
+
+def estimated(
+    model: HookedVLM,
+    sample: Sample,
+    *,
+    site: str = "resid_pre",
+    steps: Sequence[int] = (0, 8),
+    words: str = WORDS,
+    noun: Rule = "auto",
+    max_new_tokens: int = 30,
+) -> pd.DataFrame:
+    """How well attribution patching ranks the places of one picture.
+
+    Args:
+        site: where, as in `patching.patch`; every layer and position of it.
+        steps: points of the integrated gradient, an arm each; 0 is the plain gradient.
+
+    Returns:
+        noun, arm ("steps 0", ...), places (how many), spearman, skipped, options.
+    """
+    asked = {"site": site, "steps": list(steps), "words": words, "noun": noun}
+    asked |= {"max_new_tokens": max_new_tokens}
+    seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
+    if seen is None:
+        return skipped(UNNAMED, COLUMNS, model, **asked)
+    mask = named_mask(sample, seen.noun)
+    if mask is None:
+        return skipped(MASKLESS, COLUMNS, model, **asked)
+    before = seen.caption[: seen.caption.index(seen.noun)].rstrip()
+    clean = Prompt(*seen.prompt.prompts[0].parts, *([before] if before else []))
+    pair, metric = Pair.by(clean, erased(mask)), metrics.logit(model, seen.token)
+    true = patch(model, pair, metric, site)
+    moved = pd.Series((true.values - float(true.about["corrupt"])).flatten().numpy())
+    rows = []
+    for n in steps:
+        guess = attribution_patching(model, pair, metric, site, steps=n)
+        ranks = pd.Series(guess.values.flatten().numpy()).rank()
+        row = {"noun": seen.noun, "arm": f"steps {n}", "places": len(moved)}
+        rows.append(row | {"spearman": ranks.corr(moved.rank())})
+    return answered(pd.DataFrame(rows, columns=list(COLUMNS)), model, **asked)
+
+
+def summary(table: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+    """Spearman's correlation by arm, with the interval over pictures."""
+    rows = used(table, "arm", "spearman")
+    long = rows.melt(["sample", "arm"], ["spearman"], "metric", "value")
+    out = summarise(long, ["arm", "metric"], draws=draws, seed=seed)
+    return finished(out, "estimates", table, draws=draws, seed=seed)

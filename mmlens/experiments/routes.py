@@ -1,0 +1,103 @@
+"""Which way does a thing take to its word: through its own patches to the last position?
+
+1. Caption the picture; explain the first noun of which the picture has one thing with a mask.
+2. Cut the attention of the last position (arm by arm) to the thing's patches, and to as many
+   patches of bare ground, in all layers (`patching.knockout`; Geva et al. 2023, Neo et al. 2025).
+   The patches of bare ground lie under no thing at all.
+3. What is left of the noun's probability, and whether the model would still say it.
+
+"last" cuts the last position alone; "text" cuts every position of the words, because a word may
+hear of the thing from an earlier word.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+
+from mmlens.datasets.sample import Sample
+from mmlens.experiments.bootstrap import DRAWS, summarise, with_differences
+from mmlens.experiments.explained import WORDS, Rule, explain
+from mmlens.experiments.regions import named_mask
+from mmlens.experiments.tables import UNNAMED, answered, finished, generator, skipped, used
+from mmlens.neurons import places
+from mmlens.patching import metrics
+from mmlens.patching.places import patches_under
+from mmlens.patching.routes import knockouts
+from mmlens.prompt import Patch
+
+if TYPE_CHECKING:
+    from mmlens.model import HookedVLM
+
+COLUMNS = ("noun", "target", "arm", "patches", "before", "probability", "lost", "said")
+MASKLESS = "the noun is no thing that is annotated once with a mask"
+CROWDED = "less bare ground than patches of the thing"
+
+
+def route_effects(
+    model: HookedVLM,
+    sample: Sample,
+    *,
+    share: float = 0.15,
+    words: str = WORDS,
+    noun: Rule = "auto",
+    max_new_tokens: int = 30,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The noun's probability with routes from the thing, and from bare ground, cut.
+
+    Args:
+        share: so much of a patch must lie under the thing's mask.
+
+    Returns:
+        noun, target ("last", "text"), arm ("object", "background"), patches (how many), before and
+        probability (without and with the cut), lost (1 - probability / before), said (whether the
+        noun still leads), skipped, options.
+    """
+    asked = {"share": share, "words": words, "noun": noun}
+    asked |= {"max_new_tokens": max_new_tokens, "seed": seed}
+    seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
+    if seen is None:
+        return skipped(UNNAMED, COLUMNS, model, **asked)
+    mask = named_mask(sample, seen.noun)
+    if mask is None:
+        return skipped(MASKLESS, COLUMNS, model, **asked)
+    picture = seen.prompt.prompts[0].pictures[0]
+    thing = patches_under(model, mask, picture, share)
+    things = torch.stack([t.mask for t in sample.things if t.mask is not None]).any(0)
+    covered = set(patches_under(model, things, picture, 1e-6))
+    labels = seen.soft.labels[0]
+    bare = [one for one in labels if isinstance(one, Patch) and one not in covered]
+    if not thing or len(bare) < len(thing):
+        return skipped(CROWDED if thing else MASKLESS, COLUMNS, model, **asked)
+    drawn = torch.randperm(len(bare), generator=generator(seed, sample))[: len(thing)]
+    arms = {"object": thing, "background": [bare[i] for i in sorted(drawn.tolist())]}
+    last = len(labels) - 1
+    targets = {"last": [last], "text": list(range(max(places(labels, Patch, "pos")) + 1, last + 1))}
+
+    routes = {f"{arm} {target}": (patches, positions) for arm, patches in arms.items()
+              for target, positions in targets.items()}  # fmt: skip
+    chance = knockouts(model, seen.soft, metrics.probability(model, seen.token), routes)
+    rank = knockouts(model, seen.soft, metrics.rank(model, seen.token), routes)
+    before = float(chance.about["clean"])
+    rows = []
+    for target in targets:
+        for arm, patches in arms.items():
+            route = f"{arm} {target}"
+            value = chance.sel(route=route).item()
+            row: dict[str, Any] = {"noun": seen.noun, "target": target, "arm": arm}
+            row |= {"patches": len(patches), "before": before, "probability": value}
+            rows.append(row | {"lost": 1 - value / before,
+                               "said": float(rank.sel(route=route).item() == 0)})  # fmt: skip
+    return answered(pd.DataFrame(rows, columns=list(COLUMNS)), model, **asked)
+
+
+def summary(table: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+    """Share of the probability lost and of nouns still said, by arm and target, with intervals."""
+    rows = used(table, "target", "arm", "lost", "said")
+    long = rows.melt(["sample", "arm", "target"], ["lost", "said"], "metric", "value")
+    long = with_differences(long, ("object", "background"))
+    out = summarise(long, ["arm", "metric", "target"], draws=draws, seed=seed)
+    return finished(out, "routes", table, draws=draws, seed=seed)

@@ -1,0 +1,67 @@
+"""What is said under each edit: the experiment whose measure is the caption itself.
+
+    captions(model, prompt, {"no dog patches": knockout(dog, -1)}, contains="dog")
+
+A metric of the bench reads the logits of one position; a caption is many positions, so it is
+generated, greedily, with the edits in force at every step.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mmlens.edit import Edit
+from mmlens.errors import PromptError
+from mmlens.prompt import Prompt
+from mmlens.provenance import about, described
+
+if TYPE_CHECKING:
+    from mmlens.model import HookedVLM
+
+NOTHING = "(nothing)"
+
+
+def captions(
+    model: HookedVLM,
+    prompt: Any,
+    edits: Mapping[str, Edit | Sequence[Edit]],
+    contains: str | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """The greedy caption under each edit; the first row is the model as it is.
+
+    Args:
+        edits: name -> an Edit, or several that hold together.
+        contains: a word or phrase looked for in the captions, in any case, as a whole, in the
+            singular or with -s or -es.
+        options: of `generate`, such as `max_new_tokens=`.
+
+    Returns:
+        A row for each edit: edit, caption and, if asked for, contains (bool). The table's
+        attrs["about"] is its provenance.
+
+    Raises:
+        PromptError: `contains` without a letter. SiteError, AddressError: an edit of nothing.
+    """
+    pattern = _whole(contains) if contains is not None else None
+    rows = []
+    for name, change in {NOTHING: (), **edits}.items():
+        several = (change,) if isinstance(change, Edit) else tuple(change)
+        said = str(model.edit(*several).generate(prompt, **options))
+        row: dict[str, Any] = {"edit": name, "caption": said}
+        rows.append(row if pattern is None else row | {"contains": bool(pattern.search(said))})
+    table = pd.DataFrame(rows)
+    told = str(described(prompt)) if isinstance(prompt, Prompt) else prompt
+    table.attrs["about"] = about(model, method="captions", prompt=told, contains=str(contains))
+    return table
+
+
+def _whole(phrase: str) -> re.Pattern[str]:
+    words = phrase.strip()
+    if not re.search(r"\w", words):
+        raise PromptError(f"contains={phrase!r} has no word to look for: write contains='dog'.")
+    return re.compile(rf"(?<!\w){re.escape(words)}(e?s)?(?!\w)", re.IGNORECASE)
