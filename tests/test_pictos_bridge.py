@@ -7,13 +7,14 @@ from functools import cache
 import pytest
 
 import mmlens as mm
+from mmlens import patching
 from mmlens.metrics import caption_words
 from mmlens.pictos import World
 from mmlens.pictos.world import STYLES
 from mmlens.reading import look
 
 SCENES = 24
-NAMED = 0.6  # well below what training/pictos/evaluate.py measures: things differ
+NAMED = 0.85  # below what training/pictos/evaluate.py measures: things differ
 
 
 @cache
@@ -34,29 +35,42 @@ def test_a_thing_in_a_held_out_scene_is_named(style):
     assert sum(named) / SCENES >= NAMED
 
 
-def test_look_explains_the_thing_and_its_top_neurons_decode_to_it():
-    found = tried = 0
+def test_look_explains_the_thing_and_its_top_neurons_decode_to_it_more_than_to_others():
+    names, words = [], []
+    for scene in pictures("literal"):
+        seen = look(model(), scene.image, k=100)
+        name = f" {scene.objects[0].name}"
+        if name in seen.caption:
+            assert seen.target.text == name
+            names.append(name)
+            words.append({word for said in seen.neurons.words for word in said})
+    own = sum(n in said for n, said in zip(names, words, strict=True)) / len(names)
+    others = [n in said for n in names for m, said in zip(names, words, strict=True) if n != m]
+    assert len(names) >= 18
+    assert own >= 0.35 and own - sum(others) / len(others) >= 0.15, (own, sum(others) / len(others))
+
+
+def test_silencing_the_neurons_that_say_it_lowers_the_word_and_random_ones_do_not():
+    lost: dict[str, list[float]] = {"ranked": [], "random 1": []}
     for scene in pictures("literal", 12):
-        seen = look(model(), scene.image, k=30)
-        name = f" {scene.objects[0].name}"
-        if name not in seen.caption:
-            continue
-        assert seen.target.text == name
-        tried += 1
-        found += any(name in words for words in seen.neurons.words)
-    assert tried >= 5
-    assert found / tried >= 0.5
-
-
-def test_silencing_the_neurons_that_say_it_takes_the_word_away():
-    lost = []
-    for scene in pictures("literal", 6):
-        prompt = mm.Prompt(scene.image, "A picture of")
-        name = f" {scene.objects[0].name}"
-        if name not in model().generate(prompt):
+        prompt, name = mm.Prompt(scene.image, "A picture of"), f" {scene.objects[0].name}"
+        said = model().generate(prompt)
+        if name not in said:
             continue
         best = mm.top_neurons(mm.attribute(model(), prompt, of=name), 200, by="max")
-        quiet = model().edit(*(mm.Edit("neurons", 0.0, n, pos=mm.Patch) for n in best.neuron))
-        lost.append(name not in quiet.generate(prompt))
-    assert lost
-    assert sum(lost) / len(lost) >= 0.5
+        before = said[: said.index(name)]
+        curve = patching.ablation_curve(
+            model(),
+            prompt + before if before else prompt,
+            patching.metrics.probability(model(), name),
+            list(best.neuron),
+            k=(0, 200),
+            pos=mm.Patch,
+            randoms=1,
+        )
+        for arm, shares in lost.items():
+            left = curve.sel(arm=arm, k=200).item() / curve.sel(arm=arm, k=0).item()
+            shares.append(1 - left)
+    means = {arm: sum(shares) / len(shares) for arm, shares in lost.items()}
+    assert len(lost["ranked"]) >= 8
+    assert means["ranked"] >= 0.35 and means["random 1"] <= 0.2, means

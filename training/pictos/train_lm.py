@@ -92,12 +92,12 @@ def early(layer: int) -> float:
 
 def active(lm: GPTJForCausalLM) -> list[Tensor]:
     """The list into which every MLP puts, at each forward, its units' mean size; early ones count
-    up to ten times, so that the work moves to the middle layers.
+    up to five times, so that the work moves to the middle layers.
     """
     sizes: list[Tensor] = []
 
     def note(size: Tensor, layer: int) -> None:
-        sizes.append(size.abs().mean() * (1 + 9 * early(layer)))
+        sizes.append(size.abs().mean() * (1 + 4 * early(layer)))
 
     for layer, block in enumerate(lm.transformer.h):
         block.mlp.fc_out.register_forward_pre_hook(lambda _, x, at=layer: note(x[0], at))
