@@ -16,8 +16,9 @@ from torch import nn
 
 from mmlens.checkpoints import read_state, weights_hash
 from mmlens.edit import Edit
-from mmlens.errors import CapabilityError, CheckpointError, ModelError
+from mmlens.errors import AddressError, CapabilityError, CheckpointError, ModelError
 from mmlens.families import load as load_model
+from mmlens.families.parts import from_parts
 from mmlens.families.toy import picture, tokenizer
 from mmlens.files import load, pull_projection, push_projection, save
 from mmlens.lm import wrap_lm

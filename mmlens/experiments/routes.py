@@ -40,7 +40,7 @@ def route_effects(
     model: HookedVLM,
     sample: Sample,
     *,
-    share: float = 0.15,
+    share: float = 0.01,
     words: str = WORDS,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
@@ -49,7 +49,7 @@ def route_effects(
     """The noun's probability with routes from the thing, and from bare ground, cut.
 
     Args:
-        share: so much of a patch must lie under the thing's mask.
+        share: so much of a patch must lie under the thing's mask; by default any touch counts.
 
     Returns:
         noun, target ("last", "text"), arm ("object", "background"), patches (how many), before and
