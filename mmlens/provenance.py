@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -50,4 +51,6 @@ def _plain(option: Any) -> Any:
     if isinstance(option, SoftPrompt):
         pos = "".join(str(label) if hasattr(label, "text") else "" for label in option.labels[0])
         return {"parts": [described(p) for p in option.prompts], "words": pos}
+    if isinstance(option, Mapping):
+        return {str(name): _plain(value) for name, value in option.items()}
     return option if isinstance(option, (int, float, bool)) else str(option)

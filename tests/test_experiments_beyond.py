@@ -16,7 +16,7 @@ from test_experiments import PLANTED, SAMPLES, mean_of
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.experiments import estimates, faithfulness, rankings, routes, sensitivity
+from mmlens.experiments import estimates, faithfulness, rankings, regions, routes, sensitivity
 from mmlens.experiments.bootstrap import differences, intervals, summarise
 from mmlens.experiments.explained import explain
 from mmlens.experiments.tables import ExperimentError, ask
@@ -157,9 +157,9 @@ def test_a_picture_without_room_for_the_control_is_skipped_with_its_reason():
     crowded = replace(SAMPLES[0], things=(replace(SAMPLES[0].things[0], mask=full),))
     unknown = replace(SAMPLES[0], things=())
     table = ask(routes.route_effects, model, [crowded, unknown], max_new_tokens=1)
-    assert table["skipped"].tolist() == [routes.CROWDED, routes.MASKLESS]
+    assert table["skipped"].tolist() == [routes.CROWDED, regions.UNMASKED]
     guess = ask(estimates.estimated, model, [unknown], max_new_tokens=1)
-    assert guess["skipped"].tolist() == [routes.MASKLESS]
+    assert guess["skipped"].tolist() == [regions.UNMASKED]
 
 
 def test_estimates_are_ranked_against_true_patches():

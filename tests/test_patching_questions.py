@@ -176,6 +176,19 @@ def test_routes_are_cut_in_windows_of_layers():
 
 
 @torch.no_grad()
+def test_one_pass_of_cuts_serves_several_metrics():
+    model = bridge("toy-gptj")
+    asks = {"cat": to_cat(model), "dog": metrics.probability(model, " dog")}
+    routes = {"object": (OBJECT, -1), "image": (mm.Patch, -1)}
+    table = patching.knockouts(model, CLEAN, asks, routes, window=2)
+    assert table.axes == ("metric", "route", "layer") and table.shape == (2, 2, 3)
+    for name, metric in asks.items():
+        alone = patching.knockouts(model, CLEAN, metric, routes, window=2)
+        assert torch.equal(table.sel(metric=name).values, alone.values)
+        assert table.about["clean"][name] == alone.about["clean"]
+
+
+@torch.no_grad()
 def test_the_planted_word_goes_through_its_route():
     model = bridge("toy-gptj-planted")
     metric = metrics.probability(model, " dog")
@@ -377,6 +390,11 @@ def test_edges_are_transformer_lens_own_where_it_can():
             lambda m: patching.knockouts(m, CLEAN, to_cat(m), {"back": (-1, mm.Patch)}),
             AddressError,
             "'back' has no edge",
+        ),
+        (
+            lambda m: patching.knockouts(m, CLEAN, to_cat(m), {}),
+            AddressError,
+            "give a route and a metric",
         ),
         (
             lambda m: patching.knockouts(m, CLEAN, to_cat(m), {}, window=9),

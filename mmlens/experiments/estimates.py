@@ -18,8 +18,7 @@ import pandas as pd
 from mmlens.datasets.sample import Sample
 from mmlens.experiments.bootstrap import DRAWS, summarise
 from mmlens.experiments.explained import WORDS, Rule, explain
-from mmlens.experiments.regions import named_mask
-from mmlens.experiments.routes import MASKLESS
+from mmlens.experiments.regions import UNMASKED, named_mask
 from mmlens.experiments.tables import UNNAMED, answered, finished, skipped, used
 from mmlens.patching import metrics
 from mmlens.patching.corrupters import erased
@@ -56,11 +55,9 @@ def estimated(
     asked = {"site": site, "steps": list(steps), "words": words, "noun": noun}
     asked |= {"max_new_tokens": max_new_tokens}
     seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
-    if seen is None:
-        return skipped(UNNAMED, COLUMNS, model, **asked)
-    mask = named_mask(sample, seen.noun)
-    if mask is None:
-        return skipped(MASKLESS, COLUMNS, model, **asked)
+    mask = seen and named_mask(sample, seen.noun)
+    if seen is None or mask is None:
+        return skipped(UNMASKED if seen else UNNAMED, COLUMNS, model, **asked)
     before = seen.caption[: seen.caption.index(seen.noun)].rstrip()
     clean = Prompt(*seen.prompt.prompts[0].parts, *([before] if before else []))
     pair, metric = Pair.by(clean, erased(mask)), metrics.logit(model, seen.token)

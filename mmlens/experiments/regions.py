@@ -43,6 +43,7 @@ COLUMNS = (
     ("concept", "named", "arm", "rank", "neuron", "interpretable", "iou", "area", "ceiling")
 )  # fmt: skip
 MASKLESS = "no thing that is annotated once has a mask"
+UNMASKED = "the noun is no thing that is annotated once with a mask"
 
 
 def unit_regions(

@@ -20,7 +20,7 @@ import torch
 from mmlens.datasets.sample import Sample
 from mmlens.experiments.bootstrap import DRAWS, summarise, with_differences
 from mmlens.experiments.explained import WORDS, Rule, explain
-from mmlens.experiments.regions import named_mask
+from mmlens.experiments.regions import UNMASKED, named_mask
 from mmlens.experiments.tables import UNNAMED, answered, finished, generator, skipped, used
 from mmlens.neurons import places
 from mmlens.patching import metrics
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from mmlens.model import HookedVLM
 
 COLUMNS = ("noun", "target", "arm", "patches", "before", "probability", "lost", "said")
-MASKLESS = "the noun is no thing that is annotated once with a mask"
 CROWDED = "less bare ground than patches of the thing"
 
 
@@ -59,11 +58,9 @@ def route_effects(
     asked = {"share": share, "words": words, "noun": noun}
     asked |= {"max_new_tokens": max_new_tokens, "seed": seed}
     seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
-    if seen is None:
-        return skipped(UNNAMED, COLUMNS, model, **asked)
-    mask = named_mask(sample, seen.noun)
-    if mask is None:
-        return skipped(MASKLESS, COLUMNS, model, **asked)
+    mask = seen and named_mask(sample, seen.noun)
+    if seen is None or mask is None:
+        return skipped(UNMASKED if seen else UNNAMED, COLUMNS, model, **asked)
     picture = seen.prompt.prompts[0].pictures[0]
     thing = patches_under(model, mask, picture, share)
     things = torch.stack([t.mask for t in sample.things if t.mask is not None]).any(0)
@@ -71,7 +68,7 @@ def route_effects(
     labels = seen.soft.labels[0]
     bare = [one for one in labels if isinstance(one, Patch) and one not in covered]
     if not thing or len(bare) < len(thing):
-        return skipped(CROWDED if thing else MASKLESS, COLUMNS, model, **asked)
+        return skipped(CROWDED if thing else UNMASKED, COLUMNS, model, **asked)
     drawn = torch.randperm(len(bare), generator=generator(seed, sample))[: len(thing)]
     arms = {"object": thing, "background": [bare[i] for i in sorted(drawn.tolist())]}
     last = len(labels) - 1
@@ -79,18 +76,19 @@ def route_effects(
 
     routes = {f"{arm} {target}": (patches, positions) for arm, patches in arms.items()
               for target, positions in targets.items()}  # fmt: skip
-    chance = knockouts(model, seen.soft, metrics.probability(model, seen.token), routes)
-    rank = knockouts(model, seen.soft, metrics.rank(model, seen.token), routes)
-    before = float(chance.about["clean"])
+    asks = {"probability": metrics.probability(model, seen.token),
+            "rank": metrics.rank(model, seen.token)}  # fmt: skip
+    cut = knockouts(model, seen.soft, asks, routes)
+    before = float(cut.about["clean"]["probability"])
     rows = []
     for target in targets:
         for arm, patches in arms.items():
             route = f"{arm} {target}"
-            value = chance.sel(route=route).item()
+            value = cut.sel(metric="probability", route=route).item()
             row: dict[str, Any] = {"noun": seen.noun, "target": target, "arm": arm}
             row |= {"patches": len(patches), "before": before, "probability": value}
             rows.append(row | {"lost": 1 - value / before,
-                               "said": float(rank.sel(route=route).item() == 0)})  # fmt: skip
+                               "said": float(cut.sel(metric="rank", route=route).item() == 0)})  # fmt: skip
     return answered(pd.DataFrame(rows, columns=list(COLUMNS)), model, **asked)
 
 

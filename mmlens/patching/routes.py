@@ -50,7 +50,7 @@ def knockout(source: Any, target: Any, layer: Any = None, head: Any = None) -> E
 def knockouts(
     model: HookedVLM,
     prompt: Any,
-    metric: Metric,
+    metric: Metric | Mapping[str, Metric],
     routes: Mapping[str, tuple[Any, Any]],
     window: int | None = None,
     step: int = 1,
@@ -58,20 +58,24 @@ def knockouts(
     """The metric with each route cut in each window of layers: Scores(route, layer).
 
     Args:
+        metric: one, or several by name, which the same passes serve: Scores(metric, route, ...).
         routes: name -> (source, target).
         window: how many layers are cut together, around the labelled one; None cuts all layers and
             gives Scores(route).
         step: the distance between windows.
 
     Returns:
-        The metric; `about["clean"]` is the metric with nothing cut.
+        The metric; `about["clean"]` is the metric with nothing cut (of several: by name).
 
     Raises:
-        AddressError: a route without an edge to cut, or a window of no layers.
+        AddressError: no route, one without an edge to cut, or a window of no layers.
     """
     n = model.cfg.n_layers
     if window is not None and not 1 <= window <= n:
         raise AddressError(f"A window of {window} layers does not exist: write 1 to {n}, or None.")
+    several = dict(metric) if isinstance(metric, Mapping) else {"": metric}
+    if not routes or not several:
+        raise AddressError("There is nothing to cut or to measure: give a route and a metric.")
     kept = keep(model, prompt)
     labels = kept.soft.labels[0]
     middles = list(range(0, n, step)) if window is not None else [None]
@@ -79,19 +83,23 @@ def knockouts(
     for name, (source, target) in routes.items():
         _check(labels, name, source, target)
         first = min(places(labels, target, "pos"))
-        values = []
         for middle in middles:
             cut = _window(n, middle, window)
             quiet = edited(model, knockout(source, target, cut))
-            values.append(numbers(metric, go_on(quiet, kept, 1, [], cut[0], first))[0])
-        rows.append(torch.stack(values))
-    clean = float(numbers(metric, kept.logits[None])[0])
-    told = about(model, method="knockouts", prompt=kept.soft, window=str(window), clean=clean)
-    values = torch.stack(rows)
+            logits = go_on(quiet, kept, 1, [], cut[0], first)
+            rows.append(torch.stack([numbers(one_of, logits)[0] for one_of in several.values()]))
+    values = torch.stack(rows, -1).view(len(several), len(routes), len(middles))
+    clean = {of: float(numbers(one_of, kept.logits[None])[0]) for of, one_of in several.items()}
+    told = about(model, method="knockouts", prompt=kept.soft, window=str(window),
+                 clean=clean if isinstance(metric, Mapping) else clean[""])  # fmt: skip
+    axes = {"metric": tuple(several), "route": tuple(routes), "layer": tuple(middles)}
     if window is None:
-        return Scores(values[:, 0], ("route",), {"route": tuple(routes)}, told)
-    named = {"route": tuple(routes), "layer": tuple(middles)}
-    return Scores(values, ("route", "layer"), named, told)
+        values = values[..., 0]
+        del axes["layer"]
+    if not isinstance(metric, Mapping):
+        values = values[0]
+        del axes["metric"]
+    return Scores(values, tuple(axes), axes, told)
 
 
 def _window(n: int, middle: int | None, window: int | None) -> list[int]:
