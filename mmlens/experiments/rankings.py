@@ -1,12 +1,12 @@
 """Attribution methods side by side: each gives Scores(layer, pos, unit) for the explained token.
 
-gradient x activation (pre)     z dy/dz before the activation function (MMN eq. 2)
-gradient x activation (post)    a dy/da after it
-integrated gradients            a * integral of dy/da from 0 to a, layer by layer
-activation                      a alone: says nothing of the token
-direct contribution             a (W_out W_U)[c]: what the unit itself writes towards the token
-                                at its position, without a gradient and without later layers
-random                          normal numbers
+    gradient x activation (pre)     z dy/dz before the activation function (MMN eq. 2)
+    gradient x activation (post)    a dy/da after it
+    integrated gradients            a * integral of dy/da from 0 to a, layer by layer
+    activation                      a alone: says nothing of the token
+    direct contribution             a (W_out W_U)[c]: what the unit itself writes towards the token
+                                    at its position, without a gradient and without later layers
+    random                          normal numbers
 """
 
 from __future__ import annotations
