@@ -1,4 +1,6 @@
-"""Attribution methods side by side: each gives Scores(layer, pos, unit) for the explained token.
+"""Attribution methods side by side.
+
+Each gives Scores(layer, pos, unit) for the explained token.
 
     gradient x activation (pre)     z dy/dz before the activation function (MMN eq. 2)
     gradient x activation (post)    a dy/da after it

@@ -1,0 +1,39 @@
+"""A call that is refused, per error: the catalogue runs each and shows the sentence it gets.
+
+A new error without an example stops the build of the site, and the test of its pages.
+"""
+
+ERRORS = {
+    "before": """
+from pathlib import Path
+
+model = mm.load("toy-gptj")
+prompt = mm.Prompt(Path("scenes/koala.png"), "A picture of")
+scores = mm.attribute(model, prompt, of=" dog", after="")
+broken = mm.load("toy-gptj", seed=1)
+broken.W_U.data.fill_(float("nan"))
+""",
+    "AddressError": "scores.sel(layer=7)",
+    "CapabilityError": 'model.edit(mm.Edit("pattern", 0.0, layer=1))',
+    "CheckpointError": 'mm.load("scenes")',
+    "DataError": 'mm.dataset("pictoos:held_out:20")',
+    "ExperimentError": """
+from mmlens.experiments.tables import ask
+from mmlens.experiments.units import top_units
+
+ask(top_units, model, [])
+""",
+    "MetricError": 'mm.metrics.bleu(["a dog", "a cat"], [["a dog"]])',
+    "ModelError": 'mm.load("toy-gpj")',
+    "NumericsError": "broken.generate(prompt)",
+    "PictureError": 'mm.Prompt(Path("README.md"), "A picture of")',
+    "PromptError": 'mm.Prompt("scenes/koala.png", "A picture of")',
+    "ReproduceError": """
+from mmlens.reproduce.plan import Reading
+
+Reading(point="middle")
+""",
+    "SiteError": 'mm.activations(model, prompt, "neuron")',
+    "SweepError": 'mm.Sweep("scenes")',
+    "TargetError": 'mm.attribute(model, prompt, of=" giraffe")',
+}

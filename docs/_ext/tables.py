@@ -1,0 +1,300 @@
+"""Tables that are read off the code: directives `sites`, `acts`, `families`, `errors`, `sentences`,
+`methods`, `commands`, `reproduced` and `citation`.
+
+None of their rows is written by hand, so a new site, family, error or method is in the docs when
+it is in the code.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from importlib import import_module
+from typing import Any
+
+from docutils import nodes
+from examples import ERRORS
+from results import ROOT, workplace
+from sphinx.util.docutils import SphinxDirective
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def code(text: object) -> str:
+    """A code span that may stand in a table."""
+    return f"`{text}`".replace("|", "\\|") if str(text) else ""
+
+
+def first_line(thing: Any) -> str:
+    """The first paragraph of a docstring, as one line."""
+    return " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
+
+
+# -- sites ----------------------------------------------------------------------------------------
+
+
+def sites() -> str:
+    """Every site: hook name, axes, and the shape that was measured on the bundled model."""
+    import torch
+
+    import mmlens as mm
+    from mmlens.sites import SITES
+
+    model = mm.load("pictos")
+    with torch.no_grad():
+        _, cache = model.run_with_cache(
+            mm.Prompt(ROOT / "scenes/dog-and-bicycle.png", "A picture of")
+        )
+    rows = []
+    for name, site in SITES.items():
+        point = site.at(0)
+        shape = " x ".join(map(str, cache[point].shape[1:])) if point in cache else ""
+        hook = site.point.replace("{layer}", "L")
+        rows.append((code(name), code(hook), ", ".join(site.axes), shape or "-"))
+    return table(("site", "hook name", "axes", "shape on `pictos`"), rows)
+
+
+def acts() -> str:
+    """Site by class of language model: read and edited, read only, or not there."""
+    import mmlens as mm
+    from mmlens.errors import CapabilityError
+    from mmlens.families.toy import KINDS
+    from mmlens.sites import SITES
+
+    models = {kind: mm.load(f"toy-{kind}") for kind in KINDS}
+    rows = []
+    for name, site in SITES.items():
+        if site.part != "lm":
+            continue
+        row = [code(name)]
+        for model in models.values():
+            try:
+                model.edit(mm.Edit(name, 0.0))
+                row.append("read, edit" if site.at(0) in model.hook_dict else "edit")
+            except CapabilityError:
+                row.append("read")
+            except mm.MMLensError:
+                row.append("-")
+        rows.append(row)
+    return table(("site", *KINDS), rows)
+
+
+# -- families, methods, commands ------------------------------------------------------------------
+
+
+def families() -> str:
+    """What `mm.load` knows by name."""
+    from mmlens import families
+
+    return table(
+        ("name", "is"),
+        [(code(name), _plain(families.describe(name))) for name in families.models()],
+    )
+
+
+def methods() -> str:
+    """The public questions: what each is, and what comes back."""
+    import mmlens as mm
+
+    rows = []
+    for name, home in mm._HOME.items():
+        if home.startswith("methods."):
+            told = first_line(import_module(f"mmlens.{home}"))
+            rows.append((f"{{py:func}}`mmlens.{name}`", _plain(told), returns(getattr(mm, name))))
+    return table(("call", "asks", "gives"), rows)
+
+
+def returns(function: Callable[..., Any]) -> str:
+    """The annotation of what comes back."""
+    kind = inspect.signature(function).return_annotation
+    told = kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
+    return " or ".join(code(part.strip().removeprefix("pd.")) for part in str(told).split("|"))
+
+
+def commands() -> str:
+    """The command line: every command with its options, from the program itself."""
+    import typer
+
+    from mmlens.cli import app
+
+    return "\n\n".join(_command(typer.main.get_command(app), ("mmlens",)))
+
+
+def _command(command: Any, path: tuple[str, ...]) -> Iterable[str]:
+    if hasattr(command, "commands"):
+        for name, child in command.commands.items():
+            yield from _command(child, (*path, name))
+        return
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    usage = " ".join([*path, *(p.name.upper() for p in arguments)])
+    yield f"## {' '.join(path)}\n\n{_plain(' '.join((command.help or '').split()))}"
+    yield f"```text\n{usage} [OPTIONS]\n```"
+    rows = []
+    for option in command.params:
+        if option.param_type_name == "argument" or option.name == "help":
+            continue
+        default = option.show_default if isinstance(option.show_default, str) else option.default
+        shown = "" if default in (None, False, ()) or callable(default) else str(default)
+        names = ", ".join(map(code, (*option.opts, *option.secondary_opts)))
+        rows.append((names, _plain(option.help or ""), _plain(shown)))
+    if rows:
+        yield table(("option", "is", "default"), rows)
+
+
+def _plain(text: str) -> str:
+    """Text in a Markdown table: nothing in it is markup but its code spans."""
+    parts = re.split(r"(`[^`]*`)", text.replace("|", "\\|"))
+    return "".join(p if p.startswith("`") else re.sub(r"([*_<\[])", r"\\\1", p) for p in parts)
+
+
+# -- errors ---------------------------------------------------------------------------------------
+
+
+def error_classes() -> list[type]:
+    """Every error that mmlens raises on purpose, base first."""
+    import mmlens as mm
+
+    defines = re.compile(r"^class \w+\(\w*Error", re.MULTILINE)
+    for path in sorted((ROOT / "mmlens").rglob("*.py")):
+        if defines.search(path.read_text("utf-8")):
+            import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    found = [mm.MMLensError]
+    for one in found:
+        found += [kind for kind in one.__subclasses__() if kind.__module__.startswith("mmlens")]
+    return found[:1] + sorted(set(found[1:]), key=lambda kind: kind.__name__)
+
+
+def example(kind: type) -> tuple[str, str]:
+    """A call that is refused, and the sentence that it gets."""
+    import mmlens as mm
+
+    call = ERRORS[kind.__name__]
+    names: dict[str, Any] = {"mm": mm}
+    try:
+        with workplace():
+            exec(ERRORS.get("before", ""), names)
+            exec(call, names)
+    except mm.MMLensError as error:
+        if type(error) is kind:
+            return call, str(error)
+        raise AssertionError(
+            f"{call} raises {type(error).__name__}, not {kind.__name__}"
+        ) from error
+    raise AssertionError(f"{call} raises nothing")
+
+
+def errors() -> str:
+    """A section per error: when, how to catch it, and a sentence that a real call gets."""
+    parts = []
+    for kind in error_classes()[1:]:
+        others = [base.__name__ for base in kind.__mro__ if base.__module__ == "builtins"]
+        caught = next(name for name in others if name not in ("Exception", "object"))
+        call, sentence = example(kind)
+        where = f"mmlens.errors.{kind.__name__}"
+        if kind.__module__ != "mmlens.errors":
+            where = f"{kind.__module__}.{kind.__name__}"
+        parts.append(
+            f"## {kind.__name__}\n\n{first_line(kind)} Also a {code(caught)}; it lives at"
+            f" {code(where)}.\n\n```python\n{call.strip()}\n```\n\n> {_plain(sentence)}"
+        )
+    return "\n\n".join(parts)
+
+
+def sentences() -> str:
+    """Every sentence that the code can say, by error; `...` stands for what was asked."""
+    told: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "mmlens").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+                name = ast.unparse(node.exc.func).split(".")[-1]
+                text = _sentence(node.exc.args[0])
+                if name.endswith("Error") and len(text.replace("...", "").strip()) > 12:
+                    told.setdefault(name, set()).add(text)
+    known = {kind.__name__ for kind in error_classes()}
+    parts = []
+    for name in sorted(known & set(told)):
+        items = "".join(f"<li>{escape(text)}</li>" for text in sorted(told[name]))
+        count = len(told[name])
+        parts.append(f"<details><summary>{name}: {count}</summary><ul>{items}</ul></details>")
+    return '<div class="mm-sentences">' + "".join(parts) + "</div>"
+
+
+def _sentence(node: ast.expr) -> str:
+    """A message with `...` in the place of what is filled in."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return " ".join(node.value.split())
+    if isinstance(node, ast.JoinedStr):
+        pieces = [p.value if isinstance(p, ast.Constant) else "..." for p in node.values]
+        return " ".join("".join(map(str, pieces)).split())
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return f"{_sentence(node.left)} {_sentence(node.right)}".strip()
+    return ""
+
+
+def reproduced() -> str:
+    """The page that a reproduction wrote, if it has."""
+    if (ROOT / "docs" / "results.md").is_file():
+        return "```{toctree}\nresults\n```"
+    return "No reproduction has been written to `docs/results.md` yet."
+
+
+# -- citing ---------------------------------------------------------------------------------------
+
+
+def citation() -> str:
+    """CITATION.cff as BibTeX: mmlens, then what it builds on."""
+    import yaml
+
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    entries = [_bibtex("mmlens", "software", cff)]
+    for work in cff.get("references", ()):
+        key = work["authors"][0].get("family-names", "x").lower() + str(work.get("year", ""))
+        entries.append(_bibtex(key, "article" if work["type"] == "article" else "software", work))
+    return "```bibtex\n" + "\n\n".join(entries) + "\n```"
+
+
+def _bibtex(key: str, kind: str, work: dict[str, Any]) -> str:
+    people = [
+        f"{one['family-names']}, {one['given-names']}"
+        if "family-names" in one
+        else f"{{{one['name']}}}"
+        for one in work["authors"]
+    ]
+    fields = {"title": f"{{{work['title']}}}", "author": " and ".join(people)}
+    fields |= {name: str(work[name]) for name in ("year", "version", "url") if name in work}
+    lines = [f"  {name:<7} = {{{value}}}," for name, value in fields.items()]
+    return "\n".join([f"@{kind}{{{key},", *lines, "}"])
+
+
+# -- the directives -------------------------------------------------------------------------------
+
+
+def _markdown(make: Callable[[], str]) -> type[SphinxDirective]:
+    class Made(SphinxDirective):
+        def run(self) -> list[nodes.Node]:
+            return self.parse_text_to_nodes(make(), allow_section_headings=True)
+
+    return Made
+
+
+def _html(make: Callable[[], str]) -> type[SphinxDirective]:
+    class Made(SphinxDirective):
+        def run(self) -> list[nodes.Node]:
+            return [nodes.raw("", make(), format="html")]
+
+    return Made
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Register the directives."""
+    for make in (sites, acts, families, methods, commands, errors, reproduced, citation):
+        app.add_directive(make.__name__, _markdown(make))
+    app.add_directive("sentences", _html(sentences))
+    return {"parallel_read_safe": False, "parallel_write_safe": True}

@@ -1,0 +1,231 @@
+"""The site tells the truth: the Python of its pages runs, its tables miss nothing, it is offline.
+
+Which code is run. Of README.md and docs/*.md: every block of Python, page by page in one namespace,
+unless a comment `<!-- not run: why -->` stands above it. Of the modules' docstrings: every `>>>`
+example; and the indented blocks that are Python, in a namespace that has the things which
+docstrings speak of (`model`, `prompt`, `photo`, ...), unless `NOT_RUN` says why not; those blocks
+are still read for names and arguments that do not exist.
+"""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import inspect
+import re
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import mmlens as mm
+from mmlens import families, view
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+from offline import fetched, of_site  # noqa: E402
+from results import workplace  # noqa: E402
+from snippets import blocks, compiled, docstring_blocks  # noqa: E402
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [path for path in PAGES if blocks(path.read_text("utf-8"))]
+MODULES = {
+    path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in sorted((ROOT / "mmlens").rglob("*.py"))
+}
+DOCS = {
+    name: ast.get_docstring(ast.parse(path.read_text("utf-8"))) for path, name in MODULES.items()
+}
+WITH_CODE = [name for name, doc in DOCS.items() if doc and docstring_blocks(doc)]
+ELSEWHERE = re.compile(r"FOLDER|hf:|open_clip:|\bme/|google/|gpt2|\.ckpt|runs/|fit\(|\.\.\.[,)]")
+"""Marks of what only a reader has: data, the network, a training."""
+NOT_RUN = {
+    "mmlens.families": "it would register a family under a name that exists",
+    "mmlens.lazy": "it belongs into a package's __init__",
+    "mmlens.reproduce": "a study takes minutes",
+    "mmlens.vision_hooked": "the encoder comes from the network",
+    "mmlens.experiments": "twenty pictures take half a minute",
+}
+
+
+@pytest.fixture
+def few_families(monkeypatch):
+    """Families that a page adds are gone after it."""
+    mm.models()
+    for table in ("_loaders", "_lines"):
+        monkeypatch.setattr(families, table, dict(getattr(families, table)))
+    yield
+    view.use_theme("light")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_the_python_of_a_page_runs_and_gives_what_its_comments_say(path, few_families):
+    names: dict[str, Any] = {"__name__": "__main__"}
+    text = path.read_text("utf-8")
+    with workplace(), torch.random.fork_rng():
+        for block in blocks(text):
+            if block.why_not is not None:
+                continue
+            exec(compiled(block, str(path)), names)
+            for expression, said in re.findall(r"^(\S.*?)  # ('.*')$", block.code, re.MULTILINE):
+                assert eval(expression, names) == ast.literal_eval(said), expression
+        for shown in re.findall(r"^```\{result\} (.*)$", text, re.MULTILINE):
+            assert eval(shown, names) is not None
+
+
+# -- docstrings -----------------------------------------------------------------------------------
+
+
+def test_the_examples_with_a_prompt_run():
+    for path, name in MODULES.items():
+        if ">>>" in path.read_text("utf-8"):
+            found = doctest.testmod(importlib.import_module(name))
+            assert not found.failed, name
+            assert found.attempted, name
+
+
+@cache
+def spoken_of() -> dict[str, Any]:
+    """What docstrings speak of without saying where it comes from."""
+    from PIL import Image, ImageOps
+
+    from mmlens import metrics, patching, pictos
+    from mmlens.patching import metrics as of_logits
+
+    scene = pictos.World("held_out", 1, things=2, style="literal").scene(0)
+    photo = Image.open(ROOT / "scenes/dog-and-bicycle.png").convert("RGB")
+    model = mm.load("pictos")
+    prompt = mm.Prompt(photo, "A picture of")
+    other = mm.Prompt(ImageOps.mirror(photo), "A picture of")
+    patches = [mm.Patch(row, 2) for row in range(4, 7)]
+    pair = patching.Pair(prompt, other)
+    return {
+        "mm": mm,
+        "mmlens": mm,
+        "view": view,
+        "patching": patching,
+        "metrics": metrics,
+        **{name: getattr(mm, name) for name in mm._HOME},
+        **{name: getattr(patching, name) for name in patching._HOME if name != "Pair"},
+        "model": model,
+        "prompt": prompt,
+        "photo": photo,
+        "pair": pair,
+        "Pair": patching.Pair,
+        "clean": prompt,
+        "corrupt": other,
+        "prompts": [prompt, other],
+        "dog": patches,
+        "rest": [mm.Patch(0, 0)],
+        "dog_patches": patches,
+        "scenes": [scene],
+        "with_dogs": [prompt],
+        "without": [other],
+        "samples": mm.dataset("pictos:held_out:2"),
+        "metric": of_logits.logit(model, " dog"),
+        "other_run": mm.activations(model, prompt, "resid_post", layer=4),
+        "direction": torch.zeros(model.cfg.d_model),
+        "scores": mm.attribute(model, prompt, of=" dog"),
+        "best": mm.top_neurons(mm.attribute(model, prompt, of=" dog"), 3),
+    }
+
+
+@pytest.mark.parametrize("name", WITH_CODE)
+def test_the_code_of_a_docstring_runs_or_at_least_names_what_there_is(name):
+    module = importlib.import_module(name)
+    names = {**spoken_of(), **{k: v for k, v in vars(module).items() if not k.startswith("__")}}
+    for block in docstring_blocks(DOCS[name] or ""):
+        unknown(ast.parse(block.code), {**names, "model": mm.HookedVLM})
+        if name in NOT_RUN or ELSEWHERE.search(block.code):
+            continue
+        with workplace() as folder:
+            if "scene.png" in block.code:
+                names["photo"].save(folder / "scene.png")
+            exec(compiled(block, name), names)
+
+
+def unknown(tree: ast.AST, names: dict[str, Any]) -> None:
+    """Fails at an attribute that a module or class lacks, and at arguments that a call refuses."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            owner = found(node.value, names)
+            if inspect.ismodule(owner):
+                assert hasattr(owner, node.attr), ast.unparse(node)
+        if isinstance(node, ast.Call):
+            function = found(node.func, names)
+            given = [arg for arg in node.args if not isinstance(arg, ast.Starred)]
+            of_class = isinstance(node.func, ast.Attribute) and inspect.isfunction(function)
+            if not (inspect.isfunction(function) or inspect.isclass(function)):
+                continue
+            bound = of_class and inspect.isclass(found(node.func.value, names))  # type: ignore[attr-defined]
+            first = [None] if bound and not inspect.ismethod(function) else []
+            with_names = {key.arg: None for key in node.keywords if key.arg}
+            inspect.signature(function).bind_partial(*first, *[None] * len(given), **with_names)
+
+
+def found(node: ast.AST, names: dict[str, Any]) -> Any:
+    """The module, class or function that an expression names, else None."""
+    if isinstance(node, ast.Name):
+        return names.get(node.id)
+    if isinstance(node, ast.Attribute):
+        owner = found(node.value, names)
+        if inspect.ismodule(owner) or inspect.isclass(owner):
+            return getattr(owner, node.attr, None)
+    return None
+
+
+# -- the site -------------------------------------------------------------------------------------
+
+
+def test_the_catalogue_has_an_example_of_every_error_and_says_what_it_gets():
+    from examples import ERRORS
+    from tables import error_classes, errors
+
+    kinds = {kind.__name__ for kind in error_classes()[1:]}
+    assert {"AddressError", "SweepError"} <= kinds
+    assert kinds == set(ERRORS) - {"before"}
+    told = errors()
+    assert "> There is no model 'toy-gpj': did you mean 'toy-gptj'" in told
+
+
+def test_tables_are_read_off_the_code():
+    from tables import acts, citation, families, methods, sentences
+
+    from mmlens.sites import SITES
+
+    assert all(f"`{name}`" in families() for name in mm.models())
+    assert all(f"`{name}`" in acts() for name, site in SITES.items() if site.part == "lm")
+    pattern = next(row for row in acts().splitlines() if row.startswith("| `pattern`"))
+    assert "| read |" in pattern
+    assert "| read, edit |" in pattern
+    assert "`mmlens.attribute`" in methods()
+    assert "arxiv.org/abs/2308.01544" in citation()
+    assert "There is no site ...: ..." in sentences()
+
+
+def test_what_a_page_would_fetch_is_found():
+    assert fetched('<script src="https://cdn.example/a.js"></script>') == [
+        "https://cdn.example/a.js"
+    ]
+    assert fetched('<link rel="stylesheet" href="//fonts.example/a.css">')
+    assert fetched("<style>@import url(https://fonts.example/b.css)</style>")
+    assert fetched("src: url('https://fonts.example/c.woff2')", css=True)
+    assert not fetched(
+        '<a href="https://arxiv.org">a paper</a><script src="_static/a.js"></script>'
+    )
+
+
+def test_the_built_site_fetches_nothing():
+    site = ROOT / "build" / "docs"
+    if not (site / "index.html").is_file():
+        pytest.skip("no site in build/docs: .ci/run builds it before the tests")
+    assert not list(of_site(site))
+    tour = (site / "tour.html").read_text("utf-8")
+    assert tour.count('class="mm-figure"') >= 3
+    assert "<iframe" in tour
+    assert (site / "_look/dog-and-bicycle.html").stat().st_size < 1_000_000
+    assert [path.name for path in site.rglob("plotly*.js")] == ["plotly.min.js"]
