@@ -11,7 +11,7 @@ One label drops its axis; a list, a slice or a type keeps it (`mmlens.neurons.fi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -205,10 +205,22 @@ class Scores:
             about,
         )
 
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        """What a notebook shows: the view that fits once `mmlens.view` is imported, else text."""
+        return _shown[0](self) if _shown else {"text/plain": repr(self)}
+
     def __repr__(self) -> str:
         sizes = ", ".join(f"{a} {n}" for a, n in zip(self.axes, self.shape, strict=True))
         what = str(self.about.get("method", ""))
         return f"Scores({sizes or self.values.item():})" + (f" of {what}" if what else "")
+
+
+_shown: list[Callable[[Scores], dict[str, Any]]] = []
+
+
+def shown_by(how: Callable[[Scores], dict[str, Any]]) -> None:
+    """How Scores show themselves in a notebook; views stand above Scores, so they come and say."""
+    _shown[:] = [how]
 
 
 def pack_labels(labels: Labels) -> list[Any] | None:

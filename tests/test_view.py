@@ -15,7 +15,8 @@ from PIL import Image
 from mmlens import Neuron, Patch, Scores, Token, view
 from mmlens.errors import AddressError
 from mmlens.view import theme
-from mmlens.view.photo import LOWERS, RAISES, colour, painted, patch_grid, span
+from mmlens.view.paint import LOWERS, RAISES, colour, painted, span
+from mmlens.view.photo import patch_grid
 from mmlens.view.words import label, visible
 
 PHOTO = Image.new("RGB", (40, 30), (200, 30, 30))
@@ -246,7 +247,7 @@ def test_no_figure_offers_an_upload(tmp_path, signed):
     assert pio.renderers["plotly_mimetype"].config["showSendToCloud"] is False
 
 
-def test_the_page_of_a_picture_needs_no_plotly():
-    code = "import mmlens.view.page, sys; print({'plotly', 'torch'} & set(sys.modules))"
+def test_the_page_of_pictures_needs_no_plotly():
+    code = "import mmlens.view.explore, sys; print({'plotly', 'torch'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"

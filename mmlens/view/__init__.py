@@ -1,38 +1,97 @@
 """Pictures of results: functions of labelled numbers that return figures and never meet a model.
 
-    view.on_image(photo, scores)     Scores over patches, on the photo
-    view.heatmap(scores)             Scores of two axes
-    view.bars(scores)                Scores of one axis
-    view.neurons(table)              a table of neurons
-    view.tokens(words, values)       coloured words
-    view.show(x)                     whichever of these fits the axes and labels
+    view.show(x, photo)                  whichever of these fits the axes and labels
+    view.on_image(photo, scores)         Scores over patches, on the photo
+    view.panels(photo, scores)           one such picture per token, layer, head or neuron
+    view.heatmap(scores)                 Scores of two axes
+    view.bars(scores)                    Scores of one axis
+    view.curves(scores)                  lines over k or layer, with intervals
+    view.lens(table)                     words at each layer and position, or at each patch
+    view.tokens(words, values)           coloured words
+    view.neurons(table)                  neurons as points, layer by unit
+    view.cards(table)                    neurons as cards: words, and where they are active
+    view.gallery(table, pictures)        the pictures that excite each neuron most
+    view.attention_on_image(photo, s)    from one position to the patches it looks at
+    view.attention_text(scores)          from word to word
+    view.compare({"a": s, "b": t})       several models on one scale
+    view.explore(seen)                   pictures to look around in, one HTML file
 
-Figures are plain plotly figures to edit; `view.save(figure, "page.html")` writes one file that
-needs no network. Blue raises, red lowers, everywhere.
+Figures are plain plotly figures to edit, or HTML; `view.save(figure, "page.html")` writes one file
+that needs no network, `.svg` and `.png` a still picture without a browser. Blue raises, red lowers,
+everywhere. Scores show themselves in a notebook; `view.notebook()` does the same for tables.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mmlens import scores as _scores
 from mmlens.lazy import on_first_use
 
 if TYPE_CHECKING:
+    from mmlens.view.attention import attention_on_image
     from mmlens.view.choose import show
+    from mmlens.view.circuits import attention_text
+    from mmlens.view.display import notebook
+    from mmlens.view.explorer import explore
     from mmlens.view.grid import bars, heatmap
+    from mmlens.view.lines import curves
+    from mmlens.view.multiples import panels
     from mmlens.view.photo import on_image
+    from mmlens.view.portraits import cards, gallery
+    from mmlens.view.sidebyside import compare
     from mmlens.view.table import neurons
-    from mmlens.view.theme import save, use_theme
+    from mmlens.view.theme import use_theme
+    from mmlens.view.wordgrid import lens
     from mmlens.view.words import tokens
+    from mmlens.view.write import save
 
 _HOME = {
     "on_image": "photo",
+    "panels": "multiples",
     "heatmap": "grid",
     "bars": "grid",
+    "curves": "lines",
+    "lens": "wordgrid",
     "neurons": "table",
+    "cards": "portraits",
+    "gallery": "portraits",
     "tokens": "words",
+    "attention_on_image": "attention",
+    "attention_text": "circuits",
+    "compare": "sidebyside",
+    "explore": "explorer",
     "show": "choose",
-    "save": "theme",
+    "save": "write",
     "use_theme": "theme",
+    "notebook": "display",
 }
-__all__ = ["bars", "heatmap", "neurons", "on_image", "save", "show", "tokens", "use_theme"]
+__all__ = [
+    "attention_on_image",
+    "attention_text",
+    "bars",
+    "cards",
+    "compare",
+    "curves",
+    "explore",
+    "gallery",
+    "heatmap",
+    "lens",
+    "neurons",
+    "notebook",
+    "on_image",
+    "panels",
+    "save",
+    "show",
+    "tokens",
+    "use_theme",
+]
 
 __getattr__, __dir__ = on_first_use(__name__, _HOME)
+
+
+def _shown(scores: _scores.Scores) -> dict[str, Any]:
+    from mmlens.view.display import of_scores
+
+    return of_scores(scores)
+
+
+_scores.shown_by(_shown)

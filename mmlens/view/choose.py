@@ -1,44 +1,153 @@
-"""The view that fits: chosen by axes and label types, never by the method that made the numbers."""
+"""The view that fits: chosen by axes and label types, never by the method that made the numbers.
+
+    axes of Scores                        with a picture            without
+    pos (patches)                         on_image                  on_image, on paper
+    X, pos (patches); X, Y, key           panels                    heatmap
+    pos or token, one of words            tokens                    tokens
+    (arm | route | token | model), k|layer    curves                curves
+    prompt, [X,] k|layer                  curves, with intervals    curves, with intervals
+    layer, unit                           neurons (the strongest)   neurons
+    [layer,] [head,] query, key           attention_on_image        attention_text, or heatmap
+    any two                               heatmap                   heatmap
+    any one                               bars                      bars
+
+Tables: neuron and score: neurons; neuron and words: cards; pos, rank, token: lens; neuron and
+sample: gallery, which needs pictures.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from mmlens.errors import AddressError
-from mmlens.prompt import Patch, Token
+from mmlens.prompt import Token
 from mmlens.scores import Scores
 
+_MOST_LINES = 7
 
-def show(x: Any, picture: Any = None) -> Any:
-    """Scores or a neuron table as the view that fits; the figure is returned.
+
+def show(x: Any, picture: Any = None, **options: Any) -> Any:
+    """Scores or a table as the view that fits; the figure is returned.
 
     Args:
-        picture: the photo that patches belong to, if there is one.
+        picture: the photo that patches belong to, if there is one; for a table of top pictures, a
+            mapping from samples to pictures.
+        options: those of the view that is chosen, such as title.
 
     Raises:
         AddressError: nothing fits; the sentence says how to narrow.
     """
-    if not isinstance(x, Scores):
-        if "neuron" in getattr(x, "columns", ()):
-            from mmlens.view.table import neurons
+    from mmlens import view
 
-            return neurons(x)
-        raise AddressError(
-            f"A {type(x).__name__} has no view: give Scores, or a table with a column 'neuron'."
-        )
-    if len(x.axes) == 1:
-        labels = x.of(x.axes[0])
-        if any(isinstance(one, Patch) for one in labels):
-            from mmlens.view.photo import on_image
+    name = chosen(x, picture is not None) if isinstance(x, Scores) else _of_table(x, picture)
+    if name in ("on_image", "panels", "attention_on_image"):
+        return getattr(view, name)(picture, x, **options)
+    if name == "gallery":
+        return view.gallery(x, picture, **options)
+    return getattr(view, name)(x, **options)
 
-            return on_image(picture, x)
-        if labels and all(isinstance(one, (Token, str)) for one in labels):
-            from mmlens.view.words import tokens
 
-            return tokens(x)
-        from mmlens.view.grid import bars
+def is_neurons(x: Any) -> bool:
+    """Whether this is a table that `view.neurons` shows."""
+    return {"neuron", "score"} <= set(getattr(x, "columns", ())) and len(x) > 0
 
-        return bars(x)
-    from mmlens.view.grid import heatmap
 
-    return heatmap(x)
+def chosen(x: Scores, pictured: bool) -> str:
+    """The name of the view for these Scores.
+
+    Args:
+        pictured: whether there is a picture to show patches on.
+
+    Raises:
+        AddressError: nothing fits.
+    """
+    from mmlens.view.multiples import picture_axis
+
+    axes = x.axes
+    if axes[-2:] == ("query", "key"):
+        return _of_pattern(x, pictured)
+    if len(axes) == 1:
+        return _of_one(x)
+    if set(axes) == {"layer", "unit"}:
+        return "neurons"
+    if pictured and picture_axis(x) and len(axes) in (2, 3):
+        return "panels"
+    if _is_lines(x):
+        return "curves"
+    if len(axes) == 2:
+        return "heatmap"
+    if not axes:
+        raise AddressError(f"{x!r} is one number: scores.item() gives it.")
+    raise AddressError(
+        f"No view shows {len(axes)} axes at once, and {x!r} has {len(axes)}: narrow it, as in"
+        f" scores.sel({axes[0]}=...), or reduce it, as in scores.sum({axes[-1]!r})."
+    )
+
+
+def _of_pattern(x: Scores, pictured: bool) -> str:
+    """A head's pattern: on the picture, as text where all are words, else as a map."""
+    from mmlens.view.circuits import MOST
+    from mmlens.view.multiples import any_patch
+
+    patches = any_patch(x.of("key"))
+    if patches and (pictured or len(x.axes) > 2):
+        return "attention_on_image"
+    same = list(x.of("key")) == list(x.of("query"))
+    if not patches and same and len(x.axes) < 4 and x.shape[-1] <= MOST:
+        return "attention_text"
+    if len(x.axes) == 2:
+        return "heatmap"
+    raise AddressError(
+        f"{x!r} holds several patterns: narrow it to one, as in scores.sel({x.axes[0]}=...)."
+    )
+
+
+def _of_one(x: Scores) -> str:
+    from mmlens.view.multiples import any_patch
+
+    (axis,) = x.axes
+    labels = x.of(axis)
+    if any_patch(labels):
+        return "on_image"
+    words = len(labels) > 0 and all(isinstance(one, Token) for one in labels)
+    if words or (axis in ("pos", "token") and all(isinstance(one, (Token, str)) for one in labels)):
+        return "tokens"
+    return "bars"
+
+
+def _is_lines(x: Scores) -> bool:
+    """A few named lines over k or layer, perhaps for several prompts."""
+    from mmlens.view.lines import along_axis
+
+    along = along_axis(x)
+    others = [a for a in x.axes if a not in (along, "prompt")]
+    if along not in ("k", "layer") or len(others) > 1:
+        return False
+    if not others:
+        return "prompt" in x.axes
+    labels = [str(one) for one in x.of(others[0])]
+    named = all(isinstance(one, (str, Token)) for one in x.of(others[0]))
+    lines = {"random" if one.startswith("random ") else one for one in labels}
+    return named and others[0] != "pos" and len(lines) <= _MOST_LINES
+
+
+def _of_table(x: Any, picture: Any) -> str:
+    columns = set(getattr(x, "columns", ()))
+    if is_neurons(x):
+        return "neurons"
+    if {"neuron", "sample", "value"} <= columns:
+        if picture is None:
+            raise AddressError(
+                "A table of top pictures needs the pictures: write view.gallery(table, pictures),"
+                " with a mapping from sample to picture."
+            )
+        return "gallery"
+    if {"neuron", "words"} <= columns:
+        return "cards"
+    if {"pos", "rank", "token"} <= columns:
+        return "lens"
+    there = f" with the columns {sorted(map(str, columns))}" if columns else ""
+    raise AddressError(
+        f"A {type(x).__name__}{there} has no view: give Scores, a table with a column 'neuron', or"
+        " what logit_lens or nearest_tokens returns."
+    )

@@ -18,6 +18,7 @@ from mmlens.errors import AddressError
 from mmlens.prompt import Padding, Patch, Token
 from mmlens.scores import Scores
 from mmlens.view import theme
+from mmlens.view.figure import Figure
 from mmlens.view.titles import quantity, title_of
 from mmlens.view.words import label
 
@@ -36,43 +37,53 @@ def heatmap(scores: Scores, *, title: str | None = None) -> go.Figure:
             f"A heat map has two axes, and {scores!r} has {len(scores.axes)}: narrow it, as in"
             " scores.sel(token=...), or reduce it, as in scores.sum('unit')."
         )
-    up, across = scores.axes if scores.axes[1] != "layer" else scores.axes[::-1]
-    values = scores.numpy() if up == scores.axes[0] else scores.numpy().T
-    rows, columns = list(scores.of(up)), list(scores.of(across))
     told, about = title_of(scores)
-    figure = go.Figure(
-        go.Heatmap(
-            z=np.ascontiguousarray(values, dtype=np.float32),
-            x=_edges(columns),
-            y=_edges(rows),
-            customdata=_names(rows, columns),
-            hovertemplate=(
-                f"{escape(up)} %{{customdata[0]}}<br>{escape(across)} %{{customdata[1]}}"
-                "<br><b>%{z:.4g}</b><extra></extra>"
-            ),
-            colorbar=theme.colourbar(quantity(scores)),
-            **_colours(values),
-        )
-    )
+    heat, (up, rows), (across, columns) = cells(scores)
     down = up != "layer"
     return theme.finish(
-        figure,
+        Figure(heat),
         title or told,
         about,
         height=min(max(200 + 24 * min(len(rows), 30), 360), 900),
         xaxis={
-            **_axis(across, columns),
+            **axis_of(across, columns),
             "showgrid": False,
             "automargin": True,
             "tickangle": -90 if len(columns) > 8 and not isinstance(columns[0], int) else None,
         },
         yaxis={
-            **_axis(up, rows),
+            **axis_of(up, rows),
             "showgrid": False,
             "autorange": "reversed" if down else True,
             "automargin": True,
         },
     )
+
+
+def cells(
+    scores: Scores, scale_of: np.ndarray | None = None
+) -> tuple[go.Heatmap, tuple[str, list[Any]], tuple[str, list[Any]]]:
+    """The heat map of two axes, and (axis, labels) upwards and to the right.
+
+    Args:
+        scale_of: the values that the colours cover, where several maps share a scale.
+    """
+    up, across = scores.axes if scores.axes[1] != "layer" else scores.axes[::-1]
+    values = scores.numpy() if up == scores.axes[0] else scores.numpy().T
+    rows, columns = list(scores.of(up)), list(scores.of(across))
+    heat = go.Heatmap(
+        z=np.ascontiguousarray(values, dtype=np.float32),
+        x=_edges(columns),
+        y=_edges(rows),
+        customdata=_names(rows, columns),
+        hovertemplate=(
+            f"{escape(up)} %{{customdata[0]}}<br>{escape(across)} %{{customdata[1]}}"
+            "<br><b>%{z:.4g}</b><extra></extra>"
+        ),
+        colorbar=theme.colourbar(quantity(scores)),
+        **_colours(values if scale_of is None else scale_of),
+    )
+    return heat, (up, rows), (across, columns)
 
 
 def bars(scores: Scores, *, title: str | None = None) -> go.Figure:
@@ -90,7 +101,7 @@ def bars(scores: Scores, *, title: str | None = None) -> go.Figure:
     values, labels = scores.numpy(), list(scores.of(axis))
     told, about = title_of(scores)
     c = theme.colours()
-    figure = go.Figure(
+    figure = Figure(
         go.Bar(
             x=np.arange(len(values)) + 0.5,
             y=values,
@@ -104,7 +115,7 @@ def bars(scores: Scores, *, title: str | None = None) -> go.Figure:
         title or told,
         about,
         height=360,
-        xaxis={**_axis(axis, labels), "showgrid": False, "automargin": True},
+        xaxis={**axis_of(axis, labels), "showgrid": False, "automargin": True},
         yaxis={"title": escape(quantity(scores))},
     )
 
@@ -131,9 +142,9 @@ def _edges(labels: Sequence[Any]) -> np.ndarray:
     return np.concatenate([[0.0], np.cumsum(np.where(patches, 1.0, wide))])
 
 
-def _axis(name: str, labels: Sequence[Any]) -> dict[str, Any]:
+def axis_of(name: str, labels: Sequence[Any], most: int = _MOST_TICKS) -> dict[str, Any]:
     """Title and ticks of one axis: every label, or so many that they can be read."""
-    every = -(-len(labels) // _MOST_TICKS)
+    every = -(-len(labels) // most)
     shown = [
         i
         for i, one in enumerate(labels)

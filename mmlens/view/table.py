@@ -9,7 +9,9 @@ import plotly.graph_objects as go
 
 from mmlens.errors import AddressError
 from mmlens.neurons import Neuron
+from mmlens.scores import Scores
 from mmlens.view import theme
+from mmlens.view.figure import Figure
 from mmlens.view.words import label, visible
 
 if TYPE_CHECKING:
@@ -18,15 +20,20 @@ if TYPE_CHECKING:
 _NAMED = 8
 
 
-def neurons(table: pd.DataFrame, *, title: str = "Which neurons, in which layer") -> go.Figure:
+def neurons(
+    table: pd.DataFrame | Scores, *, k: int = 100, title: str = "Which neurons, in which layer"
+) -> go.Figure:
     """Layer by unit, one point per row; area by score, blue raises, red lowers, words on hover.
 
     Args:
-        table: columns neuron and score; patch and words are shown where there are any.
+        table: columns neuron and score; patch and words are shown where there are any. Or
+            Scores(layer, unit), of which the `k` of largest magnitude are shown.
 
     Raises:
-        AddressError: no such columns, or no rows.
+        AddressError: no such columns or axes, or no rows.
     """
+    if isinstance(table, Scores):
+        table = _strongest(table, k)
     missing = [name for name in ("neuron", "score") if name not in table.columns]
     if missing or not len(table):
         raise AddressError(
@@ -39,7 +46,7 @@ def neurons(table: pd.DataFrame, *, title: str = "Which neurons, in which layer"
     said = table.words if "words" in table.columns else [[] for _ in scores]
     first = [escape(visible(words[0])) if len(words) else "" for words in said]
     named = _apart(list(table.neuron), scores)
-    figure = go.Figure(
+    figure = Figure(
         go.Scatter(
             x=[neuron.unit for neuron in table.neuron],
             y=[neuron.layer for neuron in table.neuron],
@@ -76,6 +83,19 @@ def neurons(table: pd.DataFrame, *, title: str = "Which neurons, in which layer"
             "zeroline": False,
         },
     )
+
+
+def _strongest(scores: Scores, k: int) -> pd.DataFrame:
+    """The `k` neurons of largest magnitude, with their scores as they are."""
+    if set(scores.axes) != {"layer", "unit"}:
+        raise AddressError(
+            f"Neurons have a layer and a unit, and {scores!r} has other axes: reduce it, as in"
+            " scores.sum('pos')."
+        )
+    table = scores.abs().to_frame(k)
+    table.insert(0, "neuron", [Neuron(*pair) for pair in zip(table.layer, table.unit, strict=True)])
+    table["score"] = [scores.sel(neuron).item() for neuron in table["neuron"]]
+    return table
 
 
 def _apart(shown: list[Neuron], scores: list[float]) -> set[int]:

@@ -11,21 +11,17 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmlens.errors import AddressError
 from mmlens.prompt import Padding, Patch
 from mmlens.scores import Scores
 
+if TYPE_CHECKING:
+    from mmlens.view.html import Html
+
 _SIGNS = {"\n": "⏎", "\t": "⇥", "\r": "␍", "\u00a0": "⍽"}
 _RAISES, _LOWERS = "31,119,255", "255,82,46"
-
-
-class Html(str):
-    """HTML text that notebooks display as such."""
-
-    def _repr_html_(self) -> str:
-        return str(self)
 
 
 def visible(token: Any) -> str:
@@ -51,7 +47,7 @@ def label(value: Any) -> str:
     return "padding" if isinstance(value, Padding) else visible(value)
 
 
-def tokens(words: Sequence[Any] | Scores, values: Any = None) -> Html:
+def tokens(words: Sequence[Any] | Scores, values: Any = None, *, title: str | None = None) -> Html:
     """Words coloured by their values, as HTML: blue raises, red lowers, opacity by size.
 
     Args:
@@ -61,9 +57,14 @@ def tokens(words: Sequence[Any] | Scores, values: Any = None) -> Html:
     Raises:
         AddressError: not one value per word.
     """
+    from mmlens.view.html import framed
+    from mmlens.view.titles import title_of
+
+    told, about = "Words by value", ""
     if isinstance(words, Scores):
         if len(words.axes) != 1:
             raise AddressError(f"Coloured words need Scores of one axis, and {words!r} has others.")
+        told, about = title_of(words)
         words, values = list(words.of(words.axes[0])), words.numpy()
     texts, numbers = [label(word) for word in words], _numbers(values)
     if len(texts) != len(numbers):
@@ -72,11 +73,13 @@ def tokens(words: Sequence[Any] | Scores, values: Any = None) -> Html:
         )
     top = max((abs(n) for n in numbers if not math.isnan(n)), default=0.0) or 1.0
     spans = "".join(_span(text, n, top) for text, n in zip(texts, numbers, strict=True))
-    return Html(
+    key = f"blue raises, red lowers; full colour is {top:.3g}"
+    body = (
         f'<div class="mmlens-tokens" style="font:14px/2 ui-monospace,Menlo,Consolas,monospace"'
         f' role="group" aria-label="words coloured by value, from {-top:.3g} to {top:.3g}">'
         f"{spans}</div>"
     )
+    return framed(title or told, " · ".join(part for part in (about, key) if part), body)
 
 
 def _span(text: str, number: float, top: float) -> str:

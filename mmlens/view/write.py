@@ -1,0 +1,61 @@
+"""Figures as files: a page that needs no network, or a still picture that needs no browser.
+
+view.save(figure, "page.html")     alive, plotly.js included (5 MB); HTML views are small
+view.save(figure, "paper.svg")     a still picture, written by hand (`mmlens.view.still`)
+view.save(figure, "paper.png")     the same, painted with Pillow
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmlens.errors import AddressError, CapabilityError
+from mmlens.view.html import whole_page
+
+
+def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
+    """Write a figure or an HTML view; the suffix of `path` says how.
+
+    Args:
+        figure: what a view returned, or another plotly figure.
+        path: ends in .html, .svg or .png.
+        scale: pixels of a PNG per pixel of the figure.
+
+    Raises:
+        AddressError: another suffix, or nothing that a view returned.
+        CapabilityError: a still picture of something that only a browser draws.
+    """
+    import plotly.graph_objects as go
+
+    from mmlens.view.theme import CONFIG
+
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in (".html", ".svg", ".png"):
+        raise AddressError(
+            f"{path.name!r} says no format that figures are written in: end it in .html, .svg or"
+            " .png."
+        )
+    if not isinstance(figure, (go.Figure, str)):
+        raise AddressError(
+            f"A {type(figure).__name__} is no figure: write view.save(view.show(x), path)."
+        )
+    if kind == ".html":
+        if isinstance(figure, go.Figure):
+            figure.write_html(path, config=CONFIG, include_plotlyjs=True)
+        else:
+            path.write_text(whole_page(str(figure), path.stem), encoding="utf-8")
+        return path
+    if not isinstance(figure, go.Figure):
+        raise CapabilityError(
+            f"This view is HTML, which only a browser can turn into {kind}: save it as .html, and"
+            " print or photograph that."
+        )
+    from mmlens.view.still import png, svg
+
+    if kind == ".svg":
+        path.write_text(svg(figure), encoding="utf-8")
+    else:
+        png(figure, scale).save(path)
+    return path
