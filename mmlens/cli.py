@@ -1,4 +1,4 @@
-"""The command line: `mmlens look`, `models`, `audit`, `train` and `reproduce`.
+"""The command line: `mmlens look`, `explore`, `models`, `audit`, `train` and `reproduce`.
 
 Nothing heavy is imported before a command needs it, so `mmlens --version` answers at once. What
 mmlens refuses, it refuses in one sentence on standard error, with exit status 2; `--debug` shows
@@ -8,7 +8,6 @@ the traceback instead.
 from __future__ import annotations
 
 import io
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +17,7 @@ from typer.core import TyperGroup
 
 from mmlens import __version__
 from mmlens.errors import MMLensError
+from mmlens.reading.cli import check_folder, explore_command, write
 from mmlens.reproduce.cli import reproduce_app
 from mmlens.train.cli import train_command
 
@@ -103,23 +103,31 @@ def look(
         typer.Option(help="The page to write.", show_default="PICTURE.mmlens.html, here"),
     ] = None,
     neurons: Annotated[int, typer.Option(min=1, help="How many neurons per word.")] = 10,
+    sweep: Annotated[
+        Path | None,
+        typer.Option(help="Show each neuron's top pictures from this folder of `mmlens explore`."),
+    ] = None,
 ) -> None:
     """Caption a picture and show which neurons said it, where they look and what they say."""
     from mmlens.pictures import open_picture
 
     photo = open_picture(picture)  # a wrong name is told at once, before anything heavy is loaded
     page = out or Path(f"{picture.stem}.mmlens.html")
-    _check_folder(page)
+    check_folder(page)
     from rich.console import Console
 
     with Console(stderr=True).status(f"loading {model} ..."):
         from mmlens.families import load
         from mmlens.reading import look as look_at
+        from mmlens.reading import read_found
+        from mmlens.view.explorer import explore
 
-        seen = look_at(load(model), photo, prompt, target=target, words=words, k=neurons)
-        _write(page, seen.to_html(picture.name))
+        tops = read_found(sweep).tops if sweep is not None else None
+        seen = look_at(load(model), photo, prompt, target=target, words=words, k=neurons, full=True)
+        made = explore(seen, title=picture.name, tops=tops)
+        write(page, made.html)
     _report(seen, chosen=target is None)
-    typer.echo(f"\nPage: {page}")
+    typer.echo(f"\nPage: {page}, {made.told}")
 
 
 @app.command()
@@ -172,26 +180,6 @@ def audit(model: Annotated[str, typer.Argument(help="A name, or a folder.")]) ->
     )
 
 
-def _check_folder(page: Path) -> None:
-    """Before the work is done: there is a place to write its result to."""
-    if not os.path.isdir(page.parent):
-        raise MMLensError(
-            f"There is no folder {str(page.parent)!r} for the page: make it, or give another --out."
-        )
-    if os.path.isdir(page):  # Path.is_dir raises where a name is too long
-        raise MMLensError(f"{str(page)!r} is a folder: give --out a file, such as page.html.")
-
-
-def _write(page: Path, html: str) -> None:
-    try:
-        page.write_text(html, encoding="utf-8")
-    except OSError as error:
-        reason = error.strerror or error
-        raise MMLensError(
-            f"The page {str(page)!r} cannot be written ({reason}): give another --out."
-        ) from error
-
-
 def _report(seen: Look, chosen: bool) -> None:
     """Caption, target and the table of neurons, on standard output."""
     from rich.console import Console
@@ -221,6 +209,12 @@ def _report(seen: Look, chosen: bool) -> None:
             Text("  ".join(visible(word) for word in row["words"])),
         )
     console.print(table)
+    if seen.before is not None and seen.together is not None:
+        was, left = (one.sel(token=seen.target).item() for one in (seen.before, seen.together))
+        which = (
+            "this neuron" if len(seen.neurons) == 1 else f"the first {min(len(seen.neurons), 10)}"
+        )
+        typer.echo(f"{plain(seen.target)!r} has probability {was:.3f}, without {which} {left:.3f}.")
 
 
 def visible_line(text: str) -> str:
@@ -255,5 +249,6 @@ def _table() -> Any:
     return Table(box=SIMPLE_HEAD, pad_edge=False, leading=1 if sys.stdout.isatty() else 0)
 
 
+app.command("explore")(explore_command)
 app.command("train")(train_command)
 app.add_typer(reproduce_app, name="reproduce")

@@ -8,11 +8,13 @@
 
 One forward pass and one backward pass per caption token (gradient x activation, see
 `mmlens.methods.attribute`), reduced as it comes; one more forward pass for the activation maps.
+With `full=True` also what each patch says in every layer and which neurons fire there (two passes),
+and what the caption loses without each neuron (a row of a batch per neuron).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,31 +22,41 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from mmlens.english import is_english
-from mmlens.errors import PromptError, TargetError
+from mmlens.errors import PromptError
 from mmlens.methods.attribute import products
 from mmlens.methods.decode import decode
+from mmlens.methods.logit_lens import logit_lens
 from mmlens.neurons import Neuron
 from mmlens.pictures import open_picture
 from mmlens.prompt import Patch, Prompt, SoftPrompt, Token
 from mmlens.provenance import about
+from mmlens.reading.patches import firing, maps_of
+from mmlens.reading.silencing import probabilities
+from mmlens.reading.things import choose
 from mmlens.scores import Scores
-from mmlens.sites import SITES
-from mmlens.targets import aim_caption
+from mmlens.targets import Target, aim_caption
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mmlens.model import HookedVLM
 
-_WORDS = """
-the and with picture drawing word photo photograph image painting sketch icon symbol sign
-two three four five some many several small large big little left right top bottom front back
-next near under over behind above below between his her its their this that these those there
-are was were has have had for from into onto out off not black white red orange yellow green
-blue purple pink brown grey gray background standing sitting lying holding showing"""
-NO_THINGS = frozenset(_WORDS.split())
-"""Words of captions that name no thing; the first other word is explained by default."""
+
+@dataclass(frozen=True)
+class Depth:
+    """How much `full=True` reads.
+
+    Attributes:
+        lens: words per layer and patch.
+        firing: neurons per patch.
+        silenced: neurons per word that are silenced, one by one and together.
+        everywhere: silence the neurons of `firing` too.
+    """
+
+    lens: int = 5
+    firing: int = 8
+    silenced: int = 10
+    everywhere: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +73,17 @@ class Look:
             and units. A sum over layers counts an effect once per layer that it passes through.
         table: the top neurons of every token: token, neuron, patch (where its score is highest),
             score, words, probs, interpretable.
-        activations: Scores(neuron, pos): how active each neuron of the table is at each patch.
+        activations: Scores(neuron, pos): how active each neuron of the tables is at each patch.
         box: (x0, y0, x1, y1), the pixels of the picture that the encoder sees.
         about: provenance.
+        before: Scores(token): the probability of every token of the caption (this and what
+            follows: with `full=True`, else None).
+        without: Scores(neuron, token): the same with a neuron silenced, one of the first of a
+            token or of `firing` (`Depth`).
+        together: Scores(token): the same without all of a token's first neurons.
+        lens: the logit lens at every patch: layer, pos, rank, token, prob.
+        firing: the most active neurons of every patch: patch, rank, neuron, value.
+        decoded: what every neuron of `activations` says: neuron, words, probs, interpretable.
     """
 
     picture: Image.Image = field(repr=False)
@@ -76,6 +96,12 @@ class Look:
     activations: Scores
     box: tuple[float, float, float, float] = field(repr=False)
     about: Mapping[str, Any] = field(repr=False)
+    before: Scores | None = field(default=None, repr=False)
+    without: Scores | None = field(default=None, repr=False)
+    together: Scores | None = field(default=None, repr=False)
+    lens: pd.DataFrame | None = field(default=None, repr=False)
+    firing: pd.DataFrame | None = field(default=None, repr=False)
+    decoded: pd.DataFrame | None = field(default=None, repr=False)
 
     @property
     def neurons(self) -> pd.DataFrame:
@@ -84,20 +110,10 @@ class Look:
         return rows.drop(columns="token").reset_index(drop=True)
 
     def to_html(self, title: str = "A picture, read by the model") -> str:
-        """One HTML page with everything in it; it needs no network."""
-        from mmlens.view.page import page
+        """The explorer of this picture, one HTML page that needs no network."""
+        from mmlens.view.explorer import explore
 
-        return page(
-            self.picture,
-            self.maps,
-            self.table,
-            self.activations,
-            target=self.target,
-            prompt=self.prompt,
-            title=title,
-            box=self.box,
-            about=self.about,
-        )
+        return explore(self, title=title).html
 
     def save(self, path: str | Path, title: str | None = None) -> Path:
         """Write `to_html`; the title is the file's stem unless given."""
@@ -115,6 +131,7 @@ def look(
     words: str | None = None,
     k: int = 10,
     max_new_tokens: int = 30,
+    full: bool | Depth = False,
 ) -> Look:
     """Caption a picture and explain every token of the caption by its `k` strongest neurons.
 
@@ -127,6 +144,8 @@ def look(
             names a thing.
         words: explain these words instead of the model's own caption.
         max_new_tokens: length of that caption at most.
+        full: also the lens, the neurons that fire at each patch, and what is lost without each
+            neuron, for `view.explore`; a `Depth` says how much of it.
 
     Raises:
         PictureError: it cannot be read. PromptError: the model sees no pictures, or `k` is below 1.
@@ -157,11 +176,11 @@ def look(
     products(model, soft, targets, receive)
     told = about(model, method="attribute", target="logit", point="pre", prompt=soft)
     table = _table(model, tokens, [one.rows() for one in best], patches)
-    neurons = tuple(dict.fromkeys(table["neuron"]))
-    width, height = photo.size
-    rows, cols = model.vision.grid
-    first = model.vision.box(0, 0, width, height)
-    last = model.vision.box(rows - 1, cols - 1, width, height)
+    depth = Depth() if full is True else full or None
+    active = firing(model, soft, depth.firing) if depth else None
+    every = [table["neuron"], *([active["neuron"]] if active is not None else [])]
+    neurons = tuple(dict.fromkeys(neuron for column in every for neuron in column))
+    more = _more(model, soft, targets, table, neurons, depth) if depth else {}
     return Look(
         photo,
         prompt,
@@ -171,45 +190,52 @@ def look(
         Scores(maps, ("token", "pos"), {"token": tokens, "pos": patches}, told),
         table,
         Scores(
-            _activations(model, soft, neurons, at),
+            maps_of(model, soft, neurons, at),
             ("neuron", "pos"),
             {"neuron": neurons, "pos": patches},
             about(model, method="activations", site="neurons", prompt=soft),
         ),
-        (*first[:2], *last[2:]),
+        _box(model, photo),
         told,
+        firing=active,
+        **more,
     )
 
 
-def choose(model: HookedVLM, tokens: tuple[Token, ...], word: str | None = None) -> Token:
-    """The caption token to explain: `word`, or the first that names a thing by itself.
+def _box(model: HookedVLM, photo: Image.Image) -> tuple[float, float, float, float]:
+    """The pixels that the encoder sees."""
+    (width, height), (rows, cols) = photo.size, model.vision.grid
+    x0, y0, *_ = model.vision.box(0, 0, width, height)
+    *_, x1, y1 = model.vision.box(rows - 1, cols - 1, width, height)
+    return x0, y0, x1, y1
 
-    Raises:
-        TargetError: `word` is several tokens, or none of the caption.
-    """
-    if word is not None:
-        exact = [token for token in tokens if token.text == word]
-        near = [token for token in tokens if token.text.strip() == word.strip()]
-        if exact or near:
-            return (exact or near)[0]
-        model.to_single_token(word if word.startswith(" ") else f" {word}")
-        there = ", ".join(repr(token.text) for token in tokens)
-        raise TargetError(
-            f"The model does not say {word!r} here: choose one of its tokens ({there}),"
-            " or give other words to explain."
-        )
-    whole = [
-        token
-        for token, after in zip(tokens, [*(t.text for t in tokens[1:]), ""], strict=True)
-        if token.text.strip().isalpha() and not after[:1].isalpha()
-    ]
-    things = [
-        token
-        for token in whole
-        if is_english(token.text) and token.text.strip().lower() not in NO_THINGS
-    ]
-    long = [token for token in whole if len(token.text.strip()) >= 3]
-    return (things or long or whole or list(tokens))[0]
+
+def _more(
+    model: HookedVLM,
+    soft: SoftPrompt,
+    targets: Sequence[Target],
+    table: pd.DataFrame,
+    neurons: tuple[Neuron, ...],
+    depth: Depth,
+) -> dict[str, Any]:
+    """What `full=True` adds: the lens, and the caption without each neuron."""
+    tokens = tuple(aimed.token for aimed in targets if aimed.token is not None)
+    first: Any = table.groupby("token", sort=False).head(depth.silenced)
+    of_words = set(table["neuron"])
+    others = [n for n in neurons if n not in of_words] if depth.everywhere else []
+    silent = tuple(dict.fromkeys([*first["neuron"], *others]))
+    groups = [list(first.loc[first["token"] == token, "neuron"]) for token in tokens]
+    prob = probabilities(model, soft, targets, [[], *groups, *([one] for one in silent)])
+    told = about(model, method="silencing", site="neurons", value=0.0, at="all positions",
+                 prompt=soft)  # fmt: skip
+    end, words = 1 + len(groups), {"token": tokens}
+    return {
+        "before": Scores(prob[0], ("token",), words, told),
+        "together": Scores(prob[1:end].diagonal().clone(), ("token",), words, told),
+        "without": Scores(prob[end:], ("neuron", "token"), {"neuron": silent} | words, told),
+        "lens": logit_lens(model, soft, k=depth.lens, pos=Patch),
+        "decoded": decode(model, neurons),
+    }
 
 
 class _Strongest:
@@ -248,22 +274,3 @@ def _table(
     ]
     table = pd.DataFrame(rows, columns=["token", "neuron", "patch", "score"])
     return table.merge(decode(model, table["neuron"]), on="neuron", how="left")
-
-
-def _activations(
-    model: HookedVLM, soft: SoftPrompt, neurons: tuple[Neuron, ...], at: torch.Tensor
-) -> torch.Tensor:
-    """Float[neuron, patch], from one forward pass up to the highest layer needed."""
-    values = torch.zeros(len(neurons), len(at))
-    layers = sorted({neuron.layer for neuron in neurons})
-
-    def keep(tensor: torch.Tensor, hook: Any) -> None:
-        here = [i for i, neuron in enumerate(neurons) if neuron.layer == hook.layer()]
-        units = torch.tensor([neurons[i].unit for i in here], device=tensor.device)
-        values[here] = tensor[0, at][:, units].T.float().cpu()
-
-    stop = layers[-1] + 1 if layers[-1] + 1 < model.cfg.n_layers else None
-    names = [SITES["neurons"].at(layer) for layer in layers]
-    with torch.no_grad(), model.hooks(fwd_hooks=[(name, keep) for name in names]):
-        model(soft, return_type=None, stop_at_layer=stop)
-    return values

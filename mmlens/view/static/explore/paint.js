@@ -1,0 +1,72 @@
+// Colours: hue is the sign, opacity the size; heat for what has no sign.
+import { highest, made, none } from "./base.js";
+
+const HEAT = [[87, 16, 110], [137, 34, 106], [188, 55, 84], [227, 89, 51], [249, 142, 9], [249, 201, 50]];
+const heat = (t) => {
+  const x = Math.min(Math.max(t, 0), 1) * (HEAT.length - 1), i = Math.min(Math.floor(x), HEAT.length - 2);
+  return HEAT[i].map((c, k) => c + (x - i) * (HEAT[i + 1][k] - c));
+};
+const colour = (value, top, kind) => {
+  if (none(value)) return [128, 128, 128, 120];
+  const size = Math.min(Math.abs(value) / top, 1);
+  if (kind === "signed") return [...(value >= 0 ? [31, 119, 255] : [255, 82, 46]), 217 * size];
+  return value <= 0 ? [0, 0, 0, 0] : [...heat(size), 225 * size];
+};
+
+/** Paint a map, a pixel per patch. */
+export const paint = (canvas, values, [rows, cols], top, kind) => {
+  canvas.width = cols;
+  canvas.height = rows;
+  const pen = canvas.getContext("2d"), image = pen.createImageData(cols, rows);
+  values.forEach((value, i) => image.data.set(colour(value, top, kind), 4 * i));
+  pen.putImageData(image, 0, 0);
+};
+
+/** The colours from the lowest to the highest value, on mid-grey. */
+export const gradient = (kind) => {
+  const stops = [...Array(9).keys()].map((i) => {
+    const [r, g, b, a] = colour(kind === "signed" ? i / 4 - 1 : i / 8, 1, kind), f = a / 255;
+    return `rgb(${[r, g, b].map((c) => Math.round(c * f + 150 * (1 - f))).join(" ")})`;
+  });
+  return `linear-gradient(90deg, ${stops.join(", ")})`;
+};
+
+/** Lay a frame around a patch, or take it away. */
+export const frame = (cell, patch, [rows, cols]) => {
+  cell.hidden = !patch;
+  if (!patch) return;
+  cell.style.left = `${100 * patch[1] / cols}%`;
+  cell.style.top = `${100 * patch[0] / rows}%`;
+  cell.style.width = `${100 / cols}%`;
+  cell.style.height = `${100 / rows}%`;
+};
+
+/** Put what the encoder sees in its place on the picture. */
+export const place = (node, [left, top, width, height]) => {
+  node.style.left = `${left}%`;
+  node.style.top = `${top}%`;
+  node.style.width = `${width}%`;
+  node.style.height = `${height}%`;
+};
+
+/** A small grey picture under a map of activations, a patch framed. */
+export const mini = (photo, values, grid, patch, cls = "mini") => {
+  const box = made("span", photo.sharp ? `${cls} sharp` : cls);
+  box.style.setProperty("--ratio", photo.ratio);
+  const image = made("img"), over = made("span", "window");
+  image.src = photo.src;
+  image.alt = "";
+  place(over, photo.window);
+  if (values) {
+    const canvas = made("canvas");
+    paint(canvas, values, grid, highest(values), "heat");
+    over.append(canvas);
+  }
+  if (patch) {
+    const cell = made("span", "cell");
+    frame(cell, patch, grid);
+    over.append(cell);
+  }
+  box.append(image, over);
+  return box;
+};
