@@ -79,7 +79,7 @@ class Result(SphinxDirective):
     def _shown(self, page: Page, expression: str) -> list[nodes.Node]:
         value = eval(expression, page.names)
         kind = type(value).__name__
-        if kind == "Figure":
+        if any(base.__name__ == "BaseFigure" for base in type(value).__mro__):
             return [_raw(figure(*_in_both_themes(expression, page.names)))]
         if kind == "DataFrame":
             return [_raw(f'<div class="mm-table">{_table(value)}</div>')]
@@ -87,6 +87,8 @@ class Result(SphinxDirective):
             return [_raw(self._frame(value))]
         if hasattr(value, "save") and kind.endswith("Image"):
             return [_raw(_image(value, expression))]
+        if hasattr(value, "_repr_html_"):
+            return [_raw(value._repr_html_())]
         text = repr(value)
         return [nodes.literal_block(text, text, language="python", classes=["mm-result"])]
 
@@ -111,7 +113,8 @@ def figure(light: Any, dark: Any = None) -> str:
         f'<script type="application/json" data-for="{theme}">{_json(one)}</script>'
         for theme, one in versions
     )
-    height = (light.get("layout", {}) if isinstance(light, dict) else light.layout)["height"] or 450
+    layout = light["layout"] if isinstance(light, dict) else light.to_plotly_json()["layout"]
+    height = layout.get("height") or 450
     return f'<div class="mm-figure" style="min-height:{height}px">{data}</div>'
 
 
