@@ -227,6 +227,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", type=Path, help="a file to keep what was read in, or to read")
     parser.add_argument("--single", type=Path, help="a folder for a picture of each view as well")
+    parser.add_argument(
+        "--themes", nargs="+", default=["light", "dark"], help="light, dark, or both"
+    )
     asked = parser.parse_args()
     if asked.keep and asked.keep.exists():
         found = pickle.loads(asked.keep.read_bytes())
@@ -234,7 +237,7 @@ def main() -> None:
         found = read(mm.load("pictos"))
         if asked.keep:
             asked.keep.write_bytes(pickle.dumps(found))
-    for name in ("light", "dark"):
+    for name in asked.themes:
         view.use_theme(name)
         sheet = photographed(page(figures(found)), name == "dark", asked.single)
         path = DOCS / ("views.png" if name == "light" else "views-dark.png")

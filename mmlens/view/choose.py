@@ -43,7 +43,7 @@ def show(x: Any, picture: Any = None, **options: Any) -> Any:
     if name in ("on_image", "panels", "attention_on_image"):
         return getattr(view, name)(picture, x, **options)
     if name == "gallery":
-        return view.gallery(x, picture, **options)
+        return getattr(view, name)(x, picture, **options)
     return getattr(view, name)(x, **options)
 
 
@@ -63,8 +63,8 @@ def chosen(x: Scores, pictured: bool) -> str:
     """
     from mmlens.view.multiples import picture_axis
 
-    axes = x.axes
-    if axes[-2:] == ("query", "key"):
+    axes = list(x.axes)
+    if axes[-2:] == ["query", "key"]:
         return _of_pattern(x, pictured)
     if len(axes) == 1:
         return _of_one(x)

@@ -50,7 +50,8 @@ def cards(
         AddressError: no such columns or rows, or a neuron without activations.
     """
     _need(table, ("neuron", "words"), "mm.decode(model, neurons)")
-    first = table.drop_duplicates("neuron").to_dict("records")
+    rows: Any = table.drop_duplicates("neuron")
+    first = rows.to_dict("records")
     if len(first) > _MOST:
         raise AddressError(
             f"{len(first)} cards are more than can be read: take table.head({_MOST})."

@@ -23,11 +23,13 @@ def values_on(trace: Any, kind: str) -> np.ndarray:
     if trace.type == "heatmap":
         return _edges(trace, kind)
     values = np.asarray([] if own is None else [math.nan if v is None else v for v in own])
+    if values.dtype.kind not in "fiu":
+        return values  # categories, which `axis_ranges` refuses
     if trace.type == "bar":
         if kind == "x":
             return np.concatenate([values - 0.5, values + 0.5]) if len(values) else values
         return np.append(values, 0.0)
-    if kind == "x" and len(values) and values.dtype.kind == "f":
+    if kind == "x" and len(values) and values.dtype.kind in "fi":
         pad = (
             0.04 * float(np.nanmax(values) - np.nanmin(values)) if np.isfinite(values).any() else 0
         )
@@ -76,16 +78,16 @@ def _heat(trace: Any, x: Axis, y: Axis) -> list[Mark]:
     even = all(np.allclose(np.diff(one), np.diff(one)[0]) for one in (across, up))
     if z.size > _MANY and even and np.isfinite(z).all():
         pixels = Image.fromarray(rgb(stops, part).round().astype(np.uint8))
-        left, top = x.at(across[0]), y.at(up[0])
-        wide, tall = x.at(across[-1]) - left, y.at(up[-1]) - top
+        left, top = x.at(float(across[0])), y.at(float(up[0]))
+        wide, tall = x.at(float(across[-1])) - left, y.at(float(up[-1])) - top
         if tall < 0:
             pixels, top, tall = pixels.transpose(Image.Transpose.FLIP_TOP_BOTTOM), top + tall, -tall
         return [Photo(left, top, wide, tall, pixels)]
     marks: list[Mark] = []
-    for i, j in np.argwhere(np.isfinite(z)):
-        colour = on(stops, part[i, j])
-        a, b = x.at(across[j]) + gap, x.at(across[j + 1]) - gap
-        c, d = sorted((y.at(up[i]), y.at(up[i + 1])))
+    for i, j in np.argwhere(np.isfinite(z)).tolist():
+        colour = on(stops, float(part[i, j]))
+        a, b = x.at(float(across[j])) + gap, x.at(float(across[j + 1])) - gap
+        c, d = sorted((y.at(float(up[i])), y.at(float(up[i + 1]))))
         seam = 0 if gap else 0.4  # neighbours overlap, so that no line of ground shows between
         corners = [
             (a, c + gap),
@@ -106,6 +108,7 @@ def _bars(trace: Any, x: Axis, y: Axis, figure: Any) -> list[Mark]:
     for i, (place, value) in enumerate(zip(trace.x, trace.y, strict=True)):
         if value is None or not math.isfinite(value):
             continue
+        place, value = float(place), float(value)
         colour = colours if isinstance(colours, str) else colours[i]
         left, right = (x.at(place - 0.4 + thick * (at + side)) for side in (0, 1))
         corners = [(left, y.at(0)), (right, y.at(0)), (right, y.at(value)), (left, y.at(value))]
@@ -117,7 +120,7 @@ def _scatter(trace: Any, x: Axis, y: Axis, ink: dict[str, str]) -> list[Mark]:
     pairs = zip(trace.x if trace.x is not None else (), trace.y if trace.y is not None else (),
                 strict=True)  # fmt: skip
     known = [(i, a, b) for i, (a, b) in enumerate(pairs) if a is not None and b is not None]
-    at = [(i, (x.at(a), y.at(b))) for i, a, b in known if math.isfinite(b)]
+    at = [(i, (x.at(float(a)), y.at(float(b)))) for i, a, b in known if math.isfinite(b)]
     points = [point for _, point in at]
     mode = trace.mode or "lines"
     marks: list[Mark] = []

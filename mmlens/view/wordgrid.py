@@ -54,7 +54,7 @@ def lens(table: pd.DataFrame, *, title: str | None = None) -> go.Figure:
             "A lens shows rows with the columns pos, rank, token and a number (prob, logprob, logit"
             f" or cosine); this table has {len(table)} rows and {list(table.columns)}."
         )
-    layered = "layer" in table.columns and table["layer"].nunique() > 1
+    layered = "layer" in table.columns and len(set(table["layer"])) > 1
     cells, rows, columns, note = _by_layer(table) if layered else _by_patch(table)
     z = np.full((len(rows), len(columns)), np.nan, np.float32)
     words = np.full(z.shape, "", dtype=object)
@@ -64,8 +64,8 @@ def lens(table: pd.DataFrame, *, title: str | None = None) -> go.Figure:
         z[row, column] = first[unit]
         words[row, column] = escape(short(visible(first["token"])))
         told[row, column] = _told(found, unit)
-    figure = Figure(_cells(z, told, unit))
-    figure.add_trace(_words(z, words, figure.data[0]))
+    heat = _cells(z, told, unit)
+    figure = Figure([heat, _words(z, words, heat)])
     measure = _UNITS[unit]
     named = "What the model would say at each " if unit != "cosine" else "The nearest word of each "
     subtitle = f"most probable word and its {measure}" if unit != "cosine" else measure
@@ -111,7 +111,7 @@ def _by_layer(table: pd.DataFrame) -> tuple[Cells, list[Any], list[Any], str]:
 def _by_patch(table: pd.DataFrame) -> tuple[Cells, list[Any], list[Any], str]:
     """Cells of (row, column) of the first picture."""
     patches = [one for one in dict.fromkeys(table["pos"]) if isinstance(one, Patch)]
-    words = table["pos"].nunique() - len(patches)
+    words = len(set(table["pos"])) - len(patches)
     if not patches:
         positions = list(dict.fromkeys(table["pos"]))
         return _filled(table, [""], positions, None), [""], positions, ""
@@ -162,7 +162,7 @@ def _cells(z: np.ndarray, told: np.ndarray, unit: str) -> go.Heatmap:
     )
 
 
-def _words(z: np.ndarray, words: np.ndarray, heat: go.Heatmap) -> go.Scatter:
+def _words(z: np.ndarray, words: np.ndarray, heat: Any) -> go.Scatter:
     """The words as a trace of their own: a heat map cannot give each its black or white."""
     stops = read(heat.colorscale)
     part = np.clip((z - heat.zmin) / (heat.zmax - heat.zmin), 0, 1)
