@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from functools import cache
@@ -44,7 +45,8 @@ def test_look_prints_caption_target_and_neurons_and_writes_the_page(here):
     line = next(line for line in out.splitlines() if "L1.5" in line)
     assert "2, 1" in line and "·dog" in line
     assert "·▀··" in out  # row 2, column 1 of four by four
-    assert "Page: white.mmlens.html" in out
+    assert re.search(r"'dog' has probability \d\.\d+, without the first 2 \d\.\d+\.", out)
+    assert re.search(r"Page: white\.mmlens\.html, 0\.\d+ MB: (page|words|maps|lens) ", out)
     assert "L1.5" in (here / "white.mmlens.html").read_text(encoding="utf-8")
 
 
@@ -58,9 +60,27 @@ def test_target_words_and_page_can_be_chosen(here):
     assert (here / "cat.html").is_file()
 
 
+def test_explore_reads_pictures_into_a_folder_and_shows_them_without_the_model(here, monkeypatch):
+    (here / "pictures").mkdir()
+    for i in range(2):
+        toy.picture((2, i), seed=i).save(f"pictures/{i}.png")
+    args = ("explore", "run", "--neurons", "2")
+    code, out, _ = run(*args, "--data", "pictures", "--model", NAME)
+    assert code == 0 and "Page: run.mmlens.html of 2 pictures, 0." in out
+    page = (here / "run.mmlens.html").read_text(encoding="utf-8")
+    assert "L1.5" in page
+    code, out, _ = run("look", "white.png", "--model", NAME, "--neurons", "2", "--sweep", "run")
+    assert code == 0 and '"tops":{"L' in (here / "white.mmlens.html").read_text(encoding="utf-8")
+    monkeypatch.setattr(families, "load", None)
+    code, _, _ = run(*args, "--out", "again.html")
+    assert code == 0 and (here / "again.html").read_text(encoding="utf-8") == page
+
+
 @pytest.mark.parametrize(
     "args, sentence",
     [
+        (["explore", "nothing"], "'nothing' holds no pictures that were read: read some with `mm"),
+        (["explore", "run", "--data", "nowhere"], "'nowhere' is neither a data set nor a folder"),
         (["look", "whte.png"], "There is no file 'whte.png'; in its folder: did you mean 'white.p"),
         (["look", "notes.txt"], "'notes.txt' is not a picture that Pillow knows"),
         (["look", "white.png", "--model", "pictoss"], "There is no model 'pictoss': did you mean"),

@@ -22,8 +22,9 @@ const fill = () => {
   });
   const order = Object.entries(all.neurons).sort(([, a], [, b]) => b.count - a.count);
   entries.neurons = order.map(([name, { says, count }]) => {
-    const node = button(`${name}, ${count} words: ${says.slice(0, 4).join(" ")}`,
-      made("span", "", made("span", "line", made("span", "id", name), made("span", "at", ` × ${count}`)),
+    const often = count ? ` × ${count}` : " fires"; // among the first of so many words, or of a patch only
+    const node = button(`${name},${often}: ${says.slice(0, 4).join(" ")}`,
+      made("span", "", made("span", "line", made("span", "id", name), made("span", "at", often)),
         made("span", "at mono", says.slice(0, 5).join(" "))));
     node.addEventListener("click", () => showNeuron(name));
     return { node, text: `${name} ${says.join(" ")}`.toLowerCase(), is: () => state.neuron === name };

@@ -51,7 +51,7 @@ walk(at("neurons"));
 /** What is left of a probability, and the change in percentage points. */
 const lost = (before, after) => [
   made("span", "without", prob(after)),
-  made("div", "at", none(after) || none(before) ? "" : `${points(after - before)} points`),
+  made("div", "at", none(after) || none(before) ? "" : `${points(after - before)} pt`),
 ];
 
 let drawn = "";
