@@ -248,6 +248,6 @@ def test_no_figure_offers_an_upload(tmp_path, signed):
 
 
 def test_the_page_of_pictures_needs_no_plotly():
-    code = "import mmlens.view.explore, sys; print({'plotly', 'torch'} & set(sys.modules))"
+    code = "import mmlens.view.explorer, sys; print({'plotly', 'torch'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
