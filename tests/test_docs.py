@@ -2,14 +2,15 @@
 
 Which code is run. Of README.md and docs/*.md: every block of Python, page by page in one namespace,
 unless a comment `<!-- not run: why -->` stands above it. Of the modules' docstrings: every `>>>`
-example; and the indented blocks that are Python, in a namespace that has the things which
-docstrings speak of (`model`, `prompt`, `photo`, ...), unless `NOT_RUN` says why not; those blocks
-are still read for names and arguments that do not exist.
+example; and the indented blocks that are Python, where all their names are the module's own, public,
+or among the things which docstrings speak of (`spoken_of`: `model`, `prompt`, `photo`, ...), unless
+`ELSEWHERE` or `NOT_RUN` says why not; all are read for names and arguments that do not exist.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 import doctest
 import importlib
 import inspect
@@ -41,7 +42,9 @@ DOCS = {
     name: ast.get_docstring(ast.parse(path.read_text("utf-8"))) for path, name in MODULES.items()
 }
 WITH_CODE = [name for name, doc in DOCS.items() if doc and docstring_blocks(doc)]
-ELSEWHERE = re.compile(r"FOLDER|hf:|open_clip:|\bme/|google/|gpt2|\.ckpt|runs/|fit\(|\.\.\.[,)]")
+ELSEWHERE = re.compile(
+    r"FOLDER|hf:|open_clip:|\bme/|google/|gpt2|\.ckpt|runs/|fit\(|backbone=|\.\.\.[,)]"
+)
 """Marks of what only a reader has: data, the network, a training."""
 NOT_RUN = {
     "mmlens.families": "it would register a family under a name that exists",
@@ -137,15 +140,29 @@ def spoken_of() -> dict[str, Any]:
 @pytest.mark.parametrize("name", WITH_CODE)
 def test_the_code_of_a_docstring_runs_or_at_least_names_what_there_is(name):
     module = importlib.import_module(name)
-    names = {**spoken_of(), **{k: v for k, v in vars(module).items() if not k.startswith("__")}}
+    names = {**{k: v for k, v in vars(module).items() if k[:2] != "__"}, **spoken_of()}
     for block in docstring_blocks(DOCS[name] or ""):
         unknown(ast.parse(block.code), {**names, "model": mm.HookedVLM})
-        if name in NOT_RUN or ELSEWHERE.search(block.code):
+        if name in NOT_RUN or ELSEWHERE.search(block.code) or missing(block.code, names):
             continue
         with workplace() as folder:
             if "scene.png" in block.code:
                 names["photo"].save(folder / "scene.png")
             exec(compiled(block, name), names)
+
+
+def missing(code: str, names: dict[str, Any]) -> set[str]:
+    """The names that a block uses and nobody gives."""
+    used = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)]
+    made = {node.id for node in used if isinstance(node.ctx, ast.Store)}
+    made |= {
+        (alias.asname or alias.name).split(".")[0]
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+    }
+    made |= {node.arg for node in ast.walk(ast.parse(code)) if isinstance(node, ast.arg)}
+    return {node.id for node in used} - made - set(names) - set(dir(builtins))
 
 
 def unknown(tree: ast.AST, names: dict[str, Any]) -> None:
