@@ -2,9 +2,10 @@
 
 Which code is run. Of README.md and docs/*.md: every block of Python, page by page in one namespace,
 unless a comment `<!-- not run: why -->` stands above it. Of the modules' docstrings: every `>>>`
-example; and the indented blocks that are Python, where all their names are the module's own, public,
-or among the things which docstrings speak of (`spoken_of`: `model`, `prompt`, `photo`, ...), unless
-`ELSEWHERE` or `NOT_RUN` says why not; all are read for names and arguments that do not exist.
+example; and the indented blocks that are Python, where all their names are the module's own,
+public, or among the things that docstrings speak of (`spoken_of`: `model`, `prompt`, `photo`, ...),
+unless `ELSEWHERE` or `NOT_RUN` says why not. All of them are read for names of modules and for
+arguments that do not exist.
 """
 
 from __future__ import annotations
