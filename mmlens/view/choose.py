@@ -98,7 +98,8 @@ def _of_pattern(x: Scores, pictured: bool) -> str:
     if len(x.axes) == 2:
         return "heatmap"
     raise AddressError(
-        f"{x!r} holds several patterns: narrow it to one, as in scores.sel({x.axes[0]}=...)."
+        f"{x!r} holds several patterns: narrow it to one, as in"
+        f" scores.sel({next(iter(x.axes))}=...)."
     )
 
 

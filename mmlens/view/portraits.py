@@ -94,7 +94,8 @@ def gallery(
     words = {} if said is None else dict(zip(said["neuron"], said["words"], strict=True))
     rows = []
     for neuron in list(dict.fromkeys(table["neuron"]))[:_MOST]:
-        own = table[table["neuron"] == neuron].to_dict("records")
+        rows_of: Any = table[table["neuron"] == neuron]
+        own = rows_of.to_dict("records")
         shown = "".join(_shown(row, i, pictures, maps, box) for i, row in enumerate(own))
         told = _chips({"words": words[neuron]}) if neuron in words else ""
         rows.append(
