@@ -6,16 +6,15 @@ import { all, many, onRender, showNeuron, showPicture, state } from "./state.js"
 const entries = { pictures: [], neurons: [] };
 let kind = "pictures";
 
-const button = (label, ...children) => {
+const button = (...children) => {
   const node = made("button", "entry", ...children);
   node.type = "button";
-  node.setAttribute("aria-label", label);
   return node;
 };
 
 const fill = () => {
   entries.pictures = all.index.map((one, i) => {
-    const node = button(`${one.name}: ${one.caption}`, mini(one, null, null, null, "mini small"),
+    const node = button(mini(one, null, null, null, "mini small"),
       made("span", "", made("span", "line", one.caption), made("span", "at", one.name)));
     node.addEventListener("click", () => showPicture(i));
     return { node, text: `${one.name} ${one.caption}`.toLowerCase(), is: () => state.picture === i };
@@ -23,7 +22,7 @@ const fill = () => {
   const order = Object.entries(all.neurons).sort(([, a], [, b]) => b.count - a.count);
   entries.neurons = order.map(([name, { says, count }]) => {
     const often = count ? ` × ${count}` : " fires"; // among the first of so many words, or of a patch only
-    const node = button(`${name},${often}: ${says.slice(0, 4).join(" ")}`,
+    const node = button(
       made("span", "", made("span", "line", made("span", "id", name), made("span", "at", often)),
         made("span", "at mono", says.slice(0, 5).join(" "))));
     node.addEventListener("click", () => showNeuron(name));

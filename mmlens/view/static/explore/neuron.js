@@ -54,7 +54,7 @@ const tops = (name) => {
       made("span", "value", bare(top.value)), made("span", "name", thumb.name));
     if (inside) {
       card.type = "button";
-      card.setAttribute("aria-label", `Open ${thumb.name}, activation ${bare(top.value)}`);
+      card.title = `Open ${thumb.name}, activation ${bare(top.value)}`;
       card.addEventListener("click", () => showPicture(thumb.at, { neuron: name, tab: "neuron" }));
     }
     return made("li", "", card);

@@ -11,7 +11,7 @@ const lensTable = (here, place) => here.lens.layers.map((layer, depth) => {
     const token = { word, layer, depth, p };
     cell.type = "button";
     cell.style.setProperty("--p", `${Math.round(60 * Math.sqrt(p))}%`);
-    cell.setAttribute("aria-label", `${word}, probability ${prob(p)} after layer ${layer}: show where else`);
+    cell.title = `${word}, probability ${prob(p)} after layer ${layer}: show where else`;
     cell.addEventListener("pointerenter", () => set({ overToken: token }));
     cell.addEventListener("pointerleave", () => set({ overToken: null }));
     cell.addEventListener("focus", () => set({ overToken: token }));
