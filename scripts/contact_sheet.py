@@ -146,10 +146,13 @@ def figures(found: dict[str, Any]) -> dict[str, Any]:
         "curves of words": view.curves(found["tracks"].sel(pos=0)),
         "compare": view.compare({"plain": found["plain"], "without its neurons": found["edited"]}),
         "compare on the picture": view.compare(
-            {"this word": here, "first word": seen.maps.sel(token=seen.tokens[0])}, picture=photo
+            {"this word": here, "first word": seen.maps.sel(token=seen.tokens[0])},
+            picture=photo,
+            title="Two words of one caption on one scale",
         ),
         "compare as maps": view.compare(
-            {"attribution": found["direct"], "its magnitude": found["direct"].abs()}
+            {"effect": found["direct"], "its size": found["direct"].abs()},
+            title="Two results on one scale",
         ),
         "tokens": view.tokens(scores.sum("layer", "unit").sel(pos=words)),
         "attention_on_image": view.attention_on_image(photo, found["tower"]),
@@ -187,7 +190,13 @@ def page(shown: dict[str, Any]) -> str:
     )
 
 
-_HEIGHTS = {"tokens": 130, "attention_on_image": 520, "cards": 420, "gallery": 620}
+_HEIGHTS = {
+    "tokens": 130,
+    "attention_on_image": 520,
+    "cards": 420,
+    "gallery": 560,
+    "attention_text": 1000,
+}
 
 
 def photographed(html: str, dark: bool, single: Path | None) -> Image.Image:

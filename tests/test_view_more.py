@@ -109,7 +109,7 @@ def test_a_lens_shows_the_best_word_and_its_number_in_each_cell():
     assert heat.z.shape == (2, 4)
     assert heat.z[0] == pytest.approx(0.9) and heat.z[1] == pytest.approx(0.45)
     assert (heat.zmin, heat.zmax) == (0, 1)
-    assert set(words.text) == {"&lt;img src…"}
+    assert set(words.text) == {"&lt;img sr…"}
     assert "·cat 0.45" in heat.customdata[0][0] and EVIL not in heat.customdata[0][0]
 
 

@@ -196,6 +196,6 @@ def _axis(name: str, labels: list[Any], words: bool) -> dict[str, Any]:
     }
 
 
-def short(text: str, most: int = 9) -> str:
+def short(text: str, most: int = 8) -> str:
     """At most so many letters, the last an ellipsis where some are missing."""
     return text if len(text) <= most else text[: most - 1] + "…"
