@@ -143,7 +143,12 @@ def test_the_code_of_a_docstring_runs_or_at_least_names_what_there_is(name):
     module = importlib.import_module(name)
     names = {**{k: v for k, v in vars(module).items() if k[:2] != "__"}, **spoken_of()}
     for block in docstring_blocks(DOCS[name] or ""):
-        unknown(ast.parse(block.code), {**names, "model": mm.HookedVLM})
+        tree = ast.parse(block.code)
+        made = {
+            n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and n.ctx.__class__ is ast.Store
+        }
+        given = {name: thing for name, thing in names.items() if name not in made}
+        unknown(tree, {**given, "model": mm.HookedVLM})
         if name in NOT_RUN or ELSEWHERE.search(block.code) or missing(block.code, names):
             continue
         with workplace() as folder:

@@ -1,7 +1,7 @@
 """Ablation: what is lost without a part, against what is lost without others.
 
     ablate(model, prompt, metric, "resid_pre", mean_over(model, prompts, "resid_pre"), pos=Patch)
-    ablation_curve(model, prompt, metric, best.neuron, k=(1, 3, 10, 30))
+    ablation_curve(model, prompt, metric, list(best.neuron), k=(1, 3, 10, 30))
 
 A part is replaced by a number (0), by its mean over a data set (`mean_over`), or by what it was for
 another prompt of the same layout (resample; Chan et al. 2022). The curve silences the first k of a
