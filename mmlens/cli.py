@@ -107,6 +107,9 @@ def look(
         Path | None,
         typer.Option(help="Show each neuron's top pictures from this folder of `mmlens explore`."),
     ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="The caption without each neuron of the page (slower).")
+    ] = False,
 ) -> None:
     """Caption a picture and show which neurons said it, where they look and what they say."""
     from mmlens.pictures import open_picture
@@ -118,12 +121,15 @@ def look(
 
     with Console(stderr=True).status(f"loading {model} ..."):
         from mmlens.families import load
+        from mmlens.reading import Depth, read_found
         from mmlens.reading import look as look_at
-        from mmlens.reading import read_found
         from mmlens.view.explorer import explore
 
         tops = read_found(sweep).tops if sweep is not None else None
-        seen = look_at(load(model), photo, prompt, target=target, words=words, k=neurons, full=True)
+        depth = Depth(one_by_one="all" if deep else "target")
+        seen = look_at(
+            load(model), photo, prompt, target=target, words=words, k=neurons, full=depth
+        )
         made = explore(seen, title=picture.name, tops=tops)
         write(page, made.html)
     _report(seen, chosen=target is None)

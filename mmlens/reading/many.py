@@ -122,7 +122,7 @@ def read_one(
     """The question of the first sweep: a `Look` in tables and Scores."""
     import pandas as pd
 
-    depth = Depth(lens=lens, firing=firing, silenced=k, everywhere=False)
+    depth = Depth(lens=lens, firing=firing, silenced=k)
     seen = look(model, sample.image, prompt, k=k, full=depth)
     small, buffer = seen.picture.copy(), io.BytesIO()
     small.thumbnail((SIDE, SIDE))

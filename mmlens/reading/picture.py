@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from PIL import Image
@@ -49,14 +49,15 @@ class Depth:
     Attributes:
         lens: words per layer and patch.
         firing: neurons per patch.
-        silenced: neurons per word that are silenced, one by one and together.
-        everywhere: silence the neurons of `firing` too.
+        silenced: neurons per word that are silenced, together and one by one.
+        one_by_one: which of them are silenced alone, a row of a batch each: those of the "target",
+            of every word ("words"), or of `firing` too ("all").
     """
 
     lens: int = 5
     firing: int = 8
     silenced: int = 10
-    everywhere: bool = True
+    one_by_one: Literal["target", "words", "all"] = "words"
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +181,7 @@ def look(
     active = firing(model, soft, depth.firing) if depth else None
     every = [table["neuron"], *([active["neuron"]] if active is not None else [])]
     neurons = tuple(dict.fromkeys(neuron for column in every for neuron in column))
-    more = _more(model, soft, targets, table, neurons, depth) if depth else {}
+    more = _more(model, soft, targets, table, neurons, chosen, depth) if depth else {}
     return Look(
         photo,
         prompt,
@@ -216,15 +217,17 @@ def _more(
     targets: Sequence[Target],
     table: pd.DataFrame,
     neurons: tuple[Neuron, ...],
+    target: Token,
     depth: Depth,
 ) -> dict[str, Any]:
     """What `full=True` adds: the lens, and the caption without each neuron."""
     tokens = tuple(aimed.token for aimed in targets if aimed.token is not None)
     first: Any = table.groupby("token", sort=False).head(depth.silenced)
-    of_words = set(table["neuron"])
-    others = [n for n in neurons if n not in of_words] if depth.everywhere else []
-    silent = tuple(dict.fromkeys([*first["neuron"], *others]))
     groups = [list(first.loc[first["token"] == token, "neuron"]) for token in tokens]
+    alone = groups[tokens.index(target)] if depth.one_by_one == "target" else first["neuron"]
+    of_words = set(table["neuron"])
+    others = [n for n in neurons if n not in of_words] if depth.one_by_one == "all" else []
+    silent = tuple(dict.fromkeys([*alone, *others]))
     prob = probabilities(model, soft, targets, [[], *groups, *([one] for one in silent)])
     told = about(model, method="silencing", site="neurons", value=0.0, at="all positions",
                  prompt=soft)  # fmt: skip

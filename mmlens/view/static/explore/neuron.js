@@ -9,7 +9,7 @@ const part = (title, hint, ...children) => made("section", "part", made("h3", ""
 /** Every word of the caption, with and without the neuron. */
 const ablation = (here, name) => {
   const without = here.without[name];
-  if (!without) return part("Without it", "The caption without this neuron was not computed on this picture.");
+  if (!without) return part("Without it", "The caption without this neuron was not computed on this picture: mmlens look --deep does it for all of them.");
   const changes = here.words.map((word, i) => (none(word.before) ? NaN : without[i] - word.before));
   const widest = Math.max(...changes.map((change) => Math.abs(change) || 0), 0.001);
   const head = made("tr", "", ...["word", "as it is", "without", "points"].map((text) => {

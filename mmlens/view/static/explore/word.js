@@ -62,7 +62,7 @@ onRender(() => {
   const { text, before, together } = here.words[word], rows = here.tops[word];
   const top = Math.max(...rows.map((row) => Math.abs(row.score ?? 0))) || 1;
   at("word-title").textContent = `Neurons that speak for ${quoted(word)}`;
-  const silenced = here.without && Object.keys(here.without).length > 0;
+  const silenced = here.without && rows.some((row) => here.without[row.neuron]);
   at("together").textContent = none(together) ? ""
     : `${quoted(word)} has probability ${prob(before)}; with ${Math.min(rows.length, 10) === 1 ? "this neuron" : `the first ${Math.min(rows.length, 10)} neurons`} silenced ${prob(together)}.`;
   at("without-head").hidden = !silenced;
