@@ -85,10 +85,10 @@ def route_effects(
         for arm, patches in arms.items():
             route = f"{arm} {target}"
             value = cut.sel(metric="probability", route=route).item()
+            leads = cut.sel(metric="rank", route=route).item() == 0
             row: dict[str, Any] = {"noun": seen.noun, "target": target, "arm": arm}
             row |= {"patches": len(patches), "before": before, "probability": value}
-            rows.append(row | {"lost": 1 - value / before,
-                               "said": float(cut.sel(metric="rank", route=route).item() == 0)})  # fmt: skip
+            rows.append(row | {"lost": 1 - value / before, "said": float(leads)})
     return answered(pd.DataFrame(rows, columns=list(COLUMNS)), model, **asked)
 
 
