@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from mmlens import __version__
 from mmlens.errors import MMLensError
-from mmlens.reading.cli import check_folder, explore_command, write
+from mmlens.reading.cli import check_folder, explore_command
 from mmlens.reproduce.cli import reproduce_app
 from mmlens.train.cli import train_command
 
@@ -131,7 +131,7 @@ def look(
             load(model), photo, prompt, target=target, words=words, k=neurons, full=depth
         )
         made = explore(seen, title=picture.name, tops=tops)
-        write(page, made.html)
+        made.save(page)
     _report(seen, chosen=target is None)
     typer.echo(f"\nPage: {page}, {made.told}")
 

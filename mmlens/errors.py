@@ -6,7 +6,8 @@ built-in exception that a caller would expect, so `except ValueError` keeps work
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -51,6 +52,26 @@ class ModelError(MMLensError, KeyError):
 
 class NumericsError(MMLensError, ArithmeticError):
     """A number came out as NaN or infinite; nothing built on it would be true."""
+
+
+class WriteError(MMLensError, OSError):
+    """A file or folder cannot be written."""
+
+
+@contextmanager
+def writing(path: object) -> Iterator[None]:
+    """Inside, `path` is written.
+
+    Raises:
+        WriteError: the system refuses; the reason, in a sentence.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise WriteError(
+            f"{str(path)!r} cannot be written ({reason}): give another place."
+        ) from error
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -51,3 +52,19 @@ def no_network() -> Iterator[None]:
         ):
             patch.setattr(place, name, guard(name, place))
         yield
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium; the tests skip where there is none."""
+    sync = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    with sync.sync_playwright() as play:
+        try:
+            opened = play.chromium.launch(
+                executable_path=path, args=["--no-sandbox", "--disable-gpu"]
+            )
+        except sync.Error:
+            pytest.skip("there is no Chromium")
+        yield opened
+        opened.close()

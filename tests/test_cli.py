@@ -103,7 +103,7 @@ def test_what_is_refused_is_refused_in_one_sentence_with_status_2(here, args, se
 
 def test_a_page_that_cannot_be_written_is_told_in_a_sentence():
     code, _, err = run("look", "white.png", "--model", NAME, "--out", "x" * 300 + ".html")
-    assert code == 2 and "cannot be written (File name too long): give another --out." in err
+    assert code == 2 and "cannot be written (File name too long): give another place." in err
 
 
 def test_debug_shows_the_traceback_wherever_it_stands():

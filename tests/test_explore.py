@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -195,22 +194,6 @@ def test_a_notebook_gets_the_page_in_a_frame_that_reaches_nothing():
 
 
 # In a browser -------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A headless Chromium; the tests skip where there is none."""
-    sync = pytest.importorskip("playwright.sync_api")
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    with sync.sync_playwright() as play:
-        try:
-            opened = play.chromium.launch(
-                executable_path=path, args=["--no-sandbox", "--disable-gpu"]
-            )
-        except sync.Error:
-            pytest.skip("there is no Chromium")
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

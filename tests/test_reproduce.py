@@ -319,7 +319,7 @@ def run(*args: str) -> tuple[int, str, str]:
         (["--data", "pictos:nowhere:9"], "there is no such split"),
         (["--data", "no-such-folder"], "'no-such-folder' is neither a data set nor a folder"),
         (["--model", "pictoss", "--data", "pictos:held_out:2"], "There is no model 'pictoss'"),
-        (["--out", "file.txt/x"], "The folder 'file.txt/x' cannot be made"),
+        (["--out", "file.txt/x"], "'file.txt/x' cannot be written (Not a directory)"),
     ],
 )
 def test_what_is_refused_is_refused_in_one_sentence(tmp_path, monkeypatch, args, sentence):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,22 +17,6 @@ EVIL = "<img src=x onerror=alert(1)>"
 PHOTO = Image.new("RGB", (40, 30), (200, 30, 30))
 PATCHES = tuple(Patch(row, col) for row in range(3) for col in range(4))
 WORDS = (Token(" of", 12), Token(EVIL, 13), Token("</script>", 14))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A headless Chromium; the tests skip where there is none."""
-    sync = pytest.importorskip("playwright.sync_api")
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    with sync.sync_playwright() as play:
-        try:
-            opened = play.chromium.launch(
-                executable_path=path, args=["--no-sandbox", "--disable-gpu"]
-            )
-        except sync.Error:
-            pytest.skip("there is no Chromium")
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -35,5 +35,6 @@ Reading(point="middle")
 """,
     "SiteError": 'mm.activations(model, prompt, "neuron")',
     "SweepError": 'mm.Sweep("scenes")',
+    "WriteError": 'mm.view.save(mm.view.show(mm.activations(model, prompt)), "none/page.html")',
     "TargetError": 'mm.attribute(model, prompt, of=" giraffe")',
 }

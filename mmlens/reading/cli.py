@@ -50,7 +50,7 @@ def explore_command(
             loaded = load(model)
         found = read_all(loaded, samples, sweep, prompt=prompt, k=neurons)
     made = explore(found.looks, found.names, tops=found.tops, title=sweep.name, budget=budget)
-    write(page, made.html)
+    made.save(page)
     if len(found.failed):
         first = found.failed.iloc[0]
         typer.echo(f"Not read: {len(found.failed)}, the first {first['sample']}: {first['error']}")
@@ -67,18 +67,3 @@ def check_folder(page: Path) -> None:
         )
     if os.path.isdir(page):  # Path.is_dir raises where a name is too long
         raise MMLensError(f"{str(page)!r} is a folder: give --out a file, such as page.html.")
-
-
-def write(page: Path, html: str) -> None:
-    """Write a page.
-
-    Raises:
-        MMLensError: it cannot be written, and why.
-    """
-    try:
-        page.write_text(html, encoding="utf-8")
-    except OSError as error:
-        reason = error.strerror or error
-        raise MMLensError(
-            f"The page {str(page)!r} cannot be written ({reason}): give another --out."
-        ) from error

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from PIL import Image
 
-from mmlens.errors import PromptError
+from mmlens.errors import PromptError, writing
 from mmlens.methods.attribute import products
 from mmlens.methods.decode import decode
 from mmlens.methods.logit_lens import logit_lens
@@ -119,7 +119,8 @@ class Look:
     def save(self, path: str | Path, title: str | None = None) -> Path:
         """Write `to_html`; the title is the file's stem unless given."""
         path = Path(path)
-        path.write_text(self.to_html(title or path.stem), encoding="utf-8")
+        with writing(path):
+            path.write_text(self.to_html(title or path.stem), encoding="utf-8")
         return path
 
 

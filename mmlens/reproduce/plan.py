@@ -19,7 +19,7 @@ PAPER_UNITS = 458_752
 
 
 class ReproduceError(MMLensError, ValueError):
-    """A plan or a reading of the paper that there is not, or a folder that cannot be written."""
+    """A plan or a reading of the paper that there is not."""
 
 
 def shares(*ks: int) -> tuple[float, ...]:

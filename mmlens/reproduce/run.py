@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mmlens.datasets.spec import dataset
+from mmlens.errors import writing
 from mmlens.experiments.bootstrap import DRAWS
 from mmlens.experiments.scoring import Compare, Scorer, against_things, default_scorers
 from mmlens.metrics.counts import word_overlap_f1
@@ -26,7 +27,7 @@ from mmlens.reproduce.findings import finding
 from mmlens.reproduce.measure import Measured, Study, measure
 from mmlens.reproduce.page import page
 from mmlens.reproduce.paper import TITLE
-from mmlens.reproduce.plan import FULL, QUICK, Plan, Reading, ReproduceError
+from mmlens.reproduce.plan import FULL, QUICK, Plan, Reading
 from mmlens.reproduce.results import results as as_markdown
 from mmlens.reproduce.sheets import sheets
 from mmlens.reproduce.told import TITLES, Finding, Setting
@@ -86,7 +87,7 @@ def mmn(
         resume: False begins anew and deletes what the folder holds.
 
     Raises:
-        ReproduceError: the folder cannot be written. SweepError: it holds the sweeps of another
+        WriteError: the folder cannot be written. SweepError: it holds the sweeps of another
             model, other data or other options, or a picture failed.
     """
     from mmlens.families import load
@@ -137,10 +138,10 @@ def _write(
     )
     text = as_markdown(told, **words, command=command, about=about)
     html = page(told, found, shown, **words, about=about)
-    made(folder / "tables")
+    tables = made(folder / "tables")
     for key, one in found.items():
         if len(one.summary):
-            save(folder / "tables" / f"{key}.csv", one.summary.to_csv(index=False))
+            save(tables / f"{key}.csv", one.summary.to_csv(index=False))
     for path in (folder / "results.md", *([Path(copy)] if copy is not None else [])):
         save(path, text)
     save(folder / "report.html", html)
@@ -186,34 +187,16 @@ def _line(value: Any) -> str:
 
 
 def made(folder: Path) -> Path:
-    """A folder that is there.
-
-    Raises:
-        ReproduceError: it cannot be made.
-    """
-    try:
+    """A folder, made if it isn't there."""
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ReproduceError(
-            f"The folder {str(folder)!r} cannot be made ({reason}): give another."
-        ) from error
     return folder
 
 
 def save(path: Path, text: str) -> None:
-    """Write a file, or say in a sentence why not.
-
-    Raises:
-        ReproduceError: it cannot be written.
-    """
-    try:
+    """Write a file."""
+    with writing(path):
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        reason = error.strerror or error
-        raise ReproduceError(
-            f"{str(path)!r} cannot be written ({reason}): give another place."
-        ) from error
 
 
 def _teller(shown: bool) -> Callable[[str], None]:

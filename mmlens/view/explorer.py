@@ -26,7 +26,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlens.errors import AddressError
+from mmlens.errors import AddressError, writing
 from mmlens.view.explorer_data import (
     LEVELS,
     Detail,
@@ -67,7 +67,8 @@ class Explorer:
     def save(self, path: str | Path) -> Path:
         """Write the page."""
         path = Path(path)
-        path.write_text(self.html, encoding="utf-8")
+        with writing(path):
+            path.write_text(self.html, encoding="utf-8")
         return path
 
     def _repr_html_(self) -> str:

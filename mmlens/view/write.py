@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mmlens.errors import AddressError, CapabilityError
+from mmlens.errors import AddressError, CapabilityError, writing
 from mmlens.view.html import whole_page
 
 
@@ -25,6 +25,7 @@ def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
     Raises:
         AddressError: another suffix, or nothing that a view returned.
         CapabilityError: a still picture of something that only a browser draws.
+        WriteError: the system refuses the file.
     """
     import plotly.graph_objects as go
 
@@ -42,10 +43,11 @@ def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
             f"A {type(figure).__name__} is no figure: write view.save(view.show(x), path)."
         )
     if kind == ".html":
-        if isinstance(figure, go.Figure):
-            figure.write_html(path, config=CONFIG, include_plotlyjs=True)
-        else:
-            path.write_text(whole_page(str(figure), path.stem), encoding="utf-8")
+        with writing(path):
+            if isinstance(figure, go.Figure):
+                figure.write_html(path, config=CONFIG, include_plotlyjs=True)
+            else:
+                path.write_text(whole_page(str(figure), path.stem), encoding="utf-8")
         return path
     if not isinstance(figure, go.Figure):
         raise CapabilityError(
@@ -54,8 +56,9 @@ def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
         )
     from mmlens.view.still import png, svg
 
-    if kind == ".svg":
-        path.write_text(svg(figure), encoding="utf-8")
-    else:
-        png(figure, scale).save(path)
+    with writing(path):
+        if kind == ".svg":
+            path.write_text(svg(figure), encoding="utf-8")
+        else:
+            png(figure, scale).save(path)
     return path
