@@ -24,7 +24,7 @@
       box.append(to);
     }
     const figure = JSON.parse(data.textContent);
-    const room = box.clientWidth;
+    const room = Math.max(box.clientWidth, 640); // narrower, a title is cut off: a phone scrolls
     if (figure.layout.width > room) {
       if (figure.layout.height && figure.layout.yaxis && figure.layout.yaxis.scaleanchor) {
         figure.layout.height = Math.round(figure.layout.height * Math.max(0.72, room / figure.layout.width));
