@@ -14,7 +14,7 @@ from mmlens.pictos.world import STYLES
 from mmlens.reading import look
 
 SCENES = 24
-NAMED = 0.85  # below what training/pictos/evaluate.py measures: things differ
+NAMED = {1: 0.9, 2: 0.7}  # below what training/pictos/evaluate.py measures: things differ
 
 
 @cache
@@ -28,17 +28,21 @@ def pictures(style: str, count: int = SCENES, things: int = 1):
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_thing_in_a_held_out_scene_is_named(style):
-    scenes = pictures(style)
+@pytest.mark.parametrize("things", (1, 2))
+def test_the_things_in_a_held_out_scene_are_named(style, things):
+    scenes = pictures(style, things=things)
     said = model().generate([mm.Prompt(s.image, "A picture of") for s in scenes], 12)
-    named = [s.objects[0].name in caption_words(text) for s, text in zip(scenes, said, strict=True)]
-    assert sum(named) / SCENES >= NAMED
+    named = [
+        {thing.name for thing in scene.objects} <= set(caption_words(text))
+        for scene, text in zip(scenes, said, strict=True)
+    ]
+    assert sum(named) / SCENES >= NAMED[things]
 
 
 def test_look_explains_the_thing_and_its_top_neurons_decode_to_it_more_than_to_others():
     names, words = [], []
     for scene in pictures("literal"):
-        seen = look(model(), scene.image, k=100)
+        seen = look(model(), scene.image, k=30)
         name = f" {scene.objects[0].name}"
         if name in seen.caption:
             assert seen.target.text == name
@@ -47,7 +51,7 @@ def test_look_explains_the_thing_and_its_top_neurons_decode_to_it_more_than_to_o
     own = sum(n in said for n, said in zip(names, words, strict=True)) / len(names)
     others = [n in said for n in names for m, said in zip(names, words, strict=True) if n != m]
     assert len(names) >= 18
-    assert own >= 0.35 and own - sum(others) / len(others) >= 0.15, (own, sum(others) / len(others))
+    assert own >= 0.5 and own - sum(others) / len(others) >= 0.15, (own, sum(others) / len(others))
 
 
 def test_silencing_the_neurons_that_say_it_lowers_the_word_and_random_ones_do_not():
@@ -73,4 +77,4 @@ def test_silencing_the_neurons_that_say_it_lowers_the_word_and_random_ones_do_no
             shares.append(1 - left)
     means = {arm: sum(shares) / len(shares) for arm, shares in lost.items()}
     assert len(lost["ranked"]) >= 8
-    assert means["ranked"] >= 0.35 and means["random 1"] <= 0.2, means
+    assert means["ranked"] >= 0.5 and means["random 1"] <= 0.1, means

@@ -45,8 +45,6 @@ class Bridge:
         """From the folders of both ends; a new projection if there is none yet."""
         see = BeitModel.from_pretrained(vision, add_pooling_layer=False, dtype=torch.float32)
         read = GPTJForCausalLM.from_pretrained(lm, dtype=torch.float32)
-        for block in read.transformer.h:
-            block.mlp.act = nn.GELU(approximate="tanh")  # gelu_new, in one kernel
         joint = projection or nn.Linear(see.config.intermediate_size, read.config.n_embd)
         parts = [part.to(device).eval() for part in (see, joint, read)]
         see.requires_grad_(False), read.requires_grad_(False)

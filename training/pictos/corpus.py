@@ -20,6 +20,7 @@ follow a picture. Pairs of things that the world keeps unseen are not mentioned 
 import argparse
 import random
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ from wordnet import sentences
 
 from mmlens.pictos.captions import GROUNDS, NUMBERS, a, canonical, counted, paraphrases, plural
 from mmlens.pictos.world import pair_is_unseen
+
+Word = tuple[str, str]  # a word of a list, and what it is about: "eucalyptus", "koala"
 
 THINGS = concepts()
 BY_NAME = {t.name: t for t in THINGS}
@@ -86,8 +89,8 @@ def ask(rng: random.Random, names: list[str], style: str, ground: str) -> str:
     return rng.choice(choices)
 
 
-def raster(rng: random.Random, blobs: list[list[str]], back: list[str], stacked: bool,
-           sizes: Sequence[tuple[int, int]]) -> list[str]:  # fmt: skip
+def raster(rng: random.Random, blobs: list[list[Word]], back: list[Word], stacked: bool,
+           sizes: Sequence[tuple[int, int]]) -> list[Word]:  # fmt: skip
     """A few rows of words: each blob's words in its own part of the rows, `back` elsewhere."""
     rows, cols = rng.choices(sizes, OFTEN)[0] if sizes is SIZES else rng.choice(sizes)
     fill = rng.uniform(0.6, 1.0) if sizes is BRIEF_SIZES else rng.uniform(0.25, 0.75)
@@ -107,8 +110,8 @@ def raster(rng: random.Random, blobs: list[list[str]], back: list[str], stacked:
     return words
 
 
-def scattered(rng: random.Random, blobs: list[list[str]], back: list[str], stacked: bool,
-              spots: list[tuple[int, int]], size: tuple[int, int]) -> list[str]:  # fmt: skip
+def scattered(rng: random.Random, blobs: list[list[Word]], back: list[Word], stacked: bool,
+              spots: list[tuple[int, int]], size: tuple[int, int]) -> list[Word]:  # fmt: skip
     """A raster as things lie on their ground: each of its own size, one often far smaller."""
     tall, wide = ([rng.uniform(0.05, 0.3) * side for _ in blobs] for side in size)
     if stacked:
@@ -126,7 +129,7 @@ def scattered(rng: random.Random, blobs: list[list[str]], back: list[str], stack
     return words
 
 
-def list_document(rng: random.Random, sizes: Sequence[tuple[int, int]]) -> tuple[str, str]:
+def list_document(rng: random.Random, sizes: Sequence[tuple[int, int]]) -> tuple[list[Word], str]:
     """A raster of mentions and what it is a picture of."""
     things, ground = cast(rng), rng.choice(GROUNDS)
     style = rng.choices(STYLES, (0.50, 0.30, 0.20))[0]
@@ -138,16 +141,21 @@ def list_document(rng: random.Random, sizes: Sequence[tuple[int, int]]) -> tuple
         weight = len(words) * named / max(1 - named, 0.05)
         blob = words if named < 1 else []
         blob = blob + [t.name] * (round(weight) if named else 0)
-        blob += list(STYLE_CUES[style]) * max(1, len(blob) // 5)
-        blobs.append(blob or [t.name])
+        marks = list(STYLE_CUES[style]) * max(1, len(blob) // 5)
+        blobs.append([(word, t.name) for word in blob or [t.name]] + own(marks))
     if len(things) > 1 and things[0] is things[1]:
-        blobs[0] += [NUMBERS[len(things)]] * max(1, len(blobs[0]) // 5)
-    back = [ground] * 3 + rng.sample(FILLERS, rng.randint(0, 3))
+        blobs[0] += own([NUMBERS[len(things)]] * max(1, len(blobs[0]) // 5))
+    back = own([ground] * 3 + rng.sample(FILLERS, rng.randint(0, 3)))
     words = raster(rng, blobs, back, style == "written", sizes)
-    return " " + " ".join(words), say(rng, [t.name for t in things], style, ground)
+    return words, say(rng, [t.name for t in things], style, ground)
 
 
-def letter_document(rng: random.Random) -> tuple[str, str]:
+def own(words: list[str]) -> list[Word]:
+    """Words that are about themselves."""
+    return [(word, word) for word in words]
+
+
+def letter_document(rng: random.Random) -> tuple[list[Word], str]:
     """Printed words in pieces: letters and pairs of letters in order, with gaps and repeats."""
     things, ground = cast(rng)[:2], rng.choice(GROUNDS)
     back = [ground] * 3 + rng.sample(FILLERS, 1)
@@ -162,7 +170,7 @@ def letter_document(rng: random.Random) -> tuple[str, str]:
                 if rng.random() < 0.12:
                     words.append("word")
     words += rng.choices(back, k=rng.randint(0, 8))
-    return " " + " ".join(words), say(rng, [t.name for t in things], "written", ground)
+    return [(w, "") for w in words], say(rng, [t.name for t in things], "written", ground)
 
 
 def fact_document(rng: random.Random, about: dict[str, list[str]]) -> str:
@@ -222,14 +230,14 @@ def documents(
     about: dict[str, list[str]],
     kind: str,
     sizes: Sequence[tuple[int, int]],
-) -> tuple[str, str]:
+) -> tuple[list[Word], str]:
     """One document of this kind, as (list, sentence); prose has no list."""
     if kind == "prose":
-        return "", rng.choice(prose)
+        return [], rng.choice(prose)
     if kind == "facts":
-        return "", fact_document(rng, about)
+        return [], fact_document(rng, about)
     if kind == "stories":
-        return "", story_document(rng)
+        return [], story_document(rng)
     return list_document(rng, sizes) if kind == "lists" else letter_document(rng)
 
 
@@ -247,7 +255,7 @@ def main() -> None:
     parser.add_argument("--keep-tokenizer", action="store_true", help="use DIR/tokenizer as it is")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(args.seed)
+    rng, besides = random.Random(args.seed), random.Random(args.seed + 1)
     prose, about = sentences({t.name for t in THINGS})
     shares, sizes = (BRIEF_SHARES, BRIEF_SIZES) if args.brief else (SHARES, SIZES)
     shares, sizes = (WIDE_SHARES, WIDE_SIZES) if args.wide else (shares, sizes)
@@ -257,34 +265,62 @@ def main() -> None:
     if args.keep_tokenizer:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(args.work / "tokenizer")
     else:
-        seen = [f"{x}. {y}" for x, y in texts[:80_000]] + prose
+        seen = [f"{spelt(x)}. {y}" for x, y in texts[:80_000]] + prose
         tokenizer = train_tokenizer(seen, names, args.vocabulary)
         tokenizer.save_pretrained(args.work / "tokenizer")
-    joined, listed = zip(
-        *(encode(tokenizer, *text, rng.choice((". ", "\n", ""))) for text in texts), strict=True
+    joined, listed, abouts = zip(
+        *(encode(tokenizer, *text, rng.choice((". ", "\n", "")), besides) for text in texts),
+        strict=True,
     )
     np.save(args.work / f"{args.name}.npy", np.concatenate(joined).astype(np.uint16))
     of_lists = [np.arange(len(ids)) < most for ids, most in zip(joined, listed, strict=True)]
     np.save(args.work / f"{args.name}-listed.npy", np.concatenate(of_lists))
+    np.save(args.work / f"{args.name}-about.npy", np.concatenate(abouts).astype(np.uint16))
     (args.work / f"{args.name}-sample.txt").write_text(
-        "\n\n".join("|".join(t) for t in texts[:300])
+        "\n\n".join(f"{spelt(words)}|{text}" for words, text in texts[:300])
     )
     report(tokenizer, names, sum(map(len, joined)), len(prose))
 
 
+def spelt(listed: list[Word]) -> str:
+    """A list as text, with its leading space."""
+    return "".join(f" {word}" for word, _ in listed)
+
+
 def encode(
-    tokenizer: PreTrainedTokenizerFast, listed: str, text: str, joint: str
-) -> tuple[list[int], int]:
-    """Token ids, and how many of them are the list's.
+    tokenizer: PreTrainedTokenizerFast,
+    listed: list[Word],
+    text: str,
+    joint: str,
+    rng: random.Random,
+) -> tuple[list[int], int, list[int]]:
+    """Token ids, how many of them are the list's, and a word for what each is about (0: nothing).
 
     With the empty joint the sentence starts afresh, as it does after a picture.
     """
-    most = len(tokenizer.encode(listed)) if listed else 0
-    if listed and joint:
-        ids = tokenizer.encode(listed + joint + text)
-    else:
-        ids = (tokenizer.encode(listed) if listed else []) + tokenizer.encode(text)
-    return [*ids, tokenizer.eos_token_id], most
+    words = [(piece(tokenizer, word), of) for word, of in listed]
+    most = sum(len(ids) for ids, _ in words)
+    about = [about_token(tokenizer, rng, of) for ids, of in words for _ in ids]
+    ids = [i for ids, _ in words for i in ids]
+    ids += tokenizer.encode(joint + text if listed else text)
+    ids.append(tokenizer.eos_token_id)
+    return ids, most, about + [0] * (len(ids) - most)
+
+
+def about_token(tokenizer: PreTrainedTokenizerFast, rng: random.Random, of: str) -> int:
+    """The name of a thing or, as often, one of the words that go with it; 0 for nothing."""
+    if of in BY_NAME and rng.random() < 0.5:
+        thing = BY_NAME[of]
+        field = [piece(tokenizer, w) for w in (plural(of), thing.kind, *thing.cues)]
+        of_one = [ids[0] for ids in field if len(ids) == 1]
+        return rng.choice(of_one or piece(tokenizer, of))
+    return piece(tokenizer, of)[0] if of else 0
+
+
+@cache
+def piece(tokenizer: PreTrainedTokenizerFast, word: str) -> list[int]:
+    """The tokens of a word with its leading space."""
+    return tokenizer.encode(f" {word}")
 
 
 def report(tokenizer: PreTrainedTokenizerFast, names: list[str], tokens: int, prose: int) -> None:
