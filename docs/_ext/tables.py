@@ -1,5 +1,5 @@
 """Tables that are read off the code: directives `sites`, `acts`, `families`, `errors`, `sentences`,
-`methods`, `commands`, `reproduced` and `citation`.
+`methods`, `commands` and `citation`.
 
 None of their rows is written by hand, so a new site, family, error or method is in the docs when
 it is in the code.
@@ -238,13 +238,6 @@ def _sentence(node: ast.expr) -> str:
     return ""
 
 
-def reproduced() -> str:
-    """The page that a reproduction wrote, if it has."""
-    if (ROOT / "docs" / "results.md").is_file():
-        return "```{toctree}\nresults\n```"
-    return "No reproduction has been written to `docs/results.md` yet."
-
-
 # -- citing ---------------------------------------------------------------------------------------
 
 
@@ -294,7 +287,7 @@ def _html(make: Callable[[], str]) -> type[SphinxDirective]:
 
 def setup(app: Any) -> dict[str, bool]:
     """Register the directives."""
-    for make in (sites, acts, families, methods, commands, errors, reproduced, citation):
+    for make in (sites, acts, families, methods, commands, errors, citation):
         app.add_directive(make.__name__, _markdown(make))
     app.add_directive("sentences", _html(sentences))
     return {"parallel_read_safe": False, "parallel_write_safe": True}

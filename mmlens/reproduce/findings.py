@@ -201,7 +201,27 @@ def _ablation(found: Measured, setting: Setting) -> Told:
             f"Random units matter here, too. They are drawn from the layers of the top ones, and"
             f" {most} units are a large part of a layer{width} if most of them lie in one."
         )
+    if verdict("E5", found.summary).holds is False:
+        differs += _passes_by(drops[drops["arm"] == "attributed"], setting)
     return "", rows, differs
+
+
+def _passes_by(drops: Any, setting: Setting) -> list[str]:
+    """Why the top units are not everything: what the last of them add, and where the rest goes."""
+    told = []
+    if len(drops) > 2:
+        before, last = drops.sort_values("k").iloc[-2], drops.sort_values("k").iloc[-1]
+        told.append(
+            f"The last {int(last['k'] - before['k'])} of the {int(last['k'])} units add"
+            f" {100 * float(last['mean'] - before['mean']):.0f} points to the fall."
+        )
+    if setting.family == "pictos":
+        told.append(
+            "Here a part of the word gets past the units: silencing every one of them at the picture"
+            " takes no more than the top ones do (see the model card), because a linear map into a"
+            " small model learns soft prompts that look like what units write."
+        )
+    return told
 
 
 def _layers(found: Measured, setting: Setting) -> Told:

@@ -33,7 +33,7 @@ class Plan:
 
     Attributes:
         scan: so many pictures of the data are looked through.
-        units: of E1 and E6.
+        units: of E1 and E6; the paper's 1000 in full.
         projection: of E2; `vectors` of each (None: all patches).
         concepts: of E3, those shown in most pictures, each with up to `of_concept` pictures.
         classes: of E4, with pictures to `choose` the units on, and others to `measure` them on.
@@ -62,7 +62,7 @@ class Plan:
 
 
 FULL = Plan(
-    "full", scan=4000, units=200, projection=200, vectors=None, concepts=12, of_concept=12,
+    "full", scan=4000, units=1000, projection=200, vectors=None, concepts=12, of_concept=12,
     classes=10, choose=5, measure=5, ablation=100, ks=shares(*PAPER_KS), sheets=12, faithful=24,
     sensitive=32,
 )  # fmt: skip

@@ -198,6 +198,8 @@ def phenomenon(bridge: Bridge, scenes: int) -> dict[str, Any]:
             ):
                 lost = drop(bridge, enter, token, mask_of(chosen, config.n_layer, config.n_inner))
                 drops.setdefault(f"{arm} {cut}", []).append(lost)
+        every = [torch.ones(config.n_inner)] * config.n_layer
+        drops.setdefault("every unit", []).append(drop(bridge, enter, token, every))
     return summary(bridge, layers, tops, names, drops, decoded)
 
 
