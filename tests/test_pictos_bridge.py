@@ -28,7 +28,7 @@ def pictures(style: str, count: int = SCENES, things: int = 1):
 
 
 @pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("things", (1, 2))
+@pytest.mark.parametrize("things", [1, 2])
 def test_the_things_in_a_held_out_scene_are_named(style, things):
     scenes = pictures(style, things=things)
     said = model().generate([mm.Prompt(s.image, "A picture of") for s in scenes], 12)

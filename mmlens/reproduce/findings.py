@@ -217,9 +217,9 @@ def _passes_by(drops: Any, setting: Setting) -> list[str]:
         )
     if setting.family == "pictos":
         told.append(
-            "Here a part of the word gets past the units: silencing every one of them at the picture"
-            " takes no more than the top ones do (see the model card), because a linear map into a"
-            " small model learns soft prompts that look like what units write."
+            "Here a part of the word gets past the units: silencing every one of them at the"
+            " picture takes no more than the top ones do (see the model card), because a linear map"
+            " into a small model learns soft prompts that look like what units write."
         )
     return told
 
