@@ -35,6 +35,6 @@ Reading(point="middle")
 """,
     "SiteError": 'mm.activations(model, prompt, "neuron")',
     "SweepError": 'mm.Sweep("scenes")',
-    "WriteError": 'mm.view.save(mm.view.show(mm.activations(model, prompt)), "none/page.html")',
+    "WriteError": 'mm.view.save("<p>a view</p>", "no-such-folder/page.html")',
     "TargetError": 'mm.attribute(model, prompt, of=" giraffe")',
 }
