@@ -11,7 +11,7 @@ from typing import Any
 from mmlens.reproduce.measure import Measured
 from mmlens.reproduce.paper import published
 from mmlens.reproduce.readings import readings
-from mmlens.reproduce.told import Finding, Row, Setting
+from mmlens.reproduce.told import PICTOS_DIFFERS, Finding, Row, Setting
 from mmlens.reproduce.verdicts import CLAIMS, STAYS, change, interval, probability, verdict
 
 
@@ -21,6 +21,8 @@ def finding(found: Measured, setting: Setting) -> Finding:
     if found.why or not len(found.summary):
         return Finding(found.key, f"Not measured: {found.why}", judged)
     says, rows, differs = _TELLERS[found.key](found, setting)
+    if judged is not None and judged.holds is False and setting.family == "pictos":
+        differs = [*differs, *PICTOS_DIFFERS.get(found.key, [])]
     table = readings(found) if found.key == "sensitivity" else []
     says = judged.says if judged else says
     return Finding(found.key, says, judged, rows, differs, table, _pictures(found))
@@ -120,11 +122,6 @@ def _projection(found: Measured, setting: Setting) -> Told:
             "Unlike in the paper, projected patches already lie near words that fit the picture: in"
             " this model a part of the translation is done before the language model begins."
         )
-        if setting.family == "pictos":
-            differs.append(
-                "The bundled language model was trained on text with lists of names, which a linear"
-                " map can imitate; GPT-J's was not made so."
-            )
     return "", rows, differs
 
 
@@ -202,24 +199,18 @@ def _ablation(found: Measured, setting: Setting) -> Told:
             f" {most} units are a large part of a layer{width} if most of them lie in one."
         )
     if verdict("E5", found.summary).holds is False:
-        differs += _passes_by(drops[drops["arm"] == "attributed"], setting)
+        differs += _last_step(drops[drops["arm"] == "attributed"])
     return "", rows, differs
 
 
-def _passes_by(drops: Any, setting: Setting) -> list[str]:
-    """Why the top units are not everything: what the last of them add, and where the rest goes."""
+def _last_step(drops: Any) -> list[str]:
+    """How much the last of the top units still add."""
     told = []
     if len(drops) > 2:
         before, last = drops.sort_values("k").iloc[-2], drops.sort_values("k").iloc[-1]
         told.append(
             f"The last {int(last['k'] - before['k'])} of the {int(last['k'])} units add"
             f" {100 * float(last['mean'] - before['mean']):.0f} points to the fall."
-        )
-    if setting.family == "pictos":
-        told.append(
-            "Here a part of the word gets past the units: silencing every one of them at the"
-            " picture takes no more than the top ones do (see the model card), because a linear map"
-            " into a small model learns soft prompts that look like what units write."
         )
     return told
 

@@ -47,6 +47,19 @@ RULES = {
     " less than 10 % with as many random units; the interval of the difference lies above 0.",
 }
 
+PICTOS_DIFFERS = {
+    "E2": [
+        "The bundled language model was trained on text with lists of names, which a linear map can"
+        " imitate; GPT-J's was not made so."
+    ],
+    "E5": [
+        "Here a part of the word gets past the units: silencing every one of them at the picture"
+        " takes no more than the top ones do (see the model card), because a linear map into a"
+        " small model learns soft prompts that look like what units write."
+    ],
+}
+"""Why the bundled model differs, where a claim fails on it."""
+
 
 class Row(NamedTuple):
     """One number: what it is, here, in the paper (empty: not printed), and where there."""
