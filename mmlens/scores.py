@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlens.errors import AddressError, CheckpointError, nearest
+from mmlens.errors import AddressError, CheckpointError, nearest, writing
 from mmlens.neurons import Head, Neuron, find, read_address
 from mmlens.prompt import Padding, Patch, Token
 
@@ -179,6 +179,8 @@ class Scores:
         }
         text = {"scores": json.dumps(meta), "about": json.dumps(dict(self.about), default=str)}
         path = Path(path)
+        with writing(path):
+            path.touch()
         save_file({"values": self.values.detach().contiguous().cpu()}, path, metadata=text)
         return path
 

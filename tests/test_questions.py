@@ -9,7 +9,7 @@ import torch
 from bridges import KINDS, bridge, off, prompt
 
 import mmlens as mm
-from mmlens.errors import AddressError, NumericsError, TargetError
+from mmlens.errors import AddressError, NumericsError, TargetError, WriteError
 
 every_family = pytest.mark.parametrize("kind", KINDS)
 PLANTED = mm.Neuron(1, 5)
@@ -287,3 +287,9 @@ def test_every_result_carries_where_it_comes_from(tmp_path):
     assert {"mmlens", "torch", "transformers", "transformer-lens"} <= set(told["versions"])
     assert told["target"] == "logit"
     assert told["of"] == " dog"
+
+
+def test_a_result_that_cannot_be_written_is_told_in_a_sentence(tmp_path):
+    scores = mm.Scores(torch.zeros(1), ("layer",), {"layer": (0,)})
+    with pytest.raises(WriteError, match=r"cannot be written \(No such file or directory\)"):
+        scores.save(tmp_path / "none" / "scores.safetensors")
