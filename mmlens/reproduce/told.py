@@ -54,7 +54,7 @@ PICTOS_DIFFERS = {
     ],
     "E5": [
         "Here a part of the word gets past the units: silencing every one of them at the picture"
-        " takes no more than the top ones do (see the model card), because a linear map into a"
+        " takes no more than the top 200 do (see the model card), because a linear map into a"
         " small model learns soft prompts that look like what units write."
     ],
 }
