@@ -13,7 +13,7 @@ import torch
 
 from mmlens.errors import PromptError
 from mmlens.prompt import IMAGE_TOKEN, Label, Padding, Prompt, SoftPrompt, Token
-from mmlens.tokens import PromptTokens
+from mmlens.tokens import PromptTokens, plain
 from mmlens.words import text, word
 
 if TYPE_CHECKING:
@@ -105,12 +105,13 @@ def read_tokens(model: HookedVLM, tokens: PromptTokens) -> SoftPrompt:
             "These ids carry pictures as another model's projection gives them, and words by its"
             f" tokenizer: give {model.name!r} the Prompt, or what its own to_tokens(prompt) returns."
         )
-    if tokens.numel() != soft.ids.numel():
+    ids = plain(tokens).long()
+    if ids.numel() != soft.ids.numel() or ids.ndim > 2:
         raise PromptError(
-            f"Ids of shape {tuple(tokens.shape)} no longer fit their pictures, which were put into"
+            f"Ids of shape {tuple(ids.shape)} no longer fit their pictures, which were put into"
             f" {tuple(soft.ids.shape)} (batch, pos)."
         )
-    ids = tokens.detach().as_subclass(torch.Tensor).to(soft.ids.device).view(soft.ids.shape)
+    ids = ids.to(soft.ids.device).view(soft.ids.shape)
     new = ids != soft.ids
     if not bool(new.any()):
         return soft

@@ -45,13 +45,19 @@ class PromptTokens(torch.Tensor):
         tokens.soft, tokens.parts = soft, parts
         return tokens
 
+    def __deepcopy__(self, memo: Any) -> PromptTokens:
+        return self.clone()
+
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         carriers = [x for x in _tensors((args, kwargs)) if isinstance(x, cls)]
+        if func is torch.Tensor.as_subclass:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **kwargs)
         if func.__name__ == "__get__" or all(x.soft is None for x in carriers):
             return super().__torch_function__(func, types, args, kwargs)
-        before = {id(x): x.detach().as_subclass(torch.Tensor).clone() for x in carriers}
+        before = {id(x): plain(x).clone() for x in carriers}
         result = super().__torch_function__(func, types, args, kwargs)
         target = args[0] if args and isinstance(args[0], cls) else None
         if target is not None and (result is target or func is torch.Tensor.__setitem__):
@@ -66,6 +72,11 @@ class PromptTokens(torch.Tensor):
         trace = _Trace(func, args, kwargs, before)
         made = [_with(x, trace.of(x, i), carriers) for i, x in enumerate(made)]
         return type(result)(made) if type(result) in (tuple, list) else result if several else made[0]
+
+
+def plain(tokens: torch.Tensor) -> torch.Tensor:
+    """The ids alone, in the same memory."""
+    return tokens.as_subclass(torch.Tensor).detach()
 
 
 def rows(soft: SoftPrompt, index: Any) -> SoftPrompt:
@@ -104,7 +115,7 @@ class _Trace:
 
     def _numbered(self, x: torch.Tensor, before: dict[int, torch.Tensor], step: int) -> Any:
         """A copy on the CPU, in which place n of all that is carried is -2 - step * (n + 1)."""
-        ids = before.get(id(x), x).detach().as_subclass(torch.Tensor).to("cpu", copy=True)
+        ids = plain(before.get(id(x), x)).to("cpu", copy=True)
         soft = getattr(x, "soft", None)
         if not isinstance(x, PromptTokens) or soft is None or ids.numel() != soft.ids.numel():
             return ids
@@ -121,7 +132,7 @@ class _Trace:
         if not isinstance(result, torch.Tensor) or len(self.made) < 2:
             return None
         a, b = (made[i] for made in self.made)
-        ids = result.detach().as_subclass(torch.Tensor).cpu()
+        ids = plain(result).cpu()
         if ids.dtype != torch.long or ids.ndim not in (1, 2) or a.shape != ids.shape:
             return None
         n = torch.where(a <= -3, -a - 3, -1)
@@ -180,12 +191,12 @@ def _with(x: Any, soft: SoftPrompt | None, carriers: list[PromptTokens]) -> Any:
     if not isinstance(x, PromptTokens):
         return x
     if x.dtype != torch.long or (soft is not None and not bool(_placed(soft).any())):
-        return x.as_subclass(torch.Tensor)
+        return plain(x)
     source = next(one for one in carriers if one.soft is not None)
     x.soft, x.parts = soft, source.parts
     if any(one.parts != source.parts for one in carriers if one.soft is not None):
         x.soft = None
-    memory = lambda t: t.as_subclass(torch.Tensor).untyped_storage().data_ptr()  # noqa: E731
+    memory = lambda t: plain(t).untyped_storage().data_ptr()  # noqa: E731
     x.owner = next((one for one in carriers if one is not x and memory(one) == memory(x)), None)
     return x
 
