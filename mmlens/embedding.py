@@ -77,8 +77,8 @@ def _soft(
     prompts = prompts_of(input)
     if not prompts:
         raise PromptError(
-            f"A {type(input).__name__} is no prompt: give a Prompt, text, a list of these, or token"
-            " ids."
+            f"A {type(input).__name__} is no prompt: give a Prompt, text, a list of these, or a"
+            " tensor of token ids."
         )
     bos = model.prepend_bos if prepend_bos is None else prepend_bos
     rows = [_read(model, prompt, bos) for prompt in prompts]

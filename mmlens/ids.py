@@ -55,7 +55,7 @@ def read_ids(model: HookedVLM, input: torch.Tensor, mask: torch.Tensor | None) -
     if isinstance(input, PromptTokens):
         raise PromptError(
             "These ids were made from ids with pictures by an operation that lost the pictures"
-            " (arithmetic, or a reshape): give the Prompt, or what model.to_tokens(prompt) returned,"
+            " (arithmetic, or a reshape): give the Prompt, or what model.to_tokens(prompt) gave,"
             " with words put in their places."
         )
     if input.dtype == torch.bool or input.is_complex() or input.ndim not in (1, 2):
@@ -103,7 +103,7 @@ def read_tokens(model: HookedVLM, tokens: PromptTokens) -> SoftPrompt:
     if theirs and any(a is not b for a, b in zip(theirs, _parts(model), strict=True)):
         raise PromptError(
             "These ids carry pictures as another model's projection gives them, and words by its"
-            f" tokenizer: give {model.name!r} the Prompt, or what its own to_tokens(prompt) returns."
+            f" tokenizer: give {model.name!r} the Prompt, or what its own to_tokens(prompt) gives."
         )
     ids = plain(tokens).long()
     if ids.numel() != soft.ids.numel() or ids.ndim > 2:

@@ -147,8 +147,7 @@ class SoftPrompt:
     @property
     def one_layout(self) -> bool:
         """Whether every row has the same labels but for the words of its tokens."""
-        shapes = {tuple(_place(label) for label in row) for row in self.labels}
-        return len(shapes) == 1
+        return same_layout(self.labels)
 
     def extend(
         self, ids: torch.Tensor, vectors: torch.Tensor, words: list[list[str]]
@@ -167,6 +166,11 @@ class SoftPrompt:
             mask=torch.cat([self.mask, torch.ones_like(ids, dtype=torch.bool)], dim=1),
             labels=labels,
         )
+
+
+def same_layout(rows: tuple[tuple[Label, ...], ...]) -> bool:
+    """Whether labels differ by nothing but the words of their tokens."""
+    return len({tuple(_place(label) for label in row) for row in rows}) == 1
 
 
 def _place(label: Label) -> object:

@@ -71,8 +71,8 @@ def aim(
         if token not in said:
             says = printed(model.tokenizer, said) if model.tokenizer else said
             raise TargetError(
-                f"The model does not say {word(model.lm, token)!r} here, it says {says!r}: write after='' to explain it right after the prompt,"
-                " or after=' a' after other words."
+                f"The model does not say {word(model.lm, token)!r} here, it says {says!r}: write"
+                " after='' to explain it right after the prompt, or after=' a' after other words."
             )
         before = said[: said.index(token)]
     else:

@@ -45,13 +45,13 @@ class PromptTokens(torch.Tensor):
         tokens.soft, tokens.parts = soft, parts
         return tokens
 
-    def __deepcopy__(self, memo: Any) -> PromptTokens:
+    def __deepcopy__(self, memo: Any) -> torch.Tensor:
         return self.clone()
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        carriers = [x for x in _tensors((args, kwargs)) if isinstance(x, cls)]
+        carriers = [x for x in _tensors((args, kwargs)) if isinstance(x, PromptTokens)]
         if func is torch.Tensor.as_subclass:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
@@ -59,7 +59,7 @@ class PromptTokens(torch.Tensor):
             return super().__torch_function__(func, types, args, kwargs)
         before = {id(x): plain(x).clone() for x in carriers}
         result = super().__torch_function__(func, types, args, kwargs)
-        target = args[0] if args and isinstance(args[0], cls) else None
+        target = args[0] if args and isinstance(args[0], PromptTokens) else None
         if target is not None and (result is target or func is torch.Tensor.__setitem__):
             target.soft = _Trace(func, args, kwargs, before).of(target, 0)
             if target.soft is None or len(before) > 1:
@@ -67,11 +67,13 @@ class PromptTokens(torch.Tensor):
             return result
         several = isinstance(result, (tuple, list))
         made = list(result) if several else [result]
-        if not any(isinstance(x, cls) for x in made):
+        if not any(isinstance(x, PromptTokens) for x in made):
             return result
         trace = _Trace(func, args, kwargs, before)
         made = [_with(x, trace.of(x, i), carriers) for i, x in enumerate(made)]
-        return type(result)(made) if type(result) in (tuple, list) else result if several else made[0]
+        return (
+            type(result)(made) if type(result) in (tuple, list) else result if several else made[0]
+        )
 
 
 def plain(tokens: torch.Tensor) -> torch.Tensor:
@@ -158,10 +160,7 @@ def _gathered(softs: list[SoftPrompt], n: torch.Tensor) -> SoftPrompt | None:
     if n.shape == numbers.shape and bool(((n == numbers) | (n < 0)).all()):
         return first
     every = [
-        (soft, at, label)
-        for soft in softs
-        for at, row in enumerate(soft.labels)
-        for label in row
+        (soft, at, label) for soft in softs for at, row in enumerate(soft.labels) for label in row
     ]
     labels: list[tuple[Label, ...]] = []
     prompts: list[Prompt] = []

@@ -163,7 +163,9 @@ def id_of(lm: LanguageModel, word: Any) -> int:
 def placeholder(tokenizer: Any, text: str) -> str | None:
     """A token that stands for a picture elsewhere, if the text spells one."""
     known = {getattr(tokenizer, "image_token", None)}
-    known |= {t for t in getattr(tokenizer, "all_special_tokens", ()) if re.search("(?i)ima?ge?", t)}
+    known |= {
+        t for t in getattr(tokenizer, "all_special_tokens", ()) if re.search("(?i)ima?ge?", t)
+    }
     spelled = next((t for t in known if t and str(t) in text), None)
     match = _PLACEHOLDER.search(text)
     return str(spelled) if spelled else match[0] if match else None
