@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mmlens.arguments import shown
 from mmlens.errors import AddressError, SiteError
-from mmlens.neurons import Head, Neuron, places, read_address
+from mmlens.neurons import POSITIONS, Head, Neuron, places, read_address
 from mmlens.scores import Scores
 from mmlens.sites import Site, site
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from mmlens.prompt import Label
 
-POSITIONS = ("pos", "query", "key")
 Rows = tuple[tuple["Label", ...], ...]
 Value = Any
 """A number, Scores, a tensor (a direction or values), or a function tensor -> tensor."""
@@ -57,6 +57,7 @@ class Edit:
         self, site_name: str, value: Value, *address: Any, add: bool = False, **by_axis: Any
     ) -> None:
         where = site(site_name)
+        _check_value(value)
         wanted = read_address([part for part in address if not _is_list(part)], by_axis)
         for several in filter(_is_list, address):
             wanted.update(_units(several))
@@ -220,6 +221,23 @@ class Edit:
             scores = scores.sel(**{axis: wanted})
             shape[dim] = len(here)
         return scores.values.reshape(shape)
+
+
+def _check_value(value: Any) -> None:
+    """Refuse what can't become numbers when the edit acts."""
+    import torch
+
+    if isinstance(value, (Scores, torch.Tensor)) or callable(value):
+        return
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise AddressError(
+            f"An Edit can't put {shown(value)} in place of activations: give a number, a tensor,"
+            " Scores, or a function from the tensor there to a tensor."
+        ) from None
 
 
 def _is_list(part: Any) -> bool:

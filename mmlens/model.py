@@ -24,10 +24,10 @@ from mmlens import embedding, generation, hooking, words
 from mmlens.edit import Edit
 from mmlens.errors import SiteError
 from mmlens.hooking import Hook, Pairs
+from mmlens.ids import tokens_of
 from mmlens.lm import LanguageModel
 from mmlens.prompt import SoftPrompt
 from mmlens.run import reading
-from mmlens.tokens import PromptTokens
 
 _within: ContextVar[dict[int, tuple[Hook, ...]]] = ContextVar("mmlens_hooks", default={})  # noqa: B039
 Input = Any
@@ -131,7 +131,7 @@ class HookedVLM(nn.Module):
     ) -> torch.Tensor:
         """Ids Int[batch, pos], on the device; with pictures they carry them (`mmlens.tokens`)."""
         with self._running(input, None, prepend_bos) as soft:
-            return PromptTokens.of(soft) if bool(soft.is_picture.any()) else soft.ids
+            return tokens_of(self, soft)
 
     def to_str_tokens(self, input: Input) -> list[str]:
         """The label of every position, as text."""

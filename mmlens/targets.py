@@ -15,8 +15,8 @@ import torch
 
 from mmlens.errors import NumericsError, PromptError, TargetError
 from mmlens.generation import end_ids, until
-from mmlens.prompt import SoftPrompt, Token
-from mmlens.words import ids_of, word
+from mmlens.prompt import SoftPrompt, Token, next_at
+from mmlens.words import id_of, ids_after, printed, word
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -63,22 +63,22 @@ def aim(
                 "There is no word to explain: write of=' dog', or a callable as target,"
                 f" not {target!r}."
             )
-        soft = soft if not after else extend(model, soft, ids_of(model.lm, after))
+        soft = soft if not after else extend(model, soft, going_on(model, soft, after))
         return soft, Target(soft.ids.shape[1] - 1, target)
-    token = of if isinstance(of, int) else model.to_single_token(of)
+    token = id_of(model.lm, of)
     if after is None:
         said = caption(model, soft)
         if token not in said:
+            says = printed(model.tokenizer, said) if model.tokenizer else said
             raise TargetError(
-                f"The model does not say {word(model.lm, token)!r} here, it says"
-                f" {model.to_string(said)!r}: write after='' to explain it right after the prompt,"
-                " or after=' a' after other words."
+                f"The model does not say {word(model.lm, token)!r} here, it says {says!r}: write"
+                " after='' to explain it right after the prompt, or after=' a' after other words."
             )
         before = said[: said.index(token)]
     else:
-        before = ids_of(model.lm, after)
+        before = going_on(model, soft, after)
     soft = extend(model, soft, before)
-    return soft, _target(model, soft.ids.shape[1] - 1, token, target)
+    return soft, _target(model, soft, soft.ids.shape[1] - 1, token, target)
 
 
 def aim_caption(
@@ -90,14 +90,15 @@ def aim_caption(
 ) -> tuple[SoftPrompt, list[Target]]:
     """The prompt with its caption (the model's own, or `words`), and one target per token of it."""
     soft = one(model, prompt)
-    said = caption(model, soft, max_new_tokens) if words is None else ids_of(model.lm, words)
+    own = words is None
+    said = caption(model, soft, max_new_tokens) if own else going_on(model, soft, words)
     if not said:
         raise TargetError(
             "The caption is empty, so there is no token to explain: give words='...'."
         )
     length = soft.ids.shape[1]
-    targets = [_target(model, length - 1 + i, token, target) for i, token in enumerate(said)]
-    return extend(model, soft, said[:-1]), targets
+    whole = extend(model, soft, said[:-1])
+    return whole, [_target(model, whole, length - 1 + i, t, target) for i, t in enumerate(said)]
 
 
 def one(model: HookedVLM, prompt: Any) -> SoftPrompt:
@@ -119,6 +120,13 @@ def caption(model: HookedVLM, soft: SoftPrompt, max_new_tokens: int = 30) -> lis
     """Ids of the model's own greedy caption, without the end-of-text token."""
     new = model.generate(soft, max_new_tokens, return_type="tokens")[0]
     return until(new, end_ids(model))
+
+
+def going_on(model: HookedVLM, soft: SoftPrompt, text: str) -> list[int]:
+    """The ids of a text that goes on after a prompt."""
+    ids = soft.ids[0].masked_fill(~soft.mask[0], -1).tolist()
+    start = max((i + 1 for i, token in enumerate(ids) if token < 0), default=0)
+    return ids_after(model.lm, text, ids[start:])
 
 
 def extend(model: HookedVLM, soft: SoftPrompt, ids: Sequence[int]) -> SoftPrompt:
@@ -145,8 +153,10 @@ def finite(values: torch.Tensor, what: str) -> torch.Tensor:
     return values
 
 
-def _target(model: HookedVLM, position: int, token: int, target: str | Number) -> Target:
-    label = Token(word(model.lm, token), position + 1)
+def _target(
+    model: HookedVLM, soft: SoftPrompt, position: int, token: int, target: str | Number
+) -> Target:
+    label = Token(word(model.lm, token), next_at(soft.labels[0][: position + 1]))
     if callable(target):
         return Target(position, target, label)
     if target not in _NUMBERS:

@@ -30,11 +30,15 @@ def top_neurons(
 
     Returns:
         Columns neuron, patch (the position; with "pair" and "max"), score; the largest first.
+
+    Raises:
+        AddressError: scores of other axes, or no such ranking. ArgumentError: `k` is no count.
     """
     if by not in ("pair", "max", "sum"):
         raise AddressError(f"There is no ranking {by!r}: write 'pair', 'max' or 'sum'.")
+    _check(scores)
     if isinstance(pos, str) and pos == "default":
-        seen = any(isinstance(label, Patch) for label in scores.of("pos"))
+        seen = "pos" in scores.axes and any(isinstance(x, Patch) for x in scores.of("pos"))
         pos = Patch if seen else None
     chosen = scores.sel(pos=pos) if pos is not None else scores
     if by == "pair" or "pos" not in chosen.axes:
@@ -52,3 +56,13 @@ def top_neurons(
         table.insert(2, "pos", [labels[int(where[i])] for i in at])
     table.insert(0, "neuron", [Neuron(*pair) for pair in zip(table.layer, table.unit, strict=True)])
     return table.drop(columns=["layer", "unit"]).rename(columns={"pos": "patch"})
+
+
+def _check(scores: Scores) -> None:
+    """Refuse what has no neurons, or more than neurons at positions."""
+    axes = set(getattr(scores, "axes", ()))
+    if not {"layer", "unit"} <= axes <= {"layer", "pos", "unit"}:
+        raise AddressError(
+            f"{scores!r} is not made of neurons: top_neurons reads Scores(layer, pos, unit), as"
+            " attribute(...) gives them."
+        )
