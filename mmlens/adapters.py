@@ -53,7 +53,8 @@ def _active(layer: Any) -> nn.Module:
     """The copy of a layer that was trained in whole."""
     active = layer.active_adapter
     name = active if isinstance(active, str) else next(iter(active), None)
-    return layer.modules_to_save[name] if name in layer.modules_to_save else layer.original_module
+    saved = layer.modules_to_save  # nn.ModuleDict has no get
+    return saved[name] if name in saved else layer.original_module  # noqa: SIM401
 
 
 def _plain(layer: Any, name: str) -> nn.Module:
@@ -74,9 +75,12 @@ def _plain(layer: Any, name: str) -> nn.Module:
             eye = torch.eye(size, device=weight.device, dtype=weight.dtype)
             zero = layer(eye[:1] * 0)[0]
             rows = _all(layer, eye) - zero  # Float[in, out]
-            plain = Conv1D(rows.shape[1], size) if conv else nn.Linear(size, rows.shape[1])
+            biased = conv or base.bias is not None
+            wide = rows.shape[1]
+            plain = Conv1D(wide, size) if conv else nn.Linear(size, wide, bias=biased)
             plain.weight = nn.Parameter(rows if conv else rows.T.contiguous())
-            plain.bias = nn.Parameter(zero) if conv or bool(zero.any()) else None
+            if biased:
+                plain.bias = nn.Parameter(zero)
             _check(layer, plain, eye, name)
         else:
             raise CapabilityError(

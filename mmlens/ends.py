@@ -125,7 +125,7 @@ def _ratio(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def _told(measured: float, config: Any, tolerance: float) -> float:
-    """The number of the configuration that was measured, without the rounding of the measurement."""
+    """The number of the configuration that was measured, free of rounding."""
     numbers = [v for v in vars(config).values() if isinstance(v, (int, float)) and v]
     told = [1.0, *map(float, numbers), *(1 / float(v) for v in numbers)]
     near = min(told, key=lambda number: abs(measured - number))

@@ -158,7 +158,12 @@ def _on_point(point: Any, hook: Hook) -> Iterator[None]:
 
 def check_edit(model: HookedVLM, edit: Edit) -> None:
     """Refuse an edit that could not act: a dead hook, a layer or unit that does not exist."""
-    for layer in edit.layers(layers(model, edit.site)):
+    chosen = edit.layers(layers(model, edit.site))
+    of_units = edit.site.axes[-1] == "unit" and edit.site.part == "lm"
+    if of_units:
+        point = "pre" if edit.site.point.endswith("hook_pre") else "post"
+        model.lm.units.need(model.name, [at for at in chosen if at is not None], point)
+    for layer in chosen:
         names(model, edit.site.at(layer))
     pattern = edit.site.part == "lm" and edit.site.axes[-1] == "key" and edit.site != MASK
     if pattern and not model.lm.can.pattern_writable:
@@ -166,15 +171,14 @@ def check_edit(model: HookedVLM, edit: Edit) -> None:
             f"{model.name!r} computes attention in a way that ignores edits of {edit.site.name!r}"
             " (measured when it was wrapped): edit 'z' of the head instead, as in Edit('z', ...)."
         )
-    if edit.site.axes[-1] == "unit" and edit.site.part == "lm":
+    if of_units:
+        width = model.lm.units.layers[chosen[0] or 0].width
         units = [u for _, u in edit.address.get("pairs", ())]
         asked = edit.address.get("unit")
         units += [asked] if isinstance(asked, int) else []
-        wrong = [u for u in units if not -model.cfg.d_mlp <= u < model.cfg.d_mlp]
+        wrong = [u for u in units if not -width <= u < width]
         if wrong:
-            raise AddressError(
-                f"There is no unit {wrong[0]}: {model.name!r} has 0 to {model.cfg.d_mlp - 1}."
-            )
+            raise AddressError(f"There is no unit {wrong[0]}: {model.name!r} has 0 to {width - 1}.")
 
 
 def layers(model: HookedVLM, site: Site) -> Sequence[int]:

@@ -164,7 +164,7 @@ class LanguageModel:
     def to_words(self, normed: torch.Tensor) -> torch.Tensor:
         """What the unembedding reads, Float[..., d_embed], from what leaves the final norm."""
         out = ends.project_out(self.root)
-        return normed if out is None else out(normed)
+        return normed if out is None else out(normed.to(self.dtype))
 
     def word_directions(self, tokens: Any) -> torch.Tensor:
         """Float[d_model, token]: what a direction behind the final norm adds to these logits."""

@@ -2,8 +2,8 @@
 
 In a plain MLP, unit k of layer l adds z[k] * W_out[k] to the residual stream. Some architectures
 have no such units (state space models), others one MLP per expert, and behind the MLP may stand a
-scale (Granite) or a norm (Gemma 2 and 3, OLMo 2, GLM-4). One forward pass over a few words compares,
-layer by layer,
+scale (Granite) or a norm (Gemma 2 and 3, OLMo 2, GLM-4). One forward pass over a few words
+compares, layer by layer,
 
     mlp_out  =  z @ W_out + b_out,     scale * (z @ W_out + b_out),     norm(z @ W_out + b_out)
 
@@ -43,7 +43,8 @@ class LayerUnits:
         pre: whether "mlp.hook_pre" has one coordinate per unit.
         gated: whether a unit's activation is a product of two, a gate and a value.
         scale: what the MLP's output is multiplied with before it is added to the stream.
-        norm: the norm between the MLP and the stream, or behind both (OLMo 2, Gemma 2; OPT-350m).
+        norm: the norm between the MLP and the stream (OLMo 2, Gemma 2), or behind their sum.
+        sums: whether it is behind the sum (OPT-350m).
     """
 
     width: int = 0
@@ -52,6 +53,7 @@ class LayerUnits:
     gated: bool = False
     scale: float = 1.0
     norm: nn.Module | None = None
+    sums: bool = False
 
 
 class Units:
@@ -120,6 +122,35 @@ class Units:
         gain, centres = gain_of(one.norm, lm.cfg.d_model, lm.device, lm.dtype)
         return through(gain, centres, rows)
 
+    def behind(
+        self, layer: int, post: Float[Tensor, "pos unit"]
+    ) -> tuple[Float[Tensor, " pos"], Float[Tensor, "pos d_model"]]:
+        """How long what units write is in a run, per `written`, and what is added to their sum.
+
+        Args:
+            post: the activations of all units of the layer at some positions.
+
+        Raises:
+            CapabilityError: the norm stands behind the whole stream, so there is no such number.
+        """
+        one, lm = self.layers[layer], self._lm
+        mlp, bias = lm.root.blocks[layer].mlp, post.new_zeros(lm.cfg.d_model).float()
+        if isinstance(getattr(mlp, "b_out", None), torch.Tensor):
+            bias = mlp.b_out.detach().float()
+        if one.norm is None:
+            return torch.ones_like(post[:, 0]).float(), (bias * one.scale).expand(len(post), -1)
+        if one.sums:
+            raise CapabilityError(
+                f"In layer {layer} a norm stands behind the sum of stream and MLP, so what a unit"
+                " writes has no share of its own there: silence it and compare."
+            )
+        gain, centres = gain_of(one.norm, lm.cfg.d_model, lm.device, lm.dtype)
+        whole = post.float() @ mlp.W_out.detach().float() + bias
+        zero = _normed(lm, one.norm, torch.zeros_like(whole[:1]))[0]
+        raw = through(gain, centres, whole)
+        length = ((_normed(lm, one.norm, whole) - zero) * raw).sum(-1) / raw.pow(2).sum(-1)
+        return length, length[:, None] * through(gain, centres, bias) + zero
+
     @property
     def normed(self) -> list[int]:
         """The layers with a norm behind the MLP."""
@@ -171,15 +202,15 @@ def _layer(lm: LanguageModel, layer: int, kept: dict[str, torch.Tensor]) -> Laye
         norm, scale = _behind(lm, layer), 1.0
         if norm is None or not close(_normed(lm, norm, whole), out):
             return LayerUnits(reason="what they write does not add up to 'mlp_out'")
-    if not _added(here, out, close):
+    sums = not _added(here, out, close)
+    if sums:
         norm = _norm_of_sums(lm, block, here, out, close) if norm is None else None
         if norm is None:
             return LayerUnits(reason="what the MLP writes is not added to the stream")
-    pre = here["mlp.hook_pre"]
-    gate = getattr(mlp, "W_gate", None)
-    return LayerUnits(
-        len(weight), "", pre is not None and pre.shape == post.shape, gate is not None, scale, norm
-    )
+    before = here["mlp.hook_pre"]
+    pre = before is not None and before.shape == post.shape
+    gated = getattr(mlp, "W_gate", None) is not None
+    return LayerUnits(len(weight), "", pre, gated, scale, norm, sums)
 
 
 def w_out(block: Any) -> torch.Tensor | None:

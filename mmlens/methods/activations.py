@@ -40,6 +40,7 @@ def activations(
 
     Raises:
         SiteError, AddressError: nothing of that name there. PromptError: layouts differ.
+        CapabilityError: units of a layer that has none (a mixture of experts).
     """
     where = site_of(site)
     wanted = read_address(address, by_axis)
@@ -47,6 +48,9 @@ def activations(
         wanted.setdefault("layer", where.layer)
     layers = _layers(model, where, wanted)
     names = {hooking.names(model, where.at(layer))[0]: layer for layer in layers}
+    if where.part == "lm" and where.axes[-1] == "unit":
+        point = "pre" if where.point.endswith("hook_pre") else "post"
+        model.lm.units.need(model.name, [layer for layer in layers if layer is not None], point)
     inner = {axis: want for axis, want in wanted.items() if axis != "layer"}
     kept: dict[int | None, Scores] = {}
 

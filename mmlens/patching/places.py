@@ -108,6 +108,9 @@ def place_of(model: HookedVLM, soft: SoftPrompt, name: str) -> Place:
             " 'z', what a head reads through its pattern."
         )
     if where.part == "lm":
+        if where.axes[-1] == "unit":
+            point = "pre" if where.point.endswith("hook_pre") else "post"
+            model.lm.units.need(model.name, point=point)
         inner = next((axis for axis in INNER if axis in where.axes), None)
         heads = (_n_heads(model, where.name), cfg.d_head)
         sizes = {"unit": (cfg.d_mlp,), "head": heads, "dim": (cfg.d_model,)}[inner or "dim"]
