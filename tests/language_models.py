@@ -166,5 +166,3 @@ def soft(model: Any) -> SoftPrompt:
     ids[:, 1:4] = IMAGE_TOKEN
     labels = tuple(Patch(0, i - 1) if 1 <= i < 4 else Token(f"w{i}", i) for i in range(7))
     return SoftPrompt(vectors, ids, torch.ones_like(ids, dtype=torch.bool), (labels,))
-
-
