@@ -21,7 +21,6 @@ import torch
 from torch import nn
 
 from mmlens.errors import CapabilityError
-from mmlens.run import outside
 
 if TYPE_CHECKING:
     from mmlens.lm import LanguageModel
@@ -72,7 +71,7 @@ def entrance(lm: LanguageModel) -> Entrance:
         with lm.root.hooks(fwd_hooks=[("embed.hook_out", put)]):
             return _entering(lm, lambda: lm.forward(ids, torch.ones_like(ids)))
 
-    with torch.no_grad(), outside():
+    with torch.no_grad():
         asked = _entering(lm, lambda: hf(inputs_embeds=vectors, use_cache=False)).double()
         nothing, given = replaced(torch.zeros_like(vectors)), replaced(vectors)
     nothing, given = nothing.double(), given.double()

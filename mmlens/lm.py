@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmlens import adapters, ends
+from mmlens import adapters, ends, kv_cache
 from mmlens.errors import CapabilityError
 from mmlens.norms import gain_of
 from mmlens.probe import Capabilities, probe
-from mmlens.run import inject
+from mmlens.run import inject, nothing_read
 from mmlens.unit_check import Units, check_units, w_out
 
 
@@ -90,8 +90,14 @@ class LanguageModel:
     @cached_property
     def can(self) -> Capabilities:
         """What the hooks of this architecture really do, measured once by short forward passes."""
-        with self.lock, torch.no_grad():
+        with self.lock, torch.no_grad(), nothing_read():
             return probe(self)
+
+    @cached_property
+    def caching(self) -> kv_cache.Caching:
+        """Whether cached steps give the logits of full ones, measured once."""
+        with self.lock, torch.no_grad(), nothing_read():
+            return kv_cache.measure(self)
 
     def switch(self, setter: Callable[..., Any]) -> Callable[..., Any]:
         """A `set_use_...` of TransformerLens opens or closes hook points: measure them again."""
@@ -133,7 +139,7 @@ class LanguageModel:
     @cached_property
     def entrance(self) -> ends.Entrance:
         """How vectors enter, measured once (`mmlens.ends`)."""
-        with self.lock:
+        with self.lock, nothing_read():
             return ends.entrance(self)
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
@@ -145,7 +151,7 @@ class LanguageModel:
     @cached_property
     def units(self) -> Units:
         """What the MLP units of every layer are and write, measured once (`mmlens.unit_check`)."""
-        with self.lock, torch.no_grad():
+        with self.lock, torch.no_grad(), nothing_read():
             return check_units(self)
 
     @property

@@ -55,22 +55,22 @@ def current() -> Run | None:
 
 
 @contextmanager
-def outside() -> Iterator[None]:
-    """Within this context no prompt is being read: vectors that are put there stay as they are."""
-    token = _current.set(None)
-    try:
-        yield
-    finally:
-        _current.reset(token)
-
-
-@contextmanager
 def reading(soft: SoftPrompt, differentiable: bool = True, scale: float = 1.0) -> Iterator[Run]:
     """Within this context the language model reads `soft`."""
     run = Run(soft, differentiable, scale)
     token = _current.set(run)
     try:
         yield run
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def nothing_read() -> Iterator[None]:
+    """Within this context no prompt is being read: for measurements in the middle of a run."""
+    token = _current.set(None)
+    try:
+        yield
     finally:
         _current.reset(token)
 
