@@ -36,7 +36,7 @@ class Run:
     """
 
     def __init__(self, hf: Any, read: Any, kind: str, layer: int = LAYER, change: Any = None):
-        base = getattr(hf.base_model, "decoder", hf.base_model)
+        base = getattr(hf.base_model, "decoder", getattr(hf.base_model, "model", hf.base_model))
         block = next(getattr(base, n) for n in ("layers", "h", "blocks") if hasattr(base, n))[layer]
         down = next(m for n, m in block.named_modules() if n.endswith(DOWN))
         self.seen: dict[str, torch.Tensor] = {}
@@ -61,7 +61,7 @@ class Run:
     def _keep(self, name: str) -> Any:
         def hook(module: Any, inputs: Any, output: Any) -> None:
             value = output[0] if isinstance(output, tuple) else output
-            self.seen[name] = value.reshape(-1, value.shape[-1])
+            self.seen[name] = value = value.reshape(-1, value.shape[-1])
             if name == "norm":
                 read = inputs[0].reshape(-1, value.shape[-1])
                 centred = isinstance(module, nn.LayerNorm)
@@ -181,7 +181,7 @@ def test_the_lens_at_the_last_layer_is_hugging_faces_own_prediction(kind):
     assert off(lens.values[0], own[:, [3, WORD]]) < 1e-5
 
 
-@pytest.mark.parametrize("kind", ["gemma3", "olmo2", "glm4", "granite", "llama", "opt, projected"])
+@pytest.mark.parametrize("kind", ["gemma3", "olmo2", "glm4", "llama", "opt, projected"])
 def test_shares_of_neurons_add_up_to_what_the_mlp_writes_towards_the_word(kind):
     _, model = pair(kind)
     whole = patching.direct_logits(model, soft(model), WORD, by="part")
@@ -285,7 +285,7 @@ def test_tables_and_the_explorer_show_the_end_that_is_written():
     assert known["says"][0].strip("·") == minus.words[0].strip()
     shown = [one for top in data["tops"] for one in top if one["neuron"] == str(minus.neuron)]
     assert -1 in {one.get("sign", 1) for one in shown}
-    assert "minus its output raises" in cards(table[table.sign < 0].head(2)).html
+    assert "minus its output raises" in str(cards(table[table.sign < 0].head(2)))
     assert '"minus"' in explore(seen).html
 
 
@@ -303,10 +303,10 @@ def test_scores_before_the_activation_function_predict_what_they_say_they_predic
         ]
     )
     for scores, site in ((pre, "neurons_pre"), (post, "neurons")):
-        layer, pos, unit = scores.to_frame(1)[["layer", "pos", "unit"]].iloc[0]
-        less = mm.Edit(site, lambda x: x * 0.99, mm.Neuron(layer, unit), pos=pos)
+        best = mm.top_neurons(scores, 1, pos=None).iloc[0]
+        less = mm.Edit(site, lambda x: x * 0.99, best.neuron, pos=best.patch)
         change = model.edit(less)(prompt())[0, -1, dog] - model(prompt())[0, -1, dog]
-        score = scores.sel(layer=layer, unit=unit, pos=pos).item()
+        score = best.score
         assert float(change) == pytest.approx(-0.01 * score, rel=0.05)
 
 
@@ -424,7 +424,7 @@ def test_an_unlikely_words_probability_has_its_gradients_in_float16(ask):
     assert 1e-7 < float(probs[word]) < 1e-5
     true = ask(wide, prompt(), word, after="", target="prob").values.flatten()
     found = ask(half, prompt(), word, after="", target="prob").values.flatten().float()
-    assert float((found != 0).float().mean()) > 0.95
+    assert float((found[true != 0] != 0).float().mean()) > 0.99
     assert float(torch.corrcoef(torch.stack([true, found]))[0, 1]) > 0.99
     assert float(found.norm() / true.norm()) == pytest.approx(1.0, abs=0.1)
 
