@@ -101,6 +101,8 @@ def names(
 @contextmanager
 def attached(model: HookedVLM, hooks: Sequence[Hook], prompts: Sequence[Prompt]) -> Iterator[None]:
     """Edits and hooks on all three parts, taken away at the end whatever happens."""
+    if len(prompts) > 1:
+        _ = model.lm.padded  # measured before anything is attached; `embed` asks for it
     every = [*_edit_hooks(model, prompts), *hooks]
     cuts: dict[int, list[Callable[..., Any]]] = {}
     for hook in every:
@@ -159,19 +161,21 @@ def _on_point(point: Any, hook: Hook) -> Iterator[None]:
 def check_edit(model: HookedVLM, edit: Edit) -> None:
     """Refuse an edit that could not act: a dead hook, a layer or unit that does not exist."""
     chosen = edit.layers(layers(model, edit.site))
-    of_units = edit.site.axes[-1] == "unit" and edit.site.part == "lm"
-    if of_units:
-        point = "pre" if edit.site.point.endswith("hook_pre") else "post"
-        model.lm.units.need(model.name, [at for at in chosen if at is not None], point)
     for layer in chosen:
+        model.lm.units.need_at(model.name, edit.site, [layer])
         names(model, edit.site.at(layer))
+    if edit.site == MASK and not model.lm.cut.exact:
+        raise CapabilityError(
+            f"{model.name!r} does not obey a cut in its attention mask (measured: {model.lm.cut}),"
+            " so nothing can be knocked out there: edit 'z' or 'pattern' of the heads instead."
+        )
     pattern = edit.site.part == "lm" and edit.site.axes[-1] == "key" and edit.site != MASK
     if pattern and not model.lm.can.pattern_writable:
         raise CapabilityError(
             f"{model.name!r} computes attention in a way that ignores edits of {edit.site.name!r}"
             " (measured when it was wrapped): edit 'z' of the head instead, as in Edit('z', ...)."
         )
-    if of_units:
+    if edit.site.axes[-1] == "unit" and edit.site.part == "lm":
         width = model.lm.units.layers[chosen[0] or 0].width
         units = [u for _, u in edit.address.get("pairs", ())]
         asked = edit.address.get("unit")

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from mmlens.errors import AddressError, CapabilityError
 from mmlens.neurons import Neuron
 from mmlens.norms import gain_of, through
+from mmlens.sites import Site
 
 if TYPE_CHECKING:
     from mmlens.lm import LanguageModel
@@ -92,6 +93,16 @@ class Units:
                 f" ({', '.join(map(str, sorted(widths)))}): ask about one layer at a time."
             )
 
+    def need_at(self, name: str, site: Site, layers: Iterable[int | None] | None = None) -> None:
+        """Refuse layers without units where a site of the language model is made of units.
+
+        Raises:
+            CapabilityError: see `need`.
+        """
+        if site.part == "lm" and site.axes[-1] == "unit":
+            chosen = None if layers is None else [at for at in layers if at is not None]
+            self.need(name, chosen, "pre" if site.point.endswith("hook_pre") else "post")
+
     def find(self, name: str, neurons: Iterable[Neuron]) -> None:
         """Refuse neurons that do not exist.
 
@@ -150,6 +161,11 @@ class Units:
         raw = through(gain, centres, whole)
         length = ((_normed(lm, one.norm, whole) - zero) * raw).sum(-1) / raw.pow(2).sum(-1)
         return length, length[:, None] * through(gain, centres, bias) + zero
+
+    @property
+    def width(self) -> int:
+        """How many units the first layer that has some has; 0 where none has."""
+        return next((one.width for one in self.layers if one.width), 0)
 
     @property
     def normed(self) -> list[int]:

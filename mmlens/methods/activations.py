@@ -47,9 +47,7 @@ def activations(
     if where.layer is not None:
         wanted.setdefault("layer", where.layer)
     layers = _layers(model, where, wanted)
-    if where.part == "lm" and where.axes[-1] == "unit":
-        point = "pre" if where.point.endswith("hook_pre") else "post"
-        model.lm.units.need(model.name, [layer for layer in layers if layer is not None], point)
+    model.lm.units.need_at(model.name, where, layers)
     names = {hooking.names(model, where.at(layer))[0]: layer for layer in layers}
     inner = {axis: want for axis, want in wanted.items() if axis != "layer"}
     kept: dict[int | None, Scores] = {}

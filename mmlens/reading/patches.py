@@ -31,7 +31,7 @@ def firing(model: HookedVLM, soft: SoftPrompt, k: int = 8) -> pd.DataFrame:
     values = torch.empty(len(places), 0)
     numbers = torch.empty(len(places), 0, dtype=torch.long)
     model.lm.units.need(model.name)
-    width = model.lm.units.layers[0].width
+    width = model.lm.units.width
 
     def keep(tensor: torch.Tensor, hook: Any) -> None:
         nonlocal values, numbers
