@@ -102,6 +102,11 @@ def _soft(
     pictures = [picture for prompt in prompts for picture in prompt.pictures]
     if pictures:
         soft_vectors = project(model, pictures).flatten(0, 1)
+        if soft_vectors.shape[-1] != vectors.shape[-1]:
+            raise PromptError(
+                f"The projection of {model.name!r} gives vectors of {soft_vectors.shape[-1]}"
+                f" numbers, and its language model reads {vectors.shape[-1]}."
+            )
         vectors = vectors.masked_scatter(
             (ids == IMAGE_TOKEN).unsqueeze(-1), soft_vectors.to(vectors)
         )
@@ -262,10 +267,10 @@ def _whole(model: HookedVLM, soft: SoftPrompt) -> SoftPrompt:
 
 
 def _from_vectors(model: HookedVLM, input: torch.Tensor) -> SoftPrompt:
-    if input.ndim != 3 or input.shape[-1] != model.cfg.d_model or not input.numel():
+    if input.ndim != 3 or input.shape[-1] != model.lm.d_embed or not input.numel():
         raise PromptError(
             f"Vectors of shape {tuple(input.shape)} are no soft prompt:"
-            f" [batch, pos, {model.cfg.d_model}]. Token ids are whole numbers."
+            f" [batch, pos, {model.lm.d_embed}]. Token ids are whole numbers."
         )
     ids = torch.full(input.shape[:2], IMAGE_TOKEN, device=input.device)
     labels = tuple(tuple(Patch(0, i) for i in range(input.shape[1])) for _ in range(len(input)))

@@ -160,7 +160,9 @@ def _on_point(point: Any, hook: Hook) -> Iterator[None]:
 
 def check_edit(model: HookedVLM, edit: Edit) -> None:
     """Refuse an edit that could not act: a dead hook, a layer or unit that does not exist."""
-    for layer in edit.layers(layers(model, edit.site)):
+    chosen = edit.layers(layers(model, edit.site))
+    for layer in chosen:
+        model.lm.units.need_at(model.name, edit.site, [layer])
         names(model, edit.site.at(layer))
     if edit.site == MASK and not model.lm.cut.exact:
         raise CapabilityError(
@@ -174,14 +176,13 @@ def check_edit(model: HookedVLM, edit: Edit) -> None:
             " (measured when it was wrapped): edit 'z' of the head instead, as in Edit('z', ...)."
         )
     if edit.site.axes[-1] == "unit" and edit.site.part == "lm":
+        width = model.lm.units.layers[chosen[0] or 0].width
         units = [u for _, u in edit.address.get("pairs", ())]
         asked = edit.address.get("unit")
         units += [asked] if isinstance(asked, int) else []
-        wrong = [u for u in units if not -model.cfg.d_mlp <= u < model.cfg.d_mlp]
+        wrong = [u for u in units if not -width <= u < width]
         if wrong:
-            raise AddressError(
-                f"There is no unit {wrong[0]}: {model.name!r} has 0 to {model.cfg.d_mlp - 1}."
-            )
+            raise AddressError(f"There is no unit {wrong[0]}: {model.name!r} has 0 to {width - 1}.")
 
 
 def layers(model: HookedVLM, site: Site) -> Sequence[int]:

@@ -188,10 +188,11 @@ class HookedVLM(nn.Module):
         """Inside: all hooks in place and the prompt being read; one thread at a time."""
         hooks = self._hooks_now()
         with self.lm.lock, ExitStack() as stack:
+            scale = self.lm.entrance.scale
             prompts = embedding.prompts_of(input)
             stack.enter_context(hooking.attached(self, hooks, prompts))
             soft = embedding.embed(self, input, mask=mask, prepend_bos=prepend_bos)
-            stack.enter_context(reading(soft, differentiable))
+            stack.enter_context(reading(soft, differentiable, scale))
             yield soft
 
     @contextmanager
