@@ -102,9 +102,9 @@ def summary(
 
     `over` says whether a picture counts by the mean or the max over its patches. The cosine to the
     nearest token is a metric too. Rows of metric "D of ..." hold a Kolmogorov-Smirnov statistic and
-    its interval, and the p-values, corrected for all of these rows, of three tests: `p` small, the
-    arms differ at all; `p_equal` small, they lie within the margin; `p_beyond` small, they lie
-    further apart.
+    its interval, and the p-values of three tests, corrected for the number of comparisons (those of
+    cosines apart): `p` small, the arms differ at all; `p_equal` small, they lie within the margin;
+    `p_beyond` small, they lie further apart.
 
     Args:
         margin: the D from which on arms are told apart.
@@ -137,9 +137,11 @@ def _distances(by_picture: Any, **how: Any) -> pd.DataFrame:
                 found = distance(pair[one_arm], pair[other], **how)._asdict()
                 rows.append({**about, **found, "margin": how["margin"], "n": len(pair)})
     table = pd.DataFrame(rows)
-    for name in ("p", "p_equal", "p_beyond"):
-        if len(table):
-            table[name] = holm(table[name].tolist())
+    if len(table):
+        read = table["metric"] != "D of cosine"  # lengths of arrows are not what is read there
+        for name in ("p", "p_equal", "p_beyond"):
+            for rows in (read, ~read):
+                table.loc[rows, name] = holm(table.loc[rows, name].tolist())
     return table
 
 
