@@ -189,6 +189,15 @@ def _from_tensor(model: HookedVLM, input: torch.Tensor, mask: torch.Tensor | Non
     return _masked(SoftPrompt(model.lm.embed(ids), ids, keep, labels), mask)
 
 
+def returned(
+    logits: torch.Tensor, soft: SoftPrompt, return_type: str | None, per_token: bool
+) -> Any:
+    """What `forward` gives back: logits, their loss, both, or nothing."""
+    if return_type is None or return_type == "logits":
+        return logits if return_type else None
+    return loss(logits, soft, return_type, per_token)
+
+
 def loss(logits: torch.Tensor, soft: SoftPrompt, return_type: str, per_token: bool) -> Any:
     """Cross entropy of the next token, over positions whose next one is a word.
 

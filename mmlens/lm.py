@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -23,7 +23,8 @@ from torch import nn
 from mmlens import kv_cache
 from mmlens.errors import CapabilityError
 from mmlens.probe import Capabilities, probe
-from mmlens.run import inject
+from mmlens.run import inject, outside
+from mmlens.turns import alone, lock_of, turn
 
 
 def share_weights(module: nn.Module) -> nn.Module:
@@ -49,20 +50,30 @@ class LanguageModel:
         root: TransformerBridge or HookedTransformer.
         hf: the caller's Hugging Face model, untouched (for saving); None for a HookedTransformer.
         tokenizer: a Hugging Face tokenizer, or None.
-        lock: held during every call, since TransformerLens' hooks are not thread-safe.
         decoded: what `decode` has read so far.
     """
 
     root: Any
     hf: Any = None
     tokenizer: Any = None
-    lock: Any = field(default_factory=threading.RLock, repr=False)
     decoded: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
     def is_bridge(self) -> bool:
         """Whether `root` is a TransformerBridge (else a HookedTransformer)."""
         return hasattr(self.root, "original_model")
+
+    @property
+    def lock(self) -> Any:
+        """Held during every call: TransformerLens' hooks, which are the root's, are not thread-safe."""
+        return lock_of(self.root)
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Inside, nothing stands on the hook points and no prompt is being read."""
+        with turn(self.root), alone(lambda stack: None, self.root), outside():
+            with torch.inference_mode(False), torch.no_grad():
+                yield
 
     @property
     def cfg(self) -> Any:
@@ -80,6 +91,22 @@ class LanguageModel:
         return next(iter(self.root.parameters())).dtype
 
     @cached_property
+    def _entrance(self) -> Any:
+        """The hook point of the embedding, where pictures enter."""
+        return self.root.hook_dict["embed.hook_out" if self.is_bridge else "hook_embed"]
+
+    def open(self) -> None:
+        """See to it that `inject` stands on the embedding, once: twice would count twice.
+
+        Asked before every run, because TransformerLens' `reset_hooks(including_permanent=True)`
+        takes it away, and without it a model reads placeholders where its pictures are.
+        """
+        point, mine = self._entrance, getattr(self.root, "_mmlens_inject", None)
+        if mine not in point.fwd_hooks or mine.hook.id not in point._forward_hooks:
+            point.add_hook(inject, is_permanent=True, prepend=True)
+            self.root._mmlens_inject = point.fwd_hooks[0]
+
+    @cached_property
     def n_words(self) -> int:
         """Rows of the vocabulary that are words: the rest is padding (LiMBeR: ids >= 50257 + 1)."""
         size = int(self.root.W_U.shape[-1])
@@ -88,13 +115,13 @@ class LanguageModel:
     @cached_property
     def can(self) -> Capabilities:
         """What the hooks of this architecture really do, measured once by short forward passes."""
-        with self.lock, torch.no_grad():
+        with self.measured():
             return probe(self)
 
     @cached_property
     def caching(self) -> kv_cache.Caching:
         """Whether cached steps give the logits of full ones, measured once."""
-        with self.lock:
+        with self.measured():
             return kv_cache.measure(self)
 
     def switch(self, setter: Callable[..., Any]) -> Callable[..., Any]:
@@ -143,14 +170,15 @@ class LanguageModel:
 
         Measured rather than looked up: Gemma keeps `gain - 1`, and names differ per architecture.
         """
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(1, 1, self.cfg.d_model, generator=generator).to(self.device, torch.float32)
-        with torch.no_grad():
+        with self.measured():
+            generator = torch.Generator().manual_seed(0)
+            x = torch.randn(1, 1, self.cfg.d_model, generator=generator)
+            x = x.to(self.device, torch.float32)
             norm = lambda v: self.root.ln_final(v.to(self.dtype)).float()  # noqa: E731
             scaled = (norm(x) - norm(-x)) / 2
             centres = bool((norm(x + 3.0) - norm(x)).abs().max() < 0.05)
-        y = x - x.mean() if centres else x
-        return (scaled / (y / y.pow(2).mean().sqrt())).flatten(), centres
+            y = x - x.mean() if centres else x
+            return (scaled / (y / y.pow(2).mean().sqrt())).flatten(), centres
 
     def logits_of(self, resid: torch.Tensor) -> torch.Tensor:
         """The final norm, the unembedding and what the architecture does to its logits.
@@ -188,16 +216,8 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
     else:
         hf, root = model, _bridge(model, fold_ln)
     lm = LanguageModel(root, hf, tokenizer)
-    _attach(root, "embed.hook_out" if lm.is_bridge else "hook_embed")
+    lm.open()
     return lm
-
-
-def _attach(root: Any, name: str) -> None:
-    """Put `inject` on the embedding, once: twice would count every position twice."""
-    point = root.hook_dict[name]
-    if getattr(root, "_mmlens_inject", None) not in point.fwd_hooks:
-        root.add_perma_hook(name, inject)
-        root._mmlens_inject = point.fwd_hooks[-1]
 
 
 def _bridge(hf: Any, fold_ln: bool) -> Any:
