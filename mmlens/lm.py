@@ -65,15 +65,15 @@ class LanguageModel:
 
     @property
     def lock(self) -> Any:
-        """Held during every call: TransformerLens' hooks, which are the root's, are not thread-safe."""
+        """Held during every call: hooks stand on the root, which several models may share."""
         return lock_of(self.root)
 
     @contextmanager
     def measured(self) -> Iterator[None]:
         """Inside, nothing stands on the hook points and no prompt is being read."""
-        with turn(self.root), alone(lambda stack: None, self.root), outside():
-            with torch.inference_mode(False), torch.no_grad():
-                yield
+        bare = alone(lambda stack: None, self.root)
+        with turn(self.root), bare, outside(), torch.inference_mode(False), torch.no_grad():
+            yield
 
     @property
     def cfg(self) -> Any:

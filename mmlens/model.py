@@ -141,9 +141,9 @@ class HookedVLM(KeepsHooks, Surface):
     def _behind_the_last(self, *how: Any) -> torch.Tensor:
         last: list[torch.Tensor] = []
         name = SITES["resid_post"].at(self.cfg.n_layers - 1)
-        with self.hooks([(name, lambda tensor, hook: last.append(tensor))]):
-            with self._running(*how) as soft:
-                self.lm.forward(soft.ids.clamp(min=0), soft.mask)
+        keep = self.hooks([(name, lambda tensor, hook: last.append(tensor))])
+        with keep, self._running(*how) as soft:
+            self.lm.forward(soft.ids.clamp(min=0), soft.mask)
         return last[0]
 
     @contextmanager

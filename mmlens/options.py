@@ -16,11 +16,29 @@ if TYPE_CHECKING:
     from mmlens.model import HookedVLM
 
 RETURNS = ("logits", "loss", "both", "logits_and_cache", None)
-FORWARD = """return_type loss_per_token attention_mask prepend_bos stop_at_layer past_key_values
-past_kv_cache use_cache logits_to_keep position_ids""".split()
-CACHE = """names_filter device incl_bwd remove_batch_dim return_cache_object pos_slice
-reset_hooks_end clear_contexts""".split()
-HOOKS = "fwd_hooks bwd_hooks reset_hooks_end clear_contexts".split()
+FORWARD = [
+    "return_type",
+    "loss_per_token",
+    "attention_mask",
+    "prepend_bos",
+    "stop_at_layer",
+    "past_key_values",
+    "past_kv_cache",
+    "use_cache",
+    "logits_to_keep",
+    "position_ids",
+]
+CACHE = [
+    "names_filter",
+    "device",
+    "incl_bwd",
+    "remove_batch_dim",
+    "return_cache_object",
+    "pos_slice",
+    "reset_hooks_end",
+    "clear_contexts",
+]
+HOOKS = ["fwd_hooks", "bwd_hooks", "reset_hooks_end", "clear_contexts"]
 INSTEAD = {
     "start_at_layer": "TransformerLens runs all blocks for it; mm.patch begins where its patch is",
     "padding_side": "prompts are padded on the left, so that each row ends with its last word",
@@ -85,5 +103,5 @@ def of_generation(options: Mapping[str, Any], own: Iterable[str], is_bridge: boo
         from transformers import GenerationConfig
 
         known += list(GenerationConfig().to_dict())
-        known += "logits_processor stopping_criteria prefix_allowed_tokens_fn".split()
+        known += ["logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn"]
     refuse_unknown("generate", options, known)

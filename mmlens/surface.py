@@ -1,17 +1,8 @@
-"""What of a HookedTransformer a model takes over, what it does itself, and what it refuses.
+"""What a model has of a HookedTransformer besides running and hooks: words, weights, devices.
 
-The language model inside is TransformerLens' own, and it can be asked past the pictures, the edits
-and the hooks of the model around it. So each public name of TransformerBridge and
-HookedTransformer has its place:
-
-    ours         defined on `HookedVLM`: it reads prompts, or it concerns its hooks
-    DELEGATED    the language model's own: weights, labels, configuration
-    REFUSED      it would change shared weights, or read without the picture: a sentence says what
-                 to write instead
-
-A function that TransformerLens gets in a later version is in none of these and is refused, too;
-`model.root` is the language model for whoever knows what he asks of it. What is no function
-(weights, parts, hook points) is handed through.
+Words and positions are those that the model reads, with pictures and without a BOS token unless it
+has one; weights are the language model's own, and whether a name is handed through to it says
+`mmlens.delegated`.
 """
 
 from __future__ import annotations
@@ -25,53 +16,12 @@ from torch import nn
 
 from mmlens import embedding, words
 from mmlens.arguments import choice
+from mmlens.delegated import DELEGATED, REFUSED, refusal
 from mmlens.errors import ArgumentError, CapabilityError, PromptError, TargetError
 from mmlens.prompt import SoftPrompt
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
-
-DELEGATED = frozenset(
-    """OV QK OV_for_attn_layers QK_for_attn_layers all_composition_scores block_hooks
-    block_submodules blocks_with check_hooks_to_add check_model_support composition_layer_indices
-    get_params layer_types list_supported_models set_use_attn_in set_use_attn_result
-    set_use_hook_mlp_in set_use_split_qkv_input stack_params_for tl_named_parameters tl_parameters
-    """.split()
-)
-"""Functions of the language model that concern its weights and its layout."""
-
-_LOAD = (
-    "models are loaded by mm.load(name), or put together by mm.from_parts(vision, projection, lm)"
-)
-_FOLD = "it rewrites weights that other models share: wrap_lm(hf_model, fold_ln=True) folds a copy"
-_READ = (
-    "it would read without the pictures, edits and hooks of this model: write model.generate(...)"
-)
-_FORMS = "it would read without the pictures and edits of this model: write model(...)"
-_DATA = "mmlens.dataset(...) reads data sets"
-_HOOKS = "hooks are added by add_hook and model.hooks(...), activations kept by add_caching_hooks"
-_START = "model(prompt, stop_at_layer=0) gives the residual stream entering layer 0"
-REFUSED = {
-    name: why
-    for why, names in (
-        (_LOAD, "boot_native boot_tl_legacy boot_transformers from_pretrained"),
-        (_LOAD, "from_pretrained_no_processing setup"),
-        (_FOLD, "center_unembed center_writing_weights enable_compatibility_mode"),
-        (_FOLD, "fill_missing_keys fold_layer_norm fold_value_biases init_weights"),
-        (_FOLD, "load_and_process_state_dict process_weights process_weights_"),
-        (_FOLD, "refactor_factored_attn_matrices set_ungroup_grouped_query_attention"),
-        (_READ, "diffusion_generate generate_stream hf_generate"),
-        (_FORMS, "encoder_output predict_next_sentence prepare_multimodal_inputs"),
-        (_FORMS, "to_sentence_pair_tokens"),
-        (_DATA, "load_sample_training_dataset sample_datapoint"),
-        (_HOOKS, "check_and_add_hook clear_hook_registry cache_all cache_some"),
-        (_START, "get_pos_offset get_residual input_to_embed"),
-        ("move a model by model.to(device)", "move_model_modules_to_device"),
-        ("give the tokenizer to wrap_lm", "set_tokenizer"),
-        ("other models may still need what it releases", "close"),
-    )
-    for name in names.split()
-}
 
 
 class Embed:
@@ -138,10 +88,10 @@ class Surface(nn.Module):
             if name.startswith("_") or "root" not in self.__dict__.get("_modules", {}):
                 raise
         if name in REFUSED:
-            return _refusal(name, REFUSED[name])
+            return refusal(name, REFUSED[name])
         value = getattr(self.root, name)
         if inspect.isroutine(value) and name not in DELEGATED:
-            return _refusal(name, "it is not known to respect pictures, edits and hooks")
+            return refusal(name, "it is not known to respect pictures, edits and hooks")
         return self.lm.switch(value) if name.startswith("set_use_") else value
 
     def tokens_to_residual_directions(self: Any, tokens: Any) -> torch.Tensor:
@@ -243,7 +193,7 @@ class Surface(nn.Module):
         if mode:
             warnings.warn(
                 "A HookedVLM stays in eval mode, without dropout, because all of it is frozen: a"
-                " projection is trained by mmlens.train.fit, a language model before it is wrapped.",
+                " projection is trained by mmlens.train, a language model before it is wrapped.",
                 stacklevel=2,
             )
         return super().train(False)
@@ -275,19 +225,6 @@ class Surface(nn.Module):
     def bfloat16(self) -> Any:
         """This model in bfloat16."""
         return self.to(torch.bfloat16)
-
-
-def _refusal(name: str, why: str) -> Any:
-    """A function that says why it is none; a missing attribute would not get to say it."""
-
-    def refuse(*args: Any, **options: Any) -> Any:
-        raise CapabilityError(
-            f"TransformerLens' {name}() is not offered here: {why}. `model.root` is the language"
-            " model itself."
-        )
-
-    refuse.__name__ = name
-    return refuse
 
 
 def check_left(padding_side: str | None) -> None:

@@ -67,8 +67,8 @@ def alone(place: Place, root: Any) -> Iterator[None]:
     mine = _Standing(place, 1 if outer is None else outer.depth + 1)
     if mine.depth > DEEPEST:
         raise CapabilityError(
-            f"{DEEPEST} runs are inside each other: the function of an edit or a hook runs the model"
-            " that it is part of. Run that model before, and let the function use what it gave."
+            f"{DEEPEST} runs are inside each other: the function of an edit or a hook runs the"
+            " model that it is part of. Run that model before, and let the function use its answer."
         )
     with ExitStack() as stack:
         if outer is not None:
