@@ -17,6 +17,7 @@ from mmlens.arguments import choice
 from mmlens.errors import SiteError
 from mmlens.hook_calls import DIRECTIONS, Hook, busy, within
 from mmlens.hooking import Pairs
+from mmlens.options import FORWARD, HOOKS, refuse_unknown
 from mmlens.turns import running, turn
 
 if TYPE_CHECKING:
@@ -205,6 +206,7 @@ class KeepsHooks:
 
         Backward hooks are bound in the forward pass and run whenever its result is differentiated.
         """
+        refuse_unknown("run_with_hooks", options, [*HOOKS, *FORWARD])
         with self.hooks(fwd_hooks, bwd_hooks, reset_hooks_end, clear_contexts):
             return self(input, **options)
 

@@ -23,7 +23,7 @@ from torch import nn
 from mmlens import kv_cache
 from mmlens.errors import CapabilityError
 from mmlens.probe import Capabilities, probe
-from mmlens.run import inject, outside
+from mmlens.run import inject, nothing_read
 from mmlens.turns import alone, lock_of, turn
 
 
@@ -72,7 +72,7 @@ class LanguageModel:
     def measured(self) -> Iterator[None]:
         """Inside, nothing stands on the hook points and no prompt is being read."""
         bare = alone(lambda stack: None, self.root)
-        with turn(self.root), bare, outside(), torch.inference_mode(False), torch.no_grad():
+        with turn(self.root), bare, nothing_read(), torch.inference_mode(False), torch.no_grad():
             yield
 
     @property

@@ -12,7 +12,6 @@ this class does not define (`blocks`, `unembed`, `W_E`, `OV`, ...) is the langua
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -196,8 +195,6 @@ class HookedVLM(KeepsHooks, Surface):
     def generate(self, input: Input, max_new_tokens: int = 30, **more: Any) -> Any:
         """The words that follow (see `mmlens.generation.generate` for the options)."""
         more.pop("verbose", None)  # TransformerLens' switch of a progress bar; here is none
-        own = list(inspect.signature(generation.generate).parameters)[3:-1]
-        options.of_generation(more, own, self.lm.is_bridge)
         return generation.generate(self, input, max_new_tokens, **more)
 
     # -- edits --------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ in silence. Options of TransformerLens that have no meaning here are told what t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from mmlens.arguments import choice, shown
@@ -94,14 +94,3 @@ def past(options: dict[str, Any], past_key_values: Any) -> Any:
     if other is not None and past_key_values is not None:
         raise ArgumentError("past_kv_cache and past_key_values are one thing: give one of them.")
     return past_key_values if other is None else other
-
-
-def of_generation(options: Mapping[str, Any], own: Iterable[str], is_bridge: bool) -> None:
-    """Refuse what neither `generate` nor, on a bridge, Hugging Face's `generate` knows."""
-    known = [*own]
-    if is_bridge:
-        from transformers import GenerationConfig
-
-        known += list(GenerationConfig().to_dict())
-        known += ["logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn"]
-    refuse_unknown("generate", options, known)

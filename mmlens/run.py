@@ -64,8 +64,8 @@ def reading(soft: SoftPrompt, differentiable: bool = True) -> Iterator[Run]:
 
 
 @contextmanager
-def outside() -> Iterator[None]:
-    """Within this context no prompt is being read: a pass over words alone, as in a probe."""
+def nothing_read() -> Iterator[None]:
+    """Within this context no prompt is being read: for measurements in the middle of a run."""
     token = _current.set(None)
     try:
         yield

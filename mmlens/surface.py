@@ -85,7 +85,8 @@ class Surface(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if name.startswith("_") or "root" not in self.__dict__.get("_modules", {}):
+            own = hasattr(type(self), name)  # a property of ours that failed
+            if own or name.startswith("_") or "root" not in self.__dict__.get("_modules", {}):
                 raise
         if name in REFUSED:
             return refusal(name, REFUSED[name])
