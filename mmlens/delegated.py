@@ -27,6 +27,7 @@ DELEGATED = frozenset(
         "OV_for_attn_layers",
         "QK_for_attn_layers",
         "all_composition_scores",
+        "all_head_labels",
         "block_hooks",
         "block_submodules",
         "blocks_with",

@@ -10,7 +10,7 @@ from bridges import bridge, off, prompt
 from torch import nn
 
 import mmlens as mm
-from mmlens import delegated
+from mmlens import delegated, options
 from mmlens.errors import AddressError, ArgumentError, CapabilityError, PromptError, TargetError
 
 P = prompt()
@@ -138,10 +138,14 @@ def test_a_run_stops_before_a_layer_that_there_is_or_behind_the_last():
     assert off(model(P, stop_at_layer=3), cache["resid_post", 2]) < 1e-5
     _, part = model.run_with_cache(P, stop_at_layer=3)
     assert "ln_final.hook_normalized" not in part and "blocks.2.hook_resid_post" in part
-    for stop in (4, -4, 99, True, 1.5, "1"):
+    refused = pytest.raises(AddressError, match="has the layers 0 to 2; 3 stops after the last")
+    for stop in (4, -4, 99, True):
         for ask in (model, model.run_with_cache):
-            with pytest.raises(AddressError, match="has the layers 0 to 2; 3 stops after the last"):
+            with refused:
                 ask(P, stop_at_layer=stop)
+    for stop in (1.5, "1"):
+        with refused:
+            options.stop_layer(model, stop)
 
 
 @torch.no_grad()
