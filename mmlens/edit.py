@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from mmlens.errors import AddressError, SiteError
+from mmlens.arguments import shown
+from mmlens.errors import AddressError, MMLensError, SiteError
 from mmlens.neurons import Head, Neuron, places, read_address
 from mmlens.scores import Scores
 from mmlens.sites import Site, site
@@ -68,6 +70,7 @@ class Edit:
                 raise AddressError(
                     f"Site {site_name!r} has no axis {axis!r}: it has {', '.join(axes)}."
                 )
+        _check_value(value, site_name)
         object.__setattr__(self, "site", where)
         object.__setattr__(self, "value", value)
         object.__setattr__(self, "address", wanted)
@@ -173,7 +176,7 @@ class Edit:
         if isinstance(self.value, Scores):
             new = self._from_scores(old, layer, names, place, start)
         elif callable(self.value):
-            new = self.value(old)
+            new = self._called(old)
             if not isinstance(new, torch.Tensor):
                 raise AddressError(
                     "The function of an Edit must return the new values (a tensor), not"
@@ -189,6 +192,17 @@ class Edit:
                 f" {tuple(old.shape)} (axes {', '.join(self.site.axes)})."
             ) from None
         return old + new if self.add else new
+
+    def _called(self, old: torch.Tensor) -> Any:
+        try:
+            return self.value(old)
+        except MMLensError:
+            raise
+        except Exception as error:
+            raise AddressError(
+                f"The function of {self!r} raised {type(error).__name__} for values of shape"
+                f" {tuple(old.shape)}: {error}"
+            ) from error
 
     def _from_scores(
         self,
@@ -220,6 +234,21 @@ class Edit:
             scores = scores.sel(**{axis: wanted})
             shape[dim] = len(here)
         return scores.values.reshape(shape)
+
+
+def _check_value(value: Any, site_name: str) -> None:
+    """Refuse what cannot stand in an activation's place, before it is tried there.
+
+    Raises:
+        AddressError: the value is no number, Scores, tensor or function.
+    """
+    numbers = isinstance(value, (Real, Scores)) or callable(value) or hasattr(value, "shape")
+    listed = isinstance(value, (list, tuple)) and all(isinstance(one, Real) for one in value)
+    if not (numbers or (listed and value)):
+        raise AddressError(
+            f"Edit({site_name!r}, {shown(value)}): the value is a number, Scores, a tensor or a"
+            " function of the values there."
+        )
 
 
 def _is_list(part: Any) -> bool:

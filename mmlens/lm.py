@@ -69,10 +69,10 @@ class LanguageModel:
         return lock_of(self.root)
 
     @contextmanager
-    def measured(self) -> Iterator[None]:
-        """Inside, nothing stands on the hook points and no prompt is being read."""
-        bare = alone(lambda stack: None, self.root)
-        with turn(self.root), bare, nothing_read(), torch.inference_mode(False), torch.no_grad():
+    def bare(self) -> Iterator[None]:
+        """For measurements, also in the middle of a run: no hooks stand and no prompt is read."""
+        empty = alone(lambda stack: None, self.root)
+        with turn(self.root), empty, nothing_read(), torch.inference_mode(False), torch.no_grad():
             yield
 
     @property
@@ -101,7 +101,8 @@ class LanguageModel:
         Asked before every run, because TransformerLens' `reset_hooks(including_permanent=True)`
         takes it away, and without it a model reads placeholders where its pictures are.
         """
-        point, mine = self._entrance, getattr(self.root, "_mmlens_inject", None)
+        point: Any = self._entrance
+        mine: Any = getattr(self.root, "_mmlens_inject", None)
         if mine not in point.fwd_hooks or mine.hook.id not in point._forward_hooks:
             point.add_hook(inject, is_permanent=True, prepend=True)
             self.root._mmlens_inject = point.fwd_hooks[0]
@@ -115,25 +116,25 @@ class LanguageModel:
     @cached_property
     def can(self) -> Capabilities:
         """What the hooks of this architecture really do, measured once by short forward passes."""
-        with self.measured():
+        with self.bare():
             return probe(self)
 
     @cached_property
     def caching(self) -> kv_cache.Caching:
         """Whether cached steps give the logits of full ones, measured once."""
-        with self.measured():
+        with self.bare():
             return kv_cache.measure(self)
 
     @cached_property
     def padded(self) -> measured.Measured:
         """Whether a left-padded row of a batch gives what the row gives alone, measured once."""
-        with self.lock, torch.no_grad(), nothing_read():
+        with self.bare():
             return measured.padded(self)
 
     @cached_property
     def cut(self) -> measured.Measured:
         """Whether attention can be cut in its mask, measured once."""
-        with self.lock, torch.no_grad(), nothing_read():
+        with self.bare():
             return measured.cut(self)
 
     def switch(self, setter: Callable[..., Any]) -> Callable[..., Any]:
@@ -182,7 +183,7 @@ class LanguageModel:
 
         Measured rather than looked up: Gemma keeps `gain - 1`, and names differ per architecture.
         """
-        with self.measured():
+        with self.bare():
             generator = torch.Generator().manual_seed(0)
             x = torch.randn(1, 1, self.cfg.d_model, generator=generator)
             x = x.to(self.device, torch.float32)

@@ -7,7 +7,7 @@ import torch
 from bridges import bridge, off, prompt
 
 import mmlens as mm
-from mmlens.errors import SiteError
+from mmlens.errors import AddressError, SiteError
 
 POINT = "blocks.1.hook_resid_pre"
 
@@ -218,6 +218,27 @@ def test_a_hook_that_could_not_act_is_named_in_a_sentence(hook, sentence):
     with pytest.raises(SiteError, match=sentence):
         model.run_with_hooks(prompt(), [hook])
     assert not model.list_hooks() and model.context_level == 0
+
+
+def broken(values):
+    """A function that raises."""
+    raise ValueError("no luck")
+
+
+@torch.no_grad()
+def test_an_edit_whose_value_cannot_stand_there_is_refused_where_it_is_made():
+    model = bridge("toy-gptj")
+    for value in ("zero", None, {}, [], ["a"], 1j):
+        with pytest.raises(AddressError, match="the value is a number, Scores, a tensor or a"):
+            mm.Edit("neurons", value, layer=0)
+    with pytest.raises(AddressError, match="raised ValueError for values .*no luck") as caught:
+        model.edit(mm.Edit("neurons", broken, layer=0))(prompt())
+    assert isinstance(caught.value.__cause__, ValueError)
+    three = torch.arange(3.0)
+    for same in (three.tolist(), three.numpy(), lambda x: three.to(x)):
+        changed = model.edit(mm.Edit("resid_pre", same, layer=0, dim=[0, 1, 2], pos=0))
+        _, cache = changed.run_with_cache(prompt(), names_filter="blocks.0.hook_resid_pre")
+        assert cache["blocks.0.hook_resid_pre"][0, 0, :3].tolist() == [0.0, 1.0, 2.0]
 
 
 def test_a_direction_that_does_not_exist_is_refused():

@@ -1,4 +1,4 @@
-"""A model as a HookedTransformer: every public name of TransformerLens, its options and its words."""
+"""A model as a HookedTransformer: each public name of TransformerLens, its options, its words."""
 
 from __future__ import annotations
 
