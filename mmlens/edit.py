@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmlens.arguments import shown
-from mmlens.errors import AddressError, SiteError
+from mmlens.errors import AddressError, MMLensError, SiteError
 from mmlens.neurons import POSITIONS, Head, Neuron, places, read_address
 from mmlens.scores import Scores
 from mmlens.sites import Site, site
@@ -181,7 +181,7 @@ class Edit:
         if isinstance(self.value, Scores):
             new = self._from_scores(old, layer, names, place, start)
         elif callable(self.value):
-            new = self.value(old)
+            new = self._called(old)
             if not isinstance(new, torch.Tensor):
                 raise AddressError(
                     "The function of an Edit must return the new values (a tensor), not"
@@ -197,6 +197,17 @@ class Edit:
                 f" {tuple(old.shape)} (axes {', '.join(self.site.axes)})."
             ) from None
         return old + new if self.add else new
+
+    def _called(self, old: torch.Tensor) -> Any:
+        try:
+            return self.value(old)
+        except MMLensError:
+            raise
+        except Exception as error:
+            raise AddressError(
+                f"The function of {self!r} raised {type(error).__name__} for values of shape"
+                f" {tuple(old.shape)}: {error}"
+            ) from error
 
     def _from_scores(
         self,

@@ -93,10 +93,20 @@ def _soft(
         labels.append(
             tuple(Padding(i) for i in range(pad)) + tuple(label for _, label in rows[row])
         )
+    if not bool(read.all()) and not model.lm.padded.exact:
+        raise CapabilityError(
+            f"{model.name!r} reads a left-padded prompt otherwise than the prompt alone (measured:"
+            f" {model.lm.padded}): give prompts of one length, or one at a time."
+        )
     vectors = model.lm.embed(known(model, ids).clamp(min=0))
     pictures = [picture for prompt in prompts for picture in prompt.pictures]
     if pictures:
         soft_vectors = project(model, pictures).flatten(0, 1)
+        if soft_vectors.shape[-1] != vectors.shape[-1]:
+            raise PromptError(
+                f"The projection of {model.name!r} gives vectors of {soft_vectors.shape[-1]}"
+                f" numbers, and its language model reads {vectors.shape[-1]}."
+            )
         vectors = vectors.masked_scatter(
             (ids == IMAGE_TOKEN).unsqueeze(-1), soft_vectors.to(vectors)
         )
@@ -257,14 +267,23 @@ def _whole(model: HookedVLM, soft: SoftPrompt) -> SoftPrompt:
 
 
 def _from_vectors(model: HookedVLM, input: torch.Tensor) -> SoftPrompt:
-    if input.ndim != 3 or input.shape[-1] != model.cfg.d_model or not input.numel():
+    if input.ndim != 3 or input.shape[-1] != model.lm.d_embed or not input.numel():
         raise PromptError(
             f"Vectors of shape {tuple(input.shape)} are no soft prompt:"
-            f" [batch, pos, {model.cfg.d_model}]. Token ids are whole numbers."
+            f" [batch, pos, {model.lm.d_embed}]. Token ids are whole numbers."
         )
     ids = torch.full(input.shape[:2], IMAGE_TOKEN, device=input.device)
     labels = tuple(tuple(Patch(0, i) for i in range(input.shape[1])) for _ in range(len(input)))
     return SoftPrompt(input, ids, torch.ones_like(ids, dtype=torch.bool), labels)
+
+
+def returned(
+    logits: torch.Tensor, soft: SoftPrompt, return_type: str | None, per_token: bool
+) -> Any:
+    """What `forward` gives back: logits, their loss, both, or nothing."""
+    if return_type is None or return_type == "logits":
+        return logits if return_type else None
+    return loss(logits, soft, return_type, per_token)
 
 
 def loss(logits: torch.Tensor, soft: SoftPrompt, return_type: str, per_token: bool) -> Any:
@@ -278,7 +297,8 @@ def loss(logits: torch.Tensor, soft: SoftPrompt, return_type: str, per_token: bo
     counted = (
         (target >= 0) & soft.mask[:, 1:].to(logits.device) & soft.mask[:, :-1].to(logits.device)
     ).float()
-    log_probs = logits[:, :-1].float().log_softmax(-1)
+    wide = torch.promote_types(logits.dtype, torch.float32)  # half precision cannot sum it
+    log_probs = logits[:, :-1].to(wide).log_softmax(-1)
     each = -log_probs.gather(-1, target.clamp(min=0).unsqueeze(-1)).squeeze(-1) * counted
     value = each if per_token else each.sum() / counted.sum().clamp(min=1)
     return (logits, value) if return_type == "both" else value

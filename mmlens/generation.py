@@ -41,6 +41,7 @@ def generate(
     use_past_kv_cache: bool = True,
     seed: int | None = None,
     return_type: str = "str",
+    prepend_bos: bool | None = None,
     **options: Any,
 ) -> Any:
     """The words that follow each prompt (without the prompt itself).
@@ -51,6 +52,7 @@ def generate(
         stop_at_eos: end at the tokenizer's end token or at one that the checkpoint names.
         return_type: `"str"` (one string, or a list for several prompts) or `"tokens"`
             (Int[batch, new], rows that ended early filled with the EOS token).
+        prepend_bos: whether texts begin with the BOS token; by default `model.prepend_bos`.
         options: settings of transformers' GenerationConfig, on a bridge: `repetition_penalty=1.2`,
             `num_beams=3`. None is taken from the checkpoint's generation_config.json.
 
@@ -69,8 +71,8 @@ def generate(
         kv_cache.say_without(model.lm, model.name)
     with (
         torch.no_grad(),
+        model._running(input, None, prepend_bos) as soft,  # one thread at a time, and its seed
         torch.random.fork_rng(enabled=seed is not None),
-        model._running(input) as soft,
     ):
         if seed is not None:
             torch.manual_seed(count(seed, "seed", least=0))

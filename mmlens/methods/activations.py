@@ -43,12 +43,14 @@ def activations(
 
     Raises:
         SiteError, AddressError: nothing of that name there. PromptError: layouts differ.
+        CapabilityError: units of a layer that has none (a mixture of experts).
     """
     where = site_of(site)
     wanted = read_address(address, by_axis)
     if where.layer is not None:
         wanted.setdefault("layer", where.layer)
     layers = _layers(model, where, wanted)
+    model.lm.units.need_at(model.name, where, layers)
     names = {hooking.names(model, where.at(layer))[0]: layer for layer in layers}
     inner = {axis: want for axis, want in wanted.items() if axis != "layer"}
     kept: dict[int | None, Scores] = {}

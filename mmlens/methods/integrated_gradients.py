@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.backward import pull
 from mmlens.chunks import in_chunks
 from mmlens.neurons import places
 from mmlens.provenance import about
@@ -52,6 +53,7 @@ def integrated_gradients(
     """
     soft, aimed = aim(model, prompt, of, target, after)
     chosen = sorted(places(range(model.cfg.n_layers), layers, "layer"))
+    model.lm.units.need(model.name, chosen)
     at = torch.tensor([aimed.position], device=model.lm.device)
     nodes, weights = gauss_legendre(steps, soft.vectors)
     out = []
@@ -74,8 +76,8 @@ def integrated_gradients(
                 model._running(many, differentiable=False) as read,
             ):
                 logits = model.lm.logits_at(read.ids.clamp(min=0), read.mask, at)
-            total = torch.stack([aimed.number(row) for row in logits[:, 0]]).sum()
-            grad = torch.autograd.grad(total, path)[0]
+            total = lambda many: torch.stack([aimed.number(row) for row in many]).sum()  # noqa: E731
+            grad = pull(logits[:, 0], total, path)
             return (grad * weights[start:stop, None, None].to(grad)).sum(0)
 
         mean = sum(in_chunks(steps, batch, work), torch.zeros_like(delta))

@@ -52,7 +52,8 @@ def direct_logits(
         `about` has "bias" (of the final norm and the unembedding) and "logit", the model's own.
 
     Raises:
-        CapabilityError: on this architecture the shares do not add up to the logit.
+        CapabilityError: on this architecture the shares do not add up to the logit, or there are no
+            MLP units.
     """
     if by not in ("part", "head", "neuron"):
         raise AddressError(f"There is no part {by!r}: write 'part', 'head' or 'neuron'.")
@@ -62,6 +63,8 @@ def direct_logits(
         raise AddressError(f"These are {len(at)} positions: direct_logits reads one at a time.")
     wanted = {"part": ("attn_out", "mlp_out"), "head": ("attn_out", "z"),
               "neuron": ("mlp_out", "neurons")}[by]  # fmt: skip
+    if by == "neuron":
+        model.lm.units.need(model.name)
     kept, logits = _read(model, soft, at[0], wanted)
     words = [of] if minus is None else [of, minus]
     tokens = [w if isinstance(w, int) else model.to_single_token(w) for w in words]
@@ -114,12 +117,12 @@ def _direction(
     x = resid.double()
     x = (x - x.mean()) * gain if centres else x * gain
     with torch.no_grad():
-        norm = lambda v: lm.root.ln_final(v.to(lm.dtype)[None, None])[0, 0].double()  # noqa: E731
+        norm = lambda v: lm.final_norm(v.to(lm.dtype)[None, None])[0, 0].double()  # noqa: E731
         zero = norm(torch.zeros_like(resid))
         out = norm(resid) - zero
     scale = (x @ x) / (x @ out)
     bias = getattr(lm.root, "b_U", None)
-    word = _difference(lm.root.W_U, tokens).double()
+    word = _difference(lm.word_directions(tokens), list(range(len(tokens)))).double()
     direction = word * gain
     direction = direction - direction.mean() if centres else direction
     added = _difference(bias, tokens) if isinstance(bias, torch.Tensor) else 0.0
@@ -165,9 +168,11 @@ def _inside(
         shares = torch.einsum("hd,hdm,m->h", active, weight, direction)
         bias, whole = getattr(block.attn, "b_O", None), kept["attn_out"][layer]
     else:
-        active = kept["neurons"][layer].double()
-        shares = active * (block.mlp.W_out.double() @ direction)
-        bias, whole = getattr(block.mlp, "b_out", None), kept["mlp_out"][layer]
+        active, units = kept["neurons"][layer].double(), model.lm.units
+        length, added = units.behind(layer, kept["neurons"][layer][None])
+        shares = active * (units.written(layer).double() @ direction) * float(length[0])
+        bias = added[0]
+        whole = kept["mlp_out"][layer]
     rest = float(bias.double() @ direction) if isinstance(bias, torch.Tensor) else 0.0
     off = abs(float(shares.sum()) + rest - float(whole.double() @ direction))
     if off > 1e-3 * max(1.0, float(shares.abs().sum())):
