@@ -186,7 +186,7 @@ def test_a_prompt_beyond_the_models_positions_is_refused_with_the_numbers(kind):
 
 
 def test_rotary_scaling_gives_the_positions_it_was_made_for():
-    from mmlens.embedding import room
+    from mmlens.room import room
 
     model = mm.load("toy-llama")
     assert room(model) == 128
