@@ -20,7 +20,7 @@ from mmlens.edit import Edit, Rows
 from mmlens.errors import AddressError, CapabilityError, NumericsError, SiteError, nearest
 from mmlens.prompt import Prompt
 from mmlens.run import current
-from mmlens.sites import MASK, Site
+from mmlens.sites import MASK, Site, readers
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -158,7 +158,7 @@ def _on_point(point: Any, hook: Hook) -> Iterator[None]:
 
 def check_edit(model: HookedVLM, edit: Edit) -> None:
     """Refuse an edit that could not act: a dead hook, a layer or unit that does not exist."""
-    for layer in edit.layers(layers(model, edit.site)):
+    for layer in _here(model, edit).layers(layers(model, edit.site)):
         names(model, edit.site.at(layer))
     pattern = edit.site.part == "lm" and edit.site.axes[-1] == "key" and edit.site != MASK
     if pattern and not model.lm.can.pattern_writable:
@@ -177,6 +177,10 @@ def check_edit(model: HookedVLM, edit: Edit) -> None:
             )
 
 
+def _here(model: HookedVLM, edit: Edit) -> Edit:
+    return edit.sharing(readers(edit.site, model.cfg), int(model.cfg.n_heads))
+
+
 def layers(model: HookedVLM, site: Site) -> Sequence[int]:
     """The layers that have this site: of an encoder those before its feature layer."""
     if site.part != "vision":
@@ -188,7 +192,7 @@ def layers(model: HookedVLM, site: Site) -> Sequence[int]:
 
 def _edit_hooks(model: HookedVLM, prompts: Sequence[Prompt]) -> list[Hook]:
     by_point: dict[str, list[tuple[Edit, int | None]]] = {}
-    for edit in model.edits:
+    for edit in (_here(model, edit) for edit in model.edits):
         for layer in edit.layers(layers(model, edit.site)):
             by_point.setdefault(edit.site.at(layer), []).append((edit, layer))
     return [

@@ -37,7 +37,12 @@ class Neuron:
 
 @dataclass(frozen=True, order=True)
 class Head:
-    """Attention head `head` of layer `layer`, printed `L3H5`."""
+    """Attention head `head` of layer `layer`, printed `L3H5`: one of those that have queries.
+
+    With grouped-query attention several heads read the same keys and values. At "k" and "v" a Head
+    is the one that it reads, whose whole group hears of it; the axis `head` there counts keys and
+    values, and a plain `head=1` is a place on that axis.
+    """
 
     layer: int
     head: int
@@ -46,14 +51,20 @@ class Head:
         return f"L{self.layer}H{self.head}"
 
 
-def read_address(address: Sequence[Any], by_axis: Mapping[str, Any]) -> dict[str, Any]:
-    """`axis -> wanted` from positional labels (their type knows the axis) and keywords."""
+def read_address(
+    address: Sequence[Any], by_axis: Mapping[str, Any], readers: int = 1
+) -> dict[str, Any]:
+    """`axis -> wanted` from positional labels (their type knows the axis) and keywords.
+
+    Args:
+        readers: how many Heads share one place of the axis `head` (`sites.readers`).
+    """
     wanted: dict[str, Any] = {}
     for part in address:
         if isinstance(part, Neuron):
             found = {"layer": part.layer, "unit": part.unit}
         elif isinstance(part, Head):
-            found = {"layer": part.layer, "head": part.head}
+            found = {"layer": part.layer, "head": part.head // readers}
         elif isinstance(part, (Patch, Token)) or part in (Patch, Token):
             found = {"pos": part}
         else:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mmlens.errors import AddressError, CheckpointError, nearest, writing
 from mmlens.neurons import Head, Neuron, find, read_address
 from mmlens.prompt import Padding, Patch, Token
+from mmlens.sites import SHARED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +81,8 @@ class Scores:
             AddressError: no such axis or label; the sentence names what there is.
         """
         out = self
-        for axis, wanted in read_address(address, by_axis).items():
+        readers = int(self.about.get(SHARED, 1))
+        for axis, wanted in read_address(address, by_axis, readers).items():
             out = out._pick(axis, find(out.of(axis), wanted, axis))
         return out
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from mmlens.errors import SiteError, nearest
 
@@ -72,6 +73,8 @@ SITES: dict[str, Site] = {
         for n, (p, a) in _BLOCK.items()
     },
 }
+SHARED = "heads_per_key"
+"""In the `about` of Scores at keys or values: how many heads read each (`readers`)."""
 _LAYERED = re.compile(r"^(.*\bblocks\.)(\d+)(\..+)$")
 
 
@@ -93,3 +96,27 @@ def site(name: str) -> Site:
     if known:
         return known
     raise SiteError(f"There is no site {name!r}: {nearest(name, SITES)}")
+
+
+def grouped(where: Site) -> bool:
+    """Whether this site is one of keys or values, which several heads may share."""
+    return where.part == "lm" and where.point.rpartition(".")[2] in ("hook_k", "hook_v")
+
+
+def readers(where: Site, cfg: Any) -> int:
+    """How many query heads read one key or value of this site: more than 1 in grouped attention.
+
+    Args:
+        cfg: TransformerLens' configuration of the language model.
+    """
+    if not grouped(where):
+        return 1
+    groups = getattr(cfg, "n_key_value_heads", None)
+    apart = getattr(cfg, "ungroup_grouped_query_attention", False)  # each head has a copy
+    return int(cfg.n_heads) // int(groups) if groups and not apart else 1
+
+
+def shared(where: Site, cfg: Any) -> dict[str, int]:
+    """What Scores of this site note about themselves, so that a Head finds its place in them."""
+    many = readers(where, cfg)
+    return {SHARED: many} if many > 1 else {}

@@ -20,7 +20,7 @@ from mmlens.errors import PromptError
 from mmlens.neurons import places, read_address
 from mmlens.provenance import about
 from mmlens.scores import Scores
-from mmlens.sites import Site
+from mmlens.sites import Site, readers, shared
 from mmlens.sites import site as site_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def activations(
         SiteError, AddressError: nothing of that name there. PromptError: layouts differ.
     """
     where = site_of(site)
-    wanted = read_address(address, by_axis)
+    wanted = read_address(address, by_axis, readers(where, model.cfg))
     if where.layer is not None:
         wanted.setdefault("layer", where.layer)
     layers = _layers(model, where, wanted)
@@ -67,6 +67,7 @@ def activations(
                 model.embed(prompt)
     read = soft if soft is not None else prompt
     told = about(model, method="activations", site=site, prompt=read, address=wanted)
+    told |= shared(where, model.cfg)
     return _stack(kept, layers, wanted, told)
 
 

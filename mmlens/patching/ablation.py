@@ -32,6 +32,7 @@ from mmlens.patching.variants import Metric, Variant, numbers, read, run
 from mmlens.prompt import Prompt, SoftPrompt
 from mmlens.provenance import about
 from mmlens.scores import Scores
+from mmlens.sites import shared
 from mmlens.targets import one
 
 if TYPE_CHECKING:
@@ -70,8 +71,9 @@ def ablate(
     axes, labels, variants = variants_at(model, where, units, by, address)
     source = _source(model, kept, where, layers_of(variants), value)
     values, rows = run(model, kept, where, source, variants, metric, batch=batch)
+    share = shared(where.site, model.cfg)
     told = about(model, method="ablate", site=site, value=value, prompt=kept.soft, rows=rows,
-                 clean=float(numbers(metric, kept.logits[None])[0]))  # fmt: skip
+                 clean=float(numbers(metric, kept.logits[None])[0]), **share)  # fmt: skip
     return Scores(values.reshape([len(labels[axis]) for axis in axes]), axes, labels, told)
 
 
@@ -148,6 +150,7 @@ def mean_over(
     assert where is not None  # there was at least one prompt
     axes = tuple(axis for axis in where.site.axes if axis != "pos")
     told = about(model, method="mean_over", site=site, prompts=len(prompts))
+    told |= shared(where.site, model.cfg)
     if None in total:
         return Scores(total[None], axes, {}, told)
     labels = {"layer": tuple(total)}

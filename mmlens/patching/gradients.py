@@ -31,6 +31,7 @@ from mmlens.patching.variants import Metric, read
 from mmlens.provenance import about
 from mmlens.quadrature import gauss_legendre
 from mmlens.scores import Scores
+from mmlens.sites import shared
 from mmlens.targets import finite
 from mmlens.tokens import rows
 
@@ -83,6 +84,7 @@ def attribution_patching(
     if not where.site.layered:
         values, axes = values[0], axes[1:]
     told |= {"method": "attribution_patching", "site": site, "direction": direction, "steps": steps}
+    told |= shared(where.site, model.cfg)
     return Scores(
         finite(values, f"the attribution of {site!r}"), axes, labels, about(model, **told)
     )

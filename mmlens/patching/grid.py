@@ -28,6 +28,7 @@ from mmlens.patching.reuse import Kept, keep
 from mmlens.patching.variants import Metric, Progress, Variant, numbers, read, run
 from mmlens.provenance import about
 from mmlens.scores import Scores
+from mmlens.sites import readers, shared
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -77,6 +78,7 @@ def patch(
     values, rows = run(model, base, where, found, variants, metric, batch=batch, progress=progress)
     shape = [len(labels[axis]) for axis in axes]
     told |= {"method": "patch", "site": site, "direction": direction, "rows": rows}
+    told |= shared(where.site, model.cfg)
     return Scores(values.reshape(shape), axes, labels, about(model, **told, reuse=base.reuse))
 
 
@@ -181,12 +183,13 @@ def _single(
             f"Site {where.site.name!r} has no such units: give Neurons at 'neurons', Heads at 'z'."
         )
     layers = hooking.layers(model, where.site)
+    share = readers(where.site, model.cfg)
     found = []
     for unit in units:
         index = unit.unit if isinstance(unit, Neuron) else unit.head
-        places(layers, unit.layer, "layer")
-        places(range(where.sizes[0]), index, where.inner)
-        found.append({unit.layer: (index,)})
+        [layer] = places(layers, unit.layer, "layer")
+        [index] = places(range(where.sizes[0] * share), index, where.inner)
+        found.append({layers[layer]: (index // share,)})
     return "neuron" if kind is Neuron else "head", found
 
 

@@ -22,13 +22,14 @@ import torch
 from mmlens.edit import Edit
 from mmlens.errors import AddressError, CapabilityError
 from mmlens.methods.activations import activations
-from mmlens.neurons import Head, Neuron
+from mmlens.neurons import Head, Neuron, places
 from mmlens.patching.grid import DIRECTIONS
 from mmlens.patching.pairs import Pair
 from mmlens.patching.reuse import edited
 from mmlens.patching.variants import Metric, numbers
 from mmlens.provenance import about
 from mmlens.scores import Scores
+from mmlens.sites import SITES, readers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +57,8 @@ def path_patching(
 
     Args:
         senders: Heads or Neurons.
-        receiver: a Head (`into` "q", "k" or "v") or a Neuron, or None: the logits.
+        receiver: a Head (`into` "q", "k" or "v") or a Neuron, or None: the logits. Where several
+            heads share a key and a value (grouped-query attention), all that share it hear.
         pos: positions of the sender that are patched (default: all).
         through: "nothing" (the direct path alone) or "mlps".
 
@@ -67,6 +69,7 @@ def path_patching(
     clean, corrupt = pair.read(model)
     base, source = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     end = model.cfg.n_layers - 1 if receiver is None else receiver.layer
+    inner = _inner(model, receiver, site)
     held = {name: activations(model, base, name) for name in ("attn_out", "mlp_out")}
     scores = []
     for sender in senders:
@@ -75,7 +78,6 @@ def path_patching(
         sent = sent.sel(**{_axis(sender): [vars(sender)[_axis(sender)]]})
         frozen = _frozen(held, sender, end, through)
         sending = edited(model, Edit(kind, sent, layer=sender.layer), *frozen)
-        inner = {} if receiver is None else {_axis(receiver): [vars(receiver)[_axis(receiver)]]}
         arrived = activations(sending, base, site, layer=end, **inner)
         patched = edited(model, Edit(site, arrived, layer=end))
         scores.append(numbers(metric, patched(base)[:, -1])[0])
@@ -86,6 +88,17 @@ def path_patching(
     return Scores(
         torch.stack(scores), ("sender",), {"sender": tuple(senders)}, about(model, **told)
     )
+
+
+def _inner(model: HookedVLM, receiver: Part | None, site: str) -> dict[str, list[int]]:
+    """Which place of the site's inner axis the receiver reads."""
+    if receiver is None:
+        return {}
+    number, size, share = vars(receiver)[_axis(receiver)], model.cfg.d_mlp, 1
+    if isinstance(receiver, Head):
+        share, size = readers(SITES[site], model.cfg), int(model.cfg.n_heads)
+    [index] = places(range(size), number, _axis(receiver))
+    return {_axis(receiver): [index // share]}
 
 
 def _axis(part: Part) -> str:

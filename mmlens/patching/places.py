@@ -22,7 +22,7 @@ from mmlens.embedding import picture_labels
 from mmlens.errors import AddressError, PictureError, PromptError, SiteError, nearest
 from mmlens.neurons import places
 from mmlens.prompt import Patch, SoftPrompt
-from mmlens.sites import Site, site
+from mmlens.sites import Site, readers, site
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -109,7 +109,7 @@ def place_of(model: HookedVLM, soft: SoftPrompt, name: str) -> Place:
         )
     if where.part == "lm":
         inner = next((axis for axis in INNER if axis in where.axes), None)
-        heads = (_n_heads(model, where.name), cfg.d_head)
+        heads = (int(cfg.n_heads) // readers(where, cfg), cfg.d_head)
         sizes = {"unit": (cfg.d_mlp,), "head": heads, "dim": (cfg.d_model,)}[inner or "dim"]
         return Place(where, soft.labels[0], inner, sizes)
     rows = picture_labels(model, soft.prompts, where.part == "vision" and where.layered)
@@ -120,11 +120,6 @@ def place_of(model: HookedVLM, soft: SoftPrompt, name: str) -> Place:
         return Place(where, labels, None, tuple(model.vision.image_size), len(rows))
     inner = next((axis for axis in INNER if axis in where.axes), None)
     return Place(where, labels, inner, _vision_sizes(model, where), len(rows))
-
-
-def _n_heads(model: HookedVLM, name: str) -> int:
-    groups = getattr(model.cfg, "n_key_value_heads", None)
-    return int(groups) if groups and name in ("k", "v") else int(model.cfg.n_heads)
 
 
 def _vision_sizes(model: HookedVLM, where: Site) -> tuple[int, ...]:
