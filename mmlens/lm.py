@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmlens import kv_cache
 from mmlens.errors import CapabilityError
 from mmlens.probe import Capabilities, probe
 from mmlens.run import inject
@@ -89,6 +90,12 @@ class LanguageModel:
         """What the hooks of this architecture really do, measured once by short forward passes."""
         with self.lock, torch.no_grad():
             return probe(self)
+
+    @cached_property
+    def caching(self) -> kv_cache.Caching:
+        """Whether cached steps give the logits of full ones, measured once."""
+        with self.lock:
+            return kv_cache.measure(self)
 
     def switch(self, setter: Callable[..., Any]) -> Callable[..., Any]:
         """A `set_use_...` of TransformerLens opens or closes hook points: measure them again."""
