@@ -223,6 +223,8 @@ def measured(model: HookedVLM, width: int = _SHORTEST) -> str:
     width = max(width, _SHORTEST)
     known = _exact.setdefault(model.root, {})
     if width not in known:
+        if model.lm.is_bridge:
+            _ = model.lm.caching  # measured, and bridged where the cache's name has moved
         kinds = (BOTH, LAYERS) if model.lm.is_bridge else ()
         known[width] = next((reuse for reuse in kinds if _agrees(model, reuse, width)), NOTHING)
     return known[width]
