@@ -83,7 +83,10 @@ def _path_by_hand(model: Any, sender: mm.Head, into: str, cut: slice) -> torch.T
 
     written = [(layer.self_attn, "hook", note(("attn", n))) for n, layer in enumerate(layers)]
     written += [(layer.mlp, "hook", note(("mlp", n))) for n, layer in enumerate(layers)]
-    o_proj, piece = layers[sender.layer].self_attn.o_proj, slice(8 * sender.head, 8 * sender.head + 8)
+    o_proj, piece = (
+        layers[sender.layer].self_attn.o_proj,
+        slice(8 * sender.head, 8 * sender.head + 8),
+    )
     run(clean, (o_proj, "pre_hook", lambda m, args: outs.__setitem__("z", args[0].clone())))
     run(corrupt, *written)
 
