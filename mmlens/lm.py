@@ -23,7 +23,7 @@ from torch import nn
 from mmlens import kv_cache
 from mmlens.errors import CapabilityError
 from mmlens.probe import Capabilities, probe
-from mmlens.run import inject
+from mmlens.run import inject, nothing_read
 
 
 def share_weights(module: nn.Module) -> nn.Module:
@@ -88,13 +88,13 @@ class LanguageModel:
     @cached_property
     def can(self) -> Capabilities:
         """What the hooks of this architecture really do, measured once by short forward passes."""
-        with self.lock, torch.no_grad():
+        with self.lock, torch.no_grad(), nothing_read():
             return probe(self)
 
     @cached_property
     def caching(self) -> kv_cache.Caching:
         """Whether cached steps give the logits of full ones, measured once."""
-        with self.lock:
+        with self.lock, torch.no_grad(), nothing_read():
             return kv_cache.measure(self)
 
     def switch(self, setter: Callable[..., Any]) -> Callable[..., Any]:

@@ -39,5 +39,4 @@ def twin(stem: str, *, dtype: torch.dtype = torch.float32, seed: int = 0, **opti
     toy._fill(projection, generator, 0.3)
     hf.set_attn_implementation("eager")
     lm = wrap_lm(hf.to(dtype).eval(), words)
-    _ = lm.caching  # TEMP
     return HookedVLM(vision, projection, lm, name=f"tiny-{stem}")

@@ -224,8 +224,10 @@ def measured(model: HookedVLM, width: int = _SHORTEST) -> str:
     known = _exact.setdefault(model.root, {})
     if width not in known:
         if model.lm.is_bridge:
-            _ = model.lm.caching  # measured, and bridged where the cache's name has moved
-        kinds = (BOTH, LAYERS) if model.lm.is_bridge else ()
+            exact = model.lm.caching.exact  # measured, and bridged where the cache's name has moved
+            kinds = (BOTH, LAYERS) if exact else (LAYERS,)
+        else:
+            kinds = ()
         known[width] = next((reuse for reuse in kinds if _agrees(model, reuse, width)), NOTHING)
     return known[width]
 
