@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from mmlens.arguments import count
 from mmlens.errors import AddressError
+from mmlens.targets import finite
 
 Nodes = Float[torch.Tensor, " node"]
 TOLERANCE = 0.01
@@ -62,28 +63,29 @@ def complete(
     Raises:
         AddressError: fewer than one step.
     """
+    finite(ends, f"the number that {what} explain")
     low, high = (float(end) for end in ends)
     found: list[Integral] = []
     for times, power in _LADDER:
         nodes, weights = gauss_legendre(steps * times, ends, power)
         values = integrate(nodes, weights)
-        missing = high - low - float(values.double().sum())
+        missing = high - low - float(values.float().sum())
         found.append(Integral(values, high - low, missing, len(nodes)))
+        finite(values, what)
         if abs(missing) <= _allowed(found[-1], abs(low) + abs(high), dtype):
             return found[-1]
     best = min(found, key=lambda one: abs(one.missing))
-    if best.missing == best.missing:  # NaN is refused by name further up
-        warnings.warn(
-            f"{what} add up to {best.change - best.missing:.3g} with {best.nodes} steps, where the"
-            f" number changes by {best.change:.3g}: {best.missing:.3g} is missing, so take the"
-            f" scores for an estimate, or write more steps than {steps}.",
-            stacklevel=3,
-        )
+    warnings.warn(
+        f"{what[0].upper()}{what[1:]} add up to {best.change - best.missing:.3g} with"
+        f" {best.nodes} steps, where the number changes by {best.change:.3g}: {best.missing:.3g} is"
+        f" missing, so take the scores for an estimate, or write more steps than {steps}.",
+        stacklevel=3,
+    )
     return best
 
 
 def _allowed(found: Integral, size: float, dtype: torch.dtype) -> float:
-    scale = max(abs(found.change), float(found.values.abs().double().sum()) / 10)
+    scale = max(abs(found.change), float(found.values.float().abs().sum()) / 10)
     return TOLERANCE * scale + 8 * torch.finfo(dtype).eps * size
 
 

@@ -22,6 +22,7 @@ from mmlens.provenance import about
 from mmlens.scores import Scores
 from mmlens.sites import Site, readers, shared
 from mmlens.sites import site as site_of
+from mmlens.targets import finite
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -65,10 +66,19 @@ def activations(
                 model(soft, return_type=None, stop_at_layer=stop)
             else:
                 model.embed(prompt)
+    for layer, scores in kept.items():
+        _no_nan(scores.values, where, layer)
     read = soft if soft is not None else prompt
     told = about(model, method="activations", site=site, prompt=read, address=wanted)
     told |= shared(where, model.cfg)
     return _stack(kept, layers, wanted, told)
+
+
+def _no_nan(values: torch.Tensor, where: Site, layer: int | None) -> None:
+    """Refuse NaN, and infinity where no mask puts it (scores and masks of attention)."""
+    masked = where.axes[-1] == "key"
+    here = f"{where.name!r}" + ("" if layer is None else f" in layer {layer}")
+    finite(values.masked_fill(values.isinf(), 0.0) if masked else values, f"what stands at {here}")
 
 
 def _layers(model: HookedVLM, where: Site, wanted: Mapping[str, Any]) -> list[int | None]:

@@ -18,7 +18,7 @@ from mmlens.neurons import places
 from mmlens.provenance import about
 from mmlens.scores import Scores
 from mmlens.sites import SITES
-from mmlens.targets import one
+from mmlens.targets import finite, one
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,7 @@ def logit_lens(
     """
     if unit not in ("prob", "logprob", "logit"):
         raise AddressError(f"There is no unit {unit!r}: write 'prob', 'logprob' or 'logit'.")
-    if model.lm.can.lens_error > 1e-3:
+    if model.lm.can.lens_error > 1e-3:  # NaN is none: what is read will be refused by its name
         raise CapabilityError(
             f"The final norm and unembedding of {model.name!r} do not give its own logits"
             f" (off by {model.lm.can.lens_error:.3g}), so a lens would be wrong."
@@ -82,6 +82,8 @@ def logit_lens(
     names = [SITES["resid_post"].at(layer) for layer in chosen]
     with torch.no_grad():
         model.run_with_hooks(soft, fwd_hooks=[(name, look) for name in names], return_type=None)
+    for layer, found in kept.items():
+        finite(found[0], f"what the lens reads in layer {layer}")
     at = tuple(labels[i] for i in where)
     if ids is not None:
         values = torch.stack([kept[layer][0] for layer in chosen])

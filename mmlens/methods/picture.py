@@ -87,7 +87,7 @@ def attribute_picture(
             ends = place.numbers(torch.stack([base, x]))
         found = complete(
             lambda nodes, weights: (x - base) * place.gradient(x, base, nodes, weights, batch),
-            ends, steps, model.lm.dtype, f"The attributions at {at}",
+            ends, steps, model.lm.dtype, f"the attributions at {at}",
         )  # fmt: skip
         values = place.patches(found.values)
         extra = {"steps": steps, "sum": float(values.sum()), "change": found.change}

@@ -33,7 +33,7 @@ from mmlens.prompt import Prompt, SoftPrompt
 from mmlens.provenance import about
 from mmlens.scores import Scores
 from mmlens.sites import shared
-from mmlens.targets import one
+from mmlens.targets import finite, one
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -151,6 +151,8 @@ def mean_over(
     axes = tuple(axis for axis in where.site.axes if axis != "pos")
     told = about(model, method="mean_over", site=site, prompts=len(prompts))
     told |= shared(where.site, model.cfg)
+    for mean in total.values():
+        finite(mean, f"the mean at {site!r}")
     if None in total:
         return Scores(total[None], axes, {}, told)
     labels = {"layer": tuple(total)}

@@ -28,7 +28,7 @@ from mmlens.patching.grid import _runs
 from mmlens.patching.pairs import Pair
 from mmlens.patching.places import Place, place_of
 from mmlens.patching.reuse import Kept
-from mmlens.patching.variants import Metric, read
+from mmlens.patching.variants import Metric, measured, read
 from mmlens.provenance import about
 from mmlens.quadrature import Integral, complete
 from mmlens.scores import Scores
@@ -159,7 +159,7 @@ def _integrated(
     with torch.no_grad():
         ends = numbers(torch.stack([old, new]))
     here = "" if layer is None else f" in layer {layer}"
-    what = f"The attributions of {where.site.name!r}{here}"
+    what = f"the attributions of {where.site.name!r}{here}"
     return complete(integrate, ends, steps, model.lm.dtype, what)
 
 
@@ -167,7 +167,7 @@ def _numbers(model: HookedVLM, base: Kept, n: int, metric: Metric) -> torch.Tens
     last = torch.tensor([base.width - 1], device=model.lm.device)
     with model._running(rows(base.soft, [0] * n), differentiable=False) as soft:
         logits = model.lm.logits_at(soft.ids.clamp(min=0), soft.mask, last)[:, 0]
-    return torch.stack([torch.as_tensor(metric(row)).reshape(()) for row in logits])
+    return torch.stack([measured(metric, row) for row in logits])
 
 
 def _grad(number: torch.Tensor, at: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:

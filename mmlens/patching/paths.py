@@ -26,10 +26,11 @@ from mmlens.neurons import Head, Neuron, places
 from mmlens.patching.grid import DIRECTIONS
 from mmlens.patching.pairs import Pair
 from mmlens.patching.reuse import edited
-from mmlens.patching.variants import Metric, numbers
+from mmlens.patching.variants import Metric, measured, numbers
 from mmlens.provenance import about
 from mmlens.scores import Scores
 from mmlens.sites import SITES, readers
+from mmlens.targets import finite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,7 +159,7 @@ def edge_attribution(model: HookedVLM, pair: Pair, metric: Metric, k: int = 100)
             getattr(model, f"set_{name}")(True)
         how = tool.EdgeAttributionConfig(granularity="edge")
         found = tool.attribution_patch(
-            model, clean, corrupt, lambda logits: metric(logits[0, -1]), config=how
+            model, clean, corrupt, lambda logits: measured(metric, logits[0, -1]), config=how
         )
     except (ValueError, NotImplementedError, AttributeError) as error:
         raise CapabilityError(f"TransformerLens' edge attribution refuses: {error}") from error
@@ -169,4 +170,5 @@ def edge_attribution(model: HookedVLM, pair: Pair, metric: Metric, k: int = 100)
         node.kind if node.layer is None else f"L{node.layer} {node.kind}")  # fmt: skip
     labels = model.embed(pair.clean).labels[0]
     rows = [(name(a), name(b), labels[b.position], score) for a, b, score in found.top_edges(k)]
+    finite(torch.tensor([score for *_, score in rows]), "the scores of edges")
     return pd.DataFrame(rows, columns=["writer", "reader", "pos", "score"])
