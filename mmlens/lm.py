@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmlens import kv_cache
+from mmlens import kv_cache, measured
 from mmlens.errors import CapabilityError
 from mmlens.probe import Capabilities, probe
 from mmlens.run import inject, nothing_read
@@ -96,6 +96,18 @@ class LanguageModel:
         """Whether cached steps give the logits of full ones, measured once."""
         with self.lock, torch.no_grad(), nothing_read():
             return kv_cache.measure(self)
+
+    @cached_property
+    def padded(self) -> measured.Measured:
+        """Whether a left-padded row of a batch gives what the row gives alone, measured once."""
+        with self.lock, torch.no_grad(), nothing_read():
+            return measured.padded(self)
+
+    @cached_property
+    def cut(self) -> measured.Measured:
+        """Whether attention can be cut in its mask, measured once."""
+        with self.lock, torch.no_grad(), nothing_read():
+            return measured.cut(self)
 
     def switch(self, setter: Callable[..., Any]) -> Callable[..., Any]:
         """A `set_use_...` of TransformerLens opens or closes hook points: measure them again."""
