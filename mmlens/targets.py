@@ -143,8 +143,8 @@ def checked(function: Number) -> Number:
         value = one_number(function, logits, "The target", "one position")
         if torch.is_grad_enabled() and logits.requires_grad and not value.requires_grad:
             raise NumericsError(
-                "The target has no gradient (a rank, a count, a float(...) and what is detached have"
-                " none): write a differentiable function of the logits, which gives a tensor."
+                "The target has no gradient (a rank, a count, a float(...), what is detached):"
+                " write a differentiable function of the logits, which gives a tensor."
             )
         return value
 
