@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.arguments import shown
+from mmlens.arguments import instance, shown
 from mmlens.errors import MMLensError, NumericsError, PromptError, TargetError
 from mmlens.generation import end_ids, until
 from mmlens.prompt import SoftPrompt, Token
@@ -66,7 +66,7 @@ def aim(
             )
         soft = soft if not after else extend(model, soft, ids_of(model.lm, after))
         return soft, Target(soft.ids.shape[1] - 1, checked(target))
-    token = of if isinstance(of, int) else model.to_single_token(of)
+    token = token_of(model, of)
     if after is None:
         said = caption(model, soft)
         if token not in said:
@@ -107,6 +107,9 @@ def one(model: HookedVLM, prompt: Any) -> SoftPrompt:
     Raises:
         PromptError: several prompts.
     """
+    from mmlens.model import HookedVLM
+
+    instance(model, "model", HookedVLM, "what mmlens.load returns")
     with torch.no_grad():
         soft = model.embed(prompt)
     if len(soft) != 1:
@@ -114,6 +117,23 @@ def one(model: HookedVLM, prompt: Any) -> SoftPrompt:
             f"This question takes one prompt at a time, not {len(soft)}: ask in a loop."
         )
     return soft
+
+
+def token_of(model: HookedVLM, word: str | int) -> int:
+    """The id of a word of one token, or an id that the model has a logit for.
+
+    Raises:
+        TargetError: several tokens, or no such id.
+    """
+    if isinstance(word, str):
+        return model.to_single_token(word)
+    rows = int(model.root.W_U.shape[-1])
+    if isinstance(word, bool) or not isinstance(word, int) or not 0 <= word < rows:
+        raise TargetError(
+            f"{shown(word)} is no word of {model.name!r}: write a word of one token, as ' dog', or"
+            f" an id from 0 to {rows - 1}."
+        )
+    return word
 
 
 def caption(model: HookedVLM, soft: SoftPrompt, max_new_tokens: int = 30) -> list[int]:

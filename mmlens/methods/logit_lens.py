@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.arguments import count, several
 from mmlens.chunks import in_chunks
 from mmlens.errors import AddressError, CapabilityError
 from mmlens.neurons import places
 from mmlens.provenance import about
 from mmlens.scores import Scores
 from mmlens.sites import SITES
-from mmlens.targets import finite, one
+from mmlens.targets import finite, one, token_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,12 +65,13 @@ def logit_lens(
     labels = soft.labels[0]
     where = places(labels, pos, "pos")
     chosen = sorted(places(range(model.cfg.n_layers), layers, "layer"))
+    if not where or not chosen:
+        raise AddressError(
+            f"layers={layers!r} and pos={pos!r} name nothing: leave them out for all."
+        )
+    k = count(k, "k")
     words = [tokens] if isinstance(tokens, (str, int)) else tokens
-    ids = (
-        [w if isinstance(w, int) else model.to_single_token(w) for w in words]
-        if words is not None
-        else None
-    )
+    ids = None if words is None else [token_of(model, w) for w in several(words, "tokens")]
     kept: dict[int, Any] = {}
 
     def look(tensor: torch.Tensor, hook: Any) -> None:

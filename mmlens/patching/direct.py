@@ -27,7 +27,7 @@ from mmlens.neurons import places
 from mmlens.provenance import about
 from mmlens.scores import Scores
 from mmlens.sites import SITES
-from mmlens.targets import finite, one
+from mmlens.targets import finite, one, token_of
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -68,7 +68,7 @@ def direct_logits(
               "neuron": ("mlp_out", "neurons")}[by]  # fmt: skip
     kept, logits = _read(model, soft, at[0], wanted)
     words = [of] if minus is None else [of, minus]
-    tokens = [w if isinstance(w, int) else model.to_single_token(w) for w in words]
+    tokens = [token_of(model, w) for w in words]
     direction, bias = _direction(model, kept["resid"][0], tokens)
     truth, size = float(_difference(logits.float(), tokens)), float(logits[tokens].abs().sum())
     terms = _wide(kept["resid"][0]) * direction

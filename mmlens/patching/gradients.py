@@ -21,14 +21,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmlens import hooking
+from mmlens.arguments import count
 from mmlens.chunks import in_chunks
-from mmlens.errors import AddressError, NumericsError, SiteError
+from mmlens.errors import AddressError, SiteError
 from mmlens.neurons import places
 from mmlens.patching.grid import _runs
 from mmlens.patching.pairs import Pair
 from mmlens.patching.places import Place, place_of
 from mmlens.patching.reuse import Kept
-from mmlens.patching.variants import Metric, measured, read
+from mmlens.patching.variants import Metric, differentiable, measured, read
 from mmlens.provenance import about
 from mmlens.quadrature import Integral, complete
 from mmlens.scores import Scores
@@ -65,8 +66,7 @@ def attribution_patching(
     Raises:
         NumericsError: the metric has no gradient.
     """
-    if steps < 0:
-        raise AddressError(f"steps={steps} is no number of points: write 0 (none), or 16.")
+    steps, batch = count(steps, "steps", least=0, error=AddressError), count(batch, "batch")
     base, source, told = _runs(model, pair, metric, direction)
     where = place_of(model, base.soft, site)
     if where.site.name == "pixels":
@@ -74,7 +74,10 @@ def attribution_patching(
     layers: list[int | None] = [None]
     if where.site.layered:
         every = hooking.layers(model, where.site)
-        layers = list(places(every, where.site.layer if layer is None else layer, "layer"))
+        wanted = where.site.layer if layer is None else layer
+        layers = [every[i] for i in places(every, wanted, "layer")]
+        if not layers:
+            raise AddressError(f"layer={layer!r} names no layer: write some, or None for all.")
     old, new = read(model, base.soft, where, layers), read(model, source.soft, where, layers)
     if steps:
         sums = {at: _integrated(model, base, where, at, old[at], new[at], metric, steps, batch)
@@ -171,10 +174,5 @@ def _numbers(model: HookedVLM, base: Kept, n: int, metric: Metric) -> torch.Tens
 
 
 def _grad(number: torch.Tensor, at: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    if not number.requires_grad:
-        raise NumericsError(
-            "The metric has no gradient (a rank, an argmax and a count have none): use one that is"
-            " differentiable, such as a logit or a probability, or patch(...) itself."
-        )
-    found = torch.autograd.grad(number, at, allow_unused=True)
+    found = torch.autograd.grad(differentiable(number), at, allow_unused=True)
     return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(found, at, strict=True))

@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.arguments import count, several, shown
 from mmlens.edit import Edit
-from mmlens.errors import AddressError, CapabilityError
+from mmlens.errors import AddressError, CapabilityError, MMLensError
 from mmlens.methods.activations import activations
 from mmlens.neurons import Head, Neuron, places
 from mmlens.patching.grid import DIRECTIONS
 from mmlens.patching.pairs import Pair
 from mmlens.patching.reuse import edited
-from mmlens.patching.variants import Metric, measured, numbers
+from mmlens.patching.variants import Metric, differentiable, measured, numbers
 from mmlens.provenance import about
 from mmlens.scores import Scores
 from mmlens.sites import SITES, readers
@@ -112,8 +113,11 @@ def _way_in(
     """The site at which the receiver is reached, once everything asked for makes sense."""
     if direction not in DIRECTIONS or through not in ("nothing", "mlps"):
         raise AddressError("Write direction='denoise' or 'noise', through='nothing' or 'mlps'.")
-    if not senders:
+    if not several(senders, "senders", least=0, what="list of Heads or Neurons"):
         raise AddressError("There is no sender: give at least one Head or Neuron.")
+    for part in (*senders, *([] if receiver is None else [receiver])):
+        if not isinstance(part, (Head, Neuron)) or min(vars(part).values()) < 0:
+            raise AddressError(f"{shown(part)} is no part of a model: write Head(0, 1) or Neuron.")
     late = [s for s in senders if receiver is not None and s.layer >= receiver.layer]
     if late:
         raise AddressError(f"{late[0]} does not come before {receiver}: no path leads there.")
@@ -151,6 +155,11 @@ def edge_attribution(model: HookedVLM, pair: Pair, metric: Metric, k: int = 100)
             "Edge attribution is TransformerLens' own and came with version 4: update it, or"
             " patch paths with patching.path_patching(...)."
         ) from None
+    k = count(k, "k")
+
+    def judged(logits: torch.Tensor) -> torch.Tensor:
+        return differentiable(measured(metric, logits[0, -1]))
+
     clean, corrupt = (model.to_tokens(soft) for soft in pair.read(model))
     switches = ("use_attn_result", "use_split_qkv_input", "use_hook_mlp_in")
     before = {name: bool(getattr(model.cfg, name, False)) for name in switches}
@@ -158,9 +167,9 @@ def edge_attribution(model: HookedVLM, pair: Pair, metric: Metric, k: int = 100)
         for name in switches:
             getattr(model, f"set_{name}")(True)
         how = tool.EdgeAttributionConfig(granularity="edge")
-        found = tool.attribution_patch(
-            model, clean, corrupt, lambda logits: measured(metric, logits[0, -1]), config=how
-        )
+        found = tool.attribution_patch(model, clean, corrupt, judged, config=how)
+    except MMLensError:
+        raise
     except (ValueError, NotImplementedError, AttributeError) as error:
         raise CapabilityError(f"TransformerLens' edge attribution refuses: {error}") from error
     finally:

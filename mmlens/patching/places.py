@@ -18,9 +18,11 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from mmlens.arguments import count, number
 from mmlens.embedding import picture_labels
 from mmlens.errors import AddressError, PictureError, PromptError, SiteError, nearest
 from mmlens.neurons import places
+from mmlens.pictures import open_picture
 from mmlens.prompt import Patch, SoftPrompt
 from mmlens.sites import Site, readers, site
 
@@ -155,8 +157,14 @@ def groups(
         (labels, or None where the axis is one group without a name; the indices of each group).
     """
     if isinstance(wanted, Mapping):
-        return tuple(wanted), [tuple(places(labels, some, axis)) for some in wanted.values()]
+        sets = [list(some) if isinstance(some, tuple) else some for some in wanted.values()]
+        found = [() if some == [] else tuple(places(labels, some, axis)) for some in sets]
+        if not found:
+            raise AddressError(f"{axis}={{}} names no set: write {axis}={{'object': [...]}}.")
+        return tuple(wanted), found
     found = places(labels, wanted, axis)
+    if not found:
+        raise AddressError(f"{axis}={wanted!r} names nothing: write some, or leave it out for all.")
     if each:
         return tuple(labels[i] for i in found), [(i,) for i in found]
     return None, [tuple(found)]
@@ -188,6 +196,9 @@ def patches_under(
     Raises:
         PictureError: the mask has another size.
     """
+    number(share, "share", above=0, most=1)
+    count(image, "image", least=0)
+    picture = open_picture(picture)
     array = np.asarray(mask.cpu() if isinstance(mask, torch.Tensor) else mask) > 0
     if array.shape != (picture.height, picture.width):
         raise PictureError(
@@ -209,8 +220,12 @@ def other_patches(labels: Sequence[Any], chosen: Sequence[Patch], seed: int = 0)
     """As many patches of the prompt that are not among the chosen: the control of a region.
 
     Raises:
-        AddressError: there are fewer others.
+        AddressError: there are fewer others, or a chosen one is not there.
     """
+    gone = [patch for patch in chosen if patch not in labels]
+    if gone:
+        raise AddressError(f"Patch {gone[0]} is not among these labels, so it has no control.")
+    seed = count(seed, "seed", least=0)
     rest = [x for x in labels if isinstance(x, Patch) and x not in set(chosen)]
     if len(rest) < len(chosen):
         raise AddressError(

@@ -20,8 +20,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmlens import hooking
+from mmlens.arguments import count
 from mmlens.chunks import fitting, in_chunks
-from mmlens.errors import AddressError, SiteError
+from mmlens.errors import AddressError, NumericsError, SiteError
 from mmlens.patching.places import Place
 from mmlens.patching.reuse import Kept, begins, go_on
 from mmlens.prompt import SoftPrompt
@@ -83,6 +84,20 @@ def measured(metric: Metric, logits: Float[Tensor, " d_vocab"]) -> Float[Tensor,
     return value if value.is_floating_point() else value.float()
 
 
+def differentiable(number: torch.Tensor) -> torch.Tensor:
+    """The number, which a graph leads to.
+
+    Raises:
+        NumericsError: none does.
+    """
+    if not number.requires_grad:
+        raise NumericsError(
+            "The metric has no gradient (a rank, an argmax and a count have none): use one that is"
+            " differentiable, such as a logit or a probability, or patch(...) itself."
+        )
+    return number
+
+
 def run(
     model: HookedVLM,
     kept: Kept,
@@ -103,7 +118,8 @@ def run(
         progress: called with (done, of) after every batch.
     """
     out = torch.zeros(len(variants))
-    size = batch or fitting(_bytes(model, kept, place), model.lm.device, most=64)
+    fits = fitting(_bytes(model, kept, place), model.lm.device, most=64)
+    size = fits if batch is None else count(batch, "batch")
     done, largest = 0, 0
     for band in _bands(variants, place.site, kept):
 
