@@ -98,7 +98,7 @@ def logit_lens(
 
 def _read(
     model: HookedVLM, resid: torch.Tensor, unit: str, ids: list[int] | None, k: int
-) -> tuple[torch.Tensor, "..."]:
+) -> tuple[torch.Tensor, ...]:
     logits = model.lm.logits_of(resid).float()
     values = {"prob": logits.softmax, "logprob": logits.log_softmax}.get(unit, lambda _: logits)(-1)
     if ids is not None:

@@ -89,7 +89,7 @@ def attribution_patching(
 
 
 def _score(
-    change: Float[Tensor, "..."], grad: Float[Tensor, ...], where: Place
+    change: Float[Tensor, ...], grad: Float[Tensor, ...], where: Place
 ) -> Float[Tensor, "pos ..."]:
     """change . gradient, summed over what is no place of its own; pictures behind each other."""
     product = (change * grad).float()
@@ -155,7 +155,7 @@ def _numbers(model: HookedVLM, base: Kept, n: int, metric: Metric) -> torch.Tens
     return torch.stack([torch.as_tensor(metric(row)).reshape(()) for row in logits])
 
 
-def _grad(number: torch.Tensor, at: list[torch.Tensor]) -> tuple[torch.Tensor, "..."]:
+def _grad(number: torch.Tensor, at: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     if not number.requires_grad:
         raise NumericsError(
             "The metric has no gradient (a rank, an argmax and a count have none): use one that is"
