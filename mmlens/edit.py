@@ -18,8 +18,9 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmlens.errors import AddressError, SiteError
-from mmlens.neurons import Head, Neuron, places, read_address
+from mmlens.arguments import shown
+from mmlens.errors import AddressError, MMLensError, SiteError
+from mmlens.neurons import POSITIONS, Head, Neuron, places, reaches_the_end, read_address
 from mmlens.scores import Scores
 from mmlens.sites import Site, grouped, site
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from mmlens.prompt import Label
 
-POSITIONS = ("pos", "query", "key")
 Rows = tuple[tuple["Label", ...], ...]
 Value = Any
 """A number, Scores, a tensor (a direction or values), or a function tensor -> tensor."""
@@ -61,6 +61,7 @@ class Edit:
         where = site(site_name)
         if grouped(where):  # which key or value a Head reads, only a model can say: `sharing`
             address = tuple([part] if isinstance(part, Head) else part for part in address)
+        _check_value(value)
         wanted = read_address([part for part in address if not _is_list(part)], by_axis)
         for several in filter(_is_list, address):
             wanted.update(_units(several))
@@ -156,7 +157,7 @@ class Edit:
             if wanted is None or axis not in POSITIONS:
                 hits = places(range(size), wanted, axis)
             else:
-                begin = self._begins(axis, tuple(values.shape), start)
+                begin = self.site.begins(axis, tuple(values.shape), start)
                 every = places(names, wanted, axis)
                 if axis != "key" and reaches_the_end(wanted) and self._fits_one(dim):
                     every = [*every, *range(len(names), begin + size)]
@@ -167,17 +168,6 @@ class Edit:
             shape[dim] = len(hits)
             index.append(torch.tensor(hits, device=values.device).view(shape))
         return tuple(index)
-
-    def _begins(self, axis: str, shape: tuple[int, ...], start: int) -> int:
-        """The prompt position of the first index on an axis of positions.
-
-        Keys end where the queries end. A KV cache holds all those before, or, where attention has
-        a sliding window, the last ones only (one of fixed size has room behind the last).
-        """
-        if axis != "key":
-            return start
-        queries, keys = (shape[self.site.axes.index(one)] for one in ("query", "key"))
-        return max(0, start + queries - keys)
 
     def _fits_one(self, dim: int) -> bool:
         """Whether the value can stand at one more position: it has no positions of its own."""
@@ -214,7 +204,7 @@ class Edit:
         if isinstance(self.value, Scores):
             new = self._from_scores(layer, names, place, start, shape)
         elif callable(self.value):
-            new = self.value(old)
+            new = self._called(old)
             if not isinstance(new, torch.Tensor):
                 raise AddressError(
                     "The function of an Edit must return the new values (a tensor), not"
@@ -230,6 +220,17 @@ class Edit:
                 f" {tuple(old.shape)} (axes {', '.join(self.site.axes)})."
             ) from None
         return old + new if self.add else new
+
+    def _called(self, old: torch.Tensor) -> Any:
+        try:
+            return self.value(old)
+        except MMLensError:
+            raise
+        except Exception as error:
+            raise AddressError(
+                f"The function of {self!r} raised {type(error).__name__} for values of shape"
+                f" {tuple(old.shape)}: {error}"
+            ) from error
 
     def _from_scores(
         self,
@@ -253,24 +254,28 @@ class Edit:
             if axis not in scores.axes:
                 continue
             here = place[dim].flatten().tolist()
-            begin = self._begins(axis, shapes, start)
+            begin = self.site.begins(axis, shapes, start)
             wanted = [names[i + begin] for i in here] if axis in POSITIONS else here
             scores = scores.sel(**{axis: wanted})
             shape[dim] = len(here)
         return scores.values.reshape(shape)
 
 
-def reaches_the_end(wanted: Any) -> bool:
-    """Whether an address of positions counts from the end and takes in the last one.
+def _check_value(value: Any) -> None:
+    """Refuse what can't become numbers when the edit acts."""
+    import torch
 
-    -1 and slices without an end do: in a generation they hold for every new word, which is the last
-    position when it is read.
-    """
-    if isinstance(wanted, (list, tuple, set, range)):
-        return any(reaches_the_end(part) for part in wanted)
-    if isinstance(wanted, slice):
-        return wanted.stop is None and (wanted.step or 1) == 1
-    return type(wanted) is int and wanted == -1
+    if isinstance(value, (Scores, torch.Tensor)) or callable(value):
+        return
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise AddressError(
+            f"An Edit can't put {shown(value)} in place of activations: give a number, a tensor,"
+            " Scores, or a function from the tensor there to a tensor."
+        ) from None
 
 
 def _is_list(part: Any) -> bool:

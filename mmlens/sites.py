@@ -38,6 +38,21 @@ class Site:
         """The hook name at `layer`."""
         return self.point.format(layer=layer)
 
+    def begins(self, axis: str, shape: tuple[int, ...], start: int) -> int:
+        """The prompt position of the first index on an axis of positions.
+
+        Keys end where the queries end. A KV cache holds all those before, or, where attention has
+        a sliding window, the last ones only (one of fixed size has room behind the last).
+
+        Args:
+            shape: of what stands here, without the batch.
+            start: the position at which the forward pass begins.
+        """
+        if axis != "key":
+            return start
+        queries, keys = (shape[self.axes.index(one)] for one in ("query", "key"))
+        return max(0, start + queries - keys)
+
 
 _RESID = ("pos", "dim")
 _UNITS = ("pos", "unit")

@@ -16,8 +16,8 @@ import torch
 from mmlens.arguments import instance, shown
 from mmlens.errors import MMLensError, NumericsError, PromptError, TargetError
 from mmlens.generation import end_ids, until
-from mmlens.prompt import SoftPrompt, Token
-from mmlens.words import ids_of, word
+from mmlens.prompt import SoftPrompt, Token, next_at
+from mmlens.words import id_of, ids_after, printed, word
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -64,22 +64,22 @@ def aim(
                 "There is no word to explain: write of=' dog', or a callable as target,"
                 f" not {target!r}."
             )
-        soft = soft if not after else extend(model, soft, ids_of(model.lm, after))
+        soft = soft if not after else extend(model, soft, going_on(model, soft, after))
         return soft, Target(soft.ids.shape[1] - 1, checked(target))
-    token = token_of(model, of)
+    token = id_of(model.lm, of)
     if after is None:
         said = caption(model, soft)
         if token not in said:
+            says = printed(model.tokenizer, said) if model.tokenizer else said
             raise TargetError(
-                f"The model does not say {word(model.lm, token)!r} here, it says"
-                f" {model.to_string(said)!r}: write after='' to explain it right after the prompt,"
-                " or after=' a' after other words."
+                f"The model does not say {word(model.lm, token)!r} here, it says {says!r}: write"
+                " after='' to explain it right after the prompt, or after=' a' after other words."
             )
         before = said[: said.index(token)]
     else:
-        before = ids_of(model.lm, after)
+        before = going_on(model, soft, after)
     soft = extend(model, soft, before)
-    return soft, _target(model, soft.ids.shape[1] - 1, token, target)
+    return soft, _target(model, soft, soft.ids.shape[1] - 1, token, target)
 
 
 def aim_caption(
@@ -91,14 +91,15 @@ def aim_caption(
 ) -> tuple[SoftPrompt, list[Target]]:
     """The prompt with its caption (the model's own, or `words`), and one target per token of it."""
     soft = one(model, prompt)
-    said = caption(model, soft, max_new_tokens) if words is None else ids_of(model.lm, words)
+    own = words is None
+    said = caption(model, soft, max_new_tokens) if own else going_on(model, soft, words)
     if not said:
         raise TargetError(
             "The caption is empty, so there is no token to explain: give words='...'."
         )
     length = soft.ids.shape[1]
-    targets = [_target(model, length - 1 + i, token, target) for i, token in enumerate(said)]
-    return extend(model, soft, said[:-1]), targets
+    whole = extend(model, soft, said[:-1])
+    return whole, [_target(model, whole, length - 1 + i, t, target) for i, t in enumerate(said)]
 
 
 def one(model: HookedVLM, prompt: Any) -> SoftPrompt:
@@ -119,27 +120,17 @@ def one(model: HookedVLM, prompt: Any) -> SoftPrompt:
     return soft
 
 
-def token_of(model: HookedVLM, word: str | int) -> int:
-    """The id of a word of one token, or an id that the model has a logit for.
-
-    Raises:
-        TargetError: several tokens, or no such id.
-    """
-    if isinstance(word, str):
-        return model.to_single_token(word)
-    rows = int(model.root.W_U.shape[-1])
-    if isinstance(word, bool) or not isinstance(word, int) or not 0 <= word < rows:
-        raise TargetError(
-            f"{shown(word)} is no word of {model.name!r}: write a word of one token, as ' dog', or"
-            f" an id from 0 to {rows - 1}."
-        )
-    return word
-
-
 def caption(model: HookedVLM, soft: SoftPrompt, max_new_tokens: int = 30) -> list[int]:
     """Ids of the model's own greedy caption, without the end-of-text token."""
     new = model.generate(soft, max_new_tokens, return_type="tokens")[0]
     return until(new, end_ids(model))
+
+
+def going_on(model: HookedVLM, soft: SoftPrompt, text: str) -> list[int]:
+    """The ids of a text that goes on after a prompt."""
+    ids = soft.ids[0].masked_fill(~soft.mask[0], -1).tolist()
+    start = max((i + 1 for i, token in enumerate(ids) if token < 0), default=0)
+    return ids_after(model.lm, text, ids[start:])
 
 
 def extend(model: HookedVLM, soft: SoftPrompt, ids: Sequence[int]) -> SoftPrompt:
@@ -215,8 +206,10 @@ def finite(values: torch.Tensor, what: str) -> torch.Tensor:
     return values
 
 
-def _target(model: HookedVLM, position: int, token: int, target: str | Number) -> Target:
-    label = Token(word(model.lm, token), position + 1)
+def _target(
+    model: HookedVLM, soft: SoftPrompt, position: int, token: int, target: str | Number
+) -> Target:
+    label = Token(word(model.lm, token), next_at(soft.labels[0][: position + 1]))
     if callable(target):
         return Target(position, checked(target), label)
     if target not in _NUMBERS:

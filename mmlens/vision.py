@@ -13,7 +13,8 @@ from torch import nn
 
 from mmlens.errors import CapabilityError, CheckpointError, ModelError
 from mmlens.vision_hooked import HookedVision, without_pooler
-from mmlens.vision_recipes import hf_recipe, open_clip_recipe, timm_recipe
+from mmlens.vision_processors import hf_recipe
+from mmlens.vision_recipes import open_clip_recipe, timm_recipe
 
 __all__ = ["HookedVision", "build", "from_hf", "from_open_clip", "from_timm", "wrap_vision"]
 

@@ -65,6 +65,7 @@ def integrated_gradients(
     chosen = sorted(places(range(model.cfg.n_layers), layers, "layer"))
     if not chosen:
         raise AddressError(f"layers={layers!r} names no layer: write some, or None for all.")
+    model.lm.units.need(model.name, chosen)
     found = {n: _one_layer(model, soft, aimed, n, baseline, steps, batch) for n in chosen}
     told = about(
         model,

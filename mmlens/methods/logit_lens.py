@@ -19,7 +19,8 @@ from mmlens.neurons import places
 from mmlens.provenance import about
 from mmlens.scores import Scores
 from mmlens.sites import SITES
-from mmlens.targets import finite, one, token_of
+from mmlens.targets import finite, one
+from mmlens.words import id_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +72,7 @@ def logit_lens(
         )
     k = count(k, "k")
     words = [tokens] if isinstance(tokens, (str, int)) else tokens
-    ids = None if words is None else [token_of(model, w) for w in several(words, "tokens")]
+    ids = None if words is None else [id_of(model.lm, w) for w in several(words, "tokens")]
     kept: dict[int, Any] = {}
 
     def look(tensor: torch.Tensor, hook: Any) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.backward import pull
 from mmlens.chunks import in_chunks
 from mmlens.embedding import picture_labels
 from mmlens.errors import PromptError, SiteError, nearest
@@ -119,12 +120,18 @@ class _Place:
 
     def numbers(self, values: torch.Tensor) -> torch.Tensor:
         """y for each of `values` [run, picture, ...]: Float[run]."""
+        return self._numbers(self._logits(values))
+
+    def _numbers(self, logits: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.aimed.number(row) for row in logits])
+
+    def _logits(self, values: torch.Tensor) -> torch.Tensor:
         many = rows(self.soft, [0] * len(values))
         put = (self.name, lambda x, hook: values.flatten(0, 1).to(x))
         with self.model.hooks(fwd_hooks=[put]), self.model._running(many) as read:
             at = torch.tensor([self.aimed.position], device=read.ids.device)
             logits = self.model.lm.logits_at(read.ids.clamp(min=0), read.mask, at)
-        return torch.stack([self.aimed.number(row) for row in logits[:, 0]])
+        return logits[:, 0]
 
     def gradient(self, x: torch.Tensor, base: torch.Tensor, nodes: torch.Tensor,
                  weights: torch.Tensor, batch: int) -> torch.Tensor:  # fmt: skip
@@ -134,8 +141,8 @@ class _Place:
             t, w = (n[start:stop].reshape(-1, *[1] * x.ndim) for n in (nodes, weights))
             path = (base + t * (x - base)).detach().requires_grad_()
             with torch.enable_grad():
-                total = self.numbers(path).sum()
-            return (w * torch.autograd.grad(total, path)[0]).sum(0)
+                logits = self._logits(path)
+            return (w * pull(logits, lambda many: self._numbers(many).sum(), path)).sum(0)
 
         return sum(in_chunks(len(nodes), batch, work), torch.zeros_like(x))
 

@@ -27,7 +27,8 @@ from mmlens.neurons import places
 from mmlens.provenance import about
 from mmlens.scores import Scores
 from mmlens.sites import SITES
-from mmlens.targets import finite, one, token_of
+from mmlens.targets import finite, one
+from mmlens.words import id_of
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -57,7 +58,8 @@ def direct_logits(
         `about` has "bias" (of the final norm and the unembedding) and "logit", the model's own.
 
     Raises:
-        CapabilityError: on this architecture the shares do not add up to the logit.
+        CapabilityError: on this architecture the shares do not add up to the logit, or there are no
+            MLP units.
     """
     choice(by, "by", ("part", "head", "neuron"), error=AddressError)
     soft = one(model, prompt)
@@ -66,9 +68,11 @@ def direct_logits(
         raise AddressError(f"These are {len(at)} positions: direct_logits reads one at a time.")
     wanted = {"part": ("attn_out", "mlp_out"), "head": ("attn_out", "z"),
               "neuron": ("mlp_out", "neurons")}[by]  # fmt: skip
+    if by == "neuron":
+        model.lm.units.need(model.name)
     kept, logits = _read(model, soft, at[0], wanted)
     words = [of] if minus is None else [of, minus]
-    tokens = [token_of(model, w) for w in words]
+    tokens = [id_of(model.lm, w) for w in words]
     direction, bias = _direction(model, kept["resid"][0], tokens)
     truth, size = float(_difference(logits.float(), tokens)), float(logits[tokens].abs().sum())
     terms = _wide(kept["resid"][0]) * direction
@@ -133,12 +137,12 @@ def _direction(
     x = _wide(resid)
     x = (x - x.mean()) * gain if centres else x * gain
     with torch.no_grad():
-        norm = lambda v: _wide(lm.root.ln_final(v.to(lm.dtype)[None, None])[0, 0])  # noqa: E731
+        norm = lambda v: _wide(lm.final_norm(v.to(lm.dtype)[None, None])[0, 0])  # noqa: E731
         zero = norm(torch.zeros_like(resid))
         out = norm(resid) - zero
     scale = (x @ x) / (x @ out)
     bias = getattr(lm.root, "b_U", None)
-    word = _difference(_wide(lm.root.W_U[..., tokens]), list(range(len(tokens))))
+    word = _difference(_wide(lm.word_directions(tokens)), list(range(len(tokens))))
     direction = word * gain
     direction = direction - direction.mean() if centres else direction
     added = _difference(bias, tokens) if isinstance(bias, torch.Tensor) else 0.0
@@ -186,9 +190,10 @@ def _inside(
         shares = torch.einsum("hd,hdm,m->h", active, weight, direction)
         bias, whole = getattr(block.attn, "b_O", None), kept["attn_out"][layer]
     else:
-        active = _wide(kept["neurons"][layer])
-        shares = active * (_wide(block.mlp.W_out) @ direction)
-        bias, whole = getattr(block.mlp, "b_out", None), kept["mlp_out"][layer]
+        active, units = _wide(kept["neurons"][layer]), model.lm.units
+        length, added = units.behind(layer, kept["neurons"][layer][None])
+        shares = active * (_wide(units.written(layer)) @ direction) * float(length[0])
+        bias, whole = added[0], kept["mlp_out"][layer]
     rest = float(_wide(bias) @ direction) if isinstance(bias, torch.Tensor) else 0.0
     terms = _wide(whole) * direction
     off = abs(float(shares.sum()) + rest - float(terms.sum()))

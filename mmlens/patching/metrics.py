@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.targets import one, token_of
+from mmlens.targets import one
+from mmlens.words import id_of
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -27,31 +28,31 @@ Measure = Callable[[torch.Tensor], torch.Tensor]
 
 def logit(model: HookedVLM, word: str | int) -> Measure:
     """The logit of a word of one token (or of an id)."""
-    token = token_of(model, word)
+    token = id_of(model.lm, word)
     return lambda logits: logits[..., token]
 
 
 def logit_difference(model: HookedVLM, word: str | int, other: str | int) -> Measure:
     """The logit of a word less that of another."""
-    token, rival = token_of(model, word), token_of(model, other)
+    token, rival = id_of(model.lm, word), id_of(model.lm, other)
     return lambda logits: logits[..., token] - logits[..., rival]
 
 
 def probability(model: HookedVLM, word: str | int) -> Measure:
     """The probability of a word."""
-    token = token_of(model, word)
+    token = id_of(model.lm, word)
     return lambda logits: logits.float().softmax(-1)[..., token]
 
 
 def log_probability(model: HookedVLM, word: str | int) -> Measure:
     """The natural logarithm of the probability of a word."""
-    token = token_of(model, word)
+    token = id_of(model.lm, word)
     return lambda logits: logits.float().log_softmax(-1)[..., token]
 
 
 def rank(model: HookedVLM, word: str | int) -> Measure:
     """How many words are more probable than this one."""
-    token = token_of(model, word)
+    token = id_of(model.lm, word)
     return lambda logits: (logits > logits[..., [token]]).sum(-1).float()
 
 

@@ -112,7 +112,10 @@ def place_of(model: HookedVLM, soft: SoftPrompt, name: str) -> Place:
     if where.part == "lm":
         inner = next((axis for axis in INNER if axis in where.axes), None)
         heads = (int(cfg.n_heads) // readers(where, cfg), cfg.d_head)
-        sizes = {"unit": (cfg.d_mlp,), "head": heads, "dim": (cfg.d_model,)}[inner or "dim"]
+        if inner == "unit" and not model.lm.units.width:
+            model.lm.units.need_at(model.name, where)
+        width = model.lm.units.width if inner == "unit" else 0
+        sizes = {"unit": (width,), "head": heads, "dim": (cfg.d_model,)}[inner or "dim"]
         return Place(where, soft.labels[0], inner, sizes)
     rows = picture_labels(model, soft.prompts, where.part == "vision" and where.layered)
     if not rows or model.vision is None:

@@ -237,7 +237,7 @@ def _agrees(model: HookedVLM, reuse: str, width: int) -> bool:
 
     bare = HookedVLM(None, None, model.lm, name=model.name)
     generator = torch.Generator().manual_seed(0)
-    vectors = torch.randn(1, width, model.cfg.d_model, generator=generator)
+    vectors = torch.randn(1, width, model.lm.d_embed, generator=generator)
     scale = model.lm.embed(torch.zeros(1, 1, dtype=torch.long)).float().std().cpu()
     vectors = (vectors * scale).to(model.lm.device, model.lm.dtype)
     ids = torch.full((1, width), IMAGE_TOKEN, device=vectors.device)

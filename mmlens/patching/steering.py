@@ -27,7 +27,8 @@ from mmlens.methods.activations import activations
 from mmlens.neurons import Neuron
 from mmlens.provenance import about
 from mmlens.scores import Scores
-from mmlens.targets import finite, token_of
+from mmlens.targets import finite
+from mmlens.words import id_of
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -71,25 +72,29 @@ def mean_difference(
 
 def word(model: HookedVLM, of: str | int) -> Scores:
     """The unembedding direction of a word of one token (or of an id): Scores(dim)."""
-    token = token_of(model, of)
+    token = id_of(model.lm, of)
     told = about(model, method="word", of=of)
     return Scores(model.root.W_U[:, token].float().clone(), ("dim",), {}, told)
 
 
 def written_by(model: HookedVLM, neuron: Neuron) -> Scores:
-    """What a neuron writes, its row of W_out: Scores(dim).
+    """What a neuron writes to the stream, per unit of activation: Scores(dim).
+
+    That is its row of W_out, with what stands between the MLP and the stream: a scale (Granite), or
+    the gain of a norm (Gemma 2 and 3, OLMo 2, GLM-4). Behind a norm only the direction is in the
+    weights; how long it is depends on the run, and `about["norm"]` says so. A neuron whose
+    activation is negative writes the opposite.
 
     Raises:
-        AddressError: there is no such neuron.
+        AddressError: there is no such neuron. CapabilityError: the layer has no MLP units.
     """
-    if not (0 <= neuron.layer < model.cfg.n_layers and 0 <= neuron.unit < model.cfg.d_mlp):
-        raise AddressError(
-            f"There is no neuron {neuron}: {model.name!r} has {model.cfg.n_layers} layers of"
-            f" {model.cfg.d_mlp} units."
-        )
-    row = model.root.blocks[neuron.layer].mlp.W_out[neuron.unit]
-    told = about(model, method="written_by", neuron=neuron)
-    return Scores(row.float().clone(), ("dim",), {}, told)
+    model.lm.units.find(model.name, [neuron])
+    with torch.no_grad():
+        row = model.lm.units.written(neuron.layer, [neuron.unit])[0]
+    normed = neuron.layer in model.lm.units.normed
+    norm = "behind the MLP: the direction, its length depends on the run" if normed else "none"
+    told = about(model, method="written_by", neuron=neuron, norm=norm)
+    return Scores(row.clone(), ("dim",), {}, told)
 
 
 def steer(

@@ -117,6 +117,7 @@ def run(
         batch: at most so many rows; by default what fits into the free memory.
         progress: called with (done, of) after every batch.
     """
+    model.lm.units.need_at(model.name, place.site, {at for v in variants for at in v.at})
     out = torch.zeros(len(variants))
     fits = fitting(_bytes(model, kept, place), model.lm.device, most=64)
     size = fits if batch is None else count(batch, "batch")
@@ -219,6 +220,7 @@ def read(
 ) -> dict[int | None, torch.Tensor]:
     """What stands at the site in a run, per layer: [pos, ...], in vision [picture, ...]."""
     found: dict[int | None, torch.Tensor] = {}
+    model.lm.units.need_at(model.name, place.site, layers)
     names = {hooking.names(model, place.site.at(layer))[0]: layer for layer in layers}
 
     def hold(tensor: torch.Tensor, hook: Any) -> None:
