@@ -137,9 +137,16 @@ class Edit:
                 position of the prompt.
             start: the prompt position at which `values` begins (later steps of a generation).
         """
+        nowhere: list[AddressError] = []
         for row in range(values.shape[0]):
             names = labels[row * len(labels) // values.shape[0]] if labels else ()
-            place = self._place(values[row], layer, names, start)
+            try:
+                place = self._place(values[row], layer, names, start)
+            except AddressError as error:  # inside the encoder it may be in another picture
+                nowhere.append(error)
+                if self.site.part == "lm" or len(nowhere) == values.shape[0]:
+                    raise
+                continue
             if place is not None:
                 old, shape = values[(row, *place)], tuple(values.shape[1:])
                 values[(row, *place)] = self._new(old, layer, names, place, start, shape)
