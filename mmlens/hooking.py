@@ -158,8 +158,7 @@ def _on_point(point: Any, hook: Hook) -> Iterator[None]:
 
 def check_edit(model: HookedVLM, edit: Edit) -> None:
     """Refuse an edit that could not act: a dead hook, a layer or unit that does not exist."""
-    for layer in edit.layers(layers(model, edit.site)):
-        names(model, edit.site.at(layer))
+    check_places(model, edit.site, edit.layers(layers(model, edit.site)))
     pattern = edit.site.part == "lm" and edit.site.axes[-1] == "key" and edit.site != MASK
     if pattern and not model.lm.can.pattern_writable:
         raise CapabilityError(
@@ -175,6 +174,14 @@ def check_edit(model: HookedVLM, edit: Edit) -> None:
             raise AddressError(
                 f"There is no unit {wrong[0]}: {model.name!r} has 0 to {model.cfg.d_mlp - 1}."
             )
+
+
+def check_places(model: HookedVLM, site: Site, at: Sequence[int | None]) -> None:
+    """Refuse a site that never fires, or that has no place for each patch of the encoder."""
+    for layer in at:
+        for name in names(model, site.at(layer)):
+            if site.part == "vision":
+                model.vision.check_labels(name.removeprefix("vision."))
 
 
 def layers(model: HookedVLM, site: Site) -> Sequence[int]:

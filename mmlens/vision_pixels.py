@@ -80,7 +80,9 @@ class Pixels:
         _check("mean", self.mean, "finite numbers", math.isfinite)
         _check("std", self.std, "numbers above 0", lambda v: math.isfinite(v) and v > 0)
         _check("fill", self.fill, "colours from 0 to 255", lambda v: 0 <= v <= 255)
-        _check("rescale", [self.rescale] * 3, "numbers above 0", lambda v: math.isfinite(v) and v > 0)
+        _check(
+            "rescale", [self.rescale] * 3, "numbers above 0", lambda v: math.isfinite(v) and v > 0
+        )
         if self.scale == self.size:
             object.__setattr__(self, "scale", None)
 

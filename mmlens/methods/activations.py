@@ -46,6 +46,7 @@ def activations(
     if where.layer is not None:
         wanted.setdefault("layer", where.layer)
     layers = _layers(model, where, wanted)
+    hooking.check_places(model, where, layers)
     names = {hooking.names(model, where.at(layer))[0]: layer for layer in layers}
     inner = {axis: want for axis, want in wanted.items() if axis != "layer"}
     kept: dict[int | None, Scores] = {}
