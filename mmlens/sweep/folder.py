@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from mmlens.errors import nearest
 from mmlens.scores import Scores
-from mmlens.sweep.parts import read_scores, read_tables, write_whole
+from mmlens.sweep.parts import read_scores, read_tables
 from mmlens.sweep.record import SweepError, check
+from mmlens.writing import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd

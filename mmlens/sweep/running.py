@@ -14,9 +14,9 @@ from typing import Any
 
 from mmlens.errors import CheckpointError
 from mmlens.scores import Scores
-from mmlens.sweep.parts import write_whole
 from mmlens.sweep.record import SweepError
 from mmlens.tally import Tally
+from mmlens.writing import write_whole
 
 Tallies = dict[str, tuple[Tally, ...]]
 
