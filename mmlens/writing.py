@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -53,12 +54,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
             return
         new = place.with_name(_NEW.replace("*", secrets.token_hex(6)))
         try:
-            try:
+            with _as_oserror():
                 yield new
-            except Exception as error:
-                if refused := _refused(error):
-                    raise OSError(refused) from error
-                raise
             _to_disk(new)
             with suppress(FileNotFoundError):
                 new.chmod(stat.S_IMODE(place.stat().st_mode))
@@ -67,6 +64,41 @@ def replacing(path: str | Path) -> Iterator[Path]:
             with suppress(OSError):
                 new.unlink()
             raise
+
+
+@contextmanager
+def replacing_files(folder: str | Path, last: str) -> Iterator[Path]:
+    """Inside, write files into the folder that is given; at the end they take their places.
+
+    Weights (`*.safetensors`, their index) that lie beside new ones and are not among them belong to
+    what was there before, and go.
+
+    Args:
+        folder: made if it isn't there.
+        last: the file that says what the others are; it is moved when they are there.
+
+    Raises:
+        WriteError: the system refuses; while files are written nothing has changed in `folder`.
+    """
+    folder = Path(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        new = folder / _NEW.replace("*", secrets.token_hex(6))
+        new.mkdir()
+        try:
+            with _as_oserror():
+                yield new
+            made = [path.relative_to(new) for path in sorted(new.rglob("*")) if path.is_file()]
+            for name in sorted(made, key=lambda name: name.as_posix() == last):
+                _to_disk(new / name)
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(new / name, folder / name)
+            for place in {name.parent for name in made if name.suffix == ".safetensors"}:
+                for old in (folder / place).glob("*.safetensors*"):
+                    if old.relative_to(folder) not in made:
+                        old.unlink()
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
 
 
 def remove_leftovers(folder: str | Path, idle: float = 0.0) -> None:
@@ -78,12 +110,23 @@ def remove_leftovers(folder: str | Path, idle: float = 0.0) -> None:
     for new in Path(folder).rglob(_NEW):
         with suppress(OSError):
             if time.time() - new.stat().st_mtime >= idle:
-                new.unlink()
+                shutil.rmtree(new) if new.is_dir() else new.unlink()
 
 
 def printable(name: object) -> str:
     """A file's name as text that can be written: bytes that are no UTF-8 stand as their codes."""
     return os.fsencode(str(name)).decode("utf-8", "backslashreplace")
+
+
+@contextmanager
+def _as_oserror() -> Iterator[None]:
+    """What another library makes of the system's refusal, as the system says it."""
+    try:
+        yield
+    except Exception as error:
+        if refused := _refused(error):
+            raise OSError(refused) from error
+        raise
 
 
 def _to_disk(new: Path) -> None:

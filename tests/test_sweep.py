@@ -190,14 +190,13 @@ def at_call(number: int, function: Callable[..., Any], after: bool) -> Callable[
 
 def killed(out: Path, where: str, number: int, after: bool) -> None:
     """In a process of its own: begin or go on, and be killed at one call."""
-    from mmlens.sweep import parts, run
+    from mmlens.sweep import run
 
     if where == "asking":
         real = run._Work._ask
         run._Work._ask = at_call(number, real, after)  # type: ignore[method-assign]
     else:
-        parts.os = type("os", (), {"fsync": os.fsync})  # type: ignore[assignment]
-        parts.os.replace = staticmethod(at_call(number, os.replace, after))  # type: ignore[attr-defined]
+        os.replace = at_call(number, os.replace, after)  # type: ignore[assignment]
     asked(out)
 
 
