@@ -96,7 +96,7 @@ def sweep(
     return work.sweep
 
 
-def _tallies(given: Mapping[str, Sequence[Tally]]) -> dict[str, tuple[Tally, ...]]:
+def _tallies(given: Any) -> dict[str, tuple[Tally, ...]]:
     wrong = [name for name, several in given.items()
              if not isinstance(several, (list, tuple)) or not several
              or not all(isinstance(one, Tally) for one in several)]  # fmt: skip
