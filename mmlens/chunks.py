@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
+
+from mmlens.memory import free_memory
 
 T = TypeVar("T")
 
@@ -37,13 +38,7 @@ def in_chunks(n: int, size: int, work: Callable[[int, int], T]) -> Iterator[T]:
 
 def fitting(bytes_each: float, device: torch.device, most: int = 256, share: float = 0.5) -> int:
     """How many pieces of so many bytes fit into a share of the free memory, 1 to `most`."""
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        try:
-            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (ValueError, OSError, AttributeError):  # not every system tells
-            free = 1 << 30
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
     return max(1, min(most, int(share * free / max(1.0, bytes_each))))
 
 

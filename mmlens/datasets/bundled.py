@@ -36,6 +36,9 @@ def pictos(
         DataError: no such split, style or number of things, or `n` is below 1.
     """
     asked = f"pictos:{split}:{n}:{seed}"
+    for name, number in (("n", n), ("seed", seed)):
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise DataError(f"pictos({name}={number!r}): give a whole number.")
     if n < 1:
         raise DataError(f"{asked!r} has no scenes: ask for at least 1.")
     try:

@@ -109,6 +109,11 @@ def cache_features(
         PictureError: a picture cannot be read (with `pairs.skip_bad` it is listed in `.bad`).
         NumericsError: a feature is NaN, or too large for float16.
     """
+    for what, number in (("batch_size", batch_size), ("shard_size", shard_size)):
+        if number < 1:
+            raise DataError(
+                f"cache_features({what}={number}): one of these holds at least 1 picture."
+            )
     identity = {"format": FORMAT, "encoder": encoder_hash(vision), "data": pairs.fingerprint}
     identity |= {"dtype": "float16" if half else "float32"}
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
