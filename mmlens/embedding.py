@@ -81,6 +81,11 @@ def embed(
         labels.append(
             tuple(Padding(i) for i in range(pad)) + tuple(label for _, label in rows[row])
         )
+    if not bool(read.all()) and not model.lm.padded.exact:
+        raise CapabilityError(
+            f"{model.name!r} reads a left-padded prompt otherwise than the prompt alone (measured:"
+            f" {model.lm.padded}): give prompts of one length, or one at a time."
+        )
     vectors = model.lm.embed(ids.clamp(min=0))
     pictures = [picture for prompt in prompts for picture in prompt.pictures]
     if pictures:

@@ -101,6 +101,8 @@ def names(
 @contextmanager
 def attached(model: HookedVLM, hooks: Sequence[Hook], prompts: Sequence[Prompt]) -> Iterator[None]:
     """Edits and hooks on all three parts, taken away at the end whatever happens."""
+    if len(prompts) > 1:
+        _ = model.lm.padded  # measured before anything is attached; `embed` asks for it
     every = [*_edit_hooks(model, prompts), *hooks]
     cuts: dict[int, list[Callable[..., Any]]] = {}
     for hook in every:
@@ -160,6 +162,11 @@ def check_edit(model: HookedVLM, edit: Edit) -> None:
     """Refuse an edit that could not act: a dead hook, a layer or unit that does not exist."""
     for layer in edit.layers(layers(model, edit.site)):
         names(model, edit.site.at(layer))
+    if edit.site == MASK and not model.lm.cut.exact:
+        raise CapabilityError(
+            f"{model.name!r} does not obey a cut in its attention mask (measured: {model.lm.cut}),"
+            " so nothing can be knocked out there: edit 'z' or 'pattern' of the heads instead."
+        )
     pattern = edit.site.part == "lm" and edit.site.axes[-1] == "key" and edit.site != MASK
     if pattern and not model.lm.can.pattern_writable:
         raise CapabilityError(

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmlens import kv_cache, measured
 from mmlens.errors import CapabilityError
 from mmlens.probe import Capabilities, probe
-from mmlens.run import inject
+from mmlens.run import inject, nothing_read
 
 
 def share_weights(module: nn.Module) -> nn.Module:
@@ -87,8 +88,26 @@ class LanguageModel:
     @cached_property
     def can(self) -> Capabilities:
         """What the hooks of this architecture really do, measured once by short forward passes."""
-        with self.lock, torch.no_grad():
+        with self.lock, torch.no_grad(), nothing_read():
             return probe(self)
+
+    @cached_property
+    def caching(self) -> kv_cache.Caching:
+        """Whether cached steps give the logits of full ones, measured once."""
+        with self.lock, torch.no_grad(), nothing_read():
+            return kv_cache.measure(self)
+
+    @cached_property
+    def padded(self) -> measured.Measured:
+        """Whether a left-padded row of a batch gives what the row gives alone, measured once."""
+        with self.lock, torch.no_grad(), nothing_read():
+            return measured.padded(self)
+
+    @cached_property
+    def cut(self) -> measured.Measured:
+        """Whether attention can be cut in its mask, measured once."""
+        with self.lock, torch.no_grad(), nothing_read():
+            return measured.cut(self)
 
     def switch(self, setter: Callable[..., Any]) -> Callable[..., Any]:
         """A `set_use_...` of TransformerLens opens or closes hook points: measure them again."""

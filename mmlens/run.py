@@ -63,6 +63,16 @@ def reading(soft: SoftPrompt, differentiable: bool = True) -> Iterator[Run]:
         _current.reset(token)
 
 
+@contextmanager
+def nothing_read() -> Iterator[None]:
+    """Within this context no prompt is being read: for measurements in the middle of a run."""
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
 def inject(embedded: torch.Tensor, hook: Any = None) -> torch.Tensor:
     """The permanent hook on the embedding: patches in place of their placeholders.
 

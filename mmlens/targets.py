@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.errors import NumericsError, PromptError, TargetError
+from mmlens.generation import end_ids, until
 from mmlens.prompt import SoftPrompt, Token
 from mmlens.words import ids_of, word
 
@@ -116,9 +117,8 @@ def one(model: HookedVLM, prompt: Any) -> SoftPrompt:
 
 def caption(model: HookedVLM, soft: SoftPrompt, max_new_tokens: int = 30) -> list[int]:
     """Ids of the model's own greedy caption, without the end-of-text token."""
-    new = model.generate(soft, max_new_tokens, return_type="tokens")[0].tolist()
-    eos = None if model.tokenizer is None else model.tokenizer.eos_token_id
-    return new[: new.index(eos)] if eos in new else new
+    new = model.generate(soft, max_new_tokens, return_type="tokens")[0]
+    return until(new, end_ids(model))
 
 
 def extend(model: HookedVLM, soft: SoftPrompt, ids: Sequence[int]) -> SoftPrompt:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import mmlens as mm
 from mmlens import chunks
-from mmlens.chunks import fitting
+from mmlens.chunks import fitting, times
 from mmlens.memory import free_memory
 
 GB = 1 << 30
@@ -72,3 +73,22 @@ def test_pieces_are_counted_by_the_memory_that_is_left(monkeypatch):
 
 def test_this_machine_tells_something():
     assert 0 <= free_memory() < 1 << 50
+
+
+@pytest.mark.parametrize("d, n", [(32, 67), (192, 2001)])
+def test_a_product_in_pieces_is_the_same_to_the_bit_however_it_was_cut(d, n):
+    draw = torch.Generator().manual_seed(0)
+    rows, table = torch.randn(70, d, generator=draw), torch.randn(d, n, generator=draw)
+    whole = times(rows, table)
+    torch.testing.assert_close(whole, rows @ table, rtol=1e-5, atol=1e-4)
+    for size in (1, 2, 7, 33, 70):
+        assert torch.equal(torch.cat([times(part, table) for part in rows.split(size)]), whole)
+    assert times(rows[:0], table).shape == (0, n)
+
+
+def test_what_a_neuron_says_does_not_depend_on_the_neurons_beside_it():
+    neurons = [mm.Neuron(layer, unit) for layer in range(3) for unit in range(0, 64, 3)]
+    together, alone = mm.load("toy-gptj"), mm.load("toy-gptj")
+    said = mm.decode(together, neurons)
+    for i, neuron in enumerate(neurons):
+        assert mm.decode(alone, neuron).probs[0] == said.probs[i]

@@ -355,7 +355,7 @@ def test_a_question_an_option_or_a_folder_that_cannot_be_recorded_is_refused(tmp
         SweepError, match=r"The option k=Neuron\(.* cannot be recorded: give numbers"
     ):
         asked(tmp_path, options={"k": mm.Neuron(1, 2)})
-    with pytest.raises(SweepError, match="a chunk has at least 1 sample"):
+    with pytest.raises(SweepError, match="chunk=0: write a whole number from 1 on"):
         asked(tmp_path, chunk=0)
     with pytest.raises(SweepError, match=r"holds no sweep: there is no manifest\.json"):
         Sweep(tmp_path)

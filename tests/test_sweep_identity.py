@@ -301,10 +301,20 @@ def test_one_and_true_are_two_options_and_keys_are_words(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"chunk": 0}, {"chunk": -2}, {"chunk": 2.5}, {"chunk": True}, {"seed": "a"}]
+    "options",
+    [
+        {"chunk": 0},
+        {"chunk": -2},
+        {"chunk": 2.5},
+        {"chunk": True},
+        {"seed": "a"},
+        {"on_error": "records"},
+    ],
 )
 def test_numbers_that_make_no_sweep_are_refused(options, tmp_path):
-    with pytest.raises(SweepError, match="a chunk has at least 1 sample, the seed is a whole"):
+    with pytest.raises(
+        SweepError, match="(chunk|seed|on_error)=.*: (write a whole number|did you)"
+    ):
         inspect.unwrap(sweep)(last, model(), SAMPLES, tmp_path / "none", **options)
     assert not (tmp_path / "none").exists()
 

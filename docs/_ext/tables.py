@@ -214,6 +214,7 @@ def sentences() -> str:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
                 name = ast.unparse(node.exc.func).split(".")[-1]
+                name = "ArgumentError" if name == "error" else name  # the default of `arguments`
                 text = _sentence(node.exc.args[0])
                 if name.endswith("Error") and len(text.replace("...", "").strip()) > 12:
                     told.setdefault(name, set()).add(text)

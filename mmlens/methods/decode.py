@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mmlens.chunks import in_chunks
+from mmlens.chunks import in_chunks, times
 from mmlens.english import interpretable_tokens
 from mmlens.errors import AddressError
 from mmlens.neurons import Neuron
@@ -97,7 +97,7 @@ def _top(
         if gain:
             scale, centres = model.lm.final_gain
             written = (written - written.mean(-1, keepdim=True) if centres else written) * scale
-        scores = written @ model.W_U[:, : model.lm.n_words].float()
+        scores = times(written, model.W_U[:, : model.lm.n_words].float())
         best = finite(scores, "the decoded words").softmax(-1).topk(min(k, scores.shape[-1]))
     words = [[word(model.lm, token) for token in row] for row in best.indices.tolist()]
     return list(zip(words, best.values.tolist(), strict=True))

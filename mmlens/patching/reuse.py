@@ -206,7 +206,7 @@ def measured(model: HookedVLM) -> str:
     if root not in _exact:
         _exact[root] = NOTHING
         if model.lm.is_bridge:
-            for reuse in (BOTH, LAYERS):
+            for reuse in (BOTH, LAYERS) if model.lm.caching.exact else (LAYERS,):
                 if _agrees(model, reuse):
                     _exact[root] = reuse
                     break

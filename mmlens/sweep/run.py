@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
+from mmlens.arguments import choice, count
 from mmlens.datasets.sample import Samples
 from mmlens.datasets.spec import dataset as named_data
 from mmlens.scores import Scores
@@ -66,11 +67,9 @@ def sweep(
         SweepError: a sample failed (named, with the error as its cause), the folder holds a sweep
             of something else, or the question or its answer is of no kind that can be kept.
     """
-    if on_error not in ("raise", "record") or not _whole(chunk) or chunk < 1 or not _whole(seed):
-        raise SweepError(
-            f"sweep({chunk=}, {seed=}, {on_error=}): a chunk has at least 1 sample, the seed is a"
-            " whole number, and an error is met with 'raise' or 'record'."
-        )
+    chunk = count(chunk, "chunk", error=SweepError)
+    seed = count(seed, "seed", least=0, error=SweepError)
+    choice(on_error, "on_error", ("raise", "record"), error=SweepError)
     samples, folder, team = named_data(dataset), Path(out), crew()
     fresh, given = _tallies(tallies or {}), dict(options or {})
     kinds = {
@@ -106,10 +105,6 @@ def _tallies(given: Any) -> dict[str, tuple[Tally, ...]]:
             f" {{{wrong[0]!r}: [Top(k=9)]}}."
         )
     return {name: tuple(several) for name, several in given.items()}
-
-
-def _whole(number: Any) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool)
 
 
 @dataclass

@@ -26,6 +26,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from mmlens.arguments import count
 from mmlens.checkpoints import weights_hash
 from mmlens.datasets.pairs import DataError, Listed, Pair, Pairs
 from mmlens.errors import CheckpointError, NumericsError, PictureError, writing
@@ -109,11 +110,8 @@ def cache_features(
         PictureError: a picture cannot be read (with `pairs.skip_bad` it is listed in `.bad`).
         NumericsError: a feature is NaN, or too large for float16.
     """
-    for what, number in (("batch_size", batch_size), ("shard_size", shard_size)):
-        if number < 1:
-            raise DataError(
-                f"cache_features({what}={number}): one of these holds at least 1 picture."
-            )
+    batch_size = count(batch_size, "batch_size", error=DataError)
+    shard_size = count(shard_size, "shard_size", error=DataError)
     identity = {"format": FORMAT, "encoder": encoder_hash(vision), "data": pairs.fingerprint}
     identity |= {"dtype": "float16" if half else "float32"}
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
