@@ -23,11 +23,13 @@ import pandas as pd
 
 from mmlens.arguments import count
 from mmlens.datasets.pairs import DataError, Pairs
+from mmlens.errors import writing
 from mmlens.files import save as save_bridge
 from mmlens.model import HookedVLM
 from mmlens.train.recipe import Recipe
 from mmlens.train.resume import NAME, Curve
 from mmlens.train.trainer import Trainer
+from mmlens.writing import remove_leftovers
 
 
 @dataclass(frozen=True)
@@ -114,12 +116,15 @@ def fit(
     count(save_every, "save_every", error=DataError)
     count(workers, "workers", least=0, error=DataError)
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(model, pairs, recipe, workers, recompute)
     if resume:
         trainer.resume(folder)
-    elif trainer.accelerator.is_main_process:
-        (folder / NAME).unlink(missing_ok=True)
+    if trainer.accelerator.is_main_process:
+        remove_leftovers(folder)
+        if not resume:
+            (folder / NAME).unlink(missing_ok=True)
     curve = _run(trainer, folder, held_out, check_every, save_every, progress)
     return _finish(model, trainer, curve, folder, by_reference)
 
