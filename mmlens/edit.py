@@ -7,20 +7,22 @@
 
 An edit is a value; `model.edit(*edits)` is a model in which it holds. Positions are those of the
 prompt: an edit at prompt positions acts while the prompt is read, one without positions acts at
-every step of a generation.
+every step of a generation. So does the last position, -1, and a slice up to the end: each new word
+is the last position when it is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmlens.arguments import shown
 from mmlens.errors import AddressError, MMLensError, SiteError
-from mmlens.neurons import POSITIONS, Head, Neuron, places, read_address
+from mmlens.neurons import POSITIONS, Head, Neuron, places, reaches_the_end, read_address
 from mmlens.scores import Scores
-from mmlens.sites import Site, site
+from mmlens.sites import Site, grouped, site
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +59,8 @@ class Edit:
         self, site_name: str, value: Value, *address: Any, add: bool = False, **by_axis: Any
     ) -> None:
         where = site(site_name)
+        if grouped(where):  # which key or value a Head reads, only a model can say: `sharing`
+            address = tuple([part] if isinstance(part, Head) else part for part in address)
         _check_value(value)
         wanted = read_address([part for part in address if not _is_list(part)], by_axis)
         for several in filter(_is_list, address):
@@ -92,6 +96,21 @@ class Edit:
         parts = [repr(self.site.name), f"+{value}" if self.add else value]
         parts += [f"{axis}={want}" for axis, want in self.address.items()]
         return f"Edit({', '.join(parts)})"
+
+    def sharing(self, readers: int, n_heads: int) -> Edit:
+        """This edit on a model in which so many Heads share a key and a value.
+
+        Raises:
+            AddressError: no such head.
+        """
+        pairs = self.address.get("pairs", ())
+        if not pairs or not grouped(self.site):
+            return self
+        places(range(n_heads), [head for _, head in pairs], "head")
+        read = tuple(dict.fromkeys((layer, head // readers) for layer, head in pairs))
+        out = copy(self)
+        object.__setattr__(out, "address", {**self.address, "pairs": read})
+        return out
 
     def layers(self, every: Sequence[int]) -> list[int | None]:
         """The layers it acts on, of all that there are; `[None]` at a site that has no layers.
@@ -129,8 +148,8 @@ class Edit:
                     raise
                 continue
             if place is not None:
-                old = values[(row, *place)]
-                values[(row, *place)] = self._new(old, layer, names, place, start)
+                old, shape = values[(row, *place)], tuple(values.shape[1:])
+                values[(row, *place)] = self._new(old, layer, names, place, start, shape)
         return values
 
     def _place(
@@ -145,8 +164,10 @@ class Edit:
             if wanted is None or axis not in POSITIONS:
                 hits = places(range(size), wanted, axis)
             else:
-                begin = 0 if axis == "key" else start  # a KV cache keeps all keys
+                begin = self.site.begins(axis, tuple(values.shape), start)
                 every = places(names, wanted, axis)
+                if axis != "key" and reaches_the_end(wanted) and self._fits_one(dim):
+                    every = [*every, *range(len(names), begin + size)]
                 hits = [i - begin for i in every if begin <= i < begin + size]
             if not hits:
                 return None
@@ -154,6 +175,14 @@ class Edit:
             shape[dim] = len(hits)
             index.append(torch.tensor(hits, device=values.device).view(shape))
         return tuple(index)
+
+    def _fits_one(self, dim: int) -> bool:
+        """Whether the value can stand at one more position: it has no positions of its own."""
+        if isinstance(self.value, Scores):
+            return self.site.axes[dim] not in self.value.axes
+        shape = tuple(getattr(self.value, "shape", ()))
+        at = dim - len(self.site.axes) + len(shape)
+        return at < 0 or shape[at] == 1
 
     def _wanted(self, axis: str, layer: int | None) -> Any:
         if axis in ("unit", "head") and "pairs" in self.address:
@@ -175,11 +204,12 @@ class Edit:
         names: tuple[Label, ...],
         place: tuple[Any, ...],
         start: int,
+        shape: tuple[int, ...],
     ) -> torch.Tensor:
         import torch
 
         if isinstance(self.value, Scores):
-            new = self._from_scores(old, layer, names, place, start)
+            new = self._from_scores(layer, names, place, start, shape)
         elif callable(self.value):
             new = self._called(old)
             if not isinstance(new, torch.Tensor):
@@ -211,11 +241,11 @@ class Edit:
 
     def _from_scores(
         self,
-        old: torch.Tensor,
         layer: int | None,
         names: tuple[Label, ...],
         place: tuple[Any, ...],
         start: int,
+        shapes: tuple[int, ...],
     ) -> torch.Tensor:
         scores: Scores = self.value
         if layer is not None and "layer" in scores.axes:
@@ -231,11 +261,8 @@ class Edit:
             if axis not in scores.axes:
                 continue
             here = place[dim].flatten().tolist()
-            wanted = (
-                [names[i + (0 if axis == "key" else start)] for i in here]
-                if axis in POSITIONS
-                else here
-            )
+            begin = self.site.begins(axis, shapes, start)
+            wanted = [names[i + begin] for i in here] if axis in POSITIONS else here
             scores = scores.sel(**{axis: wanted})
             shape[dim] = len(here)
         return scores.values.reshape(shape)

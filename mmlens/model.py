@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmlens import caching, continuing, embedding, generation, hooking, options
+from mmlens import caching, continuing, embedding, generation, hooking, options, token_loss
 from mmlens.edit import Edit
 from mmlens.errors import SiteError
 from mmlens.hook_calls import Hook
@@ -135,7 +135,7 @@ class HookedVLM(KeepsHooks, Surface):
             out = self.lm.forward(soft.ids.clamp(min=0), soft.mask, stop_at_layer=stop, **more)
         if stop is not None:
             return out
-        return embedding.returned(out, soft, returns, loss_per_token)
+        return token_loss.returned(out, soft, returns, loss_per_token)
 
     def _behind_the_last(self, *how: Any) -> torch.Tensor:
         last: list[torch.Tensor] = []

@@ -42,7 +42,12 @@ class Neuron:
 
 @dataclass(frozen=True, order=True)
 class Head:
-    """Attention head `head` of layer `layer`, printed `L3H5`."""
+    """Attention head `head` of layer `layer`, printed `L3H5`: one of those that have queries.
+
+    With grouped-query attention several heads read the same keys and values. At "k" and "v" a Head
+    is the one that it reads, whose whole group hears of it; the axis `head` there counts keys and
+    values, and a plain `head=1` is a place on that axis.
+    """
 
     layer: int
     head: int
@@ -51,14 +56,20 @@ class Head:
         return f"L{self.layer}H{self.head}"
 
 
-def read_address(address: Sequence[Any], by_axis: Mapping[str, Any]) -> dict[str, Any]:
-    """`axis -> wanted` from positional labels (their type knows the axis) and keywords."""
+def read_address(
+    address: Sequence[Any], by_axis: Mapping[str, Any], readers: int = 1
+) -> dict[str, Any]:
+    """`axis -> wanted` from positional labels (their type knows the axis) and keywords.
+
+    Args:
+        readers: how many Heads share one place of the axis `head` (`sites.readers`).
+    """
     wanted: dict[str, Any] = {}
     for part in address:
         if isinstance(part, Neuron):
             found = {"layer": part.layer, "unit": part.unit}
         elif isinstance(part, Head):
-            found = {"layer": part.layer, "head": part.head}
+            found = {"layer": part.layer, "head": part.head // readers}
         elif isinstance(part, (Patch, Token)) or part in (Patch, Token):
             found = {"pos": part}
         else:
@@ -212,6 +223,19 @@ def places(labels: Sequence[Any], wanted: Any, axis: str) -> list[int]:
         return list(range(_padding(labels), len(labels)))
     found = find(labels, wanted, axis)
     return found if isinstance(found, list) else [found]
+
+
+def reaches_the_end(wanted: Any) -> bool:
+    """Whether an address of positions counts from the end and takes in the last one.
+
+    -1 and slices without an end do: in a generation they hold for every new word, which is the last
+    position when it is read.
+    """
+    if isinstance(wanted, (list, tuple, range)):
+        return any(reaches_the_end(part) for part in wanted)
+    if isinstance(wanted, slice):
+        return wanted.stop is None and (wanted.step or 1) == 1
+    return type(wanted) is int and wanted == -1
 
 
 def _there(labels: Sequence[Any]) -> str:

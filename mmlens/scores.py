@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmlens.arguments import count, number
-from mmlens.errors import AddressError, CheckpointError, nearest, writing
+from mmlens.errors import AddressError, CheckpointError, nearest
 from mmlens.neurons import Head, Neuron, find, read_address
 from mmlens.prompt import Padding, Patch, Token
+from mmlens.sites import SHARED
+from mmlens.writing import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +83,8 @@ class Scores:
             AddressError: no such axis or label; the sentence names what there is.
         """
         out = self
-        for axis, wanted in read_address(address, by_axis).items():
+        readers = int(self.about.get(SHARED, 1))
+        for axis, wanted in read_address(address, by_axis, readers).items():
             out = out._pick(axis, find(out.of(axis), wanted, axis))
         return out
 
@@ -197,11 +200,9 @@ class Scores:
             "labels": {a: pack_labels(v) for a, v in self.labels.items() if a in self.axes},
         }
         text = {"scores": json.dumps(meta), "about": json.dumps(dict(self.about), default=str)}
-        path = Path(path)
-        with writing(path):
-            path.touch()
-        save_file({"values": self.values.detach().contiguous().cpu()}, path, metadata=text)
-        return path
+        with replacing(path) as new:
+            save_file({"values": self.values.detach().contiguous().cpu()}, new, metadata=text)
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Scores:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.errors import NumericsError, PromptError, TargetError
+from mmlens.arguments import instance, shown
+from mmlens.errors import MMLensError, NumericsError, PromptError, TargetError
 from mmlens.generation import end_ids, until
 from mmlens.prompt import Padding, SoftPrompt, Token, next_at
 from mmlens.words import id_of, ids_after, printed, word
@@ -64,7 +65,7 @@ def aim(
                 f" not {target!r}."
             )
         soft = soft if not after else extend(model, soft, going_on(model, soft, after))
-        return soft, Target(soft.ids.shape[1] - 1, target)
+        return soft, Target(soft.ids.shape[1] - 1, checked(target))
     token = id_of(model.lm, of)
     if after is None:
         said = caption(model, soft)
@@ -107,6 +108,9 @@ def one(model: HookedVLM, prompt: Any) -> SoftPrompt:
     Raises:
         PromptError: several prompts.
     """
+    from mmlens.model import HookedVLM
+
+    instance(model, "model", HookedVLM, "what mmlens.load returns")
     with torch.no_grad():
         soft = model.embed(prompt)
     if len(soft) != 1:
@@ -150,6 +154,55 @@ def extend(model: HookedVLM, soft: SoftPrompt, ids: Sequence[int]) -> SoftPrompt
     return soft.extend(new, vectors, [[word(model.lm, token) for token in ids]])
 
 
+def checked(function: Number) -> Number:
+    """A caller's function of the logits, which gives one number or is refused.
+
+    Raises:
+        NumericsError: where gradients are asked for, a number that has none.
+    """
+
+    def number(logits: torch.Tensor) -> torch.Tensor:
+        value = one_number(function, logits, "The target", "one position")
+        if torch.is_grad_enabled() and logits.requires_grad and not value.requires_grad:
+            raise NumericsError(
+                "The target has no gradient (a rank, a count, a float(...), what is detached):"
+                " write a differentiable function of the logits, which gives a tensor."
+            )
+        return value
+
+    return number
+
+
+def one_number(
+    function: Callable[[torch.Tensor], Any], logits: torch.Tensor, what: str, of: str
+) -> torch.Tensor:
+    """What a caller's function of one row of logits gives, as a tensor without axes.
+
+    Args:
+        what: the function in a sentence.
+        of: the position whose logits it gets, in a sentence.
+
+    Raises:
+        TargetError: it fails, or gives something else than one number.
+    """
+    write = f"it gets the logits of {of}, Float[d_vocab], so write lambda logits: logits[5]"
+    try:
+        value = function(logits)
+    except (MMLensError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the caller's own code: whatever it raises is told
+        raise TargetError(f"{what} failed ({type(error).__name__}: {error}): {write}.") from error
+    if isinstance(value, (int, float)) or type(value).__module__ == "numpy":
+        value = torch.as_tensor(value)
+    if not isinstance(value, torch.Tensor) or value.is_complex():
+        raise TargetError(f"{what} gives {shown(value)}, which is no real number: {write}.")
+    if value.numel() != 1:
+        raise TargetError(
+            f"{what} gives {value.numel()} numbers for one row of logits: reduce them to one."
+        )
+    return value.reshape(())
+
+
 def finite(values: torch.Tensor, what: str) -> torch.Tensor:
     """`values`, checked.
 
@@ -169,7 +222,7 @@ def _target(
 ) -> Target:
     label = Token(word(model.lm, token), next_at(soft.labels[0][: position + 1]))
     if callable(target):
-        return Target(position, target, label)
+        return Target(position, checked(target), label)
     if target not in _NUMBERS:
         raise TargetError(
             f"There is no target {target!r}: write 'logit', 'prob', 'logprob' or a callable."

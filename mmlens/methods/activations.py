@@ -22,8 +22,9 @@ from mmlens.neurons import POSITIONS, places, read_address
 from mmlens.prompt import Padding, Patch, Token, same_layout
 from mmlens.provenance import about
 from mmlens.scores import Scores
-from mmlens.sites import Site
+from mmlens.sites import Site, readers, shared
 from mmlens.sites import site as site_of
+from mmlens.targets import finite
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -46,11 +47,12 @@ def activations(
         CapabilityError: units of a layer that has none (a mixture of experts).
     """
     where = site_of(site)
-    wanted = read_address(address, by_axis)
+    wanted = read_address(address, by_axis, readers(where, model.cfg))
     if where.layer is not None:
         wanted.setdefault("layer", where.layer)
     layers = _layers(model, where, wanted)
     model.lm.units.need_at(model.name, where, layers)
+    hooking.check_places(model, where, layers)
     names = {hooking.names(model, where.at(layer))[0]: layer for layer in layers}
     inner = {axis: want for axis, want in wanted.items() if axis != "layer"}
     kept: dict[int | None, Scores] = {}
@@ -70,9 +72,19 @@ def activations(
                 model(soft, return_type=None, stop_at_layer=stop)
             else:
                 model.embed(prompt)
+    for layer, scores in kept.items():
+        _no_nan(scores.values, where, layer)
     read = soft if soft is not None else prompt
     told = about(model, method="activations", site=site, prompt=read, address=wanted)
+    told |= shared(where, model.cfg)
     return _stack(kept, layers, wanted, told)
+
+
+def _no_nan(values: torch.Tensor, where: Site, layer: int | None) -> None:
+    """Refuse NaN, and infinity where no mask puts it (scores and masks of attention)."""
+    masked = where.axes[-1] == "key"
+    here = f"{where.name!r}" + ("" if layer is None else f" in layer {layer}")
+    finite(values.masked_fill(values.isinf(), 0.0) if masked else values, f"what stands at {here}")
 
 
 def _layers(model: HookedVLM, where: Site, wanted: Mapping[str, Any]) -> list[int | None]:
