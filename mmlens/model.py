@@ -186,9 +186,8 @@ class HookedVLM(nn.Module):
         differentiable: bool = True,
     ) -> Iterator[SoftPrompt]:
         """Inside: all hooks in place and the prompt being read; one thread at a time."""
-        hooks = self._hooks_now()
+        hooks, scale = self._hooks_now(), self.lm.entrance.scale
         with self.lm.lock, ExitStack() as stack:
-            scale = self.lm.entrance.scale
             prompts = embedding.prompts_of(input)
             stack.enter_context(hooking.attached(self, hooks, prompts))
             soft = embedding.embed(self, input, mask=mask, prepend_bos=prepend_bos)

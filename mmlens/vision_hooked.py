@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmlens.errors import AddressError, CapabilityError, nearest
-from mmlens.lm import share_weights
+from mmlens.sharing import share_weights
 from mmlens.vision_pixels import Pixels
 from mmlens.vision_points import LAYOUTS, Reached, attach, detach_attention, find, untap
 

@@ -1,4 +1,4 @@
-"""What an MLP unit is and writes, on every architecture: held against Hugging Face's own forward."""
+"""What an MLP unit is and writes, on every architecture: held against Hugging Face itself."""
 
 from __future__ import annotations
 
@@ -342,21 +342,19 @@ def adapted(kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])
-def test_the_weights_that_are_read_are_those_of_the_adapted_model_that_runs(kind):
+def test_the_weights_that_are_read_are_those_of_the_adapted_model_that_runs(kind, tmp_path):
     hf = adapted(kind)
     model = bare(hf, kind)
     with torch.no_grad():
         same = hf(inputs_embeds=soft(model).vectors, use_cache=False).logits
         assert off(model(soft(model)), same) < 1e-5
         assert off(same, pair(kind)[0](inputs_embeds=soft(model).vectors).logits) > 1e-2
-    true = true_direction_of(hf, kind, model)
+    true = true_direction(kind, LAYER, hf)
     written = patching.written_by(model, mm.Neuron(LAYER, UNIT)).values
     assert float(torch.cosine_similarity(written, true, dim=0)) > 0.9999
     assert any(isinstance(module, Lora) for module in hf.modules())  # the caller's stays
-
-
-def true_direction_of(hf: Any, kind: str, model: Any) -> torch.Tensor:
-    return true_direction(kind, LAYER, hf)
+    saved = type(model.lm.hf).from_pretrained(model.lm.hf.save_pretrained(tmp_path) or tmp_path)
+    assert off(saved(inputs_embeds=soft(model).vectors, use_cache=False).logits, same) < 1e-5
 
 
 def test_what_peft_makes_is_read_merged():

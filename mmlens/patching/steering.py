@@ -69,7 +69,7 @@ def word(model: HookedVLM, of: str | int) -> Scores:
     """The unembedding direction of a word of one token: Scores(dim)."""
     token = of if isinstance(of, int) else model.to_single_token(of)
     told = about(model, method="word", of=of)
-    return Scores(model.root.W_U[:, token].float().clone(), ("dim",), {}, told)
+    return Scores(model.lm.word_directions([token])[:, 0].float(), ("dim",), {}, told)
 
 
 def written_by(model: HookedVLM, neuron: Neuron) -> Scores:
