@@ -31,7 +31,7 @@ def plain(model: Any) -> Any:
     model = _inner(model)
     if not any(_saved(layer) or _wrapped(layer) for layer in model.modules()):
         return model
-    copy = share_weights(model)
+    copy: Any = share_weights(model)
     _merge(copy)
     if getattr(copy, "_hf_peft_config_loaded", False):
         copy._hf_peft_config_loaded = False  # else only the adapter would be saved
