@@ -10,8 +10,8 @@ model survives, and a probe that measures what this architecture can do.
 from __future__ import annotations
 
 import inspect
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -25,6 +25,7 @@ from mmlens.norms import gain_of
 from mmlens.probe import Capabilities, probe
 from mmlens.run import inject, nothing_read
 from mmlens.sharing import share_weights
+from mmlens.turns import alone, lock_of, turn
 from mmlens.unit_check import Units, check_units, w_out
 
 
@@ -37,20 +38,30 @@ class LanguageModel:
         hf: the caller's Hugging Face model, untouched (for saving), or a copy with its adapters
             merged; None for a HookedTransformer.
         tokenizer: a Hugging Face tokenizer, or None.
-        lock: held during every call, since TransformerLens' hooks are not thread-safe.
         decoded: what `decode` has read so far.
     """
 
     root: Any
     hf: Any = None
     tokenizer: Any = None
-    lock: Any = field(default_factory=threading.RLock, repr=False)
     decoded: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
     def is_bridge(self) -> bool:
         """Whether `root` is a TransformerBridge (else a HookedTransformer)."""
         return hasattr(self.root, "original_model")
+
+    @property
+    def lock(self) -> Any:
+        """Held during every call: hooks stand on the root, which several models may share."""
+        return lock_of(self.root)
+
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """For measurements, also in the middle of a run: no hooks stand and no prompt is read."""
+        empty = alone(lambda stack: None, self.root)
+        with turn(self.root), empty, nothing_read(), torch.inference_mode(False), torch.no_grad():
+            yield
 
     @property
     def cfg(self) -> Any:
@@ -68,6 +79,23 @@ class LanguageModel:
         return next(iter(self.root.parameters())).dtype
 
     @cached_property
+    def _entrance(self) -> Any:
+        """The hook point of the embedding, where pictures enter."""
+        return self.root.hook_dict["embed.hook_out" if self.is_bridge else "hook_embed"]
+
+    def open(self) -> None:
+        """See to it that `inject` stands on the embedding, once: twice would count twice.
+
+        Asked before every run, because TransformerLens' `reset_hooks(including_permanent=True)`
+        takes it away, and without it a model reads placeholders where its pictures are.
+        """
+        point: Any = self._entrance
+        mine: Any = getattr(self.root, "_mmlens_inject", None)
+        if mine not in point.fwd_hooks or mine.hook.id not in point._forward_hooks:
+            point.add_hook(inject, is_permanent=True, prepend=True)
+            self.root._mmlens_inject = point.fwd_hooks[0]
+
+    @cached_property
     def n_words(self) -> int:
         """Rows of the vocabulary that are words: the rest is padding (LiMBeR: ids >= 50257 + 1)."""
         size = int(self.root.W_U.shape[-1])
@@ -76,25 +104,25 @@ class LanguageModel:
     @cached_property
     def can(self) -> Capabilities:
         """What the hooks of this architecture really do, measured once by short forward passes."""
-        with self.lock, torch.no_grad(), nothing_read():
+        with self.bare():
             return probe(self)
 
     @cached_property
     def caching(self) -> kv_cache.Caching:
         """Whether cached steps give the logits of full ones, measured once."""
-        with self.lock, torch.no_grad(), nothing_read():
+        with self.bare():
             return kv_cache.measure(self)
 
     @cached_property
     def padded(self) -> measured.Measured:
         """Whether a left-padded row of a batch gives what the row gives alone, measured once."""
-        with self.lock, torch.no_grad(), nothing_read():
+        with self.bare():
             return measured.padded(self)
 
     @cached_property
     def cut(self) -> measured.Measured:
         """Whether attention can be cut in its mask, measured once."""
-        with self.lock, torch.no_grad(), nothing_read():
+        with self.bare():
             return measured.cut(self)
 
     def switch(self, setter: Callable[..., Any]) -> Callable[..., Any]:
@@ -137,7 +165,7 @@ class LanguageModel:
     @cached_property
     def entrance(self) -> ends.Entrance:
         """How vectors enter, measured once (`mmlens.ends`)."""
-        with self.lock, nothing_read():
+        with self.bare():
             return ends.entrance(self)
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
@@ -149,7 +177,7 @@ class LanguageModel:
     @cached_property
     def units(self) -> Units:
         """What the MLP units of every layer are and write, measured once (`mmlens.unit_check`)."""
-        with self.lock, torch.no_grad(), nothing_read():
+        with self.bare():
             return check_units(self)
 
     @property
@@ -213,16 +241,8 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
         hf = adapters.plain(model)
         root = _bridge(hf, fold_ln)
     lm = LanguageModel(root, hf, tokenizer)
-    _attach(root, "embed.hook_out" if lm.is_bridge else "hook_embed")
+    lm.open()
     return lm
-
-
-def _attach(root: Any, name: str) -> None:
-    """Put `inject` on the embedding, once: twice would count every position twice."""
-    point = root.hook_dict[name]
-    if getattr(root, "_mmlens_inject", None) not in point.fwd_hooks:
-        root.add_perma_hook(name, inject)
-        root._mmlens_inject = point.fwd_hooks[-1]
 
 
 def _bridge(hf: Any, fold_ln: bool) -> Any:

@@ -1,4 +1,4 @@
-"""What an MLP unit is and writes, on every architecture: held against Hugging Face itself."""
+"""What an MLP unit is and writes, on every architecture, against Hugging Face's own forward."""
 
 from __future__ import annotations
 

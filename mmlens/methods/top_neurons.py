@@ -39,13 +39,17 @@ def top_neurons(
     Returns:
         Columns neuron, patch (the position; with "pair" and "max"), score, active (where given);
         the largest first.
+
+    Raises:
+        AddressError: scores of other axes, or no such ranking. ArgumentError: `k` is no count.
     """
     if active is not None and by == "sum":
         raise AddressError("A sum over positions has no one activation: write by='pair' or 'max'.")
     if by not in ("pair", "max", "sum"):
         raise AddressError(f"There is no ranking {by!r}: write 'pair', 'max' or 'sum'.")
+    _check(scores)
     if isinstance(pos, str) and pos == "default":
-        seen = any(isinstance(label, Patch) for label in scores.of("pos"))
+        seen = "pos" in scores.axes and any(isinstance(x, Patch) for x in scores.of("pos"))
         pos = Patch if seen else None
     chosen = scores.sel(pos=pos) if pos is not None else scores
     if by == "pair" or "pos" not in chosen.axes:
@@ -67,3 +71,13 @@ def top_neurons(
         at = zip(table["neuron"], table["patch"], strict=True)
         table["active"] = [active.sel(neuron, pos=label).item() for neuron, label in at]
     return table
+
+
+def _check(scores: Scores) -> None:
+    """Refuse what has no neurons, or more than neurons at positions."""
+    axes = set(getattr(scores, "axes", ()))
+    if not {"layer", "unit"} <= axes <= {"layer", "pos", "unit"}:
+        raise AddressError(
+            f"{scores!r} is not made of neurons: top_neurons reads Scores(layer, pos, unit), as"
+            " attribute(...) gives them."
+        )

@@ -20,12 +20,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmlens.arguments import instance, number, several
 from mmlens.edit import Edit
 from mmlens.errors import AddressError, NumericsError
 from mmlens.methods.activations import activations
 from mmlens.neurons import Neuron
 from mmlens.provenance import about
 from mmlens.scores import Scores
+from mmlens.targets import finite
+from mmlens.words import id_of
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -50,6 +53,8 @@ def mean_difference(
     Raises:
         AddressError: one of the two is empty, or the site has no single direction.
     """
+    prompts = several(prompts, "prompts", least=0, what="list of prompts")
+    others = several(others, "others", least=0, what="list of prompts")
     if not prompts or not others:
         raise AddressError("A difference of means needs at least one prompt on both sides.")
 
@@ -58,7 +63,7 @@ def mean_difference(
         values = [row.mean("pos") if "pos" in row.axes else row for row in rows]
         return torch.stack([value.values.float() for value in values]).mean(0)
 
-    direction = mean(prompts) - mean(others)
+    direction = finite(mean(prompts) - mean(others), f"the difference of means at {site!r}")
     if direction.ndim != 1:
         raise AddressError(f"Site {site!r} has no single direction: take a residual or MLP site.")
     told = about(model, method="mean_difference", site=site, layer=layer, pos=pos)
@@ -66,8 +71,8 @@ def mean_difference(
 
 
 def word(model: HookedVLM, of: str | int) -> Scores:
-    """The unembedding direction of a word of one token: Scores(dim)."""
-    token = of if isinstance(of, int) else model.to_single_token(of)
+    """The unembedding direction of a word of one token (or of an id): Scores(dim)."""
+    token = id_of(model.lm, of)
     told = about(model, method="word", of=of)
     return Scores(model.lm.word_directions([token])[:, 0].float(), ("dim",), {}, told)
 
@@ -103,6 +108,7 @@ def steer(
     """
     d = _vector(direction)
     d = d / d.norm() if unit else d
+    number(scale, "scale")
     return Edit.steer(site, d, *address, scale=scale, **by_axis)
 
 
@@ -118,8 +124,14 @@ def remove(
     """
     d = _vector(direction)
     d = d / d.norm()
+    number(amount, "amount")
 
     def without(x: torch.Tensor) -> torch.Tensor:
+        if x.shape[-1] != len(d):
+            raise AddressError(
+                f"This direction has {len(d)} dimensions, and what stands at {site!r} has"
+                f" {x.shape[-1]}."
+            )
         here = d.to(x)
         share = x @ here
         share = share.clamp(min=0) if positive else share
@@ -130,6 +142,8 @@ def remove(
 
 def _vector(direction: Direction) -> Float[Tensor, " dim"]:
     values = direction.values if isinstance(direction, Scores) else direction
+    values = instance(values, "direction", torch.Tensor, "Scores(dim) or a tensor")
+    values = values if values.is_floating_point() else values.float()
     if values.ndim != 1:
         raise AddressError(
             f"A direction has one axis, not shape {tuple(values.shape)}: narrow it with .sel(...)."
