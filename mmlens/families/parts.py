@@ -19,7 +19,8 @@ from torch import nn
 
 from mmlens.checkpoints import check_projection, fresh_linear, projection_from
 from mmlens.errors import CheckpointError, ModelError, nearest
-from mmlens.lm import LanguageModel, share_weights, wrap_lm
+from mmlens.lm import LanguageModel, wrap_lm
+from mmlens.sharing import share_weights
 from mmlens.vision import HookedVision, optional, wrap_vision
 
 _VISION_CLASSES = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
