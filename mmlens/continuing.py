@@ -112,7 +112,8 @@ def read_on(
     held = length(past)
     with model._running(input, mask, prepend_bos, past=past) as soft:
         ids = soft.ids.clamp(min=0)[:, held:]
-        out = lm.forward(ids, soft.mask if lm.is_bridge else soft.mask[:, held:], **options, **how)
+        mask = soft.mask if lm.is_bridge else soft.mask[:, held:]
+        out = lm.forward(ids, mask, **{**options, **how})
     logits, filled = out if lm.is_bridge else (out, past)
     vars(filled)[_READ] = soft
     if returns == "logits_and_cache":
