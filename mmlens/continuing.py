@@ -92,7 +92,7 @@ def read_on(
     Raises:
         CapabilityError: this language model's cache is not to be trusted, or makes none itself.
     """
-    from mmlens.embedding import returned
+    from mmlens.token_loss import returned
 
     lm = model.lm
     if lm.is_bridge:

@@ -10,13 +10,16 @@ at prompt positions act while the prompt is read, edits without positions at eve
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mmlens import kv_cache
 from mmlens.arguments import choice, count, flag, number
+from mmlens.embedding import check_room
 from mmlens.errors import ArgumentError, CapabilityError, NumericsError, nearest
+from mmlens.words import printed
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -57,6 +60,7 @@ def generate(
         ArgumentError: a value out of its range, or a setting that does not exist.
         CapabilityError: a setting of transformers on a HookedTransformer.
         NumericsError: the logits are NaN or infinite.
+        PromptError: the model has no positions for the prompt and so many tokens.
     """
     count(max_new_tokens, "max_new_tokens")
     flag(use_past_kv_cache, "use_past_kv_cache")
@@ -72,12 +76,14 @@ def generate(
     ):
         if seed is not None:
             torch.manual_seed(count(seed, "seed", least=0))
+        check_room(model, soft, max_new_tokens)
         steps = _with_hf if model.lm.is_bridge else _by_hand
         new = steps(model, soft, max_new_tokens, stop_at_eos, cached, settings)
     if return_type == "tokens":
         return new
     ends = end_ids(model)
-    texts = [model.tokenizer.decode(until(row, ends), skip_special_tokens=True) for row in new]
+    spell = partial(printed, model.tokenizer, skip_special_tokens=True)  # with its first space
+    texts = [spell(until(row, ends)) for row in new]
     several = isinstance(input, (list, tuple)) or len(texts) > 1
     return texts if several else texts[0]
 

@@ -22,7 +22,7 @@ from mmlens.errors import AddressError, CapabilityError, SiteError, nearest
 from mmlens.hook_calls import DIRECTIONS, Hook, called, check_function, on_point, told
 from mmlens.prompt import Prompt
 from mmlens.run import current
-from mmlens.sites import MASK, Site
+from mmlens.sites import MASK, Site, readers
 from mmlens.turns import alone
 
 if TYPE_CHECKING:
@@ -147,8 +147,9 @@ def part(name: str) -> str:
 
 def check_edit(model: HookedVLM, edit: Edit) -> None:
     """Refuse an edit that could not act: a dead hook, a layer or unit that does not exist."""
-    for layer in edit.layers(layers(model, edit.site)):
-        names(model, edit.site.at(layer))
+    chosen = _here(model, edit).layers(layers(model, edit.site))
+    model.lm.units.need_at(model.name, edit.site, chosen)
+    check_places(model, edit.site, chosen)
     if edit.site == MASK and not model.lm.cut.exact:
         raise CapabilityError(
             f"{model.name!r} does not obey a cut in its attention mask (measured: {model.lm.cut}),"
@@ -161,14 +162,25 @@ def check_edit(model: HookedVLM, edit: Edit) -> None:
             " (measured when it was wrapped): edit 'z' of the head instead, as in Edit('z', ...)."
         )
     if edit.site.axes[-1] == "unit" and edit.site.part == "lm":
+        width = model.lm.units.layers[chosen[0] or 0].width
         units = [u for _, u in edit.address.get("pairs", ())]
         asked = edit.address.get("unit")
         units += [asked] if isinstance(asked, int) else []
-        wrong = [u for u in units if not -model.cfg.d_mlp <= u < model.cfg.d_mlp]
+        wrong = [u for u in units if not -width <= u < width]
         if wrong:
-            raise AddressError(
-                f"There is no unit {wrong[0]}: {model.name!r} has 0 to {model.cfg.d_mlp - 1}."
-            )
+            raise AddressError(f"There is no unit {wrong[0]}: {model.name!r} has 0 to {width - 1}.")
+
+
+def _here(model: HookedVLM, edit: Edit) -> Edit:
+    return edit.sharing(readers(edit.site, model.cfg), int(model.cfg.n_heads))
+
+
+def check_places(model: HookedVLM, site: Site, at: Sequence[int | None]) -> None:
+    """Refuse a site that never fires, or that has no place for each patch of the encoder."""
+    for layer in at:
+        for name in names(model, site.at(layer)):
+            if site.part == "vision":
+                model.vision.check_labels(name.removeprefix("vision."))
 
 
 def layers(model: HookedVLM, site: Site) -> Sequence[int]:
@@ -182,7 +194,7 @@ def layers(model: HookedVLM, site: Site) -> Sequence[int]:
 
 def _edit_hooks(model: HookedVLM, prompts: Sequence[Prompt]) -> list[Hook]:
     by_point: dict[str, list[tuple[Edit, int | None]]] = {}
-    for edit in model.edits:
+    for edit in (_here(model, edit) for edit in model.edits):
         for layer in edit.layers(layers(model, edit.site)):
             by_point.setdefault(edit.site.at(layer), []).append((edit, layer))
     return [

@@ -20,11 +20,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmlens import kv_cache, measured
+from mmlens import adapters, ends, kv_cache, measured
 from mmlens.errors import CapabilityError
+from mmlens.norms import gain_of
 from mmlens.probe import Capabilities, probe
 from mmlens.run import inject, nothing_read
 from mmlens.turns import alone, lock_of, turn
+from mmlens.unit_check import Units, check_units, w_out
 
 
 def share_weights(module: nn.Module) -> nn.Module:
@@ -169,29 +171,52 @@ class LanguageModel:
             return False
         return "logits_to_keep" in inspect.signature(self.root.original_model.forward).parameters
 
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Word embeddings Float[batch, pos, d_model], as they leave the embedding hook point."""
-        table = (
-            self.root.original_model.get_input_embeddings() if self.is_bridge else self.root.embed
-        )
-        table = getattr(table, "original_component", table)  # below the hooks of the bridge
-        return table(ids.to(self.device))
+    @property
+    def d_embed(self) -> int:
+        """The size of a vector of the soft prompt: of the rows of the embedding table."""
+        return int(ends.embedding_of(self.root, self.is_bridge).weight.shape[-1])
 
     @cached_property
-    def final_gain(self) -> tuple[torch.Tensor, bool]:
-        """The gain Float[d_model] of the final norm and whether it centres, read off its output.
-
-        Measured rather than looked up: Gemma keeps `gain - 1`, and names differ per architecture.
-        """
+    def entrance(self) -> ends.Entrance:
+        """How vectors enter, measured once (`mmlens.ends`)."""
         with self.bare():
-            generator = torch.Generator().manual_seed(0)
-            x = torch.randn(1, 1, self.cfg.d_model, generator=generator)
-            x = x.to(self.device, torch.float32)
-            norm = lambda v: self.root.ln_final(v.to(self.dtype)).float()  # noqa: E731
-            scaled = (norm(x) - norm(-x)) / 2
-            centres = bool((norm(x + 3.0) - norm(x)).abs().max() < 0.05)
-            y = x - x.mean() if centres else x
-            return (scaled / (y / y.pow(2).mean().sqrt())).flatten(), centres
+            return ends.entrance(self)
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """What `inputs_embeds` would receive for words: Float[batch, pos, d_embed]."""
+        rows = ends.embedding_of(self.root, self.is_bridge)(ids.to(self.device))
+        scale = self.entrance.table
+        return rows if scale == 1.0 else rows * scale
+
+    @cached_property
+    def units(self) -> Units:
+        """What the MLP units of every layer are and write, measured once (`mmlens.unit_check`)."""
+        with self.bare():
+            return check_units(self)
+
+    @property
+    def final_gain(self) -> tuple[torch.Tensor, bool]:
+        """The gain Float[d_model] of the final norm and whether it centres (`mmlens.norms`)."""
+        norm = ends.final_norm(self.root)
+        if norm is None:
+            return torch.ones(self.cfg.d_model, device=self.device), False
+        return gain_of(norm, self.cfg.d_model, self.device, self.dtype)
+
+    def final_norm(self, resid: torch.Tensor) -> torch.Tensor:
+        """The residual stream Float[..., d_model] behind the final norm, where there is one."""
+        norm = ends.final_norm(self.root)
+        return resid if norm is None else norm(resid)
+
+    def to_words(self, normed: torch.Tensor) -> torch.Tensor:
+        """What the unembedding reads, Float[..., d_embed], from what leaves the final norm."""
+        out = ends.project_out(self.root)
+        return normed if out is None else out(normed.to(self.dtype))
+
+    def word_directions(self, tokens: Any) -> torch.Tensor:
+        """Float[d_model, token]: what a direction behind the final norm adds to these logits."""
+        columns = self.root.W_U[:, tokens]
+        out = ends.project_out(self.root)
+        return columns if out is None else out.weight.T.to(columns) @ columns
 
     def logits_of(self, resid: torch.Tensor) -> torch.Tensor:
         """The final norm, the unembedding and what the architecture does to its logits.
@@ -201,7 +226,7 @@ class LanguageModel:
         """
         lead = resid.shape[:-1]
         flat = resid.reshape(1, -1, resid.shape[-1])
-        logits = self.root.unembed(self.root.ln_final(flat))
+        logits = self.root.unembed(self.to_words(self.final_norm(flat)))
         adapter = getattr(self.root, "adapter", None)
         transform = getattr(adapter, "apply_output_logits_transform", None)
         logits = transform(logits) if transform is not None else logits
@@ -236,9 +261,20 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
 def _bridge(hf: Any, fold_ln: bool) -> Any:
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
+    hf = adapters.inner(hf)
     twin: Any = share_weights(hf)
+    adapters.merge(twin)
+    ends.complete(twin)
     twin.set_attn_implementation("eager")
-    root = build_bridge_from_module(twin, type(hf).__name__, hf_config=twin.config)
+    try:
+        root = build_bridge_from_module(twin, type(hf).__name__, hf_config=twin.config)
+    except ValueError as error:
+        if "Unsupported architecture" not in str(error):
+            raise
+        raise CapabilityError(
+            f"TransformerLens has no hooks for {type(hf).__name__}: give a causal language model of"
+            " one of the architectures that it knows, such as GPT2LMHeadModel or LlamaForCausalLM."
+        ) from None
     if fold_ln:
         _own_weights(twin)
         root.enable_compatibility_mode(
@@ -246,7 +282,16 @@ def _bridge(hf: Any, fold_ln: bool) -> Any:
         )
     for parameter in twin.parameters():
         parameter.requires_grad_(False)
+    _count_units(root)
     return root.eval()
+
+
+def _count_units(root: Any) -> None:
+    """Where configurations leave the width of the MLP to a guess of 4 d_model, it is counted."""
+    found = [w_out(block) for block in root.blocks]
+    widths = {int(weight.shape[0]) for weight in found if weight is not None}
+    if len(widths) == 1:
+        root.cfg.d_mlp = widths.pop()
 
 
 def _own_weights(module: nn.Module) -> None:

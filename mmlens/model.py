@@ -19,17 +19,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmlens import caching, continuing, embedding, generation, hooking, options
+from mmlens import caching, continuing, embedding, generation, hooking, options, token_loss
 from mmlens.edit import Edit
 from mmlens.errors import SiteError
 from mmlens.hook_calls import Hook
+from mmlens.ids import tokens_of
 from mmlens.keeping import KeepsHooks
 from mmlens.lm import LanguageModel
 from mmlens.prompt import SoftPrompt
 from mmlens.run import reading
 from mmlens.sites import SITES
 from mmlens.surface import Surface, check_left
-from mmlens.tokens import PromptTokens
 from mmlens.turns import turn
 
 Input = Any
@@ -90,7 +90,7 @@ class HookedVLM(KeepsHooks, Surface):
         """
         check_left(padding_side)
         with self._running(input, None, prepend_bos) as soft:
-            ids = PromptTokens.of(soft) if bool(soft.is_picture.any()) else soft.ids
+            ids = tokens_of(self, soft)
             return ids if move_to_device else ids.cpu()
 
     # -- running ------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class HookedVLM(KeepsHooks, Surface):
             out = self.lm.forward(soft.ids.clamp(min=0), soft.mask, stop_at_layer=stop, **more)
         if stop is not None:
             return out
-        return embedding.returned(out, soft, returns, loss_per_token)
+        return token_loss.returned(out, soft, returns, loss_per_token)
 
     def _behind_the_last(self, *how: Any) -> torch.Tensor:
         last: list[torch.Tensor] = []
@@ -158,13 +158,14 @@ class HookedVLM(KeepsHooks, Surface):
         hooks = self._hooks_now()
         with turn(self.root, self.vision), ExitStack() as stack:
             self.lm.open()
+            scale = self.lm.entrance.scale
             prompts = embedding.prompts_of(input)
             stack.enter_context(hooking.attached(self, hooks, prompts))
             held = continuing.length(past)
             own = mask if mask is None or mask.shape[-1] <= held else mask[:, held:]
             new = embedding.embed(self, input, mask=own, prepend_bos=prepend_bos)
             soft = continuing.after(new, past)
-            run = stack.enter_context(reading(soft, differentiable))
+            run = stack.enter_context(reading(soft, differentiable, scale))
             run.enters = held
             yield soft
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from mmlens import embedding, words
+from mmlens import token_loss, words
 from mmlens.arguments import choice
 from mmlens.delegated import DELEGATED, REFUSED, refusal
 from mmlens.errors import ArgumentError, CapabilityError, PromptError, TargetError
@@ -129,7 +129,7 @@ class Surface(nn.Module):
     ) -> torch.Tensor:
         """Cross entropy of the next token; patches and masked positions are no targets."""
         with self._running(tokens, attention_mask) as soft:
-            return embedding.loss(logits, soft, "loss", per_token)
+            return token_loss.loss(logits, soft, "loss", per_token)
 
     # -- words --------------------------------------------------------------------------------
 
