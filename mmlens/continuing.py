@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens import kv_cache
 from mmlens.errors import CapabilityError, PromptError
 from mmlens.prompt import Padding, SoftPrompt
 
@@ -101,7 +102,7 @@ def read_on(
                 f"The cache of keys and values of {model.name!r} gives other logits than reading"
                 f" everything again (by {lm.caching.error:.2g} of the largest): leave it out."
             )
-        how = {"past_key_values": past, "return_type": "logits_and_cache", "use_cache": True}
+        how = {**kv_cache.given(lm, past), "return_type": "logits_and_cache"}
     elif past is None:
         raise CapabilityError(
             "A HookedTransformer fills the cache that it is given and makes none: write"
