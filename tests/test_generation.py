@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
-    Cache,
     GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
@@ -19,6 +18,7 @@ from transformers import (
 import mmlens as mm
 from mmlens.lm import wrap_lm
 from tests.bridges import KINDS, bridge, prompt
+from tests.cache_names import rename_cache
 
 FILES = {
     "repetition_penalty": 1.5,
@@ -164,19 +164,3 @@ def toy_gpt2() -> GPT2Config:
     return GPT2Config(
         vocab_size=400, n_embd=16, n_layer=2, n_head=2, n_positions=64, initializer_range=0.5
     )
-
-
-def rename_cache(patch: pytest.MonkeyPatch, name: str | None) -> None:
-    """Let the attention be called as by a transformers that renamed the cache (None: lost it)."""
-    from transformer_lens.model_bridge.generalized_components.joint_qkv_attention import (
-        JointQKVAttentionBridge,
-    )
-
-    def call(self: Any, *args: Any, **options: Any) -> Any:
-        caches = [value for value in options.values() if isinstance(value, Cache)]
-        options = {key: value for key, value in options.items() if not isinstance(value, Cache)}
-        if name is not None and caches:
-            options[name] = caches[0]
-        return torch.nn.Module.__call__(self, *args, **options)
-
-    patch.setattr(JointQKVAttentionBridge, "__call__", call, raising=False)

@@ -32,6 +32,7 @@ from mmlens.reproduce.plan import FULL, QUICK, Plan, Reading
 from mmlens.reproduce.results import results as as_markdown
 from mmlens.reproduce.sheets import sheets
 from mmlens.reproduce.told import TITLES, Finding, Setting
+from mmlens.writing import write_whole
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -153,10 +154,10 @@ def _write(
     tables = made(folder / "tables")
     for key, one in found.items():
         if len(one.summary):
-            save(tables / f"{key}.csv", one.summary.to_csv(index=False))
+            write_whole(tables / f"{key}.csv", one.summary.to_csv(index=False))
     for path in (folder / "results.md", *([Path(copy)] if copy is not None else [])):
-        save(path, text)
-    save(folder / "report.html", html)
+        write_whole(path, text)
+    write_whole(folder / "report.html", html)
     columns = ["experiment", "claim", "holds", "says"]
     verdicts = [asdict(one.verdict) for one in told if one.verdict is not None]
     table = pd.DataFrame(verdicts, columns=columns).astype({"holds": object})
@@ -203,12 +204,6 @@ def made(folder: Path) -> Path:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def save(path: Path, text: str) -> None:
-    """Write a file."""
-    with writing(path):
-        path.write_text(text, encoding="utf-8")
 
 
 def _teller(shown: bool) -> Callable[[str], None]:
