@@ -148,7 +148,7 @@ def load(
     state = read_state(folder / "projection.safetensors")
     projection = linear_from_state(state, f"projection.safetensors of {folder.name!r}")
     parts = f"{spec['vision'].get('class', 'the encoder')} and {type(hf).__name__}"
-    check_projection(projection, vision.d_vision, int(hf.config.hidden_size), parts)
+    check_projection(projection, vision.d_vision, _d_embed(hf), parts)
     if verify:
         loaded = {"vision": vision.module, "projection": projection, "lm": hf}
         for part, known in spec.get("provenance", {}).get("sha256", {}).items():
@@ -187,3 +187,8 @@ def _save_tensors(module: nn.Module, path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({k: v.detach().cpu().clone() for k, v in module.state_dict().items()}, path)
+
+
+def _d_embed(hf: Any) -> int:
+    """The size of what `inputs_embeds` receives; OPT-350m's is not its hidden size."""
+    return int(hf.get_input_embeddings().weight.shape[-1])

@@ -10,13 +10,16 @@ at prompt positions act while the prompt is read, edits without positions at eve
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mmlens import kv_cache
 from mmlens.arguments import choice, count, flag, number
+from mmlens.embedding import check_room
 from mmlens.errors import ArgumentError, CapabilityError, NumericsError, nearest
+from mmlens.words import printed
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -38,6 +41,7 @@ def generate(
     use_past_kv_cache: bool = True,
     seed: int | None = None,
     return_type: str = "str",
+    prepend_bos: bool | None = None,
     **options: Any,
 ) -> Any:
     """The words that follow each prompt (without the prompt itself).
@@ -48,6 +52,7 @@ def generate(
         stop_at_eos: end at the tokenizer's end token or at one that the checkpoint names.
         return_type: `"str"` (one string, or a list for several prompts) or `"tokens"`
             (Int[batch, new], rows that ended early filled with the EOS token).
+        prepend_bos: whether texts begin with the BOS token; by default `model.prepend_bos`.
         options: settings of transformers' GenerationConfig, on a bridge: `repetition_penalty=1.2`,
             `num_beams=3`. None is taken from the checkpoint's generation_config.json.
 
@@ -55,6 +60,7 @@ def generate(
         ArgumentError: a value out of its range, or a setting that does not exist.
         CapabilityError: a setting of transformers on a HookedTransformer.
         NumericsError: the logits are NaN or infinite.
+        PromptError: the model has no positions for the prompt and so many tokens.
     """
     count(max_new_tokens, "max_new_tokens")
     flag(use_past_kv_cache, "use_past_kv_cache")
@@ -65,17 +71,19 @@ def generate(
         kv_cache.say_without(model.lm, model.name)
     with (
         torch.no_grad(),
+        model._running(input, None, prepend_bos) as soft,  # one thread at a time, and its seed
         torch.random.fork_rng(enabled=seed is not None),
-        model._running(input) as soft,
     ):
         if seed is not None:
             torch.manual_seed(count(seed, "seed", least=0))
+        check_room(model, soft, max_new_tokens)
         steps = _with_hf if model.lm.is_bridge else _by_hand
         new = steps(model, soft, max_new_tokens, stop_at_eos, cached, settings)
     if return_type == "tokens":
         return new
     ends = end_ids(model)
-    texts = [model.tokenizer.decode(until(row, ends), skip_special_tokens=True) for row in new]
+    spell = partial(printed, model.tokenizer, skip_special_tokens=True)  # with its first space
+    texts = [spell(until(row, ends)) for row in new]
     several = isinstance(input, (list, tuple)) or len(texts) > 1
     return texts if several else texts[0]
 

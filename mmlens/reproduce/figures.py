@@ -18,7 +18,7 @@ from mmlens.reproduce.strips import colours, finish, ink, marked, spread, strips
 from mmlens.view import theme
 from mmlens.view.theme import in_figure
 
-MEANS = "means over pictures with 95 % bootstrap intervals"
+MEANS = "means over pictures with 95 % intervals (studentised bootstrap)"
 
 
 def figure(found: Measured) -> go.Figure | None:
@@ -177,7 +177,8 @@ def _ablation(rows: Any) -> go.Figure:
 def _band(rows: Any, x: list[int], arm: str, colour: str) -> list[go.Scatter]:
     """A line and, behind it, its interval."""
     faint = f"rgba({','.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))},0.16)"
-    edge = [*rows["high"], *rows["low"][::-1]]
+    low, high = (rows[name].fillna(rows["mean"]) for name in ("low", "high"))  # k = 0 has none
+    edge = [*high, *low[::-1]]
     quiet: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False, "legendgroup": arm}
     behind = go.Scatter(x=[*x, *x[::-1]], y=edge, fill="toself", fillcolor=faint,
                         line={"width": 0}, mode="lines", **quiet)  # fmt: skip

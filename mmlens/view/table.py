@@ -122,6 +122,7 @@ def _told(table: pd.DataFrame) -> list[str]:
             text += f" at {in_figure(label(row['patch']))}"
         words = row.get("words")
         if words is not None and len(words):
-            text += "<br>says " + " ".join(in_figure(visible(word)) for word in words[:8])
+            end = " at its negative activation" if row.get("sign", 1) < 0 else ""
+            text += f"<br>says{end} " + " ".join(in_figure(visible(word)) for word in words[:8])
         lines.append(text)
     return lines
