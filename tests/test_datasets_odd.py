@@ -236,7 +236,7 @@ def test_everything_but_a_bridge_is_written_into_a_folder_of_such_a_name(tmp_pat
     direct = model.vision(model.vision.preprocess(samples[0].image)[None])[0]
     torch.testing.assert_close(cached.tensor(cached[0], None), direct.detach())
     with pytest.raises(WriteError, match="is no name in UTF-8, which the files of a bridge need"):
-        fit(model, cached, out=folder / "trained", steps=1)
+        fit(model, cached, out=folder / "trained", steps=1, batch_size=1)
 
 
 def named(model: Any, sample: Any) -> dict[str, Any]:
