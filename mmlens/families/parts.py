@@ -173,8 +173,25 @@ def _open_clip(rest: str) -> HookedVision:
         raise ModelError(
             f"open_clip has no weights {weights!r} for {model}: {nearest(weights, tags)}"
         )
-    made = open_clip.create_model_and_transforms(model, pretrained=weights or None)
+    quick = _trained_with_quick_gelu(open_clip, model, weights)
+    made = open_clip.create_model_and_transforms(
+        model, pretrained=weights or None, force_quick_gelu=quick
+    )
     return wrap_vision((made[0], made[2]))
+
+
+def _trained_with_quick_gelu(open_clip: Any, model: str, weights: str) -> bool:
+    """What the weights say; open_clip itself only warns that the model is made otherwise."""
+    tag = open_clip.pretrained.get_pretrained_cfg(model, weights) if weights else {}
+    built = bool((open_clip.get_model_config(model) or {}).get("quick_gelu"))
+    if tag and built and not tag.get("quick_gelu"):
+        other = model.removesuffix("-quickgelu")
+        hint = f"'open_clip:{other}/{weights}'" if other != model else "other weights"
+        raise ModelError(
+            f"The weights {weights!r} were not trained with QuickGELU, which {model} is made with:"
+            f" write {hint}."
+        )
+    return bool(tag.get("quick_gelu"))
 
 
 def _timm(rest: str) -> HookedVision:
