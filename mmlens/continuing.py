@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens import kv_cache
 from mmlens.errors import CapabilityError, PromptError
 from mmlens.prompt import Label, SoftPrompt, Token, next_at
 from mmlens.room import check_room
@@ -118,7 +119,7 @@ def read_on(
                 f"The cache of keys and values of {model.name!r} gives other logits than reading"
                 f" everything again (by {lm.caching.error:.2g} of the largest): leave it out."
             )
-        how = {"past_key_values": past, "return_type": "logits_and_cache", "use_cache": True}
+        how = {**kv_cache.given(lm, past), "return_type": "logits_and_cache"}
     elif past is None:
         raise CapabilityError(
             "A HookedTransformer fills the cache that it is given and makes none: write"
@@ -132,7 +133,8 @@ def read_on(
     with model._running(input, mask, prepend_bos, past=past) as soft:
         check_room(model, soft)
         ids = soft.ids.clamp(min=0)[:, held:]
-        out = lm.forward(ids, soft.mask if lm.is_bridge else soft.mask[:, held:], **options, **how)
+        mask = soft.mask if lm.is_bridge else soft.mask[:, held:]
+        out = lm.forward(ids, mask, **{**options, **how})
     logits, filled = out if lm.is_bridge else (out, past)
     vars(filled)[_READ] = soft
     if returns == "logits_and_cache":
