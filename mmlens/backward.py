@@ -9,11 +9,9 @@ digit changes); what arrives is divided by it again in float32.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-
-from mmlens.errors import TargetError
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -21,32 +19,27 @@ _HALF = (torch.float16, torch.bfloat16)
 def seed(
     logits: torch.Tensor, number: Callable[[torch.Tensor], torch.Tensor]
 ) -> tuple[torch.Tensor, float]:
-    """The gradient of `number(logits)` at the logits times a power of two, and that power.
-
-    Raises:
-        TargetError: the number is no tensor of one element, or does not depend on the logits.
-    """
+    """The gradient of `number(logits)` at the logits times a power of two, and that power."""
     with torch.enable_grad():
         leaf = wide(logits.detach()).requires_grad_()
-        value = number(leaf)
-        if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.requires_grad:
-            raise TargetError(
-                "What is explained must be one number that follows from the logits, as in"
-                " target=lambda logits: logits[5] - logits[7] (a tensor that still has its"
-                " gradient)."
-            )
-        grad = torch.autograd.grad(value.sum(), leaf)[0]
+        grad = torch.autograd.grad(number(leaf), leaf)[0]
     top = float(grad.abs().max())
     power = 2.0 ** -math.floor(math.log2(top)) if 0.0 < top < math.inf else 1.0
     return (grad * power).to(logits.dtype), power
 
 
 def pull(
-    logits: torch.Tensor, number: Callable[[torch.Tensor], torch.Tensor], at: torch.Tensor
-) -> torch.Tensor:
-    """The gradient of `number(logits)` at an earlier tensor, at least in float32."""
+    logits: torch.Tensor,
+    number: Callable[[torch.Tensor], torch.Tensor],
+    at: Sequence[torch.Tensor],
+) -> list[torch.Tensor]:
+    """The gradients of `number(logits)` at earlier tensors, at least in float32."""
     out, power = seed(logits, number)
-    return wide(torch.autograd.grad(logits, at, grad_outputs=out)[0]) / power
+    found = torch.autograd.grad(logits, at, grad_outputs=out, allow_unused=True)
+    return [
+        torch.zeros_like(wide(x)) if g is None else wide(g) / power
+        for g, x in zip(found, at, strict=True)
+    ]
 
 
 def wide(values: torch.Tensor) -> torch.Tensor:
