@@ -9,7 +9,7 @@ digit changes); what arrives is divided by it again in float32.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 
@@ -29,17 +29,11 @@ def seed(
 
 
 def pull(
-    logits: torch.Tensor,
-    number: Callable[[torch.Tensor], torch.Tensor],
-    at: Sequence[torch.Tensor],
-) -> list[torch.Tensor]:
-    """The gradients of `number(logits)` at earlier tensors, at least in float32."""
+    logits: torch.Tensor, number: Callable[[torch.Tensor], torch.Tensor], at: torch.Tensor
+) -> torch.Tensor:
+    """The gradient of `number(logits)` at an earlier tensor, at least in float32."""
     out, power = seed(logits, number)
-    found = torch.autograd.grad(logits, at, grad_outputs=out, allow_unused=True)
-    return [
-        torch.zeros_like(wide(x)) if g is None else wide(g) / power
-        for g, x in zip(found, at, strict=True)
-    ]
+    return wide(torch.autograd.grad(logits, at, grad_outputs=out)[0]) / power
 
 
 def wide(values: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.arguments import count, number
-from mmlens.backward import pull, wide
+from mmlens.backward import pull
 from mmlens.chunks import in_chunks
 from mmlens.errors import AddressError
 from mmlens.neurons import places
@@ -102,7 +102,10 @@ def _one_layer(
     base = _base(baseline, layer, z)
     delta = z - base
 
-    def logits_of(path: torch.Tensor) -> torch.Tensor:
+    def numbers(logits: torch.Tensor) -> torch.Tensor:
+        return torch.stack([aimed.number(row) for row in logits])
+
+    def logits_at(path: torch.Tensor) -> torch.Tensor:
         many = rows(soft, [0] * len(path))
         with (
             model.hooks(fwd_hooks=[(name, lambda x, hook: path.to(x))]),
@@ -110,21 +113,18 @@ def _one_layer(
         ):
             return model.lm.logits_at(read.ids.clamp(min=0), read.mask, at)[:, 0]
 
-    def numbers(logits: torch.Tensor) -> torch.Tensor:
-        return torch.stack([aimed.number(row) for row in logits])
-
     def integrate(nodes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         def work(start: int, stop: int) -> torch.Tensor:
             with torch.enable_grad():
                 path = base + nodes[start:stop, None, None].to(delta) * delta
-                path.requires_grad_()
-                grad = pull(logits_of(path), lambda many: numbers(many).sum(), [path])[0]
+                logits = logits_at(path.requires_grad_())
+            grad = pull(logits, lambda many: numbers(many).sum(), path)
             return (grad * weights[start:stop, None, None].to(grad)).sum(0)
 
-        return wide(delta) * sum(in_chunks(len(nodes), batch, work), wide(torch.zeros_like(delta)))
+        return delta * sum(in_chunks(len(nodes), batch, work), torch.zeros_like(delta))
 
     with torch.no_grad():
-        ends = numbers(logits_of(torch.stack([base, z])))
+        ends = numbers(logits_at(torch.stack([base, z])))
     what = f"the integrated gradients of layer {layer}"
     return complete(integrate, ends, steps, model.lm.dtype, what)
 

@@ -142,7 +142,7 @@ class _Place:
             path = (base + t * (x - base)).detach().requires_grad_()
             with torch.enable_grad():
                 logits = self._logits(path)
-            return (w * pull(logits, lambda many: self._numbers(many).sum(), [path])[0]).sum(0)
+            return (w * pull(logits, lambda many: self._numbers(many).sum(), path)).sum(0)
 
         return sum(in_chunks(len(nodes), batch, work), torch.zeros_like(x))
 
