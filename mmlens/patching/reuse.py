@@ -95,8 +95,13 @@ def keep(model: HookedVLM, prompt: Any, reuse: str | None = None) -> Kept:
     first = model.root.blocks[0]
     handle = first.register_forward_hook(lambda module, args, out: seen.append(out))
     try:
-        with torch.no_grad(), model.hooks(hooks):
-            logits = model(soft, **_few(model), **options)[0, -1]
+        with (
+            torch.no_grad(),
+            model.hooks(hooks),
+            model._running(soft, differentiable=False) as read,
+        ):
+            ids = read.ids.clamp(min=0)
+            logits = model.lm.forward(ids, read.mask, **_few(model), **options)[0, -1]
     finally:
         handle.remove()
     kept.handed = len(seen[0]) if isinstance(seen[0], tuple) else 0
