@@ -22,7 +22,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -223,43 +223,61 @@ LEFT_OUT = {
 }  # fmt: skip
 
 
-def public(right: Right) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Every public callable with the name that it is called by."""
-    homes = {"": mm, "view.": view, "datasets.": datasets, "sweep.": mm.sweep,
-             "metrics.": metrics, "patching.": patching, "tally.": tally}  # fmt: skip
-    for home, module in homes.items():
+HOMES = {"": mm, "view.": view, "datasets.": datasets, "sweep.": mm.sweep, "metrics.": metrics,
+         "patching.": patching, "tally.": tally}  # fmt: skip
+QUESTIONS = (
+    translate.top_units, project.nearest_words, regions.unit_regions, classes.class_activations,
+    ablate.ablations, sheet.picture_sheet, faithfulness.faithful, sensitivity.option_effects,
+    routes.route_effects, estimates.estimated,
+)  # fmt: skip
+SUMMARIES = {
+    translate: translate.top_units, layers: translate.top_units, project: project.nearest_words,
+    regions: regions.unit_regions, ablate: ablate.ablations, faithfulness: faithfulness.faithful,
+    sensitivity: sensitivity.option_effects, routes: routes.route_effects,
+    estimates: estimates.estimated,
+}  # fmt: skip
+"""The summaries, and the questions whose tables they read."""
+
+
+def names() -> list[str]:
+    """Every public callable by the name that it is called by."""
+    found = []
+    for home, module in HOMES.items():
         for name in module.__all__:
             one = getattr(module, name)
-            if inspect.ismodule(one) or (inspect.isclass(one) and issubclass(one, Exception)):
-                continue
-            if home + name not in LEFT_OUT:
-                yield home + name, one
-    for kind in type(right.model).__mro__:
-        if kind.__module__.startswith("mmlens"):
-            for name in vars(kind):
-                bound = getattr(right.model, name, None) if not name.startswith("_") else None
-                asks = inspect.ismethod(bound) and len(inspect.signature(bound).parameters) > 0
-                if asks and f"HookedVLM.{name}" not in LEFT_OUT:
-                    yield f"HookedVLM.{name}", bound
-    questions = [translate.top_units, project.nearest_words, regions.unit_regions,
-                 classes.class_activations, ablate.ablations, sheet.picture_sheet,
-                 faithfulness.faithful, sensitivity.option_effects, routes.route_effects,
-                 estimates.estimated]  # fmt: skip
-    for question in questions:
-        yield f"experiments.{question.__name__}", question
-    for module, question in (
-        (translate, questions[0]), (layers, questions[0]), (project, questions[1]),
-        (regions, questions[2]), (ablate, questions[4]), (faithfulness, questions[6]),
-        (sensitivity, questions[7]), (routes, questions[8]), (estimates, questions[9]),
-    ):  # fmt: skip
-        where = f"experiments.{module.__name__.split('.')[-1]}.summary"
-        options = right.arguments(f"experiments.{question.__name__}", question)
-        options = {k: v for k, v in options.items() if k not in ("model", "sample")}
-        table = ask(question, right.model, right.samples, **options)
-        right.special[where] = {"table": table, **({"keep": "all"} if module is translate else {})}
-        yield where, module.summary
-    yield "experiments.ask", ask
-    right.special["experiments.ask"] = {"question": questions[0], "k": 2, "max_new_tokens": 1}
+            error = inspect.isclass(one) and issubclass(one, Exception)
+            if not (inspect.ismodule(one) or error):
+                found.append(home + name)
+    for kind in mm.HookedVLM.__mro__:
+        for name, one in vars(kind).items() if kind.__module__.startswith("mmlens") else ():
+            asks = inspect.isfunction(one) and len(inspect.signature(one).parameters) > 1
+            if asks and not name.startswith("_"):
+                found.append(f"HookedVLM.{name}")
+    found += [f"experiments.{question.__name__}" for question in QUESTIONS]
+    found += [f"experiments.{module.__name__.split('.')[-1]}.summary" for module in SUMMARIES]
+    every = dict.fromkeys([*found, "experiments.ask"])
+    return [name for name in every if name not in LEFT_OUT]
+
+
+def callable_of(right: Right, where: str) -> Callable[..., Any]:
+    """The callable of a name; a summary's table is made first."""
+    home, _, name = where.rpartition(".")
+    if home == "HookedVLM":
+        return getattr(right.model, name)
+    if not where.startswith("experiments."):
+        return getattr(HOMES[f"{home}." if home else ""], name)
+    if where == "experiments.ask":
+        right.special[where] = {"question": QUESTIONS[0], "k": 2, "max_new_tokens": 1}
+        return ask
+    if name != "summary":
+        return next(question for question in QUESTIONS if question.__name__ == name)
+    module = next(one for one in SUMMARIES if one.__name__.endswith(home.split(".")[-1]))
+    question = SUMMARIES[module]
+    options = right.arguments(f"experiments.{question.__name__}", question)
+    options = {k: v for k, v in options.items() if k not in ("model", "sample")}
+    table = ask(question, right.model, right.samples, **options)
+    right.special[where] = {"table": table, **({"keep": "all"} if module is translate else {})}
+    return module.summary
 
 
 # -- calling ---------------------------------------------------------------------------------------
@@ -328,7 +346,8 @@ def main(told: TextIO) -> None:
             file.write("dog, puppy\n")
         mm.sweep.sweep(translate.top_units, right.model, right.data, "swept", progress=False,
                        options={"k": 2, "max_new_tokens": 1})  # fmt: skip
-        for where, function in public(right):
+        for where in names():
+            function = callable_of(right, where)
             good, before = right.arguments(where, function), time.process_time()
             faults, calls = [], 0
             if wrong := fault(where, function, good, right.photo):
