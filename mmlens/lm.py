@@ -9,7 +9,6 @@ model survives, and a probe that measures what this architecture can do.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,23 +24,9 @@ from mmlens.errors import CapabilityError
 from mmlens.norms import gain_of
 from mmlens.probe import Capabilities, probe
 from mmlens.run import inject, nothing_read
+from mmlens.sharing import share_weights
 from mmlens.turns import alone, lock_of, turn
 from mmlens.unit_check import Units, check_units, w_out
-
-
-def share_weights(module: nn.Module) -> nn.Module:
-    """A frozen copy of a module tree over the same memory, in eval mode.
-
-    Parameters and buffers are new tensor objects on the old storage, so freezing, moving or
-    casting the copy leaves the caller's module as it is.
-    """
-    memo: dict[int, Any] = {}
-    for tensor in [*module.parameters(), *module.buffers()]:
-        if type(tensor) is nn.Parameter:
-            memo[id(tensor)] = nn.Parameter(tensor.detach(), requires_grad=False)
-        else:
-            memo[id(tensor)] = tensor.detach() if type(tensor) is torch.Tensor else tensor
-    return copy.deepcopy(module, memo).requires_grad_(False).eval()
 
 
 @dataclass(eq=False)
@@ -50,7 +35,8 @@ class LanguageModel:
 
     Attributes:
         root: TransformerBridge or HookedTransformer.
-        hf: the caller's Hugging Face model, untouched (for saving); None for a HookedTransformer.
+        hf: the caller's Hugging Face model, untouched (for saving), or a copy with its adapters
+            merged; None for a HookedTransformer.
         tokenizer: a Hugging Face tokenizer, or None.
         decoded: what `decode` has read so far.
     """
@@ -252,7 +238,8 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
         root, tokenizer = model.eval(), tokenizer or getattr(model, "tokenizer", None)
         root.requires_grad_(False)
     else:
-        hf, root = model, _bridge(model, fold_ln)
+        hf = adapters.plain(model)
+        root = _bridge(hf, fold_ln)
     lm = LanguageModel(root, hf, tokenizer)
     lm.open()
     return lm
@@ -261,9 +248,7 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
 def _bridge(hf: Any, fold_ln: bool) -> Any:
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
-    hf = adapters.inner(hf)
     twin: Any = share_weights(hf)
-    adapters.merge(twin)
     ends.complete(twin)
     twin.set_attn_implementation("eager")
     try:
