@@ -38,6 +38,10 @@ class SiteError(MMLensError, KeyError):
     """A site or hook name does not exist, or is dead on this model."""
 
 
+class ArgumentError(MMLensError, ValueError, TypeError):
+    """An argument is a value, or of a type, that the function does not take."""
+
+
 class CapabilityError(MMLensError, RuntimeError):
     """This model cannot do what was asked (measured by the probe when it was wrapped)."""
 
@@ -67,6 +71,8 @@ def writing(path: object) -> Iterator[None]:
     """
     try:
         yield
+    except WriteError:  # it says what could not be written
+        raise
     except OSError as error:
         reason = error.strerror or error
         raise WriteError(

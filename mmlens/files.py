@@ -33,6 +33,7 @@ from mmlens.files_read import FORMAT, load_lm_folder, load_vision, read_spec
 from mmlens.hub import pull_projection as pull_projection
 from mmlens.hub import push_projection as push_projection
 from mmlens.vision import HookedVision, build
+from mmlens.writing import replacing_files
 
 
 def save(
@@ -50,6 +51,7 @@ def save(
 
     Raises:
         CheckpointError: a part can't be written as plain tensors.
+        WriteError: the folder cannot be written; what it held is as it was.
     """
     if model.edits:
         raise CapabilityError(
@@ -58,16 +60,16 @@ def save(
         )
     folder, named = Path(folder), dict(by_reference or {})
     spec = describe(model, named)
-    folder.mkdir(parents=True, exist_ok=True)
-    if "vision" not in named:
-        _save_vision(model.vision, folder / "vision")
-    if "lm" not in named:
-        with quietly():
-            model.lm.hf.save_pretrained(folder / "lm")
-        if model.tokenizer is not None:
-            model.tokenizer.save_pretrained(folder / "lm")
-    _save_tensors(model.projection, folder / "projection.safetensors")
-    (folder / "bridge.json").write_text(json.dumps(spec, indent=2) + "\n")
+    with replacing_files(folder, last="bridge.json") as new:
+        if "vision" not in named:
+            _save_vision(model.vision, new / "vision")
+        if "lm" not in named:
+            with quietly():
+                model.lm.hf.save_pretrained(new / "lm")
+            if model.tokenizer is not None:
+                model.tokenizer.save_pretrained(new / "lm")
+        _save_tensors(model.projection, new / "projection.safetensors")
+        (new / "bridge.json").write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
     return folder
 
 
@@ -146,7 +148,7 @@ def load(
     state = read_state(folder / "projection.safetensors")
     projection = linear_from_state(state, f"projection.safetensors of {folder.name!r}")
     parts = f"{spec['vision'].get('class', 'the encoder')} and {type(hf).__name__}"
-    check_projection(projection, vision.d_vision, int(hf.config.hidden_size), parts)
+    check_projection(projection, vision.d_vision, _d_embed(hf), parts)
     if verify:
         loaded = {"vision": vision.module, "projection": projection, "lm": hf}
         for part, known in spec.get("provenance", {}).get("sha256", {}).items():
@@ -185,3 +187,8 @@ def _save_tensors(module: nn.Module, path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({k: v.detach().cpu().clone() for k, v in module.state_dict().items()}, path)
+
+
+def _d_embed(hf: Any) -> int:
+    """The size of what `inputs_embeds` receives; OPT-350m's is not its hidden size."""
+    return int(hf.get_input_embeddings().weight.shape[-1])

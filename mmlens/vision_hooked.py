@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from mmlens import vision_measure as measure
 from mmlens.errors import AddressError, CapabilityError, PictureError, nearest
-from mmlens.lm import share_weights
+from mmlens.sharing import share_weights
 from mmlens.vision_pixels import Pixels
 from mmlens.vision_points import LAYOUTS, Reached, attach, detach_attention, find, untap
 

@@ -14,6 +14,11 @@ broken = mm.load("toy-gptj", seed=1)
 broken.W_U.data.fill_(float("nan"))
 """,
     "AddressError": "scores.sel(layer=7)",
+    "ArgumentError": """
+from mmlens.experiments.bootstrap import intervals
+
+intervals([[0.2], [0.4], [0.3]], draws=0)
+""",
     "CapabilityError": 'model.edit(mm.Edit("pattern", 0.0, layer=1))',
     "CheckpointError": 'mm.load("scenes")',
     "DataError": 'mm.dataset("pictoos:held_out:20")',
@@ -33,6 +38,7 @@ from mmlens.reproduce.plan import Reading
 
 Reading(point="middle")
 """,
+    "SampleIndexError": 'mm.dataset("pictos:held_out:20")[20]',
     "SiteError": 'mm.activations(model, prompt, "neuron")',
     "SweepError": 'mm.Sweep("scenes")',
     "WriteError": 'mm.view.save("<p>a view</p>", "no-such-folder/page.html")',

@@ -1,5 +1,5 @@
 """Tables that are read off the code: directives `sites`, `acts`, `families`, `errors`, `sentences`,
-`methods`, `commands` and `citation`.
+`methods`, `commands`, `versions`, `refused` and `citation`.
 
 None of their rows is written by hand, so a new site, family, error or method is in the docs when
 it is in the code.
@@ -157,6 +157,17 @@ def _plain(text: str) -> str:
 # -- errors ---------------------------------------------------------------------------------------
 
 
+def refused() -> str:
+    """Functions of TransformerLens that a model refuses, by what it says instead."""
+    from mmlens.delegated import REFUSED
+
+    by_reason: dict[str, list[str]] = {}
+    for name, why in REFUSED.items():
+        by_reason.setdefault(why, []).append(name)
+    rows = [(", ".join(map(code, names)), why) for why, names in by_reason.items()]
+    return table(("TransformerLens", "here"), rows)
+
+
 def error_classes() -> list[type]:
     """Every error that mmlens raises on purpose, base first."""
     import mmlens as mm
@@ -214,6 +225,7 @@ def sentences() -> str:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
                 name = ast.unparse(node.exc.func).split(".")[-1]
+                name = "ArgumentError" if name == "error" else name  # the default of `arguments`
                 text = _sentence(node.exc.args[0])
                 if name.endswith("Error") and len(text.replace("...", "").strip()) > 12:
                     told.setdefault(name, set()).add(text)
@@ -277,6 +289,18 @@ def _markdown(make: Callable[[], str]) -> type[SphinxDirective]:
     return Made
 
 
+def versions() -> str:
+    """The lowest and the newest versions that the tests have run with."""
+    from mmlens.doctor.tested import EXTRAS, TESTED
+
+    extra_of = {name: extra for extra, names in EXTRAS.items() for name in names}
+    rows = [
+        (name, lowest, newest, code(f"mmlens[{extra_of[name]}]") if name in extra_of else "")
+        for name, (lowest, newest) in TESTED.items()
+    ]
+    return table(("package", "lowest tested", "newest tested", "comes with"), rows)
+
+
 def _html(make: Callable[[], str]) -> type[SphinxDirective]:
     class Made(SphinxDirective):
         def run(self) -> list[nodes.Node]:
@@ -287,7 +311,7 @@ def _html(make: Callable[[], str]) -> type[SphinxDirective]:
 
 def setup(app: Any) -> dict[str, bool]:
     """Register the directives."""
-    for make in (sites, acts, families, methods, commands, errors, citation):
+    for make in (sites, acts, families, methods, commands, versions, errors, refused, citation):
         app.add_directive(make.__name__, _markdown(make))
     app.add_directive("sentences", _html(sentences))
     return {"parallel_read_safe": False, "parallel_write_safe": True}

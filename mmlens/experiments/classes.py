@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from mmlens.arguments import choice, count, several, shown, text
 from mmlens.datasets.sample import Sample, content_hash
 from mmlens.experiments.bootstrap import DRAWS, summarise
 from mmlens.experiments.explained import WORDS
 from mmlens.experiments.maps import unit_maps
-from mmlens.experiments.tables import ExperimentError, answered, finished, skipped, used
+from mmlens.experiments.options import checked
+from mmlens.experiments.tables import ExperimentError, answered, by_id, finished, skipped, used
 from mmlens.experiments.units import top_units as top_units
 from mmlens.neurons import Neuron
 from mmlens.prompt import Prompt
@@ -50,7 +52,9 @@ def chosen(
     Returns:
         class -> units as text ("L14.2019"), which a sweep can take as options.
     """
-    classes = {sample.id: class_of(sample) for sample in samples}
+    choice(keep, "keep", ("interpretable", "all"), error=ExperimentError)
+    count(n, "n", error=ExperimentError)
+    classes = {name: class_of(sample) for name, sample in by_id(samples).items()}
     rows = used(table, "neuron", "score", "interpretable")
     rows = rows[rows["interpretable"].astype(bool)] if keep == "interpretable" else rows
     rows = rows.assign(concept=rows["sample"].map(classes)).dropna(subset="concept")
@@ -73,8 +77,10 @@ def class_activations(
     Returns:
         concept (the class), neuron, activation, skipped, options.
     """
+    units = [text(unit, "units") for unit in several(units, "units")]
     digest = content_hash(*units)[:16]  # hundreds of units in every row would outweigh the rest
     asked = {"units": f"{len(units)} units, sha256:{digest}", "words": words}
+    checked(model, sample, asked, "units")
     concept = class_of(sample)
     if concept is None:
         return skipped("the picture shows no class or several", COLUMNS, model, **asked)
@@ -94,15 +100,17 @@ def summary(
 ) -> pd.DataFrame:
     """The matrix, one row per cell: experiment, arm (class of the units), concept (of pictures)...
 
-    Metric "activation" is the mean; "relative activation" divides a row, its intervals too, by the
-    row's largest mean (NaN where that is not positive); "own class highest" is 1 where it lies on
-    the diagonal, and without an interval.
+    Metric "activation" is the mean; "relative activation" divides a row by its largest mean (NaN
+    where that is not positive); "own class highest" is 1 where it lies on the diagonal. The latter
+    two have no interval: what they are measured by is itself measured, on other pictures.
 
     Args:
         table: of `class_activations` for all units.
         units: of `chosen`.
     """
     rows = used(table, "concept", "neuron", "activation")
+    if not isinstance(units, Mapping) or not units:
+        raise ExperimentError(f"units={shown(units)}: give what `chosen` returned.")
     rows = rows.assign(unit=[str(neuron) for neuron in rows["neuron"]])
     parts = [rows[rows["unit"].isin(list(own))].assign(arm=name) for name, own in units.items()]
     long = pd.concat(parts, ignore_index=True).rename(columns={"activation": "value"})
@@ -111,9 +119,8 @@ def summary(
     )
     top = cells.groupby("arm")["mean"].transform("max")
     scale = top.where(top > 0)
-    relative = cells.assign(metric="relative activation")
-    for column in ("mean", "low", "high"):
-        relative[column] = cells[column] / scale
+    relative = cells.assign(metric="relative activation", low=np.nan, high=np.nan)
+    relative["mean"] = cells["mean"] / scale
     best = cells.loc[cells.groupby("arm")["mean"].idxmax()]
     own = best.assign(metric="own class highest", low=np.nan, high=np.nan)
     own["mean"] = (own["arm"] == own["concept"]).astype(float)

@@ -21,7 +21,8 @@ from torch import nn
 
 from mmlens.checkpoints import check_projection, fresh_linear, projection_from
 from mmlens.errors import CheckpointError, ModelError, nearest
-from mmlens.lm import LanguageModel, share_weights, wrap_lm
+from mmlens.lm import LanguageModel, wrap_lm
+from mmlens.sharing import share_weights
 from mmlens.vision import HookedVision, optional, wrap_vision
 
 _VISION_CLASSES = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
@@ -82,7 +83,7 @@ def from_parts(
     words = find_lm(
         lm, tokenizer, dtype=dtype, device=device, revision=pin.get("lm"), fold_ln=fold_ln
     )
-    d_model = int(words.cfg.d_model)
+    d_model = words.d_embed
     if projection is None:
         linear: nn.Module = fresh_linear(eye.d_vision, d_model, seed)
     else:

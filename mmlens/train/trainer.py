@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader
 from mmlens.datasets.extra import package
 from mmlens.datasets.pairs import DataError, Pairs
 from mmlens.errors import CapabilityError, NumericsError
-from mmlens.lm import share_weights
 from mmlens.model import HookedVLM
+from mmlens.sharing import share_weights
 from mmlens.train.features import CachedPairs
 from mmlens.train.feed import Batch, Feed, drop
 from mmlens.train.loss import Speller, count, loss_sum
