@@ -17,9 +17,75 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmlens.arguments import shown
 from mmlens.errors import CheckpointError
 
 ProjectionSource = nn.Module | Mapping[str, Tensor] | str | Path
+
+
+def expanded(path: str | Path) -> Path:
+    """A path whose `~` is somebody's home.
+
+    Raises:
+        CheckpointError: nobody of that name has one, or no file could be called that.
+    """
+    try:
+        place = Path(path).expanduser()
+        place.is_dir()
+    except (RuntimeError, OSError, ValueError) as error:
+        raise CheckpointError(f"{shown(str(path))} names no place: {reason(error)}") from error
+    return place
+
+
+def reason(error: BaseException) -> str:
+    """The first line that an error says, as the end of a sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = " ".join(lines[:2]) if lines and lines[0].endswith(":") else (lines or [""])[0]
+    return (said or type(error).__name__).rstrip(".") + "."
+
+
+def loaded_whole(told: Mapping[str, Any], where: str, spare: tuple[str, ...] = ()) -> None:
+    """Refuse a model of which transformers made up a part.
+
+    Args:
+        told: what `from_pretrained(..., output_loading_info=True)` says.
+        where: names the file or folder in the refusal.
+        spare: beginnings of names that may be missing or unexpected, since nothing reads them.
+    """
+    for key, *shapes in sorted(told.get("mismatched_keys") or ()):
+        found, needed = (tuple(shape) for shape in shapes)
+        raise CheckpointError(
+            f"{where} does not fit its model: {key} is {found}, and {needed} is needed."
+        )
+    missing = [key for key in sorted(told["missing_keys"]) if not key.startswith(spare or "\0")]
+    if missing:
+        raise CheckpointError(
+            f"{where} lacks {len(missing)} of the model's tensors, for which transformers takes"
+            f" random numbers: {', '.join(missing[:3])}{', ...' if len(missing) > 3 else '.'}"
+        )
+
+
+def plain_tensors(path: Path) -> dict[str, str]:
+    """Names and number formats of a safetensors file, from its header.
+
+    Raises:
+        CheckpointError: it is missing or damaged, or its numbers mean something else (quantised).
+    """
+    from safetensors import safe_open
+
+    where = f"{path.name} of {path.parent.name!r}"
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+    except Exception as error:  # safetensors has no public base class that all its errors share
+        raise CheckpointError(f"{where} can't be read as safetensors: {reason(error)}") from error
+    for key, kind in found.items():
+        if kind.startswith("F8") or kind in ("I8", "U8", "I16", "U16", "F4", "F6"):
+            raise CheckpointError(
+                f"{where} holds {key} as {kind}: quantised weights are no plain numbers; save the"
+                " model in float32, bfloat16 or float16."
+            )
+    return found
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -28,15 +94,18 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no such file, unreadable, or a pickle that would execute code.
     """
-    path = Path(path)
+    path = expanded(path)
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint file {str(path)!r}.")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
+            plain_tensors(path)
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # the readers raise half a dozen kinds
         if "weights_only" in str(error) or "Unsupported" in str(error):
             raise CheckpointError(
@@ -63,7 +132,7 @@ def linear_from_state(state: Mapping[str, Tensor], where: str = "the checkpoint"
             f"{where} has to hold the weight and bias of one linear map, but it has {names}."
         )
     weight, bias = found["weight"], found.get("bias")
-    flat = weight.dim() == 2 and weight.is_floating_point()
+    flat = weight.dim() == 2 and all(value.is_floating_point() for value in found.values())
     if not flat or (bias is not None and bias.shape != weight.shape[:1]):
         shapes = {name: tuple(value.shape) for name, value in found.items()}
         raise CheckpointError(f"{where} is no linear map: its shapes are {shapes}.")
@@ -105,7 +174,7 @@ def projection_from(source: ProjectionSource, where: str = "the projection") -> 
         return source
     if isinstance(source, Mapping):
         return linear_from_state(source, where)
-    path = Path(source)
+    path = expanded(source)
     if path.is_dir():
         path = path / "projection.safetensors"
     return linear_from_state(read_state(path), repr(str(source)))

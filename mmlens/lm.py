@@ -20,8 +20,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmlens import kv_cache
+from mmlens import copies, kv_cache
+from mmlens.autograd import ordinary
 from mmlens.errors import CapabilityError
+from mmlens.lm_kinds import check_lm, refusing
 from mmlens.probe import Capabilities, probe
 from mmlens.run import inject
 
@@ -47,8 +49,11 @@ class LanguageModel:
 
     Attributes:
         root: TransformerBridge or HookedTransformer.
-        hf: the caller's Hugging Face model, untouched (for saving); None for a HookedTransformer.
+        hf: the caller's Hugging Face model, untouched; None for a HookedTransformer. What this
+            model computes with is `mmlens.copies.hugging_face(lm)`.
         tokenizer: a Hugging Face tokenizer, or None.
+        folded: whether the gains of the norms were folded into the weights after them.
+        parts: the modules of the copy of `hf` that the bridge runs, by their names in `hf`.
         lock: held during every call, since TransformerLens' hooks are not thread-safe.
         decoded: what `decode` has read so far.
     """
@@ -56,8 +61,16 @@ class LanguageModel:
     root: Any
     hf: Any = None
     tokenizer: Any = None
+    folded: bool = False
+    parts: dict[str, nn.Module] = field(default_factory=dict, repr=False)
     lock: Any = field(default_factory=threading.RLock, repr=False)
     decoded: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def __reduce__(self) -> Any:
+        return copies.reduced_lm(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LanguageModel:
+        return copies.deep_lm(self, memo)
 
     @property
     def is_bridge(self) -> bool:
@@ -176,19 +189,21 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
         fold_ln: fold the gain of every norm into the weights after it, as
             `HookedTransformer.from_pretrained` does; on a bridge made here only.
     """
-    hf = None
-    if hasattr(model, "run_with_cache"):
-        if fold_ln:
-            raise CapabilityError(
-                "fold_ln=True needs the Hugging Face model: give that, or fold the"
-                " TransformerLens model yourself before it is wrapped."
-            )
-        root, tokenizer = model.eval(), tokenizer or getattr(model, "tokenizer", None)
-        root.requires_grad_(False)
-    else:
-        hf, root = model, _bridge(model, fold_ln)
-    lm = LanguageModel(root, hf, tokenizer)
-    _attach(root, "embed.hook_out" if lm.is_bridge else "hook_embed")
+    hf, parts = None, {}
+    check_lm(model)
+    with ordinary():
+        if hasattr(model, "run_with_cache"):
+            if fold_ln:
+                raise CapabilityError(
+                    "fold_ln=True needs the Hugging Face model: give that, or fold the"
+                    " TransformerLens model yourself before it is wrapped."
+                )
+            root, tokenizer = model.eval(), tokenizer or getattr(model, "tokenizer", None)
+            root.requires_grad_(False)
+        else:
+            hf, (root, parts) = model, _bridge(model, fold_ln)
+        lm = LanguageModel(root, hf, tokenizer, fold_ln, parts)
+        _attach(root, "embed.hook_out" if lm.is_bridge else "hook_embed")
     return lm
 
 
@@ -200,12 +215,15 @@ def _attach(root: Any, name: str) -> None:
         root._mmlens_inject = point.fwd_hooks[-1]
 
 
-def _bridge(hf: Any, fold_ln: bool) -> Any:
+def _bridge(hf: Any, fold_ln: bool) -> tuple[Any, dict[str, nn.Module]]:
+    """A TransformerBridge of a copy that shares the weights, and the modules of that copy."""
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     twin: Any = share_weights(hf)
+    parts = dict(twin.named_modules())
     twin.set_attn_implementation("eager")
-    root = build_bridge_from_module(twin, type(hf).__name__, hf_config=twin.config)
+    with refusing(hf):
+        root = build_bridge_from_module(twin, type(hf).__name__, hf_config=twin.config)
     if fold_ln:
         _own_weights(twin)
         root.enable_compatibility_mode(
@@ -213,7 +231,7 @@ def _bridge(hf: Any, fold_ln: bool) -> Any:
         )
     for parameter in twin.parameters():
         parameter.requires_grad_(False)
-    return root.eval()
+    return root.eval(), parts
 
 
 def _own_weights(module: nn.Module) -> None:

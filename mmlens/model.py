@@ -21,6 +21,8 @@ import torch
 from torch import nn
 
 from mmlens import embedding, generation, hooking, words
+from mmlens.autograd import ordinary
+from mmlens.copies import Joined
 from mmlens.edit import Edit
 from mmlens.errors import SiteError
 from mmlens.hooking import Hook, Pairs
@@ -34,7 +36,7 @@ Input = Any
 """A Prompt, text, a list of these, a SoftPrompt, token ids, vectors Float[batch, pos, d_model]."""
 
 
-class HookedVLM(nn.Module):
+class HookedVLM(Joined):
     """vision - projection - lm, frozen, plus edits.
 
     Args:
@@ -187,7 +189,7 @@ class HookedVLM(nn.Module):
     ) -> Iterator[SoftPrompt]:
         """Inside: all hooks in place and the prompt being read; one thread at a time."""
         hooks = self._hooks_now()
-        with self.lm.lock, ExitStack() as stack:
+        with ordinary(), self.lm.lock, ExitStack() as stack:
             prompts = embedding.prompts_of(input)
             stack.enter_context(hooking.attached(self, hooks, prompts))
             soft = embedding.embed(self, input, mask=mask, prepend_bos=prepend_bos)
@@ -281,13 +283,6 @@ class HookedVLM(nn.Module):
         out.edits = (*self.edits, *edits)
         out._added = list(self._added)
         return out
-
-    def to(self, *args: Any, **options: Any) -> HookedVLM:
-        """Move the three parts to a device or dtype."""
-        for part in (self.vision, self.projection, self.root):
-            if part is not None:
-                part.to(*args, **options)
-        return self
 
     def save(self, folder: Any) -> Any:
         """Write the bridge as safetensors and JSON; `mmlens.load(folder)` reads it."""

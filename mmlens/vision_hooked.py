@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmlens.casting import Movable
 from mmlens.errors import AddressError, CapabilityError, nearest
 from mmlens.lm import share_weights
 from mmlens.vision_pixels import Pixels
@@ -37,7 +38,7 @@ LAST = "last_hidden_state"
 _FEATURES = ("hook_embed", "hook_resid_pre", "hook_resid_post", "mlp.hook_pre", "mlp.hook_post")
 
 
-class HookedVision(nn.Module):
+class HookedVision(Movable):
     """One interface to the encoders of transformers, open_clip and timm.
 
     Args:
@@ -142,6 +143,11 @@ class HookedVision(nn.Module):
             out = out.movedim(-1, 1)
         return out.flatten(2).transpose(1, 2) if out.dim() == 4 else out
 
+    def __reduce__(self) -> Any:
+        """For pickles and copies: the bare encoder, which is tapped again."""
+        how = (self.n_prefix, self.pooled, self.arch, self.feature_layer)
+        return _tapped, (untap(share_weights(self.module)), self.kind, self.pixels, how)
+
     def at(self, feature_layer: str) -> HookedVision:
         """The same encoder, of which the bridge reads another feature layer."""
         return HookedVision(
@@ -202,6 +208,11 @@ class HookedVision(nn.Module):
             detach_attention(self._blocks, self.kind)
             keep = {name: point for name, point in keep.items() if ".attn.hook_" not in name}
         self.hook_dict = keep
+
+
+def _tapped(module: nn.Module, kind: str, pixels: Pixels, how: tuple[Any, ...]) -> HookedVision:
+    names = ("n_prefix", "pooled", "arch", "feature_layer")
+    return HookedVision(module, kind, pixels, **dict(zip(names, how, strict=True)))
 
 
 def without_pooler(cls: type) -> dict[str, bool]:

@@ -29,6 +29,7 @@ from torch import nn
 from mmlens.checkpoints import ProjectionSource, check_projection, projection_from, read_state
 from mmlens.errors import CheckpointError
 from mmlens.families import family
+from mmlens.families.language import load_lm, load_tokenizer
 from mmlens.families.limber_twins import (
     seeded,
     tiny_encoder,
@@ -36,7 +37,7 @@ from mmlens.families.limber_twins import (
     tiny_projection,
     words_of_twins,
 )
-from mmlens.families.parts import find_vision, label, load_lm, load_tokenizer
+from mmlens.families.parts import find_vision, label
 from mmlens.lm import share_weights, wrap_lm
 from mmlens.vision import HookedVision, from_hf, from_open_clip, from_timm, optional
 

@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from mmlens.checkpoints import check_projection, fresh_linear, projection_from
-from mmlens.errors import CheckpointError, ModelError, nearest
-from mmlens.lm import LanguageModel, share_weights, wrap_lm
+from mmlens.errors import ModelError, nearest
+from mmlens.families.language import find_lm, unfound
+from mmlens.lm import LanguageModel, share_weights
 from mmlens.vision import HookedVision, optional, wrap_vision
 
 _VISION_CLASSES = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
@@ -144,7 +145,7 @@ def _hf_vision(source: str, revision: str | None, *, local: bool) -> HookedVisio
         cls = getattr(transformers, _VISION_CLASSES.get(config.model_type, ""), fallback)
         module = cls.from_pretrained(source, dtype=torch.float32, **safe)
     except (OSError, ValueError) as error:
-        raise _unfound("encoder", source, error, _KNOWN_VISION) from error
+        raise unfound("encoder", source, error, _KNOWN_VISION) from error
     return wrap_vision(module, _processor(source, options))
 
 
@@ -183,72 +184,3 @@ def _timm(rest: str) -> HookedVision:
         raise ModelError(f"timm has no model {rest!r}: {nearest(rest, timm.list_models())}")
     module = timm.create_model(rest, pretrained=True)
     return wrap_vision(module, timm.data.resolve_model_data_config(module), name=rest)
-
-
-def find_lm(
-    source: Any,
-    tokenizer: Any = None,
-    *,
-    dtype: torch.dtype | None = None,
-    device: str | torch.device | None = None,
-    revision: str | None = None,
-    fold_ln: bool = False,
-) -> LanguageModel:
-    """A LanguageModel from a causal LM, a folder or a hub id, with its tokenizer."""
-    if isinstance(source, LanguageModel):
-        return source
-    if isinstance(source, (str, Path)):
-        tokenizer = tokenizer if tokenizer is not None else source
-        source = load_lm(source, dtype=dtype or torch.float32, revision=revision)
-    if tokenizer is None and getattr(source, "tokenizer", None) is None:
-        raise ModelError(
-            f"A {type(source).__name__} in memory comes without words: give tokenizer=, an object, "
-            "a folder or a hub id such as 'gpt2'."
-        )
-    if dtype is not None or device is not None:
-        source = share_weights(source).to(device=device, dtype=dtype)  # the caller's stays put
-    return wrap_lm(source, load_tokenizer(tokenizer, revision), fold_ln=fold_ln)
-
-
-def load_lm(source: str | Path, *, dtype: torch.dtype, revision: str | None = None) -> Any:
-    """A Hugging Face causal LM from a folder or a hub id."""
-    from transformers import AutoModelForCausalLM
-
-    local = Path(source).is_dir()
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            str(source),
-            dtype=dtype,
-            revision=revision,
-            local_files_only=local,
-            trust_remote_code=False,
-        ).eval()
-    except (OSError, ValueError) as error:
-        from transformer_lens.supported_models import OFFICIAL_MODEL_NAMES
-
-        raise _unfound("language model", str(source), error, OFFICIAL_MODEL_NAMES) from error
-
-
-def load_tokenizer(source: Any, revision: str | None = None) -> Any:
-    """A tokenizer from a folder or a hub id; an object is returned as it is."""
-    if not isinstance(source, (str, Path)):
-        return source
-    from transformers import AutoTokenizer
-
-    local = Path(source).is_dir()
-    try:
-        return AutoTokenizer.from_pretrained(
-            str(source), revision=revision, local_files_only=local, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise _unfound("tokenizer", str(source), error, ["gpt2", "EleutherAI/gpt-j-6B"]) from error
-
-
-def _unfound(what: str, source: str, error: Exception, known: list[str]) -> Exception:
-    if Path(source).is_dir():
-        reason = str(error).splitlines()[0]
-        return CheckpointError(f"The folder {source!r} holds no {what}: {reason}")
-    return ModelError(
-        f"There is no {what} {source!r}, neither a folder here nor a model that the Hugging Face "
-        f"Hub gave us: {nearest(source, known)}"
-    )
