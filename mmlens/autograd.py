@@ -1,7 +1,10 @@
 """Gradients also for a caller who stands inside `torch.inference_mode()`.
 
 Tensors made there can never be part of a graph, and `enable_grad` does not lead out of it. mmlens
-therefore loads and runs its models outside: what they return can be differentiated later.
+therefore loads and runs its models outside, and so do the methods that differentiate.
+
+    @ordinary()
+    def attribute(...)
 """
 
 from __future__ import annotations
@@ -10,6 +13,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
+
+from mmlens.errors import CapabilityError
+
+
+def differentiable(module: nn.Module) -> None:
+    """Refuse weights through which nothing can ever be differentiated.
+
+    Raises:
+        CapabilityError: the module was made inside `torch.inference_mode()`.
+    """
+    if any(parameter.is_inference() for parameter in module.parameters()):
+        raise CapabilityError(
+            f"This {type(module).__name__} was made inside torch.inference_mode(), so nothing can"
+            " be differentiated through it: make it outside."
+        )
 
 
 @contextmanager
@@ -19,11 +38,4 @@ def ordinary() -> Iterator[None]:
         with torch.inference_mode(False), torch.no_grad():
             yield
     else:
-        yield
-
-
-@contextmanager
-def gradients() -> Iterator[None]:
-    """Inside, gradients are recorded, wherever the caller stands."""
-    with torch.inference_mode(False), torch.enable_grad():
         yield

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mmlens.arguments import shown
-from mmlens.errors import CheckpointError
+from mmlens.errors import CapabilityError, CheckpointError
 
 ProjectionSource = nn.Module | Mapping[str, Tensor] | str | Path
 
@@ -44,7 +44,7 @@ def reason(error: BaseException) -> str:
     return (said or type(error).__name__).rstrip(".") + "."
 
 
-def loaded_whole(told: Mapping[str, Any], where: str, spare: tuple[str, ...] = ()) -> None:
+def loaded_whole(told: Any, where: str, spare: tuple[str, ...] = ()) -> None:
     """Refuse a model of which transformers made up a part.
 
     Args:
@@ -52,10 +52,9 @@ def loaded_whole(told: Mapping[str, Any], where: str, spare: tuple[str, ...] = (
         where: names the file or folder in the refusal.
         spare: beginnings of names that may be missing or unexpected, since nothing reads them.
     """
-    for key, *shapes in sorted(told.get("mismatched_keys") or ()):
-        found, needed = (tuple(shape) for shape in shapes)
+    for key, found, needed in sorted(told.get("mismatched_keys") or ()):
         raise CheckpointError(
-            f"{where} does not fit its model: {key} is {found}, and {needed} is needed."
+            f"{where} does not fit its model: {key} is {tuple(found)}, and {tuple(needed)} is needed."
         )
     missing = [key for key in sorted(told["missing_keys"]) if not key.startswith(spare or "\0")]
     if missing:
@@ -180,13 +179,20 @@ def projection_from(source: ProjectionSource, where: str = "the projection") -> 
     return linear_from_state(read_state(path), repr(str(source)))
 
 
-def check_projection(projection: nn.Module, d_vision: int, d_model: int, parts: str) -> None:
+def check_projection(
+    projection: nn.Module, d_vision: int, d_model: int, parts: str, positions: int = 1
+) -> None:
     """Whether a projection leads from these features to this language model, tried on zeros.
 
     Args:
-        projection: maps [..., d_vision] to [..., d_model].
+        projection: maps [batch, patch, d_vision] to [batch, patch, d_model].
         d_vision, d_model: the two sides.
         parts: names the two sides in the refusal, e.g. "BeitModel and GPTJForCausalLM".
+        positions: how many patches the encoder gives.
+
+    Raises:
+        CapabilityError: it gives another number of positions than there are patches.
+        CheckpointError: it fits between other widths.
     """
     shape = "x"
     if isinstance(projection, nn.Linear):
@@ -194,16 +200,36 @@ def check_projection(projection: nn.Module, d_vision: int, d_model: int, parts: 
         fits = (projection.in_features, projection.out_features) == (d_vision, d_model)
     else:
         parameter = next(projection.parameters(), torch.zeros(0))
-        probe = torch.zeros(1, 1, d_vision, device=parameter.device, dtype=parameter.dtype)
+        features = torch.zeros(1, positions, d_vision).to(parameter)
         try:
             with torch.no_grad():
-                fits = tuple(projection(probe).shape) == (1, 1, d_model)
-        except RuntimeError as error:
-            fits, shape = False, str(error).splitlines()[0]
+                out = projection(features)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            fits, shape = False, reason(error)
+        else:
+            keeps_positions(projection, out, positions)
+            shape = f"{d_vision} -> {out.shape[-1]}"
+            fits = out.shape[-1] == d_model
     if not fits:
         raise CheckpointError(
             f"The projection ({shape}) does not fit between {parts}, which need "
             f"{d_vision} -> {d_model}; it was trained for another encoder or language model."
+        )
+
+
+def keeps_positions(projection: nn.Module, out: Any, positions: int) -> None:
+    """Refuse a projection that pools or resamples: a position of its output is no patch.
+
+    Args:
+        out: what it made of features [picture, positions, d_vision].
+    """
+    shape = tuple(getattr(out, "shape", ()))
+    if len(shape) != 3 or shape[1] != positions:
+        given = f"{shape[1]} positions" if len(shape) == 3 else f"values of shape {shape}"
+        raise CapabilityError(
+            f"This projection (a {type(projection).__name__}) makes {given} of {positions} patches,"
+            " and a bridge shows the language model one position for each patch: give a projection"
+            " of single patches, or an encoder wrapped with pooled=True for the mean of all."
         )
 
 

@@ -136,7 +136,8 @@ def deep(model: Any, memo: dict[int, Any]) -> Any:
 
 def shallow(model: Any) -> Any:
     """The same parts in another model, as an edit needs it."""
-    out = type(model).__new__(type(model))
+    kind: Any = type(model)
+    out = kind.__new__(kind)
     out.__dict__.update(model.__dict__)
     return out
 

@@ -149,11 +149,13 @@ def from_folder(name: str, folder: Path, spare: tuple[str, ...] = ()) -> Any:
     if not isinstance(cls, type) or not issubclass(cls, transformers.PreTrainedModel):
         raise CheckpointError(f"{folder.name}/ is said to be a {name!r}, no model of transformers.")
     formats = _check_folder(cls, name, folder)
+    made: Any = cls
     options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "dtype": "auto"}
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    options |= without_pooler(cls)
     try:
         with quietly():
-            model, told = cls.from_pretrained(folder, **options, **without_pooler(cls))
+            model, told = made.from_pretrained(folder, **options)
     except Exception as error:  # a config.json can make transformers raise anything
         raise CheckpointError(
             f"{folder.name}/ can't be loaded as a {name} from its config.json: {reason(error)}"

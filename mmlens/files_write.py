@@ -75,6 +75,8 @@ def reference(place: str | tuple[str, str], folder: Path) -> dict[str, str]:
     source, revision = place if isinstance(place, tuple) else (place, None)
     if expanded(source).is_dir():
         return {"folder": Path(os.path.relpath(expanded(source), folder)).as_posix()}
+    if expanded(source).is_absolute():
+        raise CheckpointError(f"There is no folder {str(source)!r} to name as a part.")
     return {"hub": str(source)} | ({"revision": revision} if revision else {})
 
 

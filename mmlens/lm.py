@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from mmlens import copies, kv_cache
-from mmlens.autograd import ordinary
+from mmlens.autograd import differentiable, ordinary
 from mmlens.errors import CapabilityError
 from mmlens.lm_kinds import check_lm, refusing
 from mmlens.probe import Capabilities, probe
@@ -34,6 +34,7 @@ def share_weights(module: nn.Module) -> nn.Module:
     Parameters and buffers are new tensor objects on the old storage, so freezing, moving or
     casting the copy leaves the caller's module as it is.
     """
+    differentiable(module)
     memo: dict[int, Any] = {}
     for tensor in [*module.parameters(), *module.buffers()]:
         if type(tensor) is nn.Parameter:

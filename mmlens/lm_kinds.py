@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from mmlens.arguments import shown
+from mmlens.autograd import differentiable
 from mmlens.errors import ArgumentError, CapabilityError
 
 _PARALLEL = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
@@ -99,11 +100,7 @@ def _check_weights(model: nn.Module, name: str) -> None:
             " weights: load it without quantization_config, or dequantise it first"
             " (model.dequantize())."
         )
-    if any(parameter.is_inference() for parameter in parameters):
-        raise CapabilityError(
-            f"This {name} was made inside torch.inference_mode(), so nothing can be differentiated"
-            " through it: make it outside."
-        )
+    differentiable(model)
 
 
 def _packed(model: nn.Module) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def read_folder(folder: str | Path, skip_bad: bool = False) -> Listed:
     pairs: list[Pair] = []
     out = Listed(pairs, repr(str(folder)), skip_bad)
     for path, captions, where in read_rows(folder):
-        key = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+        key = Path(os.path.relpath(path, folder)).as_posix()  # no folder of this machine
         if not captions:
             out.reject(key, f"{key!r} has no caption in {where}.")
         elif not path.is_file():

@@ -51,15 +51,14 @@ def load_lm(source: str | Path, *, dtype: torch.dtype, revision: str | None = No
     """A Hugging Face causal LM from a folder or a hub id."""
     from transformers import AutoModelForCausalLM
 
+    auto: Any = AutoModelForCausalLM
     place = expanded(source)
     local = place.is_dir()
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "local_files_only": local}
     options |= {"trust_remote_code": False, "output_loading_info": True}
     try:
         with quietly():
-            model, told = AutoModelForCausalLM.from_pretrained(
-                str(place if local else source), **options
-            )
+            model, told = auto.from_pretrained(str(place if local else source), **options)
     except Exception as error:  # transformers and the hub raise two dozen kinds
         from transformer_lens.supported_models import OFFICIAL_MODEL_NAMES
 

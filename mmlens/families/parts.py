@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from mmlens.autograd import ordinary
-from mmlens.casting import device_of, dtype_of
 from mmlens.bridge_spec import read_json
+from mmlens.casting import device_of, dtype_of
 from mmlens.checkpoints import (
     check_projection,
     expanded,
@@ -29,7 +29,7 @@ from mmlens.checkpoints import (
 )
 from mmlens.errors import ModelError, nearest
 from mmlens.families.language import find_lm, unfound
-from mmlens.families.whole import apart
+from mmlens.families.whole import apart, refuse_whole
 from mmlens.files_read import SPARE
 from mmlens.lm import LanguageModel, share_weights
 from mmlens.vision import HookedVision, optional, wrap_vision
@@ -104,9 +104,8 @@ def from_parts(
         else:
             linear = share_weights(projection_from(projection))  # the caller's stays as it is
         class_of_lm = type(words.hf if words.hf is not None else words.root).__name__
-        check_projection(
-            linear, eye.d_vision, d_model, f"{type(eye.module).__name__} and {class_of_lm}"
-        )
+        parts = f"{type(eye.module).__name__} and {class_of_lm}"
+        check_projection(linear, eye.d_vision, d_model, parts, eye.grid[0] * eye.grid[1])
         linear = linear.to(words.device, words.dtype)
         if eye is vision and eye.device != words.device:
             eye = eye.at(eye.feature_layer)  # the caller's stays
@@ -144,6 +143,7 @@ def find_vision(
         other = kind is not None and kind != source.dtype
         vision = source.at(source.feature_layer) if other else source  # the caller's stays
     elif not isinstance(source, (str, Path)):
+        refuse_whole(source)
         vision = wrap_vision(source)
     elif expanded(source).is_dir():
         vision = _hf_vision(str(expanded(source)), None, local=True)
@@ -176,6 +176,7 @@ def _hf_vision(source: str, revision: str | None, *, local: bool) -> HookedVisio
             )
     except Exception as error:  # transformers and the hub raise two dozen kinds
         raise unfound("encoder", source, error, _KNOWN_VISION) from error
+    refuse_whole(module)
     loaded_whole(told, repr(source), SPARE)
     return wrap_vision(module, _processor(source, options))
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.autograd import ordinary
 from mmlens.errors import AddressError
 from mmlens.neurons import Neuron, places
 from mmlens.prompt import Patch, SoftPrompt
@@ -34,6 +35,7 @@ Receive = Callable[[int, int, torch.Tensor], None]
 _POINTS = {"pre": "neurons_pre", "post": "neurons"}
 
 
+@ordinary()
 def attribute(
     model: HookedVLM,
     prompt: Any,
@@ -81,6 +83,7 @@ def attribute(
     )
 
 
+@ordinary()
 def attribute_caption(
     model: HookedVLM,
     prompt: Any,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.autograd import ordinary
 from mmlens.chunks import in_chunks
 from mmlens.neurons import places
 from mmlens.provenance import about
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from mmlens.model import HookedVLM
 
 
+@ordinary()
 def integrated_gradients(
     model: HookedVLM,
     prompt: Any,
@@ -74,7 +76,7 @@ def integrated_gradients(
                 model._running(many, differentiable=False) as read,
             ):
                 logits = model.lm.logits_at(read.ids.clamp(min=0), read.mask, at)
-            total = torch.stack([aimed.number(row) for row in logits[:, 0]]).sum()
+                total = torch.stack([aimed.number(row) for row in logits[:, 0]]).sum()
             grad = torch.autograd.grad(total, path)[0]
             return (grad * weights[start:stop, None, None].to(grad)).sum(0)
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.autograd import ordinary
 from mmlens.chunks import in_chunks
 from mmlens.embedding import picture_labels
 from mmlens.errors import PromptError, SiteError, nearest
@@ -37,6 +38,7 @@ PLACES = ("soft_prompt", "features", "pixels")
 WAYS = ("gradient", "integrated_gradients", "occlusion")
 
 
+@ordinary()
 def attribute_picture(
     model: HookedVLM,
     prompt: Any,

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmlens import hooking
+from mmlens.autograd import ordinary
 from mmlens.chunks import in_chunks
 from mmlens.errors import AddressError, NumericsError, SiteError
 from mmlens.neurons import places
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from mmlens.model import HookedVLM
 
 
+@ordinary()
 def attribution_patching(
     model: HookedVLM,
     pair: Pair,

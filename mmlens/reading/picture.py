@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from PIL import Image
 
+from mmlens.autograd import ordinary
 from mmlens.errors import PromptError, writing
 from mmlens.methods.attribute import products
 from mmlens.methods.decode import decode
@@ -124,6 +125,7 @@ class Look:
         return path
 
 
+@ordinary()
 def look(
     model: HookedVLM,
     picture: Any,

@@ -30,6 +30,7 @@ from torch import Tensor
 from mmlens.checkpoints import weights_hash
 from mmlens.datasets.pairs import DataError, Listed, Pair, Pairs
 from mmlens.errors import CheckpointError, NumericsError, PictureError
+from mmlens.placeless import placeless
 from mmlens.vision import HookedVision
 
 FORMAT = 1
@@ -187,7 +188,7 @@ def _features(
             except PictureError as error:
                 if not pairs.skip_bad:
                     raise
-                pairs.bad[pair.key] = str(error)
+                pairs.bad[pair.key] = placeless(str(error))
         if pixels:
             with torch.no_grad():
                 yield vision(torch.stack(pixels).to(vision.device, vision.dtype))
