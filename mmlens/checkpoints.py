@@ -64,8 +64,8 @@ def loaded_whole(told: Any, where: str, spare: tuple[str, ...] = ()) -> None:
         )
 
 
-def plain_tensors(path: Path) -> dict[str, str]:
-    """Names and number formats of a safetensors file, from its header.
+def plain_tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Number format and shape of each tensor of a safetensors file, from its header.
 
     Raises:
         CheckpointError: it is missing or damaged, or its numbers mean something else (quantised).
@@ -75,10 +75,11 @@ def plain_tensors(path: Path) -> dict[str, str]:
     where = f"{path.name} of {path.parent.name!r}"
     try:
         with safe_open(path, framework="pt") as file:
-            found = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+            found = {k: (one.get_dtype(), tuple(one.get_shape())) for k, one in slices.items()}
     except Exception as error:  # safetensors has no public base class that all its errors share
         raise CheckpointError(f"{where} can't be read as safetensors: {reason(error)}") from error
-    for key, kind in found.items():
+    for key, (kind, _) in found.items():
         if kind.startswith("F8") or kind in ("I8", "U8", "I16", "U16", "F4", "F6"):
             raise CheckpointError(
                 f"{where} holds {key} as {kind}: quantised weights are no plain numbers; save the"
@@ -121,7 +122,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 def linear_from_state(state: Mapping[str, Tensor], where: str = "the checkpoint") -> nn.Linear:
     """`nn.Linear` [d_in -> d_out] in float32 from `weight` and `bias` under any one prefix.
 
-    fp16, bf16 and fp32 are accepted: the authors' dtype isn't documented and casting up is exact.
+    fp16 and bf16 are accepted: the authors' dtype isn't documented and casting up is exact. float64
+    is kept.
     """
     found = {key.rsplit(".", 1)[-1]: value for key, value in state.items()}
     prefixes = {key.rpartition(".")[0] for key in state}
@@ -137,7 +139,8 @@ def linear_from_state(state: Mapping[str, Tensor], where: str = "the checkpoint"
         raise CheckpointError(f"{where} is no linear map: its shapes are {shapes}.")
     rows, cols = weight.shape
     linear = nn.Linear(cols, rows, bias=bias is not None, device="meta")
-    state = {name: value.float() for name, value in found.items()}
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    state = {name: value.to(wide) for name, value in found.items()}
     linear.load_state_dict(state, assign=True)
     return linear
 

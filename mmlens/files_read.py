@@ -8,6 +8,7 @@ random numbers.
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +148,11 @@ def from_folder(name: str, folder: Path, spare: tuple[str, ...] = ()) -> Any:
     where = f"{folder.name}/ of {folder.parent.name!r}"
     cls: Any = getattr(transformers, name, None)
     if not isinstance(cls, type) or not issubclass(cls, transformers.PreTrainedModel):
-        raise CheckpointError(f"{folder.name}/ is said to be a {name!r}, no model of transformers.")
-    formats = _check_folder(cls, name, folder)
+        raise CheckpointError(
+            f"bridge.json says that {folder.name}/ is a {name!r}, no model of transformers."
+        )
+    stored = _check_folder(cls, name, folder)
+    _check_size(cls, name, folder, stored)
     made: Any = cls
     options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "dtype": "auto"}
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -163,7 +167,11 @@ def from_folder(name: str, folder: Path, spare: tuple[str, ...] = ()) -> Any:
     loaded_whole(told, f"model.safetensors in {where}", spare)
     odd = [key for key in sorted(told["unexpected_keys"]) if not key.startswith(spare or "\0")]
     own = model.state_dict()
-    odd += [k for k, v in own.items() if v.is_floating_point() and "F" not in formats.get(k, "F")]
+    odd += [
+        key
+        for key, value in own.items()
+        if key in stored and value.is_floating_point() and "F" not in stored[key][0]
+    ]
     if odd:
         raise CheckpointError(
             f"model.safetensors in {where} holds {odd[0]}, which a {name} has not, or not as such"
@@ -172,8 +180,12 @@ def from_folder(name: str, folder: Path, spare: tuple[str, ...] = ()) -> Any:
     return model.eval()
 
 
-def _check_folder(cls: Any, name: str, folder: Path) -> dict[str, str]:
-    """The files of a part, each parsed by itself; returns name and number format of each tensor."""
+Stored = dict[str, tuple[str, tuple[int, ...]]]
+"""Number format and shape of each tensor of a part, by name."""
+
+
+def _check_folder(cls: Any, name: str, folder: Path) -> Stored:
+    """The files of a part, each parsed by itself."""
     said = {path.name: read_json(path) for path in sorted(folder.glob("*.json"))}
     if "config.json" not in said:
         raise CheckpointError(f"{folder.name}/ can't be loaded as a {name}: it has no config.json.")
@@ -185,18 +197,44 @@ def _check_folder(cls: Any, name: str, folder: Path) -> dict[str, str]:
         )
     kind, known = config.get("model_type"), cls.config_class.model_type
     inner = getattr(cls.config_class, "base_config_key", "")
-    if kind is not None and kind != known and inner not in config:
+    if kind != known and inner not in config:
         raise CheckpointError(
-            f"config.json of {folder.name}/ is of a {kind!r}, and a {name} is a {known!r}."
+            f"config.json of {folder.name}/ is of a {kind!r}, and the {name} of bridge.json is a"
+            f" {known!r}."
         )
     index = said.get("model.safetensors.index.json", {}).get("weight_map")
     files = sorted(set(index.values())) if isinstance(index, dict) else ["model.safetensors"]
-    formats: dict[str, str] = {}
+    stored: Stored = {}
     for file in files:
         if not (folder / str(file)).is_file():
             raise CheckpointError(f"{folder.name}/ can't be loaded as a {name}: it has no {file}.")
-        formats |= plain_tensors(folder / str(file))
-    return formats
+        stored |= plain_tensors(folder / str(file))
+    return stored
+
+
+def _check_size(cls: Any, name: str, folder: Path, stored: Stored) -> None:
+    """Refuse a config.json of a larger model before transformers makes it up in memory."""
+    try:
+        with torch.device("meta"):
+            config = cls.config_class.from_pretrained(folder, local_files_only=True)
+            own = cls(config, **without_pooler(cls)).state_dict()
+    except Exception as error:  # a config.json can make transformers raise anything
+        raise CheckpointError(
+            f"{folder.name}/ can't be loaded as a {name} from its config.json: {reason(error)}"
+        ) from error
+    for key, value in own.items():
+        if key in stored and stored[key][1] != tuple(value.shape):
+            raise CheckpointError(
+                f"model.safetensors in {folder.name}/ does not fit config.json beside it: {key} is"
+                f" {stored[key][1]}, and {tuple(value.shape)} is needed."
+            )
+    needed = sum(value.numel() for value in {id(v): v for v in own.values()}.values())
+    there = sum(math.prod(shape) for _, shape in stored.values())
+    if needed > 2 * there:  # tied tensors are stored once
+        raise CheckpointError(
+            f"model.safetensors in {folder.name}/ holds {there} numbers, and config.json beside it"
+            f" describes a {name} of {needed}."
+        )
 
 
 def _filled(spec: dict[str, Any], folder: Path) -> Any:

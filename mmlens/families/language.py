@@ -7,6 +7,7 @@ both are refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,13 @@ def load_lm(source: str | Path, *, dtype: torch.dtype, revision: str | None = No
         from transformer_lens.supported_models import OFFICIAL_MODEL_NAMES
 
         raise unfound("language model", str(source), error, OFFICIAL_MODEL_NAMES) from error
-    loaded_whole(told, str(source))
+    loaded_whole(told, repr(str(source)))
+    over = [key for key in sorted(told["unexpected_keys"]) if re.search(r"\.\d+\.", key)]
+    if over:
+        raise CheckpointError(
+            f"{str(source)!r} holds blocks that its config.json has not, such as {over[0]}: it is"
+            " another model's."
+        )
     return model.eval()
 
 
@@ -97,7 +104,8 @@ def unfound(what: str, source: str, error: Exception, known: Iterable[str]) -> E
     """The sentence for a part that could not be loaded, from a folder or from the hub."""
     place = expanded(source)
     if place.is_dir():
-        return CheckpointError(f"The folder {source!r} holds no {what}: {reason(error)}")
+        files = " (tokenizer.json, tokenizer_config.json)" if what == "tokenizer" else ""
+        return CheckpointError(f"The folder {source!r} holds no {what}{files}: {reason(error)}")
     if place.is_file():
         return CheckpointError(f"{source!r} is a file: give the folder that holds the {what}.")
     names = list(known)
