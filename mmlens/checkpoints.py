@@ -54,7 +54,8 @@ def loaded_whole(told: Any, where: str, spare: tuple[str, ...] = ()) -> None:
     """
     for key, found, needed in sorted(told.get("mismatched_keys") or ()):
         raise CheckpointError(
-            f"{where} does not fit its model: {key} is {tuple(found)}, and {tuple(needed)} is needed."
+            f"{where} does not fit its model: {key} is {tuple(found)}, and {tuple(needed)} is"
+            " needed."
         )
     missing = [key for key in sorted(told["missing_keys"]) if not key.startswith(spare or "\0")]
     if missing:

@@ -1,4 +1,4 @@
-"""The command line: `mmlens look`, `explore`, `models`, `audit`, `train` and `reproduce`.
+"""The command line: `mmlens look`, `explore`, `models`, `audit`, `train`, `reproduce`, `doctor`.
 
 Nothing heavy is imported before a command needs it, so `mmlens --version` answers at once. What
 mmlens refuses, it refuses in one sentence on standard error, with exit status 2; `--debug` shows
@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from mmlens import __version__
+from mmlens.doctor.cli import doctor_command
 from mmlens.errors import MMLensError
 from mmlens.reading.cli import check_folder, explore_command
 from mmlens.reproduce.cli import reproduce_app
@@ -257,4 +258,5 @@ def _table() -> Any:
 
 app.command("explore")(explore_command)
 app.command("train")(train_command)
+app.command("doctor")(doctor_command)
 app.add_typer(reproduce_app, name="reproduce")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens import adapters
 from mmlens.casting import Movable, cast
 from mmlens.errors import CapabilityError
 
@@ -48,7 +49,8 @@ def hugging_face(lm: LanguageModel) -> Any:
     """
     from mmlens.lm import share_weights
 
-    plain: Any = share_weights(lm.hf)
+    plain: Any = share_weights(adapters.inner(lm.hf))
+    adapters.merge(plain)
     if not lm.folded:
         for path, module in plain.named_modules():
             running = lm.parts[path]

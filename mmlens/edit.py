@@ -7,26 +7,28 @@
 
 An edit is a value; `model.edit(*edits)` is a model in which it holds. Positions are those of the
 prompt: an edit at prompt positions acts while the prompt is read, one without positions acts at
-every step of a generation.
+every step of a generation. So does the last position, -1, and a slice up to the end: each new word
+is the last position when it is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmlens.errors import AddressError, SiteError
-from mmlens.neurons import Head, Neuron, places, read_address
+from mmlens.arguments import shown
+from mmlens.errors import AddressError, MMLensError, SiteError
+from mmlens.neurons import POSITIONS, Head, Neuron, places, reaches_the_end, read_address
 from mmlens.scores import Scores
-from mmlens.sites import Site, site
+from mmlens.sites import Site, grouped, site
 
 if TYPE_CHECKING:
     import torch
 
     from mmlens.prompt import Label
 
-POSITIONS = ("pos", "query", "key")
 Rows = tuple[tuple["Label", ...], ...]
 Value = Any
 """A number, Scores, a tensor (a direction or values), or a function tensor -> tensor."""
@@ -57,6 +59,9 @@ class Edit:
         self, site_name: str, value: Value, *address: Any, add: bool = False, **by_axis: Any
     ) -> None:
         where = site(site_name)
+        if grouped(where):  # which key or value a Head reads, only a model can say: `sharing`
+            address = tuple([part] if isinstance(part, Head) else part for part in address)
+        _check_value(value)
         wanted = read_address([part for part in address if not _is_list(part)], by_axis)
         for several in filter(_is_list, address):
             wanted.update(_units(several))
@@ -92,6 +97,21 @@ class Edit:
         parts += [f"{axis}={want}" for axis, want in self.address.items()]
         return f"Edit({', '.join(parts)})"
 
+    def sharing(self, readers: int, n_heads: int) -> Edit:
+        """This edit on a model in which so many Heads share a key and a value.
+
+        Raises:
+            AddressError: no such head.
+        """
+        pairs = self.address.get("pairs", ())
+        if not pairs or not grouped(self.site):
+            return self
+        places(range(n_heads), [head for _, head in pairs], "head")
+        read = tuple(dict.fromkeys((layer, head // readers) for layer, head in pairs))
+        out = copy(self)
+        object.__setattr__(out, "address", {**self.address, "pairs": read})
+        return out
+
     def layers(self, every: Sequence[int]) -> list[int | None]:
         """The layers it acts on, of all that there are; `[None]` at a site that has no layers.
 
@@ -117,12 +137,19 @@ class Edit:
                 position of the prompt.
             start: the prompt position at which `values` begins (later steps of a generation).
         """
+        nowhere: list[AddressError] = []
         for row in range(values.shape[0]):
             names = labels[row * len(labels) // values.shape[0]] if labels else ()
-            place = self._place(values[row], layer, names, start)
+            try:
+                place = self._place(values[row], layer, names, start)
+            except AddressError as error:  # inside the encoder it may be in another picture
+                nowhere.append(error)
+                if self.site.part == "lm" or len(nowhere) == values.shape[0]:
+                    raise
+                continue
             if place is not None:
-                old = values[(row, *place)]
-                values[(row, *place)] = self._new(old, layer, names, place, start)
+                old, shape = values[(row, *place)], tuple(values.shape[1:])
+                values[(row, *place)] = self._new(old, layer, names, place, start, shape)
         return values
 
     def _place(
@@ -137,8 +164,10 @@ class Edit:
             if wanted is None or axis not in POSITIONS:
                 hits = places(range(size), wanted, axis)
             else:
-                begin = 0 if axis == "key" else start  # a KV cache keeps all keys
+                begin = self.site.begins(axis, tuple(values.shape), start)
                 every = places(names, wanted, axis)
+                if axis != "key" and reaches_the_end(wanted) and self._fits_one(dim):
+                    every = [*every, *range(len(names), begin + size)]
                 hits = [i - begin for i in every if begin <= i < begin + size]
             if not hits:
                 return None
@@ -146,6 +175,14 @@ class Edit:
             shape[dim] = len(hits)
             index.append(torch.tensor(hits, device=values.device).view(shape))
         return tuple(index)
+
+    def _fits_one(self, dim: int) -> bool:
+        """Whether the value can stand at one more position: it has no positions of its own."""
+        if isinstance(self.value, Scores):
+            return self.site.axes[dim] not in self.value.axes
+        shape = tuple(getattr(self.value, "shape", ()))
+        at = dim - len(self.site.axes) + len(shape)
+        return at < 0 or shape[at] == 1
 
     def _wanted(self, axis: str, layer: int | None) -> Any:
         if axis in ("unit", "head") and "pairs" in self.address:
@@ -167,13 +204,14 @@ class Edit:
         names: tuple[Label, ...],
         place: tuple[Any, ...],
         start: int,
+        shape: tuple[int, ...],
     ) -> torch.Tensor:
         import torch
 
         if isinstance(self.value, Scores):
-            new = self._from_scores(old, layer, names, place, start)
+            new = self._from_scores(layer, names, place, start, shape)
         elif callable(self.value):
-            new = self.value(old)
+            new = self._called(old)
             if not isinstance(new, torch.Tensor):
                 raise AddressError(
                     "The function of an Edit must return the new values (a tensor), not"
@@ -190,13 +228,24 @@ class Edit:
             ) from None
         return old + new if self.add else new
 
+    def _called(self, old: torch.Tensor) -> Any:
+        try:
+            return self.value(old)
+        except MMLensError:
+            raise
+        except Exception as error:
+            raise AddressError(
+                f"The function of {self!r} raised {type(error).__name__} for values of shape"
+                f" {tuple(old.shape)}: {error}"
+            ) from error
+
     def _from_scores(
         self,
-        old: torch.Tensor,
         layer: int | None,
         names: tuple[Label, ...],
         place: tuple[Any, ...],
         start: int,
+        shapes: tuple[int, ...],
     ) -> torch.Tensor:
         scores: Scores = self.value
         if layer is not None and "layer" in scores.axes:
@@ -212,14 +261,28 @@ class Edit:
             if axis not in scores.axes:
                 continue
             here = place[dim].flatten().tolist()
-            wanted = (
-                [names[i + (0 if axis == "key" else start)] for i in here]
-                if axis in POSITIONS
-                else here
-            )
+            begin = self.site.begins(axis, shapes, start)
+            wanted = [names[i + begin] for i in here] if axis in POSITIONS else here
             scores = scores.sel(**{axis: wanted})
             shape[dim] = len(here)
         return scores.values.reshape(shape)
+
+
+def _check_value(value: Any) -> None:
+    """Refuse what can't become numbers when the edit acts."""
+    import torch
+
+    if isinstance(value, (Scores, torch.Tensor)) or callable(value):
+        return
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise AddressError(
+            f"An Edit can't put {shown(value)} in place of activations: give a number, a tensor,"
+            " Scores, or a function from the tensor there to a tensor."
+        ) from None
 
 
 def _is_list(part: Any) -> bool:

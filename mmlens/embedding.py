@@ -14,9 +14,10 @@ import torch
 
 from mmlens.checkpoints import keeps_positions
 from mmlens.errors import CapabilityError, PromptError
+from mmlens.ids import known, read_ids, read_tokens
 from mmlens.prompt import IMAGE_TOKEN, Label, Padding, Patch, Prompt, SoftPrompt, Token
 from mmlens.tokens import PromptTokens
-from mmlens.words import ids_of, word
+from mmlens.words import ids_after, ids_of, placeholder, word
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,18 +57,29 @@ def embed(
     from pixels to vectors: then its pictures are read again.
 
     Raises:
-        PromptError: nothing in it, a placeholder without its picture, or ids of the wrong shape.
+        PromptError: nothing in it, a placeholder without its picture, ids of the wrong shape, or
+            more positions than the model has.
     """
-    soft = input.soft if isinstance(input, PromptTokens) else input
-    if isinstance(soft, SoftPrompt):
-        return _masked(_again(model, soft), mask)
+    soft = _masked(_soft(model, input, mask, prepend_bos), mask)
+    check_room(model, soft)
+    return soft
+
+
+def _soft(
+    model: HookedVLM, input: Any, mask: torch.Tensor | None, prepend_bos: bool | None
+) -> SoftPrompt:
+    if isinstance(input, PromptTokens) and input.soft is not None:
+        return _again(model, read_tokens(model, input))
+    if isinstance(input, SoftPrompt):
+        return _again(model, _whole(model, input))
     if isinstance(input, torch.Tensor):
-        return _from_tensor(model, input, mask)
+        floats = input.is_floating_point()
+        return _from_vectors(model, input) if floats else read_ids(model, input, mask)
     prompts = prompts_of(input)
     if not prompts:
         raise PromptError(
-            f"A {type(input).__name__} is no prompt: give a Prompt, text, a list of these, or token"
-            " ids."
+            f"A {type(input).__name__} is no prompt: give a Prompt, text, a list of these, or a"
+            " tensor of token ids."
         )
     bos = model.prepend_bos if prepend_bos is None else prepend_bos
     rows = [_read(model, prompt, bos) for prompt in prompts]
@@ -82,14 +94,24 @@ def embed(
         labels.append(
             tuple(Padding(i) for i in range(pad)) + tuple(label for _, label in rows[row])
         )
-    vectors = model.lm.embed(ids.clamp(min=0))
+    if not bool(read.all()) and not model.lm.padded.exact:
+        raise CapabilityError(
+            f"{model.name!r} reads a left-padded prompt otherwise than the prompt alone (measured:"
+            f" {model.lm.padded}): give prompts of one length, or one at a time."
+        )
+    vectors = model.lm.embed(known(model, ids).clamp(min=0))
     pictures = [picture for prompt in prompts for picture in prompt.pictures]
     if pictures:
         soft_vectors = project(model, pictures).flatten(0, 1)
+        if soft_vectors.shape[-1] != vectors.shape[-1]:
+            raise PromptError(
+                f"The projection of {model.name!r} gives vectors of {soft_vectors.shape[-1]}"
+                f" numbers, and its language model reads {vectors.shape[-1]}."
+            )
         vectors = vectors.masked_scatter(
             (ids == IMAGE_TOKEN).unsqueeze(-1), soft_vectors.to(vectors)
         )
-    return _masked(SoftPrompt(vectors, ids, read, tuple(labels), prompts), mask)
+    return SoftPrompt(vectors, ids, read, tuple(labels), prompts)
 
 
 def _masked(soft: SoftPrompt, mask: torch.Tensor | None) -> SoftPrompt:
@@ -101,7 +123,50 @@ def _masked(soft: SoftPrompt, mask: torch.Tensor | None) -> SoftPrompt:
             f"An attention mask of shape {tuple(mask.shape)} does not fit this prompt:"
             f" {tuple(soft.mask.shape)} (batch, pos)."
         )
+    if not bool(mask.bool().any(-1).all()):
+        raise PromptError("This attention mask hides a whole prompt: show at least one position.")
     return replace(soft, mask=soft.mask & mask.bool().to(soft.mask.device))
+
+
+def room(model: HookedVLM) -> int | None:
+    """How many positions the language model was made for, or None where there is no such number.
+
+    Learned positions end there. Rotary ones don't, but were never seen beyond it.
+    """
+    if not model.lm.is_bridge:
+        return int(model.cfg.n_ctx)
+    config = model.root.original_model.config.get_text_config()
+    most = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
+    if not isinstance(most, int) or getattr(config, "alibi", False):
+        return None
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kind, factor = rope.get("rope_type", rope.get("type")), rope.get("factor") or 1.0
+    if kind in ("dynamic", "linear", "yarn"):
+        return max(most, int((rope.get("original_max_position_embeddings") or most) * factor))
+    return most
+
+
+def check_room(model: HookedVLM, soft: SoftPrompt, max_new_tokens: int = 0) -> None:
+    """Refuse what the model has no positions for; padding takes none.
+
+    Args:
+        max_new_tokens: words to come; the last of them is said and not read.
+
+    Raises:
+        PromptError: the prompt, or prompt and words together, are too long; with the numbers.
+    """
+    most, length = room(model), int(soft.mask.sum(-1).max())
+    if most is None or length + max(0, max_new_tokens - 1) <= most:
+        return
+    if length > most:
+        raise PromptError(
+            f"This prompt has {length} positions and {model.name!r} has {most}: shorten it, or give"
+            " fewer pictures."
+        )
+    raise PromptError(
+        f"A prompt of {length} positions and {max_new_tokens} new tokens do not fit into the {most}"
+        f" positions of {model.name!r}: write max_new_tokens={most - length + 1} or less."
+    )
 
 
 def project(model: HookedVLM, pictures: Sequence[Image.Image]) -> torch.Tensor:
@@ -133,11 +198,19 @@ def _read(model: HookedVLM, prompt: Prompt, bos: bool) -> list[tuple[int, Label]
     """Ids and labels of one prompt."""
     parts: list[tuple[int, Label]] = []
     image = 0
+    typed = placeholder(model.tokenizer, prompt.text) if prompt.pictures else None
+    if typed is not None:
+        raise PromptError(
+            f"The words of this prompt hold {typed!r}, which would be read as words beside the"
+            " picture: leave it out, the picture stands where it is among the parts, as in"
+            " Prompt('USER: ', photo, ' What is this?')."
+        )
     if bos and model.tokenizer is not None and model.tokenizer.bos_token_id is not None:
         parts.append((model.tokenizer.bos_token_id, Token(model.tokenizer.bos_token, 0)))
     for part in prompt.parts:
         if isinstance(part, str):
-            for token in ids_of(model.lm, part):
+            spell = ids_after if image else ids_of
+            for token in spell(model.lm, part):
                 parts.append((token, Token(word(model.lm, token), len(parts))))
         else:
             if model.vision is None:
@@ -147,6 +220,8 @@ def _read(model: HookedVLM, prompt: Prompt, bos: bool) -> list[tuple[int, Label]
             rows, cols = model.vision.grid
             parts += [(IMAGE_TOKEN, Patch(r, c, image)) for r in range(rows) for c in range(cols)]
             image += 1
+    if not parts:
+        raise PromptError(f"{prompt!r} is no token at all to {model.name!r}: write more words.")
     return parts
 
 
@@ -160,50 +235,46 @@ def _again(model: HookedVLM, soft: SoftPrompt) -> SoftPrompt:
             " their hooks and edits would never act: give the Prompt with its picture instead."
         )
     pictures = [picture for prompt in soft.prompts for picture in prompt.pictures]
-    fresh = project(model, pictures).flatten(0, 1).to(soft.vectors)
-    vectors = soft.vectors.masked_scatter(soft.is_picture.unsqueeze(-1), fresh)
+    fresh = project(model, pictures).to(soft.vectors)
+    n_patches, cols, first = fresh.shape[1], model.vision.grid[1], 0
+    places: list[tuple[int, int]] = []
+    sources: list[int] = []
+    for row, (labels, prompt) in enumerate(zip(soft.labels, soft.prompts, strict=True)):
+        for at, label in enumerate(labels):
+            if isinstance(label, Patch):
+                places.append((row, at))
+                sources.append((first + label.image) * n_patches + label.row * cols + label.col)
+        first += len(prompt.pictures)
+    vectors = soft.vectors.clone()
+    vectors[tuple(torch.tensor(places).T)] = fresh.flatten(0, 1)[sources]
     return replace(soft, vectors=vectors)
 
 
-def _from_tensor(model: HookedVLM, input: torch.Tensor, mask: torch.Tensor | None) -> SoftPrompt:
-    if input.is_floating_point():
-        if input.ndim != 3 or input.shape[-1] != model.cfg.d_model:
-            raise PromptError(
-                f"Vectors of shape {tuple(input.shape)} are no soft prompt:"
-                f" [batch, pos, {model.cfg.d_model}]."
-            )
-        ids = torch.full(input.shape[:2], IMAGE_TOKEN, device=input.device)
-        labels = tuple(tuple(Patch(0, i) for i in range(input.shape[1])) for _ in range(len(input)))
-        return _masked(SoftPrompt(input, ids, torch.ones_like(ids, dtype=torch.bool), labels), mask)
-    ids = input.as_subclass(torch.Tensor).long().to(model.lm.device)
-    ids = ids.unsqueeze(0) if ids.ndim == 1 else ids
-    if bool((ids < 0).any()):
+def _whole(model: HookedVLM, soft: SoftPrompt) -> SoftPrompt:
+    """A soft prompt whose parts fit each other and the model, or a PromptError."""
+    batch, pos = soft.ids.shape if soft.ids.ndim == 2 else (0, 0)
+    wide = model.lm.embed(torch.zeros(1, dtype=torch.long)).shape[-1]
+    if (
+        tuple(soft.vectors.shape) != (batch, pos, wide)
+        or tuple(soft.mask.shape) != (batch, pos)
+        or [len(row) for row in soft.labels] != [pos] * batch
+    ):
         raise PromptError(
-            "These ids hold image tokens (-1) whose picture was lost on the way: give the Prompt,"
-            " or the tensor that model.to_tokens(prompt) returned, unchanged."
+            f"This soft prompt does not fit {model.name!r}: vectors {tuple(soft.vectors.shape)},"
+            f" ids {tuple(soft.ids.shape)}, mask {tuple(soft.mask.shape)} and"
+            f" {[len(row) for row in soft.labels]} labels, where it takes [batch, pos, {wide}],"
+            " [batch, pos] twice and a label per position."
         )
-    if ids.numel() == 0:
-        raise PromptError("There are no token ids in this prompt: give at least one.")
-    keep = torch.ones_like(ids, dtype=torch.bool)
-    labels = tuple(
-        tuple(Token(word(model.lm, token), i) for i, token in enumerate(row))
-        for row in ids.tolist()
-    )
-    return _masked(SoftPrompt(model.lm.embed(ids), ids, keep, labels), mask)
+    known(model, soft.ids)
+    return soft
 
 
-def loss(logits: torch.Tensor, soft: SoftPrompt, return_type: str, per_token: bool) -> Any:
-    """Cross entropy of the next token, over positions whose next one is a word.
-
-    Returns:
-        `"loss"`: a number (or Float[batch, pos - 1] with 0 where there is no target);
-        `"both"`: (logits, loss).
-    """
-    target = soft.ids[:, 1:].to(logits.device)
-    counted = (
-        (target >= 0) & soft.mask[:, 1:].to(logits.device) & soft.mask[:, :-1].to(logits.device)
-    ).float()
-    log_probs = logits[:, :-1].float().log_softmax(-1)
-    each = -log_probs.gather(-1, target.clamp(min=0).unsqueeze(-1)).squeeze(-1) * counted
-    value = each if per_token else each.sum() / counted.sum().clamp(min=1)
-    return (logits, value) if return_type == "both" else value
+def _from_vectors(model: HookedVLM, input: torch.Tensor) -> SoftPrompt:
+    if input.ndim != 3 or input.shape[-1] != model.lm.d_embed or not input.numel():
+        raise PromptError(
+            f"Vectors of shape {tuple(input.shape)} are no soft prompt:"
+            f" [batch, pos, {model.lm.d_embed}]. Token ids are whole numbers."
+        )
+    ids = torch.full(input.shape[:2], IMAGE_TOKEN, device=input.device)
+    labels = tuple(tuple(Patch(0, i) for i in range(input.shape[1])) for _ in range(len(input)))
+    return SoftPrompt(input, ids, torch.ones_like(ids, dtype=torch.bool), labels)

@@ -15,8 +15,6 @@ What is written is what the model computes with, in its number format, and no pa
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,13 +25,14 @@ from torch import nn
 from mmlens.autograd import ordinary
 from mmlens.bridge_spec import read_spec
 from mmlens.casting import cast, device_of, dtype_of
-from mmlens.checkpoints import check_projection, expanded, linear_from_state, read_state, reason
+from mmlens.checkpoints import check_projection, expanded, linear_from_state, read_state
 from mmlens.copies import faithful, hugging_face
-from mmlens.errors import CapabilityError, CheckpointError, WriteError, writing
+from mmlens.errors import CapabilityError, CheckpointError
 from mmlens.files_read import check_files, check_weights, load_lm_folder, load_vision
-from mmlens.files_write import Named, check_saved, move_in, one_format, reference, spec_of, write
+from mmlens.files_write import Named, check_saved, one_format, reference, spec_of, write
 from mmlens.hub import pull_projection as pull_projection
 from mmlens.hub import push_projection as push_projection
+from mmlens.writing import replacing_files
 
 
 def save(model: Any, folder: str | Path, *, by_reference: Named | None = None) -> Path:
@@ -49,7 +48,7 @@ def save(model: Any, folder: str | Path, *, by_reference: Named | None = None) -
     Raises:
         CheckpointError: a part can't be written as plain tensors.
         CapabilityError: the model has edits, or weights that were changed in the bridge alone.
-        WriteError: the folder can't be written.
+        WriteError: the folder cannot be written; what it held is as it was.
     """
     if model.edits:
         raise CapabilityError(
@@ -62,19 +61,8 @@ def save(model: Any, folder: str | Path, *, by_reference: Named | None = None) -
     for module in (hf, model.vision.module):
         one_format(module)
     spec = spec_of(model, hf, {part: reference(place, folder) for part, place in named.items()})
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
-    try:
-        with writing(folder):
-            write(model, hf, named, spec, new)
-            move_in(new, folder)
-    except Exception as error:
-        if "Safetensor" not in type(error).__name__:  # it wraps what the system refused
-            raise
-        raise WriteError(f"{str(folder)!r} cannot be written: {reason(error)}") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+    with replacing_files(folder, last="bridge.json") as new:
+        write(model, hf, named, spec, new)
     return folder
 
 
@@ -126,7 +114,8 @@ def load(
             loaded = {"vision": vision.module, "projection": projection, "lm": hf}
             check_weights(spec, loaded, folder.name)
         parts = f"{type(vision.module).__name__} and {type(hf).__name__}"
-        check_projection(projection, vision.d_vision, int(hf.config.hidden_size), parts)
+        positions = vision.grid[0] * vision.grid[1]
+        check_projection(projection, vision.d_vision, _d_embed(hf), parts, positions)
         kinds = {
             part: asked or dtype_of(spec[part].get("dtype")) or torch.float32
             for part in ("vision", "lm", "projection")
@@ -165,3 +154,8 @@ def _projection(spec: Mapping[str, Any], folder: Path) -> nn.Linear:
             f"{where} has {'a' if biased else 'no'} bias, and bridge.json says otherwise."
         )
     return linear
+
+
+def _d_embed(hf: Any) -> int:
+    """The size of what `inputs_embeds` receives; OPT-350m's is not its hidden size."""
+    return int(hf.get_input_embeddings().weight.shape[-1])

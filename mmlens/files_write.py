@@ -112,21 +112,6 @@ def write(model: Any, hf: Any, named: Named, spec: dict[str, Any], new: Path) ->
     (new / "bridge.json").write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
 
 
-def move_in(new: Path, folder: Path) -> None:
-    """Put finished files in their places, bridge.json last, and older weights out of the way."""
-    files = sorted(
-        (p for p in new.rglob("*") if p.is_file()), key=lambda p: p.name == "bridge.json"
-    )
-    for path in files:
-        target = folder / path.relative_to(new)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, target)
-    for part in {path.parent.relative_to(new) for path in files} - {Path()}:
-        for old in (folder / part).glob("model*.safetensors*"):
-            if new / part / old.name not in files:
-                old.unlink()
-
-
 def _save_vision(vision: HookedVision, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if vision.kind == "hf":

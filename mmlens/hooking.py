@@ -2,56 +2,35 @@
 
 Hooks are kept by the model that they were given to and attached to the shared HookPoints only while
 that model runs, edits first: so an edited copy and its original never see each other's hooks, an
-exception leaves nothing behind, and what a user's hook reads is already edited.
+exception leaves nothing behind, and what a user's hook reads is already edited. A call of
+a model inside a hook is a run of its own: the hooks of the run around it have no part in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mmlens import masks
+from mmlens.arguments import choice, shown
 from mmlens.edit import Edit, Rows
-from mmlens.errors import AddressError, CapabilityError, NumericsError, SiteError, nearest
+from mmlens.errors import AddressError, CapabilityError, SiteError, nearest
+from mmlens.hook_calls import DIRECTIONS, Hook, called, check_function, on_point, told
 from mmlens.prompt import Prompt
 from mmlens.run import current
-from mmlens.sites import MASK, Site
+from mmlens.sites import MASK, Site, readers
+from mmlens.turns import alone
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
 
 
-Pairs = Sequence[tuple[Any, Callable[..., Any]]]
-"""(hook name or filter of names, function) as TransformerLens takes them."""
-
-
-@dataclass(frozen=True)
-class Hook:
-    """`call(tensor, hook)` at the hook point `name`, in the forward or the backward pass."""
-
-    name: str
-    call: Callable[..., Any]
-    dir: str = "fwd"
-
-
-class Named:
-    """What a hook function gets as `hook`: the point under the name that was asked for."""
-
-    def __init__(self, name: str, point: Any) -> None:
-        self.name, self._point = name, point
-
-    def layer(self) -> int:
-        """The layer in the name `blocks.3...`."""
-        parts = self.name.split(".")
-        return int(parts[parts.index("blocks") + 1])
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._point, name)
+Pairs = Any
+"""Pairs (hook name or filter of names, function), in a list, as TransformerLens takes them."""
 
 
 def points(model: HookedVLM) -> dict[str, Any]:
@@ -65,15 +44,42 @@ def points(model: HookedVLM) -> dict[str, Any]:
     return found | {name: p for name, p in model.root.hook_dict.items() if name in fires}
 
 
-def hooks_of(model: HookedVLM, wanted: Pairs, dir: str) -> list[Hook]:
-    """Pairs (name or filter, function) as hooks; the points are listed once for all of them."""
-    known = points(model) if wanted else {}
-    return [Hook(name, call, dir) for want, call in wanted for name in names(model, want, known)]
+def hooks_of(model: HookedVLM, wanted: Pairs, dir: str, **options: Any) -> list[Hook]:
+    """Pairs (name or filter, function) as hooks; the points are listed once for all of them.
+
+    Raises:
+        SiteError: what was given is no list of pairs, a name does not exist or never fires, a
+            filter finds nothing, or a function could not be called as `fn(tensor, hook=...)`.
+    """
+    choice(dir, "dir", DIRECTIONS, error=SiteError)
+    pairs = _pairs(wanted)
+    known = points(model) if pairs else {}
+    found = []
+    for want, call in pairs:
+        there = names(model, want, known)
+        if not there:
+            raise SiteError(
+                f"The filter {told(want)} finds none of the {len(known)} hook points of"
+                f" {model.name!r}, so its hook would never run: list(model.hook_dict) names them."
+            )
+        check_function(call, there[0])
+        found += [Hook(name, call, dir, **options) for name in there]
+    return found
+
+
+def _pairs(wanted: Pairs) -> list[tuple[Any, Any]]:
+    pairs = list(wanted) if isinstance(wanted, (list, tuple)) else None
+    if pairs is None or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
+        raise SiteError(
+            f"{shown(wanted)} is no list of hooks: write [(name, function), ...], with functions"
+            " of (tensor, hook)."
+        )
+    return [(want, call) for want, call in pairs]
 
 
 def names(
     model: HookedVLM,
-    wanted: str | Callable[[str], bool],
+    wanted: Any,
     known: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """The hook names that a name or a filter means, each point once.
@@ -86,6 +92,11 @@ def names(
     """
     known = points(model) if known is None else known
     if not isinstance(wanted, str):
+        if not callable(wanted):
+            raise SiteError(
+                f"{shown(wanted)} names no hook: write a name, as in 'blocks.0.hook_resid_post',"
+                " or a function of names."
+            )
         chosen = {id(known[name]): name for name in reversed(list(known)) if wanted(name)}
         return [name for name in known if name in set(chosen.values())]
     if wanted in known or masks.layer_of(model, wanted) is not None:
@@ -101,29 +112,28 @@ def names(
 @contextmanager
 def attached(model: HookedVLM, hooks: Sequence[Hook], prompts: Sequence[Prompt]) -> Iterator[None]:
     """Edits and hooks on all three parts, taken away at the end whatever happens."""
+    if len(prompts) > 1:
+        _ = model.lm.padded  # measured before anything is attached; `embed` asks for it
     every = [*_edit_hooks(model, prompts), *hooks]
+    with alone(partial(_place, model, every), model.root):
+        yield
+
+
+def _place(model: HookedVLM, every: Sequence[Hook], stack: ExitStack) -> None:
     cuts: dict[int, list[Callable[..., Any]]] = {}
+    rest = []
     for hook in every:
         layer = masks.layer_of(model, hook.name)
-        if layer is not None:
-            cuts.setdefault(layer, []).append(partial(hook.call, hook=Named(hook.name, None)))
-    every = [hook for hook in every if masks.layer_of(model, hook.name) is None]
-    known = points(model) if any(part(h.name) != "lm" for h in every) else {}
-    lm = model.root.hook_dict if any(part(h.name) == "lm" for h in every) else {}
-    with ExitStack() as stack:
-        stack.enter_context(masks.tapped(model, cuts))
-        for hook in every:
-            if part(hook.name) != "lm":
-                stack.enter_context(_on_point(known[hook.name], hook))
-        for direction in ("fwd", "bwd"):
-            ours = [
-                (h.name, _named(lm[h.name], h))
-                for h in every
-                if part(h.name) == "lm" and h.dir == direction
-            ]
-            if ours:
-                stack.enter_context(model.root.hooks(**{f"{direction}_hooks": ours}))
-        yield
+        if layer is None:
+            rest.append(hook)
+        else:
+            cuts.setdefault(layer, []).append(partial(called(None, hook), hook=None))
+    known = points(model) if any(part(h.name) != "lm" for h in rest) else {}
+    lm = model.root.hook_dict if any(part(h.name) == "lm" for h in rest) else {}
+    stack.enter_context(masks.tapped(model, cuts))
+    for hook in rest:
+        point = lm[hook.name] if part(hook.name) == "lm" else known[hook.name]
+        stack.enter_context(on_point(point, hook))
 
 
 def part(name: str) -> str:
@@ -132,34 +142,19 @@ def part(name: str) -> str:
     return first if first in ("vision", "projection") else "lm"
 
 
-def _named(point: Any, hook: Hook) -> Callable[..., Any]:
-    view = Named(hook.name, point)
-
-    def call(tensor: torch.Tensor, hook: Any, _call: Any = hook.call) -> Any:
-        return _call(tensor, hook=view)
-
-    return call
-
-
-@contextmanager
-def _on_point(point: Any, hook: Hook) -> Iterator[None]:
-    point.add_hook(_named(point, hook), dir=hook.dir)
-    kept = point.fwd_hooks if hook.dir == "fwd" else point.bwd_hooks
-    handle = kept[-1]
-    try:
-        yield
-    finally:
-        handle.hook.remove()
-        kept[:] = [other for other in kept if other is not handle]
-
-
 # -- edits ------------------------------------------------------------------------------------
 
 
 def check_edit(model: HookedVLM, edit: Edit) -> None:
     """Refuse an edit that could not act: a dead hook, a layer or unit that does not exist."""
-    for layer in edit.layers(layers(model, edit.site)):
-        names(model, edit.site.at(layer))
+    chosen = _here(model, edit).layers(layers(model, edit.site))
+    model.lm.units.need_at(model.name, edit.site, chosen)
+    check_places(model, edit.site, chosen)
+    if edit.site == MASK and not model.lm.cut.exact:
+        raise CapabilityError(
+            f"{model.name!r} does not obey a cut in its attention mask (measured: {model.lm.cut}),"
+            " so nothing can be knocked out there: edit 'z' or 'pattern' of the heads instead."
+        )
     pattern = edit.site.part == "lm" and edit.site.axes[-1] == "key" and edit.site != MASK
     if pattern and not model.lm.can.pattern_writable:
         raise CapabilityError(
@@ -167,14 +162,25 @@ def check_edit(model: HookedVLM, edit: Edit) -> None:
             " (measured when it was wrapped): edit 'z' of the head instead, as in Edit('z', ...)."
         )
     if edit.site.axes[-1] == "unit" and edit.site.part == "lm":
+        width = model.lm.units.layers[chosen[0] or 0].width
         units = [u for _, u in edit.address.get("pairs", ())]
         asked = edit.address.get("unit")
         units += [asked] if isinstance(asked, int) else []
-        wrong = [u for u in units if not -model.cfg.d_mlp <= u < model.cfg.d_mlp]
+        wrong = [u for u in units if not -width <= u < width]
         if wrong:
-            raise AddressError(
-                f"There is no unit {wrong[0]}: {model.name!r} has 0 to {model.cfg.d_mlp - 1}."
-            )
+            raise AddressError(f"There is no unit {wrong[0]}: {model.name!r} has 0 to {width - 1}.")
+
+
+def _here(model: HookedVLM, edit: Edit) -> Edit:
+    return edit.sharing(readers(edit.site, model.cfg), int(model.cfg.n_heads))
+
+
+def check_places(model: HookedVLM, site: Site, at: Sequence[int | None]) -> None:
+    """Refuse a site that never fires, or that has no place for each patch of the encoder."""
+    for layer in at:
+        for name in names(model, site.at(layer)):
+            if site.part == "vision":
+                model.vision.check_labels(name.removeprefix("vision."))
 
 
 def layers(model: HookedVLM, site: Site) -> Sequence[int]:
@@ -188,7 +194,7 @@ def layers(model: HookedVLM, site: Site) -> Sequence[int]:
 
 def _edit_hooks(model: HookedVLM, prompts: Sequence[Prompt]) -> list[Hook]:
     by_point: dict[str, list[tuple[Edit, int | None]]] = {}
-    for edit in model.edits:
+    for edit in (_here(model, edit) for edit in model.edits):
         for layer in edit.layers(layers(model, edit.site)):
             by_point.setdefault(edit.site.at(layer), []).append((edit, layer))
     return [
@@ -223,67 +229,3 @@ def _apply(
     for edit, layer in edits:
         out = edit.apply_(out, layer, rows, start)
     return out
-
-
-# -- reading ----------------------------------------------------------------------------------
-
-
-def run_with_cache(
-    model: HookedVLM,
-    input: Any,
-    names_filter: Any,
-    device: Any,
-    incl_bwd: bool,
-    remove_batch_dim: bool,
-    as_object: bool,
-    pos_slice: Any,
-    options: dict[str, Any],
-) -> tuple[Any, Any]:
-    """See `HookedVLM.run_with_cache`."""
-    from transformer_lens.ActivationCache import ActivationCache
-
-    chosen = _chosen(model, names_filter)
-    cache: dict[str, torch.Tensor] = {}
-
-    def keep(tensor: torch.Tensor, hook: Any, suffix: str = "") -> None:
-        tensor = _at(tensor.detach(), hook.name, pos_slice)
-        cache[hook.name + suffix] = tensor.to(device) if device else tensor
-
-    stop = options.get("stop_at_layer")
-    if stop is not None:
-        last = stop if stop >= 0 else model.cfg.n_layers + stop
-        chosen = [n for n in chosen if not n.startswith("blocks.") or int(n.split(".")[1]) < last]
-        chosen = [n for n in chosen if not n.startswith(("ln_final", "unembed"))]
-    bwd = [(name, partial(keep, suffix="_grad")) for name in chosen] if incl_bwd else []
-    with model.hooks([(name, keep) for name in chosen], bwd):
-        out = model(input, **options)
-        if incl_bwd:
-            if not isinstance(out, torch.Tensor) or out.numel() != 1 or not out.requires_grad:
-                raise NumericsError(
-                    "incl_bwd=True needs one number to differentiate: write return_type='loss',"
-                    " with gradients enabled."
-                )
-            out.backward()
-    kept = ActivationCache(cache, model)
-    kept = kept.remove_batch_dim() if remove_batch_dim else kept
-    return out, kept if as_object else kept.cache_dict
-
-
-def _at(tensor: torch.Tensor, name: str, pos_slice: Any) -> torch.Tensor:
-    """These positions of the language model's activation, as TransformerLens' `pos_slice`."""
-    if pos_slice is None or name.startswith(("vision.", "projection.")):
-        return tensor
-    from transformer_lens.utilities.slice import Slice
-
-    by_query = name.endswith(("hook_pattern", "hook_attn_scores"))
-    return Slice.unwrap(pos_slice).apply(tensor, dim=-2 if by_query else 1)
-
-
-def _chosen(model: HookedVLM, names_filter: Any) -> list[str]:
-    if names_filter is None:
-        return list(points(model))
-    if callable(names_filter):
-        return [name for name in points(model) if names_filter(name)]
-    wanted = [names_filter] if isinstance(names_filter, str) else list(names_filter)
-    known = points(model)
-    return [name for want in wanted for name in names(model, want, known)]

@@ -18,6 +18,7 @@ from torch import nn
 from mmlens.bridge_spec import read_json
 from mmlens.checkpoints import linear_from_state, read_state
 from mmlens.errors import CheckpointError, ModelError
+from mmlens.writing import replacing_files
 
 _CARD = """---
 library_name: mmlens
@@ -58,18 +59,19 @@ def push_projection(
 
         api = HfApi()
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        _save_linear(model.projection, root / "projection.safetensors")
-        (root / "bridge.json").write_text(json.dumps(spec, indent=2) + "\n")
-        card = _CARD.format(
-            name=model.name,
-            repo=repo_id,
-            vision=spec["vision"]["hub"],
-            lm=spec["lm"]["hub"],
-            d_in=spec["projection"]["d_in"],
-            d_out=spec["projection"]["d_out"],
-        )
-        (root / "README.md").write_text(card)
+        with replacing_files(folder, last="bridge.json") as root:
+            _save_linear(model.projection, root / "projection.safetensors")
+            told = json.dumps(spec, indent=2) + "\n"
+            (root / "bridge.json").write_text(told, encoding="utf-8")
+            card = _CARD.format(
+                name=model.name,
+                repo=repo_id,
+                vision=spec["vision"]["hub"],
+                lm=spec["lm"]["hub"],
+                d_in=spec["projection"]["d_in"],
+                d_out=spec["projection"]["d_out"],
+            )
+            (root / "README.md").write_text(card, encoding="utf-8")
         api.create_repo(repo_id, private=private, exist_ok=True)
         done = api.upload_folder(
             folder_path=folder,

@@ -19,45 +19,30 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.measured import Measured, compared, tokens
+
 if TYPE_CHECKING:
     from mmlens.lm import LanguageModel
 
 READ_AS = "past_key_values"
 """The argument from which TransformerLens' attention takes the cache."""
 STEPS = 3
-RELATIVE = {torch.float64: 1e-6, torch.float32: 1e-4}
-"""How far cached and full logits may lie apart, relative to the largest logit; else `LOOSE`."""
-LOOSE = 3e-2
 
 
 @dataclass(frozen=True)
-class Caching:
-    """What was measured of a language model's cache.
+class Caching(Measured):
+    """Cached steps against full ones; `renamed`: whether the cache has a second name here."""
 
-    Attributes:
-        error: largest |difference| between cached and full logits, relative to the largest logit.
-        tolerance: how large it may be at this dtype.
-        renamed: whether the cache is handed over under a second name.
-    """
-
-    error: float
-    tolerance: float
     renamed: bool = False
-
-    @property
-    def exact(self) -> bool:
-        """Whether generation may use the cache."""
-        return self.error <= self.tolerance
 
 
 def measure(lm: LanguageModel) -> Caching:
     """The cache of this model as it stands, or with the cache's name bridged if that mends it."""
-    tolerance = RELATIVE.get(lm.dtype, LOOSE)
-    plain = Caching(_error(lm), tolerance)
+    plain = _measure(lm, renamed=False)
     if plain.exact:
         return plain
     handles = hand_over(lm.root)
-    bridged = Caching(_error(lm), tolerance, renamed=True)
+    bridged = _measure(lm, renamed=True)
     if not bridged.exact:
         for handle in handles:
             handle.remove()
@@ -85,19 +70,18 @@ def _named(module: Any, args: Any, options: dict[str, Any]) -> tuple[Any, dict[s
     return args, options
 
 
-def _error(lm: LanguageModel) -> float:
-    """The largest relative difference of the logits of steps that a cache serves."""
-    ids = torch.arange(1, 9, device=lm.device).unsqueeze(0) % max(1, lm.n_words)
-    try:
+def _measure(lm: LanguageModel, renamed: bool) -> Caching:
+    """The steps that a cache serves, with and without it."""
+
+    def routes() -> tuple[torch.Tensor, torch.Tensor]:
+        ids = tokens(lm, 8)
         full, cached = _steps(lm, ids, False), _steps(lm, ids, True)
-    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError):
-        return float("inf")  # no cache of this build; generating in full will say what is wrong
-    worst = 0.0
-    for (token, logits), (other, again) in zip(full, cached, strict=False):
-        worst = max(worst, float((logits - again).abs().max() / logits.abs().max().clamp(min=1)))
-        if token != other:  # a tie; from here on the texts differ
-            break
-    return worst
+        same = 1 + next((i for i in range(STEPS) if full[i][0] != cached[i][0]), STEPS - 1)
+        # from the first step on that takes another word (a tie, or an error) the texts differ
+        return tuple(torch.stack([logits for _, logits in s[:same]]) for s in (cached, full))  # type: ignore[return-value]
+
+    found = compared(lm, routes)
+    return Caching(found.error, found.tolerance, found.reason, renamed)
 
 
 def _steps(lm: LanguageModel, ids: torch.Tensor, cached: bool) -> list[tuple[int, torch.Tensor]]:

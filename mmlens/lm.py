@@ -9,10 +9,9 @@ model survives, and a probe that measures what this architecture can do.
 
 from __future__ import annotations
 
-import copy
 import inspect
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,28 +19,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmlens import copies, kv_cache
-from mmlens.autograd import differentiable, ordinary
+from mmlens import copies, ends, kv_cache, measured
+from mmlens.autograd import ordinary
+from mmlens.bridging import bridge
+from mmlens.bridging import share_weights as share_weights
 from mmlens.errors import CapabilityError
-from mmlens.lm_kinds import check_lm, refusing
+from mmlens.lm_kinds import check_lm
+from mmlens.norms import gain_of
 from mmlens.probe import Capabilities, probe
-from mmlens.run import inject
-
-
-def share_weights(module: nn.Module) -> nn.Module:
-    """A frozen copy of a module tree over the same memory, in eval mode.
-
-    Parameters and buffers are new tensor objects on the old storage, so freezing, moving or
-    casting the copy leaves the caller's module as it is.
-    """
-    differentiable(module)
-    memo: dict[int, Any] = {}
-    for tensor in [*module.parameters(), *module.buffers()]:
-        if type(tensor) is nn.Parameter:
-            memo[id(tensor)] = nn.Parameter(tensor.detach(), requires_grad=False)
-        else:
-            memo[id(tensor)] = tensor.detach() if type(tensor) is torch.Tensor else tensor
-    return copy.deepcopy(module, memo).requires_grad_(False).eval()
+from mmlens.run import inject, nothing_read
+from mmlens.turns import alone, lock_of, turn
+from mmlens.unit_check import Units, check_units
 
 
 @dataclass(eq=False)
@@ -55,7 +43,6 @@ class LanguageModel:
         tokenizer: a Hugging Face tokenizer, or None.
         folded: whether the gains of the norms were folded into the weights after them.
         parts: the modules of the copy of `hf` that the bridge runs, by their names in `hf`.
-        lock: held during every call, since TransformerLens' hooks are not thread-safe.
         decoded: what `decode` has read so far.
     """
 
@@ -64,7 +51,6 @@ class LanguageModel:
     tokenizer: Any = None
     folded: bool = False
     parts: dict[str, nn.Module] = field(default_factory=dict, repr=False)
-    lock: Any = field(default_factory=threading.RLock, repr=False)
     decoded: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __reduce__(self) -> Any:
@@ -77,6 +63,18 @@ class LanguageModel:
     def is_bridge(self) -> bool:
         """Whether `root` is a TransformerBridge (else a HookedTransformer)."""
         return hasattr(self.root, "original_model")
+
+    @property
+    def lock(self) -> Any:
+        """Held during every call: hooks stand on the root, which several models may share."""
+        return lock_of(self.root)
+
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """For measurements, also in the middle of a run: no hooks stand and no prompt is read."""
+        empty = alone(lambda stack: None, self.root)
+        with turn(self.root), empty, nothing_read(), torch.inference_mode(False), torch.no_grad():
+            yield
 
     @property
     def cfg(self) -> Any:
@@ -94,6 +92,23 @@ class LanguageModel:
         return next(iter(self.root.parameters())).dtype
 
     @cached_property
+    def _entrance(self) -> Any:
+        """The hook point of the embedding, where pictures enter."""
+        return self.root.hook_dict["embed.hook_out" if self.is_bridge else "hook_embed"]
+
+    def open(self) -> None:
+        """See to it that `inject` stands on the embedding, once: twice would count twice.
+
+        Asked before every run, because TransformerLens' `reset_hooks(including_permanent=True)`
+        takes it away, and without it a model reads placeholders where its pictures are.
+        """
+        point: Any = self._entrance
+        mine: Any = getattr(self.root, "_mmlens_inject", None)
+        if mine not in point.fwd_hooks or mine.hook.id not in point._forward_hooks:
+            point.add_hook(inject, is_permanent=True, prepend=True)
+            self.root._mmlens_inject = point.fwd_hooks[0]
+
+    @cached_property
     def n_words(self) -> int:
         """Rows of the vocabulary that are words: the rest is padding (LiMBeR: ids >= 50257 + 1)."""
         size = int(self.root.W_U.shape[-1])
@@ -102,14 +117,26 @@ class LanguageModel:
     @cached_property
     def can(self) -> Capabilities:
         """What the hooks of this architecture really do, measured once by short forward passes."""
-        with self.lock, torch.no_grad():
+        with self.bare():
             return probe(self)
 
     @cached_property
     def caching(self) -> kv_cache.Caching:
         """Whether cached steps give the logits of full ones, measured once."""
-        with self.lock:
+        with self.bare():
             return kv_cache.measure(self)
+
+    @cached_property
+    def padded(self) -> measured.Measured:
+        """Whether a left-padded row of a batch gives what the row gives alone, measured once."""
+        with self.bare():
+            return measured.padded(self)
+
+    @cached_property
+    def cut(self) -> measured.Measured:
+        """Whether attention can be cut in its mask, measured once."""
+        with self.bare():
+            return measured.cut(self)
 
     def switch(self, setter: Callable[..., Any]) -> Callable[..., Any]:
         """A `set_use_...` of TransformerLens opens or closes hook points: measure them again."""
@@ -143,28 +170,52 @@ class LanguageModel:
             return False
         return "logits_to_keep" in inspect.signature(self.root.original_model.forward).parameters
 
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Word embeddings Float[batch, pos, d_model], as they leave the embedding hook point."""
-        table = (
-            self.root.original_model.get_input_embeddings() if self.is_bridge else self.root.embed
-        )
-        table = getattr(table, "original_component", table)  # below the hooks of the bridge
-        return table(ids.to(self.device))
+    @property
+    def d_embed(self) -> int:
+        """The size of a vector of the soft prompt: of the rows of the embedding table."""
+        return int(ends.embedding_of(self.root, self.is_bridge).weight.shape[-1])
 
     @cached_property
-    def final_gain(self) -> tuple[torch.Tensor, bool]:
-        """The gain Float[d_model] of the final norm and whether it centres, read off its output.
+    def entrance(self) -> ends.Entrance:
+        """How vectors enter, measured once (`mmlens.ends`)."""
+        with self.bare():
+            return ends.entrance(self)
 
-        Measured rather than looked up: Gemma keeps `gain - 1`, and names differ per architecture.
-        """
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(1, 1, self.cfg.d_model, generator=generator).to(self.device, torch.float32)
-        with torch.no_grad():
-            norm = lambda v: self.root.ln_final(v.to(self.dtype)).float()  # noqa: E731
-            scaled = (norm(x) - norm(-x)) / 2
-            centres = bool((norm(x + 3.0) - norm(x)).abs().max() < 0.05)
-        y = x - x.mean() if centres else x
-        return (scaled / (y / y.pow(2).mean().sqrt())).flatten(), centres
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """What `inputs_embeds` would receive for words: Float[batch, pos, d_embed]."""
+        rows = ends.embedding_of(self.root, self.is_bridge)(ids.to(self.device))
+        scale = self.entrance.table
+        return rows if scale == 1.0 else rows * scale
+
+    @cached_property
+    def units(self) -> Units:
+        """What the MLP units of every layer are and write, measured once (`mmlens.unit_check`)."""
+        with self.bare():
+            return check_units(self)
+
+    @property
+    def final_gain(self) -> tuple[torch.Tensor, bool]:
+        """The gain Float[d_model] of the final norm and whether it centres (`mmlens.norms`)."""
+        norm = ends.final_norm(self.root)
+        if norm is None:
+            return torch.ones(self.cfg.d_model, device=self.device), False
+        return gain_of(norm, self.cfg.d_model, self.device, self.dtype)
+
+    def final_norm(self, resid: torch.Tensor) -> torch.Tensor:
+        """The residual stream Float[..., d_model] behind the final norm, where there is one."""
+        norm = ends.final_norm(self.root)
+        return resid if norm is None else norm(resid)
+
+    def to_words(self, normed: torch.Tensor) -> torch.Tensor:
+        """What the unembedding reads, Float[..., d_embed], from what leaves the final norm."""
+        out = ends.project_out(self.root)
+        return normed if out is None else out(normed.to(self.dtype))
+
+    def word_directions(self, tokens: Any) -> torch.Tensor:
+        """Float[d_model, token]: what a direction behind the final norm adds to these logits."""
+        columns = self.root.W_U[:, tokens]
+        out = ends.project_out(self.root)
+        return columns if out is None else out.weight.T.to(columns) @ columns
 
     def logits_of(self, resid: torch.Tensor) -> torch.Tensor:
         """The final norm, the unembedding and what the architecture does to its logits.
@@ -174,7 +225,7 @@ class LanguageModel:
         """
         lead = resid.shape[:-1]
         flat = resid.reshape(1, -1, resid.shape[-1])
-        logits = self.root.unembed(self.root.ln_final(flat))
+        logits = self.root.unembed(self.to_words(self.final_norm(flat)))
         adapter = getattr(self.root, "adapter", None)
         transform = getattr(adapter, "apply_output_logits_transform", None)
         logits = transform(logits) if transform is not None else logits
@@ -202,40 +253,7 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
             root, tokenizer = model.eval(), tokenizer or getattr(model, "tokenizer", None)
             root.requires_grad_(False)
         else:
-            hf, (root, parts) = model, _bridge(model, fold_ln)
+            hf, (root, parts) = model, bridge(model, fold_ln)
         lm = LanguageModel(root, hf, tokenizer, fold_ln, parts)
-        _attach(root, "embed.hook_out" if lm.is_bridge else "hook_embed")
+        lm.open()
     return lm
-
-
-def _attach(root: Any, name: str) -> None:
-    """Put `inject` on the embedding, once: twice would count every position twice."""
-    point = root.hook_dict[name]
-    if getattr(root, "_mmlens_inject", None) not in point.fwd_hooks:
-        root.add_perma_hook(name, inject)
-        root._mmlens_inject = point.fwd_hooks[-1]
-
-
-def _bridge(hf: Any, fold_ln: bool) -> tuple[Any, dict[str, nn.Module]]:
-    """A TransformerBridge of a copy that shares the weights, and the modules of that copy."""
-    from transformer_lens.model_bridge.sources import build_bridge_from_module
-
-    twin: Any = share_weights(hf)
-    parts = dict(twin.named_modules())
-    twin.set_attn_implementation("eager")
-    with refusing(hf):
-        root = build_bridge_from_module(twin, type(hf).__name__, hf_config=twin.config)
-    if fold_ln:
-        _own_weights(twin)
-        root.enable_compatibility_mode(
-            center_writing_weights=False, center_unembed=False, fold_value_biases=False
-        )
-    for parameter in twin.parameters():
-        parameter.requires_grad_(False)
-    return root.eval(), parts
-
-
-def _own_weights(module: nn.Module) -> None:
-    """Folding writes into the weights: give the copy its own before that."""
-    for parameter in module.parameters():
-        parameter.data = parameter.data.clone()

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from mmlens import adapters
 from mmlens.arguments import shown
 from mmlens.autograd import differentiable
 from mmlens.errors import ArgumentError, CapabilityError
@@ -35,6 +36,8 @@ def check_lm(model: Any) -> None:
         raise ArgumentError(f"{shown(model)} is no language model: {_WRITE}.")
     _check_form(model, name)
     _check_weights(model, name)
+    model = adapters.inner(model)
+    name = type(model).__name__
     hf = getattr(model, "original_model", None) if hasattr(model, "run_with_cache") else model
     if hf is None:
         return  # a HookedTransformer
@@ -55,6 +58,12 @@ def refusing(model: Any) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, AttributeError, TypeError, NotImplementedError) as error:
+        if "Unsupported architecture" in str(error):
+            raise CapabilityError(
+                f"TransformerLens has no hooks for {type(model).__name__}: give a causal language"
+                " model of one of the architectures that it knows, such as GPT2LMHeadModel or"
+                " LlamaForCausalLM."
+            ) from None
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise CapabilityError(
             f"TransformerLens cannot wrap a {type(model).__name__} ({reason}): take a language"

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmlens.errors import CapabilityError
+from mmlens.run import current
 from mmlens.sites import MASK, SITES
 
 if TYPE_CHECKING:
@@ -101,6 +102,9 @@ def through(functions: Sequence[Call], mask: Mask) -> Mask:
         out = call(new)
         new = new if out is None else out
     itself = mask.shape[-1] - mask.shape[-2]  # keys of a KV cache come before the first query
+    run = current()
+    if run is not None:
+        itself = min(itself, run.start)  # a cache of fixed size has room behind the last one
     new = new.clone()
     new.diagonal(itself, -2, -1).copy_(mask.diagonal(itself, -2, -1))
     return new

@@ -12,31 +12,33 @@ this class does not define (`blocks`, `unembed`, `W_E`, `OV`, ...) is the langua
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import nn
 
-from mmlens import embedding, generation, hooking, words
+from mmlens import caching, continuing, embedding, generation, hooking, options, token_loss
 from mmlens.autograd import ordinary
 from mmlens.copies import Joined
 from mmlens.edit import Edit
 from mmlens.errors import SiteError
-from mmlens.hooking import Hook, Pairs
+from mmlens.hook_calls import Hook
+from mmlens.ids import tokens_of
+from mmlens.keeping import KeepsHooks
 from mmlens.lm import LanguageModel
 from mmlens.prompt import SoftPrompt
 from mmlens.run import reading
-from mmlens.tokens import PromptTokens
+from mmlens.sites import SITES
+from mmlens.surface import Surface, check_left
+from mmlens.turns import turn
 
-_within: ContextVar[dict[int, tuple[Hook, ...]]] = ContextVar("mmlens_hooks", default={})  # noqa: B039
 Input = Any
 """A Prompt, text, a list of these, a SoftPrompt, token ids, vectors Float[batch, pos, d_model]."""
 
 
-class HookedVLM(Joined):
+class HookedVLM(KeepsHooks, Surface, Joined):
     """vision - projection - lm, frozen, plus edits.
 
     Args:
@@ -72,87 +74,28 @@ class HookedVLM(Joined):
         self._added: list[Hook] = []
         self.eval().requires_grad_(False)
 
-    # -- what a HookedTransformer has ---------------------------------------------------------
-
-    @property
-    def cfg(self) -> Any:
-        """TransformerLens' configuration of the language model."""
-        return self.lm.cfg
-
-    @property
-    def tokenizer(self) -> Any:
-        """The Hugging Face tokenizer."""
-        return self.lm.tokenizer
-
-    @property  # protocols look for these on the class (Python 3.12), not in __getattr__
-    def blocks(self) -> Any:
-        """The transformer blocks."""
-        return self.root.blocks
-
-    @property
-    def ln_final(self) -> Any:
-        """The final norm."""
-        return self.root.ln_final
-
-    def accumulated_bias(self, *args: Any, **options: Any) -> torch.Tensor:
-        """TransformerLens' own: the sum of output biases up to a layer."""
-        return self.root.accumulated_bias(*args, **options)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name.startswith("_") or "root" not in self.__dict__.get("_modules", {}):
-                raise
-            value = getattr(self.root, name)
-            return self.lm.switch(value) if name.startswith("set_use_") else value
-
-    def tokens_to_residual_directions(self, tokens: Any) -> torch.Tensor:
-        """Columns of W_U for tokens (a string of one token, or ids)."""
-        if isinstance(tokens, str):
-            tokens = self.to_single_token(tokens)
-        return self.root.tokens_to_residual_directions(tokens)
-
-    @property
-    def hook_dict(self) -> dict[str, Any]:
-        """Every hook point that fires, by name; dead and gated ones are left out."""
-        return hooking.points(self)
-
-    @property
-    def watches_vision(self) -> bool:
-        """Whether a hook now in force stands on the way from pixels to soft-prompt vectors."""
-        return any(hooking.part(hook.name) != "lm" for hook in self._hooks_now())
-
-    def _hooks_now(self) -> list[Hook]:
-        return [*self._added, *_within.get().get(id(self), ())]
-
     # -- words --------------------------------------------------------------------------------
 
     def to_tokens(
-        self, input: Input, prepend_bos: bool | None = None, move_to_device: bool = True
+        self,
+        input: Input,
+        prepend_bos: bool | None = None,
+        padding_side: str | None = None,
+        move_to_device: bool = True,
     ) -> torch.Tensor:
-        """Ids Int[batch, pos], on the device; with pictures they carry them (`mmlens.tokens`)."""
+        """Ids Int[batch, pos]; with pictures they carry them (`mmlens.tokens`).
+
+        Args:
+            prepend_bos: whether texts begin with the BOS token; by default `model.prepend_bos`.
+            padding_side: "left", as always.
+            move_to_device: onto the device of the model; else on the CPU.
+        """
+        check_left(padding_side)
         with self._running(input, None, prepend_bos) as soft:
-            return PromptTokens.of(soft) if bool(soft.is_picture.any()) else soft.ids
-
-    def to_str_tokens(self, input: Input) -> list[str]:
-        """The label of every position, as text."""
-        return [str(label) for label in self.embed(input).labels[0]]
-
-    def to_string(self, tokens: Any) -> Any:
-        """Text of ids [pos], or a list of texts of ids [batch, pos]; patches are left out."""
-        return words.text(self.lm, tokens)
-
-    def to_single_token(self, word: str) -> int:
-        """The id of a word that is exactly one token; else a TargetError shows its pieces."""
-        return words.single_token(self.lm, word)
+            ids = tokens_of(self, soft)
+            return ids if move_to_device else ids.cpu()
 
     # -- running ------------------------------------------------------------------------------
-
-    def embed(self, input: Input) -> SoftPrompt:
-        """The prompt as the language model receives it: one vector and one label per position."""
-        with self._running(input) as soft:
-            return soft
 
     def forward(
         self,
@@ -163,21 +106,46 @@ class HookedVLM(Joined):
         attention_mask: torch.Tensor | None = None,
         prepend_bos: bool | None = None,
         stop_at_layer: int | None = None,
-        **options: Any,
+        past_key_values: Any = None,
+        **more: Any,
     ) -> Any:
         """Logits Float[batch, pos, d_vocab]; `return_type` "loss" and "both" as in TransformerLens.
 
         The loss is the mean over word tokens: patches and padding are no targets (LiMBeR, 2.4).
-        With `stop_at_layer` it is the residual stream entering that layer.
+
+        Args:
+            loss_per_token: the loss of every position, Float[batch, pos - 1].
+            attention_mask: Int[batch, pos], on top of the prompt's own.
+            stop_at_layer: return the residual stream entering this layer (n_layers: leaving the
+                last).
+            past_key_values: a cache to read on from; `return_type="logits_and_cache"` fills one.
+
+        Raises:
+            ArgumentError: an option or a `return_type` that does not exist.
+            AddressError: no such layer.
         """
+        options.refuse_unknown("model(...)", more, options.FORWARD)
+        returns, stop = options.return_type(return_type), options.stop_layer(self, stop_at_layer)
+        past = options.past(more, past_key_values)
+        if past is not None or returns == "logits_and_cache":
+            return continuing.read_on(
+                self, input, past, returns, loss_per_token, attention_mask, prepend_bos, more
+            )
+        if stop == self.cfg.n_layers:
+            return self._behind_the_last(input, attention_mask, prepend_bos)
         with self._running(input, attention_mask, prepend_bos) as soft:
-            ids = soft.ids.clamp(min=0)
-            out = self.lm.forward(ids, soft.mask, stop_at_layer=stop_at_layer, **options)
-        if stop_at_layer is not None or return_type == "logits":
+            out = self.lm.forward(soft.ids.clamp(min=0), soft.mask, stop_at_layer=stop, **more)
+        if stop is not None:
             return out
-        if return_type is None:
-            return None
-        return embedding.loss(out, soft, return_type, loss_per_token)
+        return token_loss.returned(out, soft, returns, loss_per_token)
+
+    def _behind_the_last(self, *how: Any) -> torch.Tensor:
+        last: list[torch.Tensor] = []
+        name = SITES["resid_post"].at(self.cfg.n_layers - 1)
+        keep = self.hooks([(name, lambda tensor, hook: last.append(tensor))])
+        with keep, self._running(*how) as soft:
+            self.lm.forward(soft.ids.clamp(min=0), soft.mask)
+        return last[0]
 
     @contextmanager
     def _running(
@@ -186,51 +154,22 @@ class HookedVLM(Joined):
         mask: torch.Tensor | None = None,
         prepend_bos: bool | None = None,
         differentiable: bool = True,
+        past: Any = None,
     ) -> Iterator[SoftPrompt]:
         """Inside: all hooks in place and the prompt being read; one thread at a time."""
         hooks = self._hooks_now()
-        with ordinary(), self.lm.lock, ExitStack() as stack:
+        with ordinary(), turn(self.root, self.vision), ExitStack() as stack:
+            self.lm.open()
+            scale = self.lm.entrance.scale
             prompts = embedding.prompts_of(input)
             stack.enter_context(hooking.attached(self, hooks, prompts))
-            soft = embedding.embed(self, input, mask=mask, prepend_bos=prepend_bos)
-            stack.enter_context(reading(soft, differentiable))
+            held = continuing.length(past)
+            own = mask if mask is None or mask.shape[-1] <= held else mask[:, held:]
+            new = embedding.embed(self, input, mask=own, prepend_bos=prepend_bos)
+            soft = continuing.after(new, past)
+            run = stack.enter_context(reading(soft, differentiable, scale))
+            run.enters = held
             yield soft
-
-    @contextmanager
-    def hooks(
-        self,
-        fwd_hooks: Pairs = (),
-        bwd_hooks: Pairs = (),
-        reset_hooks_end: bool = True,
-        clear_contexts: bool = False,
-    ) -> Iterator[HookedVLM]:
-        """Within this context (and this thread) every call runs with these hooks.
-
-        Raises:
-            SiteError: a name that does not exist or never fires; the sentence names the nearest.
-        """
-        new = hooking.hooks_of(self, fwd_hooks, "fwd") + hooking.hooks_of(self, bwd_hooks, "bwd")
-        outer = _within.get()
-        token = _within.set({**outer, id(self): (*outer.get(id(self), ()), *new)})
-        try:
-            yield self
-        finally:
-            _within.reset(token)
-            if not reset_hooks_end:
-                self._added += new
-
-    def run_with_hooks(
-        self,
-        input: Input,
-        fwd_hooks: Pairs = (),
-        bwd_hooks: Pairs = (),
-        reset_hooks_end: bool = True,
-        clear_contexts: bool = False,
-        **options: Any,
-    ) -> Any:
-        """One forward pass with hooks `fn(tensor, hook)`; what one returns replaces the tensor."""
-        with self.hooks(fwd_hooks, bwd_hooks, reset_hooks_end, clear_contexts):
-            return self(input, **options)
 
     def run_with_cache(
         self,
@@ -241,30 +180,25 @@ class HookedVLM(Joined):
         device: Any = None,
         incl_bwd: bool = False,
         pos_slice: Any = None,
-        **options: Any,
+        reset_hooks_end: bool = True,
+        clear_contexts: bool = False,
+        **more: Any,
     ) -> tuple[Any, Any]:
         """Output and an ActivationCache of the named hook points (all when `names_filter` is None).
 
         With `incl_bwd` (and `return_type="loss"`) gradients are cached as `<name>_grad`; with
         `pos_slice` only these positions of the language model are kept.
         """
+        options.refuse_unknown("run_with_cache", more, [*options.CACHE, *options.FORWARD])
+        below = options.stop_layer(self, more.get("stop_at_layer"))
         how = (names_filter, device, incl_bwd, remove_batch_dim, return_cache_object, pos_slice)
-        return hooking.run_with_cache(self, input, *how, options)
+        contexts = (reset_hooks_end, clear_contexts)
+        return caching.run_with_cache(self, input, *how, contexts, below, more)
 
-    def add_hook(
-        self, name: Any, hook: Callable[..., Any], dir: str = "fwd", **options: Any
-    ) -> None:
-        """A hook that stays until `reset_hooks()`, on this model and copies made of it later."""
-        new = hooking.hooks_of(self, [(name, hook)], dir)
-        self._added = [*new, *self._added] if options.get("prepend") else [*self._added, *new]
-
-    def reset_hooks(self, *args: Any, **options: Any) -> None:
-        """Remove what `add_hook` added."""
-        self._added = []
-
-    def generate(self, input: Input, max_new_tokens: int = 30, **options: Any) -> Any:
+    def generate(self, input: Input, max_new_tokens: int = 30, **more: Any) -> Any:
         """The words that follow (see `mmlens.generation.generate` for the options)."""
-        return generation.generate(self, input, max_new_tokens, **options)
+        more.pop("verbose", None)  # TransformerLens' switch of a progress bar; here is none
+        return generation.generate(self, input, max_new_tokens, **more)
 
     # -- edits --------------------------------------------------------------------------------
 

@@ -34,21 +34,27 @@ class Capabilities:
 
 
 def firing(points: Mapping[str, Any], forward: Any) -> frozenset[str]:
-    """The names in `points` whose hook point fires while `forward()` runs."""
+    """The names in `points` whose hook point fires while `forward()` runs.
+
+    Counted by hooks of TransformerLens' own kind: some points (Granite's scaled contributions) are
+    passed by when they have none.
+    """
     by_id = {id(p): p for p in points.values()}
     counts: dict[int, int] = dict.fromkeys(by_id, 0)
     handles = []
     for key, point in by_id.items():
 
-        def count(module: Any, inputs: Any, output: Any, key: int = key) -> None:
+        def count(tensor: Any, hook: Any, key: int = key) -> None:
             counts[key] += 1
 
-        handles.append(point.register_forward_hook(count))
+        point.add_hook(count)
+        handles.append((point, point.fwd_hooks[-1]))
     try:
         forward()
     finally:
-        for handle in handles:
-            handle.remove()
+        for point, handle in handles:
+            handle.hook.remove()
+            point.fwd_hooks[:] = [other for other in point.fwd_hooks if other is not handle]
     return frozenset(name for name, point in points.items() if counts[id(point)])
 
 

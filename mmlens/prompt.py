@@ -9,12 +9,13 @@ label per position, as the language model receives it.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmlens.errors import PromptError
 from mmlens.pictures import open_picture
+from mmlens.pictures_kinds import pictures, suffix
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 IMAGE_TOKEN = -1
 """The id that stands where a patch will be injected; no vocabulary has it."""
-
-_PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True, order=True)
@@ -65,6 +64,7 @@ class Prompt:
 
     Args:
         parts: text as `str`; pictures as `PIL.Image`, `pathlib.Path` or an `[h, w, 3]` array.
+            Words that follow words are joined to one text.
 
     Raises:
         PromptError: nothing in it, or the text names a picture file.
@@ -74,13 +74,18 @@ class Prompt:
     parts: tuple[Image.Image | str, ...]
 
     def __init__(self, *parts: Any) -> None:
-        kept = tuple(_part(part) for part in parts if not (isinstance(part, str) and part == ""))
+        kept: list[Any] = []
+        for part in map(_part, parts):
+            if isinstance(part, str) and kept and isinstance(kept[-1], str):
+                kept[-1] += part  # words after words are one text, and are tokenized as one
+            elif not isinstance(part, str) or part:
+                kept.append(part)
         if not kept:
             raise PromptError(
                 "This prompt is empty: give it a picture, words, or both, as in"
                 ' Prompt(photo, "A picture of").'
             )
-        object.__setattr__(self, "parts", kept)
+        object.__setattr__(self, "parts", tuple(kept))
 
     @property
     def pictures(self) -> tuple[Image.Image, ...]:
@@ -104,7 +109,7 @@ class Prompt:
 def _part(part: Any) -> Image.Image | str:
     if not isinstance(part, str):
         return open_picture(part)
-    if Path(part).suffix.lower() in _PICTURE_SUFFIXES and "\n" not in part and Path(part).is_file():
+    if "." in part and "\n" not in part and suffix(part) in pictures() and os.path.isfile(part):
         raise PromptError(
             f"{part!r} is text here, but a picture file of that name exists:"
             f" write Prompt(Path({part!r}), ...) to show the picture."
@@ -141,8 +146,7 @@ class SoftPrompt:
     @property
     def one_layout(self) -> bool:
         """Whether every row has the same labels but for the words of its tokens."""
-        shapes = {tuple(_place(label) for label in row) for row in self.labels}
-        return len(shapes) == 1
+        return same_layout(self.labels)
 
     def extend(
         self, ids: torch.Tensor, vectors: torch.Tensor, words: list[list[str]]
@@ -151,7 +155,7 @@ class SoftPrompt:
         import torch
 
         labels = tuple(
-            row + tuple(Token(word, _next_at(row) + i) for i, word in enumerate(new))
+            row + tuple(Token(word, next_at(row) + i) for i, word in enumerate(new))
             for row, new in zip(self.labels, words, strict=True)
         )
         return replace(
@@ -163,9 +167,15 @@ class SoftPrompt:
         )
 
 
+def same_layout(rows: tuple[tuple[Label, ...], ...]) -> bool:
+    """Whether labels differ by nothing but the words of their tokens."""
+    return len({tuple(_place(label) for label in row) for row in rows}) == 1
+
+
 def _place(label: Label) -> object:
     return label if isinstance(label, Patch) else (type(label), label.at)
 
 
-def _next_at(row: tuple[Label, ...]) -> int:
+def next_at(row: tuple[Label, ...]) -> int:
+    """The position of what comes next in a prompt with these labels (padding not counted)."""
     return sum(not isinstance(label, Padding) for label in row)

@@ -31,12 +31,14 @@ class Run:
         seen: how many positions have been read so far.
         start: at which position the forward pass now running begins.
         differentiable: whether a graph starts at the embedding when gradients are enabled.
+        scale: what stands at the hook on the embedding, per vector of the prompt (`mmlens.ends`).
         enters: at which position forward passes begin, when keys and values of those before it are
             at hand (`mmlens.patching.reuse`).
     """
 
     soft: SoftPrompt
     differentiable: bool = True
+    scale: float = 1.0
     seen: int = 0
     start: int = 0
     enters: int = 0
@@ -53,12 +55,22 @@ def current() -> Run | None:
 
 
 @contextmanager
-def reading(soft: SoftPrompt, differentiable: bool = True) -> Iterator[Run]:
+def reading(soft: SoftPrompt, differentiable: bool = True, scale: float = 1.0) -> Iterator[Run]:
     """Within this context the language model reads `soft`."""
-    run = Run(soft, differentiable)
+    run = Run(soft, differentiable, scale)
     token = _current.set(run)
     try:
         yield run
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def nothing_read() -> Iterator[None]:
+    """Within this context no prompt is being read: for measurements in the middle of a run."""
+    token = _current.set(None)
+    try:
+        yield
     finally:
         _current.reset(token)
 
@@ -80,6 +92,7 @@ def inject(embedded: torch.Tensor, hook: Any = None) -> torch.Tensor:
         pictures = run.soft.is_picture[:, first:]
         where = pictures.repeat_interleave(beams, 0).unsqueeze(-1).to(embedded.device)
         vectors = run.soft.vectors[:, first:].repeat_interleave(beams, 0).to(embedded)
+        vectors = vectors if run.scale == 1.0 else vectors * run.scale
         head = torch.where(where, vectors, embedded[:, :length])
         embedded = torch.cat([head, embedded[:, length:]], dim=1) if width > length else head
     if run.differentiable and torch.is_grad_enabled() and not embedded.requires_grad:

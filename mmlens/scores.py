@@ -16,9 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlens.errors import AddressError, CheckpointError, nearest, writing
+from mmlens.arguments import count, number
+from mmlens.errors import AddressError, CheckpointError, nearest
 from mmlens.neurons import Head, Neuron, find, read_address
 from mmlens.prompt import Padding, Patch, Token
+from mmlens.sites import SHARED
+from mmlens.writing import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +83,8 @@ class Scores:
             AddressError: no such axis or label; the sentence names what there is.
         """
         out = self
-        for axis, wanted in read_address(address, by_axis).items():
+        readers = int(self.about.get(SHARED, 1))
+        for axis, wanted in read_address(address, by_axis, readers).items():
             out = out._pick(axis, find(out.of(axis), wanted, axis))
         return out
 
@@ -107,7 +111,7 @@ class Scores:
     # -- reducing -----------------------------------------------------------------------------
 
     def _reduce(self, how: str, axes: tuple[str, ...]) -> Scores:
-        dims = [self._dim(axis) for axis in (axes or self.axes)]
+        dims = [self._dim(axis) for axis in dict.fromkeys(axes or self.axes)]
         rest = tuple(a for i, a in enumerate(self.axes) if i not in dims)
         operation = {"max": "amax", "min": "amin"}.get(how, how)
         values = getattr(self.values, operation)(dim=dims)
@@ -141,16 +145,34 @@ class Scores:
             )
         return float(self.values.item())
 
-    def __sub__(self, other: Scores) -> Scores:
-        """The difference of two results of the same axes and labels."""
+    def __sub__(self, other: Scores | float) -> Scores:
+        """The difference to another result of the same axes and labels, or to a number.
+
+        Raises:
+            AddressError: other axes, other labels, or no number.
+        """
+        if not isinstance(other, Scores):
+            less = number(other, "What is taken from Scores", error=AddressError)
+            return Scores(self.values - less, self.axes, self.labels, self.about)
         if self.axes != other.axes or self.shape != other.shape:
             raise AddressError(f"{self!r} and {other!r} do not have the same axes.")
+        for axis in self.axes:
+            for ours, theirs in zip(self.of(axis), other.of(axis), strict=True):
+                if ours != theirs:
+                    raise AddressError(
+                        f"{self!r} and {other!r} do not have the same labels: on axis {axis!r}"
+                        f" {ours!r} stands where the other has {theirs!r}."
+                    )
         return Scores(self.values - other.values, self.axes, self.labels, self.about)
 
     # -- leaving ------------------------------------------------------------------------------
 
     def to_frame(self, k: int | None = None, name: str = "score") -> pd.DataFrame:
-        """One row per value: the label on each axis, then `name`; with `k`, the largest first."""
+        """One row per value: the label on each axis, then `name`; with `k`, the largest first.
+
+        Raises:
+            ArgumentError: `k` is no count.
+        """
         import pandas as pd
         import torch
 
@@ -158,7 +180,7 @@ class Scores:
         if k is None:
             value, at = flat, torch.arange(flat.numel())
         else:
-            value, at = flat.topk(min(k, flat.numel()))
+            value, at = flat.topk(min(count(k, "k"), flat.numel()))
         places = torch.unravel_index(at, self.shape) if self.axes else ()
         columns = {
             a: [self.of(a)[i] for i in p.tolist()] for a, p in zip(self.axes, places, strict=True)
@@ -178,11 +200,9 @@ class Scores:
             "labels": {a: pack_labels(v) for a, v in self.labels.items() if a in self.axes},
         }
         text = {"scores": json.dumps(meta), "about": json.dumps(dict(self.about), default=str)}
-        path = Path(path)
-        with writing(path):
-            path.touch()
-        save_file({"values": self.values.detach().contiguous().cpu()}, path, metadata=text)
-        return path
+        with replacing(path) as new:
+            save_file({"values": self.values.detach().contiguous().cpu()}, new, metadata=text)
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Scores:
@@ -198,14 +218,10 @@ class Scores:
                 text = file.metadata() or {}
                 meta, about = json.loads(text["scores"]), json.loads(text["about"])
                 values = file.get_tensor("values")
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            labels = {a: unpack_labels(v) for a, v in meta["labels"].items()}
+            return cls(values, tuple(meta["axes"]), labels, about)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{str(path)!r} does not hold saved Scores ({error}).") from error
-        return cls(
-            values,
-            tuple(meta["axes"]),
-            {a: unpack_labels(v) for a, v in meta["labels"].items()},
-            about,
-        )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         """What a notebook shows: the view that fits once `mmlens.view` is imported, else text."""
@@ -226,16 +242,36 @@ def shown_by(how: Callable[[Scores], dict[str, Any]]) -> None:
 
 
 def pack_labels(labels: Labels) -> list[Any] | None:
-    """Labels of an axis as JSON: a plain one as it is, another as [kind, field, ...]."""
-    if labels is None:
-        return None
-    return [
-        [type(x).__name__, *vars(x).values()] if type(x).__name__ in LABELS else x for x in labels
-    ]
+    """Labels of an axis as JSON: a plain one as it is, another as [kind, field, ...].
+
+    Raises:
+        AddressError: a label of a kind that could not be read back.
+    """
+    return None if labels is None else [_pack(label) for label in labels]
+
+
+def _pack(label: Any) -> Any:
+    if label is None or isinstance(label, (str, bool, int, float)):
+        return label
+    if type(label) is tuple:
+        return ["tuple", *map(_pack, label)]
+    if LABELS.get(type(label).__name__) is type(label):
+        return [type(label).__name__, *vars(label).values()]
+    if hasattr(label, "item") and getattr(label, "ndim", 1) == 0:  # a number of NumPy or torch
+        return label.item()
+    raise AddressError(
+        f"The label {label!r} can't be saved: labels are texts, numbers, tuples of these, or"
+        f" {', '.join(LABELS)}."
+    )
 
 
 def unpack_labels(labels: list[Any] | None) -> Labels:
     """The labels that `pack_labels` packed."""
-    if labels is None:
-        return None
-    return tuple(LABELS[x[0]](*x[1:]) if isinstance(x, list) else x for x in labels)
+    return None if labels is None else tuple(_unpack(label) for label in labels)
+
+
+def _unpack(label: Any) -> Any:
+    if not isinstance(label, list):
+        return label
+    kind, *fields = label
+    return tuple(map(_unpack, fields)) if kind == "tuple" else LABELS[kind](*fields)

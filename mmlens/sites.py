@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from mmlens.errors import SiteError, nearest
 
@@ -36,6 +37,21 @@ class Site:
     def at(self, layer: int | None = None) -> str:
         """The hook name at `layer`."""
         return self.point.format(layer=layer)
+
+    def begins(self, axis: str, shape: tuple[int, ...], start: int) -> int:
+        """The prompt position of the first index on an axis of positions.
+
+        Keys end where the queries end. A KV cache holds all those before, or, where attention has
+        a sliding window, the last ones only (one of fixed size has room behind the last).
+
+        Args:
+            shape: of what stands here, without the batch.
+            start: the position at which the forward pass begins.
+        """
+        if axis != "key":
+            return start
+        queries, keys = (shape[self.axes.index(one)] for one in ("query", "key"))
+        return max(0, start + queries - keys)
 
 
 _RESID = ("pos", "dim")
@@ -72,6 +88,8 @@ SITES: dict[str, Site] = {
         for n, (p, a) in _BLOCK.items()
     },
 }
+SHARED = "heads_per_key"
+"""In the `about` of Scores at keys or values: how many heads read each (`readers`)."""
 _LAYERED = re.compile(r"^(.*\bblocks\.)(\d+)(\..+)$")
 
 
@@ -93,3 +111,27 @@ def site(name: str) -> Site:
     if known:
         return known
     raise SiteError(f"There is no site {name!r}: {nearest(name, SITES)}")
+
+
+def grouped(where: Site) -> bool:
+    """Whether this site is one of keys or values, which several heads may share."""
+    return where.part == "lm" and where.point.rpartition(".")[2] in ("hook_k", "hook_v")
+
+
+def readers(where: Site, cfg: Any) -> int:
+    """How many query heads read one key or value of this site: more than 1 in grouped attention.
+
+    Args:
+        cfg: TransformerLens' configuration of the language model.
+    """
+    if not grouped(where):
+        return 1
+    groups = getattr(cfg, "n_key_value_heads", None)
+    apart = getattr(cfg, "ungroup_grouped_query_attention", False)  # each head has a copy
+    return int(cfg.n_heads) // int(groups) if groups and not apart else 1
+
+
+def shared(where: Site, cfg: Any) -> dict[str, int]:
+    """What Scores of this site note about themselves, so that a Head finds its place in them."""
+    many = readers(where, cfg)
+    return {SHARED: many} if many > 1 else {}

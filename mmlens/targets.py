@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.errors import NumericsError, PromptError, TargetError
-from mmlens.prompt import SoftPrompt, Token
-from mmlens.words import ids_of, word
+from mmlens.arguments import instance, shown
+from mmlens.errors import MMLensError, NumericsError, PromptError, TargetError
+from mmlens.generation import end_ids, until
+from mmlens.prompt import SoftPrompt, Token, next_at
+from mmlens.words import id_of, ids_after, printed, word
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -62,22 +64,22 @@ def aim(
                 "There is no word to explain: write of=' dog', or a callable as target,"
                 f" not {target!r}."
             )
-        soft = soft if not after else extend(model, soft, ids_of(model.lm, after))
-        return soft, Target(soft.ids.shape[1] - 1, target)
-    token = of if isinstance(of, int) else model.to_single_token(of)
+        soft = soft if not after else extend(model, soft, going_on(model, soft, after))
+        return soft, Target(soft.ids.shape[1] - 1, checked(target))
+    token = id_of(model.lm, of)
     if after is None:
         said = caption(model, soft)
         if token not in said:
+            says = printed(model.tokenizer, said) if model.tokenizer else said
             raise TargetError(
-                f"The model does not say {word(model.lm, token)!r} here, it says"
-                f" {model.to_string(said)!r}: write after='' to explain it right after the prompt,"
-                " or after=' a' after other words."
+                f"The model does not say {word(model.lm, token)!r} here, it says {says!r}: write"
+                " after='' to explain it right after the prompt, or after=' a' after other words."
             )
         before = said[: said.index(token)]
     else:
-        before = ids_of(model.lm, after)
+        before = going_on(model, soft, after)
     soft = extend(model, soft, before)
-    return soft, _target(model, soft.ids.shape[1] - 1, token, target)
+    return soft, _target(model, soft, soft.ids.shape[1] - 1, token, target)
 
 
 def aim_caption(
@@ -89,14 +91,15 @@ def aim_caption(
 ) -> tuple[SoftPrompt, list[Target]]:
     """The prompt with its caption (the model's own, or `words`), and one target per token of it."""
     soft = one(model, prompt)
-    said = caption(model, soft, max_new_tokens) if words is None else ids_of(model.lm, words)
+    own = words is None
+    said = caption(model, soft, max_new_tokens) if own else going_on(model, soft, words)
     if not said:
         raise TargetError(
             "The caption is empty, so there is no token to explain: give words='...'."
         )
     length = soft.ids.shape[1]
-    targets = [_target(model, length - 1 + i, token, target) for i, token in enumerate(said)]
-    return extend(model, soft, said[:-1]), targets
+    whole = extend(model, soft, said[:-1])
+    return whole, [_target(model, whole, length - 1 + i, t, target) for i, t in enumerate(said)]
 
 
 def one(model: HookedVLM, prompt: Any) -> SoftPrompt:
@@ -105,6 +108,9 @@ def one(model: HookedVLM, prompt: Any) -> SoftPrompt:
     Raises:
         PromptError: several prompts.
     """
+    from mmlens.model import HookedVLM
+
+    instance(model, "model", HookedVLM, "what mmlens.load returns")
     with torch.no_grad():
         soft = model.embed(prompt)
     if len(soft) != 1:
@@ -116,9 +122,15 @@ def one(model: HookedVLM, prompt: Any) -> SoftPrompt:
 
 def caption(model: HookedVLM, soft: SoftPrompt, max_new_tokens: int = 30) -> list[int]:
     """Ids of the model's own greedy caption, without the end-of-text token."""
-    new = model.generate(soft, max_new_tokens, return_type="tokens")[0].tolist()
-    eos = None if model.tokenizer is None else model.tokenizer.eos_token_id
-    return new[: new.index(eos)] if eos in new else new
+    new = model.generate(soft, max_new_tokens, return_type="tokens")[0]
+    return until(new, end_ids(model))
+
+
+def going_on(model: HookedVLM, soft: SoftPrompt, text: str) -> list[int]:
+    """The ids of a text that goes on after a prompt."""
+    ids = soft.ids[0].masked_fill(~soft.mask[0], -1).tolist()
+    start = max((i + 1 for i, token in enumerate(ids) if token < 0), default=0)
+    return ids_after(model.lm, text, ids[start:])
 
 
 def extend(model: HookedVLM, soft: SoftPrompt, ids: Sequence[int]) -> SoftPrompt:
@@ -129,6 +141,55 @@ def extend(model: HookedVLM, soft: SoftPrompt, ids: Sequence[int]) -> SoftPrompt
     with torch.no_grad():
         vectors = model.lm.embed(new)
     return soft.extend(new, vectors, [[word(model.lm, token) for token in ids]])
+
+
+def checked(function: Number) -> Number:
+    """A caller's function of the logits, which gives one number or is refused.
+
+    Raises:
+        NumericsError: where gradients are asked for, a number that has none.
+    """
+
+    def number(logits: torch.Tensor) -> torch.Tensor:
+        value = one_number(function, logits, "The target", "one position")
+        if torch.is_grad_enabled() and logits.requires_grad and not value.requires_grad:
+            raise NumericsError(
+                "The target has no gradient (a rank, a count, a float(...), what is detached):"
+                " write a differentiable function of the logits, which gives a tensor."
+            )
+        return value
+
+    return number
+
+
+def one_number(
+    function: Callable[[torch.Tensor], Any], logits: torch.Tensor, what: str, of: str
+) -> torch.Tensor:
+    """What a caller's function of one row of logits gives, as a tensor without axes.
+
+    Args:
+        what: the function in a sentence.
+        of: the position whose logits it gets, in a sentence.
+
+    Raises:
+        TargetError: it fails, or gives something else than one number.
+    """
+    write = f"it gets the logits of {of}, Float[d_vocab], so write lambda logits: logits[5]"
+    try:
+        value = function(logits)
+    except (MMLensError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the caller's own code: whatever it raises is told
+        raise TargetError(f"{what} failed ({type(error).__name__}: {error}): {write}.") from error
+    if isinstance(value, (int, float)) or type(value).__module__ == "numpy":
+        value = torch.as_tensor(value)
+    if not isinstance(value, torch.Tensor) or value.is_complex():
+        raise TargetError(f"{what} gives {shown(value)}, which is no real number: {write}.")
+    if value.numel() != 1:
+        raise TargetError(
+            f"{what} gives {value.numel()} numbers for one row of logits: reduce them to one."
+        )
+    return value.reshape(())
 
 
 def finite(values: torch.Tensor, what: str) -> torch.Tensor:
@@ -145,10 +206,12 @@ def finite(values: torch.Tensor, what: str) -> torch.Tensor:
     return values
 
 
-def _target(model: HookedVLM, position: int, token: int, target: str | Number) -> Target:
-    label = Token(word(model.lm, token), position + 1)
+def _target(
+    model: HookedVLM, soft: SoftPrompt, position: int, token: int, target: str | Number
+) -> Target:
+    label = Token(word(model.lm, token), next_at(soft.labels[0][: position + 1]))
     if callable(target):
-        return Target(position, target, label)
+        return Target(position, checked(target), label)
     if target not in _NUMBERS:
         raise TargetError(
             f"There is no target {target!r}: write 'logit', 'prob', 'logprob' or a callable."

@@ -8,7 +8,8 @@ inverted: `box` says which rectangle of the *original* picture a patch looks at,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmlens.errors import CheckpointError, PictureError
+from mmlens.pictures import MAX_PIXELS
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -46,6 +48,10 @@ class Pixels:
         mean, std: per channel, after scaling by `rescale`.
         rounding: how half a pixel of crop is rounded ("floor": transformers, "even": torchvision).
         fill: colour of the padding, 0 to 255.
+        channels: the order in which the encoder reads them; `mean` and `std` are in that order.
+
+    Raises:
+        CheckpointError: a number that no recipe can have, such as a standard deviation of 0.
     """
 
     size: tuple[int, int]
@@ -57,12 +63,26 @@ class Pixels:
     rescale: float = 1 / 255
     rounding: Literal["floor", "even"] = "floor"
     fill: tuple[int, int, int] = (0, 0, 0)
+    channels: Literal["RGB", "BGR"] = "RGB"
 
     def __post_init__(self) -> None:
-        if self.interpolation not in FILTERS:
-            known = ", ".join(FILTERS)
-            raise CheckpointError(f"Interpolation {self.interpolation!r} is none of {known}.")
-
+        for name, known in (
+            ("interpolation", tuple(FILTERS)),
+            ("resize", ("squash", "shortest", "longest", "none")),
+            ("rounding", ("floor", "even")),
+            ("channels", ("RGB", "BGR")),
+        ):
+            value = getattr(self, name)
+            if value not in known:
+                raise CheckpointError(f"{name.title()} {value!r} is none of {', '.join(known)}.")
+        object.__setattr__(self, "size", pair(self.size))
+        object.__setattr__(self, "scale", self.scale and pair(self.scale))
+        _check("mean", self.mean, "finite numbers", math.isfinite)
+        _check("std", self.std, "numbers above 0", lambda v: math.isfinite(v) and v > 0)
+        _check("fill", self.fill, "colours from 0 to 255", lambda v: 0 <= v <= 255)
+        _check(
+            "rescale", [self.rescale] * 3, "numbers above 0", lambda v: math.isfinite(v) and v > 0
+        )
         if self.scale == self.size:
             object.__setattr__(self, "scale", None)
 
@@ -107,6 +127,11 @@ class Pixels:
             )
         image = picture.convert("RGB")
         new_w, new_h, left, top = self.window(*image.size)
+        if not 0 < new_w * new_h <= MAX_PIXELS:
+            raise PictureError(
+                f"A picture of {image.width} x {image.height} would be resized to {new_w} x {new_h}"
+                f" for this encoder, and mmlens makes 1 to {MAX_PIXELS} pixels: crop it first."
+            )
         if (new_w, new_h) != image.size:
             image = image.resize((new_w, new_h), FILTERS[self.interpolation])
         rows, cols = self.size
@@ -115,6 +140,7 @@ class Pixels:
             canvas.paste(image, (-left, -top))
             image = canvas
         values = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() * self.rescale
+        values = values.flip(0) if self.channels == "BGR" else values
         mean, std = (
             torch.tensor(v, dtype=torch.float32)[:, None, None] for v in (self.mean, self.std)
         )
@@ -157,9 +183,30 @@ class Pixels:
 
 
 def pair(size: Any) -> tuple[int, int]:
-    if isinstance(size, Mapping):
-        return int(size["height"]), int(size["width"])
-    if isinstance(size, int):
-        return size, size
-    rows, cols = size
-    return int(rows), int(cols)
+    """(rows, columns) of a size: one number for a square, two, or {"height": ..., "width": ...}.
+
+    Raises:
+        CheckpointError: it is none of these, or not above 0.
+    """
+    given = size
+    if isinstance(size, Mapping) and set(size) >= {"height", "width"}:
+        size = (size["height"], size["width"])
+    size = (size, size) if isinstance(size, (int, float)) else size
+    two = isinstance(size, (tuple, list)) and len(size) == 2 and all(map(_is_number, size))
+    if not two or not all(v >= 1 and v == int(v) for v in size):
+        raise CheckpointError(
+            f"An image size of {given!r} is not one or two whole numbers above 0, such as 224 or"
+            " [224, 224]."
+        )
+    return int(size[0]), int(size[1])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _check(name: str, values: Any, kind: str, right: Callable[[Any], bool]) -> None:
+    """Refuse anything but three numbers of this kind."""
+    several = isinstance(values, (tuple, list)) and len(values) == 3
+    if not several or not all(_is_number(v) and right(v) for v in values):
+        raise CheckpointError(f"{name!r} of a picture's recipe is {values!r}, not three {kind}.")

@@ -1,8 +1,8 @@
-"""Reading other libraries' preprocessing settings into one `Pixels`.
+"""Reading the preprocessing settings of open_clip and timm into one `Pixels`.
 
-transformers keeps them in an image processor (or its dict), open_clip in a `PreprocessCfg`, timm in
-a data config, and both of the latter also as a torchvision Compose. Each function takes any of
-these, mmlens's own dict (it has the key "image_size"), or None for the habits of the library.
+open_clip keeps them in a `PreprocessCfg`, timm in a data config, and both also as a torchvision
+Compose. Each function takes any of these, mmlens's own dict (it has the key "image_size"), or None
+for the habits of the library. Those of transformers are read in `vision_processors`.
 """
 
 from __future__ import annotations
@@ -12,44 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmlens.errors import CheckpointError
-from mmlens.vision_pixels import FILTER_NAMES, HALF, Pixels, pair
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-def hf_recipe(source: Any, image_size: tuple[int, int], model_type: str = "") -> Pixels:
-    """From a transformers image processor or its dict, or None: the habit of the model type."""
-    if source is None:
-        source = _habit(model_type, image_size)
-    if not isinstance(source, Mapping):
-        source = source.to_dict() if hasattr(source, "to_dict") else vars(source)
-    if "image_size" in source:
-        return Pixels.from_dict(source)
-    target: Any = source.get("size") or image_size
-    target = dict(target) if not isinstance(target, (int, tuple, list)) else target
-    crop = bool(source.get("do_center_crop"))
-    resize: Any = "squash" if source.get("do_resize", True) else "none"
-    scale = image_size
-    if isinstance(target, dict) and not target.get("height"):
-        resize = "shortest" if target.get("shortest_edge") else "longest"
-        scale = pair(target.get("shortest_edge") or target["longest_edge"])
-    elif resize == "squash":
-        scale = pair(target)
-    resample = source.get("resample", 2)
-    name = FILTER_NAMES.get(int(resample)) if isinstance(resample, int) else None
-    normal = source.get("do_normalize", True)
-    return Pixels(
-        size=pair(source["crop_size"]) if crop else scale if resize == "squash" else image_size,
-        resize=resize,
-        scale=scale,
-        interpolation=name or str(getattr(resample, "value", resample)).lower(),
-        mean=tuple(source.get("image_mean") or HALF) if normal else (0.0, 0.0, 0.0),
-        std=tuple(source.get("image_std") or HALF) if normal else (1.0, 1.0, 1.0),
-        rescale=source.get("rescale_factor", 1 / 255) if source.get("do_rescale", True) else 1.0,
-    )
+from mmlens.vision_pixels import Pixels, pair
+from mmlens.vision_processors import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 
 
 def open_clip_recipe(cfg: Any, image_size: Any = 224) -> Pixels:
@@ -116,20 +80,3 @@ def compose_recipe(compose: Any) -> Pixels:
         std=tuple(float(s) for s in steps["Normalize"].std),
         rounding="even",
     )
-
-
-def _habit(model_type: str, image_size: tuple[int, int]) -> dict[str, Any]:
-    """The image processor that the public checkpoints of a model type come with."""
-    rows, cols = image_size
-    crop: dict[str, Any] = {"do_center_crop": True, "crop_size": (rows, cols)}
-    imagenet = {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD, "resample": 3}
-    if model_type.startswith("clip"):
-        clip = {"image_mean": CLIP_MEAN, "image_std": CLIP_STD, "resample": 3}
-        return crop | clip | {"size": {"shortest_edge": rows}}
-    if model_type.startswith("siglip"):
-        return {"size": (rows, cols), "resample": 3}
-    if model_type == "deit":  # 256 -> 224
-        return crop | imagenet | {"size": (rows * 8 // 7, cols * 8 // 7)}
-    if model_type.startswith("dinov2"):
-        return crop | imagenet | {"size": {"shortest_edge": rows * 8 // 7}}
-    return {"size": (rows, cols), "resample": 2}  # ViT, BEiT: bilinear, mean = std = 0.5

@@ -179,7 +179,7 @@ def test_e1_neurons_beat_random_pairs_where_they_say_what_is_there():
     assert mean_of(out, arm="random", metric="word overlap F1") == 0.0
     assert mean_of(out, arm="caption", metric="word overlap F1") == 0.5
     gap = out[out["arm"] == "neurons - random"].iloc[0]
-    assert gap["low"] == gap["high"] == pytest.approx(1 / 3)
+    assert gap["mean"] == pytest.approx(1 / 3) and gap["low"] < 0  # five pictures show no spread
     assert json.loads(out["options"][0])["summary"]["metrics"]["word overlap F1"]["over"] == "mean"
 
 
@@ -211,12 +211,6 @@ def test_e6_counts_each_unit_once_and_shares_add_up():
 # -- E2 --------------------------------------------------------------------------------------------
 
 
-def test_e2_a_distribution_does_not_differ_from_itself():
-    values = np.random.default_rng(0).normal(size=50)
-    assert project.kolmogorov_smirnov(values, values) == (0.0, pytest.approx(1.0))
-    assert project.kolmogorov_smirnov(values, values + 10)[0] == 1.0
-
-
 def test_e2_every_vector_gets_its_nearest_words_and_as_many_random_ones():
     table = asked(project.nearest_words, k=3)
     counts = table.groupby("arm").size()
@@ -230,7 +224,8 @@ def test_e2_every_vector_gets_its_nearest_words_and_as_many_random_ones():
     assert mean_of(out, arm="nouns", metric="word overlap F1", over="max") > 0
     distances = out[out["metric"] == "D of word overlap F1"]
     assert set(distances["arm"]) == {"prompt ~ random", "nouns ~ prompt"}
-    assert distances["p"].between(0, 1).all()
+    for column in ("p", "p_equal", "p_beyond"):
+        assert distances[column].between(0, 1).all()
     fewer = ask(project.nearest_words, planted(), SAMPLES[:1], vectors=3, caption=False)
     assert fewer["arm"].value_counts().to_dict() == {"prompt": 3, "random": 3, "nouns": 1}
 

@@ -320,9 +320,24 @@ def test_a_folder_of_another_training_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("option, sentence", [
-    ({"steps": 0}, "steps=0 is no training"),
+    ({"steps": 0}, "steps=0: write a whole number from 1 on"),
+    ({"batch_size": 0}, "batch_size=0"),
+    ({"accumulate": -1}, "accumulate=-1"),
+    ({"max_tokens": 0}, "max_tokens=0"),
+    ({"warmup": -5}, "warmup=-5"),
+    ({"seed": -1}, "seed=-1"),
+    ({"check_every": 0}, "check_every=0"),
+    ({"save_every": -2}, "save_every=-2"),
+    ({"workers": -1}, "workers=-1"),
     ({"dropout": 1.0}, "no probability below 1"),
+    ({"dropout": float("nan")}, "dropout=nan"),
     ({"lr": 0.0}, "teaches nothing"),
+    ({"lr": float("inf")}, "lr=inf"),
+    ({"clip": -1.0}, "clip=-1.0 is no length that a gradient can be cut to"),
+    ({"clip": 0.0}, "clip=0.0"),
+    ({"clip": float("nan")}, "clip=nan"),
+    ({"weight_decay": -0.1}, "weight_decay=-0.1"),
+    ({"betas": (0.9, 1.0)}, "are not two numbers from 0 to below 1"),
 ])  # fmt: skip
 def test_numbers_that_make_no_training_are_refused(tmp_path, option, sentence):
     with pytest.raises(DataError, match=sentence):

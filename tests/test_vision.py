@@ -19,7 +19,8 @@ from mmlens.errors import AddressError, CapabilityError, CheckpointError, Pictur
 from mmlens.vision import build, from_open_clip, from_timm, wrap_vision
 from mmlens.vision_hooked import HookedVision
 from mmlens.vision_pixels import Pixels
-from mmlens.vision_recipes import hf_recipe, open_clip_recipe, timm_recipe
+from mmlens.vision_processors import hf_recipe
+from mmlens.vision_recipes import open_clip_recipe, timm_recipe
 
 open_clip = pytest.importorskip("open_clip")
 timm = pytest.importorskip("timm")

@@ -1,5 +1,5 @@
 """Tables that are read off the code: directives `sites`, `acts`, `families`, `errors`, `sentences`,
-`methods`, `commands` and `citation`.
+`methods`, `commands`, `versions` and `citation`.
 
 None of their rows is written by hand, so a new site, family, error or method is in the docs when
 it is in the code.
@@ -278,6 +278,18 @@ def _markdown(make: Callable[[], str]) -> type[SphinxDirective]:
     return Made
 
 
+def versions() -> str:
+    """The lowest and the newest versions that the tests have run with."""
+    from mmlens.doctor.tested import EXTRAS, TESTED
+
+    extra_of = {name: extra for extra, names in EXTRAS.items() for name in names}
+    rows = [
+        (name, lowest, newest, code(f"mmlens[{extra_of[name]}]") if name in extra_of else "")
+        for name, (lowest, newest) in TESTED.items()
+    ]
+    return table(("package", "lowest tested", "newest tested", "comes with"), rows)
+
+
 def _html(make: Callable[[], str]) -> type[SphinxDirective]:
     class Made(SphinxDirective):
         def run(self) -> list[nodes.Node]:
@@ -288,7 +300,7 @@ def _html(make: Callable[[], str]) -> type[SphinxDirective]:
 
 def setup(app: Any) -> dict[str, bool]:
     """Register the directives."""
-    for make in (sites, acts, families, methods, commands, errors, citation):
+    for make in (sites, acts, families, methods, commands, versions, errors, citation):
         app.add_directive(make.__name__, _markdown(make))
     app.add_directive("sentences", _html(sentences))
     return {"parallel_read_safe": False, "parallel_write_safe": True}

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from mmlens.datasets.extra import package
-from mmlens.datasets.folders import CAPTIONS, SUFFIXES, read_folder
+from mmlens.datasets.folders import CAPTIONS, read_folder
 from mmlens.datasets.pairs import DataError, Listed, Pair, Pairs, Streamed, captions_in
 from mmlens.errors import nearest
+from mmlens.pictures_kinds import readable
 
 SHUFFLED = 2000
 """How many pairs of a stream are held back to be shuffled (their files' bytes, undecoded)."""
@@ -105,7 +106,7 @@ def _from_shards(patterns: Sequence[str], skip_bad: bool) -> Streamed:
 def _from_sample(sample: dict[str, Any]) -> Pair | tuple[str, str]:
     shard = Path(str(sample.get("__url__", ""))).name
     key = f"{sample['__key__']} of {shard}"
-    picture = next((v for k, v in sample.items() if f".{k.lower()}" in SUFFIXES), None)
+    picture = next((v for k, v in sample.items() if f".{k.lower()}" in readable()), None)
     if picture is None:
         return key, f"{key!r} has no picture: there is {', '.join(_fields(sample)) or 'nothing'}."
     captions = captions_in(sample.get("txt", b"").decode("utf-8", "replace").splitlines())

@@ -158,7 +158,8 @@ def summary(
 ) -> pd.DataFrame:
     """By arm and k: experiment, arm, metric, k, mean, low, high, n, ...
 
-    Metrics: "probability" of the noun; "drop", 1 - p_k / p_0 of the same picture; "caption
+    Metrics: "probability" of the noun; "drop", the share of it that is lost, 1 - mean p_k / mean
+    p_0 over the same pictures (`bootstrap` says why not the mean of 1 - p_k / p_0); "caption
     unchanged"; and per function of `compare` the score of the new caption against the old one.
 
     Args:
@@ -169,9 +170,9 @@ def summary(
     rows = rows.assign(k=rows["k"].astype(int), prob=rows["prob"].astype(float))
     first = rows[rows["k"] == 0].drop_duplicates("sample").set_index("sample")
     old_prob, old = rows["sample"].map(first["prob"]), rows["sample"].map(first["caption"])
-    keys = rows[["sample", "arm", "k"]]
+    keys = rows[["sample", "arm", "k"]].assign(base=1.0)
     found = [keys.assign(metric="probability", value=rows["prob"])]
-    found.append(keys.assign(metric="drop", value=1 - rows["prob"] / old_prob))
+    found.append(keys.assign(metric="drop", value=old_prob - rows["prob"], base=old_prob))
     both = rows["caption"].notna() & old.notna()
     settings: dict[str, object] = {}
     if both.any():

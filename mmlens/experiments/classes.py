@@ -94,9 +94,9 @@ def summary(
 ) -> pd.DataFrame:
     """The matrix, one row per cell: experiment, arm (class of the units), concept (of pictures)...
 
-    Metric "activation" is the mean; "relative activation" divides a row, its intervals too, by the
-    row's largest mean (NaN where that is not positive); "own class highest" is 1 where it lies on
-    the diagonal, and without an interval.
+    Metric "activation" is the mean; "relative activation" divides a row by its largest mean (NaN
+    where that is not positive); "own class highest" is 1 where it lies on the diagonal. The latter
+    two have no interval: what they are measured by is itself measured, on other pictures.
 
     Args:
         table: of `class_activations` for all units.
@@ -111,9 +111,8 @@ def summary(
     )
     top = cells.groupby("arm")["mean"].transform("max")
     scale = top.where(top > 0)
-    relative = cells.assign(metric="relative activation")
-    for column in ("mean", "low", "high"):
-        relative[column] = cells[column] / scale
+    relative = cells.assign(metric="relative activation", low=np.nan, high=np.nan)
+    relative["mean"] = cells["mean"] / scale
     best = cells.loc[cells.groupby("arm")["mean"].idxmax()]
     own = best.assign(metric="own class highest", low=np.nan, high=np.nan)
     own["mean"] = (own["arm"] == own["concept"]).astype(float)

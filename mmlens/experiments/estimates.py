@@ -1,11 +1,14 @@
 """What is attribution patching worth here: its rank correlation with true patching.
 
 1. Caption the picture; explain the first noun of which the picture has one thing with a mask.
-2. The clean prompt is the picture and the caption up to the noun; in the corrupt one the thing is
-   painted over with the mean colour of the rest (`patching.erased`).
-3. Patch every (layer, position) of the residual stream, the noun's logit being the metric, truly
+2. The clean prompt is the picture and the caption up to the noun, token by token as it was said; in
+   the corrupt one the thing is painted over with the mean colour of the rest (`patching.erased`).
+3. Patch every (layer, patch) of the residual stream, the noun's logit being the metric, truly
    (`patching.patch`) and by estimate (`patching.attribution_patching`, with and without steps).
-4. Spearman's rank correlation of the two over all places of the picture.
+4. Spearman's rank correlation of the two over these places.
+
+Positions of words are left out: between two prompts that differ in their pictures alone, the words
+of the first layer don't differ at all, and places where both are 0 say nothing of the estimate.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from mmlens.arguments import count, several
 from mmlens.datasets.sample import Sample
 from mmlens.experiments.bootstrap import DRAWS, summarise
 from mmlens.experiments.explained import WORDS, Rule, explain
@@ -25,7 +29,8 @@ from mmlens.patching.corrupters import erased
 from mmlens.patching.gradients import attribution_patching
 from mmlens.patching.grid import patch
 from mmlens.patching.pairs import Pair
-from mmlens.prompt import Prompt
+from mmlens.prompt import Patch, Prompt
+from mmlens.targets import extend, one
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -46,27 +51,29 @@ def estimated(
     """How well attribution patching ranks the places of one picture.
 
     Args:
-        site: where, as in `patching.patch`; every layer and position of it.
+        site: where, as in `patching.patch`; every layer and patch (and head or unit) of it.
         steps: points of the integrated gradient, an arm each; 0 is the plain gradient.
 
     Returns:
         noun, arm ("steps 0", ...), places (how many), spearman, skipped, options.
     """
-    asked = {"site": site, "steps": list(steps), "words": words, "noun": noun}
+    steps = [count(n, "steps", least=0) for n in several(steps, "steps")]
+    asked = {"site": site, "steps": steps, "words": words, "noun": noun}
     asked |= {"max_new_tokens": max_new_tokens}
     seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
     mask = seen and named_mask(sample, seen.noun)
     if seen is None or mask is None:
         return skipped(UNMASKED if seen else UNNAMED, COLUMNS, model, **asked)
-    before = seen.caption[: seen.caption.index(seen.noun)].rstrip()
-    clean = Prompt(*seen.prompt.prompts[0].parts, *([before] if before else []))
-    pair, metric = Pair.by(clean, erased(mask)), metrics.logit(model, seen.token)
-    true = patch(model, pair, metric, site)
+    without = one(model, Prompt(erased(mask)(sample.image), words))
+    said = seen.soft.ids[0, without.ids.shape[1] :].tolist()
+    pair = Pair(seen.soft, extend(model, without, said))
+    metric = metrics.logit(model, seen.token)
+    guesses = [attribution_patching(model, pair, metric, site, steps=n) for n in steps]
+    true = patch(model, pair, metric, site, by=guesses[0].axes, pos=Patch)
     moved = pd.Series((true.values - float(true.about["corrupt"])).flatten().numpy())
     rows = []
-    for n in steps:
-        guess = attribution_patching(model, pair, metric, site, steps=n)
-        ranks = pd.Series(guess.values.flatten().numpy()).rank()
+    for n, guess in zip(steps, guesses, strict=True):
+        ranks = pd.Series(guess.sel(pos=Patch).values.flatten().numpy()).rank()
         row = {"noun": seen.noun, "arm": f"steps {n}", "places": len(moved)}
         rows.append(row | {"spearman": ranks.corr(moved.rank())})
     return answered(pd.DataFrame(rows, columns=list(COLUMNS)), model, **asked)

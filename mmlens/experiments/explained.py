@@ -109,10 +109,11 @@ def spans(text: str, rule: Rule) -> list[tuple[int, int]]:
     if callable(rule):
         found, at = [], 0
         for noun in rule(text):
-            begin = text.find(noun, at)
-            if begin >= 0 and noun:
-                at = begin + len(noun)
-                found.append((begin, at))
+            # a word of its own: "cat" is not the beginning of "caterpillar"
+            whole = re.compile(rf"(?<!\w){re.escape(noun)}(?!\w)").search(text, at)
+            if whole and noun:
+                at = whole.end()
+                found.append(whole.span())
         return found
     if rule == "pictos":
         return [match.span() for match in _pictos().finditer(text)]

@@ -6,7 +6,8 @@ judged by
 
     area            the top k units are silenced, k growing fourfold: the mean of p_k / p_0 along
                     the curve (trapezoids, one step per k, so k counts by its logarithm). 1: nothing
-                    happens; the lower, the more faithful.
+                    happens; the lower, the more faithful. Over pictures, which count by their p_0,
+                    it is mean p_k / mean p_0: a ratio of means (`bootstrap`).
     IoU of units    masks of the top units' activation maps with the mask of the thing that c names
     IoU of map      the same for the top units' summed scores per patch
     planted         1 / rank of the planted neuron, in models whose truth is built in
@@ -116,7 +117,11 @@ def summary(table: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.Dat
     rows: Any = used(table, *COLUMNS).dropna(subset="value")[["sample", *COLUMNS]]
     rows["value"] = rows["value"].astype(float)
     curve = rows[rows["metric"] == "probability"].astype({"k": int})
-    rest = rows[rows["metric"] != "probability"].drop(columns="k")
+    rest = rows[rows["metric"] != "probability"].drop(columns="k").assign(base=1.0)
+    first = curve[curve["k"] == 0].drop_duplicates("sample").set_index("sample")["value"]
+    areas = rest["metric"] == "area"
+    rest.loc[areas, "base"] = rest.loc[areas, "sample"].map(first)
+    rest.loc[areas, "value"] *= rest.loc[areas, "base"]
     against = [(method, "random") for method in rows["arm"].unique() if method != "random"]
     against = against if "random" in set(rows["arm"]) else []
     out = summarise(

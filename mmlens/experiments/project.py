@@ -4,10 +4,15 @@
    embedding. Control: as many random vectors, of the same lengths (the paper's distribution is not
    given; a cosine has no scale).
 2. Score the token lists against picture and captions: the mean, and the largest, over patches.
-3. Compare the pictures' scores by the two-sample Kolmogorov-Smirnov statistic
-   D = sup |F_1 - F_2|: prompts with random vectors, and with 5 nouns of the human captions.
+3. Compare the pictures' scores by the Kolmogorov-Smirnov statistic D = sup |F_1 - F_2|: prompts
+   with random vectors, and with 5 nouns of the human captions.
 
 Arms: "prompt", "random", "nouns" (5 nouns drawn from the captions), "caption" (the model's own).
+
+The paper takes a p-value above .5 for equality; but a test that finds no difference proves none. So
+D is tested against a margin too, in both directions, with the pictures paired; and as there are
+several metrics, means and maxima and two pairs of arms, all p-values are corrected for their number
+(`comparisons`).
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ import torch
 
 from mmlens.datasets.sample import Sample
 from mmlens.experiments.bootstrap import DRAWS, summarise, with_differences
+from mmlens.experiments.comparisons import MARGIN, distance, holm
 from mmlens.experiments.explained import WORDS, Rule, nouns, rule_for
 from mmlens.experiments.scoring import Scorer, default_scorers, values_of
 from mmlens.experiments.tables import answered, finished, generator, used
@@ -88,14 +94,20 @@ def summary(
     samples: Iterable[Sample],
     scorers: Mapping[str, Scorer] | None = None,
     *,
+    margin: float = MARGIN,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Scores by arm, and how far the arms lie apart: experiment, arm, metric, over, mean, ..., p.
 
-    Rows of metric "D of ..." hold a Kolmogorov-Smirnov statistic in `mean` and its p-value in `p`;
     `over` says whether a picture counts by the mean or the max over its patches. The cosine to the
-    nearest token is a metric too.
+    nearest token is a metric too. Rows of metric "D of ..." hold a Kolmogorov-Smirnov statistic and
+    its interval, and the p-values of three tests, corrected for the number of comparisons (those of
+    cosines apart): `p` small, the arms differ at all; `p_equal` small, they lie within the margin;
+    `p_beyond` small, they lie further apart.
+
+    Args:
+        margin: the D from which on arms are told apart.
     """
     rows = used(table, "arm", "text", "cosine")
     scored, settings = values_of(
@@ -108,32 +120,29 @@ def summary(
     by_picture = pd.concat(parts, ignore_index=True)
     with_gaps = with_differences(by_picture, *PAIRS)
     out = summarise(with_gaps, ["arm", "metric", "over"], draws=draws, seed=seed)
-    whole = pd.concat([out, _distances(by_picture)], ignore_index=True)
-    return finished(whole, "E2", table, draws=draws, seed=seed, metrics=settings)
+    apart = _distances(by_picture, margin=margin, draws=draws, seed=seed)
+    whole = pd.concat([out, apart], ignore_index=True)
+    return finished(whole, "E2", table, margin=margin, draws=draws, seed=seed, metrics=settings)
 
 
-def kolmogorov_smirnov(one: Any, other: Any) -> tuple[float, float]:
-    """(D, p): the largest distance of two distribution functions, and how often chance exceeds it.
-
-    Source: scipy.stats.ks_2samp, two-sided.
-    """
-    from scipy.stats import ks_2samp
-
-    found: Any = ks_2samp(np.asarray(one, dtype=float), np.asarray(other, dtype=float))
-    return float(found.statistic), float(found.pvalue)
-
-
-def _distances(by_picture: Any) -> pd.DataFrame:
+def _distances(by_picture: Any, **how: Any) -> pd.DataFrame:
     """One row per metric, way to count a picture, and pair of arms."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (metric, over), part in by_picture.groupby(["metric", "over"], sort=False):
-        arms = {arm: values["value"].to_numpy() for arm, values in part.groupby("arm")}
+        arms = part.pivot(index="sample", columns="arm", values="value")
         for one_arm, other in PAIRS:
-            if one_arm in arms and other in arms:
-                distance, p = kolmogorov_smirnov(arms[one_arm], arms[other])
-                found = {"arm": f"{one_arm} ~ {other}", "metric": f"D of {metric}", "over": over}
-                rows.append({**found, "mean": distance, "p": p, "n": len(arms[one_arm])})
-    return pd.DataFrame(rows)
+            pair = arms.reindex(columns=[one_arm, other]).dropna()
+            if len(pair):
+                about = {"arm": f"{one_arm} ~ {other}", "metric": f"D of {metric}", "over": over}
+                found = distance(pair[one_arm], pair[other], **how)._asdict()
+                rows.append({**about, **found, "margin": how["margin"], "n": len(pair)})
+    table = pd.DataFrame(rows)
+    if len(table):
+        read = table["metric"] != "D of cosine"  # lengths of arrows are not what is read there
+        for name in ("p", "p_equal", "p_beyond"):
+            for rows in (read, ~read):
+                table.loc[rows, name] = holm(table.loc[rows, name].tolist())
+    return table
 
 
 def _lists(

@@ -8,6 +8,7 @@ Each gives Scores(layer, pos, unit) for the explained token.
     activation                      a alone: says nothing of the token
     direct contribution             a (W_out W_U)[c]: what the unit itself writes towards the token
                                     at its position, without a gradient and without later layers
+                                    (behind a norm of the MLP: as long as the norm makes it there)
     random                          normal numbers
 """
 
@@ -78,9 +79,11 @@ def direct_contribution(model: HookedVLM, seen: Explained) -> Scores:
     """Activation times what the unit writes towards the token: Scores(layer, pos, unit)."""
     read = activations(model, seen.soft, "neurons")
     with torch.no_grad():
-        word = model.W_U[:, seen.token].float()
-        written = torch.stack([block.mlp.W_out.float() @ word for block in model.blocks])
-        values = read.values.float() * written.to(read.values.device)[:, None]
+        word = model.lm.word_directions([seen.token])[:, 0].float()
+        units, layers = model.lm.units, range(model.cfg.n_layers)
+        written = torch.stack([units.written(layer) @ word for layer in layers])
+        length = torch.stack([units.behind(layer, read.values[layer])[0] for layer in layers])
+        values = read.values.float() * written[:, None] * length[..., None]
     return Scores(values, read.axes, read.labels, {**read.about, "method": "direct contribution"})
 
 

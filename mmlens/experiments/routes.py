@@ -93,9 +93,15 @@ def route_effects(
 
 
 def summary(table: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
-    """Share of the probability lost and of nouns still said, by arm and target, with intervals."""
-    rows = used(table, "target", "arm", "lost", "said")
-    long = rows.melt(["sample", "arm", "target"], ["lost", "said"], "metric", "value")
-    long = with_differences(long, ("object", "background"))
+    """Share of the probability lost and of nouns still said, by arm and target, with intervals.
+
+    "lost" is 1 - mean probability / mean before, over the same pictures.
+    """
+    rows = used(table, "target", "arm", "before", "probability", "said")
+    keys = rows[["sample", "arm", "target"]]
+    before, after = rows["before"].astype(float), rows["probability"].astype(float)
+    lost = keys.assign(metric="lost", value=before - after, base=before)
+    said = keys.assign(metric="said", value=rows["said"].astype(float), base=1.0)
+    long = with_differences(pd.concat([lost, said]), ("object", "background"))
     out = summarise(long, ["arm", "metric", "target"], draws=draws, seed=seed)
     return finished(out, "routes", table, draws=draws, seed=seed)

@@ -8,7 +8,11 @@ changed alone, on the same pictures, and its effect is measured on what the expe
     layer            mean layer of the top units (E6)
     best text        E1: the best interpretable unit's word overlap with the captions
     IoU              E3: mean over the top units, things annotated once and named by the noun
-    drop             E5: 1 - p / p_0 when a share of all units is silenced, the top ones first
+    drop             E5: 1 - p / p_0 when a share of all units is silenced, the top ones first;
+                     over pictures 1 - mean p / mean p_0 (`bootstrap`)
+
+With eight options and six quantities some differences look clear by chance: a difference's `p` is
+that of `comparisons.sign_flips`, corrected for all of them (`comparisons.holm`).
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import pandas as pd
 
 from mmlens.datasets.sample import Sample
 from mmlens.experiments.bootstrap import DRAWS, summarise, with_differences
+from mmlens.experiments.comparisons import holm, sign_flips
 from mmlens.experiments.explained import WORDS, Explained, Rule, explain
 from mmlens.experiments.maps import true_mask, unit_ious
 from mmlens.experiments.regions import named_mask
@@ -62,6 +67,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "where=image": {"where": "image"},
 }
 COLUMNS = ("arm", "metric", "value")
+BEFORE = "probability before"
 
 
 def option_effects(
@@ -84,7 +90,7 @@ def option_effects(
         silence: share of all units that is silenced for "drop" (the paper's 6400 are 0.014).
 
     Returns:
-        arm (the option), metric, value, skipped, options.
+        arm (the option), metric, value, skipped, options. The metric "probability before" is p_0.
     """
     asked: dict[str, Any] = {"changes": list(changes), "k": k, "silence": silence}
     asked |= {"default": DEFAULT, "words": words, "noun": noun, "max_new_tokens": max_new_tokens}
@@ -113,18 +119,34 @@ def option_effects(
         every = [neuron for units in top.values() for neuron in units]
         met = unit_ious(model, seen.soft, every, true_mask(model, mask))
         rows += [(name, "IoU", sum(met[n] for n in own) / len(own)) for name, own in top.items()]
-    drops = _drops(model, seen, found, readings, silence, batch)
+    drops, before = _drops(model, seen, found, readings, silence, batch)
     rows += [(name, "drop", value) for name, value in drops.items()]
+    rows.append(("default", BEFORE, before))
     return answered(pd.DataFrame(rows, columns=list(COLUMNS)), model, **asked)
 
 
 def summary(table: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
-    """One row per option and metric, and its difference from the default: experiment, arm, ..."""
+    """One row per option and metric, and its difference from the default: experiment, arm, ..., p.
+
+    `p` is of differences, and corrected for the number of them (NaN for the options themselves).
+    """
     rows: Any = used(table, *COLUMNS)[["sample", *COLUMNS]]
     rows["value"] = rows["value"].astype(float)
+    first = rows[rows["metric"] == BEFORE].set_index("sample")["value"]
+    rows = rows[rows["metric"] != BEFORE].assign(base=1.0)
+    drops = rows["metric"] == "drop"
+    if drops.any() and not len(first):
+        raise ExperimentError(f"This table has no {BEFORE!r}: ask `option_effects` again.")
+    rows.loc[drops, "base"] = rows.loc[drops, "sample"].map(first)
+    rows.loc[drops, "value"] *= rows.loc[drops, "base"]
     others = [name for name in dict.fromkeys(rows["arm"]) if name != "default"]
     every = with_differences(rows, *((name, "default") for name in others))
     out = summarise(every, ["arm", "metric"], draws=draws, seed=seed)
+    gaps = every[every["arm"].str.endswith(" - default")].groupby(["arm", "metric"], sort=False)
+    chance = {key: sign_flips(part["value"], seed=seed) for key, part in gaps}
+    corrected = dict(zip(chance, holm(list(chance.values())), strict=True))
+    keys = zip(out["arm"], out["metric"], strict=True)
+    out = out.assign(p=[corrected.get(key, float("nan")) for key in keys])
     return finished(out, "sensitivity", table, draws=draws, seed=seed)
 
 
@@ -153,9 +175,10 @@ def _drops(
     readings: Mapping[str, Mapping[str, Any]],
     silence: float,
     batch: int,
-) -> dict[str, float]:
-    """1 - p / p_0 without the top units, by reading; those that silence alike side by side."""
+) -> tuple[dict[str, float], float]:
+    """1 - p / p_0 without the top units, by reading, and p_0; those that silence alike together."""
     out: dict[str, float] = {}
+    before = float("nan")
     ways = dict.fromkeys((how["value"], how["where"]) for how in readings.values())
     for value, where in ways:
         same = [n for n, how in readings.items() if (how["value"], how["where"]) == (value, where)]
@@ -167,4 +190,4 @@ def _drops(
             model, seen.soft, number, units, value=value, where=where, batch=batch
         ).tolist()
         out |= {name: 1 - p / before for name, p in zip(same, after, strict=True)}
-    return out
+    return out, before

@@ -15,7 +15,7 @@ from mmlens.datasets.sample import Sample
 from mmlens.experiments.explained import WORDS, Rule, explain
 from mmlens.experiments.maps import PERCENTILE, SIZE, masks_of, unit_maps
 from mmlens.experiments.tables import UNNAMED, answered, skipped
-from mmlens.experiments.units import scored
+from mmlens.experiments.units import scored, signs, with_words
 from mmlens.methods.decode import decode
 from mmlens.methods.top_neurons import top_neurons
 from mmlens.prompt import Patch
@@ -25,7 +25,9 @@ from mmlens.scores import Scores
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
 
-COLUMNS = ("rank", "neuron", "patch", "score", "words", "interpretable", "caption", "noun")
+COLUMNS = (
+    "rank", "neuron", "patch", "score", "sign", "words", "interpretable", "caption", "noun",
+)  # fmt: skip
 
 
 def picture_sheet(
@@ -53,9 +55,9 @@ def picture_sheet(
         keep: of the units of the top `k` pairs "all", or only the "interpretable" ones.
 
     Returns:
-        sheet: rank, neuron, patch (its best), score, words, interpretable, caption, noun, skipped,
-        options. sheet_map: Scores(pos), the mean activation per patch. sheet_mask: Scores(y, x), 1
-        above the percentile, for the picture as the encoder sees it.
+        sheet: rank, neuron, patch (its best), score, sign, words, interpretable, caption, noun,
+        skipped, options. sheet_map: Scores(pos), the mean activation per patch. sheet_mask:
+        Scores(y, x), 1 above the percentile, for the picture as the encoder sees it.
     """
     asked = {"top": top, "tokens": tokens, "keep": keep, "k": k, "percentile": percentile}
     asked |= {"size": size, "point": point, "target": target, "gain": gain, "words": words}
@@ -63,8 +65,9 @@ def picture_sheet(
     seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
     if seen is None:
         return {"sheet": skipped(UNNAMED, COLUMNS, model, **asked)}
-    best: Any = top_neurons(scored(model, seen, point, target), k).drop_duplicates("neuron")
-    best = best.merge(decode(model, best["neuron"], tokens, gain=gain), on="neuron", how="left")
+    found = top_neurons(scored(model, seen, point, target), k, active=signs(model, seen))
+    best: Any = found.drop_duplicates("neuron")
+    best = with_words(best, decode(model, best, tokens, gain=gain))
     if keep == "interpretable":
         best = best[best["interpretable"]]
     best = best.head(top).reset_index(drop=True)

@@ -7,7 +7,9 @@
 5. Per picture keep the largest score of its units; report the mean over pictures.
 
 Arms: "neurons"; "random", the same neurons with the wrong pictures; "caption", the model's own
-caption, the upper end. The question is `top_units`; a sweep of it serves E4 and E6 too.
+caption, the upper end. The wrong pictures are drawn several times, and a picture's random value is
+the mean over the draws: one draw alone adds its luck to every difference. The question is
+`top_units`; a sweep of it serves E4 and E6 too.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mmlens.arguments import choice, count
 from mmlens.datasets.sample import Sample
 from mmlens.experiments.bootstrap import DRAWS, summarise, with_differences
 from mmlens.experiments.scoring import Scorer, default_scorers, values_of
@@ -25,6 +28,7 @@ from mmlens.experiments.tables import ExperimentError, finished, used
 from mmlens.experiments.units import top_units as top_units
 
 SHUFFLES = ("pictures", "neurons")
+TIMES = 5
 
 
 def summary(
@@ -34,6 +38,7 @@ def summary(
     *,
     keep: str = "interpretable",
     shuffle: str = "pictures",
+    times: int = TIMES,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -45,30 +50,31 @@ def summary(
         scorers: by name (see `scoring`); by default the offline word overlap.
         keep: "interpretable" units or "all".
         shuffle: how pairs of the random arm are made (see `mismatched`).
+        times: how often they are drawn. With a metric that takes its time, fewer.
     """
+    seeds = range(count(seed, "seed", least=0), seed + count(times, "times"))
     rows = used(table, "neuron", "words", "interpretable", "caption")
     units: Any = texts(rows, keep)
-    wrong = mismatched(units, shuffle, seed)
+    wrong = pd.concat([mismatched(units, shuffle, s).assign(draw=s - seed) for s in seeds])
     captions = rows.drop_duplicates("sample")[["sample", "caption"]]
     captions = captions.rename(columns={"caption": "text"})
     arms = {"neurons": units, "random": wrong, "caption": captions}
     pairs: Any = pd.concat([part.assign(arm=arm) for arm, part in arms.items()], ignore_index=True)
-    scored, settings = values_of(
-        pairs[["arm", "sample", "text"]], samples, scorers or default_scorers()
-    )
-    groups: Any = scored.groupby(["sample", "arm", "metric"], sort=False)["value"]
-    best = groups.max().reset_index()
+    pairs = pairs[["arm", "sample", "text", "draw"]].fillna({"draw": 0})
+    scored, settings = values_of(pairs, samples, scorers or default_scorers())
+    groups: Any = scored.groupby(["sample", "arm", "metric", "draw"], sort=False)["value"]
+    best = groups.max().groupby(["sample", "arm", "metric"], sort=False).mean().reset_index()
     best = with_differences(best, ("neurons", "random"), ("caption", "neurons"))
     out = summarise(best, ["arm", "metric"], draws=draws, seed=seed)
     return finished(
-        out, "E1", table, keep=keep, shuffle=shuffle, draws=draws, seed=seed, metrics=settings
-    )
+        out, "E1", table, keep=keep, shuffle=shuffle, times=times, draws=draws, seed=seed,
+        metrics=settings,
+    )  # fmt: skip
 
 
 def texts(rows: Any, keep: str = "interpretable") -> pd.DataFrame:
     """The different units of each picture and their texts: sample, neuron, text."""
-    if keep not in ("interpretable", "all"):
-        raise ExperimentError(f"keep={keep!r}: write 'interpretable' or 'all'.")
+    choice(keep, "keep", ("interpretable", "all"), error=ExperimentError)
     if keep == "interpretable":
         rows = rows[rows["interpretable"].astype(bool)]
     units = rows.drop_duplicates(["sample", "neuron"])
@@ -86,12 +92,11 @@ def mismatched(units: Any, shuffle: str = "pictures", seed: int = 0) -> pd.DataF
     Raises:
         ExperimentError: fewer than two pictures have neurons.
     """
-    if shuffle not in SHUFFLES:
-        raise ExperimentError(f"shuffle={shuffle!r}: write 'pictures' or 'neurons'.")
+    choice(shuffle, "shuffle", SHUFFLES, error=ExperimentError)
     names = units["sample"].unique().tolist()
     if len(names) < 2:
         raise ExperimentError("Random pairs take at least two pictures that have neurons.")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(count(seed, "seed", least=0))
     if shuffle == "neurons":
         return units.assign(sample=units["sample"].to_numpy()[rng.permutation(len(units))])
     around = [names[i] for i in rng.permutation(len(names))]

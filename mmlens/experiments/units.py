@@ -18,8 +18,9 @@ import torch
 from mmlens.datasets.sample import Sample
 from mmlens.experiments.explained import WORDS, Explained, Rule, explain
 from mmlens.experiments.tables import UNNAMED, ExperimentError, answered, skipped
+from mmlens.methods.activations import activations
 from mmlens.methods.attribute import attribute
-from mmlens.methods.decode import decode
+from mmlens.methods.decode import decode, sign_of
 from mmlens.methods.top_neurons import top_neurons
 from mmlens.neurons import Neuron
 from mmlens.prompt import Patch
@@ -28,7 +29,9 @@ from mmlens.scores import Scores
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
 
-COLUMNS = ("rank", "neuron", "patch", "score", "words", "interpretable", "caption", "noun")
+COLUMNS = (
+    "rank", "neuron", "patch", "score", "sign", "words", "interpretable", "caption", "noun",
+)  # fmt: skip
 
 
 def top_units(
@@ -55,19 +58,36 @@ def top_units(
         words, noun, max_new_tokens: see `explained`.
 
     Returns:
-        rank (from 0), neuron, patch (None with "sum"), score, words (list), interpretable, caption,
-        noun, skipped, options.
+        rank (from 0), neuron, patch (None with "sum"), score, sign (-1: the words are those of a
+        negative activation; gated MLPs only), words (list), interpretable, caption, noun, skipped,
+        options.
     """
     asked = {"k": k, "point": point, "target": target, "by": by, "gain": gain, "tokens": tokens}
     asked |= {"words": words, "noun": noun, "max_new_tokens": max_new_tokens}
     seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
     if seen is None:
         return skipped(UNNAMED, COLUMNS, model, **asked)
-    best = top_neurons(scored(model, seen, point, target), k, by=by)
-    said = decode(model, best["neuron"], tokens, gain=gain).drop(columns="probs")
-    table = best.merge(said, on="neuron", how="left")
+    best = top_neurons(scored(model, seen, point, target), k, by=by, active=signs(model, seen, by))
+    said = decode(model, best, tokens, gain=gain).drop(columns="probs")
+    table = with_words(best, said)
     table = table.assign(rank=range(len(table)), caption=seen.caption, noun=seen.noun)
     return answered(table.reindex(columns=list(COLUMNS)), model, **asked)
+
+
+def signs(model: HookedVLM, seen: Explained, by: str = "pair") -> Scores | None:
+    """The activations that say at which end a unit speaks: of gated MLPs, where half are negative.
+
+    Elsewhere the paper's reading holds, the output row as it stands; a "sum" has no one activation.
+    """
+    gated = any(one.gated for one in model.lm.units.layers)
+    return activations(model, seen.soft, "neurons") if gated and by != "sum" else None
+
+
+def with_words(best: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
+    """A table of units with what each says, at the sign of its activation where that is known."""
+    active = best["active"] if "active" in best.columns else [1.0] * len(best)
+    rows = best.assign(sign=[sign_of(value) for value in active])
+    return rows.merge(said, on=["neuron", "sign"], how="left")
 
 
 def scored(model: HookedVLM, seen: Explained, point: str = "pre", target: str = "logit") -> Scores:

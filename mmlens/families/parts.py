@@ -98,7 +98,7 @@ def from_parts(
         words = find_lm(
             lm, tokenizer, dtype=kind, device=place, revision=pin.get("lm"), fold_ln=fold_ln
         )
-        d_model = int(words.cfg.d_model)
+        d_model = words.d_embed
         if projection is None:
             linear: nn.Module = fresh_linear(eye.d_vision, d_model, seed)
         else:

@@ -10,6 +10,7 @@ Only what the address names is kept, hook by hook; nothing else is cached.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,11 +18,13 @@ import torch
 from mmlens import hooking
 from mmlens.embedding import picture_labels, prompts_of
 from mmlens.errors import PromptError
-from mmlens.neurons import places, read_address
+from mmlens.neurons import POSITIONS, places, read_address
+from mmlens.prompt import Padding, Patch, Token, same_layout
 from mmlens.provenance import about
 from mmlens.scores import Scores
-from mmlens.sites import Site
+from mmlens.sites import Site, readers, shared
 from mmlens.sites import site as site_of
+from mmlens.targets import finite
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -34,18 +37,22 @@ def activations(
 
     Args:
         prompt: a Prompt, text or SoftPrompt; several of one layout give a leading axis `prompt`
-            (inside the vision encoder: `picture`).
+            (inside the vision encoder: `picture`). Where their words differ, the label of a
+            position is all of them, " dog | cat".
         site: a site name, or a full hook name.
         address: labels that narrow it, as in `Scores.sel`.
 
     Raises:
         SiteError, AddressError: nothing of that name there. PromptError: layouts differ.
+        CapabilityError: units of a layer that has none (a mixture of experts).
     """
     where = site_of(site)
-    wanted = read_address(address, by_axis)
+    wanted = read_address(address, by_axis, readers(where, model.cfg))
     if where.layer is not None:
         wanted.setdefault("layer", where.layer)
     layers = _layers(model, where, wanted)
+    model.lm.units.need_at(model.name, where, layers)
+    hooking.check_places(model, where, layers)
     names = {hooking.names(model, where.at(layer))[0]: layer for layer in layers}
     inner = {axis: want for axis, want in wanted.items() if axis != "layer"}
     kept: dict[int | None, Scores] = {}
@@ -53,10 +60,10 @@ def activations(
     with torch.no_grad():
         soft = model.embed(prompt) if where.part == "lm" else None
         rows = soft.labels if soft is not None else _rows(model, prompt, where)
-        labels = _one_layout(rows)
+        _common(rows, "prompt" if where.part == "lm" else "picture", inner)
 
         def keep(tensor: torch.Tensor, hook: Any) -> None:
-            kept[names[hook.name]] = _label(tensor, where.axes, labels, where.part, inner)
+            kept[names[hook.name]] = _label(tensor, where.axes, rows, where.part, inner)
 
         with model.hooks(fwd_hooks=[(name, keep) for name in names]):
             if soft is not None:
@@ -65,9 +72,19 @@ def activations(
                 model(soft, return_type=None, stop_at_layer=stop)
             else:
                 model.embed(prompt)
+    for layer, scores in kept.items():
+        _no_nan(scores.values, where, layer)
     read = soft if soft is not None else prompt
     told = about(model, method="activations", site=site, prompt=read, address=wanted)
+    told |= shared(where, model.cfg)
     return _stack(kept, layers, wanted, told)
+
+
+def _no_nan(values: torch.Tensor, where: Site, layer: int | None) -> None:
+    """Refuse NaN, and infinity where no mask puts it (scores and masks of attention)."""
+    masked = where.axes[-1] == "key"
+    here = f"{where.name!r}" + ("" if layer is None else f" in layer {layer}")
+    finite(values.masked_fill(values.isinf(), 0.0) if masked else values, f"what stands at {here}")
 
 
 def _layers(model: HookedVLM, where: Site, wanted: Mapping[str, Any]) -> list[int | None]:
@@ -85,14 +102,34 @@ def _rows(model: HookedVLM, prompt: Any, where: Any) -> tuple[tuple[Any, ...], .
     return rows
 
 
-def _one_layout(rows: tuple[tuple[Any, ...], ...]) -> tuple[tuple[Any, ...], ...]:
-    lengths = {len(row) for row in rows}
-    if len(lengths) > 1:
+def _common(
+    rows: tuple[tuple[Any, ...], ...], batch: str, wanted: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    """One label per position for every row; where the rows have different words, all of them.
+
+    Raises:
+        PromptError: layouts differ.
+    """
+    one = wanted.get(batch)
+    if isinstance(one, int) and -len(rows) <= one < len(rows):
+        return rows[one]
+    if batch == "picture":  # which picture a patch is in says the axis of pictures
+        rows = tuple(tuple(replace(x, image=0) if isinstance(x, Patch) else x for x in row)
+                     for row in rows) if len(rows) > 1 else rows  # fmt: skip
+    if not same_layout(rows):
+        lengths = sorted({sum(not isinstance(x, Padding) for x in row) for row in rows})
         raise PromptError(
-            f"These prompts have {sorted(lengths)} positions: ask for one at a time, or give"
-            " prompts of one layout."
+            f"These prompts have {' and '.join(map(str, lengths))} positions, or their pictures at"
+            " different places: ask for one at a time, or give prompts of one layout."
         )
-    return rows
+    return tuple(map(_named, zip(*rows, strict=True)))
+
+
+def _named(labels: tuple[Any, ...]) -> Any:
+    texts = list(dict.fromkeys(str(label) for label in labels))
+    if len(texts) == 1:
+        return labels[0]
+    return Token(" |".join(texts[:3]) + (" | ..." if len(texts) > 3 else ""), labels[0].at)
 
 
 def _label(
@@ -103,8 +140,12 @@ def _label(
     inner: Mapping[str, Any],
 ) -> Scores:
     batch = "prompt" if part == "lm" else "picture"
-    known = {axis: rows[0] for axis in axes if axis in ("pos", "query", "key")}
+    labels = _common(rows, batch, inner)
+    known = {axis: labels for axis in axes if axis in POSITIONS}
     scores = Scores(tensor.detach(), (batch, *axes), known)
+    for axis in known:  # padding is no part of a prompt
+        read = places(labels, None, axis)
+        scores = scores.sel(**{axis: slice(None)}) if len(read) < len(labels) else scores
     scores = scores.sel(**{batch: 0}) if len(rows) == 1 else scores
     scores = scores.sel(**inner)
     return Scores(scores.values.clone(), scores.axes, scores.labels)

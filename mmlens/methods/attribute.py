@@ -6,7 +6,11 @@ unit; a caption costs one forward pass and one backward pass per token. No param
 and products are reduced inside the backward pass, layer by layer, so that memory grows neither
 with layers nor with targets.
 
-Axes: (layer, pos, unit), signed: silencing a unit lowers the number by its score, to first order.
+Axes: (layer, pos, unit), signed: silencing a unit at its point lowers the number by its score, to
+first order. At "post" that is `Edit("neurons", 0.0, ...)`. At "pre" it is
+`Edit("neurons_pre", 0.0, ...)`, the input of the activation function; in a gated MLP (Llama, Qwen,
+Gemma) that is the gate's input alone, and the value that it multiplies stays as it is. So only
+scores at "post" predict, to first order, what silencing a neuron does.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.autograd import ordinary
+from mmlens.backward import seed, wide
 from mmlens.errors import AddressError
 from mmlens.neurons import Neuron, places
 from mmlens.prompt import Patch, SoftPrompt
@@ -53,11 +58,13 @@ def attribute(
         target: its "logit", "prob" or "logprob", or a function of the logits Float[d_vocab].
         after: the words between prompt and target; by default the model's own caption up to it.
         point: "pre" or "post" the activation function (the paper reads as "pre"); in a gated MLP
-            "pre" is the gate's input and "post" the product of gate and value.
+            "pre" is the gate's input and "post" the product of gate and value, which is what
+            `Edit("neurons", ...)` acts on: `about["silencing"]` has the Edit that a score predicts.
         layers: some layers only.
 
     Raises:
         TargetError: several tokens, or a word that the model does not say.
+        CapabilityError: a layer without MLP units (a mixture of experts, a state space model).
         NumericsError: NaN in activations or gradients.
     """
     soft, aimed = aim(model, prompt, of, target, after)
@@ -76,6 +83,7 @@ def attribute(
         of=aimed.token,
         target=target,
         point=point,
+        silencing=silencing(model, point),
         at="all positions",
     )
     return Scores(
@@ -146,9 +154,10 @@ def products(
             f"There is no point {point!r}: write 'pre' or 'post' (the activation function)."
         )
     chosen = list(range(model.cfg.n_layers)) if layers is None else list(layers)
+    model.lm.units.need(model.name, chosen, point)
     names = {SITES[_POINTS[point]].at(layer): layer for layer in chosen}
     roots: list[torch.Tensor] = []
-    now = 0
+    now, power = 0, 1.0
 
     def tap(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
         layer = names[hook.name]
@@ -158,7 +167,7 @@ def products(
         value = tensor.detach()
 
         def multiply(grad: torch.Tensor) -> None:
-            product = (value * grad)[0]
+            product = (wide(value) * (wide(grad) / power))[0]
             receive(now, layer, finite(product, f"the attribution of layer {layer}"))
 
         tensor.register_hook(multiply)
@@ -171,9 +180,17 @@ def products(
         finite(logits.detach(), f"the logits of {model.name!r}")
         for index, aimed in enumerate(targets):
             now = index
-            torch.autograd.grad(
-                aimed.number(logits[index]), roots, retain_graph=index + 1 < len(targets)
-            )
+            out, power = seed(logits[index], aimed.number)
+            more = index + 1 < len(targets)
+            torch.autograd.grad(logits[index], roots, grad_outputs=out, retain_graph=more)
+
+
+def silencing(model: HookedVLM, point: str) -> str:
+    """The Edit whose effect a score at this point predicts, to first order."""
+    edit = f"Edit({_POINTS[point]!r}, 0.0, ...)"
+    if point == "pre" and any(one.gated for one in model.lm.units.layers):
+        return f"{edit}: the gate's input alone, unlike Edit('neurons', 0.0, ...)"
+    return edit
 
 
 class _Best:

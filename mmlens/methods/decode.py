@@ -1,22 +1,30 @@
-"""What a neuron says: the words that its output row raises most.
+"""What a neuron says: the words that its output raises most.
 
-MMN 2.2: decoder(W_out^k) = softmax(W_d W_out^k), without a layer norm and without biases. With
-`gain=True` the final norm's gain (and centring, where it centres) is applied first, which is what
-folding it into W_U would do. Rows of the vocabulary beyond the tokenizer's words are dropped
+MMN 2.2: decoder(W_out^k) = softmax(W_d W_out^k), without a layer norm and without biases. What a
+unit writes to the stream is its activation times that row, so a unit whose activation is negative
+(half of the strongest in a gated MLP such as Llama's) writes minus its row: where the activation is
+known, the words are those of the end that is written, and the column `sign` says which (1 or -1).
+Behind the MLP may stand a norm with a gain (Gemma 2 and 3, OLMo 2, GLM-4), which is part of what is
+written (`mmlens.unit_check`).
+
+With `gain=True` the final norm's gain (and centring, where it centres) is applied first, which is
+what folding it into W_U would do. Rows of the vocabulary beyond the tokenizer's words are dropped
 (LiMBeR's GPT-J has 50258 rows, the words end at 50257).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.chunks import in_chunks
+from mmlens.chunks import in_chunks, times
 from mmlens.english import interpretable_tokens
 from mmlens.errors import AddressError
 from mmlens.neurons import Neuron
+from mmlens.norms import through
 from mmlens.targets import finite
 from mmlens.words import word
 
@@ -30,49 +38,51 @@ _FLOATS = 1 << 25
 
 
 def decode(
-    model: HookedVLM, neurons: Iterable[Neuron] | Neuron, k: int = 10, *, gain: bool = False
+    model: HookedVLM,
+    neurons: pd.DataFrame | Iterable[Neuron] | Neuron,
+    k: int = 10,
+    *,
+    gain: bool = False,
+    active: Iterable[float] | None = None,
 ) -> pd.DataFrame:
-    """The `k` words that each neuron raises most: one row per different neuron.
+    """The `k` words that each neuron raises most: one row per different neuron and sign.
 
     Args:
-        neurons: one, or several (a column of a table; repeats count once).
+        neurons: one, several (repeats count once), or a table with a column `neuron`, and `active`
+            where the activations are known, as `top_neurons(scores, active=...)` gives it.
         gain: apply the final norm's gain first.
+        active: the activation of each neuron where it matters, for its sign; without it the words
+            are those of a positive activation.
 
     Returns:
-        Columns neuron, words (list of str, the most probable first), probs (list of float),
-        interpretable (at least 7 of the first 10 are English words of 3 or more letters).
+        Columns neuron, sign (-1: at a negative activation, so what minus its row raises), words
+        (list of str, the most probable first), probs (list of float), interpretable (at least 7 of
+        the first 10 are English words of 3 or more letters).
 
     Raises:
-        AddressError: a layer or unit that the model does not have.
+        AddressError: a layer or unit that the model does not have, or too few activations.
+        CapabilityError: a layer that has no MLP units.
     """
     import pandas as pd
 
-    unique = list(dict.fromkeys([neurons] if isinstance(neurons, Neuron) else neurons))
-    for neuron in unique:
-        if not (0 <= neuron.layer < model.cfg.n_layers and 0 <= neuron.unit < model.cfg.d_mlp):
-            last = Neuron(model.cfg.n_layers - 1, model.cfg.d_mlp - 1)
-            raise AddressError(
-                f"There is no neuron {neuron}: {model.name!r} has {model.cfg.n_layers} layers of"
-                f" {model.cfg.d_mlp} units, L0.0 to {last}."
-            )
+    unique = list(dict.fromkeys(_ends(neurons, active)))
+    model.lm.units.find(model.name, [neuron for neuron, _ in unique])
     depth = max(k, 10)
-    memory: dict[tuple[Neuron, bool, int], tuple[list[str], list[float]]] = model.lm.decoded
-    fresh = [neuron for neuron in unique if (neuron, gain, depth) not in memory]
-    size = max(1, _FLOATS // max(1, model.lm.n_words))
-    for block in in_chunks(
-        len(fresh), size, lambda a, b: (fresh[a:b], _top(model, fresh[a:b], depth, gain))
-    ):
-        for neuron, said in zip(*block, strict=True):
-            memory[neuron, gain, depth] = said
-    rows = [(neuron, *memory[neuron, gain, depth]) for neuron in unique]
+    said = _said(model, unique, depth, gain)
     return pd.DataFrame(
         {
-            "neuron": [neuron for neuron, _, _ in rows],
-            "words": [words[:k] for _, words, _ in rows],
-            "probs": [probs[:k] for _, _, probs in rows],
-            "interpretable": [interpretable_tokens(words) for _, words, _ in rows],
+            "neuron": [neuron for neuron, _ in unique],
+            "sign": [sign for _, sign in unique],
+            "words": [words[:k] for words, _ in said],
+            "probs": [probs[:k] for _, probs in said],
+            "interpretable": [interpretable_tokens(words) for words, _ in said],
         }
     )
+
+
+def sign_of(active: float) -> int:
+    """Which end of its row a unit writes at this activation: -1 where it is negative, else 1."""
+    return -1 if active < 0 else 1
 
 
 def interpretable(table: pd.DataFrame) -> pd.DataFrame:
@@ -84,20 +94,73 @@ def interpretable(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[table["interpretable"]].reset_index(drop=True)
 
 
-def out_rows(model: HookedVLM, neurons: Sequence[Neuron]) -> torch.Tensor:
-    """Float[neuron, d_model]: what each neuron writes to the stream, per unit of activation."""
-    return torch.stack([model.blocks[n.layer].mlp.W_out[n.unit] for n in neurons])
+def _ends(neurons: Any, active: Iterable[float] | None) -> list[tuple[Neuron, int]]:
+    """The neurons, each with the sign of its activation (1 where none is known)."""
+    if hasattr(neurons, "columns"):
+        if "neuron" not in neurons.columns:
+            raise AddressError(
+                f"This table has no column 'neuron' but {list(neurons.columns)}: give what"
+                " top_neurons(...) returned."
+            )
+        if active is None and "active" in neurons.columns:
+            active = neurons["active"]
+        neurons = neurons["neuron"]
+    many = [neurons] if isinstance(neurons, Neuron) else list(neurons)
+    numbers = [1.0] * len(many) if active is None else [float(number) for number in active]
+    if len(numbers) != len(many):
+        raise AddressError(
+            f"There are {len(many)} neurons and {len(numbers)} activations: give one for each."
+        )
+    return [(neuron, sign_of(number)) for neuron, number in zip(many, numbers, strict=True)]
 
 
-def _top(
-    model: HookedVLM, neurons: Sequence[Neuron], k: int, gain: bool
+def _said(
+    model: HookedVLM, ends: Sequence[tuple[Neuron, int]], k: int, gain: bool
 ) -> list[tuple[list[str], list[float]]]:
+    """Words and probabilities of each end, from memory where the weights are still the same."""
+    if not ends:
+        return []
     with torch.no_grad():
-        written = out_rows(model, neurons).float()
+        written = _written(model, ends)
         if gain:
             scale, centres = model.lm.final_gain
-            written = (written - written.mean(-1, keepdim=True) if centres else written) * scale
-        scores = written @ model.W_U[:, : model.lm.n_words].float()
-        best = finite(scores, "the decoded words").softmax(-1).topk(min(k, scores.shape[-1]))
+            written = through(scale, centres, written)
+        written = model.lm.to_words(written).float()
+        table = model.root.W_U[:, : model.lm.n_words]
+        memory, stamp = model.lm.decoded, _digest(_draw(table) @ table)
+        keys = [(_digest(row), stamp, k) for row in written]
+        fresh = [i for i, key in enumerate(keys) if key not in memory]
+        size = max(1, _FLOATS // max(1, model.lm.n_words))
+        top = lambda a, b: (fresh[a:b], _top(model, times(written[fresh[a:b]], table.float()), k))  # noqa: E731
+        for block in in_chunks(len(fresh), size, top):
+            for i, one in zip(*block, strict=True):
+                memory[keys[i]] = one
+    return [memory[key] for key in keys]
+
+
+def _written(model: HookedVLM, ends: Sequence[tuple[Neuron, int]]) -> torch.Tensor:
+    """Float[end, d_model]: what each end writes to the stream."""
+    out = torch.empty(len(ends), model.cfg.d_model, device=model.lm.device)
+    for layer in {neuron.layer for neuron, _ in ends}:
+        here = [i for i, (neuron, _) in enumerate(ends) if neuron.layer == layer]
+        signs = torch.tensor([ends[i][1] for i in here], device=out.device)
+        rows = model.lm.units.written(layer, [ends[i][0].unit for i in here])
+        out[here] = rows.to(out) * signs[:, None]
+    return out
+
+
+def _top(model: HookedVLM, scores: torch.Tensor, k: int) -> list[tuple[list[str], list[float]]]:
+    best = finite(scores, "the decoded words").softmax(-1).topk(min(k, scores.shape[-1]))
     words = [[word(model.lm, token) for token in row] for row in best.indices.tolist()]
     return list(zip(words, best.values.tolist(), strict=True))
+
+
+def _draw(table: torch.Tensor) -> torch.Tensor:
+    """A random row whose product with the unembedding changes when any weight of it does."""
+    draw = torch.Generator().manual_seed(0)
+    return torch.randn(len(table), generator=draw).to(table)
+
+
+def _digest(values: torch.Tensor) -> bytes:
+    """16 bytes that stand for these numbers."""
+    return blake2b(values.float().cpu().numpy().tobytes(), digest_size=16).digest()

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.arguments import count, several
 from mmlens.chunks import in_chunks
 from mmlens.errors import AddressError, CapabilityError
 from mmlens.neurons import places
 from mmlens.provenance import about
 from mmlens.scores import Scores
 from mmlens.sites import SITES
-from mmlens.targets import one
+from mmlens.targets import finite, one
+from mmlens.words import id_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +57,7 @@ def logit_lens(
     """
     if unit not in ("prob", "logprob", "logit"):
         raise AddressError(f"There is no unit {unit!r}: write 'prob', 'logprob' or 'logit'.")
-    if model.lm.can.lens_error > 1e-3:
+    if model.lm.can.lens_error > 1e-3:  # NaN is none: what is read will be refused by its name
         raise CapabilityError(
             f"The final norm and unembedding of {model.name!r} do not give its own logits"
             f" (off by {model.lm.can.lens_error:.3g}), so a lens would be wrong."
@@ -64,12 +66,13 @@ def logit_lens(
     labels = soft.labels[0]
     where = places(labels, pos, "pos")
     chosen = sorted(places(range(model.cfg.n_layers), layers, "layer"))
+    if not where or not chosen:
+        raise AddressError(
+            f"layers={layers!r} and pos={pos!r} name nothing: leave them out for all."
+        )
+    k = count(k, "k")
     words = [tokens] if isinstance(tokens, (str, int)) else tokens
-    ids = (
-        [w if isinstance(w, int) else model.to_single_token(w) for w in words]
-        if words is not None
-        else None
-    )
+    ids = None if words is None else [id_of(model.lm, w) for w in several(words, "tokens")]
     kept: dict[int, Any] = {}
 
     def look(tensor: torch.Tensor, hook: Any) -> None:
@@ -82,6 +85,8 @@ def logit_lens(
     names = [SITES["resid_post"].at(layer) for layer in chosen]
     with torch.no_grad():
         model.run_with_hooks(soft, fwd_hooks=[(name, look) for name in names], return_type=None)
+    for layer, found in kept.items():
+        finite(found[0], f"what the lens reads in layer {layer}")
     at = tuple(labels[i] for i in where)
     if ids is not None:
         values = torch.stack([kept[layer][0] for layer in chosen])

@@ -13,7 +13,7 @@ import torch
 
 from mmlens.chunks import in_chunks
 from mmlens.neurons import places
-from mmlens.targets import one
+from mmlens.targets import finite, one
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,8 @@ def nearest_tokens(model: HookedVLM, prompt: Any, k: int = 5, *, pos: Any = None
     ids = torch.arange(model.lm.n_words, device=model.lm.device)
     with torch.no_grad():
         table = torch.nn.functional.normalize(model.lm.embed(ids[None])[0].float(), dim=-1)
-        vectors = torch.nn.functional.normalize(soft.vectors[0, where].float(), dim=-1)
+        vectors = finite(soft.vectors[0, where].float(), "the vectors of the soft prompt")
+        vectors = torch.nn.functional.normalize(vectors, dim=-1)
 
         def near(start: int, stop: int) -> list[tuple[list[float], list[int]]]:
             best = (vectors[start:stop] @ table.T).topk(min(k, len(table)))

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 
 def top_neurons(
-    scores: Scores, k: int = 10, *, by: str = "pair", pos: Any = "default"
+    scores: Scores,
+    k: int = 10,
+    *,
+    by: str = "pair",
+    pos: Any = "default",
+    active: Scores | None = None,
 ) -> pd.DataFrame:
     """The `k` largest of Scores(layer, pos, unit).
 
@@ -27,14 +32,24 @@ def top_neurons(
         by: "pair" (unit and position), "max" or "sum" (units, over the positions).
         pos: the positions that count, as in `Scores.sel`; by default the picture's if there is
             one, else all.
+        active: Scores(layer, pos, unit), the activations of the same prompt, as
+            `activations(model, prompt, "neurons")` gives them: they become a column, from which
+            `decode` takes the sign ("pair" and "max").
 
     Returns:
-        Columns neuron, patch (the position; with "pair" and "max"), score; the largest first.
+        Columns neuron, patch (the position; with "pair" and "max"), score, active (where given);
+        the largest first.
+
+    Raises:
+        AddressError: scores of other axes, or no such ranking. ArgumentError: `k` is no count.
     """
+    if active is not None and by == "sum":
+        raise AddressError("A sum over positions has no one activation: write by='pair' or 'max'.")
     if by not in ("pair", "max", "sum"):
         raise AddressError(f"There is no ranking {by!r}: write 'pair', 'max' or 'sum'.")
+    _check(scores)
     if isinstance(pos, str) and pos == "default":
-        seen = any(isinstance(label, Patch) for label in scores.of("pos"))
+        seen = "pos" in scores.axes and any(isinstance(x, Patch) for x in scores.of("pos"))
         pos = Patch if seen else None
     chosen = scores.sel(pos=pos) if pos is not None else scores
     if by == "pair" or "pos" not in chosen.axes:
@@ -51,4 +66,18 @@ def top_neurons(
         ]
         table.insert(2, "pos", [labels[int(where[i])] for i in at])
     table.insert(0, "neuron", [Neuron(*pair) for pair in zip(table.layer, table.unit, strict=True)])
-    return table.drop(columns=["layer", "unit"]).rename(columns={"pos": "patch"})
+    table = table.drop(columns=["layer", "unit"]).rename(columns={"pos": "patch"})
+    if active is not None:
+        at = zip(table["neuron"], table["patch"], strict=True)
+        table["active"] = [active.sel(neuron, pos=label).item() for neuron, label in at]
+    return table
+
+
+def _check(scores: Scores) -> None:
+    """Refuse what has no neurons, or more than neurons at positions."""
+    axes = set(getattr(scores, "axes", ()))
+    if not {"layer", "unit"} <= axes <= {"layer", "pos", "unit"}:
+        raise AddressError(
+            f"{scores!r} is not made of neurons: top_neurons reads Scores(layer, pos, unit), as"
+            " attribute(...) gives them."
+        )

@@ -23,7 +23,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmlens import hooking
-from mmlens.errors import AddressError
+from mmlens.arguments import count, number, several, shown
+from mmlens.errors import AddressError, SiteError
 from mmlens.neurons import Head, Neuron, places
 from mmlens.patching.grid import layers_of, pictured, variants_at
 from mmlens.patching.places import Place, place_of
@@ -32,7 +33,8 @@ from mmlens.patching.variants import Metric, Variant, numbers, read, run
 from mmlens.prompt import Prompt, SoftPrompt
 from mmlens.provenance import about
 from mmlens.scores import Scores
-from mmlens.targets import one
+from mmlens.sites import shared
+from mmlens.targets import finite, one
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -70,8 +72,9 @@ def ablate(
     axes, labels, variants = variants_at(model, where, units, by, address)
     source = _source(model, kept, where, layers_of(variants), value)
     values, rows = run(model, kept, where, source, variants, metric, batch=batch)
+    share = shared(where.site, model.cfg)
     told = about(model, method="ablate", site=site, value=value, prompt=kept.soft, rows=rows,
-                 clean=float(numbers(metric, kept.logits[None])[0]))  # fmt: skip
+                 clean=float(numbers(metric, kept.logits[None])[0]), **share)  # fmt: skip
     return Scores(values.reshape([len(labels[axis]) for axis in axes]), axes, labels, told)
 
 
@@ -99,25 +102,36 @@ def ablation_curve(
     Raises:
         AddressError: too few units in the ranking, or in a layer for its random partners.
     """
-    units = list(dict.fromkeys(ranked))
+    units = list(dict.fromkeys(several(ranked, "ranked", least=0)))
+    counts = [count(n, "k", least=0, error=AddressError) for n in several(k, "k")]
+    randoms, seed = count(randoms, "randoms", least=0), count(seed, "seed", least=0)
     kinds = {type(unit) for unit in units}
-    if len(kinds) != 1 or max(k, default=0) > len(units):
+    if kinds not in ({Neuron}, {Head}) or max(counts) > len(units):
         raise AddressError(
-            f"A curve up to k={max(k, default=0)} needs as many different Neurons (or Heads), not"
+            f"A curve up to k={max(counts)} needs as many different Neurons (or Heads), not"
             f" {len(units)}."
         )
     site = "neurons" if kinds == {Neuron} else "z"
     kept = keep(model, prompt)
     where = place_of(model, kept.soft, site)
+    for unit in units:
+        index = unit.unit if isinstance(unit, Neuron) else unit.head
+        if not (0 <= unit.layer < model.cfg.n_layers and 0 <= index < where.sizes[0]):
+            raise AddressError(
+                f"There is no {unit}: {model.name!r} has {model.cfg.n_layers} layers of"
+                f" {where.sizes[0]} {where.inner}s."
+            )
     spots = None if pos is None else tuple(places(where.labels, pos, "pos"))
-    arms = _arms(units, where.sizes[0], model.cfg.n_layers, k, randoms, seed)
+    if spots == ():
+        raise AddressError(f"pos={pos!r} names no position: write some, or None for all.")
+    arms = _arms(units, where.sizes[0], model.cfg.n_layers, counts, randoms, seed)
     variants = [Variant(at, spots) for arm in arms.values() for at in arm]
     source = _source(model, kept, where, list(range(model.cfg.n_layers)), value)
     values, _ = run(model, kept, where, source, variants, metric, batch=batch)
     told = about(model, method="ablation_curve", prompt=kept.soft, value=value, seed=seed,
                  clean=float(numbers(metric, kept.logits[None])[0]))  # fmt: skip
-    labels = {"arm": tuple(arms), "k": tuple(k)}
-    return Scores(values.reshape(len(arms), len(k)), ("arm", "k"), labels, told)
+    labels = {"arm": tuple(arms), "k": tuple(counts)}
+    return Scores(values.reshape(len(arms), len(counts)), ("arm", "k"), labels, told)
 
 
 def mean_over(
@@ -131,6 +145,7 @@ def mean_over(
     Raises:
         AddressError: no prompts.
     """
+    prompts = several(prompts, "prompts", least=0, what="list of prompts")
     if not prompts:
         raise AddressError("The mean over no prompts is no activation: give at least one.")
     total: dict[int | None, torch.Tensor] = {}
@@ -138,6 +153,8 @@ def mean_over(
     for prompt in prompts:
         soft = one(model, prompt)
         where = place_of(model, soft, site)
+        if where.site.name == "pixels":
+            raise SiteError("Pixels have no positions to average over: mean_picture(...) does it.")
         layered = where.site.layered
         layers = list(hooking.layers(model, where.site)) if layered else [None]
         found = read(model, soft, where, layers)
@@ -148,6 +165,9 @@ def mean_over(
     assert where is not None  # there was at least one prompt
     axes = tuple(axis for axis in where.site.axes if axis != "pos")
     told = about(model, method="mean_over", site=site, prompts=len(prompts))
+    told |= shared(where.site, model.cfg)
+    for mean in total.values():
+        finite(mean, f"the mean at {site!r}")
     if None in total:
         return Scores(total[None], axes, {}, told)
     labels = {"layer": tuple(total)}
@@ -160,10 +180,10 @@ def _source(
     """What stands there instead, per layer; one position long where it is the same everywhere."""
     if isinstance(value, (Prompt, SoftPrompt, str)):
         other = one(model, value)
-        if other.ids.shape != kept.soft.ids.shape:
+        if not torch.equal(other.is_picture, kept.soft.is_picture):
             raise AddressError(
-                f"The other prompt has {other.ids.shape[1]} positions, this one {kept.width}: to"
-                " resample, give a prompt of the same layout."
+                f"The other prompt has {other.ids.shape[1]} positions, this one {kept.width}, or it"
+                " has its pictures at other places: to resample, give a prompt of the same layout."
             )
         return read(model, other, where, layers)
     if isinstance(value, Scores):
@@ -175,8 +195,12 @@ def _source(
                 " take patching.mean_over(...) at this site."
             )
         return {at: _wide(where, scores.values) for at, scores in by_layer.items()}
-    number = torch.full(where.sizes, float(value))
-    return {at: _wide(where, number) for at in layers}
+    if not isinstance(value, (int, float)):
+        raise AddressError(
+            f"value={shown(value)}: give a number, Scores of mean_over(...), or another prompt."
+        )
+    whole = torch.full(where.sizes, number(value, "value"))
+    return {at: _wide(where, whole) for at in layers}
 
 
 def _wide(where: Place, values: torch.Tensor) -> torch.Tensor:
@@ -191,12 +215,12 @@ def _arms(
     units: list[Unit], width: int, n_layers: int, k: Sequence[int], randoms: int, seed: int
 ) -> dict[str, list[dict[int | None, tuple[int, ...]]]]:
     """Per arm and k, which units of which layer are silenced."""
-    number = lambda unit: unit.unit if isinstance(unit, Neuron) else unit.head  # noqa: E731
+    place = lambda unit: unit.unit if isinstance(unit, Neuron) else unit.head  # noqa: E731
 
     def by_layer(some: Sequence[Unit]) -> dict[int, set[int]]:
         found: dict[int, set[int]] = {}
         for unit in some:
-            found.setdefault(unit.layer, set()).add(number(unit))
+            found.setdefault(unit.layer, set()).add(place(unit))
         return found
 
     firsts = [by_layer(units[:n]) for n in k]

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from mmlens.arguments import instance, shown, text
 from mmlens.edit import Edit
-from mmlens.errors import PromptError
+from mmlens.errors import AddressError, PromptError
 from mmlens.prompt import Prompt
 from mmlens.provenance import about, described
+from mmlens.targets import one
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -48,9 +50,21 @@ def captions(
         PromptError: `contains` without a letter. SiteError, AddressError: an edit of nothing.
     """
     pattern = _whole(contains) if contains is not None else None
+    instance(edits, "edits", Mapping, "a mapping from names to Edits, {'cut': knockout(dog, -1)}")
+    if NOTHING in edits or "return_type" in options:
+        raise AddressError(
+            f"The row {NOTHING!r} is the model as it is, and captions are words: give the edit"
+            " another name, and leave return_type out."
+        )
+    if not isinstance(prompt, (str, Prompt)):
+        one(model, prompt)
     rows = []
     for name, change in {NOTHING: (), **edits}.items():
-        several = (change,) if isinstance(change, Edit) else tuple(change)
+        several = (change,) if isinstance(change, Edit) else change
+        if not isinstance(several, (tuple, list)):
+            raise AddressError(
+                f"Under {name!r} stands {shown(change)}: give an Edit, or a list of Edits."
+            )
         said = str(model.edit(*several).generate(prompt, **options))
         row: dict[str, Any] = {"edit": name, "caption": said}
         rows.append(row if pattern is None else row | {"contains": bool(pattern.search(said))})
@@ -61,7 +75,7 @@ def captions(
 
 
 def _whole(phrase: str) -> re.Pattern[str]:
-    words = phrase.strip()
+    words = text(phrase, "contains").strip()
     if not re.search(r"\w", words):
         raise PromptError(f"contains={phrase!r} has no word to look for: write contains='dog'.")
     return re.compile(rf"(?<!\w){re.escape(words)}(e?s)?(?!\w)", re.IGNORECASE)

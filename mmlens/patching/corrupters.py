@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
+from mmlens.arguments import count, instance, number, several, shown
 from mmlens.errors import AddressError, PictureError
 from mmlens.patching.pairs import Corrupter
 from mmlens.pictures import open_picture
@@ -49,6 +50,7 @@ def mean_picture(pictures: Sequence[Any]) -> Corrupter:
 
 def grey(level: int | None = None) -> Corrupter:
     """One flat grey: the picture's own mean colour, or a level from 0 to 255."""
+    level = None if level is None else count(level, "level", least=0, most=255)
 
     def corrupt(image: Image.Image) -> Image.Image:
         array = np.asarray(image.convert("RGB"), float)
@@ -60,11 +62,14 @@ def grey(level: int | None = None) -> Corrupter:
 
 def blur(radius: float = 8.0) -> Corrupter:
     """Gaussian blur of a radius in pixels of the picture."""
+    number(radius, "radius", least=0)
     return lambda image: image.convert("RGB").filter(ImageFilter.GaussianBlur(radius))
 
 
 def pixel_noise(std: float = 0.3, seed: int = 0) -> Corrupter:
     """Gaussian noise on the pixels, its standard deviation as a share of full brightness."""
+    number(std, "std", least=0)
+    seed = count(seed, "seed", least=0)
 
     def corrupt(image: Image.Image) -> Image.Image:
         array = np.asarray(image.convert("RGB"), float)
@@ -80,7 +85,14 @@ def erased(mask: Any, fill: Any = None) -> Corrupter:
         mask: Bool[height, width] of the picture's size.
         fill: (red, green, blue) from 0 to 255.
     """
-    hole = np.asarray(mask.cpu() if isinstance(mask, torch.Tensor) else mask) > 0
+    hole = np.asarray(mask.cpu() if isinstance(mask, torch.Tensor) else mask)
+    if hole.dtype.kind not in "biuf":
+        raise PictureError(f"mask={shown(mask)} is no mask: give Bool[height, width].")
+    hole = hole > 0
+    if fill is not None:
+        fill = [number(c, "fill", least=0, most=255) for c in several(fill, "fill", least=3)]
+        if len(fill) != 3:
+            raise PictureError(f"fill={fill} is no colour: give (red, green, blue), 0 to 255.")
 
     def corrupt(image: Image.Image) -> Image.Image:
         array = np.asarray(image.convert("RGB"), float).copy()
@@ -98,6 +110,7 @@ def erased(mask: Any, fill: Any = None) -> Corrupter:
 
 def shuffled(model: HookedVLM, seed: int = 0) -> Corrupter:
     """The model's patches in random order: the same pixels, no objects."""
+    seed = count(seed, "seed", least=0)
 
     def corrupt(image: Image.Image) -> Image.Image:
         boxes = _boxes(model, image)
@@ -116,13 +129,15 @@ def only_at(model: HookedVLM, corrupter: Corrupter, patches: Sequence[Patch]) ->
     """Another corrupter, at these patches only.
 
     Raises:
-        AddressError: when used, a patch outside of the grid.
+        AddressError: no patches; when used, a patch outside of the grid.
     """
+    for patch in several(patches, "patches", error=AddressError):
+        instance(patch, "patches", Patch, "Patches, as in [Patch(2, 1)]", error=AddressError)
 
     def corrupt(image: Image.Image) -> Image.Image:
         out, changed = image.convert("RGB").copy(), corrupter(image)
-        rows, cols = model.vision.grid
         boxes = _boxes(model, image)
+        rows, cols = model.vision.grid
         for patch in patches:
             if not (0 <= patch.row < rows and 0 <= patch.col < cols):
                 raise AddressError(f"Patch {patch} is outside the grid of {rows} x {cols}.")
@@ -135,6 +150,8 @@ def only_at(model: HookedVLM, corrupter: Corrupter, patches: Sequence[Patch]) ->
 
 def _boxes(model: HookedVLM, image: Image.Image) -> list[tuple[int, int, int, int]]:
     """Whole pixels of each patch in reading order, cut to the picture."""
+    if model.vision is None:
+        raise PictureError(f"{model.name!r} has no vision encoder, so a picture has no patches.")
     rows, cols = model.vision.grid
     found = []
     for row in range(rows):

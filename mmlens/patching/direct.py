@@ -5,8 +5,9 @@ The residual stream is a sum of writes, and the final norm divides it by one num
     logit[w] = sum over parts of (c . d) / s  +  bias,   d = gain * W_U[:, w],  centred where the
     norm centres
 
-so every part has a share, and shares and bias add up to the logit, which is checked at each call.
-What a part does through later layers is not in it: patch for that.
+so every part has a share, and shares and bias add up to the logit, which is checked at each call,
+as closely as the model's dtype rounds what is added up. What a part does through later layers is
+not in it: patch for that.
 
 Axes: (part) for "embed", "attn 0", "mlp 0", ...; (layer, head); (layer, unit).
 """
@@ -20,15 +21,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmlens import hooking
+from mmlens.arguments import choice
 from mmlens.errors import AddressError, CapabilityError
 from mmlens.neurons import places
 from mmlens.provenance import about
 from mmlens.scores import Scores
 from mmlens.sites import SITES
-from mmlens.targets import one
+from mmlens.targets import finite, one
+from mmlens.words import id_of
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
+
+_NO_DOUBLE = ("mps",)
+"""Kinds of devices without double precision: Apple's."""
 
 
 def direct_logits(
@@ -52,26 +58,29 @@ def direct_logits(
         `about` has "bias" (of the final norm and the unembedding) and "logit", the model's own.
 
     Raises:
-        CapabilityError: on this architecture the shares do not add up to the logit.
+        CapabilityError: on this architecture the shares do not add up to the logit, or there are no
+            MLP units.
     """
-    if by not in ("part", "head", "neuron"):
-        raise AddressError(f"There is no part {by!r}: write 'part', 'head' or 'neuron'.")
+    choice(by, "by", ("part", "head", "neuron"), error=AddressError)
     soft = one(model, prompt)
     at = places(soft.labels[0], pos, "pos")
     if len(at) != 1:
         raise AddressError(f"These are {len(at)} positions: direct_logits reads one at a time.")
     wanted = {"part": ("attn_out", "mlp_out"), "head": ("attn_out", "z"),
               "neuron": ("mlp_out", "neurons")}[by]  # fmt: skip
+    if by == "neuron":
+        model.lm.units.need(model.name)
     kept, logits = _read(model, soft, at[0], wanted)
     words = [of] if minus is None else [of, minus]
-    tokens = [w if isinstance(w, int) else model.to_single_token(w) for w in words]
+    tokens = [id_of(model.lm, w) for w in words]
     direction, bias = _direction(model, kept["resid"][0], tokens)
-    truth = float(_difference(logits, tokens))
-    reached = float(kept["resid"][0].double() @ direction) + bias
-    if abs(reached - truth) > 1e-3 * max(1.0, abs(truth)):
+    truth, size = float(_difference(logits.float(), tokens)), float(logits[tokens].abs().sum())
+    terms = _wide(kept["resid"][0]) * direction
+    off = abs(float(terms.sum()) + bias - truth)
+    if off > _rounding(model, terms, size):
         raise CapabilityError(
             f"The final norm and unembedding of {model.name!r} do not give its own logit from the"
-            f" residual stream (off by {abs(reached - truth):.3g}), so shares would be wrong."
+            f" residual stream (off by {off:.3g}), so shares would be wrong."
         )
     told = about(model, method="direct_logits", prompt=soft, of=of, minus=str(minus), by=by,
                  bias=bias, logit=truth)  # fmt: skip
@@ -101,7 +110,21 @@ def _read(
         hooking.names(model, name, known)
     with torch.no_grad():
         logits = model.run_with_hooks(soft, fwd_hooks=hooks)[0, at]
-    return kept, logits
+    for name, tensors in kept.items():
+        for tensor in tensors:
+            finite(tensor, f"what stands at {name!r} in {model.name!r}")
+    return kept, finite(logits, f"the logits of {model.name!r}")
+
+
+def _wide(values: torch.Tensor) -> torch.Tensor:
+    """In double precision, or in float32 where the device has none."""
+    return values.float() if values.device.type in _NO_DOUBLE else values.double()
+
+
+def _rounding(model: HookedVLM, terms: torch.Tensor, size: float) -> float:
+    """How far a sum of these terms may be from what the model got in its own dtype."""
+    eps = torch.finfo(model.lm.dtype).eps
+    return 1e-3 * max(1.0, abs(size)) + 2 * eps * (float(terms.abs().sum()) + abs(size))
 
 
 def _direction(
@@ -110,16 +133,16 @@ def _direction(
     """What a write is multiplied with to give its share, and the bias that no part writes."""
     lm = model.lm
     gain, centres = lm.final_gain
-    gain = gain.double()
-    x = resid.double()
+    gain = _wide(gain)
+    x = _wide(resid)
     x = (x - x.mean()) * gain if centres else x * gain
     with torch.no_grad():
-        norm = lambda v: lm.root.ln_final(v.to(lm.dtype)[None, None])[0, 0].double()  # noqa: E731
+        norm = lambda v: _wide(lm.final_norm(v.to(lm.dtype)[None, None])[0, 0])  # noqa: E731
         zero = norm(torch.zeros_like(resid))
         out = norm(resid) - zero
     scale = (x @ x) / (x @ out)
     bias = getattr(lm.root, "b_U", None)
-    word = _difference(lm.root.W_U, tokens).double()
+    word = _difference(_wide(lm.word_directions(tokens)), list(range(len(tokens))))
     direction = word * gain
     direction = direction - direction.mean() if centres else direction
     added = _difference(bias, tokens) if isinstance(bias, torch.Tensor) else 0.0
@@ -142,11 +165,13 @@ def _parts(
     for layer in range(model.cfg.n_layers):
         names += [f"attn {layer}", f"mlp {layer}"]
         writes += [kept["attn_out"][layer], kept["mlp_out"][layer]]
-    shares = torch.stack(writes).double() @ direction
-    if abs(float(shares.sum()) - wanted) > 1e-3 * max(1.0, abs(wanted)):
+    terms = _wide(torch.stack(writes)) * direction
+    shares = terms.sum(-1)
+    off = abs(float(shares.sum()) - wanted)
+    if off > _rounding(model, terms, wanted):
         raise CapabilityError(
             f"What attention and MLPs of {model.name!r} write does not add up to its stream"
-            f" (off by {abs(float(shares.sum()) - wanted):.3g}), so shares would be wrong."
+            f" (off by {off:.3g}), so shares would be wrong."
         )
     return Scores(shares.float(), ("part",), {"part": tuple(names)}, told)
 
@@ -161,16 +186,19 @@ def _inside(
     """Shares of the heads or units of one layer; checked against what the layer writes."""
     block = model.root.blocks[layer]
     if by == "head":
-        weight, active = block.attn.W_O.double(), kept["z"][layer].double()
+        weight, active = _wide(block.attn.W_O), _wide(kept["z"][layer])
         shares = torch.einsum("hd,hdm,m->h", active, weight, direction)
         bias, whole = getattr(block.attn, "b_O", None), kept["attn_out"][layer]
     else:
-        active = kept["neurons"][layer].double()
-        shares = active * (block.mlp.W_out.double() @ direction)
-        bias, whole = getattr(block.mlp, "b_out", None), kept["mlp_out"][layer]
-    rest = float(bias.double() @ direction) if isinstance(bias, torch.Tensor) else 0.0
-    off = abs(float(shares.sum()) + rest - float(whole.double() @ direction))
-    if off > 1e-3 * max(1.0, float(shares.abs().sum())):
+        active, units = _wide(kept["neurons"][layer]), model.lm.units
+        length, added = units.behind(layer, kept["neurons"][layer][None])
+        shares = active * (_wide(units.written(layer)) @ direction) * float(length[0])
+        bias, whole = added[0], kept["mlp_out"][layer]
+    rest = float(_wide(bias) @ direction) if isinstance(bias, torch.Tensor) else 0.0
+    terms = _wide(whole) * direction
+    off = abs(float(shares.sum()) + rest - float(terms.sum()))
+    sizes = torch.cat([terms.abs(), shares.abs()])
+    if off > _rounding(model, sizes, float(shares.abs().sum())):
         raise CapabilityError(
             f"The {by}s of layer {layer} of {model.name!r} do not add up to what the layer writes"
             f" (off by {off:.3g}; a norm or a scale stands between): ask by='part'."

@@ -5,7 +5,8 @@
 (Nanda 2023; Syed, Rager & Conmy 2023), summed over the last axis, where base is the run that is
 patched. It is wrong where the metric bends between the two runs. With `steps` the gradient is the
 mean over so many points of the straight line from base to source, one layer's activations at a time
-(integrated gradients); then the scores of a layer add up exactly to patching the whole layer.
+(integrated gradients); then the scores of a layer add up to patching the whole layer, and how far
+they are from that is measured at each call (`mmlens.quadrature`).
 
 Axes: those of `patch`, in full: (layer, pos), at sites of heads (layer, pos, head), at "neurons"
 (layer, pos, unit). What is summed over positions estimates patching them together.
@@ -20,18 +21,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmlens import hooking
+from mmlens.arguments import count
 from mmlens.autograd import ordinary
 from mmlens.chunks import in_chunks
-from mmlens.errors import AddressError, NumericsError, SiteError
+from mmlens.errors import AddressError, SiteError
 from mmlens.neurons import places
 from mmlens.patching.grid import _runs
 from mmlens.patching.pairs import Pair
 from mmlens.patching.places import Place, place_of
 from mmlens.patching.reuse import Kept
-from mmlens.patching.variants import Metric, read
+from mmlens.patching.variants import Metric, differentiable, measured, read
 from mmlens.provenance import about
-from mmlens.quadrature import gauss_legendre
+from mmlens.quadrature import Integral, complete
 from mmlens.scores import Scores
+from mmlens.sites import shared
 from mmlens.targets import finite
 from mmlens.tokens import rows
 
@@ -56,15 +59,16 @@ def attribution_patching(
     Args:
         metric: a differentiable function of the last position's logits Float[d_vocab].
         direction: "denoise" (the corrupt run is patched) or "noise" (the clean one).
-        steps: points on the way from base to source; 0 takes the gradient at base alone.
+        steps: points on the way from base to source (up to four times as many where they miss a
+            part; `about` has "change", "missing" and "nodes" by layer); 0 takes the gradient at
+            base alone.
         layer: some layers only.
         batch: points computed side by side (halved when memory runs out).
 
     Raises:
         NumericsError: the metric has no gradient.
     """
-    if steps < 0:
-        raise AddressError(f"steps={steps} is no number of points: write 0 (none), or 16.")
+    steps, batch = count(steps, "steps", least=0, error=AddressError), count(batch, "batch")
     base, source, told = _runs(model, pair, metric, direction)
     where = place_of(model, base.soft, site)
     if where.site.name == "pixels":
@@ -72,29 +76,34 @@ def attribution_patching(
     layers: list[int | None] = [None]
     if where.site.layered:
         every = hooking.layers(model, where.site)
-        layers = list(places(every, where.site.layer if layer is None else layer, "layer"))
+        wanted = where.site.layer if layer is None else layer
+        layers = [every[i] for i in places(every, wanted, "layer")]
+        if not layers:
+            raise AddressError(f"layer={layer!r} names no layer: write some, or None for all.")
     old, new = read(model, base.soft, where, layers), read(model, source.soft, where, layers)
     if steps:
-        grads = {at: _integrated(model, base, where, at, old[at], new[at], metric, steps, batch)
-                 for at in layers}  # fmt: skip
+        sums = {at: _integrated(model, base, where, at, old[at], new[at], metric, steps, batch)
+                for at in layers}  # fmt: skip
+        values = torch.stack([_reduced(sums[at].values, where) for at in layers])
+        told |= {name: {str(at): getattr(one, name) for at, one in sums.items()}
+                 for name in ("change", "missing", "nodes")}  # fmt: skip
     else:
         grads = gradients(model, base, where, layers, metric)
-    values = torch.stack([_score(new[at] - old[at], grads[at], where) for at in layers])
+        values = torch.stack([_reduced((new[n] - old[n]) * grads[n], where) for n in layers])
     axes = ("layer", "pos", *([where.inner] if where.inner in ("head", "unit") else []))
     labels: dict[str, Any] = {"layer": tuple(layers), "pos": where.labels}
     if not where.site.layered:
         values, axes = values[0], axes[1:]
     told |= {"method": "attribution_patching", "site": site, "direction": direction, "steps": steps}
+    told |= shared(where.site, model.cfg)
     return Scores(
         finite(values, f"the attribution of {site!r}"), axes, labels, about(model, **told)
     )
 
 
-def _score(
-    change: Float[Tensor, ...], grad: Float[Tensor, ...], where: Place
-) -> Float[Tensor, "pos ..."]:
+def _reduced(product: Float[Tensor, ...], where: Place) -> Float[Tensor, "pos ..."]:
     """change . gradient, summed over what is no place of its own; pictures behind each other."""
-    product = (change * grad).float()
+    product = product.float()
     product = product if where.site.part == "lm" else product.flatten(0, 1)
     return product if where.inner == "unit" else product.sum(-1)
 
@@ -132,36 +141,40 @@ def _integrated(
     metric: Metric,
     steps: int,
     batch: int,
-) -> torch.Tensor:
-    """The mean gradient on the way from `old` to `new`, by Gauss-Legendre quadrature."""
-    nodes, weights = gauss_legendre(steps, old)
+) -> Integral:
+    """(new - old) times the mean gradient on the way from `old` to `new`."""
     name = hooking.names(model, where.site.at(layer))[0]
     in_lm = where.site.part == "lm"
 
-    def work(start: int, stop: int) -> torch.Tensor:
-        share = nodes[start:stop].reshape(-1, *[1] * old.ndim).to(old)
-        path = (old + share * (new - old)).requires_grad_()
+    def numbers(path: torch.Tensor) -> torch.Tensor:
         stands = path if in_lm else path.flatten(0, 1)
-        with torch.enable_grad(), model.hooks([(name, lambda x, hook: stands.to(x))]):
-            total = _numbers(model, base, stop - start, metric).sum()
-            grad = _grad(total, [path])[0]
-        return (grad * weights[start:stop].reshape(-1, *[1] * old.ndim).to(grad)).sum(0)
+        with model.hooks([(name, lambda x, hook: stands.to(x))]):
+            return _numbers(model, base, len(path), metric)
 
-    return sum(in_chunks(steps, batch, work), torch.zeros_like(old))
+    def integrate(nodes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        def work(start: int, stop: int) -> torch.Tensor:
+            share = nodes[start:stop].reshape(-1, *[1] * old.ndim).to(old)
+            with torch.enable_grad():
+                path = (old + share * (new - old)).requires_grad_()
+                grad = _grad(numbers(path).sum(), [path])[0]
+            return (grad * weights[start:stop].reshape(-1, *[1] * old.ndim).to(grad)).sum(0)
+
+        return (new - old) * sum(in_chunks(len(nodes), batch, work), torch.zeros_like(old))
+
+    with torch.no_grad():
+        ends = numbers(torch.stack([old, new]))
+    here = "" if layer is None else f" in layer {layer}"
+    what = f"the attributions of {where.site.name!r}{here}"
+    return complete(integrate, ends, steps, model.lm.dtype, what)
 
 
 def _numbers(model: HookedVLM, base: Kept, n: int, metric: Metric) -> torch.Tensor:
     last = torch.tensor([base.width - 1], device=model.lm.device)
     with model._running(rows(base.soft, [0] * n), differentiable=False) as soft:
         logits = model.lm.logits_at(soft.ids.clamp(min=0), soft.mask, last)[:, 0]
-    return torch.stack([torch.as_tensor(metric(row)).reshape(()) for row in logits])
+    return torch.stack([measured(metric, row) for row in logits])
 
 
 def _grad(number: torch.Tensor, at: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    if not number.requires_grad:
-        raise NumericsError(
-            "The metric has no gradient (a rank, an argmax and a count have none): use one that is"
-            " differentiable, such as a logit or a probability, or patch(...) itself."
-        )
-    found = torch.autograd.grad(number, at, allow_unused=True)
+    found = torch.autograd.grad(differentiable(number), at, allow_unused=True)
     return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(found, at, strict=True))

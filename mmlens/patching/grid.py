@@ -20,7 +20,8 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from mmlens import hooking
-from mmlens.errors import AddressError, NumericsError
+from mmlens.arguments import instance
+from mmlens.errors import AddressError, NumericsError, PromptError
 from mmlens.neurons import Head, Neuron, places, read_address
 from mmlens.patching.pairs import Pair
 from mmlens.patching.places import Place, groups, place_of, read_by
@@ -28,6 +29,7 @@ from mmlens.patching.reuse import Kept, keep
 from mmlens.patching.variants import Metric, Progress, Variant, numbers, read, run
 from mmlens.provenance import about
 from mmlens.scores import Scores
+from mmlens.sites import readers, shared
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -40,7 +42,7 @@ def patch(
     pair: Pair,
     metric: Metric,
     site: str = "resid_pre",
-    units: Sequence[Neuron | Head] | None = None,
+    units: Sequence[Neuron | Head] | Neuron | Head | None = None,
     *,
     by: Sequence[str] | str | None = None,
     direction: str = "denoise",
@@ -77,12 +79,23 @@ def patch(
     values, rows = run(model, base, where, found, variants, metric, batch=batch, progress=progress)
     shape = [len(labels[axis]) for axis in axes]
     told |= {"method": "patch", "site": site, "direction": direction, "rows": rows}
+    told |= shared(where.site, model.cfg)
     return Scores(values.reshape(shape), axes, labels, about(model, **told, reuse=base.reuse))
 
 
 def pictured(base: Kept) -> list[Any]:
-    """The labels of the positions that hold pictures."""
-    return [base.soft.labels[0][i] for i in base.soft.is_picture[0].nonzero()[:, 0].tolist()]
+    """The labels of the positions that hold pictures.
+
+    Raises:
+        PromptError: none does.
+    """
+    found = [base.soft.labels[0][i] for i in base.soft.is_picture[0].nonzero()[:, 0].tolist()]
+    if not found:
+        raise PromptError(
+            "Site 'soft_prompt' is in pictures, and this prompt has none: give a Prompt with a"
+            " picture, or another site."
+        )
+    return found
 
 
 def layers_of(variants: Sequence[Variant]) -> list[int | None]:
@@ -97,6 +110,7 @@ def recovered(scores: Scores) -> Scores:
         NumericsError: the metric is the same on both runs.
         AddressError: these scores do not come from a pair.
     """
+    instance(scores, "scores", Scores, "what patching.patch returns")
     if "clean" not in scores.about or "corrupt" not in scores.about:
         raise AddressError(
             f"{scores!r} do not say what the clean and the corrupt run gave: only scores of a pair"
@@ -118,6 +132,7 @@ def _runs(
     """The run that is patched, the run that it is patched with, and what both give."""
     if direction not in DIRECTIONS:
         raise AddressError(f"There is no direction {direction!r}: write 'denoise' or 'noise'.")
+    instance(pair, "pair", Pair, "Pair(clean, corrupt)")
     clean, corrupt = (keep(model, soft) for soft in pair.read(model))
     told: dict[str, Any] = {
         name: float(numbers(metric, kept.logits[None])[0])
@@ -131,7 +146,7 @@ def _runs(
 def variants_at(
     model: HookedVLM,
     where: Place,
-    units: Sequence[Neuron | Head] | None,
+    units: Sequence[Neuron | Head] | Neuron | Head | None,
     by: Sequence[str] | str | None,
     address: dict[str, Any],
 ) -> tuple[tuple[str, ...], dict[str, tuple[Any, ...]], list[Variant]]:
@@ -151,6 +166,7 @@ def variants_at(
     every_pos = "pos" not in wanted and "pos" not in each
     pos = [None] if every_pos else [tuple(spot) for spot in spots]
     if units is not None:
+        units = [units] if isinstance(units, (Neuron, Head)) else units
         axis, chosen = _single(model, where, units)
         kinds: list[tuple[str, tuple[Any, ...] | None, list[Any]]] = [(axis, tuple(units), chosen)]
     else:
@@ -181,12 +197,15 @@ def _single(
             f"Site {where.site.name!r} has no such units: give Neurons at 'neurons', Heads at 'z'."
         )
     layers = hooking.layers(model, where.site)
+    share = readers(where.site, model.cfg)
     found = []
     for unit in units:
         index = unit.unit if isinstance(unit, Neuron) else unit.head
-        places(layers, unit.layer, "layer")
-        places(range(where.sizes[0]), index, where.inner)
-        found.append({unit.layer: (index,)})
+        if min(unit.layer, index) < 0:
+            raise AddressError(f"There is no {unit}: layers and {where.inner}s count from 0.")
+        [layer] = places(layers, unit.layer, "layer")
+        [index] = places(range(where.sizes[0] * share), index, where.inner)
+        found.append({layers[layer]: (index // share,)})
     return "neuron" if kind is Neuron else "head", found
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.targets import one
+from mmlens.words import id_of
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -25,37 +26,33 @@ if TYPE_CHECKING:
 Measure = Callable[[torch.Tensor], torch.Tensor]
 
 
-def _id(model: HookedVLM, word: str | int) -> int:
-    return word if isinstance(word, int) else model.to_single_token(word)
-
-
 def logit(model: HookedVLM, word: str | int) -> Measure:
     """The logit of a word of one token (or of an id)."""
-    token = _id(model, word)
+    token = id_of(model.lm, word)
     return lambda logits: logits[..., token]
 
 
 def logit_difference(model: HookedVLM, word: str | int, other: str | int) -> Measure:
     """The logit of a word less that of another."""
-    token, rival = _id(model, word), _id(model, other)
+    token, rival = id_of(model.lm, word), id_of(model.lm, other)
     return lambda logits: logits[..., token] - logits[..., rival]
 
 
 def probability(model: HookedVLM, word: str | int) -> Measure:
     """The probability of a word."""
-    token = _id(model, word)
+    token = id_of(model.lm, word)
     return lambda logits: logits.float().softmax(-1)[..., token]
 
 
 def log_probability(model: HookedVLM, word: str | int) -> Measure:
     """The natural logarithm of the probability of a word."""
-    token = _id(model, word)
+    token = id_of(model.lm, word)
     return lambda logits: logits.float().log_softmax(-1)[..., token]
 
 
 def rank(model: HookedVLM, word: str | int) -> Measure:
     """How many words are more probable than this one."""
-    token = _id(model, word)
+    token = id_of(model.lm, word)
     return lambda logits: (logits > logits[..., [token]]).sum(-1).float()
 
 

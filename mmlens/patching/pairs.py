@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from mmlens.errors import PromptError
+from mmlens.arguments import instance, number
+from mmlens.errors import MMLensError, PictureError, PromptError
 from mmlens.neurons import places
 from mmlens.prompt import Prompt, SoftPrompt
 from mmlens.targets import one
@@ -48,7 +49,8 @@ class Pair:
         Raises:
             PromptError: it has no such picture.
         """
-        n = len(prompt.pictures)
+        prompt = Prompt(prompt) if isinstance(prompt, str) else prompt
+        n = len(instance(prompt, "prompt", Prompt, "a Prompt with a picture").pictures)
         if n == 0 or (picture is not None and not 0 <= picture < n):
             which = "no picture" if n == 0 else f"{n} pictures and none of number {picture}"
             raise PromptError(f"This prompt has {which} to corrupt: {prompt!r}")
@@ -58,7 +60,7 @@ class Pair:
             if isinstance(part, str):
                 parts.append(part)
                 continue
-            parts.append(corrupter(part) if picture in (None, seen) else part)
+            parts.append(_corrupted(corrupter, part) if picture in (None, seen) else part)
             seen += 1
         return cls(prompt, Prompt(*parts))
 
@@ -82,6 +84,18 @@ class Pair:
         return clean, corrupt
 
 
+def _corrupted(corrupter: Corrupter, picture: Image.Image) -> Any:
+    try:
+        return corrupter(picture)
+    except (MMLensError, MemoryError):
+        raise
+    except Exception as error:  # the caller's own code: whatever it raises is told
+        raise PictureError(
+            f"The corrupter failed ({type(error).__name__}: {error}): it gets a PIL picture and"
+            " returns one of the same size."
+        ) from error
+
+
 def soft_noise(
     model: HookedVLM, prompt: Any, std: float = 1.0, seed: int = 0, pos: Any = None
 ) -> SoftPrompt:
@@ -94,6 +108,7 @@ def soft_noise(
     Raises:
         PromptError: no picture in it.
     """
+    number(std, "std", least=0)
     soft = one(model, prompt)
     if not bool(soft.is_picture.any()):
         raise PromptError("This prompt has no picture whose vectors could be noised.")

@@ -19,17 +19,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.arguments import count, several, shown
 from mmlens.autograd import ordinary
 from mmlens.edit import Edit
-from mmlens.errors import AddressError, CapabilityError
+from mmlens.errors import AddressError, CapabilityError, MMLensError
 from mmlens.methods.activations import activations
-from mmlens.neurons import Head, Neuron
+from mmlens.neurons import Head, Neuron, places
 from mmlens.patching.grid import DIRECTIONS
 from mmlens.patching.pairs import Pair
 from mmlens.patching.reuse import edited
-from mmlens.patching.variants import Metric, numbers
+from mmlens.patching.variants import Metric, differentiable, measured, numbers
 from mmlens.provenance import about
 from mmlens.scores import Scores
+from mmlens.sites import SITES, readers
+from mmlens.targets import finite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +60,8 @@ def path_patching(
 
     Args:
         senders: Heads or Neurons.
-        receiver: a Head (`into` "q", "k" or "v") or a Neuron, or None: the logits.
+        receiver: a Head (`into` "q", "k" or "v") or a Neuron, or None: the logits. Where several
+            heads share a key and a value (grouped-query attention), all that share it hear.
         pos: positions of the sender that are patched (default: all).
         through: "nothing" (the direct path alone) or "mlps".
 
@@ -68,6 +72,7 @@ def path_patching(
     clean, corrupt = pair.read(model)
     base, source = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     end = model.cfg.n_layers - 1 if receiver is None else receiver.layer
+    inner = _inner(model, receiver, site)
     held = {name: activations(model, base, name) for name in ("attn_out", "mlp_out")}
     scores = []
     for sender in senders:
@@ -76,7 +81,6 @@ def path_patching(
         sent = sent.sel(**{_axis(sender): [vars(sender)[_axis(sender)]]})
         frozen = _frozen(held, sender, end, through)
         sending = edited(model, Edit(kind, sent, layer=sender.layer), *frozen)
-        inner = {} if receiver is None else {_axis(receiver): [vars(receiver)[_axis(receiver)]]}
         arrived = activations(sending, base, site, layer=end, **inner)
         patched = edited(model, Edit(site, arrived, layer=end))
         scores.append(numbers(metric, patched(base)[:, -1])[0])
@@ -89,6 +93,17 @@ def path_patching(
     )
 
 
+def _inner(model: HookedVLM, receiver: Part | None, site: str) -> dict[str, list[int]]:
+    """Which place of the site's inner axis the receiver reads."""
+    if receiver is None:
+        return {}
+    number, size, share = vars(receiver)[_axis(receiver)], model.cfg.d_mlp, 1
+    if isinstance(receiver, Head):
+        share, size = readers(SITES[site], model.cfg), int(model.cfg.n_heads)
+    [index] = places(range(size), number, _axis(receiver))
+    return {_axis(receiver): [index // share]}
+
+
 def _axis(part: Part) -> str:
     return "head" if isinstance(part, Head) else "unit"
 
@@ -99,8 +114,11 @@ def _way_in(
     """The site at which the receiver is reached, once everything asked for makes sense."""
     if direction not in DIRECTIONS or through not in ("nothing", "mlps"):
         raise AddressError("Write direction='denoise' or 'noise', through='nothing' or 'mlps'.")
-    if not senders:
+    if not several(senders, "senders", least=0, what="list of Heads or Neurons"):
         raise AddressError("There is no sender: give at least one Head or Neuron.")
+    for part in (*senders, *([] if receiver is None else [receiver])):
+        if not isinstance(part, (Head, Neuron)) or min(vars(part).values()) < 0:
+            raise AddressError(f"{shown(part)} is no part of a model: write Head(0, 1) or Neuron.")
     late = [s for s in senders if receiver is not None and s.layer >= receiver.layer]
     if late:
         raise AddressError(f"{late[0]} does not come before {receiver}: no path leads there.")
@@ -139,6 +157,11 @@ def edge_attribution(model: HookedVLM, pair: Pair, metric: Metric, k: int = 100)
             "Edge attribution is TransformerLens' own and came with version 4: update it, or"
             " patch paths with patching.path_patching(...)."
         ) from None
+    k = count(k, "k")
+
+    def judged(logits: torch.Tensor) -> torch.Tensor:
+        return differentiable(measured(metric, logits[0, -1]))
+
     clean, corrupt = (model.to_tokens(soft) for soft in pair.read(model))
     switches = ("use_attn_result", "use_split_qkv_input", "use_hook_mlp_in")
     before = {name: bool(getattr(model.cfg, name, False)) for name in switches}
@@ -146,9 +169,9 @@ def edge_attribution(model: HookedVLM, pair: Pair, metric: Metric, k: int = 100)
         for name in switches:
             getattr(model, f"set_{name}")(True)
         how = tool.EdgeAttributionConfig(granularity="edge")
-        found = tool.attribution_patch(
-            model, clean, corrupt, lambda logits: metric(logits[0, -1]), config=how
-        )
+        found = tool.attribution_patch(model, clean, corrupt, judged, config=how)
+    except MMLensError:
+        raise
     except (ValueError, NotImplementedError, AttributeError) as error:
         raise CapabilityError(f"TransformerLens' edge attribution refuses: {error}") from error
     finally:
@@ -158,4 +181,5 @@ def edge_attribution(model: HookedVLM, pair: Pair, metric: Metric, k: int = 100)
         node.kind if node.layer is None else f"L{node.layer} {node.kind}")  # fmt: skip
     labels = model.embed(pair.clean).labels[0]
     rows = [(name(a), name(b), labels[b.position], score) for a, b, score in found.top_edges(k)]
+    finite(torch.tensor([score for *_, score in rows]), "the scores of edges")
     return pd.DataFrame(rows, columns=["writer", "reader", "pos", "score"])

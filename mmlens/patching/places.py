@@ -18,11 +18,14 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from mmlens import hooking
+from mmlens.arguments import count, number
 from mmlens.embedding import picture_labels
 from mmlens.errors import AddressError, PictureError, PromptError, SiteError, nearest
 from mmlens.neurons import places
+from mmlens.pictures import open_picture
 from mmlens.prompt import Patch, SoftPrompt
-from mmlens.sites import Site, site
+from mmlens.sites import Site, readers, site
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -109,12 +112,16 @@ def place_of(model: HookedVLM, soft: SoftPrompt, name: str) -> Place:
         )
     if where.part == "lm":
         inner = next((axis for axis in INNER if axis in where.axes), None)
-        heads = (_n_heads(model, where.name), cfg.d_head)
-        sizes = {"unit": (cfg.d_mlp,), "head": heads, "dim": (cfg.d_model,)}[inner or "dim"]
+        heads = (int(cfg.n_heads) // readers(where, cfg), cfg.d_head)
+        if inner == "unit" and not model.lm.units.width:
+            model.lm.units.need_at(model.name, where)
+        width = model.lm.units.width if inner == "unit" else 0
+        sizes = {"unit": (width,), "head": heads, "dim": (cfg.d_model,)}[inner or "dim"]
         return Place(where, soft.labels[0], inner, sizes)
     rows = picture_labels(model, soft.prompts, where.part == "vision" and where.layered)
     if not rows or model.vision is None:
         raise PromptError(f"Site {name!r} is in pictures, and this prompt has none of its own.")
+    hooking.check_places(model, where, hooking.layers(model, where) if where.layered else [None])
     labels = tuple(label for row in rows for label in row)
     if where.name == "pixels":
         return Place(where, labels, None, tuple(model.vision.image_size), len(rows))
@@ -122,15 +129,8 @@ def place_of(model: HookedVLM, soft: SoftPrompt, name: str) -> Place:
     return Place(where, labels, inner, _vision_sizes(model, where), len(rows))
 
 
-def _n_heads(model: HookedVLM, name: str) -> int:
-    groups = getattr(model.cfg, "n_key_value_heads", None)
-    return int(groups) if groups and name in ("k", "v") else int(model.cfg.n_heads)
-
-
 def _vision_sizes(model: HookedVLM, where: Site) -> tuple[int, ...]:
     """Sizes behind the positions, by a look at what stands there."""
-    from mmlens import hooking
-
     if where.part == "projection":
         return (int(model.cfg.d_model),)
     seen: list[torch.Tensor] = []
@@ -160,8 +160,14 @@ def groups(
         (labels, or None where the axis is one group without a name; the indices of each group).
     """
     if isinstance(wanted, Mapping):
-        return tuple(wanted), [tuple(places(labels, some, axis)) for some in wanted.values()]
+        sets = [list(some) if isinstance(some, tuple) else some for some in wanted.values()]
+        found = [() if some == [] else tuple(places(labels, some, axis)) for some in sets]
+        if not found:
+            raise AddressError(f"{axis}={{}} names no set: write {axis}={{'object': [...]}}.")
+        return tuple(wanted), found
     found = places(labels, wanted, axis)
+    if not found:
+        raise AddressError(f"{axis}={wanted!r} names nothing: write some, or leave it out for all.")
     if each:
         return tuple(labels[i] for i in found), [(i,) for i in found]
     return None, [tuple(found)]
@@ -193,6 +199,9 @@ def patches_under(
     Raises:
         PictureError: the mask has another size.
     """
+    number(share, "share", above=0, most=1)
+    count(image, "image", least=0)
+    picture = open_picture(picture)
     array = np.asarray(mask.cpu() if isinstance(mask, torch.Tensor) else mask) > 0
     if array.shape != (picture.height, picture.width):
         raise PictureError(
@@ -214,8 +223,12 @@ def other_patches(labels: Sequence[Any], chosen: Sequence[Patch], seed: int = 0)
     """As many patches of the prompt that are not among the chosen: the control of a region.
 
     Raises:
-        AddressError: there are fewer others.
+        AddressError: there are fewer others, or a chosen one is not there.
     """
+    gone = [patch for patch in chosen if patch not in labels]
+    if gone:
+        raise AddressError(f"Patch {gone[0]} is not among these labels, so it has no control.")
+    seed = count(seed, "seed", least=0)
     rest = [x for x in labels if isinstance(x, Patch) and x not in set(chosen)]
     if len(rest) < len(chosen):
         raise AddressError(

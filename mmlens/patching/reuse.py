@@ -9,11 +9,13 @@ entering every layer, keys, values), and each patched pass
     ends at one row     of logits: those of the last position
 
 Everything between is the model's own code. Whether the result is exact on an architecture is
-measured once, against a plain pass (`measured`); where it isn't, patched passes run in full.
+measured once for each length of prompts, against a plain pass (`measured`); where it isn't, patched
+passes run in full. The length counts: windows of attention and scaled rotations begin somewhere.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -36,7 +38,9 @@ if TYPE_CHECKING:
 
 BOTH, LAYERS, NOTHING = "layers and positions", "layers", "nothing"
 Hooks = Sequence[tuple[str, Callable[..., Any]]]
-_exact: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+_SHORTEST = 8
+"""Positions of the shortest prompt that is measured."""
+_exact: WeakKeyDictionary[Any, dict[int, str]] = WeakKeyDictionary()
 
 
 @dataclass(eq=False)
@@ -72,7 +76,8 @@ def keep(model: HookedVLM, prompt: Any, reuse: str | None = None) -> Kept:
         reuse: what they may skip; by default what is exact here (`allowed`).
     """
     soft = one(model, prompt)
-    kept = Kept(soft, torch.empty(0), reuse=allowed(model) if reuse is None else reuse)
+    kept = Kept(soft, torch.empty(0))
+    kept.reuse = allowed(model, kept.width) if reuse is None else reuse
     hooks: list[Any] = []
     options: dict[str, Any] = {}
     if kept.reuse != NOTHING:
@@ -85,7 +90,7 @@ def keep(model: HookedVLM, prompt: Any, reuse: str | None = None) -> Kept:
         from transformers import DynamicCache
 
         kept.cache = DynamicCache()
-        options = {"use_cache": True, "past_key_values": kept.cache}
+        options = _with(model, kept.cache)
     seen: list[Any] = []
     first = model.root.blocks[0]
     handle = first.register_forward_hook(lambda module, args, out: seen.append(out))
@@ -123,7 +128,7 @@ def go_on(
 
         enter = [(SITES["resid_pre"].at(layer), put)]
     if first:
-        options |= {"use_cache": True, "past_key_values": _shortened(kept.cache, first, n, skipped)}
+        options |= _with(model, _shortened(kept.cache, first, n, skipped))
     with ExitStack() as stack:
         stack.enter_context(model.hooks([*enter, *hooks]))
         soft = stack.enter_context(model._running(many, differentiable=False))
@@ -133,6 +138,12 @@ def go_on(
         stack.enter_context(_handed_through(model.root.blocks[:skipped], kept.handed))
         logits = lm.forward(soft.ids.clamp(min=0)[:, first:], soft.mask, **options)[:, -1]
     return finite(logits, f"the patched logits of {model.name!r}")
+
+
+def _with(model: HookedVLM, cache: Any) -> dict[str, Any]:
+    """The options that hand keys and values over; the name changed with transformers 5.24."""
+    takes = inspect.signature(model.root.original_model.forward).parameters
+    return {"use_cache": True, "cache" if "cache" in takes else "past_key_values": cache}
 
 
 def _few(model: HookedVLM) -> dict[str, Any]:
@@ -176,15 +187,18 @@ def _shortened(cache: Any, length: int, n: int, skipped: int) -> Any:
     return short
 
 
-def allowed(model: HookedVLM) -> str:
+def allowed(model: HookedVLM, width: int = _SHORTEST) -> str:
     """What patched passes of this model, with its edits and hooks, may leave out.
+
+    Args:
+        width: how many positions the prompt has.
 
     A hook can do anything, so nothing is left out beside one; an edit by a function may look at
     several positions, and a tensor may be cut for several, so all positions are computed.
     """
     if model._hooks_now():
         return NOTHING
-    exact = measured(model)
+    exact = measured(model, width)
     return LAYERS if exact == BOTH and any(_needs_all(edit) for edit in model.edits) else exact
 
 
@@ -200,31 +214,36 @@ def _needs_all(edit: Edit) -> bool:
     return edit.site.part == "lm" and (callable(edit.value) or many)
 
 
-def measured(model: HookedVLM) -> str:
-    """What is exact on this architecture, measured once: patched in short against in full."""
-    root = model.root
-    if root not in _exact:
-        _exact[root] = NOTHING
+def measured(model: HookedVLM, width: int = _SHORTEST) -> str:
+    """What is exact on this architecture, measured once: patched in short against in full.
+
+    Args:
+        width: how many positions the prompt has (shorter ones than 8 are measured as 8).
+    """
+    width = max(width, _SHORTEST)
+    known = _exact.setdefault(model.root, {})
+    if width not in known:
         if model.lm.is_bridge:
-            for reuse in (BOTH, LAYERS):
-                if _agrees(model, reuse):
-                    _exact[root] = reuse
-                    break
-    return _exact[root]
+            exact = model.lm.caching.exact  # measured, and bridged where the cache's name has moved
+            kinds = (BOTH, LAYERS) if exact else (LAYERS,)
+        else:
+            kinds = ()
+        known[width] = next((reuse for reuse in kinds if _agrees(model, reuse, width)), NOTHING)
+    return known[width]
 
 
-def _agrees(model: HookedVLM, reuse: str) -> bool:
+def _agrees(model: HookedVLM, reuse: str, width: int) -> bool:
     from mmlens.model import HookedVLM
 
     bare = HookedVLM(None, None, model.lm, name=model.name)
     generator = torch.Generator().manual_seed(0)
-    vectors = torch.randn(1, 8, model.cfg.d_model, generator=generator)
+    vectors = torch.randn(1, width, model.lm.d_embed, generator=generator)
     scale = model.lm.embed(torch.zeros(1, 1, dtype=torch.long)).float().std().cpu()
     vectors = (vectors * scale).to(model.lm.device, model.lm.dtype)
-    ids = torch.full((1, 8), IMAGE_TOKEN, device=vectors.device)
-    labels = (tuple(Token("", i) for i in range(8)),)
+    ids = torch.full((1, width), IMAGE_TOKEN, device=vectors.device)
+    labels = (tuple(Token("", i) for i in range(width)),)
     soft = SoftPrompt(vectors, ids, torch.ones_like(ids, dtype=torch.bool), labels)
-    layer, pos = model.cfg.n_layers // 2, 4
+    layer, pos = model.cfg.n_layers // 2, width - 4
     new = vectors[0, 0] * 3
 
     def at(place: int) -> Callable[..., Any]:
@@ -238,7 +257,8 @@ def _agrees(model: HookedVLM, reuse: str) -> bool:
     name = SITES["resid_pre"].at(layer)
     try:
         kept = keep(bare, soft, reuse)
-        short = go_on(bare, kept, 2, [(name, at(pos - begins(kept, 3)))], layer, 3)
+        hook = (name, at(pos - begins(kept, pos - 1)))
+        short = go_on(bare, kept, 2, [hook], layer, pos - 1)
         full = bare.run_with_hooks(soft, [(name, at(pos))])[:, -1]
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError):
         return False  # an architecture of another build: patched passes run in full there

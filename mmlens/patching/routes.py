@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens import hooking
+from mmlens.arguments import count, instance, shown
 from mmlens.edit import Edit
 from mmlens.errors import AddressError, CapabilityError
 from mmlens.methods.activations import activations
@@ -71,8 +72,10 @@ def knockouts(
         AddressError: no route, one without an edge to cut, or a window of no layers.
     """
     n = model.cfg.n_layers
-    if window is not None and not 1 <= window <= n:
+    if window is not None and not (isinstance(window, int) and 1 <= window <= n):
         raise AddressError(f"A window of {window} layers does not exist: write 1 to {n}, or None.")
+    step = count(step, "step")
+    instance(routes, "routes", Mapping, "a mapping, {'object -> last': (source, target)}")
     several = dict(metric) if isinstance(metric, Mapping) else {"": metric}
     if not routes or not several:
         raise AddressError("There is nothing to cut or to measure: give a route and a metric.")
@@ -80,7 +83,8 @@ def knockouts(
     labels = kept.soft.labels[0]
     middles = list(range(0, n, step)) if window is not None else [None]
     rows = []
-    for name, (source, target) in routes.items():
+    for name, route in routes.items():
+        source, target = _ends(name, route)
         _check(labels, name, source, target)
         first = min(places(labels, target, "pos"))
         for middle in middles:
@@ -100,6 +104,14 @@ def knockouts(
         values = values[0]
         del axes["metric"]
     return Scores(values, tuple(axes), axes, told)
+
+
+def _ends(name: str, route: Any) -> tuple[Any, Any]:
+    if not isinstance(route, (tuple, list)) or len(route) != 2:
+        raise AddressError(
+            f"The route {name!r} is {shown(route)}: write (source, target), as in (Patch, -1)."
+        )
+    return route[0], route[1]
 
 
 def _window(n: int, middle: int | None, window: int | None) -> list[int]:

@@ -20,12 +20,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmlens.arguments import instance, number, several
 from mmlens.edit import Edit
 from mmlens.errors import AddressError, NumericsError
 from mmlens.methods.activations import activations
 from mmlens.neurons import Neuron
 from mmlens.provenance import about
 from mmlens.scores import Scores
+from mmlens.targets import finite
+from mmlens.words import id_of
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -50,6 +53,8 @@ def mean_difference(
     Raises:
         AddressError: one of the two is empty, or the site has no single direction.
     """
+    prompts = several(prompts, "prompts", least=0, what="list of prompts")
+    others = several(others, "others", least=0, what="list of prompts")
     if not prompts or not others:
         raise AddressError("A difference of means needs at least one prompt on both sides.")
 
@@ -58,7 +63,7 @@ def mean_difference(
         values = [row.mean("pos") if "pos" in row.axes else row for row in rows]
         return torch.stack([value.values.float() for value in values]).mean(0)
 
-    direction = mean(prompts) - mean(others)
+    direction = finite(mean(prompts) - mean(others), f"the difference of means at {site!r}")
     if direction.ndim != 1:
         raise AddressError(f"Site {site!r} has no single direction: take a residual or MLP site.")
     told = about(model, method="mean_difference", site=site, layer=layer, pos=pos)
@@ -66,26 +71,30 @@ def mean_difference(
 
 
 def word(model: HookedVLM, of: str | int) -> Scores:
-    """The unembedding direction of a word of one token: Scores(dim)."""
-    token = of if isinstance(of, int) else model.to_single_token(of)
+    """The unembedding direction of a word of one token (or of an id): Scores(dim)."""
+    token = id_of(model.lm, of)
     told = about(model, method="word", of=of)
     return Scores(model.root.W_U[:, token].float().clone(), ("dim",), {}, told)
 
 
 def written_by(model: HookedVLM, neuron: Neuron) -> Scores:
-    """What a neuron writes, its row of W_out: Scores(dim).
+    """What a neuron writes to the stream, per unit of activation: Scores(dim).
+
+    That is its row of W_out, with what stands between the MLP and the stream: a scale (Granite), or
+    the gain of a norm (Gemma 2 and 3, OLMo 2, GLM-4). Behind a norm only the direction is in the
+    weights; how long it is depends on the run, and `about["norm"]` says so. A neuron whose
+    activation is negative writes the opposite.
 
     Raises:
-        AddressError: there is no such neuron.
+        AddressError: there is no such neuron. CapabilityError: the layer has no MLP units.
     """
-    if not (0 <= neuron.layer < model.cfg.n_layers and 0 <= neuron.unit < model.cfg.d_mlp):
-        raise AddressError(
-            f"There is no neuron {neuron}: {model.name!r} has {model.cfg.n_layers} layers of"
-            f" {model.cfg.d_mlp} units."
-        )
-    row = model.root.blocks[neuron.layer].mlp.W_out[neuron.unit]
-    told = about(model, method="written_by", neuron=neuron)
-    return Scores(row.float().clone(), ("dim",), {}, told)
+    model.lm.units.find(model.name, [neuron])
+    with torch.no_grad():
+        row = model.lm.units.written(neuron.layer, [neuron.unit])[0]
+    normed = neuron.layer in model.lm.units.normed
+    norm = "behind the MLP: the direction, its length depends on the run" if normed else "none"
+    told = about(model, method="written_by", neuron=neuron, norm=norm)
+    return Scores(row.clone(), ("dim",), {}, told)
 
 
 def steer(
@@ -99,6 +108,7 @@ def steer(
     """
     d = _vector(direction)
     d = d / d.norm() if unit else d
+    number(scale, "scale")
     return Edit.steer(site, d, *address, scale=scale, **by_axis)
 
 
@@ -114,8 +124,14 @@ def remove(
     """
     d = _vector(direction)
     d = d / d.norm()
+    number(amount, "amount")
 
     def without(x: torch.Tensor) -> torch.Tensor:
+        if x.shape[-1] != len(d):
+            raise AddressError(
+                f"This direction has {len(d)} dimensions, and what stands at {site!r} has"
+                f" {x.shape[-1]}."
+            )
         here = d.to(x)
         share = x @ here
         share = share.clamp(min=0) if positive else share
@@ -126,6 +142,8 @@ def remove(
 
 def _vector(direction: Direction) -> Float[Tensor, " dim"]:
     values = direction.values if isinstance(direction, Scores) else direction
+    values = instance(values, "direction", torch.Tensor, "Scores(dim) or a tensor")
+    values = values if values.is_floating_point() else values.float()
     if values.ndim != 1:
         raise AddressError(
             f"A direction has one axis, not shape {tuple(values.shape)}: narrow it with .sel(...)."

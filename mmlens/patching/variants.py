@@ -20,12 +20,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmlens import hooking
+from mmlens.arguments import count
 from mmlens.chunks import fitting, in_chunks
-from mmlens.errors import AddressError, SiteError, TargetError
+from mmlens.errors import AddressError, NumericsError, SiteError
 from mmlens.patching.places import Place
 from mmlens.patching.reuse import Kept, begins, go_on
 from mmlens.prompt import SoftPrompt
 from mmlens.sites import Site
+from mmlens.targets import finite, one_number
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -65,20 +67,35 @@ def numbers(metric: Metric, logits: Float[Tensor, "row d_vocab"]) -> Float[Tenso
 
     Raises:
         TargetError: it is no function of one row of logits, or gives more than one number.
+        NumericsError: it gives NaN or infinity.
     """
-    try:
-        values = [torch.as_tensor(metric(row), dtype=torch.float32) for row in logits]
-    except (IndexError, TypeError) as error:
-        raise TargetError(
-            f"The metric failed ({error}): it gets the logits of the last position, Float[d_vocab],"
-            " so write lambda logits: logits[5] - logits[7]."
-        ) from error
-    if any(value.numel() != 1 for value in values):
-        raise TargetError(
-            f"The metric gives {values[0].numel()} numbers for one row of logits: reduce them to"
-            " one."
+    return torch.stack([measured(metric, row).detach().float().cpu() for row in logits])
+
+
+def measured(metric: Metric, logits: Float[Tensor, " d_vocab"]) -> Float[Tensor, ""]:
+    """The metric of one row, with its graph.
+
+    Raises:
+        TargetError: it fails, or gives something else than one number.
+        NumericsError: it gives NaN or infinity.
+    """
+    value = one_number(metric, logits, "The metric", "the last position").to(logits.device)
+    finite(value.detach(), "what the metric gives")
+    return value if value.is_floating_point() else value.float()
+
+
+def differentiable(number: torch.Tensor) -> torch.Tensor:
+    """The number, which a graph leads to.
+
+    Raises:
+        NumericsError: none does.
+    """
+    if not number.requires_grad:
+        raise NumericsError(
+            "The metric has no gradient (a rank, an argmax and a count have none): use one that is"
+            " differentiable, such as a logit or a probability, or patch(...) itself."
         )
-    return torch.stack([value.reshape(()) for value in values]).cpu()
+    return number
 
 
 def run(
@@ -100,8 +117,10 @@ def run(
         batch: at most so many rows; by default what fits into the free memory.
         progress: called with (done, of) after every batch.
     """
+    model.lm.units.need_at(model.name, place.site, {at for v in variants for at in v.at})
     out = torch.zeros(len(variants))
-    size = batch or fitting(_bytes(model, kept, place), model.lm.device, most=64)
+    fits = fitting(_bytes(model, kept, place), model.lm.device, most=64)
+    size = fits if batch is None else count(batch, "batch")
     done, largest = 0, 0
     for band in _bands(variants, place.site, kept):
 
@@ -201,6 +220,7 @@ def read(
 ) -> dict[int | None, torch.Tensor]:
     """What stands at the site in a run, per layer: [pos, ...], in vision [picture, ...]."""
     found: dict[int | None, torch.Tensor] = {}
+    model.lm.units.need_at(model.name, place.site, layers)
     names = {hooking.names(model, place.site.at(layer))[0]: layer for layer in layers}
 
     def hold(tensor: torch.Tensor, hook: Any) -> None:

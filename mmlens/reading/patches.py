@@ -30,7 +30,8 @@ def firing(model: HookedVLM, soft: SoftPrompt, k: int = 8) -> pd.DataFrame:
     at = torch.tensor(places, device=model.lm.device)
     values = torch.empty(len(places), 0)
     numbers = torch.empty(len(places), 0, dtype=torch.long)
-    width = int(model.cfg.d_mlp)
+    model.lm.units.need(model.name)
+    width = model.lm.units.width
 
     def keep(tensor: torch.Tensor, hook: Any) -> None:
         nonlocal values, numbers

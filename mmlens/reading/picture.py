@@ -23,9 +23,8 @@ import torch
 from PIL import Image
 
 from mmlens.autograd import ordinary
-from mmlens.errors import PromptError, writing
-from mmlens.methods.attribute import products
-from mmlens.methods.decode import decode
+from mmlens.errors import PromptError
+from mmlens.methods.attribute import products, silencing
 from mmlens.methods.logit_lens import logit_lens
 from mmlens.neurons import Neuron
 from mmlens.pictures import open_picture
@@ -33,9 +32,11 @@ from mmlens.prompt import Patch, Prompt, SoftPrompt, Token
 from mmlens.provenance import about
 from mmlens.reading.patches import firing, maps_of
 from mmlens.reading.silencing import probabilities
+from mmlens.reading.strongest import Strongest, ends_in, strongest_table
 from mmlens.reading.things import choose
 from mmlens.scores import Scores
 from mmlens.targets import Target, aim_caption
+from mmlens.writing import printable, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +75,8 @@ class Look:
         maps: Scores(token, pos): the score of every patch for every token, summed over all layers
             and units. A sum over layers counts an effect once per layer that it passes through.
         table: the top neurons of every token: token, neuron, patch (where its score is highest),
-            score, words, probs, interpretable.
+            score, active (its activation there), sign (-1: it is negative, so the words are those
+            of minus its output row), words, probs, interpretable.
         activations: Scores(neuron, pos): how active each neuron of the tables is at each patch.
         box: (x0, y0, x1, y1), the pixels of the picture that the encoder sees.
         about: provenance.
@@ -85,7 +87,8 @@ class Look:
         together: Scores(token): the same without all of a token's first neurons.
         lens: the logit lens at every patch: layer, pos, rank, token, prob.
         firing: the most active neurons of every patch: patch, rank, neuron, value.
-        decoded: what every neuron of `activations` says: neuron, words, probs, interpretable.
+        decoded: what every neuron of `activations` says, at the signs of its activations in the
+            tables: neuron, sign, words, probs, interpretable.
     """
 
     picture: Image.Image = field(repr=False)
@@ -119,10 +122,7 @@ class Look:
 
     def save(self, path: str | Path, title: str | None = None) -> Path:
         """Write `to_html`; the title is the file's stem unless given."""
-        path = Path(path)
-        with writing(path):
-            path.write_text(self.to_html(title or path.stem), encoding="utf-8")
-        return path
+        return write_whole(path, self.to_html(title or printable(Path(path).stem)))
 
 
 @ordinary()
@@ -170,7 +170,7 @@ def look(
     patches = tuple(labels[i] for i in places)
     at = torch.tensor(places, device=model.lm.device)
     maps = torch.zeros(len(tokens), len(places))
-    best = [_Strongest(k) for _ in tokens]
+    best = [Strongest(k) for _ in tokens]
 
     def receive(index: int, layer: int, product: torch.Tensor) -> None:
         seen = product[at].float()
@@ -178,13 +178,17 @@ def look(
         best[index].add(layer, seen)
 
     products(model, soft, targets, receive)
-    told = about(model, method="attribute", target="logit", point="pre", prompt=soft)
-    table = _table(model, tokens, [one.rows() for one in best], patches)
+    told = about(model, method="attribute", target="logit", point="pre", prompt=soft,
+                 silencing=silencing(model, "pre"))  # fmt: skip
+    found = [one.rows() for one in best]
     depth = Depth() if full is True else full or None
     active = firing(model, soft, depth.firing) if depth else None
-    every = [table["neuron"], *([active["neuron"]] if active is not None else [])]
+    every = [[neuron for rows in found for _, neuron, _ in rows]]
+    every += [active["neuron"]] if active is not None else []
     neurons = tuple(dict.fromkeys(neuron for column in every for neuron in column))
-    more = _more(model, soft, targets, table, neurons, chosen, depth) if depth else {}
+    acts = maps_of(model, soft, neurons, at)
+    table = strongest_table(model, tokens, found, patches, dict(zip(neurons, acts, strict=True)))
+    more = _more(model, soft, targets, table, active, neurons, chosen, depth) if depth else {}
     return Look(
         photo,
         prompt,
@@ -194,7 +198,7 @@ def look(
         Scores(maps, ("token", "pos"), {"token": tokens, "pos": patches}, told),
         table,
         Scores(
-            maps_of(model, soft, neurons, at),
+            acts,
             ("neuron", "pos"),
             {"neuron": neurons, "pos": patches},
             about(model, method="activations", site="neurons", prompt=soft),
@@ -219,6 +223,7 @@ def _more(
     soft: SoftPrompt,
     targets: Sequence[Target],
     table: pd.DataFrame,
+    active: pd.DataFrame | None,
     neurons: tuple[Neuron, ...],
     target: Token,
     depth: Depth,
@@ -240,43 +245,5 @@ def _more(
         "together": Scores(prob[1:end].diagonal().clone(), ("token",), words, told),
         "without": Scores(prob[end:], ("neuron", "token"), {"neuron": silent} | words, told),
         "lens": logit_lens(model, soft, k=depth.lens, pos=Patch),
-        "decoded": decode(model, neurons),
+        "decoded": ends_in(model, table, active),
     }
-
-
-class _Strongest:
-    """The k neurons of largest score seen so far, each at its best patch."""
-
-    def __init__(self, k: int) -> None:
-        self.k = k
-        self.found: list[tuple[float, int, int, int]] = []
-
-    def add(self, layer: int, product: torch.Tensor) -> None:
-        """Take in a layer's product Float[patch, unit]."""
-        values, patch = product.max(0)
-        top = values.topk(min(self.k, len(values)))
-        units = top.indices.tolist()
-        new = zip(top.values.tolist(), patch[top.indices].tolist(), units, strict=True)
-        self.found += [(value, layer, unit, place) for value, place, unit in new]
-        self.found = sorted(self.found, key=lambda row: -row[0])[: self.k]
-
-    def rows(self) -> list[tuple[float, Neuron, int]]:
-        """(score, neuron, index of the patch), the largest first."""
-        return [(value, Neuron(layer, unit), place) for value, layer, unit, place in self.found]
-
-
-def _table(
-    model: HookedVLM,
-    tokens: tuple[Token, ...],
-    found: list[list[tuple[float, Neuron, int]]],
-    patches: tuple[Any, ...],
-) -> pd.DataFrame:
-    import pandas as pd
-
-    rows = [
-        {"token": token, "neuron": neuron, "patch": patches[place], "score": score}
-        for token, top in zip(tokens, found, strict=True)
-        for score, neuron, place in top
-    ]
-    table = pd.DataFrame(rows, columns=["token", "neuron", "patch", "score"])
-    return table.merge(decode(model, table["neuron"]), on="neuron", how="left")

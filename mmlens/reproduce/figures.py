@@ -6,7 +6,6 @@ interval. Blue is what the experiment is about, grey what it is compared with, g
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,9 @@ from plotly.subplots import make_subplots
 from mmlens.reproduce.measure import Measured
 from mmlens.reproduce.strips import colours, finish, ink, marked, spread, strips
 from mmlens.view import theme
+from mmlens.view.theme import in_figure
 
-MEANS = "means over pictures with 95 % bootstrap intervals"
+MEANS = "means over pictures with 95 % intervals (studentised bootstrap)"
 
 
 def figure(found: Measured) -> go.Figure | None:
@@ -109,7 +109,7 @@ def _sensitive(rows: Any) -> go.Figure:
 def _classes(rows: Any) -> go.Figure:
     cells = rows[rows["metric"] == "relative activation"]
     square = cells.pivot(index="arm", columns="concept", values="mean")
-    names, own = ([escape(str(one)) for one in axis] for axis in (square.columns, square.index))
+    names, own = ([in_figure(str(one)) for one in axis] for axis in (square.columns, square.index))
     values = square.to_numpy(dtype=float)
     low = min(0.0, float(np.nanmin(values, initial=0.0)))
     figure = go.Figure(
@@ -177,7 +177,8 @@ def _ablation(rows: Any) -> go.Figure:
 def _band(rows: Any, x: list[int], arm: str, colour: str) -> list[go.Scatter]:
     """A line and, behind it, its interval."""
     faint = f"rgba({','.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))},0.16)"
-    edge = [*rows["high"], *rows["low"][::-1]]
+    low, high = (rows[name].fillna(rows["mean"]) for name in ("low", "high"))  # k = 0 has none
+    edge = [*high, *low[::-1]]
     quiet: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False, "legendgroup": arm}
     behind = go.Scatter(x=[*x, *x[::-1]], y=edge, fill="toself", fillcolor=faint,
                         line={"width": 0}, mode="lines", **quiet)  # fmt: skip

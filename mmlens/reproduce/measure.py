@@ -126,7 +126,7 @@ def _units(study: Study) -> Iterator[Measured]:
     samples = study.first(study.plan.units)
     done = study.ask("units", translate.top_units, samples, 8, **_units_options(study.reading))
     table, asked = done.table("top_units"), {"units": len(samples)}
-    how = study.reading.of("keep", "shuffle")
+    how = {**study.reading.of("keep", "shuffle"), "times": study.plan.shuffles}
 
     def e1(_: Study) -> Measured:
         found = translate.summary(table, samples, study.scorers, **how, **study.drawn)

@@ -1,7 +1,8 @@
 """The report as one HTML file: verdicts, figures, tables, provenance; it needs no network.
 
 Every text is escaped; figures travel as JSON whose `<` is escaped, in a light and a dark version;
-plotly.js travels in the file, gzipped. A content security policy forbids the page every request.
+plotly.js travels in the file, gzipped. A content security policy forbids the page every request and
+every script but its own.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from mmlens.reproduce.figures import figure
 from mmlens.reproduce.measure import Measured
 from mmlens.reproduce.paper import CITED
 from mmlens.reproduce.sheets import Sheet
-from mmlens.reproduce.told import HOW, RULES, Finding, Row
+from mmlens.reproduce.told import HOW, RULES, UNDECIDED, Finding, Row
 from mmlens.reproduce.verdicts import Verdict
 from mmlens.view import theme
+from mmlens.view.html import locked
 
-SIGNS = {True: "✓ holds", False: "✗ fails", None: "– not measured"}
+SIGNS = {True: "✓ holds", False: "✗ fails", None: "– undecided"}
 KINDS = {True: "holds", False: "fails", None: "open"}
 NAMES = {"faithfulness": "methods", "sensitivity": "readings"}
 
@@ -76,7 +78,7 @@ def tally(verdicts: Sequence[Verdict]) -> str:
         several = f"{', '.join(fails[:-1])} and {fails[-1]} fail"
         told += f"; {several if fails[1:] else f'{fails[0]} fails'}"
     unknown = len(verdicts) - len(holds) - len(fails)
-    return told + (f"; {unknown} could not be measured" if unknown else "")
+    return told + (f"; {unknown} {'is' if unknown == 1 else 'are'} undecided" if unknown else "")
 
 
 def both(found: Measured) -> str:
@@ -131,7 +133,7 @@ def _section(one: Finding, found: Measured, sheets: Sequence[Sheet], drawn: bool
         items = "".join(f"<li>{_text(text)}</li>" for text in one.differs)
         parts.append(f'<ul class="differs">{items}</ul>')
     if one.key in RULES:
-        parts.append(f'<p class="hint">Rule: {_text(RULES[one.key])}</p>')
+        parts.append(f'<p class="hint">Rule: {_text(f"{RULES[one.key]} {UNDECIDED}")}</p>')
     if len(found.summary) and one.key != "E7":
         parts.append(_tidy(found))
     if len(found.summary):
@@ -222,7 +224,9 @@ def _from(found: Measured) -> str:
 def _sheet(sheet: Sheet) -> str:
     told = escape(sheet.caption.strip())
     noun = escape(sheet.noun)
-    told = told.replace(noun, f"<b>{noun}</b>", 1)
+    told = re.sub(
+        rf"(?<!\w){re.escape(noun)}(?!\w)", lambda found: f"<b>{found[0]}</b>", told, count=1
+    )
     small = ' class="small"' if sheet.small else ""
     units = "".join(
         f'<li><span class="unit">{escape(neuron)}</span>'
@@ -240,10 +244,14 @@ def _sheet(sheet: Sheet) -> str:
 @lru_cache(maxsize=1)
 def _plotly() -> str:
     """plotly.js, gzipped, in base64."""
+    packed = gzip.compress(_plotly_js().encode(), mtime=0)
+    return base64.b64encode(packed).decode("ascii")
+
+
+def _plotly_js() -> str:
     from plotly.offline import get_plotlyjs
 
-    packed = gzip.compress(get_plotlyjs().encode(), mtime=0)
-    return base64.b64encode(packed).decode("ascii")
+    return get_plotlyjs()
 
 
 def _static(name: str) -> str:
@@ -252,4 +260,5 @@ def _static(name: str) -> str:
 
 def _fill(**parts: str) -> str:
     """The skeleton with its `{{names}}` filled in one pass, so that no part is read as skeleton."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _static("report.html"))
+    page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _static("report.html"))
+    return locked(page, _plotly_js())

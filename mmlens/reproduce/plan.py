@@ -6,13 +6,15 @@ numbers of silenced units are shares of all units, those of the paper's 458,752:
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from mmlens.arguments import count
 from mmlens.errors import MMLensError, nearest
 from mmlens.experiments.ablate import PAPER_KS
 from mmlens.experiments.explained import RULES, WORDS
 from mmlens.experiments.rankings import METHODS
+from mmlens.experiments.translate import TIMES
 
 PAPER_UNITS = 458_752
 """28 layers of 16,384 units: what the paper's numbers of silenced units are shares of."""
@@ -33,7 +35,8 @@ class Plan:
 
     Attributes:
         scan: so many pictures of the data are looked through.
-        units: of E1 and E6; the paper's 1000 in full.
+        units: of E1 and E6; the paper's 1000 in full. `shuffles`: how often E1's wrong pictures are
+            drawn.
         projection: of E2; `vectors` of each (None: all patches).
         concepts: of E3, those shown in most pictures, each with up to `of_concept` pictures.
         classes: of E4, with pictures to `choose` the units on, and others to `measure` them on.
@@ -59,6 +62,12 @@ class Plan:
     faithful: int
     sensitive: int
     methods: tuple[str, ...] = METHODS
+    shuffles: int = TIMES
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            if one.type == "int":
+                count(getattr(self, one.name), one.name, error=ReproduceError)
 
 
 FULL = Plan(

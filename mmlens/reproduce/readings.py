@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmlens.reproduce.measure import Measured
+from mmlens.reproduce.verdicts import P
 
 
 def readings(found: Measured) -> list[list[str]]:
@@ -24,6 +25,6 @@ def _changed(found: Measured, arm: str, metric: str) -> str:
         return "–"
     text = f"{own['mean'].iloc[0]:.3f}"
     for gap in found.rows(arm=f"{arm} - default", metric=metric).to_dict("records"):
-        if gap["low"] > 0 or gap["high"] < 0:
+        if gap["p"] <= P:  # corrected for the number of comparisons
             text += f" ({gap['mean']:+.3f})"
     return text

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmlens.reproduce.page import tally
 from mmlens.reproduce.paper import CITED
-from mmlens.reproduce.told import HOW, RULES, Finding, Row
+from mmlens.reproduce.told import HOW, RULES, UNDECIDED, Finding, Row
 from mmlens.reproduce.verdicts import Verdict
 
 
@@ -39,7 +39,7 @@ def results(
         if one.table:
             lines.append(_table(one.table[0], one.table[1:]))
         if one.key in RULES:
-            lines.append(f"The claim holds by this rule: {RULES[one.key]}")
+            lines.append(f"The rule: {RULES[one.key]} {UNDECIDED}")
         if one.differs:
             lines.append("\n".join(f"- {_text(text)}" for text in one.differs))
     lines += ["## Where the numbers come from"]

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from mmlens.arguments import count, instance
 from mmlens.datasets.spec import dataset
-from mmlens.errors import writing
+from mmlens.errors import ArgumentError, writing
 from mmlens.experiments.bootstrap import DRAWS
 from mmlens.experiments.scoring import Compare, Scorer, against_things, default_scorers
 from mmlens.metrics.counts import word_overlap_f1
@@ -31,6 +32,7 @@ from mmlens.reproduce.plan import FULL, QUICK, Plan, Reading
 from mmlens.reproduce.results import results as as_markdown
 from mmlens.reproduce.sheets import sheets
 from mmlens.reproduce.told import TITLES, Finding, Setting
+from mmlens.writing import write_whole
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -44,7 +46,7 @@ class Report:
 
     Attributes:
         page, results: OUT/report.html and OUT/results.md.
-        verdicts: experiment, claim, holds (None: not measured), says.
+        verdicts: experiment, claim, holds (None: undecided), says.
         findings: of every experiment, in the order of the page.
         measured: by experiment, with the summaries.
     """
@@ -84,20 +86,33 @@ def mmn(
             word overlap and, where the things are those of the bundled world, its score.
         compare: of E5, how a new caption is compared with the old one.
         results: write the Markdown here too.
+        seed: of what is drawn at random, 0 or more.
+        draws: of the bootstrap.
         resume: False begins anew and deletes what the folder holds.
 
     Raises:
+        ArgumentError: an option is none that there is, or the data hold no picture.
         WriteError: the folder cannot be written. SweepError: it holds the sweeps of another
             model, other data or other options, or a picture failed.
     """
     from mmlens.families import load
+    from mmlens.model import HookedVLM
 
+    count(seed, "seed", least=0)
+    count(draws, "draws")
+    if plan is not None:
+        instance(plan, "plan", Plan, "mmlens.reproduce.QUICK, or a Plan of your own")
+    if reading is not None:
+        instance(reading, "reading", Reading, "a mmlens.reproduce.Reading")
     plan, reading = plan or (QUICK if quick else FULL), reading or Reading()
     folder, samples = made(Path(out)), dataset(data)
     if results is not None:
         made(Path(results).parent)
     tell = _teller(progress)
+    if not len(samples):
+        raise ArgumentError(f"data={samples.name!r} holds no picture: give at least one.")
     bridge = load(model) if isinstance(model, (str, Path)) else model
+    instance(bridge, "model", HookedVLM, "a name, a folder or what mmlens.load returns")
     tell(f"looking through {min(plan.scan, len(samples))} pictures of {samples.name}")
     chosen = choose(samples, plan)
     offline = scorers is None
@@ -141,10 +156,10 @@ def _write(
     tables = made(folder / "tables")
     for key, one in found.items():
         if len(one.summary):
-            save(tables / f"{key}.csv", one.summary.to_csv(index=False))
+            write_whole(tables / f"{key}.csv", one.summary.to_csv(index=False))
     for path in (folder / "results.md", *([Path(copy)] if copy is not None else [])):
-        save(path, text)
-    save(folder / "report.html", html)
+        write_whole(path, text)
+    write_whole(folder / "report.html", html)
     columns = ["experiment", "claim", "holds", "says"]
     verdicts = [asdict(one.verdict) for one in told if one.verdict is not None]
     table = pd.DataFrame(verdicts, columns=columns).astype({"holds": object})
@@ -174,7 +189,7 @@ def _about(study: Study) -> dict[str, Any]:
         "shares of units silenced": shares,
         "reading": _line(asdict(study.reading)),
         "metrics": ", ".join(study.scorers),
-        "bootstrap": f"{study.draws} draws, seed {study.seed}",
+        "bootstrap": f"studentised, {study.draws} draws, seed {study.seed}",
     }
 
 
@@ -191,12 +206,6 @@ def made(folder: Path) -> Path:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def save(path: Path, text: str) -> None:
-    """Write a file."""
-    with writing(path):
-        path.write_text(text, encoding="utf-8")
 
 
 def _teller(shown: bool) -> Callable[[str], None]:

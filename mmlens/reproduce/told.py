@@ -21,7 +21,7 @@ TITLES = {
 HOW = {
     "E1": "Of each picture's 100 strongest (unit, patch) pairs for the caption's first noun, the"
     " units that decode to words are scored against what people said of the picture; the best one"
-    " counts. Baseline: the same units with other pictures.",
+    " counts. Baseline: the same units with other pictures, drawn several times.",
     "E2": "Each projected patch is read by its 5 nearest tokens, and so are random vectors of the"
     " same length. If the projection translated, its tokens would fit the picture better.",
     "E3": "A unit's map over the patches, cut to its top 5 %, is compared with the mask of the"
@@ -38,14 +38,19 @@ HOW = {
     "sensitivity": "Where the paper can be read in several ways, one way at a time is changed.",
 }
 RULES = {
-    "E1": "the interval of neurons minus wrong pictures lies above 0, by every metric.",
-    "E2": "Kolmogorov-Smirnov, projected patches against random vectors: p > .05 by every metric,"
-    " for the mean and for the best patch.",
-    "E3": "above random units in at least 10 of 12 concepts, and the interval of the difference"
-    " over all pictures lies above 0.",
-    "E5": "at the largest number of units the probability falls by at least 80 %, and changes by"
-    " less than 10 % with as many random units; the interval of the difference lies above 0.",
+    "E1": "it holds if the interval of neurons minus wrong pictures lies above 0 by every metric,"
+    " and fails if it lies below 0 by one.",
+    "E2": "Kolmogorov-Smirnov's D of projected patches and random vectors, paired by picture. It"
+    " holds if D is shown to be below 0.2 by every metric, for the mean and for the best patch, and"
+    " fails if one is shown to be above (p <= .05, corrected after Holm).",
+    "E3": "it holds if top units lie above random ones in at least 10 of 12 concepts, in as many"
+    " that chance would do it in at most 5 %, and the interval over all pictures lies above 0; it"
+    " fails if that lies below 0, or those of more than 2 of 12 concepts do.",
+    "E5": "at the largest number of units. It holds if the interval of the fall lies above 80 %,"
+    " that with as many random units within 10 % of no change, and that of the difference above 0;"
+    " it fails if one lies on the other side.",
 }
+UNDECIDED = "What the numbers do not decide, and what fewer than 8 pictures say, is undecided."
 
 PICTOS_DIFFERS = {
     "E2": [

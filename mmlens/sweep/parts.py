@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,6 @@ from mmlens.sweep.record import SweepError
 
 KIND = "kind"
 """The field of a label's struct that says which label it is."""
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write beside, then put in place in one step: a kill leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.new")
-    with new.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
 
 
 def to_arrow(sample: str, table: pd.DataFrame, name: str) -> pa.Table:

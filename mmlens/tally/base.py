@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmlens.errors import AddressError, CheckpointError, NumericsError
 from mmlens.scores import Labels, Scores, pack_labels, unpack_labels
+from mmlens.writing import replacing
 
 T = TypeVar("T", bound="Tally")
 BLOCK = 1 << 22
@@ -152,7 +153,8 @@ class Tally:
         from safetensors.torch import save_file
 
         tensors, meta = self.state()
-        save_file(tensors, path, metadata={"tally": json.dumps(meta)})
+        with replacing(path) as new:
+            save_file(tensors, new, metadata={"tally": json.dumps(meta)})
         return Path(path)
 
     @staticmethod

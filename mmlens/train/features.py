@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -27,11 +26,13 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from mmlens.arguments import count
 from mmlens.checkpoints import weights_hash
 from mmlens.datasets.pairs import DataError, Listed, Pair, Pairs
-from mmlens.errors import CheckpointError, NumericsError, PictureError
+from mmlens.errors import CheckpointError, NumericsError, PictureError, writing
 from mmlens.placeless import placeless
 from mmlens.vision import HookedVision
+from mmlens.writing import remove_leftovers, write_whole
 
 FORMAT = 1
 
@@ -110,11 +111,15 @@ def cache_features(
         PictureError: a picture cannot be read (with `pairs.skip_bad` it is listed in `.bad`).
         NumericsError: a feature is NaN, or too large for float16.
     """
+    batch_size = count(batch_size, "batch_size", error=DataError)
+    shard_size = count(shard_size, "shard_size", error=DataError)
     identity = {"format": FORMAT, "encoder": encoder_hash(vision), "data": pairs.fingerprint}
     identity |= {"dtype": "float16" if half else "float32"}
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = Path(folder) / key[:16]
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder, idle=3600.0)  # another training may be filling it too
     manifest = _manifest(folder, {**identity, "key": key, "preprocessing": vision.spec()})
     rest = islice(pairs, manifest["taken"], None)
     if not manifest["complete"]:
@@ -125,7 +130,7 @@ def cache_features(
             _write_shard(folder, manifest, group, vision, pairs, half, batch_size)
         manifest["bad"] |= pairs.bad
         manifest["complete"] = True
-        _write(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+        write_whole(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
     if not manifest["shards"]:
         raise DataError(f"Not one picture of {pairs.name} can be read.")
     return CachedPairs(folder, manifest, pairs.skip_bad)
@@ -167,11 +172,11 @@ def _write_shard(
             "pairs": f"pairs-{number:05d}.jsonl",
         }
         lines = [json.dumps({"key": p.key, "captions": p.captions}) + "\n" for p in good]
-        _write(folder / names["pairs"], "".join(lines).encode())
-        _write(folder / names["features"], save({"features": stack}))
+        write_whole(folder / names["pairs"], "".join(lines).encode())
+        write_whole(folder / names["features"], save({"features": stack}))
         manifest["shards"].append({**names, "count": len(good)})
         manifest["shape"] = list(stack.shape[1:])
-    _write(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+    write_whole(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
 
 
 def _features(
@@ -192,10 +197,3 @@ def _features(
         if pixels:
             with torch.no_grad():
                 yield vision(torch.stack(pixels).to(vision.device, vision.dtype))
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all: written beside, then put in its place."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_bytes(content)
-    os.replace(new, path)

@@ -21,14 +21,17 @@ from typing import Any
 
 import pandas as pd
 
+from mmlens.arguments import count
 from mmlens.autograd import ordinary
-from mmlens.datasets.pairs import Pairs
+from mmlens.datasets.pairs import DataError, Pairs
+from mmlens.errors import writing
 from mmlens.files import save as save_bridge
 from mmlens.model import HookedVLM
 from mmlens.placeless import placeless
 from mmlens.train.recipe import Recipe
 from mmlens.train.resume import NAME, Curve
 from mmlens.train.trainer import Trainer
+from mmlens.writing import remove_leftovers
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def fit(
         steps: of the optimizer.
         batch_size: pictures of a micro-batch, over all processes.
         lr: the highest learning rate; see `mmlens.train.recipe` for its course.
+        clip: the length to which longer gradients are cut; float("inf") cuts none.
         warmup: steps until then (at most a tenth of all).
         dropout: on the soft prompt, while training only.
         seed: of order, captions and dropout.
@@ -103,20 +107,27 @@ def fit(
     Raises:
         NumericsError: the loss became NaN or infinite; the last checkpoint stays.
         CheckpointError: `out` holds a training with other settings or data.
-        DataError, PictureError: captioned pictures that cannot be used.
+        DataError: a number out of its range. DataError, PictureError: captioned pictures that
+            cannot be used.
     """
     recipe = Recipe(
         steps=steps, batch_size=batch_size, lr=lr, betas=betas, weight_decay=weight_decay,
         clip=clip, warmup=warmup, dropout=dropout, seed=seed, accumulate=accumulate,
         prefix=prefix, max_tokens=max_tokens,
     )  # fmt: skip
+    count(check_every, "check_every", error=DataError)
+    count(save_every, "save_every", error=DataError)
+    count(workers, "workers", least=0, error=DataError)
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(model, pairs, recipe, workers, recompute)
     if resume:
         trainer.resume(folder)
-    elif trainer.accelerator.is_main_process:
-        (folder / NAME).unlink(missing_ok=True)
+    if trainer.accelerator.is_main_process:
+        remove_leftovers(folder)
+        if not resume:
+            (folder / NAME).unlink(missing_ok=True)
     curve = _run(trainer, folder, held_out, check_every, save_every, progress)
     return _finish(model, trainer, curve, folder, by_reference)
 

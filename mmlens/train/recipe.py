@@ -11,12 +11,17 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mmlens.arguments import count, number
 from mmlens.datasets.pairs import DataError
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What `fit` was asked for; see there."""
+    """What `fit` was asked for; see there.
+
+    Raises:
+        DataError: a number that trains nothing, or uphill.
+    """
 
     steps: int
     batch_size: int
@@ -33,12 +38,21 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise DataError(f"{name}={getattr(self, name)} is no training: give at least 1.")
-        if not 0 <= self.dropout < 1:
+            count(getattr(self, name), name, error=DataError)
+        for name in ("warmup", "seed"):
+            count(getattr(self, name), name, least=0, error=DataError)
+        if not 0 <= number(self.dropout, "dropout", error=DataError) < 1:
             raise DataError(f"dropout={self.dropout} is no probability below 1: LiMBeR's is 0.1.")
-        if not self.lr > 0:
+        if not number(self.lr, "lr", error=DataError) > 0:
             raise DataError(f"lr={self.lr} teaches nothing: LiMBeR's is 8e-4.")
+        number(self.weight_decay, "weight_decay", least=0, error=DataError)
+        if not self.clip > 0:  # a negative one would turn the gradient round
+            raise DataError(
+                f"clip={self.clip} is no length that a gradient can be cut to: LiMBeR's is 1,"
+                " float('inf') cuts nothing."
+            )
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise DataError(f"betas={self.betas} are not two numbers from 0 to below 1.")
 
     @property
     def pictures_per_step(self) -> int:

@@ -26,7 +26,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlens.errors import AddressError, writing
+from mmlens.errors import AddressError
 from mmlens.view.explorer_data import (
     LEVELS,
     Detail,
@@ -36,6 +36,7 @@ from mmlens.view.explorer_data import (
     tops_data,
 )
 from mmlens.view.words import plain
+from mmlens.writing import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,10 +67,7 @@ class Explorer:
 
     def save(self, path: str | Path) -> Path:
         """Write the page."""
-        path = Path(path)
-        with writing(path):
-            path.write_text(self.html, encoding="utf-8")
-        return path
+        return write_whole(path, self.html)
 
     def _repr_html_(self) -> str:
         """The page in a frame of its own, which can reach nothing around it."""

@@ -81,6 +81,11 @@ class Shared:
         """What is known of a neuron: what it says, and for how many words it is among the first."""
         return self.neurons.setdefault(str(neuron), {"says": [], "probs": [], "count": 0})
 
+    def end(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Where the words of a row belong: a negative activation writes minus the output row."""
+        known = self.neuron(row["neuron"])
+        return known.setdefault("minus", {"probs": []}) if row.get("sign", 1) < 0 else known
+
 
 def picture_data(seen: Read, name: str, detail: Detail, shared: Shared) -> dict[str, Any]:
     """One picture as JSON.
@@ -203,14 +208,15 @@ def _words(
 def _tops(table: Any, token: Any, most: int, shared: Shared) -> list[dict[str, Any]]:
     rows = table[table["token"] == token].head(most).to_dict("records")
     for row in rows:
-        known = shared.neuron(row["neuron"])
-        known["says"] = known["says"] or [visible(word) for word in row["words"]]
-        known["count"] += 1
+        end = shared.end(row)
+        end["says"] = end.get("says") or [visible(word) for word in row["words"]]
+        shared.neuron(row["neuron"])["count"] += 1
     return [
         {
             "neuron": str(row["neuron"]),
             "patch": [row["patch"].row, row["patch"].col],
             "score": number(row["score"]),
+            **({"sign": -1} if row.get("sign", 1) < 0 else {}),
         }
         for row in rows
     ]
@@ -230,7 +236,7 @@ def _says(seen: Read, shared: Shared, shown: set[str]) -> None:
     """What the neurons say, where it was decoded for all of them."""
     for row in seen.decoded.to_dict("records") if seen.decoded is not None else []:
         if str(row["neuron"]) in shown:
-            known = shared.neuron(row["neuron"])
+            known = shared.end(row)
             known["says"] = [visible(word) for word in row["words"]]
             known["probs"] = [number(prob) for prob in row["probs"]]
 

@@ -42,7 +42,8 @@ def cards(
     """A card per neuron: name, score, words with their probabilities, where it is active.
 
     Args:
-        table: columns neuron and words; score, patch, probs and interpretable where there are any.
+        table: columns neuron and words; score, patch, probs, interpretable and sign where there are
+            any (sign -1: the words are those of a negative activation, marked with a minus).
         picture: the photo on which `activations`, Scores(neuron, pos), are shown.
         box: the pixels that the patches cover, as in `view.on_image`.
 
@@ -50,7 +51,8 @@ def cards(
         AddressError: no such columns or rows, or a neuron without activations.
     """
     _need(table, ("neuron", "words"), "mm.decode(model, neurons)")
-    rows: Any = table.drop_duplicates("neuron")
+    one = [name for name in ("neuron", "sign") if name in table.columns]
+    rows: Any = table.drop_duplicates(one)
     first = rows.to_dict("records")
     if len(first) > _MOST:
         raise AddressError(
@@ -192,7 +194,9 @@ def _chips(row: dict[str, Any]) -> str:
     for i, word in enumerate(list(row["words"])[:_WORDS]):
         number = f"<i>{probs[i]:.2g}</i>" if probs is not None and i < len(probs) else ""
         chips.append(f"<span>{escape(visible(word))}{number}</span>")
-    return f'<div class="mm-chips">{"".join(chips)}</div>'
+    told = "at a negative activation: words that minus its output raises"
+    end = f'<i title="{told}">\u2212</i>' if row.get("sign", 1) < 0 else ""
+    return f'<div class="mm-chips">{end}{"".join(chips)}</div>'
 
 
 _CSS = """

@@ -20,11 +20,12 @@ const fill = () => {
     return { node, text: `${one.name} ${one.caption}`.toLowerCase(), is: () => state.picture === i };
   });
   const order = Object.entries(all.neurons).sort(([, a], [, b]) => b.count - a.count);
-  entries.neurons = order.map(([name, { says, count }]) => {
+  entries.neurons = order.map(([name, { says: plus, minus, count }]) => {
+    const says = [...plus, ...(minus?.says ?? [])];
     const often = count ? ` × ${count}` : " fires"; // among the first of so many words, or of a patch only
     const node = button(
       made("span", "", made("span", "line", made("span", "id", name), made("span", "at", often)),
-        made("span", "at mono", says.slice(0, 5).join(" "))));
+        made("span", "at mono", (plus.length ? plus : ["−", ...says]).slice(0, 5).join(" "))));
     node.addEventListener("click", () => showNeuron(name));
     return { node, text: `${name} ${says.join(" ")}`.toLowerCase(), is: () => state.neuron === name };
   });

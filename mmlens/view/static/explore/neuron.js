@@ -29,6 +29,12 @@ const ablation = (here, name) => {
     made("table", "ablation", made("thead", "", head), body));
 };
 
+/** What it says: at a positive activation, at a negative one, or both, as far as it is known. */
+const says = ({ says: plus = [], minus }, name) => [
+  plus.length || !minus ? part("Says", "The words that its output raises most, whatever the picture.", chips(name)) : null,
+  minus ? part("Says where its activation is negative", "The words that minus its output raises most.", chips(name, 10, "", -1)) : null,
+];
+
 /** The words of this caption that it is among the first neurons of. */
 const speaks = (here, name) => {
   const words = here.tops.flatMap((rows, word) => {
@@ -73,7 +79,7 @@ onRender(() => {
   const count = all.neurons[name]?.count ?? 0;
   at("neuron-told").textContent = `Layer ${layer}, unit ${unit}` + (count ? `; among the first neurons of ${count} word${count > 1 ? "s" : ""}${many ? " in all pictures" : ""}.` : ".");
   list(at("neuron-body"), [
-    part("Says", "The words that its output raises most, whatever the picture.", chips(name)),
+    ...says(all.neurons[name] ?? {}, name),
     speaks(here, name), ablation(here, name), tops(name),
   ].filter(Boolean));
 });

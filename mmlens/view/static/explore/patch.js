@@ -39,9 +39,10 @@ onRender(() => {
     at("fires-part").hidden = names.length === 0;
     at("patch-less").hidden = Boolean(here.lens) || names.length > 0;
     list(at("lens"), here.lens ? lensTable(here, place) : []);
-    list(at("fires"), names.map((name) => rowOf(name, patch,
-      [linkTo(name), made("div", "at", `activation ${bare(here.activity(name)[patch[0] * here.grid[1] + patch[1]])}`)],
-      chips(name, 6))));
+    list(at("fires"), names.map((name) => {
+      const value = here.activity(name)[patch[0] * here.grid[1] + patch[1]];
+      return rowOf(name, patch, [linkTo(name), made("div", "at", `activation ${bare(value)}`)], chips(name, 6, "", value));
+    }));
   }
   for (const cell of at("lens").querySelectorAll("button")) {
     cell.setAttribute("aria-pressed", String(state.token !== null && cell.dataset.token === `${state.token.depth} ${state.token.word}`));

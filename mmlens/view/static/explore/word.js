@@ -3,12 +3,19 @@ import { at, list, made, none, points, prob, signed } from "./base.js";
 import { mini } from "./paint.js";
 import { all, now, onRender, quoted, set, showNeuron, state, wordNow } from "./state.js";
 
-/** The words that a neuron says; the one that is explained stands out. */
-export const chips = (name, most = 10, wanted = "") => {
-  const { says, probs } = all.neurons[name] ?? { says: [], probs: [] };
-  return made("ul", "chips", ...says.slice(0, most).map((word, i) => {
+/** What is known of a neuron at a positive or a negative activation; where one is known, that one. */
+const endOf = (name, sign) => {
+  const one = all.neurons[name] ?? { says: [], probs: [] };
+  return one.minus && (sign < 0 || !one.says.length) ? { ...one.minus, minus: true } : { ...one, minus: false };
+};
+
+/** The words that a neuron says at an activation of this sign; the one that is explained stands out. */
+export const chips = (name, most = 10, wanted = "", sign = 1) => {
+  const { says, probs, minus } = endOf(name, sign), end = made("li", "end", "−");
+  end.title = "Its activation is negative here: the words that minus its output raises.";
+  return made("ul", "chips", ...(minus ? [end] : []), ...says.slice(0, most).map((word, i) => {
     const chip = made("li", word.replaceAll("·", "").toLowerCase() === wanted ? "same" : "", word);
-    if (!none(probs[i])) chip.title = `${word}: ${prob(probs[i])} of what its output raises`;
+    if (!none(probs[i])) chip.title = `${word}: ${prob(probs[i])} of what ${minus ? "minus " : ""}its output raises`;
     return chip;
   }));
 };
@@ -73,6 +80,6 @@ onRender(() => {
       made("div", "at", `at row ${one.patch[0]}, column ${one.patch[1]}`)];
     const cells = [who];
     if (silenced) cells.push(lost(before, (here.without[one.neuron] ?? [])[word]));
-    return rowOf(one.neuron, one.patch, ...cells, chips(one.neuron, 10, text.toLowerCase()));
+    return rowOf(one.neuron, one.patch, ...cells, chips(one.neuron, 10, text.toLowerCase(), one.sign ?? 1));
   }));
 });

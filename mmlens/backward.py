@@ -1,0 +1,54 @@
+"""Gradients of one number of the logits, right in half precision too.
+
+The probability of an unlikely word has a gradient of its own size (1e-6), and on its way back
+through a float16 model most of it would round to zero. So what is sent back is the gradient at the
+logits, computed in float32 and brought to a largest entry between 1 and 2 (a power of two, so no
+digit changes); what arrives is divided by it again in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from mmlens.errors import TargetError
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def seed(
+    logits: torch.Tensor, number: Callable[[torch.Tensor], torch.Tensor]
+) -> tuple[torch.Tensor, float]:
+    """The gradient of `number(logits)` at the logits times a power of two, and that power.
+
+    Raises:
+        TargetError: the number is no tensor of one element, or does not depend on the logits.
+    """
+    with torch.enable_grad():
+        leaf = wide(logits.detach()).requires_grad_()
+        value = number(leaf)
+        if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.requires_grad:
+            raise TargetError(
+                "What is explained must be one number that follows from the logits, as in"
+                " target=lambda logits: logits[5] - logits[7] (a tensor that still has its"
+                " gradient)."
+            )
+        grad = torch.autograd.grad(value.sum(), leaf)[0]
+    top = float(grad.abs().max())
+    power = 2.0 ** -math.floor(math.log2(top)) if 0.0 < top < math.inf else 1.0
+    return (grad * power).to(logits.dtype), power
+
+
+def pull(
+    logits: torch.Tensor, number: Callable[[torch.Tensor], torch.Tensor], at: torch.Tensor
+) -> torch.Tensor:
+    """The gradient of `number(logits)` at an earlier tensor, at least in float32."""
+    out, power = seed(logits, number)
+    return wide(torch.autograd.grad(logits, at, grad_outputs=out)[0]) / power
+
+
+def wide(values: torch.Tensor) -> torch.Tensor:
+    """Half precision as float32; the rest as it is."""
+    return values.float() if values.dtype in _HALF else values

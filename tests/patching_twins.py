@@ -1,0 +1,42 @@
+"""Tiny random bridges of classes that the toys leave out: grouped heads, windows, norms behind."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmlens.families import toy
+from mmlens.lm import wrap_lm
+from mmlens.model import HookedVLM
+from mmlens.vision import wrap_vision
+
+SMALL: dict[str, Any] = {**toy._SMALL, "num_key_value_heads": 2}
+
+
+@cache
+def twin(stem: str, *, dtype: torch.dtype = torch.float32, seed: int = 0, **options: Any) -> Any:
+    """ViT - linear - `{stem}ForCausalLM`, 3 layers of 32, two keys and values for four heads."""
+    import transformers
+
+    generator = torch.Generator().manual_seed(seed)
+    words = toy.tokenizer()
+    names = {"Gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM")}
+    config, model = names.get(stem, (f"{stem}Config", f"{stem}ForCausalLM"))
+    made = getattr(transformers, config)(
+        vocab_size=len(words) + 2,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        **SMALL | options,
+    )
+    hf = getattr(transformers, model)(made)
+    toy._fill(hf, generator, 0.15)
+    vision = wrap_vision(toy._vision(generator), toy._pixels())
+    projection = nn.Linear(16, 32)
+    toy._fill(projection, generator, 0.3)
+    hf.set_attn_implementation("eager")
+    lm = wrap_lm(hf.to(dtype).eval(), words)
+    return HookedVLM(vision, projection, lm, name=f"tiny-{stem}")
