@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
-import torch
 from torch import nn
 
-from mmlens import adapters, ends
-from mmlens.autograd import differentiable
+from mmlens import ends
 from mmlens.lm_kinds import refusing
+from mmlens.sharing import share_weights
 from mmlens.unit_check import w_out
-
-
-def share_weights(module: nn.Module) -> nn.Module:
-    """A frozen copy of a module tree over the same memory, in eval mode.
-
-    Parameters and buffers are new tensor objects on the old storage, so freezing, moving or
-    casting the copy leaves the caller's module as it is.
-    """
-    differentiable(module)
-    memo: dict[int, Any] = {}
-    for tensor in [*module.parameters(), *module.buffers()]:
-        if type(tensor) is nn.Parameter:
-            memo[id(tensor)] = nn.Parameter(tensor.detach(), requires_grad=False)
-        else:
-            memo[id(tensor)] = tensor.detach() if type(tensor) is torch.Tensor else tensor
-    return copy.deepcopy(module, memo).requires_grad_(False).eval()
 
 
 def bridge(hf: Any, fold_ln: bool) -> tuple[Any, dict[str, nn.Module]]:
     """A TransformerBridge of a copy that shares the weights, and the modules of that copy."""
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
-    hf = adapters.inner(hf)
     twin: Any = share_weights(hf)
-    adapters.merge(twin)
     parts = dict(twin.named_modules())
     ends.complete(twin)
     twin.set_attn_implementation("eager")

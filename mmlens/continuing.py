@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens import kv_cache
 from mmlens.errors import CapabilityError, PromptError
-from mmlens.prompt import Padding, SoftPrompt
+from mmlens.prompt import Label, SoftPrompt, Token, next_at
+from mmlens.room import check_room
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -59,9 +61,15 @@ def after(new: SoftPrompt, past: Any) -> SoftPrompt:
         vectors=torch.cat([old.vectors.to(new.vectors), new.vectors], 1),
         ids=torch.cat([old.ids, new.ids], 1),
         mask=torch.cat([old.mask, new.mask], 1),
-        labels=tuple(a + b for a, b in zip(old.labels, new.labels, strict=True)),
+        labels=tuple(a + _moved(b, a) for a, b in zip(old.labels, new.labels, strict=True)),
         prompts=(),
     )
+
+
+def _moved(labels: tuple[Label, ...], before: tuple[Label, ...]) -> tuple[Label, ...]:
+    """Labels at the positions that they have behind others."""
+    by = next_at(before)
+    return tuple(replace(x, at=x.at + by) if isinstance(x, Token) else x for x in labels)
 
 
 def _unknown(new: SoftPrompt, held: int) -> SoftPrompt:
@@ -70,8 +78,18 @@ def _unknown(new: SoftPrompt, held: int) -> SoftPrompt:
         new.vectors.new_zeros(rows, held, width),
         new.ids.new_zeros(rows, held),
         new.mask.new_ones(rows, held),
-        tuple(tuple(Padding(i) for i in range(held)) for _ in range(rows)),
+        tuple(tuple(Token("", i) for i in range(held)) for _ in range(rows)),
     )
+
+
+def _words(model: HookedVLM, input: Any, past: Any) -> Any:
+    """Words that go on as ids, so that no space is put before them; anything else as it is."""
+    from mmlens.targets import going_on
+
+    old = vars(past).get(_READ) if length(past) else None
+    if old is None or not isinstance(input, str) or len(old) != 1 or model.tokenizer is None:
+        return input
+    return torch.tensor([going_on(model, old, input)], dtype=torch.long)
 
 
 def read_on(
@@ -101,7 +119,7 @@ def read_on(
                 f"The cache of keys and values of {model.name!r} gives other logits than reading"
                 f" everything again (by {lm.caching.error:.2g} of the largest): leave it out."
             )
-        how = {"past_key_values": past, "return_type": "logits_and_cache", "use_cache": True}
+        how = {**kv_cache.given(lm, past), "return_type": "logits_and_cache"}
     elif past is None:
         raise CapabilityError(
             "A HookedTransformer fills the cache that it is given and makes none: write"
@@ -110,9 +128,13 @@ def read_on(
     else:
         how = {"past_kv_cache": past}
     held = length(past)
+    if not (model.prepend_bos if prepend_bos is None else prepend_bos):
+        input = _words(model, input, past)
     with model._running(input, mask, prepend_bos, past=past) as soft:
+        check_room(model, soft)
         ids = soft.ids.clamp(min=0)[:, held:]
-        out = lm.forward(ids, soft.mask if lm.is_bridge else soft.mask[:, held:], **options, **how)
+        mask = soft.mask if lm.is_bridge else soft.mask[:, held:]
+        out = lm.forward(ids, mask, **{**options, **how})
     logits, filled = out if lm.is_bridge else (out, past)
     vars(filled)[_READ] = soft
     if returns == "logits_and_cache":

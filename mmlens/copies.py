@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens import adapters
 from mmlens.casting import Movable, cast
 from mmlens.errors import CapabilityError
+from mmlens.sharing import share_weights
 
 if TYPE_CHECKING:
     from mmlens.lm import LanguageModel
@@ -47,10 +47,7 @@ def hugging_face(lm: LanguageModel) -> Any:
     A model with folded norms gives the weights from before the folding: they say the same, and
     folding them again (in their own number format) gives what the bridge has.
     """
-    from mmlens.lm import share_weights
-
-    plain: Any = share_weights(adapters.inner(lm.hf))
-    adapters.merge(plain)
+    plain: Any = share_weights(lm.hf)
     if not lm.folded:
         for path, module in plain.named_modules():
             running = lm.parts[path]

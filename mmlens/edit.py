@@ -275,9 +275,7 @@ def _check_value(value: Any) -> None:
     if isinstance(value, (Scores, torch.Tensor)) or callable(value):
         return
     try:
-        if isinstance(value, bool):
-            raise TypeError
-        torch.as_tensor(value)
+        torch.as_tensor(None if isinstance(value, bool) else value)  # a flag is no number
     except (TypeError, ValueError, RuntimeError):
         raise AddressError(
             f"An Edit can't put {shown(value)} in place of activations: give a number, a tensor,"

@@ -19,10 +19,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmlens import copies, ends, kv_cache, measured
+from mmlens import adapters, copies, ends, kv_cache, measured
 from mmlens.autograd import ordinary
 from mmlens.bridging import bridge
-from mmlens.bridging import share_weights as share_weights
 from mmlens.errors import CapabilityError
 from mmlens.lm_kinds import check_lm
 from mmlens.norms import gain_of
@@ -38,8 +37,8 @@ class LanguageModel:
 
     Attributes:
         root: TransformerBridge or HookedTransformer.
-        hf: the caller's Hugging Face model, untouched; None for a HookedTransformer. What this
-            model computes with is `mmlens.copies.hugging_face(lm)`.
+        hf: the caller's Hugging Face model, untouched, or a copy with its adapters merged; None for
+            a HookedTransformer. What this model computes with is `copies.hugging_face(lm)`.
         tokenizer: a Hugging Face tokenizer, or None.
         folded: whether the gains of the norms were folded into the weights after them.
         parts: the modules of the copy of `hf` that the bridge runs, by their names in `hf`.
@@ -253,7 +252,8 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
             root, tokenizer = model.eval(), tokenizer or getattr(model, "tokenizer", None)
             root.requires_grad_(False)
         else:
-            hf, (root, parts) = model, bridge(model, fold_ln)
+            hf = adapters.plain(model)
+            root, parts = bridge(hf, fold_ln)
         lm = LanguageModel(root, hf, tokenizer, fold_ln, parts)
         lm.open()
     return lm

@@ -14,7 +14,6 @@ from typing import Any
 
 from torch import nn
 
-from mmlens import adapters
 from mmlens.arguments import shown
 from mmlens.autograd import differentiable
 from mmlens.errors import ArgumentError, CapabilityError
@@ -36,7 +35,8 @@ def check_lm(model: Any) -> None:
         raise ArgumentError(f"{shown(model)} is no language model: {_WRITE}.")
     _check_form(model, name)
     _check_weights(model, name)
-    model = adapters.inner(model)
+    if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
+        model = model.get_base_model()
     name = type(model).__name__
     hf = getattr(model, "original_model", None) if hasattr(model, "run_with_cache") else model
     if hf is None:

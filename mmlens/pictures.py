@@ -98,7 +98,7 @@ def _unreadable(path: Path, name: str, error: Exception) -> PictureError:
     if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
         return PictureError(
             f"There is no folder {str(path.parent)!r}, so no picture {name}:"
-            f" the working directory is {str(Path.cwd())!r}."
+            f" the working directory is {_here()}."
         )
     if isinstance(error, FileNotFoundError):
         names = _files_in(path.parent)
@@ -112,7 +112,17 @@ def _unreadable(path: Path, name: str, error: Exception) -> PictureError:
 
 
 def _files_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_file())
+    try:
+        return sorted(path.name for path in folder.iterdir() if path.is_file())
+    except OSError:  # a folder that may be entered and not listed
+        return []
+
+
+def _here() -> str:
+    try:
+        return repr(str(Path.cwd()))
+    except OSError:
+        return "deleted"
 
 
 def _open_bytes(data: bytes, name: str) -> Image.Image:
@@ -209,6 +219,11 @@ def _not_a_picture(data: bytes, name: str) -> PictureError:
     if b"<svg" in start and start.startswith(b"<"):
         return PictureError(
             f"{name} is an SVG drawing, not pixels: export it as PNG, then give that file."
+        )
+    if data[:2] == b"\xff\n" or data[4:8] == b"JXL ":
+        return PictureError(
+            f"{name} is a JPEG XL picture, which this Pillow does not read: save it as JPEG or PNG"
+            " (or install pillow-jxl-plugin and import pillow_jxl)."
         )
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
         return PictureError(

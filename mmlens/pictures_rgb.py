@@ -156,7 +156,7 @@ def _in_srgb(picture: Image.Image, name: str) -> Image.Image:
     try:
         from PIL import ImageCms
 
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+        profile: Any = ImageCms.ImageCmsProfile(io.BytesIO(data))
         told = f"{ImageCms.getProfileDescription(profile)}".strip()
         if told.startswith("sRGB"):
             return picture.convert("RGB")

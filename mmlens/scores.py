@@ -21,7 +21,7 @@ from mmlens.errors import AddressError, CheckpointError, nearest
 from mmlens.neurons import Head, Neuron, find, read_address
 from mmlens.prompt import Padding, Patch, Token
 from mmlens.sites import SHARED
-from mmlens.writing import replacing
+from mmlens.writing import replacing, spelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -214,7 +214,7 @@ class Scores:
         from safetensors import SafetensorError, safe_open
 
         try:
-            with safe_open(Path(path), framework="pt") as file:
+            with spelled(path) as real, safe_open(real, framework="pt") as file:
                 text = file.metadata() or {}
                 meta, about = json.loads(text["scores"]), json.loads(text["about"])
                 values = file.get_tensor("values")

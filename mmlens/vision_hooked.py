@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from mmlens import vision_measure as measure
 from mmlens.casting import Movable
 from mmlens.errors import AddressError, CapabilityError, PictureError, nearest
-from mmlens.lm import share_weights
+from mmlens.sharing import share_weights
 from mmlens.vision_pixels import Pixels
 from mmlens.vision_points import LAYOUTS, Reached, attach, detach_attention, find, untap
 
@@ -126,6 +126,10 @@ class HookedVision(Movable):
                 f"Pixels of shape {tuple(pixels.shape)} are not [batch, 3, {self.image_size[0]},"
                 f" {self.image_size[1]}], which this encoder's patches are labelled for."
             )
+        return self._read(pixels)
+
+    def _read(self, pixels: Float[Tensor, "batch 3 h w"]) -> Tensor:
+        """Pixels to features, with the hooks of both."""
         pixels = self.hook_dict["hook_pixels"](pixels)
         tokens = self._tokens(pixels.to(self.device, self.dtype))[:, self.n_prefix :]
         if self.pooled:
@@ -208,9 +212,10 @@ class HookedVision(Movable):
         shape = self._unlabelled.get(name)
         if shape is not None:
             raise CapabilityError(
-                f"{name!r} of {type(self.module).__name__} has the shape {shape}, not one place for"
-                f" each of {self.n_prefix} prefix tokens and {self.grid[0]} x {self.grid[1]}"
-                " patches, so they can't be addressed there: read or write it with a hook."
+                f"{name!r} of {type(self.module).__name__} holds {shape} for two pictures, not one"
+                f" place for each of {self.n_prefix} prefix tokens and {self.grid[0]} x"
+                f" {self.grid[1]} patches, so they can't be addressed there: read or write it with"
+                " a hook."
             )
 
     def _measure(self, n_prefix: int | None) -> None:
@@ -225,7 +230,9 @@ class HookedVision(Movable):
             keep = {n: p for n, p in self.hook_dict.items() if ".attn.hook_" not in n}
             self.hook_dict = keep
         measure.check_places(self, out)
-        seen = measure.shapes(self, cold[:, self.n_prefix :])
+        plain = cold[:, self.n_prefix :]
+        plain = plain.mean(dim=1, keepdim=True) if self.pooled else plain
+        seen = measure.shapes(self, plain)
         self.hook_dict = {n: p for n, p in self.hook_dict.items() if len(seen.get(n, ())) == 1}
         if self.pooled:
             self.grid = (1, 1)

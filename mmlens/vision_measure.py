@@ -227,10 +227,10 @@ def _quarters_land(vision: HookedVision) -> bool:
 
 
 def shapes(vision: HookedVision, plain: Tensor) -> dict[str, list[tuple[int, ...]]]:
-    """Per hook point, the shapes of what passed it in one pass with a hook on every point.
+    """Per hook point, the shapes of what passed it when two pictures were read with every hook set.
 
     Raises:
-        CapabilityError: the features are not those of the first pass.
+        CapabilityError: the features are not those of the first pass, or pictures are not apart.
     """
     seen: dict[str, list[tuple[int, ...]]] = {}
 
@@ -239,26 +239,31 @@ def shapes(vision: HookedVision, plain: Tensor) -> dict[str, list[tuple[int, ...
 
     for name, point in vision.hook_dict.items():
         point.add_hook(lambda value, hook, name=name: look(value, hook, name))
+    picture = ramp(vision)
     try:
-        pooled, vision.pooled = vision.pooled, False
-        again = vision(ramp(vision))
-        vision.pooled = pooled
+        again = vision._read(torch.cat((picture, 1.0 - picture)))
     finally:
         for point in vision.hook_dict.values():
             point.remove_hooks("both")
-    tolerance = 1e-3 if vision.dtype in (torch.float32, torch.float64) else 5e-2
-    if not (again - plain).abs().max() <= tolerance * (1 + plain.abs().max()):
+    name = type(vision.module).__name__
+    if again.shape != (2, *plain.shape[1:]):
         raise CapabilityError(
-            f"{type(vision.module).__name__} gives other features each time it reads one picture,"
-            " so nothing measured in it would hold: switch off what it draws at random."
+            f"{name} gives features of shape {tuple(again.shape)} for two pictures and"
+            f" {tuple(plain.shape)} for one: it joins the pictures of a batch."
+        )
+    tolerance = 1e-3 if vision.dtype in (torch.float32, torch.float64) else 5e-2
+    if not (again[:1] - plain).abs().max() <= tolerance * (1 + plain.abs().max()):
+        raise CapabilityError(
+            f"{name} gives other features each time it reads one picture, or beside another one, so"
+            " nothing measured in it would hold: switch off what it draws at random."
         )
     return seen
 
 
 def fits(name: str, shape: tuple[int, ...], n: int) -> bool:
-    """Whether a value of this shape has one place per position, as the labels suppose."""
+    """Whether a value of this shape, of two pictures, has one place per position."""
     place = name.rsplit(".", 1)[-1]
     if place == "hook_pattern":
-        return len(shape) == 4 and shape[0] == 1 and shape[2:] == (n, n)
+        return len(shape) == 4 and shape[0] == 2 and shape[2:] == (n, n)
     dims = 4 if place in ATTENTION_POINTS else 3
-    return len(shape) == dims and shape[:2] == (1, n)
+    return len(shape) == dims and shape[:2] == (2, n)

@@ -54,8 +54,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
             return
         new = place.with_name(_NEW.replace("*", secrets.token_hex(6)))
         try:
-            with _as_oserror():
-                yield new
+            with _as_oserror(), spelled(new, create=True) as spelling:
+                yield spelling
             _to_disk(new)
             with suppress(FileNotFoundError):
                 new.chmod(stat.S_IMODE(place.stat().st_mode))
@@ -113,9 +113,31 @@ def remove_leftovers(folder: str | Path, idle: float = 0.0) -> None:
                 shutil.rmtree(new) if new.is_dir() else new.unlink()
 
 
+@contextmanager
+def spelled(path: str | Path, create: bool = False) -> Iterator[Path]:
+    """Inside, the file under a name in UTF-8, for libraries that read no other (safetensors).
+
+    Args:
+        create: make the file where its own name is not in UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # only Linux has such names
+        handle = os.open(path, os.O_RDWR | os.O_CREAT if create else os.O_RDONLY, 0o666)
+        try:
+            yield Path(f"/proc/self/fd/{handle}")
+        finally:
+            os.close(handle)
+    else:
+        yield Path(path)
+
+
 def printable(name: object) -> str:
     """A file's name as text that can be written: bytes that are no UTF-8 stand as their codes."""
-    return os.fsencode(str(name)).decode("utf-8", "backslashreplace")
+    try:
+        return os.fsencode(str(name)).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a letter that never was in a file's name
+        return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager

@@ -43,6 +43,11 @@ def _cut(pos: Any) -> torch.Tensor:
     return bridge("toy-gpt2").edit(knockout(pos, -1))(prompt())
 
 
+def _lens(of: Any, **options: Any) -> torch.Tensor:
+    scores: Any = mm.logit_lens(bridge("toy-gpt2"), of, [" dog"], **options)
+    return scores.values
+
+
 def _noised(pos: Any) -> torch.Tensor:
     from mmlens.patching import soft_noise
 
@@ -59,7 +64,7 @@ READERS: dict[str, Any] = {
     "attention": lambda pos: (
         mm.activations(bridge("toy-gpt2"), prompt(), "pattern", key=pos).values
     ),
-    "lens": lambda pos: mm.logit_lens(bridge("toy-gpt2"), prompt(), [" dog"], pos=pos).values,
+    "lens": lambda pos: _lens(prompt(), pos=pos),
 }
 
 
@@ -124,14 +129,13 @@ def test_padding_is_never_read_and_never_found():
         assert off(read.values, alone.sel(pos=pos).values) < 1e-5
     attention = mm.activations(model, padded, "pattern", layer=0)
     assert attention.shape == (4, 2, 2)
-    lens = mm.logit_lens(model, padded, [" dog"])
-    assert off(lens.values, mm.logit_lens(model, SHORT, [" dog"]).values) < 1e-5
+    assert off(_lens(padded), _lens(SHORT)) < 1e-5
     for wrong in (2, -3, Padding, Padding(0)):
         with pytest.raises(AddressError):
             mm.activations(model, padded, "resid_post", layer=1, pos=wrong)
     scores = mm.attribute(model, padded, " cat", after=" and")
     assert scores.of("pos") == (Token("A", 0), Token(" dog", 1), Token(" and", 2))
-    table: Any = mm.attribute_caption(model, padded, 1, words=" and cat")
+    table: Any = mm.attribute_caption(model, padded, 1, words=" and cat", pos=None)
     assert [t.at for t in dict.fromkeys(table.token)] == [2, 3]
 
 
@@ -257,7 +261,8 @@ def test_differences_are_taken_of_the_same_labels():
     b = Scores(torch.tensor([3.0, 5.0]), ("pos",), {"pos": (Token("A", 0), Patch(0, 1))})
     assert (b - a).values.tolist() == [2.0, 3.0]
     assert (b - 1).values.tolist() == [2.0, 4.0]
-    assert (b - torch.tensor(0.5)).values.tolist() == [2.5, 4.5]
+    half: Any = torch.tensor(0.5)
+    assert (b - half).values.tolist() == [2.5, 4.5]
     moved = Scores(b.values, ("pos",), {"pos": (Token("A", 0), Patch(1, 0))})
     with pytest.raises(AddressError, match=r"same labels: on axis 'pos' Patch\(row=0, col=1.* has"):
         _ = a - moved

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
 import mmlens as mm
 from mmlens import chunks
 from mmlens.chunks import fitting, times
+from mmlens.datasets import Sample
+from mmlens.families import toy
 from mmlens.memory import free_memory
+from mmlens.reading.many import read_one
 
 GB = 1 << 30
 
@@ -92,3 +96,17 @@ def test_what_a_neuron_says_does_not_depend_on_the_neurons_beside_it():
     said = mm.decode(together, neurons)
     for i, neuron in enumerate(neurons):
         assert mm.decode(alone, neuron).probs[0] == said.probs[i]
+
+
+def test_what_is_read_of_a_picture_does_not_depend_on_those_read_before_it():
+    samples = [Sample(f"p{i}", toy.picture((i, 1), seed=i)) for i in range(3)]
+    how = {"prompt": "A picture of", "k": 3, "lens": 2, "firing": 2}
+    before, fresh = mm.load("toy-gptj"), mm.load("toy-gptj")
+    for sample in samples:
+        later = read_one(before, sample, **how)
+    alone = read_one(fresh, samples[-1], **how)
+    for name, part in alone.items():
+        if isinstance(part, pd.DataFrame):
+            pd.testing.assert_frame_equal(part, later[name], check_exact=True)
+        elif part is not None:
+            assert torch.equal(part.values, later[name].values), name

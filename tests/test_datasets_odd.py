@@ -10,15 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
+from bridges import bridge
 from PIL import Image
 
 import mmlens as mm
-from mmlens import datasets
+from mmlens import Scores, datasets
 from mmlens.datasets import DataError
 from mmlens.datasets.pairs import Listed
 from mmlens.datasets.sources import open_pairs
-from mmlens.train import cache_features
+from mmlens.errors import WriteError
+from mmlens.sweep import sweep
+from mmlens.sweep.images import picture_activations
+from mmlens.tally import Top
+from mmlens.train import cache_features, fit
 
 RED = (255, 0, 0)
 coco: Any = inspect.unwrap(datasets.coco)  # what checks annotations in tests reads a sample
@@ -205,6 +212,37 @@ def test_a_name_in_another_encoding_is_a_sample_like_any(tmp_path):
     assert pairs[0].key == "caf\\xe9.png" and len(pairs.fingerprint) == 64
 
 
+def test_everything_but_a_bridge_is_written_into_a_folder_of_such_a_name(tmp_path):
+    folder = tmp_path / os.fsdecode(b"r\xe9sum\xe9")
+    folder.mkdir()
+    Image.new("RGB", (32, 32), RED).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(folder / LATIN)
+    (folder / LATIN).with_suffix(".txt").write_text("a dog")
+    model = bridge("toy-gptj")
+    seen = mm.look(model, folder / LATIN, words=" dog", k=2)
+    assert b"caf\\xe9" in seen.save(folder / f"{Path(LATIN).stem}.html").read_bytes()
+    page = mm.view.explore([seen], [LATIN], title=LATIN).save(folder / "all.html").read_bytes()
+    assert b"caf\\xe9.png" in page
+    tally, samples = {"activations": [Top(k=1)]}, datasets.images(folder)
+    options = {"layers": [0]}
+    for _ in range(2):
+        done = sweep(picture_activations, model, samples, folder / "sweep", options=options,
+                     tallies=tally, progress=False)  # fmt: skip
+    assert done.tallies("activations")[0].table(ids=samples.ids)["sample"][0] == "caf\\xe9.png"
+    kept = sweep(named, model, samples, folder / "named", progress=False)
+    assert list(kept.table("rows")["sample"]) == ["caf\\xe9.png"]
+    assert kept.scores("ones", "caf\\xe9.png").shape == (2,)
+    cached = cache_features(model.vision, open_pairs(folder), folder / "cache")
+    direct = model.vision(model.vision.preprocess(samples[0].image)[None])[0]
+    torch.testing.assert_close(cached.tensor(cached[0], None), direct.detach())
+    with pytest.raises(WriteError, match="is no name in UTF-8, which the files of a bridge need"):
+        fit(model, cached, out=folder / "trained", steps=1, batch_size=1)
+
+
+def named(model: Any, sample: Any) -> dict[str, Any]:
+    return {"rows": pd.DataFrame({"n": [1]}), "ones": Scores(torch.ones(2), ("unit",))}
+
+
 # Numbers ------------------------------------------------------------------------------------------
 
 
@@ -231,8 +269,6 @@ def test_a_place_that_is_none_is_refused():
 
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"batch_size": -1}, {"shard_size": 0}])
 def test_sizes_that_hold_no_picture_are_refused(options, tmp_path):
-    from bridges import bridge
-
     pairs = Listed([])
     with pytest.raises(DataError, match="size=.*: write a whole number from 1"):
         cache_features(bridge("toy-gptj").vision, pairs, tmp_path / "none", **options)

@@ -108,6 +108,17 @@ def test_what_a_model_says_can_be_given_back_as_its_caption(kind):
 
 
 @every_tokenizer
+@torch.no_grad()
+def test_words_read_on_from_a_cache_go_on_where_it_ends(kind):
+    model, photo = reader(kind), toy.picture()
+    if not model.lm.caching.exact:
+        pytest.skip("this transformers has a cache that TransformerLens does not fill")
+    _, cache = model(mm.Prompt(photo, "A picture of"), return_type="logits_and_cache")
+    more = model(" a dog", past_key_values=cache)
+    assert off(more, model(mm.Prompt(photo, "A picture of a dog"))[:, -2:]) < 1e-4
+
+
+@every_tokenizer
 def test_captions_are_learned_with_the_ids_that_are_read(kind):
     from mmlens.train.loss import Speller
 
@@ -186,7 +197,7 @@ def test_a_prompt_beyond_the_models_positions_is_refused_with_the_numbers(kind):
 
 
 def test_rotary_scaling_gives_the_positions_it_was_made_for():
-    from mmlens.embedding import room
+    from mmlens.room import room
 
     model = mm.load("toy-llama")
     assert room(model) == 128

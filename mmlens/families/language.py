@@ -17,8 +17,9 @@ import torch
 from mmlens.casting import cast, device_of, dtype_of
 from mmlens.checkpoints import expanded, loaded_whole, quietly, reason
 from mmlens.errors import CheckpointError, ModelError, nearest
-from mmlens.lm import LanguageModel, share_weights, wrap_lm
+from mmlens.lm import LanguageModel, wrap_lm
 from mmlens.lm_kinds import check_lm
+from mmlens.sharing import share_weights
 
 
 def find_lm(

@@ -39,7 +39,8 @@ from mmlens.families.limber_twins import (
     words_of_twins,
 )
 from mmlens.families.parts import find_vision, label
-from mmlens.lm import share_weights, wrap_lm
+from mmlens.lm import wrap_lm
+from mmlens.sharing import share_weights
 from mmlens.vision import HookedVision, from_hf, from_open_clip, from_timm, optional
 
 IMAGE_WORD = "<|image|>"

@@ -10,6 +10,8 @@ network, and a name that doesn't exist is answered with the nearest that do.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,14 @@ from mmlens.checkpoints import (
     loaded_whole,
     projection_from,
     quietly,
+    reason,
 )
-from mmlens.errors import ModelError, nearest
+from mmlens.errors import CheckpointError, ModelError, nearest
 from mmlens.families.language import find_lm, unfound
 from mmlens.families.whole import apart, refuse_whole
 from mmlens.files_read import SPARE
-from mmlens.lm import LanguageModel, share_weights
+from mmlens.lm import LanguageModel
+from mmlens.sharing import share_weights
 from mmlens.vision import HookedVision, optional, wrap_vision
 
 _VISION_CLASSES = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
@@ -182,17 +186,25 @@ def _hf_vision(source: str, revision: str | None, *, local: bool) -> HookedVisio
 
 
 def _processor(source: str, options: dict[str, Any]) -> dict[str, Any] | None:
-    """preprocessor_config.json as it stands: the processor classes need torchvision, it doesn't."""
+    """The settings as they stand: the processor classes need torchvision, this doesn't."""
     from transformers.utils.hub import cached_file
 
-    path = cached_file(
-        source,
-        "preprocessor_config.json",
-        **options,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return read_json(Path(path)) if path else None
+    missing = {"_raise_exceptions_for_missing_entries": False}
+    missing |= {"_raise_exceptions_for_connection_errors": False}
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        path = cached_file(source, name, **options, **missing)
+        try:
+            read = read_json(Path(path)) if path else {}
+            settings = read if name.startswith("pre") else read.get("image_processor")
+            if settings:
+                return dict(settings)
+        except (TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(
+                f"{name} of {source!r} does not hold the settings of an image processor: {error}"
+            ) from error
+    return None
 
 
 def _open_clip(rest: str) -> HookedVision:
@@ -206,13 +218,44 @@ def _open_clip(rest: str) -> HookedVision:
         raise ModelError(
             f"open_clip has no weights {weights!r} for {model}: {nearest(weights, tags)}"
         )
-    made = open_clip.create_model_and_transforms(model, pretrained=weights or None)
+    quick = _trained_with_quick_gelu(open_clip, model, weights)
+    with _fetching("open_clip", rest):
+        made = open_clip.create_model_and_transforms(
+            model, pretrained=weights or None, force_quick_gelu=quick
+        )
     return wrap_vision((made[0], made[2]))
+
+
+@contextmanager
+def _fetching(library: str, name: str) -> Iterator[None]:
+    """Inside, a library downloads and reads weights: what it raises becomes a sentence."""
+    try:
+        yield
+    except Exception as error:
+        raise ModelError(f"{library} could not load {name!r}: {reason(error)}") from error
+
+
+def _trained_with_quick_gelu(open_clip: Any, model: str, weights: str) -> bool:
+    """What the weights say; open_clip itself only warns that the model is made otherwise."""
+    tag = open_clip.pretrained.get_pretrained_cfg(model, weights) if weights else {}
+    built = bool((open_clip.get_model_config(model) or {}).get("quick_gelu"))
+    if tag and built and not tag.get("quick_gelu"):
+        other = model.removesuffix("-quickgelu")
+        hint = f"'open_clip:{other}/{weights}'" if other != model else "other weights"
+        raise ModelError(
+            f"The weights {weights!r} were not trained with QuickGELU, which {model} is made with:"
+            f" write {hint}."
+        )
+    return bool(tag.get("quick_gelu"))
 
 
 def _timm(rest: str) -> HookedVision:
     timm = optional("timm")
     if not timm.is_model(rest.split(".")[0]):
         raise ModelError(f"timm has no model {rest!r}: {nearest(rest, timm.list_models())}")
-    module = timm.create_model(rest, pretrained=True)
+    known = timm.list_pretrained(f"{rest.split('.')[0]}.*")
+    if "." in rest and rest not in known:
+        raise ModelError(f"timm has no weights {rest!r}: {nearest(rest, known)}")
+    with _fetching("timm", rest):
+        module = timm.create_model(rest, pretrained=True)
     return wrap_vision(module, timm.data.resolve_model_data_config(module), name=rest)

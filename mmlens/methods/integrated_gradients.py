@@ -19,6 +19,7 @@ import torch
 
 from mmlens.arguments import count, number
 from mmlens.autograd import ordinary
+from mmlens.backward import pull
 from mmlens.chunks import in_chunks
 from mmlens.errors import AddressError
 from mmlens.neurons import places
@@ -103,27 +104,29 @@ def _one_layer(
     base = _base(baseline, layer, z)
     delta = z - base
 
-    def numbers(path: torch.Tensor) -> torch.Tensor:
+    def numbers(logits: torch.Tensor) -> torch.Tensor:
+        return torch.stack([aimed.number(row) for row in logits])
+
+    def logits_at(path: torch.Tensor) -> torch.Tensor:
         many = rows(soft, [0] * len(path))
         with (
             model.hooks(fwd_hooks=[(name, lambda x, hook: path.to(x))]),
             model._running(many, differentiable=False) as read,
         ):
-            logits = model.lm.logits_at(read.ids.clamp(min=0), read.mask, at)
-        return torch.stack([aimed.number(row) for row in logits[:, 0]])
+            return model.lm.logits_at(read.ids.clamp(min=0), read.mask, at)[:, 0]
 
     def integrate(nodes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         def work(start: int, stop: int) -> torch.Tensor:
             with torch.enable_grad():
                 path = base + nodes[start:stop, None, None].to(delta) * delta
-                path.requires_grad_()
-                grad = torch.autograd.grad(numbers(path).sum(), path)[0]
+                logits = logits_at(path.requires_grad_())
+            grad = pull(logits, lambda many: numbers(many).sum(), path)
             return (grad * weights[start:stop, None, None].to(grad)).sum(0)
 
         return delta * sum(in_chunks(len(nodes), batch, work), torch.zeros_like(delta))
 
     with torch.no_grad():
-        ends = numbers(torch.stack([base, z]))
+        ends = numbers(logits_at(torch.stack([base, z])))
     what = f"the integrated gradients of layer {layer}"
     return complete(integrate, ends, steps, model.lm.dtype, what)
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from mmlens import hooking
 from mmlens.arguments import count
 from mmlens.autograd import ordinary
+from mmlens.backward import seed, wide
 from mmlens.chunks import in_chunks
 from mmlens.errors import AddressError, SiteError
 from mmlens.neurons import places
@@ -125,8 +126,8 @@ def gradients(
         return live
 
     with torch.enable_grad(), model.hooks([(name, tap) for name in names]):
-        number = _numbers(model, base, 1, metric)[0]
-        found = _grad(number, [taps[layer] for layer in layers])
+        logits = _logits(model, base, 1)
+    found = _grad(logits, metric, [taps[layer] for layer in layers])
     one = (lambda g: g[0]) if where.site.part == "lm" else (lambda g: g)
     return {layer: one(g) for layer, g in zip(layers, found, strict=True)}
 
@@ -146,35 +147,45 @@ def _integrated(
     name = hooking.names(model, where.site.at(layer))[0]
     in_lm = where.site.part == "lm"
 
-    def numbers(path: torch.Tensor) -> torch.Tensor:
+    def logits_at(path: torch.Tensor) -> torch.Tensor:
         stands = path if in_lm else path.flatten(0, 1)
         with model.hooks([(name, lambda x, hook: stands.to(x))]):
-            return _numbers(model, base, len(path), metric)
+            return _logits(model, base, len(path))
 
     def integrate(nodes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         def work(start: int, stop: int) -> torch.Tensor:
             share = nodes[start:stop].reshape(-1, *[1] * old.ndim).to(old)
             with torch.enable_grad():
                 path = (old + share * (new - old)).requires_grad_()
-                grad = _grad(numbers(path).sum(), [path])[0]
+                logits = logits_at(path)
+            grad = _grad(logits, metric, [path])[0]
             return (grad * weights[start:stop].reshape(-1, *[1] * old.ndim).to(grad)).sum(0)
 
         return (new - old) * sum(in_chunks(len(nodes), batch, work), torch.zeros_like(old))
 
     with torch.no_grad():
-        ends = numbers(torch.stack([old, new]))
+        ends = _numbers(logits_at(torch.stack([old, new])), metric)
     here = "" if layer is None else f" in layer {layer}"
     what = f"the attributions of {where.site.name!r}{here}"
     return complete(integrate, ends, steps, model.lm.dtype, what)
 
 
-def _numbers(model: HookedVLM, base: Kept, n: int, metric: Metric) -> torch.Tensor:
+def _logits(model: HookedVLM, base: Kept, n: int) -> Float[Tensor, "row d_vocab"]:
+    """The last position's logits of `n` rows of the run that is patched, with their graph."""
     last = torch.tensor([base.width - 1], device=model.lm.device)
     with model._running(rows(base.soft, [0] * n), differentiable=False) as soft:
-        logits = model.lm.logits_at(soft.ids.clamp(min=0), soft.mask, last)[:, 0]
+        return model.lm.logits_at(soft.ids.clamp(min=0), soft.mask, last)[:, 0]
+
+
+def _numbers(logits: Float[Tensor, "row d_vocab"], metric: Metric) -> Float[Tensor, " row"]:
     return torch.stack([measured(metric, row) for row in logits])
 
 
-def _grad(number: torch.Tensor, at: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    found = torch.autograd.grad(differentiable(number), at, allow_unused=True)
-    return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(found, at, strict=True))
+def _grad(
+    logits: Float[Tensor, "row d_vocab"], metric: Metric, at: list[torch.Tensor]
+) -> list[torch.Tensor]:
+    """The gradient of the sum of the rows' metrics, where it is, right in half precision too."""
+    out, power = seed(logits, lambda many: differentiable(_numbers(many, metric)).sum())
+    found = torch.autograd.grad(logits, at, grad_outputs=out, allow_unused=True)
+    zeros = (torch.zeros_like(x) if g is None else g for g, x in zip(found, at, strict=True))
+    return [wide(grad) / power for grad in zeros]

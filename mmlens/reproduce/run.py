@@ -17,7 +17,7 @@ import pandas as pd
 
 from mmlens.arguments import count, instance
 from mmlens.datasets.spec import dataset
-from mmlens.errors import ArgumentError, writing
+from mmlens.errors import writing
 from mmlens.experiments.bootstrap import DRAWS
 from mmlens.experiments.scoring import Compare, Scorer, against_things, default_scorers
 from mmlens.metrics.counts import word_overlap_f1
@@ -91,7 +91,7 @@ def mmn(
         resume: False begins anew and deletes what the folder holds.
 
     Raises:
-        ArgumentError: an option is none that there is, or the data hold no picture.
+        ArgumentError: an option is none that there is.
         WriteError: the folder cannot be written. SweepError: it holds the sweeps of another
             model, other data or other options, or a picture failed.
     """
@@ -109,8 +109,6 @@ def mmn(
     if results is not None:
         made(Path(results).parent)
     tell = _teller(progress)
-    if not len(samples):
-        raise ArgumentError(f"data={samples.name!r} holds no picture: give at least one.")
     bridge = load(model) if isinstance(model, (str, Path)) else model
     instance(bridge, "model", HookedVLM, "a name, a folder or what mmlens.load returns")
     tell(f"looking through {min(plan.scan, len(samples))} pictures of {samples.name}")

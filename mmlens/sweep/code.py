@@ -33,7 +33,7 @@ def hashed(*parts: str | bytes) -> bytes:
     return digest.digest()
 
 
-def function_parts(found: Identity, value: types.FunctionType, name: str) -> Parts:
+def function_parts(found: Identity, value: Any, name: str) -> Parts:
     name = name or value.__qualname__
     while _home(value).split(".")[0] in _CHECKERS and hasattr(value, "__wrapped__"):
         value = value.__wrapped__

@@ -88,6 +88,8 @@ class Sweep:
 
     def finish(self, number: int, files: Mapping[Path, bytes], **marker: Any) -> int:
         """Write the files of a chunk and, last, that it is finished; returns the bytes written."""
+        if not (self.folder / "manifest.json").is_file():
+            raise SweepError(f"{str(self.folder)!r} was deleted while a sweep was working in it.")
         for path, data in files.items():
             _write(path, data)
         hashes = {

@@ -18,7 +18,7 @@ from mmlens.errors import CheckpointError, nearest, writing
 from mmlens.scores import Scores
 from mmlens.sweep.record import SweepError
 from mmlens.tally import Tally
-from mmlens.writing import write_whole
+from mmlens.writing import spelled, write_whole
 
 Tallies = dict[str, tuple[Tally, ...]]
 
@@ -133,21 +133,21 @@ def _read(path: Path) -> tuple[Tallies, dict[str, list[str]]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with spelled(path) as real, safe_open(real, framework="pt") as file:
             told: Any = json.loads((file.metadata() or {})["running"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         if weights_hash(tensors) != told["hash"]:
             raise ValueError
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{str(path)!r} does not hold the tallies of a sweep.") from error
-    out: Tallies = {}
-    for name, several in told["tallies"].items():
-        parts = [f"{name}/{number}/" for number in range(len(several))]
-        out[name] = tuple(
-            Tally.of_state(
-                {key.removeprefix(part): v for key, v in tensors.items() if key.startswith(part)},
-                meta,
+        out: Tallies = {}
+        for name, several in told["tallies"].items():
+            parts = [f"{name}/{number}/" for number in range(len(several))]
+            out[name] = tuple(
+                Tally.of_state(
+                    {k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)},
+                    meta,
+                )
+                for part, meta in zip(parts, several, strict=True)
             )
-            for part, meta in zip(parts, several, strict=True)
-        )
-    return out, told["chunks"]
+        return out, told["chunks"]
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{str(path)!r} does not hold the tallies of a sweep.") from error

@@ -32,7 +32,7 @@ from mmlens.datasets.pairs import DataError, Listed, Pair, Pairs
 from mmlens.errors import CheckpointError, NumericsError, PictureError, writing
 from mmlens.placeless import placeless
 from mmlens.vision import HookedVision
-from mmlens.writing import remove_leftovers, write_whole
+from mmlens.writing import remove_leftovers, spelled, write_whole
 
 FORMAT = 1
 
@@ -65,7 +65,8 @@ class CachedPairs(Listed):
             from safetensors import safe_open
 
             file = self.folder / self.manifest["shards"][number]["features"]
-            self._open[number] = safe_open(file, framework="pt").get_slice("features")
+            with spelled(file) as real:
+                self._open[number] = safe_open(real, framework="pt").get_slice("features")
         return self._open[number][row].float()
 
     def check(self, vision: HookedVision) -> None:

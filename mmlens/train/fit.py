@@ -24,14 +24,14 @@ import pandas as pd
 from mmlens.arguments import count
 from mmlens.autograd import ordinary
 from mmlens.datasets.pairs import DataError, Pairs
-from mmlens.errors import writing
+from mmlens.errors import WriteError, writing
 from mmlens.files import save as save_bridge
 from mmlens.model import HookedVLM
 from mmlens.placeless import placeless
 from mmlens.train.recipe import Recipe
 from mmlens.train.resume import NAME, Curve
 from mmlens.train.trainer import Trainer
-from mmlens.writing import remove_leftovers
+from mmlens.writing import printable, remove_leftovers
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,11 @@ def fit(
     count(save_every, "save_every", error=DataError)
     count(workers, "workers", least=0, error=DataError)
     folder = Path(out)
+    if printable(folder) != str(folder):
+        raise WriteError(
+            f"{str(folder)!r} is no name in UTF-8, which the files of a bridge need: give another"
+            " folder."
+        )
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(model, pairs, recipe, workers, recompute)

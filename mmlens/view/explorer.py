@@ -36,7 +36,7 @@ from mmlens.view.explorer_data import (
     tops_data,
 )
 from mmlens.view.words import plain
-from mmlens.writing import write_whole
+from mmlens.writing import printable, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,14 +104,16 @@ def explore(
         AddressError: nothing to show, other axes, or names that do not fit.
     """
     looks: list[Any] = list(seen) if isinstance(seen, Sequence) else [seen]
-    names = [str(name) for name in (names if names is not None else range(len(looks)))]
+    names = [printable(name) for name in (names if names is not None else range(len(looks)))]
     if not looks or len(names) != len(looks) or len(set(names)) < len(names):
         raise AddressError(
             f"explore() got {len(looks)} pictures and {len(set(names))} different names: give at"
             " least one picture, and each its own name."
         )
     limit = budget or (BUDGET_ONE if len(looks) == 1 else BUDGET_MANY)
-    told = title or ("A picture, read by the model" if len(looks) == 1 else "Pictures, read")
+    told = printable(
+        title or ("A picture, read by the model" if len(looks) == 1 else "Pictures, read")
+    )
     made: Explorer | None = None
     for detail in LEVELS if len(looks) == 1 else LEVELS[1:]:
         made = _page(looks, names, tops, told, detail)
