@@ -158,7 +158,7 @@ class HookedVision(Movable):
 
     def __reduce__(self) -> Any:
         """For pickles and copies: the bare encoder, which is tapped again."""
-        how = (self.n_prefix, self.pooled, self.arch, self.feature_layer)
+        how = (self._asked_prefix, self.pooled, self.arch, self.feature_layer)
         return _tapped, (untap(share_weights(self.module)), self.kind, self.pixels, how)
 
     def at(self, feature_layer: str) -> HookedVision:

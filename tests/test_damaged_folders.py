@@ -190,8 +190,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("vision.scale", [0, 8], "scale=0"),
     ("vision.image_size", [32, 32, 3], "image_size="),
     ("vision.image_size", 0, "image_size=0"),
-    ("vision.image_size", 64, "image_size|does not run"),
-    ("vision.image_size", [32, 24], "image_size|does not run"),
+    ("vision.image_size", 64, "pixels of|image_size"),
+    ("vision.image_size", [32, 24], "pixels of|image_size"),
     ("vision.grid", [4, 5], r"grid of \(4, 5\)"),
     ("vision.pooled", "yes", "pooled='yes'"),
     ("vision.pooled", 1, "pooled=1"),
@@ -333,7 +333,7 @@ def test_saving_over_a_bridge_leaves_one_whole_bridge(toy, folder, monkeypatch):
     again = load(save(other, folder))
     with torch.no_grad():
         assert torch.equal(again(PROMPT), other(PROMPT))
-    assert not list(folder.glob(".new-*")) and len(list(folder.glob("lm/*.safetensors"))) == 1
+    assert not list(folder.glob(".mmlens-*")) and len(list(folder.glob("lm/*.safetensors"))) == 1
 
 
 def _full(module: Any, path: Path) -> None:
