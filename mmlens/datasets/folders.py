@@ -51,8 +51,7 @@ def read_folder(folder: str | Path, skip_bad: bool = False) -> Listed:
     pairs: list[Pair] = []
     out = Listed(pairs, repr(str(folder)), skip_bad)
     for path, captions, where in read_rows(folder):
-        key = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
-        key = printable(key)
+        key = printable(Path(os.path.relpath(path, folder)).as_posix())  # no folder of this machine
         if not captions:
             out.reject(key, f"{key!r} has no caption in {where}.")
         elif why := absent(path, folder, where):

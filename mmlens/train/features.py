@@ -31,6 +31,7 @@ from mmlens.arguments import count
 from mmlens.checkpoints import weights_hash
 from mmlens.datasets.pairs import DataError, Listed, Pair, Pairs
 from mmlens.errors import CheckpointError, NumericsError, PictureError, writing
+from mmlens.placeless import placeless
 from mmlens.vision import HookedVision
 from mmlens.writing import remove_leftovers, spelled, write_whole
 
@@ -212,7 +213,7 @@ def _features(
             except PictureError as error:
                 if not pairs.skip_bad:
                     raise
-                pairs.bad[pair.key] = str(error)
+                pairs.bad[pair.key] = placeless(str(error))
         if pixels:
             with torch.no_grad():
                 yield vision(torch.stack(pixels).to(vision.device, vision.dtype))
