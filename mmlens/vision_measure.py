@@ -82,7 +82,8 @@ def channels_last(vision: HookedVision, out: Tensor) -> bool:
     """Whether a map is [batch, row, column, dim]: by its shape, or by what timm says of it."""
     if out.dim() != 4:
         return False
-    first, last = _keeps_aspect(*out.shape[2:], vision), _keeps_aspect(*out.shape[1:3], vision)
+    _, a, b, c = out.shape
+    first, last = _keeps_aspect(b, c, vision), _keeps_aspect(a, b, vision)
     return getattr(vision.module, "output_fmt", "NCHW") == "NHWC" if first == last else last
 
 
@@ -166,9 +167,9 @@ def _embedded(vision: HookedVision, x: Float[Tensor, "batch 3 h w"]) -> Any:
     if point is None:
         return None
 
-    def stop(value: Any, hook: Any) -> None:
-        kept.append(value)
-        raise Reached(value)
+    def stop(tensor: Any, hook: Any) -> None:
+        kept.append(tensor)
+        raise Reached(tensor)
 
     point.add_hook(stop)
     try:
@@ -234,11 +235,11 @@ def shapes(vision: HookedVision, plain: Tensor) -> dict[str, list[tuple[int, ...
     """
     seen: dict[str, list[tuple[int, ...]]] = {}
 
-    def look(value: Any, hook: Any, name: str) -> None:
-        seen.setdefault(name, []).append(tuple(value.shape))
+    def look(tensor: Tensor, hook: Any) -> None:
+        seen.setdefault(hook.name, []).append(tuple(tensor.shape))
 
-    for name, point in vision.hook_dict.items():
-        point.add_hook(lambda value, hook, name=name: look(value, hook, name))
+    for point in vision.hook_dict.values():
+        point.add_hook(look)
     picture = ramp(vision)
     try:
         again = vision._read(torch.cat((picture, 1.0 - picture)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,7 +23,9 @@ from mmlens.errors import CheckpointError, PictureError
 from mmlens.pictures import MAX_PIXELS
 
 if TYPE_CHECKING:
-    Pair, Numbers, Colour = tuple[int, int], tuple[float, ...], tuple[int, int, int]
+    Pair: TypeAlias = tuple[int, int]
+    Numbers: TypeAlias = tuple[float, ...]
+    Colour: TypeAlias = tuple[int, int, int]
 else:  # read from files, so what they are is said in a sentence by `Pixels` itself
     Pair = Numbers = Colour = Any
 

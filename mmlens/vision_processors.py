@@ -61,11 +61,12 @@ def hf_recipe(source: Any, image_size: tuple[int, int], model_type: str = "") ->
         )
     if isinstance(source, Mapping) and "image_size" in source and not _THEIRS & set(source):
         return Pixels.from_dict(source)
-    processor = _load(source, model_type) if isinstance(source, Mapping) else source
+    processor: Any = _load(source, model_type) if isinstance(source, Mapping) else source
+    keys: dict[str, Any] = dict(source) if isinstance(source, Mapping) else {}
     if processor is not None:
-        source = processor.to_dict() if hasattr(processor, "to_dict") else vars(processor)
-        source = source | {step: bool(getattr(processor, step, None)) for step in _STEPS}
-    recipe = _from_keys(source, image_size)
+        keys = dict(processor.to_dict() if hasattr(processor, "to_dict") else vars(processor))
+        keys |= {step: bool(getattr(processor, step, None)) for step in _STEPS}
+    recipe = _from_keys(keys, image_size)
     if processor is not None:
         _compare(recipe, processor)
     return recipe
