@@ -39,6 +39,7 @@ Receive = Callable[[int, int, torch.Tensor], None]
 _POINTS = {"pre": "neurons_pre", "post": "neurons"}
 
 
+@torch.inference_mode(mode=False)  # gradients are needed, whatever the caller's context is
 def attribute(
     model: HookedVLM,
     prompt: Any,
@@ -89,6 +90,7 @@ def attribute(
     )
 
 
+@torch.inference_mode(mode=False)  # gradients are needed, whatever the caller's context is
 def attribute_caption(
     model: HookedVLM,
     prompt: Any,
@@ -134,6 +136,7 @@ def attribute_caption(
     return pd.DataFrame(rows, columns=["token", "neuron", "pos", "score"])
 
 
+@torch.inference_mode(mode=False)  # gradients are needed, whatever the caller's context is
 def products(
     model: HookedVLM,
     soft: SoftPrompt,

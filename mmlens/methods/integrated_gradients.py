@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mmlens.model import HookedVLM
 
 
+@torch.inference_mode(mode=False)  # gradients are needed, whatever the caller's context is
 def integrated_gradients(
     model: HookedVLM,
     prompt: Any,

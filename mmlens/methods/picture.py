@@ -38,6 +38,7 @@ PLACES = ("soft_prompt", "features", "pixels")
 WAYS = ("gradient", "integrated_gradients", "occlusion")
 
 
+@torch.inference_mode(mode=False)  # gradients are needed, whatever the caller's context is
 def attribute_picture(
     model: HookedVLM,
     prompt: Any,

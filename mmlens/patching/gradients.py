@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mmlens.model import HookedVLM
 
 
+@torch.inference_mode(mode=False)  # gradients are needed, whatever the caller's context is
 def attribution_patching(
     model: HookedVLM,
     pair: Pair,
