@@ -14,17 +14,42 @@ import torch
 from torch import nn
 
 from mmlens.errors import CapabilityError
+from mmlens.sharing import share_weights
 
 _ROWS = 1024
 """Inputs that are sent through a layer at a time."""
 
 
-def inner(model: Any) -> Any:
-    """The adapted model inside of a model of `peft`.
+def plain(model: Any) -> Any:
+    """A model without adapters: the model itself, or a copy of it that they are merged into.
+
+    The copy shares the memory of what is not adapted.
 
     Raises:
-        CapabilityError: it adds to the prompt, which only its own forward does.
+        CapabilityError: an adapter that no weights stand for.
     """
+    model = _inner(model)
+    if not any(_saved(layer) or _wrapped(layer) for layer in model.modules()):
+        return model
+    copy: Any = share_weights(model)
+    _merge(copy)
+    if getattr(copy, "_hf_peft_config_loaded", False):
+        copy._hf_peft_config_loaded = False  # else only the adapter would be saved
+    return copy
+
+
+def _saved(layer: nn.Module) -> bool:
+    """A layer beside which a copy of it was trained in whole."""
+    return hasattr(layer, "modules_to_save") and hasattr(layer, "active_adapter")
+
+
+def _wrapped(layer: nn.Module) -> bool:
+    """A layer with something added to what it computes."""
+    return isinstance(getattr(layer, "base_layer", None), nn.Module)
+
+
+def _inner(model: Any) -> Any:
+    """The adapted model inside of a model of `peft`."""
     if not hasattr(model, "get_base_model") or not hasattr(model, "peft_config"):
         return model
     if any(getattr(one, "is_prompt_learning", False) for one in model.peft_config.values()):
@@ -35,17 +60,13 @@ def inner(model: Any) -> Any:
     return model.get_base_model()
 
 
-def merge(model: nn.Module) -> None:
-    """Put a plain layer in place of every adapted one.
-
-    Raises:
-        CapabilityError: an adapted layer that is no linear map.
-    """
+def _merge(model: nn.Module) -> None:
+    """Put a plain layer in place of every adapted one."""
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
-            if hasattr(layer, "modules_to_save") and hasattr(layer, "active_adapter"):
+            if _saved(layer):
                 setattr(parent, name, _active(layer))
-            elif isinstance(getattr(layer, "base_layer", None), nn.Module):
+            elif _wrapped(layer):
                 setattr(parent, name, _plain(layer, name))
 
 
@@ -62,7 +83,7 @@ def _plain(layer: Any, name: str) -> nn.Module:
     from transformers.pytorch_utils import Conv1D
 
     base = layer.base_layer
-    while isinstance(getattr(base, "base_layer", None), nn.Module):
+    while _wrapped(base):
         base = base.base_layer
     weight = base.weight
     with torch.no_grad():

@@ -1,15 +1,23 @@
-"""Work in pieces that fit: a piece that runs out of memory is halved, said so, and tried again."""
+"""Work in pieces that fit: a piece that runs out of memory is halved, said so, and tried again.
+
+What is computed in pieces does not depend on how it was cut (`times`).
+"""
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmlens.memory import free_memory
 
 T = TypeVar("T")
+ROWS = 32
+"""How many rows a product of `times` has."""
 
 
 def in_chunks(n: int, size: int, work: Callable[[int, int], T]) -> Iterator[T]:
@@ -37,14 +45,19 @@ def in_chunks(n: int, size: int, work: Callable[[int, int], T]) -> Iterator[T]:
 
 def fitting(bytes_each: float, device: torch.device, most: int = 256, share: float = 0.5) -> int:
     """How many pieces of so many bytes fit into a share of the free memory, 1 to `most`."""
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        try:
-            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (ValueError, OSError, AttributeError):  # not every system tells
-            free = 1 << 30
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
     return max(1, min(most, int(share * free / max(1.0, bytes_each))))
+
+
+def times(rows: Float[Tensor, "row d"], table: Float[Tensor, "d n"]) -> Float[Tensor, "row n"]:
+    """`rows @ table`, each row's numbers the same whatever rows stand beside it.
+
+    A matrix product rounds by the shape that it is asked for, so a row alone and the same row among
+    others differ in their last bits. Here every product has the same shape, filled up with zeros.
+    """
+    n = -(-len(rows) // ROWS) * ROWS
+    full = torch.cat([rows, rows.new_zeros(n - len(rows), rows.shape[1])])
+    return torch.cat([part @ table for part in full.split(ROWS)])[: len(rows)]
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -1,7 +1,8 @@
 """Reading on from a cache of keys and values: new words behind what has been read.
 
-    logits, cache = model(Prompt(photo, "A picture"), return_type="logits_and_cache")
-    model(" of", past_key_values=cache)        # = model(Prompt(photo, "A picture of"))[:, -1:]
+    start = Prompt(photo, "A picture")
+    logits, cache = model.forward(start, return_type="logits_and_cache")
+    more = model.forward(" of", past_key_values=cache)      # = model(start + " of")[:, -1:]
 
 The cache remembers the soft prompt that filled it, so that positions are counted from its
 beginning: an edit at its patches has acted when they were read, and acts no more.
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens import kv_cache
 from mmlens.errors import CapabilityError, PromptError
-from mmlens.prompt import Padding, SoftPrompt
+from mmlens.prompt import Label, SoftPrompt, Token, next_at
+from mmlens.room import check_room
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -59,9 +62,15 @@ def after(new: SoftPrompt, past: Any) -> SoftPrompt:
         vectors=torch.cat([old.vectors.to(new.vectors), new.vectors], 1),
         ids=torch.cat([old.ids, new.ids], 1),
         mask=torch.cat([old.mask, new.mask], 1),
-        labels=tuple(a + b for a, b in zip(old.labels, new.labels, strict=True)),
+        labels=tuple(a + _moved(b, a) for a, b in zip(old.labels, new.labels, strict=True)),
         prompts=(),
     )
+
+
+def _moved(labels: tuple[Label, ...], before: tuple[Label, ...]) -> tuple[Label, ...]:
+    """Labels at the positions that they have behind others."""
+    by = next_at(before)
+    return tuple(replace(x, at=x.at + by) if isinstance(x, Token) else x for x in labels)
 
 
 def _unknown(new: SoftPrompt, held: int) -> SoftPrompt:
@@ -70,8 +79,18 @@ def _unknown(new: SoftPrompt, held: int) -> SoftPrompt:
         new.vectors.new_zeros(rows, held, width),
         new.ids.new_zeros(rows, held),
         new.mask.new_ones(rows, held),
-        tuple(tuple(Padding(i) for i in range(held)) for _ in range(rows)),
+        tuple(tuple(Token("", i) for i in range(held)) for _ in range(rows)),
     )
+
+
+def _words(model: HookedVLM, input: Any, past: Any) -> Any:
+    """Words that go on as ids, so that no space is put before them; anything else as it is."""
+    from mmlens.targets import going_on
+
+    old = vars(past).get(_READ) if length(past) else None
+    if old is None or not isinstance(input, str) or len(old) != 1 or model.tokenizer is None:
+        return input
+    return torch.tensor([going_on(model, old, input)], dtype=torch.long)
 
 
 def read_on(
@@ -92,7 +111,7 @@ def read_on(
     Raises:
         CapabilityError: this language model's cache is not to be trusted, or makes none itself.
     """
-    from mmlens.embedding import returned
+    from mmlens.token_loss import returned
 
     lm = model.lm
     if lm.is_bridge:
@@ -101,7 +120,7 @@ def read_on(
                 f"The cache of keys and values of {model.name!r} gives other logits than reading"
                 f" everything again (by {lm.caching.error:.2g} of the largest): leave it out."
             )
-        how = {"past_key_values": past, "return_type": "logits_and_cache", "use_cache": True}
+        how = {**kv_cache.given(lm, past), "return_type": "logits_and_cache"}
     elif past is None:
         raise CapabilityError(
             "A HookedTransformer fills the cache that it is given and makes none: write"
@@ -110,9 +129,13 @@ def read_on(
     else:
         how = {"past_kv_cache": past}
     held = length(past)
+    if not (model.prepend_bos if prepend_bos is None else prepend_bos):
+        input = _words(model, input, past)
     with model._running(input, mask, prepend_bos, past=past) as soft:
+        check_room(model, soft)
         ids = soft.ids.clamp(min=0)[:, held:]
-        out = lm.forward(ids, soft.mask if lm.is_bridge else soft.mask[:, held:], **options, **how)
+        mask = soft.mask if lm.is_bridge else soft.mask[:, held:]
+        out = lm.forward(ids, mask, **{**options, **how})
     logits, filled = out if lm.is_bridge else (out, past)
     vars(filled)[_READ] = soft
     if returns == "logits_and_cache":

@@ -137,9 +137,16 @@ class Edit:
                 position of the prompt.
             start: the prompt position at which `values` begins (later steps of a generation).
         """
+        missing = 0
         for row in range(values.shape[0]):
             names = labels[row * len(labels) // values.shape[0]] if labels else ()
-            place = self._place(values[row], layer, names, start)
+            try:
+                place = self._place(values[row], layer, names, start)
+            except AddressError:  # inside the encoder it may be in another picture
+                missing += 1
+                if self.site.part == "lm" or missing == values.shape[0]:
+                    raise
+                continue
             if place is not None:
                 old, shape = values[(row, *place)], tuple(values.shape[1:])
                 values[(row, *place)] = self._new(old, layer, names, place, start, shape)
@@ -268,9 +275,7 @@ def _check_value(value: Any) -> None:
     if isinstance(value, (Scores, torch.Tensor)) or callable(value):
         return
     try:
-        if isinstance(value, bool):
-            raise TypeError
-        torch.as_tensor(value)
+        torch.as_tensor(None if isinstance(value, bool) else value)  # a flag is no number
     except (TypeError, ValueError, RuntimeError):
         raise AddressError(
             f"An Edit can't put {shown(value)} in place of activations: give a number, a tensor,"
@@ -284,11 +289,10 @@ def _is_list(part: Any) -> bool:
 
 def _units(several: Any) -> dict[str, Any]:
     parts = list(several)
-    if parts and all(isinstance(part, Neuron) for part in parts):
-        return {"pairs": tuple((part.layer, part.unit) for part in parts)}
-    if parts and all(isinstance(part, Head) for part in parts):
-        return {"pairs": tuple((part.layer, part.head) for part in parts)}
+    for kind, index in ((Neuron, "unit"), (Head, "head")):
+        if parts and all(isinstance(part, kind) and part.layer >= 0 for part in parts):
+            return {"pairs": tuple((part.layer, getattr(part, index)) for part in parts)}
     raise AddressError(
-        f"{parts[:3]!r} is no list of Neurons or Heads: name the axis of other labels,"
-        " as in pos=[...]."
+        f"{parts[:3]!r} is no list of Neurons or Heads in layers from 0 on: name the axis of other"
+        " labels, as in pos=[...]."
     )

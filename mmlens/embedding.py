@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.checkpoints import keeps_positions
 from mmlens.errors import CapabilityError, PromptError
 from mmlens.ids import known, read_ids, read_tokens
 from mmlens.prompt import IMAGE_TOKEN, Label, Padding, Patch, Prompt, SoftPrompt, Token
+from mmlens.room import check_room
 from mmlens.tokens import PromptTokens
 from mmlens.words import ids_after, ids_of, placeholder, word
 
@@ -127,56 +129,17 @@ def _masked(soft: SoftPrompt, mask: torch.Tensor | None) -> SoftPrompt:
     return replace(soft, mask=soft.mask & mask.bool().to(soft.mask.device))
 
 
-def room(model: HookedVLM) -> int | None:
-    """How many positions the language model was made for, or None where there is no such number.
-
-    Learned positions end there. Rotary ones don't, but were never seen beyond it.
-    """
-    if not model.lm.is_bridge:
-        return int(model.cfg.n_ctx)
-    config = model.root.original_model.config.get_text_config()
-    most = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
-    if not isinstance(most, int) or getattr(config, "alibi", False):
-        return None
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    kind, factor = rope.get("rope_type", rope.get("type")), rope.get("factor") or 1.0
-    if kind in ("dynamic", "linear", "yarn"):
-        return max(most, int((rope.get("original_max_position_embeddings") or most) * factor))
-    return most
-
-
-def check_room(model: HookedVLM, soft: SoftPrompt, max_new_tokens: int = 0) -> None:
-    """Refuse what the model has no positions for; padding takes none.
-
-    Args:
-        max_new_tokens: words to come; the last of them is said and not read.
-
-    Raises:
-        PromptError: the prompt, or prompt and words together, are too long; with the numbers.
-    """
-    most, length = room(model), int(soft.mask.sum(-1).max())
-    if most is None or length + max(0, max_new_tokens - 1) <= most:
-        return
-    if length > most:
-        raise PromptError(
-            f"This prompt has {length} positions and {model.name!r} has {most}: shorten it, or give"
-            " fewer pictures."
-        )
-    raise PromptError(
-        f"A prompt of {length} positions and {max_new_tokens} new tokens do not fit into the {most}"
-        f" positions of {model.name!r}: write max_new_tokens={most - length + 1} or less."
-    )
-
-
 def project(model: HookedVLM, pictures: Sequence[Image.Image]) -> torch.Tensor:
     """Float[picture, patch, d_model]: pictures through vision and projection, with their hooks."""
     if model.vision is None or model.projection is None:
         raise PromptError(f"{model.name!r} has no vision encoder: give it text, or load a bridge.")
     device = next(iter(model.vision.parameters())).device
     pixels = torch.stack([model.vision.preprocess(picture) for picture in pictures]).to(device)
-    weight = next(iter(model.projection.parameters()))
     features = model.vision(pixels.to(next(iter(model.vision.parameters())).dtype))
-    return model.hook_projection(model.projection(features.to(weight)))
+    weight = next(iter(model.projection.parameters()), features)
+    out = model.projection(features.to(weight))
+    keeps_positions(model.projection, out, features.shape[1])
+    return model.hook_projection(out)
 
 
 def picture_labels(model: HookedVLM, prompts: Sequence[Prompt], with_prefix: bool = False) -> Rows:

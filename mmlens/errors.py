@@ -71,6 +71,8 @@ def writing(path: object) -> Iterator[None]:
     """
     try:
         yield
+    except WriteError:  # it says what could not be written
+        raise
     except OSError as error:
         reason = error.strerror or error
         raise WriteError(

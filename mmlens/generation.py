@@ -17,8 +17,8 @@ import torch
 
 from mmlens import kv_cache
 from mmlens.arguments import choice, count, flag, number
-from mmlens.embedding import check_room
 from mmlens.errors import ArgumentError, CapabilityError, NumericsError, nearest
+from mmlens.room import check_room
 from mmlens.words import printed
 
 if TYPE_CHECKING:

@@ -148,9 +148,8 @@ def part(name: str) -> str:
 def check_edit(model: HookedVLM, edit: Edit) -> None:
     """Refuse an edit that could not act: a dead hook, a layer or unit that does not exist."""
     chosen = _here(model, edit).layers(layers(model, edit.site))
-    for layer in chosen:
-        model.lm.units.need_at(model.name, edit.site, [layer])
-        names(model, edit.site.at(layer))
+    model.lm.units.need_at(model.name, edit.site, chosen)
+    check_places(model, edit.site, chosen)
     if edit.site == MASK and not model.lm.cut.exact:
         raise CapabilityError(
             f"{model.name!r} does not obey a cut in its attention mask (measured: {model.lm.cut}),"
@@ -174,6 +173,14 @@ def check_edit(model: HookedVLM, edit: Edit) -> None:
 
 def _here(model: HookedVLM, edit: Edit) -> Edit:
     return edit.sharing(readers(edit.site, model.cfg), int(model.cfg.n_heads))
+
+
+def check_places(model: HookedVLM, site: Site, at: Sequence[int | None]) -> None:
+    """Refuse a site that never fires, or that has no place for each patch of the encoder."""
+    for layer in at:
+        for name in names(model, site.at(layer)):
+            if site.part == "vision":
+                model.vision.check_labels(name.removeprefix("vision."))
 
 
 def layers(model: HookedVLM, site: Site) -> Sequence[int]:

@@ -15,8 +15,10 @@ from typing import Any
 
 from torch import nn
 
+from mmlens.bridge_spec import read_json
 from mmlens.checkpoints import linear_from_state, read_state
 from mmlens.errors import CheckpointError, ModelError
+from mmlens.writing import replacing_files
 
 _CARD = """---
 library_name: mmlens
@@ -57,18 +59,19 @@ def push_projection(
 
         api = HfApi()
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        _save_linear(model.projection, root / "projection.safetensors")
-        (root / "bridge.json").write_text(json.dumps(spec, indent=2) + "\n")
-        card = _CARD.format(
-            name=model.name,
-            repo=repo_id,
-            vision=spec["vision"]["hub"],
-            lm=spec["lm"]["hub"],
-            d_in=spec["projection"]["d_in"],
-            d_out=spec["projection"]["d_out"],
-        )
-        (root / "README.md").write_text(card)
+        with replacing_files(folder, last="bridge.json") as root:
+            _save_linear(model.projection, root / "projection.safetensors")
+            told = json.dumps(spec, indent=2) + "\n"
+            (root / "bridge.json").write_text(told, encoding="utf-8")
+            card = _CARD.format(
+                name=model.name,
+                repo=repo_id,
+                vision=spec["vision"]["hub"],
+                lm=spec["lm"]["hub"],
+                d_in=spec["projection"]["d_in"],
+                d_out=spec["projection"]["d_out"],
+            )
+            (root / "README.md").write_text(card, encoding="utf-8")
         api.create_repo(repo_id, private=private, exist_ok=True)
         done = api.upload_folder(
             folder_path=folder,
@@ -101,7 +104,8 @@ def pull_projection(repo_id: str, revision: str | None = None, *, api: Any = Non
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"There is no projection {repo_id!r}{at} to be had: {reason}") from error
     linear = linear_from_state(read_state(weights), repr(repo_id))
-    said = json.loads(Path(described).read_text()).get("projection", {})
+    said = read_json(Path(described)).get("projection")
+    said = said if isinstance(said, dict) else {}
     if (said.get("d_in"), said.get("d_out")) != (linear.in_features, linear.out_features):
         raise CheckpointError(
             f"{repo_id!r} says {said.get('d_in')} -> {said.get('d_out')}, but its weights are "

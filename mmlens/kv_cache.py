@@ -10,6 +10,7 @@ type and handed over under the name that TransformerLens reads, and measured aga
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +59,12 @@ def hand_over(root: Any) -> list[Any]:
         for attention in attentions
         if attention is not None
     ]
+
+
+def given(lm: LanguageModel, cache: Any) -> dict[str, Any]:
+    """Options that hand a forward pass its cache, under the name that this transformers has."""
+    takes = inspect.signature(lm.root.original_model.forward).parameters
+    return {"use_cache": True, "cache" if "cache" in takes else READ_AS: cache}
 
 
 def _named(module: Any, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -24,6 +24,7 @@ FORWARD = [
     "stop_at_layer",
     "past_key_values",
     "past_kv_cache",
+    "cache",
     "use_cache",
     "logits_to_keep",
     "position_ids",
@@ -89,8 +90,11 @@ def stop_layer(model: HookedVLM, layer: Any) -> int | None:
 
 
 def past(options: dict[str, Any], past_key_values: Any) -> Any:
-    """The cache to go on from, under either of TransformerLens' names for it."""
-    other = options.pop("past_kv_cache", None)
-    if other is not None and past_key_values is not None:
-        raise ArgumentError("past_kv_cache and past_key_values are one thing: give one of them.")
-    return past_key_values if other is None else other
+    """The cache to go on from, under any of its names (transformers 5.24 calls it `cache`)."""
+    named = (past_key_values, options.pop("past_kv_cache", None), options.pop("cache", None))
+    given = [value for value in named if value is not None]
+    if len(given) > 1:
+        raise ArgumentError(
+            "past_key_values, past_kv_cache and cache are one thing: give one of them."
+        )
+    return given[0] if given else None

@@ -1,14 +1,16 @@
-"""Any picture a user has, as the one kind the models want: RGB, 8 bits, upright and loaded.
+"""Any picture a user has, as the one kind the models want: RGB, 8 bits, sRGB, upright, loaded.
 
 Pillow reads most files, but it clips 16-bit grey to white, drops transparency onto black, leaves a
-phone's photo lying on its side and speaks in tracebacks. Here the depth is scaled, transparent
-pixels lie on white, the EXIF rotation is applied, and what cannot be read is refused in one
-sentence that names the file and the remedy. Sizes are checked from the header, before decoding.
+phone's photo lying on its side and speaks in tracebacks. Here the depth is scaled, colour profiles
+are applied and transparent pixels lie on white (`pictures_rgb`), the EXIF rotation is applied, and
+what cannot be read is refused in one sentence that names the file and the remedy. Sizes are checked
+from the header, before decoding.
 """
 
 from __future__ import annotations
 
 import io
+import stat
 import warnings
 from pathlib import Path
 
@@ -16,9 +18,12 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmlens.errors import PictureError, nearest
+from mmlens.pictures_rgb import Depth, depth_of, to_bytes, to_rgb
 
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused: 100 megapixels are 300 MB once decoded."""
+MAX_BYTES = 1 << 30
+"""Larger files are refused: 100 megapixels at 16 bits are 600 MB without any compression."""
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif")
 
@@ -29,14 +34,15 @@ def open_picture(source: str | Path | Image.Image | np.ndarray | bytes) -> Image
     Args:
         source: a path, a PIL image (left untouched), an encoded file as bytes, or an array
             `[row, column]` or `[row, column, channel]` with 1, 3 or 4 channels; floats are read
-            as 0..1 when none is above 1, else as 0..255; `uint16` as 0..65535.
+            as 0..1 when none is above 1 (but for an overshoot, which is clipped), else as 0..255;
+            `uint16` as 0..65535.
 
     Raises:
         PictureError: there is no such file, it is no picture, it is damaged, too large or empty,
             or the array has other channels or values.
     """
     if isinstance(source, np.ndarray):
-        return _to_rgb(_from_array(source), _name_of(source))
+        return to_rgb(_from_array(source), _name_of(source), Depth())
     if isinstance(source, Image.Image):
         return _decode(source, _name_of(source))
     if isinstance(source, bytes):
@@ -65,19 +71,34 @@ def _read_file(source: str | Path) -> bytes:
     name = repr(str(source))
     if "://" in str(source):
         raise PictureError(f"{name} is an address: download it first, then give the file's path.")
-    path = Path(source).expanduser()
+    path = Path(source)
     try:
-        return path.read_bytes()
+        path = path.expanduser()
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode):
+            _check_bytes(status.st_size, name)
+            return path.read_bytes()
+        if not stat.S_ISDIR(status.st_mode):  # it may have no end, or wait for one who never comes
+            raise OSError("it is a device or a pipe, not a file")
+        raise IsADirectoryError
+    except RuntimeError:  # no such user
+        home = repr(path.parts[0])
+        raise PictureError(f"There is no folder {home}, so no picture {name}.") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise _unreadable(path, name, error) from None
 
 
 def _unreadable(path: Path, name: str, error: Exception) -> PictureError:
     """Why a path gives no bytes: it is a folder, it does not exist, or the system refuses it."""
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        return PictureError(
+            f"{name} is a link to {str(path.readlink())!r}, which is not there: mend the link, or"
+            " give the path of the file."
+        )
     if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
         return PictureError(
             f"There is no folder {str(path.parent)!r}, so no picture {name}:"
-            f" the working directory is {str(Path.cwd())!r}."
+            f" the working directory is {_here()}."
         )
     if isinstance(error, FileNotFoundError):
         names = _files_in(path.parent)
@@ -91,7 +112,17 @@ def _unreadable(path: Path, name: str, error: Exception) -> PictureError:
 
 
 def _files_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_file())
+    try:
+        return sorted(path.name for path in folder.iterdir() if path.is_file())
+    except OSError:  # a folder that may be entered and not listed
+        return []
+
+
+def _here() -> str:
+    try:
+        return repr(str(Path.cwd()))
+    except OSError:
+        return "deleted"
 
 
 def _open_bytes(data: bytes, name: str) -> Image.Image:
@@ -113,6 +144,7 @@ def _open_bytes(data: bytes, name: str) -> Image.Image:
 def _decode(picture: Image.Image, name: str) -> Image.Image:
     """Load the pixels of an opened picture, turn it upright and make it RGB."""
     _check_size(picture.size, name)
+    depth = depth_of(picture)
     try:
         picture.load()
         upright = ImageOps.exif_transpose(picture)
@@ -121,22 +153,7 @@ def _decode(picture: Image.Image, name: str) -> Image.Image:
         raise _damaged(name, error) from None
     if frames > 1 and picture.format != "MPO":  # MPO: a phone's photo with its preview
         warnings.warn(f"{name} is animated: frame {frame} of {frames} is read.", stacklevel=3)
-    return _to_rgb(upright, name)
-
-
-def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
-    """RGB at 8 bits: deep grey is scaled (Pillow would clip it), transparency lies on white."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        values = np.asarray(picture)
-        if picture.mode == "I":  # 32 bits wide, but mostly a 16-bit picture
-            top = 65535 if values.max() > 255 else 255
-        else:
-            top = None if picture.mode == "F" else 65535
-        picture = Image.fromarray(_to_bytes(values, name, top))
-    if picture.has_transparency_data:
-        paper = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(paper, picture.convert("RGBA"))
-    return picture.convert("RGB")
+    return to_rgb(upright, name, depth)
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -158,28 +175,8 @@ def _from_array(array: np.ndarray) -> Image.Image:
         raise PictureError(
             f"{name} holds {array.dtype} values: give uint8 (0..255) or floats (0..1)."
         )
-    pixels = _to_bytes(array, name, 65535 if array.dtype == np.uint16 else None)
+    pixels = to_bytes(array, name, 65535 if array.dtype == np.uint16 else None)
     return Image.fromarray(pixels[..., 0] if array.ndim == 3 and channels == 1 else pixels)
-
-
-def _to_bytes(values: np.ndarray, name: str, top: int | None) -> np.ndarray:
-    """Values as `uint8`; `top` is their white, or None: 1 for floats up to 1, else 255."""
-    if values.dtype == np.uint8:
-        return values
-    if values.dtype == bool:
-        return values.astype(np.uint8) * np.uint8(255)
-    if not np.isfinite(values).all():
-        raise PictureError(
-            f"{name} contains NaN or infinite values: clean it first, e.g. numpy.nan_to_num(array)."
-        )
-    low, high = float(values.min()), float(values.max())
-    top = top or (1 if values.dtype.kind == "f" and high <= 1 else 255)
-    if low < 0 or high > top:
-        raise PictureError(
-            f"{name} has values from {low:g} to {high:g}: scale them to 0..1 (floats) or 0..255"
-            " (integers); a normalised tensor needs its mean and deviation undone first."
-        )
-    return np.rint(values.astype(np.float64) * (255 / top)).astype(np.uint8)
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
@@ -192,6 +189,14 @@ def _check_size(size: tuple[int, int], name: str) -> None:
         )
     if width * height > MAX_PIXELS:
         raise _too_large(name, f" ({width} x {height})")
+
+
+def _check_bytes(size: int, name: str) -> None:
+    if size > MAX_BYTES:
+        raise PictureError(
+            f"{name} has {size / 1e9:.1f} GB, more than any picture that would be decoded: give a"
+            f" file of at most {MAX_BYTES / 1e9:.1f} GB."
+        )
 
 
 def _too_large(name: str, size: str = "") -> PictureError:
@@ -214,6 +219,11 @@ def _not_a_picture(data: bytes, name: str) -> PictureError:
     if b"<svg" in start and start.startswith(b"<"):
         return PictureError(
             f"{name} is an SVG drawing, not pixels: export it as PNG, then give that file."
+        )
+    if data[:2] == b"\xff\n" or data[4:8] == b"JXL ":
+        return PictureError(
+            f"{name} is a JPEG XL picture, which this Pillow does not read: save it as JPEG or PNG"
+            " (or install pillow-jxl-plugin and import pillow_jxl)."
         )
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
         return PictureError(

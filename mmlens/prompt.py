@@ -9,12 +9,13 @@ label per position, as the language model receives it.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmlens.errors import PromptError
 from mmlens.pictures import open_picture
+from mmlens.pictures_kinds import pictures, suffix
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 IMAGE_TOKEN = -1
 """The id that stands where a patch will be injected; no vocabulary has it."""
-
-_PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True, order=True)
@@ -110,7 +109,7 @@ class Prompt:
 def _part(part: Any) -> Image.Image | str:
     if not isinstance(part, str):
         return open_picture(part)
-    if Path(part).suffix.lower() in _PICTURE_SUFFIXES and "\n" not in part and Path(part).is_file():
+    if "." in part and "\n" not in part and suffix(part) in pictures() and os.path.isfile(part):
         raise PromptError(
             f"{part!r} is text here, but a picture file of that name exists:"
             f" write Prompt(Path({part!r}), ...) to show the picture."

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmlens.arguments import count, number
-from mmlens.errors import AddressError, CheckpointError, nearest, writing
+from mmlens.errors import AddressError, CheckpointError, nearest
 from mmlens.neurons import Head, Neuron, find, read_address
 from mmlens.prompt import Padding, Patch, Token
 from mmlens.sites import SHARED
+from mmlens.writing import replacing, spelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,11 +200,10 @@ class Scores:
             "labels": {a: pack_labels(v) for a, v in self.labels.items() if a in self.axes},
         }
         text = {"scores": json.dumps(meta), "about": json.dumps(dict(self.about), default=str)}
-        path = Path(path)
-        with writing(path):
-            path.touch()
-        save_file({"values": self.values.detach().contiguous().cpu()}, path, metadata=text)
-        return path
+        with replacing(path) as new:
+            new.touch()  # the system's own reason where it refuses, not that of safetensors
+            save_file({"values": self.values.detach().contiguous().cpu()}, new, metadata=text)
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Scores:
@@ -215,7 +215,7 @@ class Scores:
         from safetensors import SafetensorError, safe_open
 
         try:
-            with safe_open(Path(path), framework="pt") as file:
+            with spelled(path) as real, safe_open(real, framework="pt") as file:
                 text = file.metadata() or {}
                 meta, about = json.loads(text["scores"]), json.loads(text["about"])
                 values = file.get_tensor("values")

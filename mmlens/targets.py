@@ -8,7 +8,7 @@ none, `after=""`) between the prompt and the token.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +16,7 @@ import torch
 from mmlens.arguments import instance, shown
 from mmlens.errors import MMLensError, NumericsError, PromptError, TargetError
 from mmlens.generation import end_ids, until
-from mmlens.prompt import SoftPrompt, Token, next_at
+from mmlens.prompt import Padding, SoftPrompt, Token, next_at
 from mmlens.words import id_of, ids_after, printed, word
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def aim_caption(
 
 
 def one(model: HookedVLM, prompt: Any) -> SoftPrompt:
-    """The soft prompt of one prompt.
+    """The soft prompt of one prompt; padding, if it comes from a batch, is cut away.
 
     Raises:
         PromptError: several prompts.
@@ -117,7 +117,18 @@ def one(model: HookedVLM, prompt: Any) -> SoftPrompt:
         raise PromptError(
             f"This question takes one prompt at a time, not {len(soft)}: ask in a loop."
         )
-    return soft
+    pad = sum(isinstance(label, Padding) for label in soft.labels[0])
+    return (
+        soft
+        if not pad
+        else replace(
+            soft,
+            vectors=soft.vectors[:, pad:],
+            ids=soft.ids[:, pad:],
+            mask=soft.mask[:, pad:],
+            labels=(soft.labels[0][pad:],),
+        )
+    )
 
 
 def caption(model: HookedVLM, soft: SoftPrompt, max_new_tokens: int = 30) -> list[int]:

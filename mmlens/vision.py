@@ -7,12 +7,15 @@ of weights. open_clip and timm are the optional extra `vision` and are imported 
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Collection
 from typing import Any
 
 from torch import nn
 
 from mmlens.errors import CapabilityError, CheckpointError, ModelError
 from mmlens.vision_hooked import HookedVision, without_pooler
+from mmlens.vision_pixels import pair
 from mmlens.vision_processors import hf_recipe
 from mmlens.vision_recipes import open_clip_recipe, timm_recipe
 
@@ -30,16 +33,37 @@ def from_hf(
             for what checkpoints of this type were trained with.
         options: `n_prefix` and `pooled` of HookedVision.
     """
-    inner: Any = getattr(module, "vision_model", None)
-    if not isinstance(inner, nn.Module):
-        inner = getattr(module, "base_model", module)
-    if isinstance(getattr(inner, "vision_model", None), nn.Module):
-        inner = inner.vision_model
-    config = inner.config
-    size = getattr(config, "image_size", 224)
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    if isinstance(getattr(module, "timm_model", None), nn.Module):  # TimmWrapper
+        return _timm_inside(module, image_processor_or_config, options)
+    inner = _eye_of(module)
+    config: Any = getattr(inner, "config", None)
+    size = pair(getattr(config, "image_size", None) or 224)
     pixels = hf_recipe(image_processor_or_config, size, getattr(config, "model_type", ""))
     return HookedVision(inner, "hf", pixels, **options)
+
+
+def _eye_of(module: nn.Module) -> nn.Module:
+    """The vision part of a larger transformers model; a vision model itself."""
+    for _ in range(2):
+        inner = getattr(module, "vision_model", None) or getattr(module, "vision_encoder", None)
+        base = getattr(module, "base_model", None)  # DINOv3's is its encoder, which takes no pixels
+        if not isinstance(inner, nn.Module) and "pixel_values" in _arguments(base):
+            inner = base
+        module = inner if isinstance(inner, nn.Module) else module
+    return module
+
+
+def _arguments(module: Any) -> Collection[str]:
+    return inspect.signature(module.forward).parameters if module is not None else ()
+
+
+def _timm_inside(module: Any, processor: Any, options: dict[str, Any]) -> HookedVision:
+    """Around the timm model that a TimmWrapperModel of transformers holds."""
+    config = getattr(processor, "data_config", processor)
+    config = config if config is not None else getattr(module.config, "pretrained_cfg", None)
+    name = getattr(module.config, "architecture", None)
+    kwargs = dict(getattr(module.config, "model_args", None) or {})
+    return from_timm(module.timm_model, config, name=name, kwargs=kwargs, **options)
 
 
 def from_open_clip(model: nn.Module, preprocess: Any = None, **options: Any) -> HookedVision:
@@ -52,7 +76,8 @@ def from_open_clip(model: nn.Module, preprocess: Any = None, **options: Any) -> 
     visual: Any = getattr(model, "visual", model)
     cfg = preprocess if preprocess is not None else getattr(visual, "preprocess_cfg", None)
     if hasattr(visual, "trunk"):
-        return HookedVision(visual.trunk, "timm", open_clip_recipe(cfg), **options)
+        size = getattr(visual, "image_size", None) or 224
+        return HookedVision(visual.trunk, "timm", open_clip_recipe(cfg, size), **options)
     if not hasattr(visual, "layer4") and not hasattr(visual, "_embeds"):
         raise CapabilityError(
             f"{type(visual).__name__} is not an image tower of open_clip that mmlens knows; it "

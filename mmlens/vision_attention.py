@@ -13,6 +13,7 @@ per-head norm, before the scale.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
 
 ATTENTION_POINTS = ("hook_q", "hook_k", "hook_v", "hook_pattern", "hook_z")
+
+TOLERANCE = 1e-5
+"""Largest difference of opened from closed attention, relative to the largest output."""
 
 Heads = Float[Tensor, "batch pos head d_head"]
 
@@ -44,14 +48,42 @@ class OpenAttention:
         self.module: Any = module
         self.points = points
         self.plain = module.forward
+        self.checking, self.agrees = False, True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.checking:
+            self.agrees = self.agrees and self.check(*args, **kwargs)
+            return self.plain(*args, **kwargs)
         if any(warm(point) for point in self.points.values()):
             return self.openly(*args, **kwargs)
         return self.plain(*args, **kwargs)
 
     def openly(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError
+
+    def check(self, *args: Any, **kwargs: Any) -> bool:
+        """Whether the open way gives what the module gives, in float32, to rounding.
+
+        A bias or a rotation that the open way doesn't know shows here, however weakly the rest of
+        the encoder listens to this module.
+        """
+        if next(self.module.parameters()).dtype in (torch.float16, torch.bfloat16):
+            twin = copy.deepcopy(self)
+            twin.module.float()
+            args, kwargs = _floats(args), _floats(kwargs)
+        else:
+            twin = self
+        closed = twin.plain(*args, **kwargs)
+        try:
+            opened = twin.openly(*args, **kwargs)
+        except Exception:  # whatever it stumbles over, it stays closed
+            return False
+        if isinstance(closed, tuple) != isinstance(opened, tuple):
+            return False
+        ours, theirs = (o[0] if isinstance(o, tuple) else o for o in (opened, closed))
+        if ours.shape != theirs.shape:
+            return False
+        return bool((ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max())
 
     def attend(
         self, q: Heads, k: Heads, v: Heads, scale: float, bias: Tensor | None = None
@@ -77,6 +109,8 @@ class HFAttention(OpenAttention):
     def openly(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
+        if any(isinstance(value, (Tensor, tuple)) for value in kwargs.values()):
+            raise NotImplementedError(f"{sorted(kwargs)}")  # a rotation or a bias: not known here
         m = self.module
         shape = (*hidden_states.shape[:-1], -1, m.head_dim)
         q, k, v = (p(hidden_states).view(shape) for p in (m.q_proj, m.k_proj, m.v_proj))
@@ -128,6 +162,17 @@ class TorchAttention(OpenAttention):
         z, _ = self.attend(q, k, v, m.head_dim**-0.5, kwargs.get("attn_mask"))
         out = m.out_proj(z.flatten(2))
         return out if m.batch_first else out.transpose(0, 1), None
+
+
+def _floats(values: Any) -> Any:
+    """The same arguments with every floating tensor in float32."""
+    if isinstance(values, Tensor):
+        return values.float() if values.is_floating_point() else values
+    if isinstance(values, tuple):
+        return tuple(_floats(value) for value in values)
+    if isinstance(values, dict):
+        return {name: _floats(value) for name, value in values.items()}
+    return values
 
 
 def reader_for(module: nn.Module) -> type[OpenAttention] | None:

@@ -10,22 +10,24 @@ convolutional maps flattened "b d h w -> b (h w) d", or one mean vector when `po
     features = vision(vision.preprocess(picture)[None])
     vision.hook_dict["blocks.3.mlp.hook_post"].add_hook(lambda value, hook: value * 0)
 
-At wrapping two forward passes measure which points fire and whether opened attention gives the
-features of the closed one; what fails is not in `hook_dict`.
+What it is, is measured at wrapping (`vision_measure`): points that don't fire are not in
+`hook_dict`, attention that can't be opened exactly stays closed, and an encoder whose positions are
+not its patches in reading order is refused.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmlens.errors import AddressError, CapabilityError, nearest
-from mmlens.lm import share_weights
+from mmlens import vision_measure as measure
+from mmlens.casting import Movable
+from mmlens.errors import AddressError, CapabilityError, PictureError, nearest
+from mmlens.sharing import share_weights
 from mmlens.vision_pixels import Pixels
 from mmlens.vision_points import LAYOUTS, Reached, attach, detach_attention, find, untap
 
@@ -34,10 +36,11 @@ if TYPE_CHECKING:
 
 
 LAST = "last_hidden_state"
+ENDS = ("hook_pixels", "hook_features")
 _FEATURES = ("hook_embed", "hook_resid_pre", "hook_resid_post", "mlp.hook_pre", "mlp.hook_post")
 
 
-class HookedVision(nn.Module):
+class HookedVision(Movable):
     """One interface to the encoders of transformers, open_clip and timm.
 
     Args:
@@ -70,19 +73,16 @@ class HookedVision(nn.Module):
         self.module: Any = untap(share_weights(module))
         if without_pooler(type(module)):
             self.module.pooler = None  # it comes after the patches; nothing here reads it
+        if hasattr(getattr(self.module, "config", None), "mask_ratio"):
+            self.module.config.mask_ratio = 0.0  # a masked autoencoder sees the whole picture here
         self.kind, self.pixels, self.pooled, self.arch = kind, pixels, pooled, arch
-        self.n_prefix, self.feature_layer = n_prefix or 0, feature_layer
+        self.n_prefix, self.feature_layer, self._asked_prefix = 0, feature_layer, n_prefix
         taps, blocks = attach(self.module, kind, feature_layer)
         _check_layer(feature_layer, list(taps), type(self.module).__name__)
         self._blocks: list[nn.Module] = blocks  # a plain list: they're part of `module` already
         self.hook_dict: dict[str, HookPoint] = _ends(taps)
         with torch.no_grad():
-            cold = self._tokens(_ramp(self))
-            self.n_prefix, self.grid = _grid(cold.shape[1], self, n_prefix)
-            self.d_vision = cold.shape[-1]
-            self._keep_what_fires(cold[:, self.n_prefix :])
-        if pooled:
-            self.grid = (1, 1)
+            self._measure(n_prefix)
 
     @property
     def n_layers(self) -> int:
@@ -121,6 +121,15 @@ class HookedVision(nn.Module):
         self, pixels: Float[Tensor, "batch 3 h w"]
     ) -> Float[Tensor, "batch patch d_vision"]:
         """Features of the patches, in reading order."""
+        if pixels.shape[1:] != (3, *self.image_size):
+            raise PictureError(
+                f"Pixels of shape {tuple(pixels.shape)} are not [batch, 3, {self.image_size[0]},"
+                f" {self.image_size[1]}], which this encoder's patches are labelled for."
+            )
+        return self._read(pixels)
+
+    def _read(self, pixels: Float[Tensor, "batch 3 h w"]) -> Tensor:
+        """Pixels to features, with the hooks of both."""
         pixels = self.hook_dict["hook_pixels"](pixels)
         tokens = self._tokens(pixels.to(self.device, self.dtype))[:, self.n_prefix :]
         if self.pooled:
@@ -128,19 +137,29 @@ class HookedVision(nn.Module):
         return self.hook_dict["hook_features"](tokens)
 
     def _tokens(self, x: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch pos d_vision"]:
-        """The feature layer's values, prefix tokens included."""
+        """The feature layer's values, prefix tokens included, maps flattened."""
+        return self._flat(self._values(x))
+
+    def _values(self, x: Float[Tensor, "batch 3 h w"]) -> Any:
+        """What the encoder, or its feature layer, gives."""
         try:
             if self.kind == "hf":
-                out = self.module(pixel_values=x).last_hidden_state
-            elif self.kind == "timm":
-                out = self.module.forward_features(x)
-            else:
-                out = _open_clip_tokens(self.module, x)
+                return self.module(pixel_values=x, **_in_order(self.module, x)).last_hidden_state
+            if self.kind == "timm":
+                return self.module.forward_features(x)
+            return _open_clip_tokens(self.module, x)
         except Reached as reached:
-            out = reached.features
-        if out.dim() == 4 and getattr(self.module, "output_fmt", "NCHW") == "NHWC":
-            out = out.movedim(-1, 1)
-        return out.flatten(2).transpose(1, 2) if out.dim() == 4 else out
+            return reached.features
+
+    def _flat(self, out: Tensor) -> Float[Tensor, "batch pos d_vision"]:
+        if out.dim() == 3:
+            return out
+        return out.flatten(1, 2) if self._channels_last else out.flatten(2).transpose(1, 2)
+
+    def __reduce__(self) -> Any:
+        """For pickles and copies: the bare encoder, which is tapped again."""
+        how = (self._asked_prefix, self.pooled, self.arch, self.feature_layer)
+        return _tapped, (untap(share_weights(self.module)), self.kind, self.pixels, how)
 
     def at(self, feature_layer: str) -> HookedVision:
         """The same encoder, of which the bridge reads another feature layer."""
@@ -148,7 +167,7 @@ class HookedVision(nn.Module):
             self.module,
             self.kind,
             self.pixels,
-            n_prefix=self.n_prefix,
+            n_prefix=self._asked_prefix,
             pooled=self.pooled,
             arch=self.arch,
             feature_layer=feature_layer,
@@ -184,30 +203,63 @@ class HookedVision(nn.Module):
         out |= {"pooled": True} if self.pooled else {}
         return out | ({"arch": self.arch} if self.arch else {})
 
-    def _keep_what_fires(self, cold: Tensor) -> None:
-        """Drops the points that don't fire, and opened attention that isn't the closed one."""
-        fired: set[str] = set()
-        for name, point in self.hook_dict.items():
-            point.add_hook(lambda tensor, hook, name=name: fired.add(name))
-        try:
-            pooled, self.pooled = self.pooled, False
-            hot = self(_ramp(self))
-            self.pooled = pooled
-        finally:
-            for point in self.hook_dict.values():
-                point.remove_hooks("both")
-        keep = {name: point for name, point in self.hook_dict.items() if name in fired}
-        tolerance = 1e-3 if self.dtype in (torch.float32, torch.float64) else 5e-2
-        if not (hot - cold).abs().max() <= tolerance * (1 + cold.abs().max()):
+    def check_labels(self, name: str) -> None:
+        """Refuse to address a hook point by patches where it has no place for each of them.
+
+        Raises:
+            CapabilityError: the point holds a map or windows, or other positions than the features.
+        """
+        shape = self._unlabelled.get(name)
+        if shape is not None:
+            raise CapabilityError(
+                f"{name!r} of {type(self.module).__name__} holds {shape} for two pictures, not one"
+                f" place for each of {self.n_prefix} prefix tokens and {self.grid[0]} x"
+                f" {self.grid[1]} patches, so they can't be addressed there: read or write it with"
+                " a hook."
+            )
+
+    def _measure(self, n_prefix: int | None) -> None:
+        """See `vision_measure`."""
+        out = measure.first_pass(self)
+        self._channels_last = measure.channels_last(self, out)
+        self.n_prefix, self.grid = measure.grid(self, out, n_prefix)
+        cold = self._flat(out)
+        self.d_vision = cold.shape[-1]
+        if not all(opened.agrees for opened in measure.openings(self.module)):
             detach_attention(self._blocks, self.kind)
-            keep = {name: point for name, point in keep.items() if ".attn.hook_" not in name}
-        self.hook_dict = keep
+            keep = {n: p for n, p in self.hook_dict.items() if ".attn.hook_" not in n}
+            self.hook_dict = keep
+        measure.check_places(self, out)
+        plain = cold[:, self.n_prefix :]
+        plain = plain.mean(dim=1, keepdim=True) if self.pooled else plain
+        seen = measure.shapes(self, plain)
+        self.hook_dict = {n: p for n, p in self.hook_dict.items() if len(seen.get(n, ())) == 1}
+        if self.pooled:
+            self.grid = (1, 1)
+        n = self.n_prefix + self.grid[0] * self.grid[1]
+        inside = [name for name in self.hook_dict if name not in ENDS]
+        self._unlabelled = {
+            name: seen[name][0] for name in inside if not measure.fits(name, seen[name][0], n)
+        }
+
+
+def _tapped(module: nn.Module, kind: str, pixels: Pixels, how: tuple[Any, ...]) -> HookedVision:
+    names = ("n_prefix", "pooled", "arch", "feature_layer")
+    return HookedVision(module, kind, pixels, **dict(zip(names, how, strict=True)))
 
 
 def without_pooler(cls: type) -> dict[str, bool]:
     """The option that leaves out a transformers model's pooler, where that is optional."""
     arguments = inspect.signature(cls.__init__).parameters
     return {"add_pooling_layer": False} if "add_pooling_layer" in arguments else {}
+
+
+def _in_order(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """ViTMAE sorts its patches by noise, drawn unless it is given: noise that is sorted already."""
+    if getattr(getattr(module, "config", None), "model_type", "") != "vit_mae":
+        return {}
+    n = module.embeddings.patch_embeddings.num_patches  # pyright: ignore
+    return {"noise": torch.arange(n, device=x.device).float().expand(len(x), -1)}
 
 
 def _open_clip_tokens(visual: Any, x: Tensor) -> Tensor:
@@ -223,32 +275,6 @@ def _open_clip_tokens(visual: Any, x: Tensor) -> Tensor:
     return x
 
 
-def _ramp(vision: HookedVision) -> Float[Tensor, "1 3 h w"]:
-    """A fixed test picture (no random numbers are drawn)."""
-    rows, cols = vision.image_size
-    values = torch.linspace(-7, 7, 3 * rows * cols).sin().reshape(1, 3, rows, cols)
-    return values.to(vision.device, vision.dtype)
-
-
-def _grid(n: int, vision: HookedVision, n_prefix: int | None) -> tuple[int, tuple[int, int]]:
-    """(number of prefix tokens, (rows, cols)) for `n` positions."""
-    rows, cols = vision.image_size
-    convs = (m for m in vision.module.modules() if isinstance(m, nn.Conv2d))
-    if (conv := next(convs, None)) is not None:  # the patch projection comes first
-        rows, cols = rows // int(conv.stride[0]), cols // int(conv.stride[1])
-        if n - rows * cols == n_prefix or (n_prefix is None and 0 <= n - rows * cols < 16):
-            return n - rows * cols, (rows, cols)
-    left = n - (n_prefix or 0)
-    ratio = vision.image_size[0] / vision.image_size[1]
-    rows = round(math.sqrt(left * ratio))
-    if rows and rows * (left // rows) == left:  # a pyramid: the last map keeps the aspect
-        return n_prefix or 0, (rows, left // rows)
-    raise CapabilityError(
-        f"{type(vision.module).__name__} gives {n} positions, which is not a grid of patches after "
-        f"{n_prefix if n_prefix is not None else 'any number of'} prefix tokens."
-    )
-
-
 def _check_layer(layer: str, points: list[str], name: str) -> None:
     """Refuse a feature layer that isn't there, with the nearest that are."""
     usable = [p for p in points if p.endswith(_FEATURES)]
@@ -262,7 +288,7 @@ def _ends(taps: dict[str, Any]) -> dict[str, Any]:
     """The taps between `hook_pixels` and `hook_features`."""
     from transformer_lens.hook_points import HookPoint
 
-    ends = {"hook_pixels": HookPoint(), "hook_features": HookPoint()}
+    ends = {name: HookPoint() for name in ENDS}
     for name, point in ends.items():
         point.name = name
     return {"hook_pixels": ends["hook_pixels"], **taps, "hook_features": ends["hook_features"]}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -21,6 +21,13 @@ from torch import Tensor
 
 from mmlens.errors import CheckpointError, PictureError
 from mmlens.pictures import MAX_PIXELS
+
+if TYPE_CHECKING:
+    Pair: TypeAlias = tuple[int, int]
+    Numbers: TypeAlias = tuple[float, ...]
+    Colour: TypeAlias = tuple[int, int, int]
+else:  # read from files, so what they are is said in a sentence by `Pixels` itself
+    Pair = Numbers = Colour = Any
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -54,16 +61,16 @@ class Pixels:
         CheckpointError: a number that no recipe can have, such as a standard deviation of 0.
     """
 
-    size: tuple[int, int]
-    resize: Literal["squash", "shortest", "longest", "none"] = "squash"
-    scale: tuple[int, int] | None = None
+    size: Pair
+    resize: str = "squash"
+    scale: Pair | None = None
     interpolation: str = "bilinear"
-    mean: tuple[float, ...] = HALF
-    std: tuple[float, ...] = HALF
+    mean: Numbers = HALF
+    std: Numbers = HALF
     rescale: float = 1 / 255
-    rounding: Literal["floor", "even"] = "floor"
-    fill: tuple[int, int, int] = (0, 0, 0)
-    channels: Literal["RGB", "BGR"] = "RGB"
+    rounding: str = "floor"
+    fill: Colour = (0, 0, 0)
+    channels: str = "RGB"
 
     def __post_init__(self) -> None:
         for name, known in (

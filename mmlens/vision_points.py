@@ -46,9 +46,9 @@ class Layout:
 LAYOUTS: dict[str, Layout] = {
     "hf": Layout(
         embed=(("embeddings", "out"), ("embedder", "out")),
-        blocks=("layers", "encoder.layers", "encoder.layer", "layer"),
+        blocks=("layers", "encoder.layers", "encoder.layer", "model.layer", "layer"),
         attn=("attention", "self_attn", "attention.attention"),
-        mlp_in=("mlp.fc1", "mlp.gate_proj", "intermediate.dense"),
+        mlp_in=("mlp.fc1", "mlp.gate_proj", "mlp.up_proj", "intermediate.dense"),
         mlp_out=("mlp.fc2", "mlp.down_proj", "output.dense"),
         attn_adds=("layer_scale1", "attention", "self_attn"),
         mlp_adds=("layer_scale2", "mlp"),
@@ -92,13 +92,19 @@ class OutTap:
         self.point, self.ends = point, ends
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        key = next(iter(output)) if isinstance(output, dict) else 0  # a ModelOutput is a dict
+        value = output[key] if isinstance(output, (dict, tuple)) else output
+        if not isinstance(value, Tensor):
+            return None
         if self.ends:
-            raise Reached(self.point(output[0] if isinstance(output, tuple) else output))
+            raise Reached(self.point(value))
         if not warm(self.point):
             return None
-        if isinstance(output, tuple):
-            return (self.point(output[0]), *output[1:])
-        return self.point(output)
+        value = self.point(value)
+        if isinstance(output, dict):
+            output[key] = value
+            return output
+        return (value, *output[1:]) if isinstance(output, tuple) else value
 
 
 class InTap:
@@ -111,8 +117,11 @@ class InTap:
         self.point, self.ends = point, ends
 
     def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        value = args[0] if args else next(iter(kwargs.values()), None)
+        if not isinstance(value, Tensor):
+            return None
         if self.ends:
-            raise Reached(self.point(args[0] if args else next(iter(kwargs.values()))))
+            raise Reached(self.point(value))
         if not warm(self.point):
             return None
         if args:

@@ -23,52 +23,21 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
 _UNDERSTOOD = {
-    "do_resize",
-    "size",
-    "resample",
-    "do_center_crop",
-    "crop_size",
-    "crop_pct",
-    "do_rescale",
-    "rescale_factor",
-    "rescale_offset",
-    "do_normalize",
-    "image_mean",
-    "image_std",
-    "include_top",
-    "do_flip_channel_order",
+    *_STEPS,
+    *("size", "resample", "crop_size", "crop_pct", "rescale_factor", "rescale_offset"),
+    *("image_mean", "image_std", "include_top", "do_flip_channel_order"),
 }
-_HARMLESS = {
-    "image_processor_type",
-    "feature_extractor_type",
-    "processor_class",
-    "auto_map",
-    "do_convert_rgb",
-    "do_reduce_labels",
-    "reduce_labels",
-    "do_convert_annotations",
-    "format",
-    "num_labels",
-    "ignore_index",
-    "return_tensors",
-    "data_format",
-    "input_data_format",
-    "device",
-    "disable_grouping",
-    "model_input_names",
-    "image_seq_length",
-    "image_seq_len",
-    "max_image_tiles",
-    "input_size_patches",
-    "total_mask_patches",
-    "_valid_processor_keys",
-    "_auto_class",
-    "default_to_square",
-    "backend",
+_HARMLESS = {  # about labels, files and containers; every picture is made RGB anyway
+    *("image_processor_type", "feature_extractor_type", "processor_class", "auto_map", "backend"),
+    *("do_convert_rgb", "do_reduce_labels", "reduce_labels", "do_convert_annotations", "format"),
+    *("num_labels", "ignore_index", "return_tensors", "data_format", "input_data_format"),
+    *("device", "disable_grouping", "model_input_names", "image_seq_length", "image_seq_len"),
+    *("input_size_patches", "total_mask_patches", "default_to_square"),
+    *("_valid_processor_keys", "_auto_class"),
 }
 _HARMLESS_STARTS = ("codebook_", "mask_group_")  # FLAVA's second picture, made on request only
-_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
 _THEIRS = {"image_processor_type", "feature_extractor_type", "image_mean", *_STEPS}
 _ONLY_WITH = {  # keys that say how another one, when it is set, is done
     "do_pad": ("pad_size", "size_divisor", "padding_value", "padding_mode"),
@@ -92,11 +61,12 @@ def hf_recipe(source: Any, image_size: tuple[int, int], model_type: str = "") ->
         )
     if isinstance(source, Mapping) and "image_size" in source and not _THEIRS & set(source):
         return Pixels.from_dict(source)
-    processor = _load(source, model_type) if isinstance(source, Mapping) else source
+    processor: Any = _load(source, model_type) if isinstance(source, Mapping) else source
+    keys: dict[str, Any] = dict(source) if isinstance(source, Mapping) else {}
     if processor is not None:
-        source = processor.to_dict() if hasattr(processor, "to_dict") else vars(processor)
-        source = source | {step: bool(getattr(processor, step, None)) for step in _STEPS}
-    recipe = _from_keys(source, image_size)
+        keys = dict(processor.to_dict() if hasattr(processor, "to_dict") else vars(processor))
+        keys |= {step: bool(getattr(processor, step, None)) for step in _STEPS}
+    recipe = _from_keys(keys, image_size)
     if processor is not None:
         _compare(recipe, processor)
     return recipe
@@ -200,7 +170,7 @@ def _load(source: Mapping[str, Any], model_type: str) -> Any:
     base = name.removesuffix("Pil")
     cls: Any = getattr(transformers, f"{base}Pil", None) or getattr(transformers, base, None)
     kind = transformers.image_processing_utils.BaseImageProcessor
-    settings = {k: v for k, v in source.items() if k not in _HARMLESS or k == "do_convert_rgb"}
+    settings = {key: source[key] for key in source if key not in _HARMLESS}
     try:
         if not isinstance(cls, type) or not issubclass(cls, kind):
             raise ValueError("this transformers has no such class")

@@ -20,7 +20,7 @@ def open_clip_recipe(cfg: Any, image_size: Any = 224) -> Pixels:
     """From an open_clip `PreprocessCfg`, its dict, a Compose, or None (CLIP's own numbers)."""
     if hasattr(cfg, "transforms"):
         return compose_recipe(cfg)
-    cfg = dict(cfg) if isinstance(cfg, Mapping) else vars(cfg) if cfg is not None else {}
+    cfg = _settings(cfg)
     if "image_size" in cfg:
         return Pixels.from_dict(cfg)
     fill = int(cfg.get("fill_color") or 0)
@@ -39,10 +39,11 @@ def timm_recipe(cfg: Any) -> Pixels:
     """From timm's data config (`resolve_model_data_config(model)`), a Compose, or None."""
     if hasattr(cfg, "transforms"):
         return compose_recipe(cfg)
-    cfg = cfg or {}
+    cfg = _settings(cfg)
     if "image_size" in cfg:
         return Pixels.from_dict(cfg)
-    rows, cols = pair(tuple(cfg.get("input_size") or (3, 224, 224))[1:])
+    given = cfg.get("input_size") or (3, 224, 224)
+    rows, cols = pair(given[1:] if isinstance(given, (tuple, list)) else given)
     percent = cfg.get("crop_pct") or 0.875
     mean = tuple(cfg.get("mean") or IMAGENET_MEAN)
     modes = {"squash": "squash", "border": "longest"}
@@ -57,6 +58,18 @@ def timm_recipe(cfg: Any) -> Pixels:
         std=tuple(cfg.get("std") or IMAGENET_STD),
         rounding="even",
         fill=(red, green, blue) if resize == "longest" else (0, 0, 0),
+    )
+
+
+def _settings(cfg: Any) -> dict[str, Any]:
+    """A config of either library as a dict; None is one without settings."""
+    if isinstance(cfg, Mapping):
+        return dict(cfg)
+    if cfg is None or hasattr(cfg, "__dict__"):
+        return dict(vars(cfg)) if cfg is not None else {}
+    raise CheckpointError(
+        f"{cfg!r} says nothing of how pictures are prepared: give the library's own config or"
+        ' transform, or a dict, e.g. {"image_size": 224, "mean": [...], "std": [...]}.'
     )
 
 

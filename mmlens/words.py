@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -38,16 +38,8 @@ def ids_of(lm: LanguageModel, text: str) -> list[int]:
 
 
 def ids_after(lm: LanguageModel, text: str, before: Sequence[int] = ()) -> list[int]:
-    """The ids of a text that goes on after words with these ids.
-
-    Args:
-        before: the words; none where a picture stands before the text. There a text that starts
-            with a space goes on, and another begins.
-    """
-    tokenizer = _tokenizer(lm, text)
-    if not before and not text.startswith(" "):
-        return begin(tokenizer, text)
-    return go_on(tokenizer, text, before)
+    """The ids of a text that follows words with these ids, or a picture (see `follow`)."""
+    return follow(_tokenizer(lm, text), text, before)
 
 
 def begin(tokenizer: Any, text: str) -> list[int]:
@@ -55,28 +47,48 @@ def begin(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
 
-def go_on(tokenizer: Any, text: str, before: Sequence[int] = ()) -> list[int]:
-    """The ids of a text within a text: those that follow when it is read behind other words.
+def follow(tokenizer: Any, text: str, before: Sequence[int] = ()) -> list[int]:
+    """The ids of a text that follows something.
 
     Args:
-        before: ids of the words before it. They stay as they are: where text and words would
-            become one token together, the text is read behind words that it doesn't melt into.
+        before: ids of the words before it; none where a picture stands there. Behind a picture a
+            text that starts with a space goes on, as behind words, and another begins.
     """
-    if not text:
-        return []
+    if not before and not text.startswith(" "):
+        return begin(tokenizer, text)
+    return _within(tokenizer, text, before)
+
+
+def _within(tokenizer: Any, text: str, before: Sequence[int] = ()) -> list[int]:
+    """The ids of a text within a text: those that follow when it is read behind other words.
+
+    The words before it stay as they are: where both would become one token together, the text is
+    read behind words that it doesn't melt into.
+    """
     ways: list[list[int]] = []
+    for ids in _readings(tokenizer, text, before) if text else ():
+        if printed(tokenizer, ids) == text:
+            return ids
+        ways.append(ids)
+    return ways[0] if ways else []
+
+
+def _readings(tokenizer: Any, text: str, before: Sequence[int]) -> Iterator[list[int]]:
+    """What the ids of a text that goes on could be, the likeliest first.
+
+    One that prints as the text is right. None does where the tokenizer rewrites texts (lower case,
+    composed letters): there the first will do.
+    """
     words = _since_special(tokenizer, before)
     context = tokenizer.decode(words, clean_up_tokenization_spaces=False) if words else ""
     if context and begin(tokenizer, context) == words:
-        ways += _cut(tokenizer, context, words, text)
-    whole_text = bool(ways)
+        yield from _cut(tokenizer, context, words, text)
     alone = begin(tokenizer, text)
-    for end in (None, *_ENDS):
-        ways += [alone] if end is None else _cut(tokenizer, end, begin(tokenizer, end), text)
-        exact = next((ids for ids in ways if printed(tokenizer, ids) == text), None)
-        if exact is not None:
-            return exact
-    return ways[0] if whole_text or len(ways) == 1 else ways[1]
+    if printed(tokenizer, alone) == text:
+        yield alone
+    for end in _ENDS:
+        yield from _cut(tokenizer, end, begin(tokenizer, end), text)
+    yield alone
 
 
 def _cut(tokenizer: Any, end: str, head: list[int], text: str) -> list[list[int]]:
@@ -127,11 +139,11 @@ def single_token(lm: LanguageModel, spelled: str) -> int:
     if not isinstance(spelled, str):
         raise TargetError(f"{spelled!r} is no word: write one token as text, as in ' dog'.")
     tokenizer = _tokenizer(lm, spelled)
-    ids = go_on(tokenizer, spelled)
+    ids = _within(tokenizer, spelled)
     if len(ids) == 1:
         return ids[0]
     other = spelled[1:] if spelled.startswith(" ") else f" {spelled}"
-    if spelled and len(go_on(tokenizer, other)) == 1:
+    if spelled and len(_within(tokenizer, other)) == 1:
         advice = f"write {other!r}, which is one"
     else:
         advice = "name one piece, or give a callable on the logits as target"

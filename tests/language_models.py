@@ -6,6 +6,7 @@ Gains of norms are random, because a norm whose gain is 1 hides what is done to 
 from __future__ import annotations
 
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -120,6 +121,7 @@ WITHOUT_UNITS: dict[str, tuple[str, dict[str, Any]]] = {
 """Some layer has none."""
 UNKNOWN = {"persimmon": ("Persimmon", _SMALL), "gemma3n": ("Gemma3nText", _SMALL | _GEMMA3N)}
 """TransformerLens has no hooks for them."""
+_NOT_BEFORE_4 = ("cohere2", "jamba")
 ALL = WITH_UNITS | WITHOUT_UNITS | UNKNOWN
 
 
@@ -131,6 +133,8 @@ def make(kind: str, **options: Any) -> Any:
     kind_of = getattr(transformers, heads[0], None)
     if config is None or kind_of is None:
         pytest.skip(f"this transformers has no {heads[0]}")
+    if kind in _NOT_BEFORE_4 and version("transformer-lens").startswith("3."):
+        pytest.skip(f"TransformerLens 3 does not give Hugging Face's logits of {stem}")
     torch.manual_seed(0)
     hf = kind_of(config(**(settings | options))).eval()
     draw = torch.Generator().manual_seed(0)

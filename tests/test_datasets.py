@@ -117,7 +117,7 @@ def test_coco_works_with_captions_alone_and_says_what_is_missing(coco_folder, tm
     assert alone.hash != whole.hash
     with pytest.raises(DataError, match=r"of 'train2017': .*and there is captions_val2017.json"):
         datasets.coco(coco_folder, "train2017")
-    with pytest.raises(DataError, match="there is no such folder"):
+    with pytest.raises(DataError, match="There is no folder"):
         datasets.coco(tmp_path / "nowhere")
     (coco_folder / "annotations" / "captions_val2017.json").write_text("{}")
     with pytest.raises(DataError, match="not written like COCO: it has no images and no annotati"):

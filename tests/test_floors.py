@@ -28,7 +28,8 @@ MAX_LINES = 300
 HEAVY = {"torch", "transformers", "transformer_lens"}
 
 FLOORS = {  # the longest name counts; what is not named stands on floor 1, beside the model
-    0: "errors arguments lazy prompt pictures english neurons scores edit sites pictos",
+    0: "errors arguments writing lazy prompt pictures pictures_rgb pictures_kinds english neurons"
+    " scores edit sites pictos",
     2: "methods train patching",
     3: "sweep tally experiments view reading reproduce doctor",
     4: "cli __main__",

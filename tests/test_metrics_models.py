@@ -118,6 +118,62 @@ def test_a_picture_and_a_text_that_come_again_are_encoded_once(torchmetrics, cli
     assert sorted(calls) == ["get_image_features"] + ["get_text_features"] * 2
 
 
+def ending() -> tuple[Any, Any]:
+    """A CLIP twin that reads a text at its end token, the largest id, as OpenAI's do."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from tokenizers.processors import TemplateProcessing
+    from transformers import (
+        CLIPConfig,
+        CLIPImageProcessor,
+        CLIPModel,
+        CLIPProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    torch.manual_seed(4)
+    ids = {word: i for i, word in enumerate([*WORDS, "[START]", "[END]"])}
+    made = Tokenizer(WordLevel(ids, unk_token="[UNK]"))
+    made.pre_tokenizer = Whitespace()  # type: ignore[assignment]
+    special = [(name, ids[name]) for name in ("[START]", "[END]")]
+    made.post_processor = TemplateProcessing(  # type: ignore[assignment]
+        single="[START] $A [END]", special_tokens=special
+    )
+    words = PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="[PAD]", bos_token="[START]", eos_token="[END]"
+    )
+    part = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "projection_dim": 16, "initializer_factor": 20.0}  # fmt: skip
+    text = {"vocab_size": len(ids), "max_position_embeddings": 12, "eos_token_id": ids["[END]"]}
+    sight = {"image_size": 32, "patch_size": 8}
+    config = CLIPConfig(text_config=part | text, vision_config=part | sight, projection_dim=16)
+    size = {"height": 32, "width": 32}
+    images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size)
+    return CLIPModel(config), CLIPProcessor(image_processor=images, tokenizer=words)
+
+
+def test_of_a_text_beyond_the_model_s_length_the_end_token_stays(torchmetrics):
+    model, processor = ending()
+    long, short = "a dog on a mat " * 9, "a dog"
+    scores = []
+    for picture in PICTURES:
+        given = processor(text=[long], images=[picture], return_tensors="pt", truncation=True,
+                          max_length=12)  # fmt: skip
+        assert given["input_ids"].shape == (1, 12)
+        assert int(given["input_ids"][0, -1]) == processor.tokenizer.eos_token_id
+        with torch.no_grad():
+            out = model.eval()(**given)
+        scores.append(max(0.0, 100 * float((out.image_embeds * out.text_embeds).sum())))
+    assert max(scores) > 1
+    with pytest.warns(UserWarning, match="1 texts are longer than the 12 tokens"):
+        score = metrics.clip_score([long] * len(PICTURES), PICTURES, backbone=(model, processor))
+    assert score.items == pytest.approx(scores, abs=1e-3)
+    assert score.settings["texts_cut"] == 1 and score.settings["max_tokens"] == 12
+    whole = metrics.clip_score([short] * len(PICTURES), PICTURES, backbone=(model, processor))
+    assert "texts_cut" not in whole.settings
+
+
 @pytest.mark.parametrize("part", ["f1", "precision", "recall"])
 @pytest.mark.parametrize("layer", [0, 1, None])
 def test_bert_score_is_the_published_matching_at_any_layer(torchmetrics, bert, part, layer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmlens.errors import PictureError
-from mmlens.pictures import MAX_PIXELS, open_picture
+from mmlens import Prompt
+from mmlens.errors import PictureError, PromptError
+from mmlens.pictures import MAX_BYTES, MAX_PIXELS, open_picture
+from mmlens.pictures_kinds import pictures, readable
 
 
 def encoded(picture: Image.Image, format: str = "PNG", **options) -> bytes:
@@ -325,3 +328,211 @@ def test_other_objects_are_told_what_a_picture_is():
     unchecked = inspect.unwrap(open_picture)  # the tests' type checker would speak first
     with pytest.raises(PictureError, match=r"A builtins\.list is not a picture"):
         unchecked([[0, 1]])  # type: ignore[arg-type]
+
+
+# Depth, black and white, colour profiles ---------------------------------------------------------
+
+RAMP = np.linspace(0, 65535, 16).astype(np.uint16).reshape(4, 4)
+EIGHT = (RAMP >> 8).astype(np.uint8)
+
+
+def grey_of(source) -> np.ndarray:
+    return np.asarray(open_picture(source))[..., 0]
+
+
+def tiff(values: np.ndarray, zero_is_white: bool = False, kind: int = 1) -> bytes:
+    """A grey TIFF; `kind` is its sample format: 1 unsigned, 2 signed, 3 float."""
+    data, (rows, cols) = values.astype(values.dtype.newbyteorder("<")).tobytes(), values.shape
+    entries = [(256, 4, cols), (257, 4, rows), (258, 3, 8 * values.itemsize), (259, 3, 1)]
+    entries += [(262, 3, 0 if zero_is_white else 1), (273, 4, 8), (277, 3, 1), (278, 4, rows)]
+    entries += [(279, 4, len(data)), (339, 3, kind)]
+    table = b"".join(struct.pack("<HHII", tag, type, 1, value) for tag, type, value in entries)
+    count = struct.pack("<H", len(entries))
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + count + table + bytes(4)
+
+
+def png16(values: np.ndarray, transparent: int | None = None) -> bytes:
+    """A 16-bit PNG, grey or RGB by the shape of `values`; one grey of it may be transparent."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checked = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + checked
+
+    colour = 2 if values.ndim == 3 else 0
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    key = b"" if transparent is None else struct.pack(">H", transparent) * (3 if colour else 1)
+    told = chunk(b"tRNS", key) if key else b""
+    body = chunk(b"IHDR", header) + told + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_an_overshoot_is_clipped_and_does_not_make_a_picture_black():
+    soft = np.clip(PHOTO / 255.0, 0, 1)
+    soft[0, 0], soft[1, 1] = 1.01, -0.01
+    expected = PHOTO.copy()
+    expected[0, 0], expected[1, 1] = 255, 0
+    for source in (soft, soft.astype(np.float32)):
+        np.testing.assert_array_equal(np.asarray(open_picture(source)), expected)
+    np.testing.assert_array_equal(np.asarray(open_picture(soft * 255)), expected)
+    np.testing.assert_array_equal(grey_of(Image.fromarray(soft[..., 0].astype(np.float32))),
+                                  expected[..., 0])  # fmt: skip
+
+
+def test_floats_between_the_two_ranges_are_refused():
+    assert "which is neither 0..1 nor 0..255" in refusal(np.array([[0.1, 3.5]]))
+    np.testing.assert_array_equal(grey_of(np.array([[0.0, 2.0]])), [[0, 2]])
+
+
+def test_a_tiff_whose_zero_is_white_is_no_negative():
+    for values in (RAMP, EIGHT):
+        np.testing.assert_array_equal(grey_of(tiff(values)), EIGHT)
+        np.testing.assert_array_equal(grey_of(tiff(values, zero_is_white=True)), 255 - EIGHT)
+    unit = (EIGHT / np.float32(255)).astype(np.float32)
+    np.testing.assert_array_equal(grey_of(tiff(unit, True, kind=3)), 255 - EIGHT)
+
+
+def test_the_white_of_a_signed_tiff_is_its_own_and_negative_numbers_are_refused():
+    half = (RAMP >> 1).astype(np.int16)
+    np.testing.assert_array_equal(grey_of(tiff(half, kind=2)), np.rint(half * (255 / 32767)))
+    small = (EIGHT >> 1).astype(np.int8)
+    np.testing.assert_array_equal(grey_of(tiff(small, kind=2)), np.rint(small * (255 / 127)))
+    for values in (half - np.int16(20000), small - np.int8(100), RAMP.astype(np.int32) - 9):
+        assert "holds negative numbers (down to -" in refusal(tiff(values, kind=2))
+
+
+def test_the_transparent_grey_of_a_deep_png_lies_on_white():
+    expected = EIGHT.copy()
+    expected[RAMP[1, 2] == RAMP] = 255
+    np.testing.assert_array_equal(grey_of(png16(RAMP, int(RAMP[1, 2]))), expected)
+    np.testing.assert_array_equal(grey_of(png16(RAMP)), EIGHT)
+    colours = np.stack([RAMP + 1] * 3, -1)  # 65536 wraps: its low byte is not its high byte
+    shown = np.asarray(open_picture(png16(colours, int(colours[1, 2, 0]))))[..., 0]
+    assert shown[1, 2] == 255 and shown[1, 1] == colours[1, 1, 0] >> 8
+
+
+@pytest.mark.parametrize("white", [65535, 1000])
+def test_a_deep_pgm_is_scaled_by_the_white_that_it_names(white):
+    values = np.array([[0, white // 400, white // 2, white]])
+    data = b"P5 4 1 %d\n" % white + values.astype(">u2").tobytes()
+    np.testing.assert_array_equal(grey_of(data)[0], np.rint(values[0] * 255 / white))
+
+
+def test_a_dark_deep_picture_stays_dark():
+    dark = RAMP // 300  # nothing above 255, as in a picture of 8 bits
+    for data in (b"P5 4 4 65535\n" + dark.astype(">u2").tobytes(), png16(dark), tiff(dark)):
+        np.testing.assert_array_equal(grey_of(data), np.rint(dark * (255 / 65535)))
+
+
+def test_a_deep_jpeg_2000_is_scaled():
+    pytest.importorskip("PIL.Jpeg2KImagePlugin")
+    for values in (RAMP, RAMP // 300):
+        data = encoded(Image.fromarray(values), "JPEG2000")
+        np.testing.assert_array_equal(grey_of(data), np.rint(values * (255 / 65535)))
+
+
+def profile(gamma: float, swapped: bool = False) -> bytes:
+    """The ICC profile of an RGB space with the primaries of sRGB (two swapped), a plain gamma."""
+
+    def xyz(*values: float) -> bytes:
+        return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(v * 65536)) for v in values)
+
+    red, green, blue = (0.4360, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7139)
+    red, green = (green, red) if swapped else (red, green)
+    curve = b"curv\0\0\0\0\0\0\0\1" + struct.pack(">H", round(gamma * 256)) + b"\0\0"
+    text = b"desc\0\0\0\0\0\0\0\5test\0" + bytes(78)
+    tags = [(b"desc", text), (b"wtpt", xyz(0.9642, 1.0, 0.8249)), (b"rXYZ", xyz(*red)),
+            (b"gXYZ", xyz(*green)), (b"bXYZ", xyz(*blue)), (b"rTRC", curve), (b"gTRC", curve),
+            (b"bTRC", curve)]  # fmt: skip
+    table, body, start = b"", b"", 128 + 4 + 12 * len(tags)
+    for name, data in tags:
+        table += name + struct.pack(">II", start + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    head = struct.pack(">I4sI4s4s4s", start + len(body), b"test", 0x02400000, b"mntr", b"RGB ",
+                       b"XYZ ") + bytes(12) + b"acsp" + bytes(28)  # fmt: skip
+    head += b"".join(struct.pack(">i", round(v * 65536)) for v in (0.9642, 1.0, 0.8249))
+    head += bytes(128 - len(head))
+    return head + struct.pack(">I", len(tags)) + table + body
+
+
+def srgb(linear: np.ndarray) -> np.ndarray:
+    low = linear * 12.92
+    return np.where(linear <= 0.0031308, low, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
+
+
+def test_a_colour_profile_is_applied():
+    pytest.importorskip("PIL.ImageCms")
+    photo = Image.fromarray(PHOTO)
+    linear = srgb((PHOTO / 255.0) ** 1.0) * 255
+    shown = np.asarray(open_picture(encoded(photo, icc_profile=profile(1.0))), float)
+    assert np.abs(shown - linear).max() <= 2 and np.abs(shown - PHOTO).max() > 50
+    swapped = srgb(((PHOTO / 255.0) ** 2.2)[..., [1, 0, 2]]) * 255
+    shown = np.asarray(open_picture(encoded(photo, icc_profile=profile(2.2, swapped=True))), float)
+    assert np.abs(shown - swapped).max() <= 2
+
+
+def test_a_colour_profile_is_applied_once_and_transparency_stays_on_white():
+    pytest.importorskip("PIL.ImageCms")
+    clear = Image.fromarray(np.dstack([PHOTO, np.full(PHOTO.shape[:2], 255, np.uint8)]))
+    clear.putpixel((0, 0), (9, 9, 9, 0))
+    once = open_picture(encoded(clear, icc_profile=profile(1.0)))
+    np.testing.assert_array_equal(np.asarray(open_picture(once)), np.asarray(once))
+    assert once.getpixel((0, 0)) == (255, 255, 255)
+    opaque = np.asarray(open_picture(encoded(Image.fromarray(PHOTO), icc_profile=profile(1.0))))
+    np.testing.assert_array_equal(np.asarray(once)[1:], opaque[1:])
+
+
+def test_a_picture_in_srgb_keeps_every_pixel():
+    cms = pytest.importorskip("PIL.ImageCms")
+    own = cms.ImageCmsProfile(cms.createProfile("sRGB")).tobytes()
+    shown = open_picture(encoded(Image.fromarray(PHOTO), icc_profile=own))
+    np.testing.assert_array_equal(np.asarray(shown), PHOTO)
+
+
+def test_a_broken_profile_is_told_and_its_colours_are_taken_as_srgb():
+    with pytest.warns(UserWarning, match=r"The colour profile in .* cannot be applied .* as sRGB"):
+        shown = open_picture(encoded(Image.fromarray(PHOTO), icc_profile=b"no profile"))
+    np.testing.assert_array_equal(np.asarray(shown), PHOTO)
+
+
+# Files that are none, and kinds of pictures -------------------------------------------------------
+
+
+def test_a_pipe_and_an_endless_device_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path in (tmp_path / "pipe.jpg", "/dev/zero", "/dev/null"):
+        assert "cannot be read (it is a device or a pipe, not a file)" in refusal(path)
+
+
+def test_a_link_to_nothing_names_what_is_not_there(tmp_path):
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "gone.jpg")
+    assert "is a link to" in refusal(tmp_path / "a.jpg")
+    assert "gone.jpg', which is not there: mend the link" in refusal(tmp_path / "a.jpg")
+
+
+def test_the_home_of_nobody_is_no_folder():
+    assert refusal("~nobody-of-that-name/a.png") == (
+        "There is no folder '~nobody-of-that-name', so no picture '~nobody-of-that-name/a.png'."
+    )
+
+
+def test_a_file_larger_than_any_picture_is_not_read(tmp_path):
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    assert "has 1.1 GB, more than any picture" in refusal(tmp_path / "huge.jpg")
+
+
+def test_every_kind_that_pillow_opens_is_a_picture_and_the_others_are_known_by_name():
+    assert {".jpg", ".jfif", ".jp2", ".ppm", ".pgm", ".png", ".webp", ".tif"} <= readable()
+    assert {".jxl", ".heic", ".svg"} & readable() == set()
+    assert {".jxl", ".heic", ".avif", ".svg"} <= pictures()
+    assert not {".pdf", ".mpg", ".h5", ".txt", ""} & pictures()
+
+
+@pytest.mark.parametrize("name", ["photo.avif", "photo.JXL", "photo.jfif", "a b.ppm"])
+def test_the_name_of_a_picture_that_is_there_is_not_read_as_words(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert Prompt(name).text == name
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(PromptError, match="is text here, but a picture file of that name exists"):
+        Prompt(name)

@@ -297,6 +297,20 @@ def test_no_text_becomes_markup_and_nothing_is_loaded(report):
     assert b"plotly.js" in gzip.decompress(base64.b64decode(packed))[:300]
 
 
+def test_a_browser_draws_the_report_by_its_own_scripts_alone(report, browser):
+    html = report.page.read_text("utf-8")
+    scripts = re.findall(r"script-src ([^;]*);", html)
+    assert len(scripts) == 1 and "unsafe" not in scripts[0] and scripts[0].count("sha256-") == 2
+    context = browser.new_context(offline=True)
+    tab, wrong = context.new_page(), []
+    tab.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
+    tab.goto(report.page.as_uri())
+    tab.wait_for_selector("html[data-ready=yes]")
+    assert tab.locator(".js-plotly-plot").count() == tab.locator(".figure").count() > 0
+    assert wrong == []
+    context.close()
+
+
 def test_a_hostile_caption_token_or_name_is_text():
     evil = Finding("E7", EVIL, None, [Row(EVIL, CLOSE, "|", "`x`")], [CLOSE])
     found = Measured("E7", why="")

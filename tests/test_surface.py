@@ -214,7 +214,8 @@ def test_reading_on_from_a_cache_gives_what_reading_everything_gives(kind):
         past = None
         read = []
         for part in ([P, prompt((0, 0), "A cat and")], [" a", " a"], [" dog", " dog"]):
-            logits, past = one(part, past_key_values=past, return_type="logits_and_cache")
+            how = {"past_key_values": past, "return_type": "logits_and_cache", "use_cache": True}
+            logits, past = one(part, **how)
             read.append(logits)
         assert off(torch.cat(read, 1), whole) < 1e-5
     assert model("A", return_type=None) is None

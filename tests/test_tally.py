@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -168,9 +172,34 @@ def test_what_does_not_fit_is_refused_in_a_sentence():
         Top(k=2).merge(Top(k=3))
     with pytest.raises(AddressError, match="has seen nothing yet"):
         _ = Moments().mean
-    with pytest.raises(AddressError, match="keeps nothing"):
+    with pytest.raises(AddressError, match="k=0: write a whole number from 1 on"):
         Top(k=0)
     with pytest.raises(AddressError, match="accuracy lies between 0 and 1"):
         Quantiles(accuracy=2.0)
     with pytest.raises(AddressError, match="a share lies between 0 and 1"):
         Quantiles().quantile(50.0)
+
+
+def damaged(path: Path, **changes: Any) -> Path:
+    """The file with its own words for what it holds changed."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(path, framework="pt") as file:
+        meta = json.loads(file.metadata()["tally"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    cut = changes.pop("cut", 0)
+    tensors = {name: value[cut:].clone() for name, value in tensors.items()}
+    save_file(tensors, path, metadata={"tally": json.dumps({**meta, **changes})})
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"cut": 1}, {"sizes": [9, 9]}, {"kind": "Median"}, {"settings": {"width": 2}}, {"labels": 3},
+     {"sizes": "many"}, {"settings": None}],
+)  # fmt: skip
+def test_a_saved_tally_whose_parts_do_not_fit_is_refused(changes, tmp_path):
+    path = tallied(Moments(), stream(3)).save(tmp_path / "tally")
+    with pytest.raises(CheckpointError, match="does not hold a tally"):
+        Tally.load(damaged(path, **changes))

@@ -20,7 +20,7 @@ import mmlens as mm
 from mmlens.datasets.pairs import Listed
 from mmlens.errors import CapabilityError, CheckpointError, NumericsError
 from mmlens.families import toy
-from mmlens.lm import share_weights
+from mmlens.sharing import share_weights
 from mmlens.train import DataError, Pair, cache_features, fit, open_pairs
 from mmlens.train.feed import Feed, drop
 from mmlens.train.loss import Speller, count, loss_sum, sequence

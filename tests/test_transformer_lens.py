@@ -119,10 +119,12 @@ def test_ids_keep_their_pictures_through_copies_and_refuse_to_lose_them(model):
     for same in (tokens.clone(), tokens.to("cpu"), tokens[:], tokens.detach()):
         assert off(model(same), logits) == 0.0
     assert off(model(tokens[1:]), model(CORRUPT)) < 1e-5
+    assert off(model(torch.cat([tokens, tokens])), torch.cat([logits, logits])) < 1e-5
+    assert off(model(tokens[:, :5]), logits[:, :5]) < 1e-5
+    with pytest.raises(PromptError, match="lost the pictures"):
+        model(tokens + 1)
     with pytest.raises(PromptError, match="picture was lost"):
-        model(torch.cat([tokens, tokens]))
-    with pytest.raises(PromptError, match="picture was lost"):
-        model(tokens[:, :5])
+        model(torch.tensor(tokens.tolist()))
 
 
 @torch.no_grad()

@@ -78,3 +78,46 @@ def test_two_attention_views_share_one_bundle_and_leave_the_page_whole(tab, tmp_
     assert tab.locator("img").count() == 0
     assert tab.evaluate("typeof globalThis.mmlensCircuits.then") == "function"
     assert tab.locator("head script").count() == 1  # the bundle ran once
+
+
+QUOTED = (Token(' "', 0), Token("'s", 1), Token(" a&b", 2), Token("<b>", 3))
+
+
+def test_a_figure_s_page_runs_its_own_scripts_alone_and_prints_quotes_as_they_are(tab, tmp_path):
+    scores = Scores(torch.rand(2, 4), ("layer", "pos"), {"pos": QUOTED})
+    page = view.save(view.heatmap(scores), tmp_path / "page.html")
+    text = page.read_text(encoding="utf-8")
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    assert policy is not None and "default-src 'none'" in policy[1]
+    scripts = policy[1].partition("script-src ")[2].partition(";")[0]
+    assert "unsafe" not in scripts and scripts.count("sha256-") >= 2
+    tab.goto(page.as_uri())
+    tab.wait_for_selector(".js-plotly-plot .xtick text, .js-plotly-plot .ytick text")
+    shown = tab.evaluate(
+        "[...document.querySelectorAll('.xtick text, .ytick text')].map(e => e.textContent)"
+    )
+    for token in ('·" 0', "'s 1", "·a&b 2", "<b> 3"):
+        assert token in shown, shown
+    assert not any("&quot;" in one or "&#" in one or "&amp;" in one for one in shown)
+
+
+def test_a_script_that_a_page_does_not_name_never_runs(browser, tmp_path):
+    from mmlens.view.html import locked
+
+    def title(*named: str) -> str:
+        made = "const s = document.createElement('script'); s.textContent = 'document.title = 1';"
+        own = f"<script>{made} document.head.append(s);</script>"
+        page = locked(f'<!DOCTYPE html><meta charset="utf-8"><title>0</title>{own}', *named)
+        (tmp_path / "page.html").write_text(page, encoding="utf-8")
+        opened.goto((tmp_path / "page.html").as_uri())
+        return opened.title()
+
+    context = browser.new_context(offline=True)
+    opened = context.new_page()
+    assert title("document.title = 1") == "1"
+    assert title() == "0"
+    page = locked('<!DOCTYPE html><meta charset="utf-8"><title>0</title>')
+    (tmp_path / "page.html").write_text(page + "<script>document.title = 2</script>")
+    opened.goto((tmp_path / "page.html").as_uri())
+    assert opened.title() == "0" and "script-src 'none'" in page
+    context.close()

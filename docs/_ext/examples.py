@@ -38,6 +38,7 @@ from mmlens.reproduce.plan import Reading
 
 Reading(point="middle")
 """,
+    "SampleIndexError": 'mm.dataset("pictos:held_out:20")[20]',
     "SiteError": 'mm.activations(model, prompt, "neuron")',
     "SweepError": 'mm.Sweep("scenes")',
     "WriteError": 'mm.view.save("<p>a view</p>", "no-such-folder/page.html")',

@@ -134,6 +134,8 @@ def _entry(package: str, name: str) -> str:
     if not inspect.isclass(thing):
         return f".. autodata:: {package}.{name}\n   :no-value:"
     members = "" if issubclass(thing, Exception) else "\n   :members:"
+    if any(base.__name__ == "Module" for base in thing.__mro__):  # of its mixins, not of torch's
+        members += "\n   :inherited-members: Module"
     return f".. autoclass:: {package}.{name}{members}"
 
 

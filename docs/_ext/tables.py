@@ -1,5 +1,5 @@
 """Tables that are read off the code: directives `sites`, `acts`, `families`, `errors`, `sentences`,
-`methods`, `commands`, `versions` and `citation`.
+`methods`, `commands`, `versions`, `refused` and `citation`.
 
 None of their rows is written by hand, so a new site, family, error or method is in the docs when
 it is in the code.
@@ -157,6 +157,17 @@ def _plain(text: str) -> str:
 # -- errors ---------------------------------------------------------------------------------------
 
 
+def refused() -> str:
+    """Functions of TransformerLens that a model refuses, by what it says instead."""
+    from mmlens.delegated import REFUSED
+
+    by_reason: dict[str, list[str]] = {}
+    for name, why in REFUSED.items():
+        by_reason.setdefault(why, []).append(name)
+    rows = [(", ".join(map(code, names)), why) for why, names in by_reason.items()]
+    return table(("TransformerLens", "here"), rows)
+
+
 def error_classes() -> list[type]:
     """Every error that mmlens raises on purpose, base first."""
     import mmlens as mm
@@ -300,7 +311,7 @@ def _html(make: Callable[[], str]) -> type[SphinxDirective]:
 
 def setup(app: Any) -> dict[str, bool]:
     """Register the directives."""
-    for make in (sites, acts, families, methods, commands, versions, errors, citation):
+    for make in (sites, acts, families, methods, commands, versions, errors, refused, citation):
         app.add_directive(make.__name__, _markdown(make))
     app.add_directive("sentences", _html(sentences))
     return {"parallel_read_safe": False, "parallel_write_safe": True}

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 import mmlens.pictos
+from mmlens.arguments import count
 from mmlens.datasets.pairs import DataError
 from mmlens.datasets.sample import Box, Sample, Samples, Thing, content_hash
 from mmlens.pictos.world import World
@@ -36,8 +37,8 @@ def pictos(
         DataError: no such split, style or number of things, or `n` is below 1.
     """
     asked = f"pictos:{split}:{n}:{seed}"
-    if n < 1:
-        raise DataError(f"{asked!r} has no scenes: ask for at least 1.")
+    n = count(n, "n", error=DataError)
+    seed = count(seed, "seed", least=0, error=DataError)
     try:
         world = World(split, seed, things=things, style=style)
     except ValueError as error:

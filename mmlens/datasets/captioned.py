@@ -10,10 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mmlens.datasets.folders import SUFFIXES, read_rows
+from mmlens.datasets.folders import absent, folder_at, read_rows
 from mmlens.datasets.pairs import DataError, Listed
 from mmlens.datasets.sample import Sample, Samples, content_hash
 from mmlens.datasets.sources import open_pairs
+from mmlens.writing import printable
 
 
 def images(folder: str | Path) -> Samples:
@@ -27,20 +28,19 @@ def images(folder: str | Path) -> Samples:
     Raises:
         DataError: no such folder, no pictures in it, or a table names one that is not there.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(f"There is no folder {str(folder)!r} of pictures.")
+    folder = folder_at(folder)
     rows = list(read_rows(folder))
     if not rows:
         raise DataError(
-            f"{str(folder)!r} holds no pictures: it should hold {', '.join(sorted(SUFFIXES))}."
+            f"{str(folder)!r} holds no pictures: it should hold .jpg, .png, .webp, .tif or another"
+            " kind that Pillow opens."
         )
     ids, sizes = [], []
     for path, _, where in rows:
         inside = path.is_relative_to(folder)
-        ids.append(path.relative_to(folder).as_posix() if inside else path.as_posix())
-        if not path.is_file():
-            raise DataError(f"{ids[-1]!r}, which {where} names, is not in {str(folder)!r}.")
+        ids.append(printable(path.relative_to(folder).as_posix() if inside else path.as_posix()))
+        if why := absent(path, folder, where):
+            raise DataError(f"{ids[-1]!r}{why}")
         sizes.append(path.stat().st_size)
     facts = zip(ids, (captions for _, captions, _ in rows), sizes, strict=True)
     digest = content_hash(*(json.dumps(fact, ensure_ascii=False) for fact in facts))

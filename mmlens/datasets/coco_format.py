@@ -19,22 +19,24 @@ from typing import Any
 import torch
 
 from mmlens.datasets.extra import package
+from mmlens.datasets.folders import folder_at
 from mmlens.datasets.pairs import DataError, captions_in
 from mmlens.datasets.sample import Sample, Samples, Thing, content_hash
+from mmlens.datasets.turned import stored, turned_box, turned_mask
 
 
 def coco(folder: str | Path, split: str = "val2017") -> Samples:
     """Pictures with captions and things, in the order of their COCO ids, which are the sample ids.
 
     Captions are those of `captions_SPLIT.json`; things those of `instances_SPLIT.json`, crowds
-    included, each with mask and box. One of the two files may be missing. The hash covers the two
-    files, not the pictures.
+    included, each with mask and box, turned with the picture where its EXIF note turns it. One of
+    the two files may be missing. The hash covers the two files, not the pictures.
 
     Raises:
         DataError: neither file is there, or one cannot be read.
         CapabilityError: pycocotools is not installed and there are outlines to read.
     """
-    folder = Path(folder)
+    folder = folder_at(folder)
     files = {kind: folder / "annotations" / f"{kind}_{split}.json" for kind in _KINDS}
     there = {kind: path.read_bytes() for kind, path in files.items() if path.is_file()}
     if not there:
@@ -44,17 +46,22 @@ def coco(folder: str | Path, split: str = "val2017") -> Samples:
             f" {_has(folder)}."
         )
     tables = {kind: _table(data, files[kind].name) for kind, data in there.items()}
-    pictures = {row["id"]: row["file_name"] for table in tables.values() for row in table["images"]}
     said: dict[Any, list[str]] = defaultdict(list)
-    for row in tables.get("captions", {}).get("annotations", ()):
-        said[row["image_id"]].append(row["caption"])
+    try:
+        pictures = {row["id"]: row["file_name"] for one in tables.values() for row in one["images"]}
+        for row in tables.get("captions", {}).get("annotations", ()):
+            said[row["image_id"]].append(row["caption"])
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"The annotations of {split!r} are not written like COCO: {error}."
+        ) from None
     outlines = _Outlines(tables["instances"]) if "instances" in tables else None
     order = sorted(pictures)
 
     def read(place: int) -> Sample:
         at = order[place]
-        things = outlines.of(at) if outlines is not None else ()
         source = folder / split / Path(pictures[at]).name
+        things = outlines.of(at, source) if outlines is not None else ()
         return Sample(str(at), source, captions_in(said.get(at)), things, split)
 
     digest = content_hash(split, *(part for item in sorted(there.items()) for part in item))
@@ -73,14 +80,44 @@ class _Outlines:
         with redirect_stdout(io.StringIO()):  # it reports "index created!"
             self.index.createIndex()
 
-    def of(self, picture: Any) -> tuple[Thing, ...]:
-        return tuple(self._thing(one) for one in self.index.imgToAnns.get(picture, ()))
+    def of(self, picture: Any, source: Path) -> tuple[Thing, ...]:
+        """The things of a picture, as they lie in it when it is upright."""
+        rows = self.index.imgToAnns.get(picture, ())
+        turn = self._turn(picture, source) if rows else 1
+        return tuple(self._thing(one, turn) for one in rows)
 
-    def _thing(self, row: dict[str, Any]) -> Thing:
-        mask = torch.from_numpy(self.index.annToMask(row).astype(bool))
-        x, y, width, height = (float(number) for number in row["bbox"])
-        name = self.index.cats[row["category_id"]]["name"]
-        return Thing(name, mask, (x, y, x + width, y + height))
+    def _turn(self, picture: Any, source: Path) -> int:
+        """The orientation that annotations and stored pixels share; 1 where nothing is turned."""
+        found, row = stored(source), self.index.imgs[picture]
+        told = row.get("width"), row.get("height")
+        if None in told:
+            raise DataError(f"The picture {picture} has no width and height in its annotations.")
+        if found is None:
+            return 1
+        size, turn = found
+        upright = size[::-1] if turn >= 5 else size
+        if told not in (size, upright):
+            raise DataError(
+                f"{source.name!r} has {size[0]} x {size[1]} pixels, and its annotations are for"
+                f" {told[0]} x {told[1]}: it is another picture, or one that was resized."
+            )
+        return turn if told == size else 1
+
+    def _thing(self, row: dict[str, Any], turn: int) -> Thing:
+        try:
+            x, y, width, height = (float(number) for number in row["bbox"])
+            name = str(self.index.cats[row["category_id"]]["name"])
+            drawn = self.index.annToMask(row) if row.get("segmentation") else None
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise DataError(
+                f"The annotation {row.get('id')} of picture {row['image_id']} is not written like"
+                f" COCO ({type(error).__name__}: {error})."
+            ) from error
+        picture = self.index.imgs[row["image_id"]]
+        box = turned_box((x, y, x + width, y + height), turn, picture["width"], picture["height"])
+        if drawn is None:
+            return Thing(name, None, box)
+        return Thing(name, turned_mask(torch.from_numpy(drawn.astype(bool)), turn), box)
 
 
 def _table(data: bytes, name: str) -> dict[str, Any]:
@@ -88,14 +125,13 @@ def _table(data: bytes, name: str) -> dict[str, Any]:
         table = json.loads(data)
     except ValueError as error:
         raise DataError(f"{name!r} is not JSON: {error}.") from None
-    missing = [key for key in ("images", "annotations") if key not in table]
-    if not isinstance(table, dict) or missing:
+    keys = ("images", "annotations")
+    missing = [key for key in keys if not isinstance(table, dict) or key not in table]
+    if missing:
         raise DataError(f"{name!r} is not written like COCO: it has no {' and no '.join(missing)}.")
     return table
 
 
 def _has(folder: Path) -> str:
-    if not folder.is_dir():
-        return "and there is no such folder"
     names = sorted(path.name for path in (folder / "annotations").glob("*.json"))
     return f"and there is {', '.join(names) or 'nothing'}"

@@ -81,6 +81,10 @@ class Sample:
         return tuple(dict.fromkeys(thing.name for thing in self.things))
 
 
+class SampleIndexError(DataError, IndexError):
+    """A data set has no sample of that number."""
+
+
 class Samples(Sequence[Sample]):
     """Samples in an order that stays; a slice is a data set again.
 
@@ -117,13 +121,11 @@ class Samples(Sequence[Sample]):
     def __getitem__(self, index: int | slice) -> Sample | Samples:
         if isinstance(index, slice):
             return self.pick(range(len(self))[index])
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"There is no sample {index} in {self.name}: it has {len(self)}.")
-        return self._read(index % len(self))
+        return self._read(self._place(index))
 
     def pick(self, places: Iterable[int]) -> Samples:
         """These samples alone, in this order, as a data set of its own hash."""
-        chosen = [range(len(self))[place] for place in places]
+        chosen = [self._place(place) for place in places]
         ids = [self.ids[place] for place in chosen]
         return Samples(
             f"{len(chosen)} of {self.name}",
@@ -131,6 +133,19 @@ class Samples(Sequence[Sample]):
             lambda place: self._read(chosen[place]),
             content_hash(self.hash, *ids),
         )
+
+    def _place(self, index: Any) -> int:
+        try:
+            return range(len(self))[index]
+        except IndexError:
+            raise SampleIndexError(
+                f"There is no sample {index} in {self.name}: it has {len(self)}."
+            ) from None
+        except TypeError:
+            raise DataError(
+                f"A sample of {self.name} has a number, not {index!r}: write samples[0],"
+                " samples[:10], or samples[samples.ids.index(id)]."
+            ) from None
 
     def __repr__(self) -> str:
         return f"Samples({self.name}, {len(self)})"
@@ -140,6 +155,6 @@ def content_hash(*parts: str | bytes) -> str:
     """sha256 over the parts, so that no two lists of parts are taken for one another."""
     digest = hashlib.sha256()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         digest.update(f"{len(data)}:".encode() + data)
     return digest.hexdigest()

@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmlens.datasets.extra import package
-from mmlens.datasets.folders import CAPTIONS, SUFFIXES, read_folder
+from mmlens.datasets.folders import CAPTIONS, read_folder
 from mmlens.datasets.pairs import DataError, Listed, Pair, Pairs, Streamed, captions_in
 from mmlens.errors import nearest
+from mmlens.pictures_kinds import readable
 
 SHUFFLED = 2000
 """How many pairs of a stream are held back to be shuffled (their files' bytes, undecoded)."""
@@ -59,16 +60,26 @@ def open_pairs(
         )
     text, path = str(source), Path(source)
     if text.startswith("hf:"):
-        dataset = package("datasets").load_dataset(text[3:], split=split)
+        dataset = _loaded(text, lambda library: library.load_dataset(text[3:], split=split))
         return _from_dataset(dataset, image, caption, split, skip_bad)
     if text.endswith((".tar", ".tar.gz", ".tgz")):
         return _from_shards([text], skip_bad)
     if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        dataset = package("datasets").load_from_disk(text)
+        dataset = _loaded(text, lambda library: library.load_from_disk(text))
         return _from_dataset(dataset, image, caption, split, skip_bad)
     if shards := sorted(str(shard) for shard in path.glob("*.tar")) if path.is_dir() else []:
         return _from_shards(shards, skip_bad)
     return read_folder(path, skip_bad)
+
+
+def _loaded(name: str, load: Callable[[Any], Any]) -> Any:
+    """A dataset of the `datasets` library, or a sentence that says why there is none."""
+    library = package("datasets")
+    try:
+        return load(library)
+    except Exception as error:  # its readers and the network raise a dozen kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{name!r} cannot be read as a dataset: {reason}") from error
 
 
 def _from_shards(patterns: Sequence[str], skip_bad: bool) -> Streamed:
@@ -105,7 +116,7 @@ def _from_shards(patterns: Sequence[str], skip_bad: bool) -> Streamed:
 def _from_sample(sample: dict[str, Any]) -> Pair | tuple[str, str]:
     shard = Path(str(sample.get("__url__", ""))).name
     key = f"{sample['__key__']} of {shard}"
-    picture = next((v for k, v in sample.items() if f".{k.lower()}" in SUFFIXES), None)
+    picture = next((v for k, v in sample.items() if f".{k.lower()}" in readable()), None)
     if picture is None:
         return key, f"{key!r} has no picture: there is {', '.join(_fields(sample)) or 'nothing'}."
     captions = captions_in(sample.get("txt", b"").decode("utf-8", "replace").splitlines())

@@ -42,8 +42,10 @@ def dataset(source: Any) -> Samples:
         return hugging_face(f"hf:{name}", split=split)
     if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
         return hugging_face(text)
-    if path.is_dir():
+    if path.is_dir() or text.startswith("~"):
         return images(path)
+    if path.is_file():
+        raise DataError(f"{text!r} is a file: give a folder of pictures, or {', '.join(KINDS)}.")
     raise DataError(
         f"{text!r} is neither a data set nor a folder: write {', '.join(KINDS)} or a folder of"
         " pictures."

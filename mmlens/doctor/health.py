@@ -89,6 +89,15 @@ def _pattern(model: HookedVLM) -> Check:
     return Check("", writable or None, told)
 
 
+def _units(model: HookedVLM) -> Check:
+    layers = model.lm.units.layers
+    with_units = [one for one in layers if one.width]
+    told = f"{len(with_units)} of {len(layers)} layers have them"
+    reasons = dict.fromkeys(one.reason for one in layers if not one.width)
+    follows = f"attribute, decode and Edit('neurons', ...) are refused there: {'; '.join(reasons)}"
+    return Check("", len(with_units) == len(layers) or None, told, follows if reasons else "")
+
+
 def _points(model: HookedVLM) -> Check:
     there, fire = len(model.root.hook_dict), len(model.lm.can.fires)
     return Check("", fire > 0, f"{fire} of {there} names fire in a plain forward pass")
@@ -148,6 +157,7 @@ CHECKS: tuple[tuple[str, str, Callable[[Any], Measured | Check | None]], ...] = 
         "Edit('pattern', ...) is refused; knockout and Edit('z', ...) work",
         _pattern,
     ),
+    ("MLP units are rows of W_out", "", _units),
     ("hook points fire", "run_with_cache and edits are refused", _points),
     ("a gradient reaches the first layer", "attribution is refused", _gradient),
 )

@@ -50,10 +50,12 @@ def devices() -> list[dict[str, Any]]:
     """Where a model can be put, and the memory there, in GiB."""
     import torch
 
+    from mmlens.memory import free_memory
+
     cpu = {
         "device": "cpu",
         "name": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        "free_gib": round(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
+        "free_gib": round(free_memory() / 2**30, 1),
     }
     rows = [cpu]
     if torch.cuda.is_available():

@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
+from mmlens.arguments import choice, instance, number, several, shown
 from mmlens.datasets.sample import Sample
 from mmlens.experiments.bootstrap import DRAWS, summarise, with_differences
 from mmlens.experiments.explained import WORDS, Rule, explain
+from mmlens.experiments.options import ARMS as ARMS
+from mmlens.experiments.options import checked
 from mmlens.experiments.scoring import Compare
-from mmlens.experiments.silence import captions_after, masks, number_after
+from mmlens.experiments.silence import WHERE, captions_after, masks, number_after
 from mmlens.experiments.tables import (
     UNNAMED,
     ExperimentError,
@@ -40,7 +43,6 @@ if TYPE_CHECKING:
     from mmlens.model import HookedVLM
 
 PAPER_KS = (0, 50, 100, 200, 400, 800, 1600, 3200, 6400)
-ARMS = ("attributed", "interpretable", "random")
 COLUMNS = ("arm", "k", "share", "prob", "caption", "noun")
 
 
@@ -78,10 +80,18 @@ def ablations(
     Returns:
         arm, k, share (of all units), prob, caption, noun, skipped, options.
     """
-    asked = {"ks": list(ks), "arms": list(arms), "value": value, "where": where, "point": point}
+    asked: dict[str, Any] = {
+        "ks": several(ks, "ks"),
+        "arms": several(arms, "arms"),
+        "value": value,
+        "where": where,
+        "point": point,
+    }
     asked |= {"target": target, "by": by, "gain": gain, "random_from": random_from}
     asked |= {"captions": captions, "words": words, "noun": noun}
     asked |= {"max_new_tokens": max_new_tokens, "seed": seed}
+    checked(model, sample, asked, batch=batch)
+    choice(where, "where", tuple(WHERE), error=ExperimentError)
     counts = numbers(ks, model.cfg.n_layers * model.cfg.d_mlp)
     seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
     if seen is None:
@@ -107,7 +117,8 @@ def numbers(ks: Sequence[int | float], total: int) -> list[int]:
     Raises:
         ExperimentError: a negative number, or a share above 1.
     """
-    if any(k < 0 or (isinstance(k, float) and k > 1) for k in ks):
+    given = [number(k, "ks", error=ExperimentError) for k in several(ks, "ks")]
+    if any(k < 0 for k in given) or any(isinstance(k, float) and k > 1 for k in ks):
         raise ExperimentError(f"ks={list(ks)}: give numbers of units, or shares from 0.0 to 1.0.")
     found = {round(k * total) if isinstance(k, float) else k for k in ks}
     return sorted(k for k in found if k <= total)
@@ -129,12 +140,6 @@ def chosen(
         order: all units, the highest score first.
         random: Long[layer, unit], the units of every layer in random order.
     """
-    unknown = [arm for arm in arms if arm not in ARMS]
-    if unknown or random_from not in ("others", "any"):
-        raise ExperimentError(
-            f"arms={list(arms)} and random_from={random_from!r}: the arms are {', '.join(ARMS)},"
-            " and random units are from 'others' or 'any' of the layer."
-        )
     out: dict[tuple[str, int], torch.Tensor] = {}
     for arm in arms:
         own = order
@@ -167,6 +172,14 @@ def summary(
         compare: by name, functions of texts and reference texts; by default the word overlap.
     """
     rows = used(table, "arm", "k", "prob", "caption")
+    rows = rows.dropna(subset=["k", "prob"])
+    if not len(rows):
+        raise ExperimentError("No row of this table has both a number of units and a probability.")
+    compare = {"word overlap F1": word_overlap_f1} if compare is None else compare
+    instance(compare, "compare", Mapping, "functions by name")
+    for name, function in compare.items():
+        if not callable(function):
+            raise ExperimentError(f"The metric {name!r} is {shown(function)} and no function.")
     rows = rows.assign(k=rows["k"].astype(int), prob=rows["prob"].astype(float))
     first = rows[rows["k"] == 0].drop_duplicates("sample").set_index("sample")
     old_prob, old = rows["sample"].map(first["prob"]), rows["sample"].map(first["caption"])
@@ -179,7 +192,7 @@ def summary(
         new, before = rows.loc[both, "caption"], old[both]
         same = (new == before).astype(float)
         found.append(keys[both].assign(metric="caption unchanged", value=same))
-        for name, function in (compare or {"word overlap F1": word_overlap_f1}).items():
+        for name, function in compare.items():
             pairs = pd.DataFrame({"new": new, "old": before}).drop_duplicates()
             scores = function(pairs["new"].tolist(), [[text] for text in pairs["old"]])
             value = dict(zip(pairs.itertuples(index=False, name=None), scores.items, strict=True))

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from mmlens.arguments import choice, count, several, shown, text
 from mmlens.datasets.sample import Sample, content_hash
 from mmlens.experiments.bootstrap import DRAWS, summarise
 from mmlens.experiments.explained import WORDS
 from mmlens.experiments.maps import unit_maps
-from mmlens.experiments.tables import ExperimentError, answered, finished, skipped, used
+from mmlens.experiments.options import checked
+from mmlens.experiments.tables import ExperimentError, answered, by_id, finished, skipped, used
 from mmlens.experiments.units import top_units as top_units
 from mmlens.neurons import Neuron
 from mmlens.prompt import Prompt
@@ -50,7 +52,9 @@ def chosen(
     Returns:
         class -> units as text ("L14.2019"), which a sweep can take as options.
     """
-    classes = {sample.id: class_of(sample) for sample in samples}
+    choice(keep, "keep", ("interpretable", "all"), error=ExperimentError)
+    count(n, "n", error=ExperimentError)
+    classes = {name: class_of(sample) for name, sample in by_id(samples).items()}
     rows = used(table, "neuron", "score", "interpretable")
     rows = rows[rows["interpretable"].astype(bool)] if keep == "interpretable" else rows
     rows = rows.assign(concept=rows["sample"].map(classes)).dropna(subset="concept")
@@ -73,8 +77,10 @@ def class_activations(
     Returns:
         concept (the class), neuron, activation, skipped, options.
     """
+    units = [text(unit, "units") for unit in several(units, "units")]
     digest = content_hash(*units)[:16]  # hundreds of units in every row would outweigh the rest
     asked = {"units": f"{len(units)} units, sha256:{digest}", "words": words}
+    checked(model, sample, asked, "units")
     concept = class_of(sample)
     if concept is None:
         return skipped("the picture shows no class or several", COLUMNS, model, **asked)
@@ -103,6 +109,8 @@ def summary(
         units: of `chosen`.
     """
     rows = used(table, "concept", "neuron", "activation")
+    if not isinstance(units, Mapping) or not units:
+        raise ExperimentError(f"units={shown(units)}: give what `chosen` returned.")
     rows = rows.assign(unit=[str(neuron) for neuron in rows["neuron"]])
     parts = [rows[rows["unit"].isin(list(own))].assign(arm=name) for name, own in units.items()]
     long = pd.concat(parts, ignore_index=True).rename(columns={"activation": "value"})

@@ -22,6 +22,7 @@ from mmlens.arguments import count, several
 from mmlens.datasets.sample import Sample
 from mmlens.experiments.bootstrap import DRAWS, summarise
 from mmlens.experiments.explained import WORDS, Rule, explain
+from mmlens.experiments.options import checked
 from mmlens.experiments.regions import UNMASKED, named_mask
 from mmlens.experiments.tables import UNNAMED, answered, finished, skipped, used
 from mmlens.patching import metrics
@@ -57,9 +58,10 @@ def estimated(
     Returns:
         noun, arm ("steps 0", ...), places (how many), spearman, skipped, options.
     """
-    steps = [count(n, "steps", least=0) for n in several(steps, "steps")]
+    steps = [count(n, "steps", least=0, most=1000) for n in several(steps, "steps")]
     asked = {"site": site, "steps": steps, "words": words, "noun": noun}
     asked |= {"max_new_tokens": max_new_tokens}
+    checked(model, sample, asked)
     seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
     mask = seen and named_mask(sample, seen.noun)
     if seen is None or mask is None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from mmlens.datasets.sample import Sample
 from mmlens.errors import nearest
+from mmlens.experiments.options import RULES as RULES
 from mmlens.experiments.tables import ExperimentError
 from mmlens.pictos.captions import plural
 from mmlens.prompt import Prompt, SoftPrompt
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 Rule = str | Callable[[str], Sequence[str]]
 """The name of a rule, or a function from a text to its nouns in order."""
 WORDS = "A picture of"
-RULES = ("auto", "pictos", "content")
 _NO_NOUNS = NO_THINGS | frozenset(
     """words pictures drawings photos images one very also then than when where while what which who
     whom whose how why she him hers ours your yours you they them theirs will would can could shall

@@ -23,15 +23,25 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
+from mmlens.arguments import count, several
 from mmlens.datasets.sample import Sample
 from mmlens.experiments.ablate import numbers
 from mmlens.experiments.bootstrap import DRAWS, summarise, with_differences
 from mmlens.experiments.explained import WORDS, Explained, Rule, explain
 from mmlens.experiments.maps import PERCENTILE, SIZE, iou, masks_of, on_grid, true_mask, unit_ious
+from mmlens.experiments.options import checked
 from mmlens.experiments.rankings import METHODS, rankings
 from mmlens.experiments.regions import named_mask
 from mmlens.experiments.silence import WHERE, masks, number_after
-from mmlens.experiments.tables import UNNAMED, answered, finished, generator, skipped, used
+from mmlens.experiments.tables import (
+    UNNAMED,
+    ExperimentError,
+    answered,
+    finished,
+    generator,
+    skipped,
+    used,
+)
 from mmlens.experiments.units import neurons_of, numbers_of, ranked
 from mmlens.neurons import Neuron
 from mmlens.prompt import Patch
@@ -78,10 +88,13 @@ def faithful(
         arm (the method), at, metric ("probability" by k, "area", "IoU of units", "IoU of map",
         "planted"), k (None but for "probability"), value, skipped, options.
     """
-    asked: dict[str, Any] = {"methods": list(methods), "positions": list(positions), "top": top}
-    asked |= {"ks": list(ks), "value": value, "where": where, "by": by, "target": target}
+    asked: dict[str, Any] = {"methods": several(methods, "methods"), "top": top}
+    asked |= {"positions": several(positions, "positions"), "ks": several(ks, "ks")}
+    asked |= {"value": value, "where": where, "by": by, "target": target}
     asked |= {"steps": steps, "percentile": percentile, "size": size, "words": words}
     asked |= {"noun": noun, "max_new_tokens": max_new_tokens, "seed": seed}
+    checked(model, sample, asked, batch=batch)
+    count(steps, "steps", most=1000)
     counts = numbers(ks, model.cfg.n_layers * model.cfg.d_mlp)
     seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
     if seen is None:
@@ -116,12 +129,15 @@ def summary(table: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.Dat
     """By method: experiment, arm, at, metric, k (NaN but for the curve), mean, low, high, n, ..."""
     rows: Any = used(table, *COLUMNS).dropna(subset="value")[["sample", *COLUMNS]]
     rows["value"] = rows["value"].astype(float)
-    curve = rows[rows["metric"] == "probability"].astype({"k": int})
+    curve = rows[(rows["metric"] == "probability") & rows["k"].notna()].astype({"k": int})
     rest = rows[rows["metric"] != "probability"].drop(columns="k").assign(base=1.0)
     first = curve[curve["k"] == 0].drop_duplicates("sample").set_index("sample")["value"]
     areas = rest["metric"] == "area"
-    rest.loc[areas, "base"] = rest.loc[areas, "sample"].map(first)
-    rest.loc[areas, "value"] *= rest.loc[areas, "base"]
+    if len(first):  # without k = 0 there is no area either
+        rest.loc[areas, "base"] = rest.loc[areas, "sample"].map(first)
+        rest.loc[areas, "value"] *= rest.loc[areas, "base"]
+    if not len(curve):
+        raise ExperimentError("No row of this table has the probability at a number of units.")
     against = [(method, "random") for method in rows["arm"].unique() if method != "random"]
     against = against if "random" in set(rows["arm"]) else []
     out = summarise(

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mmlens.arguments import count
 from mmlens.experiments.bootstrap import DRAWS, summarise
 from mmlens.experiments.tables import finished, used
 from mmlens.experiments.units import top_units as top_units
+from mmlens.neurons import Neuron
 
 
 def summary(
@@ -29,7 +31,9 @@ def summary(
         n_layers: of the model; by default up to the highest layer in the table.
     """
     rows = used(table, "neuron", "interpretable").drop_duplicates(["sample", "neuron"])
-    rows = rows.assign(layer=[neuron.layer for neuron in rows["neuron"]])
+    rows = rows.assign(layer=[Neuron.parse(str(neuron)).layer for neuron in rows["neuron"]])
+    if n_layers is not None:
+        count(n_layers, "n_layers", least=int(rows["layer"].max()) + 1, most=10_000)
     layers = range(n_layers if n_layers is not None else int(rows["layer"].max()) + 1)
     kinds = {"all": rows, "interpretable": rows[rows["interpretable"].astype(bool)]}
     found = []

@@ -28,6 +28,7 @@ from mmlens.datasets.sample import Sample
 from mmlens.experiments.bootstrap import DRAWS, summarise, with_differences
 from mmlens.experiments.comparisons import MARGIN, distance, holm
 from mmlens.experiments.explained import WORDS, Rule, nouns, rule_for
+from mmlens.experiments.options import checked
 from mmlens.experiments.scoring import Scorer, default_scorers, values_of
 from mmlens.experiments.tables import answered, finished, generator, used
 from mmlens.methods.nearest_tokens import nearest_tokens
@@ -70,6 +71,7 @@ def nearest_words(
     """
     asked = {"k": k, "vectors": vectors, "drawn_nouns": drawn_nouns, "caption": caption}
     asked |= {"words": words, "noun": noun, "max_new_tokens": max_new_tokens, "seed": seed}
+    checked(model, sample, asked)
     random = generator(seed, sample)
     soft = one(model, Prompt(sample.image, words))
     where = torch.tensor(places(soft.labels[0], Patch, "pos"))
@@ -111,7 +113,7 @@ def summary(
     """
     rows = used(table, "arm", "text", "cosine")
     scored, settings = values_of(
-        rows[["sample", "arm", "text"]], samples, scorers or default_scorers()
+        rows[["sample", "arm", "text"]], samples, default_scorers() if scorers is None else scorers
     )
     cosine = rows[["sample", "arm"]].assign(metric="cosine", value=rows["cosine"].astype(float))
     every = pd.concat([scored.drop(columns="text"), cosine.dropna()], ignore_index=True)
@@ -127,7 +129,7 @@ def summary(
 
 def _distances(by_picture: Any, **how: Any) -> pd.DataFrame:
     """One row per metric, way to count a picture, and pair of arms."""
-    rows: list[dict[str, Any]] = []
+    rows = []
     for (metric, over), part in by_picture.groupby(["metric", "over"], sort=False):
         arms = part.pivot(index="sample", columns="arm", values="value")
         for one_arm, other in PAIRS:
@@ -136,7 +138,7 @@ def _distances(by_picture: Any, **how: Any) -> pd.DataFrame:
                 about = {"arm": f"{one_arm} ~ {other}", "metric": f"D of {metric}", "over": over}
                 found = distance(pair[one_arm], pair[other], **how)._asdict()
                 rows.append({**about, **found, "margin": how["margin"], "n": len(pair)})
-    table = pd.DataFrame(rows)
+    table: Any = pd.DataFrame(rows)
     if len(table):
         read = table["metric"] != "D of cosine"  # lengths of arrows are not what is read there
         for name in ("p", "p_equal", "p_beyond"):

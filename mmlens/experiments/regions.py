@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
+from mmlens.arguments import choice
 from mmlens.datasets.sample import Sample
 from mmlens.experiments.bootstrap import DRAWS, summarise, with_differences
 from mmlens.experiments.explained import WORDS, Rule, explain, names_thing
 from mmlens.experiments.maps import PERCENTILE, SIZE, ceiling, iou, masks_of, true_mask, unit_maps
+from mmlens.experiments.options import checked
 from mmlens.experiments.tables import (
     UNNAMED,
     ExperimentError,
@@ -78,6 +80,7 @@ def unit_regions(
     asked = {"k": k, "average": average, "percentile": percentile, "size": size, "point": point}
     asked |= {"target": target, "by": by, "gain": gain, "words": words, "noun": noun}
     asked |= {"max_new_tokens": max_new_tokens, "seed": seed}
+    checked(model, sample, asked)
     alone = single_things(sample)
     if not alone:
         return skipped(MASKLESS, COLUMNS, model, **asked)
@@ -118,14 +121,15 @@ def summary(
             those of all units either way).
         over: the "mean" or the "max" over a picture's units.
     """
-    if things not in ("all", "named") or keep not in ("all", "interpretable"):
-        raise ExperimentError(f"things={things!r} and keep={keep!r}: see the choices of `summary`.")
+    choice(things, "things", ("all", "named"), error=ExperimentError)
+    choice(keep, "keep", ("all", "interpretable"), error=ExperimentError)
+    choice(over, "over", ("mean", "max"), error=ExperimentError)
     rows = used(table, "concept", "named", "arm", "iou", "ceiling")
     rows = rows[rows["named"].astype(bool)] if things == "named" else rows
     if keep == "interpretable":
         rows = rows[rows["interpretable"].astype(bool) | rows["arm"].str.startswith("mean map")]
-    if over not in ("mean", "max") or not len(rows):
-        raise ExperimentError(f"No rows are left with {things=}, {keep=}, {over=}.")
+    if not len(rows):
+        raise ExperimentError(f"No rows are left with {things=} and {keep=}.")
     keys = ["sample", "concept", "arm"]
     values = rows.groupby(keys, sort=False).agg({"iou": over, "ceiling": "first"}).reset_index()
     long: Any = values.melt(keys, ["iou", "ceiling"], "metric", "value")

@@ -20,6 +20,7 @@ import torch
 from mmlens.datasets.sample import Sample
 from mmlens.experiments.bootstrap import DRAWS, summarise, with_differences
 from mmlens.experiments.explained import WORDS, Rule, explain
+from mmlens.experiments.options import checked
 from mmlens.experiments.regions import UNMASKED, named_mask
 from mmlens.experiments.tables import UNNAMED, answered, finished, generator, skipped, used
 from mmlens.neurons import places
@@ -57,6 +58,7 @@ def route_effects(
     """
     asked = {"share": share, "words": words, "noun": noun}
     asked |= {"max_new_tokens": max_new_tokens, "seed": seed}
+    checked(model, sample, asked)
     seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
     mask = seen and named_mask(sample, seen.noun)
     if seen is None or mask is None:

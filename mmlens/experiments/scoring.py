@@ -16,8 +16,9 @@ from typing import Any
 
 import pandas as pd
 
+from mmlens.arguments import shown
 from mmlens.datasets.sample import Sample
-from mmlens.experiments.tables import ExperimentError
+from mmlens.experiments.tables import ExperimentError, by_id
 from mmlens.metrics.counts import word_overlap_f1, world_score
 from mmlens.metrics.result import Metric
 
@@ -70,7 +71,9 @@ def values_of(
     Raises:
         ExperimentError: a sample of the table is not among `samples`.
     """
-    known = {sample.id: sample for sample in samples}
+    if not isinstance(scorers, Mapping) or not scorers:
+        raise ExperimentError(f"scorers={shown(scorers)}: write scorers by name, {{...}}.")
+    known = by_id(samples)
     once = pairs[["sample", "text"]].drop_duplicates()
     missing = [name for name in once["sample"] if name not in known]
     if missing:
@@ -82,6 +85,8 @@ def values_of(
     settings: dict[str, Any] = {}
     parts = []
     for name, scorer in scorers.items():
+        if not callable(scorer):
+            raise ExperimentError(f"The scorer {name!r} is {shown(scorer)} and no function.")
         result = scorer(texts, about)
         settings[name] = {"metric": result.name, **result.settings}
         values = once.assign(metric=name, value=list(result.items))

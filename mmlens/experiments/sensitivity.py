@@ -22,11 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from mmlens.arguments import several
 from mmlens.datasets.sample import Sample
 from mmlens.experiments.bootstrap import DRAWS, summarise, with_differences
 from mmlens.experiments.comparisons import holm, sign_flips
 from mmlens.experiments.explained import WORDS, Explained, Rule, explain
 from mmlens.experiments.maps import true_mask, unit_ious
+from mmlens.experiments.options import checked
 from mmlens.experiments.regions import named_mask
 from mmlens.experiments.silence import masks, number_after
 from mmlens.experiments.tables import (
@@ -92,8 +94,9 @@ def option_effects(
     Returns:
         arm (the option), metric, value, skipped, options. The metric "probability before" is p_0.
     """
-    asked: dict[str, Any] = {"changes": list(changes), "k": k, "silence": silence}
+    asked: dict[str, Any] = {"changes": several(changes, "changes"), "k": k, "silence": silence}
     asked |= {"default": DEFAULT, "words": words, "noun": noun, "max_new_tokens": max_new_tokens}
+    checked(model, sample, asked, batch=batch)
     unknown = [change for change in changes if change not in CHANGES]
     if unknown:
         raise ExperimentError(f"There is no change {unknown[0]!r}: there is {', '.join(CHANGES)}.")
@@ -132,11 +135,11 @@ def summary(table: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.Dat
     """
     rows: Any = used(table, *COLUMNS)[["sample", *COLUMNS]]
     rows["value"] = rows["value"].astype(float)
-    first = rows[rows["metric"] == BEFORE].set_index("sample")["value"]
+    first = rows[rows["metric"] == BEFORE].drop_duplicates("sample").set_index("sample")["value"]
     rows = rows[rows["metric"] != BEFORE].assign(base=1.0)
     drops = rows["metric"] == "drop"
-    if drops.any() and not len(first):
-        raise ExperimentError(f"This table has no {BEFORE!r}: ask `option_effects` again.")
+    if not (drops.any() and len(first)):
+        raise ExperimentError(f"This table has no 'drop' and {BEFORE!r}: ask `option_effects`.")
     rows.loc[drops, "base"] = rows.loc[drops, "sample"].map(first)
     rows.loc[drops, "value"] *= rows.loc[drops, "base"]
     others = [name for name in dict.fromkeys(rows["arm"]) if name != "default"]

@@ -14,6 +14,7 @@ import torch
 from mmlens.datasets.sample import Sample
 from mmlens.experiments.explained import WORDS, Rule, explain
 from mmlens.experiments.maps import PERCENTILE, SIZE, masks_of, unit_maps
+from mmlens.experiments.options import checked
 from mmlens.experiments.tables import UNNAMED, answered, skipped
 from mmlens.experiments.units import scored, signs, with_words
 from mmlens.methods.decode import decode
@@ -62,6 +63,7 @@ def picture_sheet(
     asked = {"top": top, "tokens": tokens, "keep": keep, "k": k, "percentile": percentile}
     asked |= {"size": size, "point": point, "target": target, "gain": gain, "words": words}
     asked |= {"noun": noun, "max_new_tokens": max_new_tokens}
+    checked(model, sample, asked)
     seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
     if seen is None:
         return {"sheet": skipped(UNNAMED, COLUMNS, model, **asked)}

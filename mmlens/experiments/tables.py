@@ -11,6 +11,7 @@ skipped, options: n pictures were measured, skipped pictures were not.
 
 from __future__ import annotations
 
+import inspect
 import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -19,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
+from mmlens.arguments import count, instance, shown
 from mmlens.datasets.sample import Sample
-from mmlens.errors import MMLensError
+from mmlens.errors import MMLensError, nearest
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -43,9 +45,25 @@ def ask(
     """The tables of a question about each sample, one after the other, with a column `sample`.
 
     What `mmlens.sweep.sweep` does on disk, for few pictures; of several results the first.
+
+    Raises:
+        ExperimentError: no sample, or an option that the question does not have.
     """
+    if not callable(question):
+        raise ExperimentError(f"question={shown(question)} is no question: give a function of it.")
+    count(seed, "seed", least=0)
+    known = inspect.signature(question).parameters
+    if not any(one.kind is one.VAR_KEYWORD for one in known.values()):
+        for name in options:
+            if name not in known:
+                raise ExperimentError(
+                    f"{question.__name__} has no option {name!r}: {nearest(name, list(known)[2:])}"
+                )
     tables = []
-    for sample in samples:
+    if isinstance(samples, str | Sample) or not isinstance(samples, Iterable):
+        raise ExperimentError(f"samples={shown(samples)}: write a list of samples, [...].")
+    for sample in samples:  # one at a time, so that no picture is kept
+        instance(sample, "samples", Sample, "samples of mmlens.dataset(...)")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(zlib.crc32(f"{seed} {sample.id}".encode()))
             answer = question(model, sample, **options)
@@ -56,6 +74,14 @@ def ask(
     columns = dict.fromkeys(["sample", *(name for table in tables for name in table.columns)])
     whole = pd.concat([table.dropna(axis=1, how="all") for table in tables], ignore_index=True)
     return whole.reindex(columns=list(columns))
+
+
+def by_id(samples: Any) -> dict[str, Sample]:
+    """The samples that a table is about, by name."""
+    if isinstance(samples, str) or not isinstance(samples, Iterable):
+        raise ExperimentError(f"samples={shown(samples)}: write a list of samples, [...].")
+    what = "samples of mmlens.dataset(...)"
+    return {instance(sample, "samples", Sample, what).id: sample for sample in samples}
 
 
 def generator(seed: int, sample: Sample) -> torch.Generator:
@@ -79,8 +105,10 @@ def used(table: pd.DataFrame, *columns: str) -> Any:
     """The rows that hold an answer, a DataFrame.
 
     Raises:
-        ExperimentError: a column is missing, or no picture has an answer; the reasons are counted.
+        ExperimentError: a column is missing, or holds something else, or no picture has an answer;
+            the reasons are counted.
     """
+    instance(table, "table", pd.DataFrame, "what ask(...) or sweep(...).table(...) returned")
     for column in ("sample", "skipped", "options", *columns):
         if column not in table.columns:
             raise ExperimentError(
@@ -91,7 +119,33 @@ def used(table: pd.DataFrame, *columns: str) -> Any:
     if not len(rows):
         reasons = table.groupby("skipped")["sample"].nunique().to_dict()
         raise ExperimentError(f"No picture has an answer to summarise: {reasons or 'no rows'}.")
+    for column in ("sample", "options", *columns):
+        _of_its_kind(rows, column)
     return rows.reset_index(drop=True)
+
+
+NUMBERS = frozenset(
+    ("k", "prob", "value", "iou", "ceiling", "activation", "before", "probability", "said")
+    + ("spearman", "cosine", "score")
+)
+MAY_LACK = NUMBERS - {"before", "probability"} | {"caption", "text"}
+
+
+def _of_its_kind(rows: Any, column: str) -> None:
+    """ExperimentError where a column has no text, no number, or nothing, and should."""
+    values = rows[column]
+    if column not in MAY_LACK and (missing := int(values.isna().sum())):
+        raise ExperimentError(f"Column {column!r} is empty in {missing} rows of this table.")
+    try:
+        if column in NUMBERS:
+            pd.to_numeric(values)
+        if column == "options":
+            json.loads(values.iloc[0])
+    except (TypeError, ValueError):
+        raise ExperimentError(
+            f"Column {column!r} of this table holds {shown(values.iloc[0])}: give the table as"
+            " sweep(...).table(...) or ask(...) returned it."
+        ) from None
 
 
 def finished(

@@ -52,7 +52,7 @@ def summary(
         shuffle: how pairs of the random arm are made (see `mismatched`).
         times: how often they are drawn. With a metric that takes its time, fewer.
     """
-    seeds = range(count(seed, "seed", least=0), seed + count(times, "times"))
+    seeds = range(count(seed, "seed", least=0), seed + count(times, "times", most=1000))
     rows = used(table, "neuron", "words", "interpretable", "caption")
     units: Any = texts(rows, keep)
     wrong = pd.concat([mismatched(units, shuffle, s).assign(draw=s - seed) for s in seeds])
@@ -61,7 +61,7 @@ def summary(
     arms = {"neurons": units, "random": wrong, "caption": captions}
     pairs: Any = pd.concat([part.assign(arm=arm) for arm, part in arms.items()], ignore_index=True)
     pairs = pairs[["arm", "sample", "text", "draw"]].fillna({"draw": 0})
-    scored, settings = values_of(pairs, samples, scorers or default_scorers())
+    scored, settings = values_of(pairs, samples, default_scorers() if scorers is None else scorers)
     groups: Any = scored.groupby(["sample", "arm", "metric", "draw"], sort=False)["value"]
     best = groups.max().groupby(["sample", "arm", "metric"], sort=False).mean().reset_index()
     best = with_differences(best, ("neurons", "random"), ("caption", "neurons"))
@@ -78,6 +78,8 @@ def texts(rows: Any, keep: str = "interpretable") -> pd.DataFrame:
     if keep == "interpretable":
         rows = rows[rows["interpretable"].astype(bool)]
     units = rows.drop_duplicates(["sample", "neuron"])
+    if not all(isinstance(tokens, Iterable) for tokens in units["words"]):
+        raise ExperimentError("Column 'words' of this table holds no lists of tokens.")
     text = [", ".join(token.strip() for token in tokens) for tokens in units["words"]]
     return units[["sample", "neuron"]].assign(text=text).reset_index(drop=True)
 

@@ -17,6 +17,7 @@ import torch
 
 from mmlens.datasets.sample import Sample
 from mmlens.experiments.explained import WORDS, Explained, Rule, explain
+from mmlens.experiments.options import checked
 from mmlens.experiments.tables import UNNAMED, ExperimentError, answered, skipped
 from mmlens.methods.activations import activations
 from mmlens.methods.attribute import attribute
@@ -64,6 +65,7 @@ def top_units(
     """
     asked = {"k": k, "point": point, "target": target, "by": by, "gain": gain, "tokens": tokens}
     asked |= {"words": words, "noun": noun, "max_new_tokens": max_new_tokens}
+    checked(model, sample, asked)
     seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
     if seen is None:
         return skipped(UNNAMED, COLUMNS, model, **asked)

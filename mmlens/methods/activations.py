@@ -52,6 +52,7 @@ def activations(
         wanted.setdefault("layer", where.layer)
     layers = _layers(model, where, wanted)
     model.lm.units.need_at(model.name, where, layers)
+    hooking.check_places(model, where, layers)
     names = {hooking.names(model, where.at(layer))[0]: layer for layer in layers}
     inner = {axis: want for axis, want in wanted.items() if axis != "layer"}
     kept: dict[int | None, Scores] = {}

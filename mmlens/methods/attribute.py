@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.autograd import ordinary
 from mmlens.backward import seed, wide
 from mmlens.errors import AddressError
 from mmlens.neurons import Neuron, places
@@ -39,7 +40,7 @@ Receive = Callable[[int, int, torch.Tensor], None]
 _POINTS = {"pre": "neurons_pre", "post": "neurons"}
 
 
-@torch.inference_mode(mode=False)  # gradients are needed, whatever the caller's context is
+@ordinary()
 def attribute(
     model: HookedVLM,
     prompt: Any,
@@ -90,7 +91,7 @@ def attribute(
     )
 
 
-@torch.inference_mode(mode=False)  # gradients are needed, whatever the caller's context is
+@ordinary()
 def attribute_caption(
     model: HookedVLM,
     prompt: Any,
@@ -136,7 +137,6 @@ def attribute_caption(
     return pd.DataFrame(rows, columns=["token", "neuron", "pos", "score"])
 
 
-@torch.inference_mode(mode=False)  # gradients are needed, whatever the caller's context is
 def products(
     model: HookedVLM,
     soft: SoftPrompt,

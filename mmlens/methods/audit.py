@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens import hooking
+from mmlens.autograd import ordinary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mmlens.model import HookedVLM
 
 
+@ordinary()
 def audit(
     model: HookedVLM, prompt: Any = None, progress: Callable[[int, int], None] | None = None
 ) -> pd.DataFrame:
@@ -62,16 +64,16 @@ def _measure(model: HookedVLM, read: Any, name: str, plain: torch.Tensor) -> dic
     def tap(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
         nonlocal fired
         fired = True
-        if not tensor.is_floating_point():
-            return tensor
+        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+            return tensor  # Jamba's state space layers hand on a tuple
         live = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
         live = live * 1.0
         kept.append(live)
         return live
 
     def replace(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
-        if not tensor.is_floating_point():
-            return tensor
+        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+            return tensor  # Jamba's state space layers hand on a tuple
         noise = torch.rand(tensor.shape, generator=torch.Generator().manual_seed(0)).to(tensor)
         return tensor * (0.5 + noise) + 0.1 * noise
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.chunks import in_chunks
+from mmlens.chunks import in_chunks, times
 from mmlens.english import interpretable_tokens
 from mmlens.errors import AddressError
 from mmlens.neurons import Neuron
@@ -131,7 +131,7 @@ def _said(
         keys = [(_digest(row), stamp, k) for row in written]
         fresh = [i for i, key in enumerate(keys) if key not in memory]
         size = max(1, _FLOATS // max(1, model.lm.n_words))
-        top = lambda a, b: (fresh[a:b], _top(model, written[fresh[a:b]] @ table.float(), k))  # noqa: E731
+        top = lambda a, b: (fresh[a:b], _top(model, times(written[fresh[a:b]], table.float()), k))  # noqa: E731
         for block in in_chunks(len(fresh), size, top):
             for i, one in zip(*block, strict=True):
                 memory[keys[i]] = one

@@ -10,6 +10,7 @@ mean. The two differ only where a cosine is negative.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,7 +38,8 @@ def clip_score(
 ) -> Metric:
     """CLIPScore of each text with its picture, [item] in [0, 100], and the mean.
 
-    Pictures and texts that occur several times are encoded once.
+    Pictures and texts that occur several times are encoded once. Of a text longer than the model
+    reads (CLIP: 77 tokens) the end is cut, and the end token that CLIP reads it by put behind.
 
     Args:
         candidates: one text per item.
@@ -56,7 +58,7 @@ def clip_score(
     check_pairs("clip_score", candidates, pictures, "pictures")
     score = torchmetrics_function("multimodal", "clip_score")
     model, processor, recorded = load_backbone(backbone, "AutoProcessor", _KNOWN, device)
-    clip = _Features(model)
+    clip, words = _Features(model), _Processor(processor, model)
     last, pixels = None, torch.empty(0)
     items = []
     with torch.no_grad():
@@ -65,9 +67,40 @@ def clip_score(
                 pixels = torch.from_numpy(np.array(open_picture(picture))).permute(2, 0, 1)
                 last = picture
             # one pair a call: of several, torchmetrics returns only the mean
-            items.append(float(score(pixels, text, lambda: (clip, processor))))
+            items.append(float(score(pixels, text, lambda: (clip, words))))
     settings = recorded | {"scale": 100, "clipped": "each pair"}
+    if words.cut:
+        settings |= {"texts_cut": len(words.cut), "max_tokens": words.most}
+        warnings.warn(
+            f"clip_score: {len(words.cut)} texts are longer than the {words.most} tokens that this"
+            " model reads; their ends are left out.",
+            stacklevel=2,
+        )
     return Metric("CLIPScore", mean(items), tuple(items), settings)
+
+
+class _Processor:
+    """A CLIP processor that cuts long texts before their end token is put behind them.
+
+    torchmetrics cuts the ids, and with them the end token, at whose place CLIP reads the text.
+
+    Attributes:
+        most: how many tokens the model reads.
+        cut: the texts that were longer.
+    """
+
+    def __init__(self, processor: Any, model: Any) -> None:
+        self.processor = processor
+        told = getattr(model.config, "text_config", None)
+        self.most: int | None = getattr(told, "max_position_embeddings", None)
+        self.cut: set[str] = set()
+
+    def __call__(self, **given: Any) -> Any:
+        out = self.processor(**given)
+        if "text" not in given or self.most is None or out["input_ids"].shape[-1] <= self.most:
+            return out
+        self.cut.update(given["text"])  # one a call
+        return self.processor(**given, truncation=True, max_length=self.most)
 
 
 class _Features:

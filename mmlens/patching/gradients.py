@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mmlens import hooking
 from mmlens.arguments import count
+from mmlens.autograd import ordinary
 from mmlens.backward import seed, wide
 from mmlens.chunks import in_chunks
 from mmlens.errors import AddressError, SiteError
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from mmlens.model import HookedVLM
 
 
-@torch.inference_mode(mode=False)  # gradients are needed, whatever the caller's context is
+@ordinary()
 def attribution_patching(
     model: HookedVLM,
     pair: Pair,

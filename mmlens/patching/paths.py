@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.arguments import count, several, shown
+from mmlens.autograd import ordinary
 from mmlens.edit import Edit
 from mmlens.errors import AddressError, CapabilityError, MMLensError
 from mmlens.methods.activations import activations
@@ -139,7 +140,7 @@ def _frozen(held: dict[str, Scores], sender: Part, end: int, through: str) -> li
     return edits
 
 
-@torch.inference_mode(mode=False)  # gradients are needed, whatever the caller's context is
+@ordinary()
 def edge_attribution(model: HookedVLM, pair: Pair, metric: Metric, k: int = 100) -> pd.DataFrame:
     """The edges between heads and MLPs of largest estimated effect (Syed et al. 2023), by
     TransformerLens' tool: columns writer, reader, pos, score.

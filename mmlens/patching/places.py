@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from mmlens import hooking
 from mmlens.arguments import count, number
 from mmlens.embedding import picture_labels
 from mmlens.errors import AddressError, PictureError, PromptError, SiteError, nearest
@@ -120,6 +121,7 @@ def place_of(model: HookedVLM, soft: SoftPrompt, name: str) -> Place:
     rows = picture_labels(model, soft.prompts, where.part == "vision" and where.layered)
     if not rows or model.vision is None:
         raise PromptError(f"Site {name!r} is in pictures, and this prompt has none of its own.")
+    hooking.check_places(model, where, hooking.layers(model, where) if where.layered else [None])
     labels = tuple(label for row in rows for label in row)
     if where.name == "pixels":
         return Place(where, labels, None, tuple(model.vision.image_size), len(rows))
@@ -129,8 +131,6 @@ def place_of(model: HookedVLM, soft: SoftPrompt, name: str) -> Place:
 
 def _vision_sizes(model: HookedVLM, where: Site) -> tuple[int, ...]:
     """Sizes behind the positions, by a look at what stands there."""
-    from mmlens import hooking
-
     if where.part == "projection":
         return (int(model.cfg.d_model),)
     seen: list[torch.Tensor] = []

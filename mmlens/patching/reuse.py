@@ -15,7 +15,6 @@ passes run in full. The length counts: windows of attention and scaled rotations
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmlens.kv_cache import given
 from mmlens.prompt import IMAGE_TOKEN, SoftPrompt, Token
 from mmlens.run import current
 from mmlens.sites import SITES
@@ -90,7 +90,7 @@ def keep(model: HookedVLM, prompt: Any, reuse: str | None = None) -> Kept:
         from transformers import DynamicCache
 
         kept.cache = DynamicCache()
-        options = _with(model, kept.cache)
+        options = given(model.lm, kept.cache)
     seen: list[Any] = []
     first = model.root.blocks[0]
     handle = first.register_forward_hook(lambda module, args, out: seen.append(out))
@@ -133,7 +133,7 @@ def go_on(
 
         enter = [(SITES["resid_pre"].at(layer), put)]
     if first:
-        options |= _with(model, _shortened(kept.cache, first, n, skipped))
+        options |= given(model.lm, _shortened(kept.cache, first, n, skipped))
     with ExitStack() as stack:
         stack.enter_context(model.hooks([*enter, *hooks]))
         soft = stack.enter_context(model._running(many, differentiable=False))
@@ -143,12 +143,6 @@ def go_on(
         stack.enter_context(_handed_through(model.root.blocks[:skipped], kept.handed))
         logits = lm.forward(soft.ids.clamp(min=0)[:, first:], soft.mask, **options)[:, -1]
     return finite(logits, f"the patched logits of {model.name!r}")
-
-
-def _with(model: HookedVLM, cache: Any) -> dict[str, Any]:
-    """The options that hand keys and values over; the name changed with transformers 5.24."""
-    takes = inspect.signature(model.root.original_model.forward).parameters
-    return {"use_cache": True, "cache" if "cache" in takes else "past_key_values": cache}
 
 
 def _few(model: HookedVLM) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def word(model: HookedVLM, of: str | int) -> Scores:
     """The unembedding direction of a word of one token (or of an id): Scores(dim)."""
     token = id_of(model.lm, of)
     told = about(model, method="word", of=of)
-    return Scores(model.root.W_U[:, token].float().clone(), ("dim",), {}, told)
+    return Scores(model.lm.word_directions([token])[:, 0].float(), ("dim",), {}, told)
 
 
 def written_by(model: HookedVLM, neuron: Neuron) -> Scores:

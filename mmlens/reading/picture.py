@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from PIL import Image
 
-from mmlens.errors import PromptError, writing
+from mmlens.autograd import ordinary
+from mmlens.errors import PromptError
 from mmlens.methods.attribute import products, silencing
 from mmlens.methods.logit_lens import logit_lens
 from mmlens.neurons import Neuron
@@ -35,6 +36,7 @@ from mmlens.reading.strongest import Strongest, ends_in, strongest_table
 from mmlens.reading.things import choose
 from mmlens.scores import Scores
 from mmlens.targets import Target, aim_caption
+from mmlens.writing import printable, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,12 +122,10 @@ class Look:
 
     def save(self, path: str | Path, title: str | None = None) -> Path:
         """Write `to_html`; the title is the file's stem unless given."""
-        path = Path(path)
-        with writing(path):
-            path.write_text(self.to_html(title or path.stem), encoding="utf-8")
-        return path
+        return write_whole(path, self.to_html(title or printable(Path(path).stem)))
 
 
+@ordinary()
 def look(
     model: HookedVLM,
     picture: Any,

@@ -6,7 +6,6 @@ interval. Blue is what the experiment is about, grey what it is compared with, g
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from plotly.subplots import make_subplots
 from mmlens.reproduce.measure import Measured
 from mmlens.reproduce.strips import colours, finish, ink, marked, spread, strips
 from mmlens.view import theme
+from mmlens.view.theme import in_figure
 
 MEANS = "means over pictures with 95 % intervals (studentised bootstrap)"
 
@@ -109,7 +109,7 @@ def _sensitive(rows: Any) -> go.Figure:
 def _classes(rows: Any) -> go.Figure:
     cells = rows[rows["metric"] == "relative activation"]
     square = cells.pivot(index="arm", columns="concept", values="mean")
-    names, own = ([escape(str(one)) for one in axis] for axis in (square.columns, square.index))
+    names, own = ([in_figure(str(one)) for one in axis] for axis in (square.columns, square.index))
     values = square.to_numpy(dtype=float)
     low = min(0.0, float(np.nanmin(values, initial=0.0)))
     figure = go.Figure(

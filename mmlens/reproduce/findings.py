@@ -118,9 +118,8 @@ def _projection(found: Measured, setting: Setting) -> Told:
         rows.append(_row("E2", pair, "; ".join(told), f"{pair.replace('~', 'and')}, best patch"))
     differs = [_stands_in()] if setting.offline else []
     differs.append(
-        "A large p-value, as the paper gives it, doesn't show that two distributions are equal; a D"
-        " that is shown to be small does. Here p is that of swapping the arms within pictures, and"
-        " all p-values are corrected for their number (Holm)."
+        "A large p-value doesn't show that distributions are equal, a D that is shown to be small"
+        " does. p: arms swapped within pictures, corrected for the number of comparisons (Holm)."
     )
     if verdict("E2", found.summary).holds is False:
         differs.append(
@@ -273,11 +272,8 @@ def _sensitive(found: Measured, setting: Setting) -> Told:
     clear = gaps[gaps["p"] <= P]
     results = clear[clear["metric"].isin(["drop", "best text", "IoU"])]
     arms = list(dict.fromkeys(arm.removesuffix(" - default") for arm in results["arm"]))
-    says = (
-        f"Results of E1, E3 or E5 change with {', '.join(arms)}."
-        if arms
-        else "No reading is seen to change a result of E1, E3 or E5."
-    )
+    says = f"Results of E1, E3 or E5 change with {', '.join(arms)}."
+    says = says if arms else "No reading is seen to change a result of E1, E3 or E5."
     return says, [], [
         "In brackets: the difference from the default, where it is more than chance (p <= .05 by"
         f" flipping signs, corrected for all {len(gaps)} comparisons after Holm)."

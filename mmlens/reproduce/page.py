@@ -1,7 +1,8 @@
 """The report as one HTML file: verdicts, figures, tables, provenance; it needs no network.
 
 Every text is escaped; figures travel as JSON whose `<` is escaped, in a light and a dark version;
-plotly.js travels in the file, gzipped. A content security policy forbids the page every request.
+plotly.js travels in the file, gzipped. A content security policy forbids the page every request and
+every script but its own.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from mmlens.reproduce.sheets import Sheet
 from mmlens.reproduce.told import HOW, RULES, UNDECIDED, Finding, Row
 from mmlens.reproduce.verdicts import Verdict
 from mmlens.view import theme
+from mmlens.view.html import locked
 
 SIGNS = {True: "✓ holds", False: "✗ fails", None: "– undecided"}
 KINDS = {True: "holds", False: "fails", None: "open"}
@@ -242,10 +244,14 @@ def _sheet(sheet: Sheet) -> str:
 @lru_cache(maxsize=1)
 def _plotly() -> str:
     """plotly.js, gzipped, in base64."""
+    packed = gzip.compress(_plotly_js().encode(), mtime=0)
+    return base64.b64encode(packed).decode("ascii")
+
+
+def _plotly_js() -> str:
     from plotly.offline import get_plotlyjs
 
-    packed = gzip.compress(get_plotlyjs().encode(), mtime=0)
-    return base64.b64encode(packed).decode("ascii")
+    return get_plotlyjs()
 
 
 def _static(name: str) -> str:
@@ -254,4 +260,5 @@ def _static(name: str) -> str:
 
 def _fill(**parts: str) -> str:
     """The skeleton with its `{{names}}` filled in one pass, so that no part is read as skeleton."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _static("report.html"))
+    page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _static("report.html"))
+    return locked(page, _plotly_js())

@@ -17,8 +17,8 @@ import pandas as pd
 
 from mmlens.arguments import count, instance
 from mmlens.datasets.spec import dataset
-from mmlens.errors import ArgumentError, writing
-from mmlens.experiments.bootstrap import DRAWS
+from mmlens.errors import writing
+from mmlens.experiments.bootstrap import DRAWS, MOST
 from mmlens.experiments.scoring import Compare, Scorer, against_things, default_scorers
 from mmlens.metrics.counts import word_overlap_f1
 from mmlens.metrics.vocabulary import pictos_vocabulary
@@ -32,6 +32,7 @@ from mmlens.reproduce.plan import FULL, QUICK, Plan, Reading
 from mmlens.reproduce.results import results as as_markdown
 from mmlens.reproduce.sheets import sheets
 from mmlens.reproduce.told import TITLES, Finding, Setting
+from mmlens.writing import write_whole
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -90,7 +91,7 @@ def mmn(
         resume: False begins anew and deletes what the folder holds.
 
     Raises:
-        ArgumentError: an option is none that there is, or the data hold no picture.
+        ArgumentError: an option is none that there is.
         WriteError: the folder cannot be written. SweepError: it holds the sweeps of another
             model, other data or other options, or a picture failed.
     """
@@ -98,7 +99,7 @@ def mmn(
     from mmlens.model import HookedVLM
 
     count(seed, "seed", least=0)
-    count(draws, "draws")
+    count(draws, "draws", most=MOST)
     if plan is not None:
         instance(plan, "plan", Plan, "mmlens.reproduce.QUICK, or a Plan of your own")
     if reading is not None:
@@ -108,8 +109,6 @@ def mmn(
     if results is not None:
         made(Path(results).parent)
     tell = _teller(progress)
-    if not len(samples):
-        raise ArgumentError(f"data={samples.name!r} holds no picture: give at least one.")
     bridge = load(model) if isinstance(model, (str, Path)) else model
     instance(bridge, "model", HookedVLM, "a name, a folder or what mmlens.load returns")
     tell(f"looking through {min(plan.scan, len(samples))} pictures of {samples.name}")
@@ -155,10 +154,10 @@ def _write(
     tables = made(folder / "tables")
     for key, one in found.items():
         if len(one.summary):
-            save(tables / f"{key}.csv", one.summary.to_csv(index=False))
+            write_whole(tables / f"{key}.csv", one.summary.to_csv(index=False))
     for path in (folder / "results.md", *([Path(copy)] if copy is not None else [])):
-        save(path, text)
-    save(folder / "report.html", html)
+        write_whole(path, text)
+    write_whole(folder / "report.html", html)
     columns = ["experiment", "claim", "holds", "says"]
     verdicts = [asdict(one.verdict) for one in told if one.verdict is not None]
     table = pd.DataFrame(verdicts, columns=columns).astype({"holds": object})
@@ -205,12 +204,6 @@ def made(folder: Path) -> Path:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def save(path: Path, text: str) -> None:
-    """Write a file."""
-    with writing(path):
-        path.write_text(text, encoding="utf-8")
 
 
 def _teller(shown: bool) -> Callable[[str], None]:

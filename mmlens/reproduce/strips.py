@@ -6,7 +6,6 @@ Blue is what an experiment is about, grey what it is compared with, green the up
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mmlens.view import theme
+from mmlens.view.theme import in_figure
 
 
 def strips(
@@ -57,7 +57,7 @@ def strips(
     )  # fmt: skip
     figure.update_layout(margin={"t": 104, "l": 20, "b": 62 if kinds else 30})
     figure.update_annotations(font={"size": 12.5})
-    names = [escape(text) for text in arms.values()]
+    names = [in_figure(text) for text in arms.values()]
     figure.update_yaxes(
         categoryorder="array", categoryarray=names[::-1], automargin=True, tickfont={"size": 13},
         range=[-0.6, len(names) - 0.4],
@@ -68,11 +68,11 @@ def strips(
 
 def _points(rows: Any, arms: Mapping[str, str], colour: str, kind: str, legend: bool) -> go.Scatter:
     return go.Scatter(
-        x=rows["mean"], y=[escape(arms[arm]) for arm in rows["arm"]], mode="markers",
+        x=rows["mean"], y=[in_figure(arms[arm]) for arm in rows["arm"]], mode="markers",
         marker={"size": 9, "color": colour},
         error_x={"type": "data", "symmetric": False, "thickness": 2, "width": 0, "color": colour,
                  **spread(rows)},
-        name=escape(kind), legendgroup=kind, showlegend=legend,
+        name=in_figure(kind), legendgroup=kind, showlegend=legend,
         customdata=np.stack([rows["low"], rows["high"], rows["n"]], -1),
         hovertemplate="%{y}: <b>%{x:.3f}</b> [%{customdata[0]:.3f}, %{customdata[1]:.3f}],"
                       " %{customdata[2]} pictures<extra></extra>",
@@ -119,4 +119,4 @@ def ink(share: float) -> str:
 
 def marked(text: str) -> str:
     """Escaped, but for line breaks."""
-    return escape(text).replace("&lt;br&gt;", "<br>")
+    return in_figure(text).replace("&lt;br&gt;", "<br>")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlens.errors import nearest
+from mmlens.errors import nearest, writing
 from mmlens.scores import Scores
-from mmlens.sweep.parts import read_scores, read_tables, write_whole
+from mmlens.sweep.parts import read_scores, read_tables
 from mmlens.sweep.record import SweepError, check
+from mmlens.writing import remove_leftovers, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +42,7 @@ class Sweep:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.manifest: dict[str, Any] = _manifest(self.folder)
+        self._read: dict[tuple[str, int, int], str] = {}
         if not self.manifest:
             raise SweepError(f"{str(folder)!r} holds no sweep: there is no manifest.json.")
 
@@ -56,27 +62,43 @@ class Sweep:
         return self.folder / kind / name / f"{number:05d}.{suffix}"
 
     def chunk(self, number: int) -> dict[str, Any] | None:
-        """What is known of a finished chunk (samples, failed, files), or None."""
+        """What is known of a finished chunk (samples, failed, files), or None.
+
+        A chunk whose marker or one of whose files is damaged is not finished.
+        """
         path = self.folder / "chunks" / f"{number:05d}.json"
-        if not path.is_file():
+        try:
+            marker = json.loads(path.read_text(encoding="utf-8"))
+            known = {"samples": list, "failed": dict, "files": dict}
+            told = all(isinstance(marker[name], kind) for name, kind in known.items())
+            whole = told and all(self._is_whole(*file) for file in marker["files"].items())
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        marker = json.loads(path.read_text(encoding="utf-8"))
-        sizes = {file: self.folder / file for file in marker["files"]}
-        whole = all(
-            p.is_file() and p.stat().st_size == marker["files"][f] for f, p in sizes.items()
-        )
         return marker if whole else None
+
+    def _is_whole(self, name: str, digest: str) -> bool:
+        """Whether a file holds what was written; read once while it does not change."""
+        path = self.folder / name
+        status = path.stat()
+        key = (name, status.st_size, status.st_mtime_ns)
+        if key not in self._read:
+            with path.open("rb") as file:
+                self._read[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._read[key] == digest
 
     def finish(self, number: int, files: Mapping[Path, bytes], **marker: Any) -> int:
         """Write the files of a chunk and, last, that it is finished; returns the bytes written."""
+        if not (self.folder / "manifest.json").is_file():
+            raise SweepError(f"{str(self.folder)!r} was deleted while a sweep was working in it.")
         for path, data in files.items():
-            write_whole(path, data)
-        sizes = {
-            path.relative_to(self.folder).as_posix(): len(data) for path, data in files.items()
+            _write(path, data)
+        hashes = {
+            path.relative_to(self.folder).as_posix(): hashlib.sha256(data).hexdigest()
+            for path, data in files.items()
         }
-        text = json.dumps({**marker, "files": sizes}, indent=1)
-        write_whole(self.folder / "chunks" / f"{number:05d}.json", text.encode())
-        return sum(sizes.values())
+        text = json.dumps({**marker, "files": hashes}, indent=1)
+        _write(self.folder / "chunks" / f"{number:05d}.json", text.encode())
+        return sum(map(len, files.values()))
 
     @property
     def complete(self) -> bool:
@@ -132,11 +154,48 @@ class Sweep:
         some = False
         for number in range(len(self)):
             path, marker = self.path(kind, name, number), self.chunk(number)
+            if marker is None and (self.folder / "chunks" / f"{number:05d}.json").exists():
+                warnings.warn(
+                    f"Chunk {number} of {str(self.folder)!r} is damaged and left out: run the sweep"
+                    " again, and it is made anew.",
+                    stacklevel=4,
+                )
             if marker and path.relative_to(self.folder).as_posix() in marker["files"]:
                 some = True
                 yield marker, path
         if not some:
             raise SweepError(f"{self!r} has no {kind} {name!r}: {nearest(name, self.names(kind))}.")
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Inside, no other sweep works in the folder; a kill ends that, too.
+
+    Raises:
+        SweepError: another does.
+        WriteError: the folder cannot be made.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SweepError(
+                f"Another sweep is working in {str(folder)!r}: wait for its end, or give another"
+                " folder."
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(lock)
 
 
 def begin(folder: Path, asked: Mapping[str, Any], resume: bool) -> None:
@@ -147,15 +206,25 @@ def begin(folder: Path, asked: Mapping[str, Any], resume: bool) -> None:
     """
     kept = _manifest(folder)
     if kept and resume:
-        return check(folder, kept, asked)
+        check(folder, kept, asked)
+        remove_leftovers(folder)
+        return
+    if asked["unknown"]:
+        warnings.warn(
+            f"This sweep cannot be gone on with once it has stopped: {', '.join(asked['unknown'])}"
+            " has no content that another run could be compared with.",
+            stacklevel=3,
+        )
     there = [part for part in PARTS if (folder / part).exists()]
     if there and not kept:
         raise SweepError(
             f"{str(folder)!r} holds {there[0]!r} but no sweep: give a folder of the sweep's own."
         )
-    for part in there:  # chunks first: without them nothing counts as finished
-        shutil.rmtree(folder / part)
-    return write_whole(folder / "manifest.json", (json.dumps(asked, indent=1) + "\n").encode())
+    with writing(folder):
+        for part in there:  # chunks first: without them nothing counts as finished
+            shutil.rmtree(folder / part)
+    remove_leftovers(folder)
+    write_whole(folder / "manifest.json", json.dumps(asked, indent=1) + "\n")
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -164,9 +233,18 @@ def _manifest(folder: Path) -> dict[str, Any]:
         return {}
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        assert manifest["question"]["name"] and manifest["chunk"] and manifest["data"]["samples"]
+        sizes = (manifest["chunk"], manifest["data"]["samples"])
+        assert manifest["question"]["name"] and all(type(n) is int and n > 0 for n in sizes)
     except (ValueError, KeyError, TypeError, AssertionError):
         raise SweepError(
             f"{str(path)!r} is not the manifest of a sweep: give another folder."
         ) from None
+    except OSError as error:
+        raise SweepError(f"{str(path)!r} cannot be read ({error.strerror}).") from None
     return manifest
+
+
+def _write(path: Path, data: bytes) -> None:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, data)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,20 +18,10 @@ import pyarrow.parquet as pq
 
 from mmlens.scores import LABELS, Scores, pack_labels, unpack_labels
 from mmlens.sweep.record import SweepError
+from mmlens.writing import spelled
 
 KIND = "kind"
 """The field of a label's struct that says which label it is."""
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write beside, then put in place in one step: a kill leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.new")
-    with new.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
 
 
 def to_arrow(sample: str, table: pd.DataFrame, name: str) -> pa.Table:
@@ -82,7 +71,9 @@ def table_bytes(tables: Sequence[pa.Table]) -> bytes:
 
 def read_tables(paths: Sequence[Path]) -> pd.DataFrame:
     """Parquet files that `table_bytes` made as one DataFrame, labels as labels."""
-    whole = pa.concat_tables([pq.read_table(path) for path in paths], promote_options="permissive")
+    # from their bytes: pyarrow takes no path whose name is not in UTF-8
+    parts = [pq.read_table(io.BytesIO(path.read_bytes())) for path in paths]
+    whole = pa.concat_tables(parts, promote_options="permissive")
     columns = {name: _cells(whole.column(name)) for name in whole.column_names}
     return pd.DataFrame(columns)
 
@@ -124,7 +115,7 @@ def read_scores(path: Path) -> dict[str, Scores]:
     """What `tensor_bytes` made, in its order."""
     from safetensors import safe_open
 
-    with safe_open(path, framework="pt") as file:
+    with spelled(path) as real, safe_open(real, framework="pt") as file:
         meta = json.loads(file.metadata()["scores"])
         return {
             id: Scores(

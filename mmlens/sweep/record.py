@@ -1,35 +1,30 @@
 """What a sweep asked of what: its manifest, and the refusal to go on with something else.
 
-Question (by its name and a hash of its code without comments), options, model (provenance, weights,
-edits, number format), data (content hash) and versions. Times and places are left out, so that the
-manifest of two equal sweeps is equal.
+Question (its name, and a hash of its code and of what that reads), options, model (provenance,
+weights, edits, hooks, preprocessing, number format), data (content hash) and versions. Times and
+places are left out, so that the manifest of two equal sweeps is equal.
 """
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import inspect
 import json
+import platform
 import sys
-import textwrap
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from mmlens.checkpoints import weights_hash
 from mmlens.datasets.sample import Samples
 from mmlens.errors import MMLensError
 from mmlens.provenance import about
-from mmlens.scores import Scores
+from mmlens.sweep.identity import Identity
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
 
-FORMAT = 1
+FORMAT = 2
 
 
 class SweepError(MMLensError, RuntimeError):
@@ -52,17 +47,19 @@ def record(
     Raises:
         SweepError: the question is not a function of a module, or an option is not plain.
     """
-    told = about(model)
+    told, found = about(model), Identity()
     versions = {**told.pop("versions"), "pyarrow": version("pyarrow")}
+    versions |= {"python": ".".join(platform.python_version_tuple()[:2])}
     asked = {
         "format": FORMAT,
-        "question": _named(question),
+        "question": _named(question, found),
         "options": {name: _plain(name, value) for name, value in options.items()},
-        "model": {**told, **_weights(model)},
+        "model": {**told, **_model(model, found)},
         "data": {"name": samples.name, "samples": len(samples), "hash": samples.hash},
         **plan,
         "versions": versions,
     }
+    asked |= {"unknown": sorted(set(found.unknown))}
     return json.loads(json.dumps(asked, default=str))
 
 
@@ -70,83 +67,130 @@ def check(folder: Path, kept: Mapping[str, Any], asked: Mapping[str, Any]) -> No
     """Refuse a folder whose sweep was asked otherwise.
 
     Raises:
-        SweepError: names the first thing that differs.
+        SweepError: names the first thing that differs, or that cannot be compared.
     """
     before, now = _flat(kept), _flat(asked)
-    for name in (*now, *before):
-        if name != "data.name" and before.get(name) != now.get(name):
+    for name in sorted((*now, *before), key=lambda name: "{}" in (now.get(name), before.get(name))):
+        if name not in (("data", "name"), ("unknown",)) and before.get(name) != now.get(name):
             raise SweepError(
-                f"{str(folder)!r} holds a sweep with {name} = {_short(before.get(name))}, and this"
-                f" one asks for {_short(now.get(name))}: ask for the same to go on, give another"
-                " folder, or begin anew with resume=False."
+                f"{str(folder)!r} holds a sweep with {'.'.join(name)} ="
+                f" {_short(before.get(name))}, and this one asks for {_short(now.get(name))}: ask"
+                " for the same to go on, give another folder, or begin anew with resume=False."
             )
+    if asked["unknown"]:
+        raise SweepError(
+            f"{str(folder)!r} holds a sweep that cannot be gone on with: whether"
+            f" {', '.join(asked['unknown'])} is what it was cannot be told. Make it of numbers,"
+            " words, tensors or functions of these, give another folder, or begin anew with"
+            " resume=False."
+        )
 
 
-def _named(question: Callable[..., Any]) -> dict[str, str]:
-    """Module and name of a function that another process would find there, and its code's hash."""
+def _named(question: Callable[..., Any], found: Identity) -> dict[str, str]:
+    """Module and name of a function that another process would find there, and its hash."""
     module, name = getattr(question, "__module__", ""), getattr(question, "__qualname__", "")
-    found: Any = sys.modules.get(str(module))
+    there: Any = sys.modules.get(str(module))
     for part in str(name).split("."):
-        found = getattr(found, part, None)
-    if not name or found is not question:
+        there = getattr(there, part, None)
+    if not name or there is not question:
         raise SweepError(
             f"{name or question!r} cannot be recorded as a question: define it with `def` at the"
             " top of a module or notebook, and give what varies as options={...}."
         )
-    return {"name": f"{module}.{name}", "code": _code(question)}
-
-
-def _code(function: Callable[..., Any]) -> str:
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError):
-        return "unknown"
-    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
+    return {"name": f"{module}.{name}", "code": found.of(question, str(name))}
 
 
 def _plain(name: str, value: Any) -> Any:
     try:
+        if not _worded(value):  # JSON would write the key 1 as "1"
+            raise ValueError
         return json.loads(json.dumps(value))
     except (TypeError, ValueError):
         raise SweepError(
-            f"The option {name}={value!r} cannot be recorded: give numbers, words, lists or dicts"
-            " (a neuron as str(neuron))."
+            f"The option {name}={value!r} cannot be recorded: give numbers, words, lists, or dicts"
+            " whose keys are words (a neuron as str(neuron))."
         ) from None
 
 
-def _weights(model: HookedVLM) -> dict[str, Any]:
-    parts = {
-        "vision": getattr(model.vision, "module", None),
-        "projection": model.projection,
-        "lm": model.root,
+def _worded(value: Any) -> bool:
+    """Whether the keys of all dicts in it are words."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_worded, value))
+    if isinstance(value, dict):
+        return all(isinstance(k, str) for k in value) and all(map(_worded, value.values()))
+    return True
+
+
+def _model(model: HookedVLM, found: Identity) -> dict[str, Any]:
+    """Everything of a model that an answer depends on, what is large as a hash."""
+    root = model.root
+    parts = {"vision": getattr(model.vision, "module", None), "projection": model.projection}
+    there = {name: part for name, part in {**parts, "lm": root}.items() if part is not None}
+    configs = {
+        name: _config(getattr(getattr(part, "original_model", part), "config", None))
+        for name, part in there.items()
     }
-    hashes = {
-        name: weights_hash(part.state_dict()) for name, part in parts.items() if part is not None
+    generation = getattr(getattr(root, "original_model", None), "generation_config", None)
+    changes = [(edit.site.name, edit.add, edit.address, edit.value) for edit in model.edits]
+    hooks = [(hook.name, hook.dir, hook.call) for hook in model._hooks_now()]
+    return {
+        "weights": {name: weights_hash(part.state_dict()) for name, part in there.items()},
+        "edit_values": [found.of(one, f"what {one[0]!r} is edited to") for one in changes],
+        "hooks": [found.of(one, f"the hook at {one[0]!r}") for one in hooks],
+        "lasting_hooks": [found.of(one, "a hook of TransformerLens") for one in _lasting(root)],
+        "dtype": str(model.lm.dtype).removeprefix("torch."),
+        "dtypes": {name: _dtypes(part) for name, part in there.items()},
+        "device": model.lm.device.type,
+        "prepend_bos": model.prepend_bos,
+        "preprocessing": model.vision.spec() if model.vision is not None else None,
+        "config": found.of(configs),
+        "generation": found.of(_config(generation)),
+        "tokenizer": _tokenizer(model.tokenizer, found),
     }
-    changes = [_value(edit.value) for edit in model.edits]
-    dtype, kind = str(model.lm.dtype).removeprefix("torch."), model.lm.device.type
-    return {"weights": hashes, "edit_values": changes, "dtype": dtype, "device": kind}
 
 
-def _value(value: Any) -> Any:
-    """What an edit writes: a number, or the hash of a tensor or of a function's code."""
-    if isinstance(value, Scores):
-        return _value(value.values)
-    if isinstance(value, torch.Tensor):
-        return weights_hash({"value": value})
-    return _code(value) if callable(value) else value
+def _dtypes(part: Any) -> list[str]:
+    return sorted({str(value.dtype).removeprefix("torch.") for value in part.parameters()})
 
 
-def _flat(tree: Any, path: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}."""
-    if not isinstance(tree, Mapping):
-        return {path: tree}
-    out: dict[str, Any] = {}
+def _config(config: Any) -> dict[str, Any]:
+    """A Hugging Face configuration without the place it came from."""
+    told = config.to_dict() if hasattr(config, "to_dict") else {}
+    return {k: v for k, v in told.items() if k not in ("_name_or_path", "transformers_version")}
+
+
+def _tokenizer(tokenizer: Any, found: Identity) -> str | None:
+    if tokenizer is None:
+        return None
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    rules: Any = json.loads(fast.to_str()) if fast is not None else {}
+    lasting = {k: v for k, v in rules.items() if k not in ("padding", "truncation")}  # of a call
+    named = ("special_tokens_map", "add_bos_token", "add_eos_token", "clean_up_tokenization_spaces")
+    told = [str(getattr(tokenizer, name, None)) for name in named]
+    return found.of([lasting or sorted(tokenizer.get_vocab().items()), told])
+
+
+def _lasting(root: Any) -> list[Any]:
+    """Hooks that were added to the language model itself; the one of mmlens is on every model."""
+    ours = getattr(root, "_mmlens_inject", None)
+    return [
+        (name, point._forward_hooks.get(handle.hook.id))
+        for name, point in root.hook_dict.items()
+        for handle in point.fwd_hooks
+        if handle is not ours
+    ]
+
+
+def _flat(tree: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
+    """{"a": {"b": 1}} as {("a", "b"): "1"}: values as JSON, in which NaN is NaN and 1 not True."""
+    if not isinstance(tree, Mapping) or not tree:
+        return {path: json.dumps(tree)}
+    out: dict[tuple[str, ...], str] = {}
     for name, part in tree.items():
-        out |= _flat(part, f"{path}.{name}" if path else str(name))
+        out |= _flat(part, (*path, str(name)))
     return out
 
 
-def _short(value: Any) -> str:
-    text = "nothing" if value is None else repr(value)
+def _short(value: str | None) -> str:
+    text = "nothing" if value is None else repr(json.loads(value))
     return text if len(text) <= 60 else f"{text[:12]}...{text[-1]}"

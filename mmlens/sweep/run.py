@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,15 +15,17 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
+from mmlens.arguments import choice, count
 from mmlens.datasets.sample import Samples
 from mmlens.datasets.spec import dataset as named_data
+from mmlens.placeless import placeless
 from mmlens.scores import Scores
 from mmlens.sweep.bar import Bar
 from mmlens.sweep.crew import crew
-from mmlens.sweep.folder import Sweep, begin
+from mmlens.sweep.folder import Sweep, alone, begin
 from mmlens.sweep.parts import table_bytes, tensor_bytes, to_arrow
 from mmlens.sweep.record import SweepError, record
-from mmlens.sweep.running import Running
+from mmlens.sweep.running import Running, check_fed, heal, unfed
 from mmlens.tally import Tally
 
 if TYPE_CHECKING:
@@ -64,30 +68,44 @@ def sweep(
         SweepError: a sample failed (named, with the error as its cause), the folder holds a sweep
             of something else, or the question or its answer is of no kind that can be kept.
     """
-    if on_error not in ("raise", "record") or chunk < 1:
-        raise SweepError(
-            f"sweep({chunk=}, {on_error=}): a chunk has at least 1 sample, and an error is met with"
-            " 'raise' or 'record'."
-        )
+    chunk = count(chunk, "chunk", error=SweepError)
+    seed = count(seed, "seed", least=0, error=SweepError)
+    choice(on_error, "on_error", ("raise", "record"), error=SweepError)
     samples, folder, team = named_data(dataset), Path(out), crew()
-    fresh, given = dict(tallies or {}), dict(options or {})
+    fresh, given = _tallies(tallies or {}), dict(options or {})
     kinds = {
         name: [[type(t).__name__, t.keep, t.settings] for t in ts] for name, ts in fresh.items()
     }
     asked = record(question, model, samples, given, chunk=chunk, seed=seed, tallies=kinds)
-    if team.rank == 0:
-        begin(folder, asked, resume)
-    team.wait()
-    running = Running(folder, team.rank, fresh)
-    go_on = on_error == "record"
-    work = _Work(question, model, samples, given, Sweep(folder), running, seed, go_on)
-    todo = [n for n in range(team.rank, len(work.sweep), team.world) if work.is_open(n)]
-    team.wait()  # nobody writes before everybody has read
-    with Bar(sum(len(work.places(n)) for n in todo), progress and team.rank == 0) as bar:
-        for number in todo:
-            work.do(number, bar)
-    team.wait()
+    with alone(folder) if team.rank == 0 else nullcontext():
+        if team.rank == 0:
+            begin(folder, asked, resume)
+            heal(folder)
+        team.wait()
+        running = Running(folder, team.rank, fresh)
+        go_on = on_error == "record"
+        work = _Work(question, model, samples, given, Sweep(folder), running, seed, go_on)
+        todo = [n for n in range(team.rank, len(work.sweep), team.world) if work.is_open(n)]
+        team.wait()  # nobody writes before everybody has read
+        with Bar(sum(len(work.places(n)) for n in todo), progress and team.rank == 0) as bar:
+            for number in todo:
+                work.do(number, bar)
+        team.wait()
+        if work.answers:
+            check_fed(folder, work.answers)
     return work.sweep
+
+
+def _tallies(given: Any) -> dict[str, tuple[Tally, ...]]:
+    wrong = [name for name, several in given.items()
+             if not isinstance(several, (list, tuple)) or not several
+             or not all(isinstance(one, Tally) for one in several)]  # fmt: skip
+    if wrong:
+        raise SweepError(
+            f"sweep(tallies={{{wrong[0]!r}: {given[wrong[0]]!r}}}): give a list of tallies, as in"
+            f" {{{wrong[0]!r}: [Top(k=9)]}}."
+        )
+    return {name: tuple(several) for name, several in given.items()}
 
 
 @dataclass
@@ -102,6 +120,7 @@ class _Work:
     running: Running
     seed: int
     go_on: bool
+    answers: set[str] = field(default_factory=set)
 
     def places(self, number: int) -> range:
         """Where the samples of a chunk stand in the data."""
@@ -126,7 +145,7 @@ class _Work:
             except Exception as error:
                 if not self.go_on:
                     raise SweepError(_failure(name, self.samples, error)) from error
-                failed[name] = f"{type(error).__name__}: {error}"
+                failed[name] = placeless(f"{type(error).__name__}: {error}")
             else:
                 for result, table in rows.items():
                     tables.setdefault(result, []).append(table)
@@ -150,6 +169,10 @@ class _Work:
             torch.manual_seed(zlib.crc32(f"{self.seed} {name}".encode()))
             answer = self.question(self.model, self.samples[place], **self.options)
         answers = _named_answers(self.question.__name__, answer)
+        if answers and not self.answers:
+            for result in self.running.tallies.keys() - answers.keys():
+                warnings.warn(f"{unfed(result, answers)} (of {name!r}).", stacklevel=2)
+        self.answers |= answers.keys()
         kept = {r: v for r, v in answers.items() if r not in self.running.tallies}
         rows = {r: to_arrow(name, v, r) for r, v in kept.items() if isinstance(v, pd.DataFrame)}
         for result, value in answers.items():

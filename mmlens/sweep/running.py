@@ -8,15 +8,17 @@ they are read, so another number of processes can go on.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmlens.errors import CheckpointError
+from mmlens.checkpoints import weights_hash
+from mmlens.errors import CheckpointError, nearest, writing
 from mmlens.scores import Scores
-from mmlens.sweep.parts import write_whole
 from mmlens.sweep.record import SweepError
 from mmlens.tally import Tally
+from mmlens.writing import spelled, write_whole
 
 Tallies = dict[str, tuple[Tally, ...]]
 
@@ -73,8 +75,40 @@ class Running:
             meta[name] = [told for _, told in states]
             for number, (kept, _) in enumerate(states):
                 tensors |= {f"{name}/{number}/{key}": value for key, value in kept.items()}
-        told = json.dumps({"chunks": self.mine, "tallies": meta})
+        told = json.dumps({"chunks": self.mine, "tallies": meta, "hash": weights_hash(tensors)})
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self.path, save(tensors, {"running": told}))
+
+
+def heal(folder: Path) -> None:
+    """Take away files of tallies that are damaged; what they covered is asked again."""
+    for path in _files(folder):
+        try:
+            _read(path)
+        except CheckpointError:
+            warnings.warn(
+                f"{str(path)!r} is damaged: its samples are asked about again.", stacklevel=3
+            )
+            with writing(path):
+                path.unlink()
+
+
+def check_fed(folder: Path, answers: Collection[str]) -> None:
+    """Refuse tallies that no sample's answer went into.
+
+    Raises:
+        SweepError: there is one; the sentence names it and what the answers are called.
+    """
+    for name, several in read_running(folder).items():
+        if all(tally.sizes is None for tally in several):
+            raise SweepError(unfed(name, answers))
+
+
+def unfed(name: str, answers: Collection[str]) -> str:
+    """That nothing went into a tally, and what would."""
+    near = nearest(name, sorted(answers)) if answers else "there were none"
+    return f"No answer is called {name!r}, so nothing goes into its tallies: {near}"
 
 
 def read_running(folder: Path) -> Tallies:
@@ -99,19 +133,21 @@ def _read(path: Path) -> tuple[Tallies, dict[str, list[str]]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with spelled(path) as real, safe_open(real, framework="pt") as file:
             told: Any = json.loads((file.metadata() or {})["running"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{str(path)!r} does not hold the tallies of a sweep.") from error
-    out: Tallies = {}
-    for name, several in told["tallies"].items():
-        parts = [f"{name}/{number}/" for number in range(len(several))]
-        out[name] = tuple(
-            Tally.of_state(
-                {key.removeprefix(part): v for key, v in tensors.items() if key.startswith(part)},
-                meta,
+        if weights_hash(tensors) != told["hash"]:
+            raise ValueError
+        out: Tallies = {}
+        for name, several in told["tallies"].items():
+            parts = [f"{name}/{number}/" for number in range(len(several))]
+            out[name] = tuple(
+                Tally.of_state(
+                    {k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)},
+                    meta,
+                )
+                for part, meta in zip(parts, several, strict=True)
             )
-            for part, meta in zip(parts, several, strict=True)
-        )
-    return out, told["chunks"]
+        return out, told["chunks"]
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{str(path)!r} does not hold the tallies of a sweep.") from error

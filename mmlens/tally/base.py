@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from torch import Tensor
 
 from mmlens.errors import AddressError, CheckpointError, NumericsError
 from mmlens.scores import Labels, Scores, pack_labels, unpack_labels
+from mmlens.writing import replacing, spelled
 
 T = TypeVar("T", bound="Tally")
 BLOCK = 1 << 22
@@ -145,6 +147,11 @@ class Tally:
         out.labels = {axis: unpack_labels(labels) for axis, labels in meta["labels"].items()}
         out.count, out.places = meta["count"], unpack_labels(meta["places"])
         out._kept = dict(tensors)
+        with torch.device("meta"):
+            fresh = {} if out.sizes is None else out._new(math.prod(out.sizes))
+        shapes = [{key: tuple(v.shape) for key, v in kept.items()} for kept in (fresh, out._kept)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"its tensors are {shapes[1]} and should be {shapes[0]}")
         return out
 
     def save(self, path: str | Path) -> Path:
@@ -152,7 +159,8 @@ class Tally:
         from safetensors.torch import save_file
 
         tensors, meta = self.state()
-        save_file(tensors, path, metadata={"tally": json.dumps(meta)})
+        with replacing(path) as new:
+            save_file(tensors, new, metadata={"tally": json.dumps(meta)})
         return Path(path)
 
     @staticmethod
@@ -165,10 +173,10 @@ class Tally:
         from safetensors import SafetensorError, safe_open
 
         try:
-            with safe_open(Path(path), framework="pt") as file:
+            with spelled(path) as real, safe_open(real, framework="pt") as file:
                 meta = json.loads((file.metadata() or {})["tally"])
                 return Tally.of_state({key: file.get_tensor(key) for key in file.keys()}, meta)  # noqa: SIM118
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{str(path)!r} does not hold a tally ({error}).") from error
 
     def __repr__(self) -> str:

@@ -21,6 +21,9 @@ from mmlens.tally.base import Tally
 class Moments(Tally):
     """Mean, variance, minimum and maximum of every cell, each as Scores(the kept axes)."""
 
+    def __init__(self, keep: Sequence[str] = ("layer", "unit")) -> None:
+        super().__init__(keep)
+
     def _new(self, cells: int) -> dict[str, Tensor]:
         zero = torch.zeros(cells, dtype=torch.float64)
         return {"mean": zero, "m2": zero.clone(), "min": zero + math.inf, "max": zero - math.inf}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mmlens.arguments import count
 from mmlens.errors import AddressError
 from mmlens.neurons import Neuron, read_address
 from mmlens.scores import Scores
@@ -25,9 +26,8 @@ class Top(Tally):
     """The `k` samples with the highest values of every cell, each sample once, by its highest."""
 
     def __init__(self, keep: Sequence[str] = ("layer", "unit"), k: int = 9) -> None:
+        k = count(k, "k", error=AddressError)
         super().__init__(keep, k=k)
-        if k < 1:
-            raise AddressError(f"Top(k={k}) keeps nothing: give at least 1.")
         self.k = k
 
     def _new(self, cells: int) -> dict[str, Tensor]:

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,13 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from mmlens.arguments import count
 from mmlens.checkpoints import weights_hash
 from mmlens.datasets.pairs import DataError, Listed, Pair, Pairs
-from mmlens.errors import CheckpointError, NumericsError, PictureError
+from mmlens.errors import CheckpointError, NumericsError, PictureError, writing
+from mmlens.placeless import placeless
 from mmlens.vision import HookedVision
+from mmlens.writing import remove_leftovers, spelled, write_whole
 
 FORMAT = 1
 
@@ -43,10 +46,13 @@ class CachedPairs(Listed):
     def __init__(self, folder: Path, manifest: dict[str, Any], skip_bad: bool) -> None:
         pairs = []
         for number, shard in enumerate(manifest["shards"]):
-            lines = (folder / shard["pairs"]).read_text(encoding="utf-8").splitlines()
-            for row, line in enumerate(lines):
-                said = json.loads(line)
-                pairs.append(Pair((number, row), tuple(said["captions"]), said["key"]))
+            lines = (folder / shard["pairs"]).read_bytes().splitlines()
+            try:
+                said = [json.loads(line) for line in lines]
+                found = [(tuple(one["captions"]), one["key"]) for one in said]
+            except (ValueError, KeyError, TypeError) as error:
+                raise _damaged(folder / shard["pairs"], error) from error
+            pairs += [Pair((number, row), *one) for row, one in enumerate(found)]
         super().__init__(pairs, f"the cache {folder.name!r}", skip_bad)
         self.folder, self.manifest = folder, manifest
         self.bad = dict(manifest["bad"])
@@ -60,10 +66,14 @@ class CachedPairs(Listed):
         """Float[patch, d_vision], in float32 whatever is on the disk."""
         number, row = pair.source
         if number not in self._open:
-            from safetensors import safe_open
+            from safetensors import SafetensorError, safe_open
 
             file = self.folder / self.manifest["shards"][number]["features"]
-            self._open[number] = safe_open(file, framework="pt").get_slice("features")
+            try:
+                with spelled(file) as real:
+                    self._open[number] = safe_open(real, framework="pt").get_slice("features")
+            except (OSError, SafetensorError) as error:
+                raise _damaged(file, error) from error
         return self._open[number][row].float()
 
     def check(self, vision: HookedVision) -> None:
@@ -76,6 +86,13 @@ class CachedPairs(Listed):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": {}}  # a worker process opens its own files
+
+
+def _damaged(file: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{str(file)!r} is damaged ({error}): delete {str(file.parent)!r}, and the features are"
+        " computed again."
+    )
 
 
 def encoder_hash(vision: HookedVision) -> str:
@@ -109,11 +126,15 @@ def cache_features(
         PictureError: a picture cannot be read (with `pairs.skip_bad` it is listed in `.bad`).
         NumericsError: a feature is NaN, or too large for float16.
     """
+    batch_size = count(batch_size, "batch_size", error=DataError)
+    shard_size = count(shard_size, "shard_size", error=DataError)
     identity = {"format": FORMAT, "encoder": encoder_hash(vision), "data": pairs.fingerprint}
     identity |= {"dtype": "float16" if half else "float32"}
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = Path(folder) / key[:16]
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder, idle=3600.0)  # another training may be filling it too
     manifest = _manifest(folder, {**identity, "key": key, "preprocessing": vision.spec()})
     rest = islice(pairs, manifest["taken"], None)
     if not manifest["complete"]:
@@ -124,7 +145,7 @@ def cache_features(
             _write_shard(folder, manifest, group, vision, pairs, half, batch_size)
         manifest["bad"] |= pairs.bad
         manifest["complete"] = True
-        _write(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+        write_whole(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
     if not manifest["shards"]:
         raise DataError(f"Not one picture of {pairs.name} can be read.")
     return CachedPairs(folder, manifest, pairs.skip_bad)
@@ -133,8 +154,13 @@ def cache_features(
 def _manifest(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
     """What is there already, or a new beginning."""
     path = folder / "manifest.json"
-    if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, KeyError, TypeError):  # what is damaged is made again
+        there = json.loads(path.read_text(encoding="utf-8"))
+        parts = [
+            folder / shard[name] for shard in there["shards"] for name in ("features", "pairs")
+        ]
+        if there["key"] == identity["key"] and all(part.is_file() for part in parts):
+            return there
     return {**identity, "taken": 0, "complete": False, "shards": [], "bad": {}}
 
 
@@ -166,11 +192,11 @@ def _write_shard(
             "pairs": f"pairs-{number:05d}.jsonl",
         }
         lines = [json.dumps({"key": p.key, "captions": p.captions}) + "\n" for p in good]
-        _write(folder / names["pairs"], "".join(lines).encode())
-        _write(folder / names["features"], save({"features": stack}))
+        write_whole(folder / names["pairs"], "".join(lines).encode())
+        write_whole(folder / names["features"], save({"features": stack}))
         manifest["shards"].append({**names, "count": len(good)})
         manifest["shape"] = list(stack.shape[1:])
-    _write(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+    write_whole(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
 
 
 def _features(
@@ -187,14 +213,7 @@ def _features(
             except PictureError as error:
                 if not pairs.skip_bad:
                     raise
-                pairs.bad[pair.key] = str(error)
+                pairs.bad[pair.key] = placeless(str(error))
         if pixels:
             with torch.no_grad():
                 yield vision(torch.stack(pixels).to(vision.device, vision.dtype))
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all: written beside, then put in its place."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_bytes(content)
-    os.replace(new, path)

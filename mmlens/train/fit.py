@@ -22,12 +22,16 @@ from typing import Any
 import pandas as pd
 
 from mmlens.arguments import count
+from mmlens.autograd import ordinary
 from mmlens.datasets.pairs import DataError, Pairs
+from mmlens.errors import WriteError, writing
 from mmlens.files import save as save_bridge
 from mmlens.model import HookedVLM
+from mmlens.placeless import placeless
 from mmlens.train.recipe import Recipe
 from mmlens.train.resume import NAME, Curve
 from mmlens.train.trainer import Trainer
+from mmlens.writing import printable, remove_leftovers
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class TrainedProjection:
     folder: Path
 
 
+@ordinary()
 def fit(
     model: HookedVLM,
     pairs: Pairs,
@@ -114,12 +119,20 @@ def fit(
     count(save_every, "save_every", error=DataError)
     count(workers, "workers", least=0, error=DataError)
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    if printable(folder) != str(folder):
+        raise WriteError(
+            f"{str(folder)!r} is no name in UTF-8, which the files of a bridge need: give another"
+            " folder."
+        )
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(model, pairs, recipe, workers, recompute)
     if resume:
         trainer.resume(folder)
-    elif trainer.accelerator.is_main_process:
-        (folder / NAME).unlink(missing_ok=True)
+    if trainer.accelerator.is_main_process:
+        remove_leftovers(folder)
+        if not resume:
+            (folder / NAME).unlink(missing_ok=True)
     curve = _run(trainer, folder, held_out, check_every, save_every, progress)
     return _finish(model, trainer, curve, folder, by_reference)
 
@@ -164,6 +177,7 @@ def _finish(
         "curve": curve.points(),
         "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
     }
+    about = placeless(about)
     checked = frame.held_out.dropna()
     about |= {"held_out": float(checked.iloc[-1])} if len(checked) else {}
     projection = trainer.learned.to(model.lm.device, model.lm.dtype)

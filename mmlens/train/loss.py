@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmlens.errors import CapabilityError
+from mmlens.words import follow
 
 IGNORED = -100
 
@@ -70,7 +71,7 @@ class Speller:
             )
         self.tokenizer, self.limit = tokenizer, limit
         self.eos = int(tokenizer.eos_token_id)
-        self.prefix = self._ids(prefix) if prefix else []
+        self.prefix = follow(tokenizer, prefix or "")
 
     def __call__(self, captions: Sequence[str]) -> Words:
         rows = [self._row(caption) for caption in captions]
@@ -94,12 +95,9 @@ class Speller:
 
     def _row(self, caption: str) -> list[int]:
         caption = caption.strip()
-        ids = self._ids(f" {caption}" if self.prefix else caption)
+        ids = follow(self.tokenizer, f" {caption}" if self.prefix else caption, self.prefix)
         cut = len(ids) > self.limit
         return self.prefix + (ids[: self.limit] if cut else [*ids, self.eos])
-
-    def _ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def sequence(

@@ -9,7 +9,7 @@ functions of (seed, step) (see `mmlens.train.feed`), so no random state is in it
 from __future__ import annotations
 
 import csv
-import os
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,21 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mmlens.errors import CheckpointError
+from mmlens.errors import CheckpointError, writing
+from mmlens.writing import replacing, write_whole
 
 NAME = "checkpoint.pt"
 COLUMNS = ("step", "loss", "lr", "grad_norm", "pictures_per_s", "held_out")
 
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
-    """Writes the state, made of tensors and plain values."""
-    new = folder / f"{NAME}.new"
-    with new.open("wb") as file:
-        torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, folder / NAME)
+    """Writes the state, made of tensors and plain values.
+
+    Raises:
+        WriteError: it cannot be written; the one before stays.
+    """
+    with replacing(folder / NAME) as new:
+        torch.save(dict(state), new)
 
 
 def read_checkpoint(folder: Path, device: torch.device, asked: Mapping[str, Any]) -> Any:
@@ -73,16 +74,29 @@ class Curve:
 
         Without a path (every process but the first) nothing is written.
         """
-        old = pd.read_csv(path) if path is not None and step and path.is_file() else pd.DataFrame()
-        rows = old.to_dict("records")
         self.path = path
-        self.rows: list[Any] = [row for row in rows if row["step"] <= step]
-        self._write(self.rows, "w")
+        self.rows: list[Any] = _rows(path, step) if path is not None and step else []
+        if path is not None:
+            write_whole(path, ",".join(COLUMNS) + "\n" + _lines(self.rows))
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Another step."""
+        """Another step.
+
+        Raises:
+            WriteError: it cannot be written; the rows before stay, whole.
+        """
         self.rows.append(dict(row))
-        self._write([row], "a")
+        if self.path is None:
+            return
+        with writing(self.path), self.path.open("rb+", buffering=0) as file:
+            end = file.seek(0, io.SEEK_END)
+            line = _lines([row]).encode()
+            try:
+                if file.write(line) != len(line):  # a disk that is nearly full takes a part
+                    raise OSError("the disk took only a part of it")
+            except OSError:
+                file.truncate(end)
+                raise
 
     def frame(self) -> pd.DataFrame:
         """DataFrame of step, loss, lr, grad_norm, pictures_per_s and held_out (NaN: not asked)."""
@@ -94,11 +108,23 @@ class Curve:
         pick += [] if not self.rows or pick[-1] is self.rows[-1] else [self.rows[-1]]
         return [[int(row["step"]), round(float(row["loss"]), 5)] for row in pick]
 
-    def _write(self, rows: Any, mode: str) -> None:
-        if self.path is None:
-            return
-        with self.path.open(mode, newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            if mode == "w":
-                writer.writeheader()
-            writer.writerows(rows)
+
+def _lines(rows: Any) -> str:
+    text = io.StringIO()
+    csv.DictWriter(text, COLUMNS, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _rows(path: Path, step: int) -> list[Any]:
+    """The rows of the first `step` steps; a line without its end was cut, and doesn't count."""
+    if not path.is_file():
+        return []
+    whole = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")[0]
+    try:
+        rows: Any = pd.read_csv(io.StringIO(whole)).to_dict("records")
+        return [row for row in rows if row["step"] <= step]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} can't be read as a loss curve ({str(error).splitlines()[0]}): delete"
+            " it to go on without the rows of before."
+        ) from error

@@ -26,7 +26,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlens.errors import AddressError, writing
+from mmlens.errors import AddressError
 from mmlens.view.explorer_data import (
     LEVELS,
     Detail,
@@ -36,6 +36,7 @@ from mmlens.view.explorer_data import (
     tops_data,
 )
 from mmlens.view.words import plain
+from mmlens.writing import printable, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,10 +67,7 @@ class Explorer:
 
     def save(self, path: str | Path) -> Path:
         """Write the page."""
-        path = Path(path)
-        with writing(path):
-            path.write_text(self.html, encoding="utf-8")
-        return path
+        return write_whole(path, self.html)
 
     def _repr_html_(self) -> str:
         """The page in a frame of its own, which can reach nothing around it."""
@@ -106,14 +104,16 @@ def explore(
         AddressError: nothing to show, other axes, or names that do not fit.
     """
     looks: list[Any] = list(seen) if isinstance(seen, Sequence) else [seen]
-    names = [str(name) for name in (names if names is not None else range(len(looks)))]
+    names = [printable(name) for name in (names if names is not None else range(len(looks)))]
     if not looks or len(names) != len(looks) or len(set(names)) < len(names):
         raise AddressError(
             f"explore() got {len(looks)} pictures and {len(set(names))} different names: give at"
             " least one picture, and each its own name."
         )
     limit = budget or (BUDGET_ONE if len(looks) == 1 else BUDGET_MANY)
-    told = title or ("A picture, read by the model" if len(looks) == 1 else "Pictures, read")
+    told = printable(
+        title or ("A picture, read by the model" if len(looks) == 1 else "Pictures, read")
+    )
     made: Explorer | None = None
     for detail in LEVELS if len(looks) == 1 else LEVELS[1:]:
         made = _page(looks, names, tops, told, detail)

@@ -8,7 +8,6 @@ and words get more room than patches, because there are few of them and they are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from mmlens.prompt import Padding, Patch, Token
 from mmlens.scores import Scores
 from mmlens.view import theme
 from mmlens.view.figure import Figure
+from mmlens.view.theme import in_figure
 from mmlens.view.titles import quantity, title_of
 from mmlens.view.words import label
 
@@ -77,7 +77,7 @@ def cells(
         y=_edges(rows),
         customdata=_names(rows, columns),
         hovertemplate=(
-            f"{escape(up)} %{{customdata[0]}}<br>{escape(across)} %{{customdata[1]}}"
+            f"{in_figure(up)} %{{customdata[0]}}<br>{in_figure(across)} %{{customdata[1]}}"
             "<br><b>%{z:.4g}</b><extra></extra>"
         ),
         colorbar=theme.colourbar(quantity(scores)),
@@ -106,8 +106,8 @@ def bars(scores: Scores, *, title: str | None = None) -> go.Figure:
             x=np.arange(len(values)) + 0.5,
             y=values,
             marker_color=[c["lowers"] if v < 0 else c["raises"] for v in values],
-            customdata=[escape(_tick(i, one)) for i, one in enumerate(labels)],
-            hovertemplate=f"{escape(axis)} %{{customdata}}: <b>%{{y:.4g}}</b><extra></extra>",
+            customdata=[in_figure(_tick(i, one)) for i, one in enumerate(labels)],
+            hovertemplate=f"{in_figure(axis)} %{{customdata}}: <b>%{{y:.4g}}</b><extra></extra>",
         )
     )
     return theme.finish(
@@ -116,7 +116,7 @@ def bars(scores: Scores, *, title: str | None = None) -> go.Figure:
         about,
         height=360,
         xaxis={**axis_of(axis, labels), "showgrid": False, "automargin": True},
-        yaxis={"title": escape(quantity(scores))},
+        yaxis={"title": in_figure(quantity(scores))},
     )
 
 
@@ -152,9 +152,9 @@ def axis_of(name: str, labels: Sequence[Any], most: int = _MOST_TICKS) -> dict[s
     ]
     edges = _edges(labels)
     return {
-        "title": escape(_NAMES.get(name, name)),
+        "title": in_figure(_NAMES.get(name, name)),
         "tickvals": [(edges[i] + edges[i + 1]) / 2 for i in shown],
-        "ticktext": [escape(_tick(i, labels[i], short=True)) for i in shown],
+        "ticktext": [in_figure(_tick(i, labels[i], short=True)) for i in shown],
         "tickfont": {"family": theme.MONO, "size": 11.5},
     }
 
@@ -171,6 +171,6 @@ def _tick(index: int, one: Any, short: bool = False) -> str:
 
 def _names(rows: Sequence[Any], columns: Sequence[Any]) -> np.ndarray:
     """Str[row, column, 2]: the escaped names of both labels of every cell."""
-    up = [escape(_tick(i, one)) for i, one in enumerate(rows)]
-    across = [escape(_tick(i, one)) for i, one in enumerate(columns)]
+    up = [in_figure(_tick(i, one)) for i, one in enumerate(rows)]
+    across = [in_figure(_tick(i, one)) for i, one in enumerate(columns)]
     return np.array([[(a, b) for b in across] for a in up], dtype=object)

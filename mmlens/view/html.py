@@ -2,15 +2,17 @@
 
 An `Html` is a string that notebooks display and `view.save` writes as a page. It requests nothing:
 pictures are data addresses, scripts are inline, and the page forbids everything else by its content
-security policy. Colours are those of `use_theme`, on a ground of their own, so that a view can be
-read in any notebook.
+security policy, which names each script by its hash (`locked`). Colours are those of `use_theme`,
+on a ground of their own, so that a view can be read in any notebook.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
+import re
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -19,7 +21,11 @@ from PIL import Image
 
 from mmlens.view import theme
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+_POLICY = (
+    "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {scripts};"
+    " base-uri 'none'; form-action 'none'"
+)
+_SCRIPT = re.compile(r"<script([^>]*)>(.*?)</script", re.DOTALL | re.IGNORECASE)
 
 
 class Html(str):
@@ -58,13 +64,36 @@ max-width:900px;box-sizing:border-box;overflow-x:auto;text-align:left}}
 def whole_page(html: str, title: str) -> str:
     """A view as a document of its own, which may load nothing."""
     c = theme.colours()
-    return (
+    return locked(
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title></head>"
         f'<body style="margin:0;background:{c["page"]}">{html}</body></html>'
     )
+
+
+def locked(page: str, *later: str) -> str:
+    """A whole page that may request nothing and run only the scripts that it holds now.
+
+    Args:
+        page: with `<meta charset="utf-8">` in its head; data in a script of another type need no
+            permission.
+        later: scripts that a script of the page makes.
+    """
+    found = [text.replace("\r\n", "\n") for kind, text in _SCRIPT.findall(page) if _runs(kind)]
+    hashes = [hashlib.sha256(text.encode()).digest() for text in (*found, *later)]
+    named = [f"'sha256-{base64.b64encode(one).decode('ascii')}'" for one in dict.fromkeys(hashes)]
+    policy = _POLICY.format(scripts=" ".join(named) or "'none'")
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    charset = re.compile(r'<meta charset="utf-8" ?/?>')
+    page, n = charset.subn(lambda found: found[0] + meta, page, count=1)
+    assert n, "the page has no charset to put its policy behind"
+    return page
+
+
+def _runs(attributes: str) -> bool:
+    kind = re.search(r'type="([^"]*)"', attributes)
+    return kind is None or kind[1] in ("module", "text/javascript")
 
 
 def data_address(picture: Image.Image, sharp: bool = True) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from mmlens.errors import AddressError
 from mmlens.scores import Scores
 from mmlens.view import theme
 from mmlens.view.figure import Figure
+from mmlens.view.theme import in_figure
 from mmlens.view.titles import quantity, title_of
 from mmlens.view.words import plain
 
@@ -71,8 +71,8 @@ def curves(scores: Scores, *, title: str | None = None) -> go.Figure:
         height=400,
         showlegend=len(lines) > 1,
         legend={"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"},
-        xaxis={"title": escape(_ALONG.get(along, along)), "zeroline": False, **_whole(x)},
-        yaxis={"title": escape(quantity(scores)), "zeroline": True, "rangemode": "tozero"},
+        xaxis={"title": in_figure(_ALONG.get(along, along)), "zeroline": False, **_whole(x)},
+        yaxis={"title": in_figure(quantity(scores)), "zeroline": True, "rangemode": "tozero"},
     )
 
 
@@ -134,7 +134,7 @@ def _line(
     c = theme.colours()
     colour = c["muted"] if name.startswith("random") else c["categories"][at % _MOST]
     low, high = band
-    text = escape(plain(name))
+    text = in_figure(plain(name))
     if low is not None and high is not None:
         figure.add_scatter(
             x=[*x, *x[::-1]], y=[*high, *low[::-1]], fill="toself", mode="lines",

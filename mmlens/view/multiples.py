@@ -12,7 +12,6 @@ each its own and says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from mmlens.view import theme
 from mmlens.view.figure import Figure
 from mmlens.view.paint import Box, painted, paper, span
 from mmlens.view.photo import bar, grid_of, pointer
+from mmlens.view.theme import in_figure
 from mmlens.view.titles import quantity, title_of
 from mmlens.view.words import plain
 
@@ -161,14 +161,14 @@ def _named(figure: Figure, labels: list[list[Any]], axes: Sequence[str]) -> None
         n = i + 1 if i else ""
         text = called(axes[-1], one, len(over))
         figure.add_annotation(
-            text=escape(text), xref=f"x{n} domain", yref=f"y{n} domain", y=1, yanchor="bottom",
+            text=in_figure(text), xref=f"x{n} domain", yref=f"y{n} domain", y=1, yanchor="bottom",
             x=0 if alone else 0.5, xanchor="left" if alone else "center", **style,
         )  # fmt: skip
     if len(axes) == 2:
         for i, one in enumerate(labels[0]):
             n = i * len(over) + 1 if i else ""
             figure.add_annotation(
-                text=escape(called(axes[0], one, 99)), xref=f"x{n} domain", yref=f"y{n} domain",
+                text=in_figure(called(axes[0], one, 99)), xref=f"x{n} domain", yref=f"y{n} domain",
                 x=0, y=0.5, xanchor="right", yanchor="middle", xshift=-4, **style,
             )  # fmt: skip
 

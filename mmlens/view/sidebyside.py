@@ -10,7 +10,6 @@ Models of different depth meet at the share of the way through: layer / (layers 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from mmlens.view.figure import Figure
 from mmlens.view.grid import axis_of, cells
 from mmlens.view.lines import curves
 from mmlens.view.multiples import panels, picture_axis
+from mmlens.view.theme import in_figure
 from mmlens.view.titles import quantity, title_of
 from mmlens.view.words import label, plain
 
@@ -100,9 +100,9 @@ def _by_depth(results: Mapping[str, Scores], title: str) -> go.Figure:
         n = part.shape[0]
         figure.add_scatter(
             x=np.arange(n) / max(n - 1, 1), y=part.numpy(), mode="lines+markers",
-            name=escape(plain(name)), line={"color": c[i % len(c)], "width": 2.2},
+            name=in_figure(plain(name)), line={"color": c[i % len(c)], "width": 2.2},
             customdata=list(part.of("layer")),
-            hovertemplate=f"{escape(plain(name))}, layer %{{customdata}}: <b>%{{y:.4g}}</b>"
+            hovertemplate=f"{in_figure(plain(name))}, layer %{{customdata}}: <b>%{{y:.4g}}</b>"
                           "<extra></extra>",
         )  # fmt: skip
     first = next(iter(results.values()))
@@ -111,7 +111,7 @@ def _by_depth(results: Mapping[str, Scores], title: str) -> go.Figure:
         figure, title, f"{quantity(first)} · {depths}", height=400,
         legend={"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"},
         xaxis={"title": "depth: layer / (layers − 1)", "range": [-0.03, 1.03]},
-        yaxis={"title": escape(quantity(first)), "rangemode": "tozero"},
+        yaxis={"title": in_figure(quantity(first)), "rangemode": "tozero"},
     )  # fmt: skip
 
 
@@ -119,11 +119,11 @@ def _bars(results: Mapping[str, Scores], title: str, about: str) -> go.Figure:
     """Grouped bars: one group per label."""
     both = _stacked(results)
     axis = both.axes[1]
-    names = [escape(label(one)) for one in both.of(axis)]
+    names = [in_figure(label(one)) for one in both.of(axis)]
     c = theme.colours()["categories"]
     figure = Figure()
     for i, (name, values) in enumerate(zip(results, both.numpy(), strict=True)):
-        told = escape(plain(name))
+        told = in_figure(plain(name))
         figure.add_bar(
             x=np.arange(len(names)), y=values, name=told,
             marker={"color": c[i % len(c)]}, customdata=names,
@@ -132,9 +132,9 @@ def _bars(results: Mapping[str, Scores], title: str, about: str) -> go.Figure:
     return theme.finish(
         figure, title, about, height=400, barmode="group",
         legend={"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"},
-        xaxis={"title": escape(axis), "tickvals": list(range(len(names))), "ticktext": names,
+        xaxis={"title": in_figure(axis), "tickvals": list(range(len(names))), "ticktext": names,
                "showgrid": False, "automargin": True},
-        yaxis={"title": escape(quantity(both))},
+        yaxis={"title": in_figure(quantity(both))},
     )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def _maps(results: Mapping[str, Scores], title: str, about: str) -> go.Figure:
         )
     every = np.concatenate([part.numpy().ravel() for part in results.values()])
     figure: Any = make_subplots(
-        1, len(results), subplot_titles=[escape(plain(name)) for name in results],
+        1, len(results), subplot_titles=[in_figure(plain(name)) for name in results],
         horizontal_spacing=0.12 / (len(results) - 1), figure=Figure(),
     )  # fmt: skip
     tallest = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
@@ -12,6 +11,7 @@ from mmlens.neurons import Neuron
 from mmlens.scores import Scores
 from mmlens.view import theme
 from mmlens.view.figure import Figure
+from mmlens.view.theme import in_figure
 from mmlens.view.words import label, visible
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def neurons(
     top = max(map(abs, scores)) or 1.0
     c = theme.colours()
     said = table.words if "words" in table.columns else [[] for _ in scores]
-    first = [escape(visible(words[0])) if len(words) else "" for words in said]
+    first = [in_figure(visible(words[0])) if len(words) else "" for words in said]
     named = _apart(list(table.neuron), scores)
     figure = Figure(
         go.Scatter(
@@ -119,10 +119,10 @@ def _told(table: pd.DataFrame) -> list[str]:
     for row in table.to_dict("records"):
         text = f"<b>{row['neuron']}</b> {row['score']:+.4g}"
         if row.get("patch") is not None:
-            text += f" at {escape(label(row['patch']))}"
+            text += f" at {in_figure(label(row['patch']))}"
         words = row.get("words")
         if words is not None and len(words):
             end = " at its negative activation" if row.get("sign", 1) < 0 else ""
-            text += f"<br>says{end} " + " ".join(escape(visible(word)) for word in words[:8])
+            text += f"<br>says{end} " + " ".join(in_figure(visible(word)) for word in words[:8])
         lines.append(text)
     return lines

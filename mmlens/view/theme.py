@@ -123,6 +123,11 @@ def finish(figure: go.Figure, title: str, subtitle: str = "", **layout: Any) -> 
     return figure.update_layout(**layout)
 
 
+def in_figure(text: str) -> str:
+    """A text as plotly reads it; quotes stay, since it prints `&quot;` and `&#x27;` as they are."""
+    return escape(text, quote=False)
+
+
 def wrapped(text: str, most: float) -> list[str]:
     """Lines of at most so many letters, broken at spaces; plotly itself would clip a long title."""
     lines = [""]
@@ -136,7 +141,7 @@ def wrapped(text: str, most: float) -> list[str]:
 
 def colourbar(title: str, **options: Any) -> dict[str, Any]:
     """A slim colour bar, its title along it."""
-    bar = {"text": escape(title), "side": "right"}
+    bar = {"text": in_figure(title), "side": "right"}
     return {"title": bar, "thickness": 12, "outlinewidth": 0, "len": 0.9, **options}
 
 

@@ -9,7 +9,6 @@ The best word is the cell's text, its number the colour, the next best are told 
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from mmlens.prompt import Patch
 from mmlens.view import theme
 from mmlens.view.colourscale import ink_on, on, read
 from mmlens.view.figure import Figure
+from mmlens.view.theme import in_figure
 from mmlens.view.words import label, visible
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def lens(table: pd.DataFrame, *, title: str | None = None) -> go.Figure:
     for (row, column), found in cells.items():
         first = found[0]
         z[row, column] = first[unit]
-        words[row, column] = escape(short(visible(first["token"])))
+        words[row, column] = in_figure(short(visible(first["token"])))
         told[row, column] = _told(found, unit)
     heat = _cells(z, told, unit)
     figure = Figure([heat, _words(z, words, heat)])
@@ -139,8 +139,8 @@ def _filled(table: pd.DataFrame, rows: list[Any], positions: list[Any], axis: st
 
 def _told(found: list[dict[str, Any]], unit: str) -> str:
     """Lines of words and numbers for the pointer."""
-    place = escape(label(found[0]["pos"]))
-    lines = [f"{escape(visible(one['token']))} {one[unit]:.3g}" for one in found[:8]]
+    place = in_figure(label(found[0]["pos"]))
+    lines = [f"{in_figure(visible(one['token']))} {one[unit]:.3g}" for one in found[:8]]
     layer = f"layer {found[0]['layer']}, " if "layer" in found[0] else ""
     return f"{layer}{place}<br><b>{lines[0]}</b>" + "".join(f"<br>{line}" for line in lines[1:])
 
@@ -183,9 +183,9 @@ def _words(z: np.ndarray, words: np.ndarray, heat: Any) -> go.Scatter:
 
 
 def _axis(name: str, labels: list[Any], words: bool) -> dict[str, Any]:
-    texts = [escape(short(label(one), 12)) for one in labels]
+    texts = [in_figure(short(label(one), 12)) for one in labels]
     return {
-        "title": escape(name),
+        "title": in_figure(name),
         "tickvals": list(range(len(labels))),
         "ticktext": texts,
         "tickfont": {"family": theme.MONO, "size": 11.5},

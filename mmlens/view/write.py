@@ -7,11 +7,13 @@ view.save(figure, "paper.png")     the same, painted with Pillow
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
-from mmlens.errors import AddressError, CapabilityError, writing
-from mmlens.view.html import whole_page
+from mmlens.errors import AddressError, CapabilityError
+from mmlens.view.html import locked, whole_page
+from mmlens.writing import printable, write_whole
 
 
 def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
@@ -43,12 +45,9 @@ def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
             f"A {type(figure).__name__} is no figure: write view.save(view.show(x), path)."
         )
     if kind == ".html":
-        with writing(path):
-            if isinstance(figure, go.Figure):
-                figure.write_html(path, config=CONFIG, include_plotlyjs=True)
-            else:
-                path.write_text(whole_page(str(figure), path.stem), encoding="utf-8")
-        return path
+        if isinstance(figure, go.Figure):
+            return write_whole(path, locked(figure.to_html(config=CONFIG, include_plotlyjs=True)))
+        return write_whole(path, whole_page(str(figure), printable(path.stem)))
     if not isinstance(figure, go.Figure):
         raise CapabilityError(
             f"This view is HTML, which only a browser can turn into {kind}: save it as .html, and"
@@ -56,9 +55,8 @@ def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
         )
     from mmlens.view.still import png, svg
 
-    with writing(path):
-        if kind == ".svg":
-            path.write_text(svg(figure), encoding="utf-8")
-        else:
-            png(figure, scale).save(path)
-    return path
+    if kind == ".svg":
+        return write_whole(path, svg(figure))
+    buffer = io.BytesIO()
+    png(figure, scale).save(buffer, "png")
+    return write_whole(path, buffer.getvalue())

@@ -1,0 +1,184 @@
+"""Every class of encoder that three libraries have: right, or refused in one sentence.
+
+One twin of each (`tests/encoders.py`), with weights that are all awake. What wraps is compared with
+the library's own forward pass, and its labels with the picture itself.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from encoders import ENCODERS
+from PIL import Image
+
+import mmlens as mm
+from mmlens.errors import CapabilityError, MMLensError
+from mmlens.families.parts import from_parts
+from mmlens.vision import wrap_vision
+from mmlens.vision_hooked import HookedVision
+
+pytest.importorskip("open_clip")
+pytest.importorskip("timm")
+transformers = pytest.importorskip("transformers")
+
+REFUSED = {  # the sentence each is refused with
+    "hf:Siglip2VisionModel": "pixel_attention_mask",
+    "hf:DINOv3ConvNextModel": "5 positions",
+    "hf:YolosModel": "other positions changed",
+    "hf:PixtralVisionModel": "joins the pictures of a batch",
+    "hf:Qwen2_5_VisionTransformer": "grid_thw",
+    "hf:Qwen3VLVisionModel": "grid_thw",
+    "hf:MllamaVisionModel": "aspect_ratio_ids",
+    "hf:Florence2 vision": "hidden_states",
+    "hf:GroupViTVisionModel": "2 positions",
+    "hf:GroupViTVisionModel 4 groups": "other positions changed",
+    "hf:PvtModel": "5 positions",
+    "timm:volo_d1_224": "17 positions",
+    "timm:levit_128s": "other positions changed",  # random: its features say nothing of places
+}
+OVERLAPPING = {"hf:Swinv2Model", "timm:xcit_nano_12_p16_224"}  # a stem, or merged patches
+MIXERS = {"timm:mixer_s32_224", "timm:gmlp_s16_224"}  # every position sees every other at once
+SITES = [
+    *("resid_pre", "attn_out", "mlp_out", "resid_post", "neurons_pre", "neurons"),
+    *("q", "k", "v", "z", "pattern"),
+]
+
+
+def own_features(name: str, module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """[batch, position, dim] by the library's own public call, prefix tokens left out there."""
+    m = module
+    if name.startswith("open_clip"):
+        visual = m.visual if hasattr(m, "visual") else m
+        if hasattr(visual, "trunk"):
+            return visual.trunk.forward_features(x)
+        normed = not getattr(visual, "final_ln_after_pool", False) and not visual.attn_pool \
+            if hasattr(visual, "attn_pool") else False  # fmt: skip
+        kind = "NLC" if hasattr(visual, "transformer") else "NCHW"
+        more = {"normalize_intermediates": normed, "output_fmt": kind} if kind == "NLC" else {}
+        return visual.forward_intermediates(x, **more)["image_intermediates"][-1]
+    if name.startswith("timm"):
+        return m.forward_features(x)
+    for part in ("vision_model", "vision_encoder", "vit"):
+        m = getattr(m, part, m) if hasattr(getattr(m, part, None), "forward") else m
+    if "MAE" in name:
+        m.config.mask_ratio = 0.0
+        return m(pixel_values=x, noise=torch.arange(16.0).expand(len(x), -1)).last_hidden_state
+    return m(pixel_values=x).last_hidden_state
+
+
+def in_reading_order(out: torch.Tensor, vision: HookedVision) -> torch.Tensor:
+    """Maps as rows of positions, tokens without the prefix."""
+    if out.dim() == 3:
+        return out[:, -vision.grid[0] * vision.grid[1] :]
+    rows, cols = vision.grid
+    last = out.shape[1:3] == (rows, cols) and out.shape[3] == vision.d_vision
+    pick = (lambda r, c: out[:, r, c]) if last else (lambda r, c: out[:, :, r, c])
+    return torch.stack([pick(r, c) for r in range(rows) for c in range(cols)], 1)
+
+
+@pytest.fixture(scope="module")
+def words():
+    return mm.load("toy-gptj").lm
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_is_right_or_refused_in_a_sentence(name, words):
+    try:
+        module, prepared = ENCODERS[name]()
+    except (ImportError, AttributeError) as error:
+        pytest.skip(f"this release has no such class: {error}")
+    if name in REFUSED:
+        with pytest.raises(MMLensError, match=REFUSED[name]):
+            wrap_vision(module, prepared)
+        return
+    vision = wrap_vision(module, prepared)
+    if check_features(name, module, vision) == 3:
+        check_painting(name, vision)
+    check_sites(vision, words)
+
+
+def check_features(name: str, module: torch.nn.Module, vision: HookedVision) -> int:
+    """Returns how many axes the library's own features have."""
+    x = torch.randn(1, 3, *vision.image_size, generator=torch.Generator().manual_seed(1))
+    x.requires_grad_()
+    own = own_features(name, module, x)
+    ours, theirs = vision(x), in_reading_order(own, vision)
+    assert ours.shape == theirs.shape == (1, vision.grid[0] * vision.grid[1], vision.d_vision)
+    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+    draw = torch.Generator().manual_seed(2)
+    (grad,) = torch.autograd.grad((ours * torch.randn(ours.shape, generator=draw)).sum(), x)
+    assert torch.isfinite(grad).all() and grad.abs().max() > 0
+    return own.dim()
+
+
+def check_painting(name: str, vision: HookedVision) -> None:
+    """Where a picture is repainted in the box of a patch, that patch changes the most.
+
+    A map of convolutions needs no such proof, and gives none: its rows and columns are its own, and
+    in one of a few cells everything sees everything.
+    """
+    (high, wide), (rows, cols) = vision.image_size, vision.grid
+    noise = np.random.default_rng(0).integers(60, 190, (high, wide, 3)).astype("uint8")
+    cells = sorted({(0, 0), (0, cols - 1), (rows - 1, 0), (rows // 2, cols // 3)})
+    pictures = [noise]
+    for row, col in cells:
+        x0, y0, x1, y1 = (round(v) for v in vision.box(row, col, wide, high))
+        pictures.append(noise.copy())
+        pictures[-1][y0:y1, x0:x1] = 255 - noise[y0:y1, x0:x1] // 4
+    kept = []
+    place = "blocks.0.hook_resid_pre" if name in MIXERS else "hook_features"
+    vision.hook_dict[place].add_hook(lambda value, hook: kept.append(value))
+    with torch.no_grad():
+        vision(torch.stack([vision.preprocess(Image.fromarray(p)) for p in pictures]))
+    vision.hook_dict[place].remove_hooks()
+    change = (kept[0][1:] - kept[0][0]).norm(dim=-1)
+    for place, (row, col) in zip(change.argmax(-1).tolist(), cells, strict=True):
+        off = max(abs(place // cols - row), abs(place % cols - col))
+        assert off <= (1 if name in OVERLAPPING else 0)
+
+
+def labelled(vision: HookedVision) -> set[str]:
+    """The hook points inside that have one place for each of the encoder's positions, measured."""
+    rows, cols = vision.grid
+    n, seen = vision.n_prefix + rows * cols, {}
+    for point in vision.hook_dict.values():
+        point.add_hook(lambda value, hook: seen.__setitem__(hook.name, value.shape))
+    with torch.no_grad():
+        vision(torch.zeros(2, 3, *vision.image_size))
+    for point in vision.hook_dict.values():
+        point.remove_hooks()
+    return {
+        name
+        for name, shape in seen.items()
+        if (shape[0], shape[-1], len(shape)) == (2, n, 4)
+        or (shape[:2] == (2, n) and len(shape) == (4 if ".attn." in name else 3))
+    }
+
+
+def check_sites(vision: HookedVision, words) -> None:
+    """An edit at a patch changes that position of its site, and no other; or it is refused."""
+    model = from_parts(vision, None, words)
+    prompt = mm.Prompt(mm.families.toy.picture((0, 0)), "A")
+    first = mm.Patch(0, 0)
+    for site in SITES:
+        point = mm.sites.SITES[f"vision.{site}"].at(0)
+        if point.removeprefix("vision.") not in vision.hook_dict:
+            continue
+        where = {"query" if site == "pattern" else "pos": first}
+        edit = mm.Edit(f"vision.{site}", 7.0, layer=0, **where)
+        if point.removeprefix("vision.") not in labelled(vision):
+            with pytest.raises(CapabilityError, match="can't be addressed"):
+                model.edit(edit)
+            with pytest.raises(CapabilityError, match="can't be addressed"):
+                mm.activations(model, prompt, f"vision.{site}", layer=0)
+            continue
+        changed = model.edit(edit)
+        before, after = (
+            mm.activations(m, prompt, f"vision.{site}", layer=0) for m in (model, changed)
+        )
+        axis = before.axes.index(next(iter(where)))
+        moved = (after.values - before.values).movedim(axis, 0).flatten(1).abs().amax(1) > 0
+        labels = before.of(before.axes[axis])
+        assert [label for label, hit in zip(labels, moved, strict=True) if hit] == [first], site
+        assert (after.values.movedim(axis, 0)[labels.index(first)] == 7.0).all()
