@@ -14,7 +14,8 @@ from PIL import Image
 
 import mmlens as mm
 from mmlens.errors import CapabilityError, MMLensError
-from mmlens.families.parts import from_parts
+from mmlens.families import toy
+from mmlens.families.parts import find_lm, from_parts
 from mmlens.vision import wrap_vision
 from mmlens.vision_hooked import HookedVision
 
@@ -79,7 +80,12 @@ def in_reading_order(out: torch.Tensor, vision: HookedVision) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def words():
-    return mm.load("toy-gptj").lm
+    """A language model with room for the patches of the largest twin."""
+    tokenizer = toy.tokenizer()
+    config = transformers.GPT2Config(
+        n_embd=16, n_layer=1, n_head=2, n_positions=1024, vocab_size=len(tokenizer) + 2
+    )
+    return find_lm(transformers.GPT2LMHeadModel(config), tokenizer)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -159,7 +165,7 @@ def labelled(vision: HookedVision) -> set[str]:
 def check_sites(vision: HookedVision, words) -> None:
     """An edit at a patch changes that position of its site, and no other; or it is refused."""
     model = from_parts(vision, None, words)
-    prompt = mm.Prompt(mm.families.toy.picture((0, 0)), "A")
+    prompt = mm.Prompt(toy.picture((0, 0)), "A")
     first = mm.Patch(0, 0)
     for site in SITES:
         point = mm.sites.SITES[f"vision.{site}"].at(0)

@@ -102,7 +102,7 @@ def attribution_patching(
     )
 
 
-def _reduced(product: Float[Tensor, ...], where: Place) -> Float[Tensor, "pos ..."]:
+def _reduced(product: Float[Tensor, "*dims"], where: Place) -> Float[Tensor, "pos ..."]:
     """change . gradient, summed over what is no place of its own; pictures behind each other."""
     product = product.float()
     product = product if where.site.part == "lm" else product.flatten(0, 1)
