@@ -13,29 +13,16 @@ from collections.abc import Callable
 
 import torch
 
-from mmlens.errors import TargetError
-
 _HALF = (torch.float16, torch.bfloat16)
 
 
 def seed(
     logits: torch.Tensor, number: Callable[[torch.Tensor], torch.Tensor]
 ) -> tuple[torch.Tensor, float]:
-    """The gradient of `number(logits)` at the logits times a power of two, and that power.
-
-    Raises:
-        TargetError: the number is no tensor of one element, or does not depend on the logits.
-    """
+    """The gradient of `number(logits)` at the logits times a power of two, and that power."""
     with torch.enable_grad():
         leaf = wide(logits.detach()).requires_grad_()
-        value = number(leaf)
-        if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.requires_grad:
-            raise TargetError(
-                "What is explained must be one number that follows from the logits, as in"
-                " target=lambda logits: logits[5] - logits[7] (a tensor that still has its"
-                " gradient)."
-            )
-        grad = torch.autograd.grad(value.sum(), leaf)[0]
+        grad = torch.autograd.grad(number(leaf), leaf)[0]
     top = float(grad.abs().max())
     power = 2.0 ** -math.floor(math.log2(top)) if 0.0 < top < math.inf else 1.0
     return (grad * power).to(logits.dtype), power

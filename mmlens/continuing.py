@@ -1,7 +1,8 @@
 """Reading on from a cache of keys and values: new words behind what has been read.
 
-    logits, cache = model(Prompt(photo, "A picture"), return_type="logits_and_cache")
-    model(" of", past_key_values=cache)        # = model(Prompt(photo, "A picture of"))[:, -1:]
+    start = Prompt(photo, "A picture")
+    logits, cache = model.forward(start, return_type="logits_and_cache")
+    more = model.forward(" of", past_key_values=cache)      # = model(start + " of")[:, -1:]
 
 The cache remembers the soft prompt that filled it, so that positions are counted from its
 beginning: an edit at its patches has acted when they were read, and acts no more.

@@ -137,14 +137,14 @@ class Edit:
                 position of the prompt.
             start: the prompt position at which `values` begins (later steps of a generation).
         """
-        nowhere: list[AddressError] = []
+        missing = 0
         for row in range(values.shape[0]):
             names = labels[row * len(labels) // values.shape[0]] if labels else ()
             try:
                 place = self._place(values[row], layer, names, start)
-            except AddressError as error:  # inside the encoder it may be in another picture
-                nowhere.append(error)
-                if self.site.part == "lm" or len(nowhere) == values.shape[0]:
+            except AddressError:  # inside the encoder it may be in another picture
+                missing += 1
+                if self.site.part == "lm" or missing == values.shape[0]:
                     raise
                 continue
             if place is not None:
@@ -229,9 +229,11 @@ class Edit:
         return old + new if self.add else new
 
     def _called(self, old: torch.Tensor) -> Any:
+        import torch
+
         try:
             return self.value(old)
-        except MMLensError:
+        except (MMLensError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             raise AddressError(
@@ -289,11 +291,10 @@ def _is_list(part: Any) -> bool:
 
 def _units(several: Any) -> dict[str, Any]:
     parts = list(several)
-    if parts and all(isinstance(part, Neuron) for part in parts):
-        return {"pairs": tuple((part.layer, part.unit) for part in parts)}
-    if parts and all(isinstance(part, Head) for part in parts):
-        return {"pairs": tuple((part.layer, part.head) for part in parts)}
+    for kind, index in ((Neuron, "unit"), (Head, "head")):
+        if parts and all(isinstance(part, kind) and part.layer >= 0 for part in parts):
+            return {"pairs": tuple((part.layer, getattr(part, index)) for part in parts)}
     raise AddressError(
-        f"{parts[:3]!r} is no list of Neurons or Heads: name the axis of other labels,"
-        " as in pos=[...]."
+        f"{parts[:3]!r} is no list of Neurons or Heads in layers from 0 on: name the axis of other"
+        " labels, as in pos=[...]."
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.checkpoints import keeps_positions
 from mmlens.errors import CapabilityError, PromptError
 from mmlens.ids import known, read_ids, read_tokens
 from mmlens.prompt import IMAGE_TOKEN, Label, Padding, Patch, Prompt, SoftPrompt, Token
@@ -134,9 +135,11 @@ def project(model: HookedVLM, pictures: Sequence[Image.Image]) -> torch.Tensor:
         raise PromptError(f"{model.name!r} has no vision encoder: give it text, or load a bridge.")
     device = next(iter(model.vision.parameters())).device
     pixels = torch.stack([model.vision.preprocess(picture) for picture in pictures]).to(device)
-    weight = next(iter(model.projection.parameters()))
     features = model.vision(pixels.to(next(iter(model.vision.parameters())).dtype))
-    return model.hook_projection(model.projection(features.to(weight)))
+    weight = next(iter(model.projection.parameters()), features)
+    out = model.projection(features.to(weight))
+    keeps_positions(model.projection, out, features.shape[1])
+    return model.hook_projection(out)
 
 
 def picture_labels(model: HookedVLM, prompts: Sequence[Prompt], with_prefix: bool = False) -> Rows:

@@ -1,6 +1,7 @@
 """A bridge as a folder: JSON and safetensors, nothing that can run.
 
     bridge.json               what the parts are, how pictures are prepared, where all comes from
+                              (key by key: `mmlens.bridge_spec`), and hashes of what lies here
     vision/                   the encoder: config.json (transformers) and model.safetensors
     projection.safetensors    the linear map
     lm/                       the language model as transformers writes it, and the tokenizer
@@ -9,11 +10,11 @@
 
 The parts are saved as their own libraries know them, never as wrapped by TransformerLens, so each
 can be used alone. A large part can be left out and named instead: `by_reference={"lm": "gpt2"}`.
+What is written is what the model computes with, in its number format, and no path of this machine.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,36 +22,32 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmlens.checkpoints import (
-    check_projection,
-    linear_from_state,
-    quietly,
-    read_state,
-    weights_hash,
-)
+from mmlens.autograd import ordinary
+from mmlens.bridge_spec import read_spec
+from mmlens.casting import cast, device_of, dtype_of
+from mmlens.checkpoints import check_projection, expanded, linear_from_state, read_state
+from mmlens.copies import faithful, hugging_face
 from mmlens.errors import CapabilityError, CheckpointError
-from mmlens.files_read import FORMAT, load_lm_folder, load_vision, read_spec
+from mmlens.files_read import check_files, check_weights, load_lm_folder, load_vision
+from mmlens.files_write import Named, check_saved, one_format, reference, spec_of, write
 from mmlens.hub import pull_projection as pull_projection
 from mmlens.hub import push_projection as push_projection
-from mmlens.vision import HookedVision, build
 from mmlens.writing import replacing_files
 
 
-def save(
-    model: Any,
-    folder: str | Path,
-    *,
-    by_reference: Mapping[str, str | tuple[str, str]] | None = None,
-) -> Path:
+def save(model: Any, folder: str | Path, *, by_reference: Named | None = None) -> Path:
     """Writes a bridge; returns the folder.
 
     Args:
         model: a HookedVLM without edits, of a Hugging Face LM and a linear projection.
-        folder: made if it isn't there; files of an earlier bridge in it are replaced.
-        by_reference: parts ("vision", "lm") to name, not to copy: a hub id, or (id, revision).
+        folder: made if it isn't there; the parts of an earlier bridge in it are replaced at once,
+            when all is written.
+        by_reference: parts ("vision", "lm") to name, not to copy: a hub id, or (id, revision), or
+            a folder, which is written down as seen from this one.
 
     Raises:
         CheckpointError: a part can't be written as plain tensors.
+        CapabilityError: the model has edits, or weights that were changed in the bridge alone.
         WriteError: the folder cannot be written; what it held is as it was.
     """
     if model.edits:
@@ -58,135 +55,105 @@ def save(
             f"{model.name!r} has {len(model.edits)} edits, which are not weights; save the model "
             "without them and apply model.edit(...) after loading."
         )
-    folder, named = Path(folder), dict(by_reference or {})
-    spec = describe(model, named)
+    folder, named = expanded(folder), dict(by_reference or {})
+    check_saved(model)
+    hf = faithful(model.lm, hugging_face(model.lm))
+    for module in (hf, model.vision.module):
+        one_format(module)
+    spec = spec_of(model, hf, {part: reference(place, folder) for part, place in named.items()})
     with replacing_files(folder, last="bridge.json") as new:
-        if "vision" not in named:
-            _save_vision(model.vision, new / "vision")
-        if "lm" not in named:
-            with quietly():
-                model.lm.hf.save_pretrained(new / "lm")
-            if model.tokenizer is not None:
-                model.tokenizer.save_pretrained(new / "lm")
-        _save_tensors(model.projection, new / "projection.safetensors")
-        (new / "bridge.json").write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
+        write(model, hf, named, spec, new)
     return folder
 
 
-def describe(
-    model: Any, named: Mapping[str, str | tuple[str, str]] | None = None
-) -> dict[str, Any]:
+def describe(model: Any, named: Named | None = None) -> dict[str, Any]:
     """The content of bridge.json, with a hash of each part that is copied."""
-    named = named or {}
-    if model.lm.hf is None:
-        raise CheckpointError(
-            f"{model.name!r} is made of a TransformerLens model, which cannot be saved; build it "
-            "with wrap_lm(hugging_face_model) instead."
-        )
-    if model.vision is None or not isinstance(model.projection, nn.Linear):
-        kind = type(model.projection).__name__
-        raise CheckpointError(
-            f"Only a bridge with an encoder and one nn.Linear can be saved, not with a {kind}."
-        )
-    parts = {"vision": model.vision.module, "projection": model.projection, "lm": model.lm.hf}
-    hashes = {
-        part: weights_hash(module.state_dict())
-        for part, module in parts.items()
-        if part not in named
-    }
-    lm: dict[str, Any] = {"class": type(model.lm.hf).__name__}
-    lm |= {"prepend_bos": True} if getattr(model, "prepend_bos", False) else {}
-    vision = model.vision.spec()
-    for part, spec in (("vision", vision), ("lm", lm)):
-        if part in named:
-            id_, revision = named[part] if isinstance(named[part], tuple) else (named[part], None)
-            spec |= {"hub": id_} | ({"revision": revision} if revision else {})
-            spec |= {"rows": model.lm.hf.config.vocab_size} if part == "lm" else {}
-    linear = model.projection
-    projection = {"kind": "linear", "d_in": linear.in_features, "d_out": linear.out_features}
-    return {
-        "format": FORMAT,
-        "family": str(model.provenance.get("family", "parts")),
-        "name": model.name,
-        "vision": vision,
-        "projection": projection,
-        "lm": lm,
-        "provenance": {**model.provenance, "sha256": hashes},
-    }
+    check_saved(model)
+    here = Path()
+    references = {part: reference(place, here) for part, place in (named or {}).items()}
+    return spec_of(model, hugging_face(model.lm), references)
 
 
 def load(
     folder: str | Path,
     *,
     name: str | None = None,
-    dtype: torch.dtype | None = torch.float32,
+    dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
-    fold_ln: bool = False,
-    verify: bool = False,
+    fold_ln: bool | None = None,
+    verify: bool = True,
 ) -> Any:
     """A HookedVLM from a folder that `save` wrote.
 
     Args:
         folder: holds bridge.json.
         name: another name for the model in results.
-        dtype: of all parts; bf16 and fp16 on disk are cast up to float32 unless another is asked
-            for. None keeps what is on the disk.
+        dtype: of all parts. None: each part's as it was saved, and float32 where bridge.json
+            doesn't say (bf16 and fp16 on the disk are cast up).
         device: where to put it.
-        fold_ln: as in TransformerLens' `from_pretrained`.
-        verify: compare every part with the hash in bridge.json.
+        fold_ln: as in TransformerLens' `from_pretrained`; None: as it was saved.
+        verify: compare every part and file with its hash in bridge.json. Hashing 1 GB takes
+            seconds.
 
     Raises:
-        CheckpointError: something is missing, unsafe, of the wrong shape, or from a newer mmlens.
+        CheckpointError: something is missing, unsafe, changed, of the wrong shape, or from a newer
+            mmlens; the sentence names the file.
     """
     from mmlens.lm import wrap_lm
     from mmlens.model import HookedVLM
 
-    folder = Path(folder)
+    folder, place, asked = expanded(folder), device_of(device), dtype_of(dtype)
     spec = read_spec(folder)
-    vision = load_vision(spec["vision"], folder / "vision", dtype)
-    hf, words = load_lm_folder(spec["lm"], folder / "lm", dtype)
-    state = read_state(folder / "projection.safetensors")
-    projection = linear_from_state(state, f"projection.safetensors of {folder.name!r}")
-    parts = f"{spec['vision'].get('class', 'the encoder')} and {type(hf).__name__}"
-    check_projection(projection, vision.d_vision, _d_embed(hf), parts)
     if verify:
-        loaded = {"vision": vision.module, "projection": projection, "lm": hf}
-        for part, known in spec.get("provenance", {}).get("sha256", {}).items():
-            if weights_hash(loaded[part].state_dict()) != known:
-                raise CheckpointError(f"The weights of {part} in {folder.name!r} were changed.")
-    hf = hf.to(device) if device is not None else hf
-    projection = projection.to(hf.device, hf.dtype)
-    return HookedVLM(
-        vision.to(hf.device),
-        projection,
-        wrap_lm(hf, words, fold_ln=fold_ln),
-        name=name or spec.get("name") or folder.name,
-        provenance={"family": spec.get("family", "parts"), **spec.get("provenance", {})},
-        prepend_bos=bool(spec["lm"].get("prepend_bos", False)),
-    )
-
-
-def _save_vision(vision: HookedVision, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    if vision.kind == "hf":
-        with quietly():
-            vision.module.save_pretrained(folder)
-        return
-    with torch.device("meta"):
-        again = build(vision.spec())
-    ours = {key: value.shape for key, value in vision.module.state_dict().items()}
-    if ours != {key: value.shape for key, value in again.state_dict().items()}:
-        raise CheckpointError(
-            f"{type(vision.module).__name__} could not be built again from what is known of it; "
-            "wrap it with from_timm(module, name=..., kwargs=...) or with arch=... of its own."
+        check_files(spec, folder)
+    with ordinary():
+        hf, words = load_lm_folder(spec["lm"], folder / "lm")
+        vision = load_vision(spec["vision"], folder / "vision")
+        projection = _projection(spec["projection"], folder)
+        if verify:
+            loaded = {"vision": vision.module, "projection": projection, "lm": hf}
+            check_weights(spec, loaded, folder.name)
+        parts = f"{type(vision.module).__name__} and {type(hf).__name__}"
+        positions = vision.grid[0] * vision.grid[1]
+        check_projection(projection, vision.d_vision, _d_embed(hf), parts, positions)
+        kinds = {
+            part: asked or dtype_of(spec[part].get("dtype")) or torch.float32
+            for part in ("vision", "lm", "projection")
+        }
+        kinds |= {} if "dtype" in spec["projection"] else {"projection": kinds["lm"]}
+        folded = bool(spec["lm"].get("fold_ln", False))
+        fold = folded if fold_ln is None else fold_ln
+        if not (fold and folded):  # a fold is made again as it was made, and cast then
+            cast(hf, dtype=kinds["lm"])
+        lm = wrap_lm(cast(hf, place), words, fold_ln=fold)
+        cast(lm.root, dtype=kinds["lm"])
+        return HookedVLM(
+            cast(vision, lm.device, kinds["vision"]),
+            cast(projection, lm.device, kinds["projection"]),
+            lm,
+            name=name or spec.get("name") or folder.name,
+            provenance={"family": spec.get("family", "parts"), **(spec.get("provenance") or {})},
+            prepend_bos=bool(spec["lm"].get("prepend_bos", False)),
         )
-    _save_tensors(vision.module, folder / "model.safetensors")
 
 
-def _save_tensors(module: nn.Module, path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({k: v.detach().cpu().clone() for k, v in module.state_dict().items()}, path)
+def _projection(spec: Mapping[str, Any], folder: Path) -> nn.Linear:
+    """The linear map, as bridge.json says that it is."""
+    where = f"projection.safetensors of {folder.name!r}"
+    state = read_state(folder / "projection.safetensors")
+    linear = linear_from_state(state, where)
+    sides = (linear.in_features, linear.out_features)
+    said = (spec.get("d_in", sides[0]), spec.get("d_out", sides[1]))
+    if said != sides:
+        raise CheckpointError(
+            f"{where} leads {sides[0]} -> {sides[1]}, and bridge.json says {said[0]} -> {said[1]}."
+        )
+    biased = linear.bias is not None
+    if spec.get("bias", biased) != biased:
+        raise CheckpointError(
+            f"{where} has {'a' if biased else 'no'} bias, and bridge.json says otherwise."
+        )
+    return linear
 
 
 def _d_embed(hf: Any) -> int:

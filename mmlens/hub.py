@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from mmlens.bridge_spec import read_json
 from mmlens.checkpoints import linear_from_state, read_state
 from mmlens.errors import CheckpointError, ModelError
 from mmlens.writing import replacing_files
@@ -103,7 +104,8 @@ def pull_projection(repo_id: str, revision: str | None = None, *, api: Any = Non
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"There is no projection {repo_id!r}{at} to be had: {reason}") from error
     linear = linear_from_state(read_state(weights), repr(repo_id))
-    said = json.loads(Path(described).read_text()).get("projection", {})
+    said = read_json(Path(described)).get("projection")
+    said = said if isinstance(said, dict) else {}
     if (said.get("d_in"), said.get("d_out")) != (linear.in_features, linear.out_features):
         raise CheckpointError(
             f"{repo_id!r} says {said.get('d_in')} -> {said.get('d_out')}, but its weights are "

@@ -19,14 +19,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmlens import adapters, ends, kv_cache, measured
+from mmlens import adapters, copies, ends, kv_cache, measured
+from mmlens.autograd import ordinary
+from mmlens.bridging import bridge
 from mmlens.errors import CapabilityError
+from mmlens.lm_kinds import check_lm
 from mmlens.norms import gain_of
 from mmlens.probe import Capabilities, probe
 from mmlens.run import inject, nothing_read
-from mmlens.sharing import share_weights
 from mmlens.turns import alone, lock_of, turn
-from mmlens.unit_check import Units, check_units, w_out
+from mmlens.unit_check import Units, check_units
 
 
 @dataclass(eq=False)
@@ -35,16 +37,26 @@ class LanguageModel:
 
     Attributes:
         root: TransformerBridge or HookedTransformer.
-        hf: the caller's Hugging Face model, untouched (for saving), or a copy with its adapters
-            merged; None for a HookedTransformer.
+        hf: the caller's Hugging Face model, untouched, or a copy with its adapters merged; None for
+            a HookedTransformer. What this model computes with is `copies.hugging_face(lm)`.
         tokenizer: a Hugging Face tokenizer, or None.
+        folded: whether the gains of the norms were folded into the weights after them.
+        parts: the modules of the copy of `hf` that the bridge runs, by their names in `hf`.
         decoded: what `decode` has read so far.
     """
 
     root: Any
     hf: Any = None
     tokenizer: Any = None
+    folded: bool = False
+    parts: dict[str, nn.Module] = field(default_factory=dict, repr=False)
     decoded: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def __reduce__(self) -> Any:
+        return copies.reduced_lm(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LanguageModel:
+        return copies.deep_lm(self, memo)
 
     @property
     def is_bridge(self) -> bool:
@@ -228,58 +240,20 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
         fold_ln: fold the gain of every norm into the weights after it, as
             `HookedTransformer.from_pretrained` does; on a bridge made here only.
     """
-    hf = None
-    if hasattr(model, "run_with_cache"):
-        if fold_ln:
-            raise CapabilityError(
-                "fold_ln=True needs the Hugging Face model: give that, or fold the"
-                " TransformerLens model yourself before it is wrapped."
-            )
-        root, tokenizer = model.eval(), tokenizer or getattr(model, "tokenizer", None)
-        root.requires_grad_(False)
-    else:
-        hf = adapters.plain(model)
-        root = _bridge(hf, fold_ln)
-    lm = LanguageModel(root, hf, tokenizer)
-    lm.open()
+    hf, parts = None, {}
+    check_lm(model)
+    with ordinary():
+        if hasattr(model, "run_with_cache"):
+            if fold_ln:
+                raise CapabilityError(
+                    "fold_ln=True needs the Hugging Face model: give that, or fold the"
+                    " TransformerLens model yourself before it is wrapped."
+                )
+            root, tokenizer = model.eval(), tokenizer or getattr(model, "tokenizer", None)
+            root.requires_grad_(False)
+        else:
+            hf = adapters.plain(model)
+            root, parts = bridge(hf, fold_ln)
+        lm = LanguageModel(root, hf, tokenizer, fold_ln, parts)
+        lm.open()
     return lm
-
-
-def _bridge(hf: Any, fold_ln: bool) -> Any:
-    from transformer_lens.model_bridge.sources import build_bridge_from_module
-
-    twin: Any = share_weights(hf)
-    ends.complete(twin)
-    twin.set_attn_implementation("eager")
-    try:
-        root = build_bridge_from_module(twin, type(hf).__name__, hf_config=twin.config)
-    except ValueError as error:
-        if "Unsupported architecture" not in str(error):
-            raise
-        raise CapabilityError(
-            f"TransformerLens has no hooks for {type(hf).__name__}: give a causal language model of"
-            " one of the architectures that it knows, such as GPT2LMHeadModel or LlamaForCausalLM."
-        ) from None
-    if fold_ln:
-        _own_weights(twin)
-        root.enable_compatibility_mode(
-            center_writing_weights=False, center_unembed=False, fold_value_biases=False
-        )
-    for parameter in twin.parameters():
-        parameter.requires_grad_(False)
-    _count_units(root)
-    return root.eval()
-
-
-def _count_units(root: Any) -> None:
-    """Where configurations leave the width of the MLP to a guess of 4 d_model, it is counted."""
-    found = [w_out(block) for block in root.blocks]
-    widths = {int(weight.shape[0]) for weight in found if weight is not None}
-    if len(widths) == 1:
-        root.cfg.d_mlp = widths.pop()
-
-
-def _own_weights(module: nn.Module) -> None:
-    """Folding writes into the weights: give the copy its own before that."""
-    for parameter in module.parameters():
-        parameter.data = parameter.data.clone()

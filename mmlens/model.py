@@ -20,6 +20,8 @@ import torch
 from torch import nn
 
 from mmlens import caching, continuing, embedding, generation, hooking, options, token_loss
+from mmlens.autograd import ordinary
+from mmlens.copies import Joined
 from mmlens.edit import Edit
 from mmlens.errors import SiteError
 from mmlens.hook_calls import Hook
@@ -36,7 +38,7 @@ Input = Any
 """A Prompt, text, a list of these, a SoftPrompt, token ids, vectors Float[batch, pos, d_model]."""
 
 
-class HookedVLM(KeepsHooks, Surface):
+class HookedVLM(KeepsHooks, Surface, Joined):
     """vision - projection - lm, frozen, plus edits.
 
     Args:
@@ -156,7 +158,7 @@ class HookedVLM(KeepsHooks, Surface):
     ) -> Iterator[SoftPrompt]:
         """Inside: all hooks in place and the prompt being read; one thread at a time."""
         hooks = self._hooks_now()
-        with turn(self.root, self.vision), ExitStack() as stack:
+        with ordinary(), turn(self.root, self.vision), ExitStack() as stack:
             self.lm.open()
             scale = self.lm.entrance.scale
             prompts = embedding.prompts_of(input)
@@ -215,13 +217,6 @@ class HookedVLM(KeepsHooks, Surface):
         out.edits = (*self.edits, *edits)
         out._added = list(self._added)
         return out
-
-    def to(self, *args: Any, **options: Any) -> HookedVLM:
-        """Move the three parts to a device or dtype."""
-        for part in (self.vision, self.projection, self.root):
-            if part is not None:
-                part.to(*args, **options)
-        return self
 
     def save(self, folder: Any) -> Any:
         """Write the bridge as safetensors and JSON; `mmlens.load(folder)` reads it."""

@@ -70,7 +70,7 @@ def read_address(
             found = {"layer": part.layer, "unit": part.unit}
         elif isinstance(part, Head):
             found = {"layer": part.layer, "head": part.head // readers}
-        elif isinstance(part, (Patch, Token)) or part in (Patch, Token):
+        elif isinstance(part, (Patch, Token)) or part is Patch or part is Token:
             found = {"pos": part}
         else:
             raise AddressError(
@@ -87,7 +87,7 @@ def plain(wanted: Any, axis: str) -> Any:
     Raises:
         AddressError: nothing in it, or a number that counts nothing (True, 0.5).
     """
-    if isinstance(wanted, _Mask):
+    if type(wanted) is int or isinstance(wanted, _Mask):  # thousands of units in one edit
         return wanted
     if isinstance(wanted, slice):
         ends = (_end(wanted.start, axis), _end(wanted.stop, axis), _end(wanted.step, axis))

@@ -201,6 +201,7 @@ class Scores:
         }
         text = {"scores": json.dumps(meta), "about": json.dumps(dict(self.about), default=str)}
         with replacing(path) as new:
+            new.touch()  # the system's own reason where it refuses, not that of safetensors
             save_file({"values": self.values.detach().contiguous().cpu()}, new, metadata=text)
         return Path(path)
 

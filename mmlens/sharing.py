@@ -8,13 +8,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmlens.autograd import differentiable
+
 
 def share_weights(module: nn.Module) -> nn.Module:
     """A frozen copy of a module tree over the same memory, in eval mode.
 
     Parameters and buffers are new tensor objects on the old storage, so freezing, moving or
     casting the copy leaves the caller's module as it is.
+
+    Raises:
+        CapabilityError: it was made inside `torch.inference_mode()`.
     """
+    differentiable(module)
     memo: dict[int, Any] = {}
     for tensor in [*module.parameters(), *module.buffers()]:
         if type(tensor) is nn.Parameter:

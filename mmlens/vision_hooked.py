@@ -25,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmlens import vision_measure as measure
+from mmlens.casting import Movable
 from mmlens.errors import AddressError, CapabilityError, PictureError, nearest
 from mmlens.sharing import share_weights
 from mmlens.vision_pixels import Pixels
@@ -39,7 +40,7 @@ ENDS = ("hook_pixels", "hook_features")
 _FEATURES = ("hook_embed", "hook_resid_pre", "hook_resid_post", "mlp.hook_pre", "mlp.hook_post")
 
 
-class HookedVision(nn.Module):
+class HookedVision(Movable):
     """One interface to the encoders of transformers, open_clip and timm.
 
     Args:
@@ -155,6 +156,11 @@ class HookedVision(nn.Module):
             return out
         return out.flatten(1, 2) if self._channels_last else out.flatten(2).transpose(1, 2)
 
+    def __reduce__(self) -> Any:
+        """For pickles and copies: the bare encoder, which is tapped again."""
+        how = (self._asked_prefix, self.pooled, self.arch, self.feature_layer)
+        return _tapped, (untap(share_weights(self.module)), self.kind, self.pixels, how)
+
     def at(self, feature_layer: str) -> HookedVision:
         """The same encoder, of which the bridge reads another feature layer."""
         return HookedVision(
@@ -235,6 +241,11 @@ class HookedVision(nn.Module):
         self._unlabelled = {
             name: seen[name][0] for name in inside if not measure.fits(name, seen[name][0], n)
         }
+
+
+def _tapped(module: nn.Module, kind: str, pixels: Pixels, how: tuple[Any, ...]) -> HookedVision:
+    names = ("n_prefix", "pooled", "arch", "feature_layer")
+    return HookedVision(module, kind, pixels, **dict(zip(names, how, strict=True)))
 
 
 def without_pooler(cls: type) -> dict[str, bool]:

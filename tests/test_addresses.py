@@ -200,6 +200,16 @@ def test_numbers_of_numpy_and_torch_are_numbers_and_others_are_refused():
         scores.sel(pos=np.ones(3, bool))
 
 
+@pytest.mark.parametrize(
+    "address", [(2, 1), [1, 2], np.array([1, 2]), 3, "x", True, [Neuron(-1, 5)]]
+)
+def test_what_does_not_name_its_axis_is_refused(address):
+    with pytest.raises(AddressError, match="name (its|the) axis"):
+        mm.Edit("neurons", 0.0, address)
+    with pytest.raises(AddressError, match="name its axis"):
+        seen().sel(address)
+
+
 def _plain(at: int) -> mm.Edit:
     return mm.Edit("neurons", 0.0, layer=at, unit=at)
 

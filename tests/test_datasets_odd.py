@@ -19,10 +19,10 @@ from PIL import Image
 import mmlens as mm
 from mmlens import Scores, datasets
 from mmlens.datasets import DataError
-from mmlens.datasets.pairs import Listed
+from mmlens.datasets.pairs import Listed, Pair
 from mmlens.datasets.sources import open_pairs
 from mmlens.errors import WriteError
-from mmlens.sweep import sweep
+from mmlens.sweep import SweepError, sweep
 from mmlens.sweep.images import picture_activations
 from mmlens.tally import Top
 from mmlens.train import cache_features, fit
@@ -273,3 +273,47 @@ def test_sizes_that_hold_no_picture_are_refused(options, tmp_path):
     with pytest.raises(DataError, match="size=.*: write a whole number from 1"):
         cache_features(bridge("toy-gptj").vision, pairs, tmp_path / "none", **options)
     assert not (tmp_path / "none").exists()
+
+
+# Damage -------------------------------------------------------------------------------------------
+
+
+def test_a_cache_of_features_whose_manifest_or_shard_is_damaged_is_made_again(tmp_path):
+    pairs = Listed([Pair(Image.new("RGB", (32, 32), (i, 0, 0)), ("a",), str(i)) for i in range(4)])
+    vision = bridge("toy-gptj").vision
+
+    def cached() -> torch.Tensor:
+        found = cache_features(vision, pairs, tmp_path, shard_size=2)
+        return torch.stack([found.tensor(pair, None) for pair in found])
+
+    whole = cached()
+    (folder,) = tmp_path.iterdir()
+    for name, data in [("manifest.json", b"{cut"), ("manifest.json", b"[]")]:
+        (folder / name).write_bytes(data)
+        assert torch.equal(cached(), whole)
+    (folder / "features-00001.safetensors").unlink()
+    assert torch.equal(cached(), whole)
+    (folder / "features-00001.safetensors").write_bytes(b"cut")
+    with pytest.raises(DataError, match=r"is damaged .*: delete .*, and the features are computed"):
+        cached()
+    (folder / "pairs-00000.jsonl").write_bytes(b'{"key"')
+    with pytest.raises(DataError, match=r"pairs-00000.jsonl' is damaged"):
+        cached()
+
+
+def test_tables_and_datasets_that_cannot_be_read_are_refused(tmp_path):
+    (tmp_path / "captions.csv").write_text("file_name,caption\na.jpg," + "x" * 200_000)
+    with pytest.raises(DataError, match="'captions.csv' is no table in CSV: field larger"):
+        datasets.images(tmp_path)
+    pytest.importorskip("datasets")
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "state.json").write_text("{cut")
+    with pytest.raises(DataError, match="saved' cannot be read as a dataset: "):
+        mm.dataset(str(tmp_path / "saved"))
+
+
+@pytest.mark.parametrize("text", ["{cut", "[]", '{"question": {"name": "q"}, "chunk": "2"}'])
+def test_a_manifest_that_is_none_is_refused(text, tmp_path):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(SweepError, match="is not the manifest of a sweep"):
+        mm.Sweep(tmp_path)

@@ -12,7 +12,7 @@ from torch import nn
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.errors import AddressError, CapabilityError, MMLensError, TargetError
+from mmlens.errors import AddressError, CapabilityError, MMLensError
 from mmlens.families import toy
 
 LAYER, POS, UNIT, WORD = 1, 5, 7, 11
@@ -424,10 +424,3 @@ def test_an_unlikely_words_probability_has_its_gradients_in_float16(ask):
     assert float((found[true != 0] != 0).float().mean()) > 0.99
     assert float(torch.corrcoef(torch.stack([true, found]))[0, 1]) > 0.99
     assert float(found.norm() / true.norm()) == pytest.approx(1.0, abs=0.1)
-
-
-def test_a_number_that_does_not_follow_from_the_logits_is_refused():
-    wrong: list[Any] = [lambda logits: logits, lambda logits: logits[3].detach(), lambda _: 1.0]
-    for target in wrong:
-        with pytest.raises(TargetError, match="one number that follows from the logits"):
-            mm.attribute(bridge("toy-gpt2"), prompt(), target=target)

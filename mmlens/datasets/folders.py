@@ -51,8 +51,7 @@ def read_folder(folder: str | Path, skip_bad: bool = False) -> Listed:
     pairs: list[Pair] = []
     out = Listed(pairs, repr(str(folder)), skip_bad)
     for path, captions, where in read_rows(folder):
-        key = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
-        key = printable(key)
+        key = printable(Path(os.path.relpath(path, folder)).as_posix())  # no folder of this machine
         if not captions:
             out.reject(key, f"{key!r} has no caption in {where}.")
         elif why := absent(path, folder, where):
@@ -164,7 +163,7 @@ def _from_magma(folder: Path) -> Iterator[Row]:
             raise DataError(
                 f"{where} does not say image_path: it has {', '.join(row) or 'nothing'}."
             )
-        yield folder / row["image_path"], captions_in(row.get("captions")), where
+        yield folder / str(row["image_path"]), captions_in(row.get("captions")), where
 
 
 def _from_table(table: Path) -> Iterator[Row]:
@@ -182,7 +181,10 @@ def _from_table(table: Path) -> Iterator[Row]:
 def _table_rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     lines = io.StringIO(_text(table), newline="")  # a caption may hold any other line separator
     if table.suffix == ".csv":
-        yield from enumerate(csv.DictReader(lines), 2)
+        try:
+            yield from enumerate(csv.DictReader(lines), 2)
+        except csv.Error as error:
+            raise DataError(f"{table.name!r} is no table in CSV: {error}.") from None
     elif table.suffix == ".json":
         yield from enumerate(_listed(table), 1)
     else:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mmlens.errors import MMLensError, PictureError
 from mmlens.pictures import open_picture
+from mmlens.placeless import placeless
 
 
 class DataError(MMLensError, ValueError):
@@ -53,8 +54,11 @@ class Pair:
         try:
             return open_picture(self.source)
         except PictureError as error:
-            named = self.key in str(error)
-            raise error if named else PictureError(f"{self.key!r}: {error}") from None
+            said = str(error)
+            if isinstance(self.source, (str, Path)):  # the sentence is kept with the training
+                said = said.replace(str(self.source), self.key)
+            said = said if self.key in said else f"{self.key!r}: {said}"
+            raise PictureError(said) from None
 
 
 class Pairs:
@@ -100,7 +104,7 @@ class Pairs:
         """Refuse a pair, or with `skip_bad` remember it and go on."""
         if not self.skip_bad:
             raise DataError(f"{why} (skip_bad=True leaves such out and counts them.)")
-        self.bad[key] = why
+        self.bad[placeless(key)] = placeless(why)
 
 
 class Listed(Pairs):

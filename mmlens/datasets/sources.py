@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +60,26 @@ def open_pairs(
         )
     text, path = str(source), Path(source)
     if text.startswith("hf:"):
-        dataset = package("datasets").load_dataset(text[3:], split=split)
+        dataset = _loaded(text, lambda library: library.load_dataset(text[3:], split=split))
         return _from_dataset(dataset, image, caption, split, skip_bad)
     if text.endswith((".tar", ".tar.gz", ".tgz")):
         return _from_shards([text], skip_bad)
     if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        dataset = package("datasets").load_from_disk(text)
+        dataset = _loaded(text, lambda library: library.load_from_disk(text))
         return _from_dataset(dataset, image, caption, split, skip_bad)
     if shards := sorted(str(shard) for shard in path.glob("*.tar")) if path.is_dir() else []:
         return _from_shards(shards, skip_bad)
     return read_folder(path, skip_bad)
+
+
+def _loaded(name: str, load: Callable[[Any], Any]) -> Any:
+    """A dataset of the `datasets` library, or a sentence that says why there is none."""
+    library = package("datasets")
+    try:
+        return load(library)
+    except Exception as error:  # its readers and the network raise a dozen kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{name!r} cannot be read as a dataset: {reason}") from error
 
 
 def _from_shards(patterns: Sequence[str], skip_bad: bool) -> Streamed:

@@ -33,6 +33,8 @@ from mmlens.arguments import count, number
 from mmlens.experiments.tables import ExperimentError
 
 LEVEL, DRAWS = 0.95, 2000
+MOST = 100_000
+"""Draws beyond which a run takes memory and no number changes."""
 LEAST = 8
 """Of fewer pictures no claim is decided: intervals there are right on average, but seldom short."""
 
@@ -67,7 +69,7 @@ def intervals(
         bases: Float[picture, quantity]; what the values are parts of, by default 1.
         ranges: Float[quantity, 2]; between which values each quantity lies, by default any.
     """
-    draws, seed = count(draws, "draws"), count(seed, "seed", least=0)
+    draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0)
     tail = (1 - number(level, "level", above=0, most=1)) / 2
     values = np.asarray(values, dtype=float)
     if values.ndim != 2 or not len(values):

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmlens.arguments import count, number
-from mmlens.experiments.bootstrap import DRAWS
+from mmlens.experiments.bootstrap import DRAWS, MOST
 from mmlens.experiments.tables import ExperimentError
 
 MARGIN = 0.2
@@ -55,7 +55,7 @@ def distance(
         one, other: Float[picture]; a picture that lacks one of them is left out.
         margin: the D from which on distributions are told apart.
     """
-    margin, draws = number(margin, "margin", above=0, most=1), count(draws, "draws")
+    margin, draws = number(margin, "margin", above=0, most=1), count(draws, "draws", most=MOST)
     pair = np.stack([np.asarray(one, dtype=float), np.asarray(other, dtype=float)])
     pair = pair[:, np.isfinite(pair).all(0)]
     n = pair.shape[1]
@@ -104,7 +104,7 @@ def sign_flips(differences: Any, *, draws: int = 9999, seed: int = 0) -> float:
     test: Any = permutation_test  # `random_state` is `rng` from scipy 1.15 on, which takes both
     found = test(
         (given,), lambda x, axis: x.mean(axis), permutation_type="samples", vectorized=True,
-        n_resamples=count(draws, "draws"), random_state=np.random.default_rng(seed),
+        n_resamples=count(draws, "draws", most=MOST), random_state=np.random.default_rng(seed),
     )  # fmt: skip
     return float(found.pvalue)
 

@@ -52,7 +52,7 @@ def summary(
         shuffle: how pairs of the random arm are made (see `mismatched`).
         times: how often they are drawn. With a metric that takes its time, fewer.
     """
-    seeds = range(count(seed, "seed", least=0), seed + count(times, "times"))
+    seeds = range(count(seed, "seed", least=0), seed + count(times, "times", most=1000))
     rows = used(table, "neuron", "words", "interpretable", "caption")
     units: Any = texts(rows, keep)
     wrong = pd.concat([mismatched(units, shuffle, s).assign(draw=s - seed) for s in seeds])

@@ -10,12 +10,14 @@ family touches its own file, its twin in the tests and its page in the docs, and
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlens.errors import ModelError, nearest
+from mmlens.arguments import shown
+from mmlens.errors import ArgumentError, ModelError, nearest
 
 if TYPE_CHECKING:
     from mmlens.model import HookedVLM
@@ -62,12 +64,21 @@ def load(name: str | Path, **options: Any) -> HookedVLM:
 
     Raises:
         ModelError: no such family or folder; the sentence names the nearest ones.
+        ArgumentError: an option that the family does not take.
     """
+    if not isinstance(name, (str, Path)):
+        raise ArgumentError(
+            f"{shown(name)} names no model: give one of mmlens.models(), or a folder."
+        )
+    from mmlens.autograd import ordinary
+    from mmlens.checkpoints import expanded
+
     loaders = _find_families()
-    folder = Path(name)
-    if (folder / "bridge.json").is_file() or (folder.is_dir() and str(name) not in loaders):
+    folder = expanded(name)
+    if (folder / "bridge.json").is_file() or (folder.exists() and str(name) not in loaders):
         from mmlens.files import load as load_folder
 
+        _check_options(str(name), load_folder, options)
         return load_folder(folder, **options)
     if str(name) not in loaders:
         raise ModelError(
@@ -75,7 +86,20 @@ def load(name: str | Path, **options: Any) -> HookedVLM:
             " A folder written by model.save(...) can be given as a path,"
             " and any encoder and language model can be joined with mmlens.from_parts(...)."
         )
-    return loaders[str(name)](str(name), **options)
+    _check_options(str(name), loaders[str(name)], options)
+    with ordinary():
+        return loaders[str(name)](str(name), **options)
+
+
+def _check_options(name: str, loader: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse an option that this loader does not take."""
+    takes = inspect.signature(loader).parameters.values()
+    if any(one.kind is one.VAR_KEYWORD for one in takes):
+        return
+    known = [one.name for one in takes if one.name not in ("name", "folder")]
+    for option in options:
+        if option not in known:
+            raise ArgumentError(f"load({name!r}) takes no {option}=: {nearest(option, known)}")
 
 
 def from_parts(*args: Any, **options: Any) -> HookedVLM:

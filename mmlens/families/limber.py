@@ -26,9 +26,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmlens.casting import cast, device_of, dtype_of
 from mmlens.checkpoints import ProjectionSource, check_projection, projection_from, read_state
 from mmlens.errors import CheckpointError
 from mmlens.families import family
+from mmlens.families.language import load_lm, load_tokenizer
 from mmlens.families.limber_twins import (
     seeded,
     tiny_encoder,
@@ -36,7 +38,7 @@ from mmlens.families.limber_twins import (
     tiny_projection,
     words_of_twins,
 )
-from mmlens.families.parts import find_vision, label, load_lm, load_tokenizer
+from mmlens.families.parts import find_vision, label
 from mmlens.lm import wrap_lm
 from mmlens.sharing import share_weights
 from mmlens.vision import HookedVision, from_hf, from_open_clip, from_timm, optional
@@ -83,7 +85,7 @@ def limber(
     encoder: Any = None,
     lm: Any = None,
     tokenizer: Any = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     device: str | torch.device = "cpu",
     twin: bool = False,
     seed: int = 0,
@@ -120,15 +122,15 @@ def limber(
             f"{name} needs its trained projection, which mmlens does not ship: write "
             f'load("{name}", proj="path/to/proj.ckpt"), or twin=True for a tiny random model.'
         )
-    if dtype is None:
-        dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+    place, kind = device_of(device) or torch.device("cpu"), dtype_of(dtype)
+    kind = kind or (torch.float32 if place.type == "cpu" else torch.bfloat16)
     vision = _encoder(name, recipe, encoder)
-    hf, words = _language_model(lm, tokenizer, dtype)
+    hf, words = _language_model(lm, tokenizer, kind)
     projection = projection_from(proj, "proj")
     d_model = int(hf.config.hidden_size)
     parts = f"{type(vision.module).__name__} and {type(hf).__name__}"
-    check_projection(projection, vision.d_vision, d_model, parts)
     grid = vision.grid[0] * vision.grid[1]
+    check_projection(projection, vision.d_vision, d_model, parts, grid)
     if not twin and grid != recipe.positions:
         raise CheckpointError(
             f"{name} reads {recipe.positions} positions, but this encoder gives {grid}; use "
@@ -140,8 +142,8 @@ def limber(
         "lm": label(lm) or f"{GPTJ}@float16",
         "projection": label(proj),
     } | ({"twin": True, "seed": seed} if twin else {})
-    language = wrap_lm(hf.to(device), words, fold_ln=fold_ln)
-    vision, projection = vision.to(device, dtype), projection.to(device, dtype)
+    language = wrap_lm(cast(hf, place), words, fold_ln=fold_ln)
+    vision, projection = cast(vision, place, kind), cast(projection, place, kind)
     return HookedVLM(vision, projection, language, name=name, provenance=provenance)
 
 
@@ -205,4 +207,4 @@ def _language_model(lm: Any, tokenizer: Any, dtype: torch.dtype) -> tuple[Any, A
     if hf.get_input_embeddings().num_embeddings != len(words):
         hf.resize_token_embeddings(len(words), mean_resizing=False)
     hf.config.pad_token_id = words.pad_token_id
-    return hf.to(dtype=dtype).eval().requires_grad_(False), words
+    return cast(hf, dtype=dtype).eval().requires_grad_(False), words

@@ -10,7 +10,6 @@ network, and a name that doesn't exist is answered with the nearest that do.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +18,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmlens.checkpoints import check_projection, fresh_linear, projection_from
+from mmlens.autograd import ordinary
+from mmlens.bridge_spec import read_json
+from mmlens.casting import device_of, dtype_of
+from mmlens.checkpoints import (
+    check_projection,
+    expanded,
+    fresh_linear,
+    loaded_whole,
+    projection_from,
+    quietly,
+    reason,
+)
 from mmlens.errors import CheckpointError, ModelError, nearest
-from mmlens.lm import LanguageModel, wrap_lm
+from mmlens.families.language import find_lm, unfound
+from mmlens.families.whole import apart, refuse_whole
+from mmlens.files_read import SPARE
+from mmlens.lm import LanguageModel
 from mmlens.sharing import share_weights
 from mmlens.vision import HookedVision, optional, wrap_vision
 
@@ -45,12 +58,12 @@ def from_parts(
     tokenizer: Any = None,
     *,
     name: str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
     revision: str | dict[str, str] | None = None,
     seed: int = 0,
     fold_ln: bool = False,
-    feature_layer: str | None = None,
+    feature_layer: Any = None,
     family: str = "parts",
 ) -> Any:
     """A `HookedVLM` from three parts.
@@ -59,13 +72,15 @@ def from_parts(
         vision: a module, a HookedVision, a folder, or a name: "open_clip:MODEL/WEIGHTS",
             "timm:MODEL", "hf:ID" or a plain hub id.
         projection: a module, a state dict, a path to one, or None for a fresh linear map (`seed`).
-        lm: a causal LM, a TransformerLens model, a folder or a hub id.
+        lm: a causal LM, a TransformerLens model, a folder or a hub id. A whole LLaVA may stand for
+            `vision` and `lm` alike, and brings its projector and feature layer.
         tokenizer: an object, a folder or a hub id; None takes the one beside `lm`.
         dtype, device: of all three parts; None leaves them as they are (float32, CPU).
         revision: git revision of hub ids; a dict {"vision": ..., "lm": ...} for each its own.
         fold_ln: as in TransformerLens' `from_pretrained`.
         feature_layer: what of the encoder is projected: a hook point of it such as
-            "blocks.22.hook_resid_post", where the encoder then ends; None: its last hidden state.
+            "blocks.22.hook_resid_post", where the encoder then ends, or the config of a LLaVA,
+            which names it; None: its last hidden state.
         family: what the provenance says it is.
 
     Raises:
@@ -78,35 +93,44 @@ def from_parts(
     if lm is None:
         raise ModelError("from_parts needs a language model: lm='gpt2', a folder, or a model.")
     pin = revision if isinstance(revision, dict) else dict.fromkeys(("vision", "lm"), revision)
-    eye = find_vision(vision, dtype=dtype, revision=pin.get("vision"))
-    eye = eye.at(feature_layer) if feature_layer else eye
-    words = find_lm(
-        lm, tokenizer, dtype=dtype, device=device, revision=pin.get("lm"), fold_ln=fold_ln
+    kind, place = dtype_of(dtype), device_of(device)
+    sources = {"vision": label(vision), "lm": label(lm), "projection": label(projection)}
+    with ordinary():
+        vision, projection, lm, layer = apart(vision, projection, lm, feature_layer)
+        eye = find_vision(vision, dtype=kind, revision=pin.get("vision"))
+        eye = eye.at(layer) if layer else eye
+        words = find_lm(
+            lm, tokenizer, dtype=kind, device=place, revision=pin.get("lm"), fold_ln=fold_ln
+        )
+        d_model = words.d_embed
+        if projection is None:
+            linear: nn.Module = fresh_linear(eye.d_vision, d_model, seed)
+        else:
+            linear = share_weights(projection_from(projection))  # the caller's stays as it is
+        class_of_lm = type(words.hf if words.hf is not None else words.root).__name__
+        parts = f"{type(eye.module).__name__} and {class_of_lm}"
+        check_projection(linear, eye.d_vision, d_model, parts, eye.grid[0] * eye.grid[1])
+        linear = linear.to(words.device, words.dtype)
+        if eye is vision and eye.device != words.device:
+            eye = eye.at(eye.feature_layer)  # the caller's stays
+        eye = eye.to(words.device)
+    sources["projection"] = sources["projection"] or (
+        f"fresh, seed {seed}" if projection is None else label(projection)
     )
-    d_model = words.d_embed
-    if projection is None:
-        linear: nn.Module = fresh_linear(eye.d_vision, d_model, seed)
-    else:
-        linear = share_weights(projection_from(projection))  # the caller's stays as it is
-    class_of_lm = type(words.hf if words.hf is not None else words.root).__name__
-    check_projection(
-        linear, eye.d_vision, d_model, f"{type(eye.module).__name__} and {class_of_lm}"
-    )
-    fresh = f"fresh, seed {seed}"
-    sources = {"vision": label(vision), "lm": label(lm), "projection": label(projection) or fresh}
     revisions = {part: value for part, value in pin.items() if value}
     provenance = {"family": family, **sources} | ({"revision": revisions} if revisions else {})
-    linear = linear.to(words.device, words.dtype)
     name = name or f"{sources['vision']} - {sources['lm']}"
-    return HookedVLM(eye.to(words.device), linear, words, name=name, provenance=provenance)
+    return HookedVLM(eye, linear, words, name=name, provenance=provenance)
 
 
 def label(source: Any) -> str:
     """A name for a part: its id, the last piece of its path, or its class."""
     if source is None:
         return ""
-    if isinstance(source, Path) or (isinstance(source, str) and Path(source).exists()):
-        return Path(source).name
+    if isinstance(source, (str, Path)) and (
+        isinstance(source, Path) or source.startswith("~") or Path(source).exists()
+    ):
+        return expanded(source).resolve().name
     if isinstance(source, str):
         return source
     inner = getattr(source, "module", None) if isinstance(source, HookedVision) else None
@@ -115,13 +139,18 @@ def label(source: Any) -> str:
 
 
 def find_vision(
-    source: Any, *, dtype: torch.dtype | None = None, revision: str | None = None
+    source: Any, *, dtype: torch.dtype | str | None = None, revision: str | None = None
 ) -> HookedVision:
     """A HookedVision from a module, a folder or a name (see `from_parts`)."""
-    if not isinstance(source, (str, Path)):
+    kind = dtype_of(dtype)
+    if isinstance(source, HookedVision):
+        other = kind is not None and kind != source.dtype
+        vision = source.at(source.feature_layer) if other else source  # the caller's stays
+    elif not isinstance(source, (str, Path)):
+        refuse_whole(source)
         vision = wrap_vision(source)
-    elif Path(source).is_dir():
-        vision = _hf_vision(str(source), None, local=True)
+    elif expanded(source).is_dir():
+        vision = _hf_vision(str(expanded(source)), None, local=True)
     else:
         library, _, rest = str(source).partition(":")
         if library == "open_clip" and rest:
@@ -133,7 +162,7 @@ def find_vision(
             raise ModelError(f"There is no encoder {str(source)!r}: {hint}")
         else:
             vision = _hf_vision(rest or library, revision, local=False)
-    return vision.to(dtype) if dtype is not None else vision
+    return vision.to(kind) if kind is not None else vision
 
 
 def _hf_vision(source: str, revision: str | None, *, local: bool) -> HookedVision:
@@ -145,9 +174,14 @@ def _hf_vision(source: str, revision: str | None, *, local: bool) -> HookedVisio
         config = transformers.AutoConfig.from_pretrained(source, **safe)
         fallback = transformers.AutoModel
         cls = getattr(transformers, _VISION_CLASSES.get(config.model_type, ""), fallback)
-        module = cls.from_pretrained(source, dtype=torch.float32, **safe)
-    except (OSError, ValueError) as error:
-        raise _unfound("encoder", source, error, _KNOWN_VISION) from error
+        with quietly():
+            module, told = cls.from_pretrained(
+                source, dtype=torch.float32, output_loading_info=True, **safe
+            )
+    except Exception as error:  # transformers and the hub raise two dozen kinds
+        raise unfound("encoder", source, error, _KNOWN_VISION) from error
+    refuse_whole(module)
+    loaded_whole(told, repr(source), SPARE)
     return wrap_vision(module, _processor(source, options))
 
 
@@ -155,16 +189,18 @@ def _processor(source: str, options: dict[str, Any]) -> dict[str, Any] | None:
     """The settings as they stand: the processor classes need torchvision, this doesn't."""
     from transformers.utils.hub import cached_file
 
-    quietly = {"_raise_exceptions_for_missing_entries": False}
-    quietly |= {"_raise_exceptions_for_connection_errors": False}
+    missing = {"_raise_exceptions_for_missing_entries": False}
+    missing |= {"_raise_exceptions_for_connection_errors": False}
     for name in ("preprocessor_config.json", "processor_config.json"):
-        path = cached_file(source, name, **options, **quietly)
+        path = cached_file(source, name, **options, **missing)
         try:
-            read = json.loads(Path(path).read_text()) if path else {}
+            read = read_json(Path(path)) if path else {}
             settings = read if name.startswith("pre") else read.get("image_processor")
             if settings:
                 return dict(settings)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, CheckpointError):
+                raise
             raise CheckpointError(
                 f"{name} of {source!r} does not hold the settings of an image processor: {error}"
             ) from error
@@ -196,8 +232,7 @@ def _fetching(library: str, name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{library} could not load {name!r}: {reason}") from error
+        raise ModelError(f"{library} could not load {name!r}: {reason(error)}") from error
 
 
 def _trained_with_quick_gelu(open_clip: Any, model: str, weights: str) -> bool:
@@ -224,72 +259,3 @@ def _timm(rest: str) -> HookedVision:
     with _fetching("timm", rest):
         module = timm.create_model(rest, pretrained=True)
     return wrap_vision(module, timm.data.resolve_model_data_config(module), name=rest)
-
-
-def find_lm(
-    source: Any,
-    tokenizer: Any = None,
-    *,
-    dtype: torch.dtype | None = None,
-    device: str | torch.device | None = None,
-    revision: str | None = None,
-    fold_ln: bool = False,
-) -> LanguageModel:
-    """A LanguageModel from a causal LM, a folder or a hub id, with its tokenizer."""
-    if isinstance(source, LanguageModel):
-        return source
-    if isinstance(source, (str, Path)):
-        tokenizer = tokenizer if tokenizer is not None else source
-        source = load_lm(source, dtype=dtype or torch.float32, revision=revision)
-    if tokenizer is None and getattr(source, "tokenizer", None) is None:
-        raise ModelError(
-            f"A {type(source).__name__} in memory comes without words: give tokenizer=, an object, "
-            "a folder or a hub id such as 'gpt2'."
-        )
-    if dtype is not None or device is not None:
-        source = share_weights(source).to(device=device, dtype=dtype)  # the caller's stays put
-    return wrap_lm(source, load_tokenizer(tokenizer, revision), fold_ln=fold_ln)
-
-
-def load_lm(source: str | Path, *, dtype: torch.dtype, revision: str | None = None) -> Any:
-    """A Hugging Face causal LM from a folder or a hub id."""
-    from transformers import AutoModelForCausalLM
-
-    local = Path(source).is_dir()
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            str(source),
-            dtype=dtype,
-            revision=revision,
-            local_files_only=local,
-            trust_remote_code=False,
-        ).eval()
-    except (OSError, ValueError) as error:
-        from transformer_lens.supported_models import OFFICIAL_MODEL_NAMES
-
-        raise _unfound("language model", str(source), error, OFFICIAL_MODEL_NAMES) from error
-
-
-def load_tokenizer(source: Any, revision: str | None = None) -> Any:
-    """A tokenizer from a folder or a hub id; an object is returned as it is."""
-    if not isinstance(source, (str, Path)):
-        return source
-    from transformers import AutoTokenizer
-
-    local = Path(source).is_dir()
-    try:
-        return AutoTokenizer.from_pretrained(
-            str(source), revision=revision, local_files_only=local, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise _unfound("tokenizer", str(source), error, ["gpt2", "EleutherAI/gpt-j-6B"]) from error
-
-
-def _unfound(what: str, source: str, error: Exception, known: list[str]) -> Exception:
-    if Path(source).is_dir():
-        reason = str(error).splitlines()[0]
-        return CheckpointError(f"The folder {source!r} holds no {what}: {reason}")
-    return ModelError(
-        f"There is no {what} {source!r}, neither a folder here nor a model that the Hugging Face "
-        f"Hub gave us: {nearest(source, known)}"
-    )

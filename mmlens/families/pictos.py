@@ -17,8 +17,15 @@ FOLDER = Path(__file__).parent.parent / "pictos" / "weights"
 
 
 @family({"pictos": "the bundled bridge: BEiT - linear - GPT-J, trained on pictograms; no download"})
-def pictos(name: str, **options: Any) -> Any:
-    """The bundled model; options as in `mmlens.files.load` (dtype, device, fold_ln)."""
+def pictos(
+    name: str,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    fold_ln: bool | None = None,
+    verify: bool = True,
+) -> Any:
+    """The bundled model; options as in `mmlens.files.load`."""
     from mmlens.files import load
 
     if not (FOLDER / "bridge.json").is_file():
@@ -27,4 +34,4 @@ def pictos(name: str, **options: Any) -> Any:
             " mmlens/pictos/weights is missing): install the wheel, or load 'toy-gptj' for a tiny"
             " random bridge."
         )
-    return load(FOLDER, name=name, **options)
+    return load(FOLDER, name=name, dtype=dtype, device=device, fold_ln=fold_ln, verify=verify)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.autograd import ordinary
 from mmlens.backward import seed, wide
 from mmlens.errors import AddressError
 from mmlens.neurons import Neuron, places
@@ -39,6 +40,7 @@ Receive = Callable[[int, int, torch.Tensor], None]
 _POINTS = {"pre": "neurons_pre", "post": "neurons"}
 
 
+@ordinary()
 def attribute(
     model: HookedVLM,
     prompt: Any,
@@ -89,6 +91,7 @@ def attribute(
     )
 
 
+@ordinary()
 def attribute_caption(
     model: HookedVLM,
     prompt: Any,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens import hooking
+from mmlens.autograd import ordinary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mmlens.model import HookedVLM
 
 
+@ordinary()
 def audit(
     model: HookedVLM, prompt: Any = None, progress: Callable[[int, int], None] | None = None
 ) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.arguments import count, number
+from mmlens.autograd import ordinary
 from mmlens.backward import pull
 from mmlens.chunks import in_chunks
 from mmlens.errors import AddressError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from mmlens.model import HookedVLM
 
 
+@ordinary()
 def integrated_gradients(
     model: HookedVLM,
     prompt: Any,

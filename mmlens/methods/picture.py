@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.autograd import ordinary
 from mmlens.backward import pull
 from mmlens.chunks import in_chunks
 from mmlens.embedding import picture_labels
@@ -38,6 +39,7 @@ PLACES = ("soft_prompt", "features", "pixels")
 WAYS = ("gradient", "integrated_gradients", "occlusion")
 
 
+@ordinary()
 def attribute_picture(
     model: HookedVLM,
     prompt: Any,

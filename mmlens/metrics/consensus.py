@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Sequence
 from math import exp, log, sqrt
 
-from mmlens.metrics.precision import ngrams
+from mmlens.arguments import count, number
+from mmlens.metrics.precision import LONGEST, ngrams
 from mmlens.metrics.ptb import caption_words
 from mmlens.metrics.result import Metric, MetricError, check_references, mean
 
@@ -67,8 +68,8 @@ def cider_d(
 
     Source: Vedantam et al. 2015, arXiv:1411.5726; coco-caption (arXiv:1504.00325).
     """
-    if n < 1 or sigma <= 0:
-        raise MetricError(f"cider_d: n={n} and sigma={sigma} must be above 0; as published 4, 6.")
+    count(n, "cider_d: n", most=LONGEST, error=MetricError)
+    number(sigma, "cider_d: sigma", above=0, error=MetricError)
     check_references("cider_d", candidates, references)
     said = [caption_words(text) for text in candidates]
     true = [[caption_words(text) for text in texts] for texts in references]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
+from mmlens.arguments import instance
 from mmlens.metrics.hallucination import objects_of
 from mmlens.metrics.ptb import caption_words
 from mmlens.metrics.result import Metric, MetricError, check_pairs, check_references, mean
@@ -64,6 +65,8 @@ def world_score(
     """
     check_pairs("world_score", candidates, references, "lists of objects")
     words = vocabulary if vocabulary is not None else pictos_vocabulary()
+    instance(words, "vocabulary", Vocabulary, "pictos_vocabulary() or coco_vocabulary(path)",
+             error=MetricError)  # fmt: skip
     items, silent = [], 0
     for i, text in enumerate(candidates):
         true = objects_of("world_score", i, references[i], words)
@@ -77,6 +80,6 @@ def world_score(
 def combined(name: str, over: str) -> Callable[[Sequence[float]], float]:
     """The function that makes one value of an item's several references."""
     ways: dict[str, Callable[[Sequence[float]], float]] = {"best": max, "mean": mean}
-    if over not in ways:
+    if not isinstance(over, str) or over not in ways:
         raise MetricError(f"{name}: there is no {over!r} of references: write 'best' or 'mean'.")
     return ways[over]

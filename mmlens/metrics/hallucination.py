@@ -13,7 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from mmlens.metrics.result import Metric, MetricError, check_pairs, mean
+from mmlens.arguments import instance
+from mmlens.metrics.result import (
+    Metric,
+    MetricError,
+    check_list,
+    check_pairs,
+    check_references,
+    mean,
+)
 from mmlens.metrics.vocabulary import Vocabulary
 
 
@@ -46,8 +54,10 @@ def chair(
     if per not in ("instance", "sentence"):
         raise MetricError(f"chair: there is no CHAIR per {per!r}: write 'instance' or 'sentence'.")
     check_pairs("chair", candidates, references, "lists of objects")
+    instance(vocabulary, "vocabulary", Vocabulary, "pictos_vocabulary() or coco_vocabulary(path)",
+             error=MetricError)  # fmt: skip
     if captions is not None:
-        check_pairs("chair", candidates, captions, "lists of captions")
+        check_references("chair", candidates, captions)
     said = [[name for _, name in vocabulary.mentions(text)] for text in candidates]
     false = []
     for i, names in enumerate(said):
@@ -77,4 +87,7 @@ def objects_of(metric: str, item: int, names: Collection[str], vocabulary: Vocab
         raise MetricError(
             f"{metric}: the objects of item {item} are one text; write a list, [{names!r}]."
         )
+    check_list(metric, item, "objects", names)
+    instance(vocabulary, "vocabulary", Vocabulary, "pictos_vocabulary() or coco_vocabulary(path)",
+             error=MetricError)  # fmt: skip
     return {vocabulary.named(name) for name in names}

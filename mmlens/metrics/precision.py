@@ -16,9 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp
 
+from mmlens.arguments import count
 from mmlens.metrics.ptb import caption_words
 from mmlens.metrics.result import Metric, MetricError, check_references
 
+LONGEST = 100
+"""No caption is longer, so no n-gram is."""
 TINY, SMALL = 1e-15, 1e-9
 """What coco-caption adds to matches and to n-grams."""
 
@@ -72,8 +75,7 @@ def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]], n: int 
 
     Source: Papineni et al. 2002; coco-caption (Chen et al. 2015, arXiv:1504.00325).
     """
-    if n < 1:
-        raise MetricError(f"bleu: there are no {n}-grams; write n=1 to n=4.")
+    count(n, "bleu: n", most=LONGEST, error=MetricError)
     check_references("bleu", candidates, references)
     counts = [
         _count(caption_words(text), [caption_words(r) for r in texts], n)

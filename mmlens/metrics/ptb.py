@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import re
 
+from mmlens.arguments import text as checked_text
+
 DROPPED = frozenset(
     ("''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-")
     + (".", "?", "!", ",", ":", "-", "--", "...", ";")
@@ -57,7 +59,7 @@ _ELLIPSIS = re.compile(r"\.{2,}|-{2,}")
 
 def caption_words(text: str) -> list[str]:
     """The words of one caption: list[str], lower case, punctuation dropped."""
-    plain = text.lower().translate(_ALIKE)
+    plain = checked_text(text, "text").lower().translate(_ALIKE)
     plain = _TWO_WORDS.sub(lambda m: " ".join(part for part in m.groups() if part), plain)
     return [
         token

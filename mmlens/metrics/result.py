@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmlens.arguments import shown
 from mmlens.errors import MMLensError
 
 
@@ -43,6 +44,8 @@ def check_pairs(
     for kind, given in (("candidates", candidates), (what, references)):
         if isinstance(given, str):
             raise MetricError(f"{name}: the {kind} are one text; write a list, [{given[:30]!r}].")
+        if not (isinstance(given, Iterable) and hasattr(given, "__len__")):
+            raise MetricError(f"{name}: the {kind} are {shown(given)}; write a list, [...].")
     if len(candidates) == 0:
         raise MetricError(f"{name}: there are no candidates, and of nothing there is no mean.")
     if len(candidates) != len(references):
@@ -55,6 +58,12 @@ def check_pairs(
             raise MetricError(f"{name}: candidate {i} is {type(text).__name__}, not a text.")
 
 
+def check_list(name: str, item: int, what: str, given: Any) -> None:
+    """Raise MetricError unless what belongs to an item is a list or another collection."""
+    if isinstance(given, str) or not (isinstance(given, Iterable) and hasattr(given, "__len__")):
+        raise MetricError(f"{name}: the {what} of item {item} are {shown(given)}; write a list.")
+
+
 def check_references(
     name: str, candidates: Sequence[str], references: Sequence[Sequence[str]]
 ) -> None:
@@ -65,6 +74,7 @@ def check_references(
             raise MetricError(
                 f"{name}: the references of item {i} are one text; write a list, [{texts[:30]!r}]."
             )
+        check_list(name, i, "references", texts)
         if len(texts) == 0:
             raise MetricError(f"{name}: item {i} has no reference; leave the item out.")
         if not all(isinstance(text, str) for text in texts):

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mmlens.arguments import number
 from mmlens.metrics.ptb import caption_words
-from mmlens.metrics.result import Metric, check_references, mean
+from mmlens.metrics.result import Metric, MetricError, check_references, mean
 
 
 def common_subsequence(one: Sequence[str], other: Sequence[str]) -> int:
@@ -55,6 +56,7 @@ def rouge_l(
 
     Source: Lin 2004; coco-caption (Chen et al. 2015, arXiv:1504.00325).
     """
+    number(beta, "rouge_l: beta", above=0, error=MetricError)
     check_references("rouge_l", candidates, references)
     items = tuple(
         _rouge(caption_words(text), [caption_words(r) for r in texts], beta)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from mmlens.arguments import shown
 from mmlens.errors import nearest
 from mmlens.metrics.ptb import caption_words
 from mmlens.metrics.result import MetricError
@@ -115,6 +116,8 @@ def coco_vocabulary(path: str | Path) -> Vocabulary:
     Raises:
         MetricError: there is no such file, or no line in it.
     """
+    if not isinstance(path, str | Path):
+        raise MetricError(f"path={shown(path)}: write the path of a file of synonyms.")
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")

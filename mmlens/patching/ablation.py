@@ -176,7 +176,7 @@ def mean_over(
 
 def _source(
     model: HookedVLM, kept: Kept, where: Place, layers: Sequence[int | None], value: Value
-) -> dict[int | None, Float[Tensor, ...]]:
+) -> dict[int | None, Float[Tensor, "*dims"]]:
     """What stands there instead, per layer; one position long where it is the same everywhere."""
     if isinstance(value, (Prompt, SoftPrompt, str)):
         other = one(model, value)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mmlens import hooking
 from mmlens.arguments import count
+from mmlens.autograd import ordinary
 from mmlens.backward import seed, wide
 from mmlens.chunks import in_chunks
 from mmlens.errors import AddressError, SiteError
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from mmlens.model import HookedVLM
 
 
+@ordinary()
 def attribution_patching(
     model: HookedVLM,
     pair: Pair,
@@ -100,7 +102,7 @@ def attribution_patching(
     )
 
 
-def _reduced(product: Float[Tensor, ...], where: Place) -> Float[Tensor, "pos ..."]:
+def _reduced(product: Float[Tensor, "*dims"], where: Place) -> Float[Tensor, "pos ..."]:
     """change . gradient, summed over what is no place of its own; pictures behind each other."""
     product = product.float()
     product = product if where.site.part == "lm" else product.flatten(0, 1)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.arguments import count, several, shown
+from mmlens.autograd import ordinary
 from mmlens.edit import Edit
 from mmlens.errors import AddressError, CapabilityError, MMLensError
 from mmlens.methods.activations import activations
@@ -72,11 +73,14 @@ def path_patching(
     base, source = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     end = model.cfg.n_layers - 1 if receiver is None else receiver.layer
     inner = _inner(model, receiver, site)
+    where = places(base.labels[0], pos, "pos")
     held = {name: activations(model, base, name) for name in ("attn_out", "mlp_out")}
     scores = []
     for sender in senders:
         kind = _SITE[type(sender)]
-        sent = activations(model, source, kind, layer=sender.layer, pos=pos)
+        sent = activations(model, source, kind, layer=sender.layer, pos=where)
+        here = {**sent.labels, "pos": tuple(base.labels[0][i] for i in where)}  # other words there
+        sent = Scores(sent.values, sent.axes, here, sent.about)
         sent = sent.sel(**{_axis(sender): [vars(sender)[_axis(sender)]]})
         frozen = _frozen(held, sender, end, through)
         sending = edited(model, Edit(kind, sent, layer=sender.layer), *frozen)
@@ -136,6 +140,7 @@ def _frozen(held: dict[str, Scores], sender: Part, end: int, through: str) -> li
     return edits
 
 
+@ordinary()
 def edge_attribution(model: HookedVLM, pair: Pair, metric: Metric, k: int = 100) -> pd.DataFrame:
     """The edges between heads and MLPs of largest estimated effect (Syed et al. 2023), by
     TransformerLens' tool: columns writer, reader, pos, score.

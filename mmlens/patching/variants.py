@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Metric = Callable[[torch.Tensor], Any]
 """Logits of the last position, Float[d_vocab], to one number."""
-Source = Mapping[int | None, Float[Tensor, "..."]]
+Source = Mapping[int | None, Float[Tensor, "*dims"]]
 """Per layer, what is put in place: [pos, ...] or [1, ...], in the vision encoder [picture, ...]."""
 Progress = Callable[[int, int], None]
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from PIL import Image
 
+from mmlens.autograd import ordinary
 from mmlens.errors import PromptError
 from mmlens.methods.attribute import products, silencing
 from mmlens.methods.logit_lens import logit_lens
@@ -124,6 +125,7 @@ class Look:
         return write_whole(path, self.to_html(title or printable(Path(path).stem)))
 
 
+@ordinary()
 def look(
     model: HookedVLM,
     picture: Any,

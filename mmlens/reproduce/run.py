@@ -18,7 +18,7 @@ import pandas as pd
 from mmlens.arguments import count, instance
 from mmlens.datasets.spec import dataset
 from mmlens.errors import writing
-from mmlens.experiments.bootstrap import DRAWS
+from mmlens.experiments.bootstrap import DRAWS, MOST
 from mmlens.experiments.scoring import Compare, Scorer, against_things, default_scorers
 from mmlens.metrics.counts import word_overlap_f1
 from mmlens.metrics.vocabulary import pictos_vocabulary
@@ -99,7 +99,7 @@ def mmn(
     from mmlens.model import HookedVLM
 
     count(seed, "seed", least=0)
-    count(draws, "draws")
+    count(draws, "draws", most=MOST)
     if plan is not None:
         instance(plan, "plan", Plan, "mmlens.reproduce.QUICK, or a Plan of your own")
     if reading is not None:

@@ -233,11 +233,14 @@ def _manifest(folder: Path) -> dict[str, Any]:
         return {}
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        assert manifest["question"]["name"] and manifest["chunk"] and manifest["data"]["samples"]
+        sizes = (manifest["chunk"], manifest["data"]["samples"])
+        assert manifest["question"]["name"] and all(type(n) is int and n > 0 for n in sizes)
     except (ValueError, KeyError, TypeError, AssertionError):
         raise SweepError(
             f"{str(path)!r} is not the manifest of a sweep: give another folder."
         ) from None
+    except OSError as error:
+        raise SweepError(f"{str(path)!r} cannot be read ({error.strerror}).") from None
     return manifest
 
 

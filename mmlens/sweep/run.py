@@ -18,6 +18,7 @@ import torch
 from mmlens.arguments import choice, count
 from mmlens.datasets.sample import Samples
 from mmlens.datasets.spec import dataset as named_data
+from mmlens.placeless import placeless
 from mmlens.scores import Scores
 from mmlens.sweep.bar import Bar
 from mmlens.sweep.crew import crew
@@ -144,7 +145,7 @@ class _Work:
             except Exception as error:
                 if not self.go_on:
                     raise SweepError(_failure(name, self.samples, error)) from error
-                failed[name] = f"{type(error).__name__}: {error}"
+                failed[name] = placeless(f"{type(error).__name__}: {error}")
             else:
                 for result, table in rows.items():
                     tables.setdefault(result, []).append(table)

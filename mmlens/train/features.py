@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from mmlens.arguments import count
 from mmlens.checkpoints import weights_hash
 from mmlens.datasets.pairs import DataError, Listed, Pair, Pairs
 from mmlens.errors import CheckpointError, NumericsError, PictureError, writing
+from mmlens.placeless import placeless
 from mmlens.vision import HookedVision
 from mmlens.writing import remove_leftovers, spelled, write_whole
 
@@ -44,10 +46,13 @@ class CachedPairs(Listed):
     def __init__(self, folder: Path, manifest: dict[str, Any], skip_bad: bool) -> None:
         pairs = []
         for number, shard in enumerate(manifest["shards"]):
-            lines = (folder / shard["pairs"]).read_text(encoding="utf-8").splitlines()
-            for row, line in enumerate(lines):
-                said = json.loads(line)
-                pairs.append(Pair((number, row), tuple(said["captions"]), said["key"]))
+            lines = (folder / shard["pairs"]).read_bytes().splitlines()
+            try:
+                said = [json.loads(line) for line in lines]
+                found = [(tuple(one["captions"]), one["key"]) for one in said]
+            except (ValueError, KeyError, TypeError) as error:
+                raise _damaged(folder / shard["pairs"], error) from error
+            pairs += [Pair((number, row), *one) for row, one in enumerate(found)]
         super().__init__(pairs, f"the cache {folder.name!r}", skip_bad)
         self.folder, self.manifest = folder, manifest
         self.bad = dict(manifest["bad"])
@@ -61,11 +66,14 @@ class CachedPairs(Listed):
         """Float[patch, d_vision], in float32 whatever is on the disk."""
         number, row = pair.source
         if number not in self._open:
-            from safetensors import safe_open
+            from safetensors import SafetensorError, safe_open
 
             file = self.folder / self.manifest["shards"][number]["features"]
-            with spelled(file) as real:
-                self._open[number] = safe_open(real, framework="pt").get_slice("features")
+            try:
+                with spelled(file) as real:
+                    self._open[number] = safe_open(real, framework="pt").get_slice("features")
+            except (OSError, SafetensorError) as error:
+                raise _damaged(file, error) from error
         return self._open[number][row].float()
 
     def check(self, vision: HookedVision) -> None:
@@ -78,6 +86,13 @@ class CachedPairs(Listed):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": {}}  # a worker process opens its own files
+
+
+def _damaged(file: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{str(file)!r} is damaged ({error}): delete {str(file.parent)!r}, and the features are"
+        " computed again."
+    )
 
 
 def encoder_hash(vision: HookedVision) -> str:
@@ -139,8 +154,13 @@ def cache_features(
 def _manifest(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
     """What is there already, or a new beginning."""
     path = folder / "manifest.json"
-    if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, KeyError, TypeError):  # what is damaged is made again
+        there = json.loads(path.read_text(encoding="utf-8"))
+        parts = [
+            folder / shard[name] for shard in there["shards"] for name in ("features", "pairs")
+        ]
+        if there["key"] == identity["key"] and all(part.is_file() for part in parts):
+            return there
     return {**identity, "taken": 0, "complete": False, "shards": [], "bad": {}}
 
 
@@ -193,7 +213,7 @@ def _features(
             except PictureError as error:
                 if not pairs.skip_bad:
                     raise
-                pairs.bad[pair.key] = str(error)
+                pairs.bad[pair.key] = placeless(str(error))
         if pixels:
             with torch.no_grad():
                 yield vision(torch.stack(pixels).to(vision.device, vision.dtype))

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mmlens.datasets.pairs import DataError, Pair, Pairs
 from mmlens.errors import PictureError
+from mmlens.placeless import placeless
 from mmlens.train.loss import Speller, Words
 
 
@@ -116,7 +117,7 @@ class Feed(IterableDataset):
         except PictureError as error:
             if not self.pairs.skip_bad:
                 raise
-            bad[pair.key] = str(error)
+            bad[pair.key] = placeless(str(error))
             return None
 
 

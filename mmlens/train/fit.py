@@ -22,10 +22,12 @@ from typing import Any
 import pandas as pd
 
 from mmlens.arguments import count
+from mmlens.autograd import ordinary
 from mmlens.datasets.pairs import DataError, Pairs
 from mmlens.errors import WriteError, writing
 from mmlens.files import save as save_bridge
 from mmlens.model import HookedVLM
+from mmlens.placeless import placeless
 from mmlens.train.recipe import Recipe
 from mmlens.train.resume import NAME, Curve
 from mmlens.train.trainer import Trainer
@@ -49,6 +51,7 @@ class TrainedProjection:
     folder: Path
 
 
+@ordinary()
 def fit(
     model: HookedVLM,
     pairs: Pairs,
@@ -174,6 +177,7 @@ def _finish(
         "curve": curve.points(),
         "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
     }
+    about = placeless(about)
     checked = frame.held_out.dropna()
     about |= {"held_out": float(checked.iloc[-1])} if len(checked) else {}
     projection = trainer.learned.to(model.lm.device, model.lm.dtype)

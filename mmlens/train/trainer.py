@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from mmlens.casting import cast
+from mmlens.copies import hugging_face
 from mmlens.datasets.extra import package
 from mmlens.datasets.pairs import DataError, Pairs
 from mmlens.errors import CapabilityError, NumericsError
 from mmlens.model import HookedVLM
-from mmlens.sharing import share_weights
 from mmlens.train.features import CachedPairs
 from mmlens.train.feed import Batch, Feed, drop
 from mmlens.train.loss import Speller, count, loss_sum
@@ -63,7 +64,7 @@ class Trainer:
             )
         device = self.accelerator.device
         self.vision, self.pairs, self.recipe, self.workers = model.vision, pairs, recipe, workers
-        self.lm: Any = share_weights(model.lm.hf).to(device, model.lm.dtype)
+        self.lm: Any = cast(hugging_face(model.lm), device, model.lm.dtype)
         if again:
             recompute(self.lm)
         self.bos = model.tokenizer.bos_token_id if model.prepend_bos else None
