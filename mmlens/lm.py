@@ -256,4 +256,6 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
             root, parts = bridge(hf, fold_ln)
         lm = LanguageModel(root, hf, tokenizer, fold_ln, parts)
         lm.open()
+        with lm.bare():
+            measured.refuse_unfaithful(lm)
     return lm

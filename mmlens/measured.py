@@ -15,11 +15,15 @@ does not hold is refused; `mmlens doctor` measures and prints all of it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from mmlens.errors import CapabilityError
 
 if TYPE_CHECKING:
     from mmlens.lm import LanguageModel
@@ -125,9 +129,10 @@ def hugging(lm: LanguageModel) -> Measured | None:
     """The hooked model against the caller's Hugging Face model; None where there is none."""
     if lm.hf is None:
         return None
-    ids = tokens(lm, 6)
+    from mmlens.sharing import share_weights
+
+    ids, hf = tokens(lm, 6), share_weights(lm.hf)  # in eval mode, whatever the caller's is in
     ones = torch.ones_like(ids)
-    hf = lm.hf
 
     def routes() -> tuple[torch.Tensor, torch.Tensor]:
         own = hf(input_ids=ids.to(hf.device), attention_mask=ones.to(hf.device), use_cache=False)
@@ -136,14 +141,37 @@ def hugging(lm: LanguageModel) -> Measured | None:
     return compared(lm, routes)
 
 
+def refuse_unfaithful(lm: LanguageModel) -> None:
+    """Hold the hooked model against the Hugging Face model that it was just made of.
+
+    In half precision the two differ by rounding, so what is far apart there is a warning.
+
+    Raises:
+        CapabilityError: the logits differ, so no number of this model would be true.
+    """
+    found = hugging(lm)
+    if found is None or found.exact or found.reason:  # what raises is told where it is run
+        return
+    builds = " and ".join(f"{p} {version(p)}" for p in ("transformer-lens", "transformers"))
+    told = (
+        f"The hooked {type(lm.hf).__name__} gives other logits than the model of transformers that"
+        f" it was made of ({found}): {builds} do not fit together for this architecture. Install"
+        " tested versions (`mmlens doctor` lists them)."
+    )
+    if lm.dtype in RELATIVE:
+        raise CapabilityError(told)
+    warnings.warn(told, stacklevel=3)
+
+
 def injected(lm: LanguageModel) -> Measured | None:
     """Vectors put in at the embedding hook against `inputs_embeds`; None without the model."""
     if lm.hf is None:
         return None
     from mmlens.model import HookedVLM
     from mmlens.prompt import IMAGE_TOKEN, SoftPrompt, Token
+    from mmlens.sharing import share_weights
 
-    bare, hf = HookedVLM(None, None, lm, name="the language model"), lm.hf
+    bare, hf = HookedVLM(None, None, lm, name="the language model"), share_weights(lm.hf)
     vectors = lm.embed(tokens(lm, 6)).flip(-1)  # of the right size, and no word's own
     ids = torch.full((1, 6), IMAGE_TOKEN, device=vectors.device)
     ones = torch.ones_like(ids)

@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformer_lens.model_bridge.generalized_components.joint_qkv_attention import (
+    JointQKVAttentionBridge,
+)
+from transformers import GPT2Config, GPT2LMHeadModel
 from typer.testing import CliRunner
 
 import mmlens as mm
@@ -18,7 +22,7 @@ from mmlens.cli import app
 from mmlens.doctor import examine, machine
 from mmlens.doctor.tested import TESTED
 from mmlens.errors import CapabilityError
-from mmlens.lm import LanguageModel
+from mmlens.lm import LanguageModel, wrap_lm
 from tests.bridges import KINDS, bridge, prompt
 from tests.cache_names import rename_cache
 
@@ -142,3 +146,19 @@ def test_an_unwritable_folder_and_a_torchvision_of_another_build_are_said(
 def test_a_model_that_does_not_exist_is_a_sentence():
     out = run("nope")
     assert out.exit_code != 0
+
+
+def test_a_bridge_whose_logits_are_not_hugging_faces_is_refused_when_it_is_wrapped(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    own = JointQKVAttentionBridge.forward
+
+    def otherwise(self: Any, *args: Any, **options: Any) -> Any:
+        out, *rest = own(self, *args, **options)
+        return (out * 1.1, *rest)
+
+    hf = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=2))  # dropout is on
+    wrap_lm(hf)
+    monkeypatch.setattr(JointQKVAttentionBridge, "forward", otherwise)
+    with pytest.raises(CapabilityError, match="gives other logits than the model of transformers"):
+        wrap_lm(hf)

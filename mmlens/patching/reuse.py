@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmlens.errors import CapabilityError, MMLensError
 from mmlens.kv_cache import given
 from mmlens.prompt import IMAGE_TOKEN, SoftPrompt, Token
 from mmlens.run import current
@@ -259,6 +260,10 @@ def _agrees(model: HookedVLM, reuse: str, width: int) -> bool:
         hook = (name, at(pos - begins(kept, pos - 1)))
         short = go_on(bare, kept, 2, [hook], layer, pos - 1)
         full = bare.run_with_hooks(soft, [(name, at(pos))])[:, -1]
+    except CapabilityError:
+        return False
+    except MMLensError:
+        raise  # a mistake of ours and not of the architecture
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError):
         return False  # an architecture of another build: patched passes run in full there
     tolerance = 1e-4 if model.lm.dtype in (torch.float32, torch.float64) else 3e-2
