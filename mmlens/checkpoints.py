@@ -52,7 +52,8 @@ def loaded_whole(told: Any, where: str, spare: tuple[str, ...] = ()) -> None:
         where: names the file or folder in the refusal.
         spare: beginnings of names that may be missing or unexpected, since nothing reads them.
     """
-    for key, found, needed in sorted(told.get("mismatched_keys") or ()):
+    misshapen: list[Any] = sorted(told.get("mismatched_keys") or [])
+    for key, found, needed in misshapen:
         raise CheckpointError(
             f"{where} does not fit its model: {key} is {tuple(found)}, and {tuple(needed)} is"
             " needed."

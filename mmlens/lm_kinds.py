@@ -35,8 +35,9 @@ def check_lm(model: Any) -> None:
         raise ArgumentError(f"{shown(model)} is no language model: {_WRITE}.")
     _check_form(model, name)
     _check_weights(model, name)
-    if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
-        model = model.get_base_model()
+    adapted: Any = model
+    if hasattr(adapted, "peft_config") and hasattr(adapted, "get_base_model"):
+        model = adapted.get_base_model()
     name = type(model).__name__
     hf = getattr(model, "original_model", None) if hasattr(model, "run_with_cache") else model
     if hf is None:

@@ -109,7 +109,7 @@ def test_inference_mode_changes_no_number_and_hinders_no_gradient():
     pair = mm.patching.Pair(PROMPT, Prompt(picture((0, 0)), "A picture of"))
 
     def answers(model: Any) -> list[torch.Tensor]:
-        given = {"of": " dog", "after": ""}
+        given: dict[str, Any] = {"of": " dog", "after": ""}
         soft = model.embed(PROMPT)
         return [
             model(PROMPT),
@@ -146,7 +146,7 @@ def test_parts_made_in_inference_mode_are_refused_at_the_door():
         linear = torch.nn.Linear(16, 32)
         encoder = type(toy.vision.module)(toy.vision.module.config)
     for parts in ({"lm": lm}, {"projection": linear}, {"vision": encoder}):
-        given = {"vision": toy.vision, "lm": toy.lm, "tokenizer": tokenizer()} | parts
+        given: Any = {"vision": toy.vision, "lm": toy.lm, "tokenizer": tokenizer()} | parts
         with pytest.raises(CapabilityError, match=r"made inside torch.inference_mode\(\)"):
             from_parts(**given)
 
@@ -174,8 +174,9 @@ def test_an_unknown_option_is_answered_with_the_nearest(name, option, sentence, 
 def test_an_exact_name_that_cannot_be_fetched_is_not_answered_with_itself():
     toy = load("toy-gptj")
     for parts in ({"lm": "gpt2"}, {"vision": "google/vit-base-patch16-224"}):
+        given: dict[str, Any] = {"vision": toy.vision, "lm": toy.lm} | parts
         with pytest.raises(ModelError, match=r"could not be fetched \(offline") as refused:
-            from_parts(**{"vision": toy.vision, "lm": toy.lm} | parts)
+            from_parts(**given)
         assert "did you mean" not in str(refused.value)
 
 

@@ -19,13 +19,13 @@ from mmlens.lm import wrap_lm
 from mmlens.prompt import Prompt
 
 PROMPT = Prompt(picture(), "A picture of")
-_EYE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3}
+_EYE: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3}
 _EYE |= {"num_attention_heads": 2, "image_size": 32, "patch_size": 8}
-_LM = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+_LM: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 _LM |= {"num_attention_heads": 4, "num_key_value_heads": 4}
 
 
-def llava(eye: str = "CLIP", strategy: str = "default", layer: Any = -2) -> Any:
+def llava(eye: str = "CLIP", strategy: Any = "default", layer: Any = -2) -> Any:
     """A tiny LLaVA whose features differ from layer to layer."""
     words = len(tokenizer())
     text = transformers.LlamaConfig(vocab_size=words + 3, **_LM)
