@@ -1,10 +1,10 @@
 """Arguments checked where they come in: a wrong one is named, with what it may be.
 
-    k = count(k, "k")                                    # a whole number from 1 on
-    seed = count(seed, "seed", least=0)
-    share = number(share, "share", least=0, most=1)      # finite
-    point = choice(point, "point", ("pre", "post"))      # "did you mean 'pre'?"
-    ks = several(ks, "ks")                               # a list, not a text, not empty
+    count(3, "k")                                # a whole number from 1 on
+    count(0, "seed", least=0)
+    number(0.5, "share", least=0, most=1)        # finite
+    choice("pre", "point", ("pre", "post"))      # another: "did you mean 'pre'?"
+    several([1, 2], "ks")                        # a list, not a text, not empty
 
 Every function returns the value as its type says and raises an `ArgumentError` otherwise, or the
 `error` of a module that has one of its own. Anything that counts as a whole number will do as one
