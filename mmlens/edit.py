@@ -229,9 +229,11 @@ class Edit:
         return old + new if self.add else new
 
     def _called(self, old: torch.Tensor) -> Any:
+        import torch
+
         try:
             return self.value(old)
-        except MMLensError:
+        except (MMLensError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             raise AddressError(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.measured import Measured, compared, tokens
+from mmlens.measured import NOT_FINITE, Measured, compared, tokens
 
 if TYPE_CHECKING:
     from mmlens.lm import LanguageModel
@@ -131,8 +131,8 @@ def own_settings(hf: Any) -> Iterator[None]:
 
 def say_without(lm: LanguageModel, name: str) -> None:
     """Warn, once per language model, that generation goes without the cache."""
-    if lm.__dict__.setdefault("_said_uncached", False):
-        return
+    if lm.__dict__.setdefault("_said_uncached", False) or lm.caching.reason == NOT_FINITE:
+        return  # the latter is refused as such by whatever reads the logits
     lm.__dict__["_said_uncached"] = True
     builds = " and ".join(f"{p} {version(p)}" for p in ("transformers", "transformer-lens"))
     warnings.warn(

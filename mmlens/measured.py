@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mmlens.lm import LanguageModel
 
 RELATIVE = {torch.float64: 1e-6, torch.float32: 1e-4}
+NOT_FINITE = "the logits are NaN or infinite"
 LOOSE = 3e-2
 """The tolerance of lower precisions than those named in `RELATIVE`."""
 
@@ -70,7 +71,9 @@ def compared(lm: LanguageModel, routes: Callable[[], tuple[Any, Any]]) -> Measur
     """Both results of `routes()` compared; what it raises makes the error infinite."""
     try:
         with torch.no_grad():
-            error, reason = apart(*routes()), ""
+            one, other = routes()
+        error = apart(one, other)
+        reason = "" if bool(torch.isfinite(other).all()) else NOT_FINITE
     except Exception as raised:  # of any library below; the reason is kept and shown
         first = next(iter(str(raised).splitlines()), "")
         error, reason = float("inf"), f"{type(raised).__name__}: {first}"

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from mmlens.arguments import text
 from mmlens.errors import SiteError, nearest
 
 
@@ -99,6 +100,7 @@ def site(name: str) -> Site:
     Raises:
         SiteError: no such site; the sentence names the nearest ones.
     """
+    text(name, "site", error=SiteError)
     if name in SITES:
         return SITES[name]
     match = _LAYERED.match(name)

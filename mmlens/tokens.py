@@ -102,7 +102,7 @@ class _Trace:
     def __init__(self, func: Any, args: Any, kwargs: Any, before: dict[int, torch.Tensor]) -> None:
         self.softs: list[SoftPrompt] = []
         self.made: list[Any] = []
-        if any(x.is_floating_point() for x in _tensors((args, kwargs))):
+        if any(x.dtype.is_floating_point for x in _tensors((args, kwargs))):
             return  # ids that index or scale other numbers: nothing that stays a prompt
         for step in (1, 3):
             number = lambda x, step=step: self._numbered(x, before, step)  # noqa: E731

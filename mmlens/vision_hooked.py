@@ -136,7 +136,7 @@ class HookedVision(Movable):
             tokens = tokens.mean(dim=1, keepdim=True)
         return self.hook_dict["hook_features"](tokens)
 
-    def _tokens(self, x: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch pos d_vision"]:
+    def _tokens(self, x: Float[Tensor, "batch 3 h w"]) -> Tensor:
         """The feature layer's values, prefix tokens included, maps flattened."""
         return self._flat(self._values(x))
 
@@ -254,11 +254,11 @@ def without_pooler(cls: type) -> dict[str, bool]:
     return {"add_pooling_layer": False} if "add_pooling_layer" in arguments else {}
 
 
-def _in_order(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
+def _in_order(module: Any, x: Tensor) -> dict[str, Tensor]:
     """ViTMAE sorts its patches by noise, drawn unless it is given: noise that is sorted already."""
     if getattr(getattr(module, "config", None), "model_type", "") != "vit_mae":
         return {}
-    n = module.embeddings.patch_embeddings.num_patches  # pyright: ignore
+    n = module.embeddings.patch_embeddings.num_patches
     return {"noise": torch.arange(n, device=x.device).float().expand(len(x), -1)}
 
 

@@ -184,10 +184,9 @@ def _load(source: Mapping[str, Any], model_type: str) -> Any:
 
 def _class_of(model_type: str) -> str:
     """The name of the class of image processor that comes with a type of model, or ""."""
-    from transformers.models.auto.image_processing_auto import (
-        IMAGE_PROCESSOR_MAPPING_NAMES as table,
-    )
+    from transformers.models.auto import image_processing_auto as auto
 
+    table: Any = vars(auto)["IMAGE_PROCESSOR_MAPPING_NAMES"]
     found: Any = table.get(model_type) or table.get(model_type.replace("_vision_model", ""))
     names = list(found.values()) if isinstance(found, dict) else list(found or ())
     return next((str(n).removesuffix("Fast") for n in names if n), "")

@@ -121,7 +121,7 @@ def word(lm: LanguageModel, token: int) -> str:
 
 def text(lm: LanguageModel, tokens: Any) -> Any:
     """Text of ids [pos], or a list of texts of ids [batch, pos]; patches (-1) are left out."""
-    tokens = torch.as_tensor(tokens)
+    tokens = torch.as_tensor(tokens).as_subclass(torch.Tensor)  # not ids that carry pictures
     if tokens.ndim == 2:
         return [text(lm, row) for row in tokens]
     ids = [int(i) for i in tokens.reshape(-1) if int(i) >= 0]

@@ -53,7 +53,7 @@ from mmlens.experiments import (
 from mmlens.experiments.tables import ask
 from mmlens.families import toy
 
-SECONDS, MEMORY = 3, 8 << 30
+SECONDS, MEMORY = 2, 8 << 30
 HUGE = 10**9
 NAN = float("nan")
 CHEAP = ("max_new_tokens", "draws", "vectors", "ks", "size")
@@ -133,7 +133,7 @@ class Right:
             "Head": {"layer": 1, "head": 0},
             "Scores": {"values": torch.zeros(2), "axes": ("layer",), "labels": {"layer": (0, 1)}},
             "Edit": {"site_name": "neurons", "value": 0.0},
-            "load": {"name": "toy-gptj"}, "top_neurons": {"pos": None},
+            "load": {"name": "toy-gptj"}, "attribute_caption": {"words": " dog"}, "top_neurons": {"pos": None},
             "logit_lens": {"unit": "prob"}, "dataset": {"source": "pictos:held_out:2"},
             "activations": {"site": "neurons"}, "look": {"prompt": "A picture of", "k": 2},
             "view.attention_on_image": {"scores": weights.sel(head=0)},

@@ -249,7 +249,7 @@ def test_wrong_options_are_told_the_right_ones(tmp_path):
         metrics.chair(["a"], [["dog"]], PETS, per="word")
     with pytest.raises(MetricError, match="write 'best' or 'mean'"):
         metrics.word_overlap_f1(["a"], [["a"]], over="last")
-    with pytest.raises(MetricError, match="there are no 0-grams"):
+    with pytest.raises(MetricError, match="bleu: n=0: write a whole number from 1 to 100"):
         metrics.bleu(["a"], [["a"]], n=0)
     with pytest.raises(MetricError, match="There is no file of synonyms 'synonyms.txt'"):
         metrics.coco_vocabulary(tmp_path / "synonyms.txt")

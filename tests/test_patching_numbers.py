@@ -165,3 +165,40 @@ def test_a_number_without_a_gradient_will_do_where_none_is_needed():
                 ask(model, CLEAN, target=plain, after="")
     counts = patching.patch(model, PAIR, lambda x: (x > 0).sum(), by="layer")
     assert counts.values.dtype == torch.float32
+
+
+# -- contexts and prompts ---------------------------------------------------------------------
+
+
+def test_inference_mode_around_a_question_changes_no_answer():
+    model = bridge("toy-gptj")
+    asks = {
+        "patch": lambda: patching.patch(model, PAIR, to_cat(model), by="layer"),
+        "ablate": lambda: patching.ablate(model, CLEAN, to_cat(model), by="layer"),
+        "estimate": lambda: patching.attribution_patching(model, PAIR, to_cat(model)),
+        "integrated": lambda: patching.attribution_patching(model, PAIR, to_cat(model), steps=2),
+        "attribute": lambda: mm.attribute(model, CLEAN, " dog", after=""),
+        "gradients": lambda: mm.integrated_gradients(model, CLEAN, " dog", after="", layers=1),
+        "picture": lambda: mm.attribute_picture(model, CLEAN, " dog", after=""),
+    }
+    for name, ask in asks.items():
+        true = ask().values
+        with torch.inference_mode():
+            assert off(ask().values, true) < 1e-6, name
+    with torch.inference_mode():
+        soft = model.embed(CLEAN)
+    assert (
+        off(mm.attribute(model, soft, " dog", after="").values, asks["attribute"]().values) < 1e-6
+    )
+
+
+@torch.no_grad()
+def test_a_path_between_prompts_of_other_words_is_sent_position_by_position():
+    model = bridge("toy-gpt2")
+    pair, metric, sender = patching.Pair("a dog", "a cat"), to_cat(model), mm.Head(1, 2)
+    got = patching.path_patching(model, pair, metric, [sender])
+    z = [mm.activations(model, p, "z", layer=1, head=2, pos=-1).values for p in ("a dog", "a cat")]
+    resid = mm.activations(model, "a cat", "resid_post", layer=2, pos=-1).values
+    written = (z[0] - z[1]) @ model.root.blocks[1].attn.W_O[2]
+    wanted = float(metric(model.lm.logits_of(resid + written)))
+    assert float(got.values[0]) == pytest.approx(wanted, abs=1e-4)

@@ -103,7 +103,7 @@ def test_integrated_attribution_says_how_far_it_is_from_patching_the_layer():
     [
         ({"steps": 0}, "steps=0: write a whole number from 1 on"),
         ({"batch": 0}, "batch=0"),
-        ({"layers": []}, "names no layer"),
+        ({"layers": []}, "names nothing"),
         ({"baseline": float("nan")}, "baseline=nan"),
         ({"baseline": mm.Scores(torch.zeros(3, 7), ("layer", "unit"))}, "does not fit units"),
     ],

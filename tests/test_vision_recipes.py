@@ -173,6 +173,8 @@ def test_a_folder_with_settings_inside_processor_config_is_prepared_by_them(tmp_
 def small_open_clip(monkeypatch, tmp_path):
     """open_clip with a tiny ViT-B-32, whose openai weights are a file here, and its true model."""
     open_clip = pytest.importorskip("open_clip")
+    if not hasattr(open_clip.transformer.VisionTransformer, "_embeds"):
+        pytest.skip("mmlens reads the image towers of open_clip 3")
     from encoders import shake
 
     size = {"image_size": 32, "patch_size": 8, "width": 24, "layers": 2, "head_width": 8}

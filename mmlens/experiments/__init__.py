@@ -23,6 +23,7 @@ many, and a `summary` of its table with bootstrap intervals over pictures.
     routes              which way does a thing take to its word?    route_effects
     estimates           what is attribution patching worth?         estimated
 
-`bootstrap` makes the intervals, `comparisons` the tests of two arms, `options` says what each option
-of a question may be. What the paper leaves open is an option, recorded in the column `options` of every table.
+`bootstrap` makes the intervals, `comparisons` the tests of two arms; `options` says what each
+option of a question may be. What the paper leaves open is an option, recorded in the column
+`options` of every table.
 """

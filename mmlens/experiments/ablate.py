@@ -200,7 +200,7 @@ def summary(
             found.append(keys[both].assign(metric=name, value=each))
             settings[name] = {"metric": scores.name, **scores.settings}
     long: Any = pd.concat(found, ignore_index=True).dropna(subset="value")
-    long = with_differences(long, *_pairs(long["arm"]))
+    long = with_differences(long, *_pairs(long["arm"].tolist()))
     out = summarise(long, ["arm", "metric", "k"], draws=draws, seed=seed)
     return finished(out, "E5", table, draws=draws, seed=seed, metrics=settings)
 

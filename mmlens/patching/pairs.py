@@ -84,9 +84,9 @@ class Pair:
         return clean, corrupt
 
 
-def _corrupted(corrupter: Corrupter, picture: Image.Image) -> Any:
+def _corrupted(corrupter: Corrupter, picture: Image.Image) -> Image.Image:
     try:
-        return corrupter(picture)
+        corrupted = corrupter(picture)
     except (MMLensError, MemoryError):
         raise
     except Exception as error:  # the caller's own code: whatever it raises is told
@@ -94,6 +94,7 @@ def _corrupted(corrupter: Corrupter, picture: Image.Image) -> Any:
             f"The corrupter failed ({type(error).__name__}: {error}): it gets a PIL picture and"
             " returns one of the same size."
         ) from error
+    return instance(corrupted, "what the corrupter gives", Image.Image, "a PIL picture")
 
 
 def soft_noise(

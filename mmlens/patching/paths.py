@@ -73,11 +73,14 @@ def path_patching(
     base, source = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     end = model.cfg.n_layers - 1 if receiver is None else receiver.layer
     inner = _inner(model, receiver, site)
+    where = places(base.labels[0], pos, "pos")
     held = {name: activations(model, base, name) for name in ("attn_out", "mlp_out")}
     scores = []
     for sender in senders:
         kind = _SITE[type(sender)]
-        sent = activations(model, source, kind, layer=sender.layer, pos=pos)
+        sent = activations(model, source, kind, layer=sender.layer, pos=where)
+        here = {**sent.labels, "pos": tuple(base.labels[0][i] for i in where)}  # other words there
+        sent = Scores(sent.values, sent.axes, here, sent.about)
         sent = sent.sel(**{_axis(sender): [vars(sender)[_axis(sender)]]})
         frozen = _frozen(held, sender, end, through)
         sending = edited(model, Edit(kind, sent, layer=sender.layer), *frozen)
