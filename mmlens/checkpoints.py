@@ -17,20 +17,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmlens.arguments import path as path_of
 from mmlens.arguments import shown
 from mmlens.errors import CapabilityError, CheckpointError
 
 ProjectionSource = nn.Module | Mapping[str, Tensor] | str | Path
 
 
-def expanded(path: str | Path) -> Path:
+def expanded(path: str | Path, name: str = "path") -> Path:
     """A path whose `~` is somebody's home.
 
     Raises:
         CheckpointError: nobody of that name has one, or no file could be called that.
     """
     try:
-        place = Path(path).expanduser()
+        place = path_of(path, name, error=CheckpointError).expanduser()
         place.is_dir()
     except (RuntimeError, OSError, ValueError) as error:
         raise CheckpointError(f"{shown(str(path))} names no place: {reason(error)}") from error

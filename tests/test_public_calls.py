@@ -22,24 +22,6 @@ HERE = Path(__file__).parent
 NOT_YET = """
 Scores values: AttributeError in scores.py
 Scores labels: AttributeError in scores.py
-load name: TypeError in families/__init__.py
-activations model: AttributeError in methods/activations.py
-attribute_caption k: IndexError in methods/attribute.py
-attribute_caption words: TypeError in words.py
-attribute_caption target: TypeError in targets.py
-attribute_caption point: TypeError in methods/attribute.py
-top_neurons active: AttributeError in methods/top_neurons.py
-decode model: AttributeError in methods/decode.py
-decode neurons: TypeError in methods/decode.py
-decode k: TypeError in methods/decode.py
-decode active: TypeError in methods/decode.py
-interpretable table: AttributeError in methods/decode.py
-logit_lens model: AttributeError in methods/logit_lens.py
-nearest_tokens k: RuntimeError in methods/nearest_tokens.py
-look target: AttributeError in reading/things.py
-look words: TypeError in words.py
-look k: TypeError in reading/strongest.py
-look full: AttributeError in reading/picture.py
 Sweep folder: TypeError in sweep/folder.py
 top_images model: AttributeError in sweep/images.py
 top_images out: TypeError in sweep/run.py
@@ -82,8 +64,6 @@ view.panels title: AttributeError in view/theme.py
 view.save path: TypeError in view/write.py
 view.tokens values: ValueError in view/words.py
 view.tokens title: AttributeError in view/html.py
-datasets.images folder: TypeError in datasets/folders.py
-datasets.pictos n: takes longer than 2 s
 sweep.Sweep folder: TypeError in sweep/folder.py
 sweep.sweep model: AttributeError in provenance.py
 sweep.sweep out: TypeError in sweep/run.py
@@ -91,43 +71,9 @@ sweep.sweep options: ValueError in sweep/run.py
 sweep.sweep tallies: AttributeError in sweep/run.py
 sweep.top_images model: AttributeError in sweep/images.py
 sweep.top_images out: TypeError in sweep/run.py
-patching.ablate by: TypeError in patching/places.py
-patching.ablation_curve randoms: takes longer than 2 s
-patching.attention model: AttributeError in hooking.py
-patching.attribution_patching steps: MemoryError in quadrature.py
-patching.captions model: AttributeError in patching/captions.py
-patching.knockouts model: AttributeError in patching/routes.py
-patching.mean_difference model: AttributeError in methods/activations.py
-patching.only_at model: AttributeError in patching/corrupters.py
-patching.other_patches labels: TypeError in patching/places.py
-patching.patch by: TypeError in patching/places.py
-patching.patch progress: TypeError in patching/variants.py
-patching.patches_under model: AttributeError in patching/places.py
-patching.path_patching pair: AttributeError in patching/paths.py
-patching.shuffled model: AttributeError in patching/corrupters.py
-patching.soft_noise seed: RuntimeError in patching/pairs.py
-patching.word model: AttributeError in patching/steering.py
-patching.written_by model: AttributeError in patching/steering.py
-patching.written_by neuron: AttributeError in unit_check.py
 tally.Moments keep: TypeError in tally/base.py
 tally.Quantiles keep: TypeError in tally/base.py
 tally.Top keep: TypeError in tally/base.py
-HookedVLM.forward attention_mask: AttributeError in model.py
-HookedVLM.run_with_cache names_filter: TypeError in caching.py
-HookedVLM.run_with_cache device: RuntimeError in caching.py
-HookedVLM.run_with_cache pos_slice: ValueError in caching.py
-HookedVLM.to args: RuntimeError in model.py
-HookedVLM.save folder: TypeError in files.py
-HookedVLM.get_caching_hooks names_filter: TypeError in caching.py
-HookedVLM.add_caching_hooks names_filter: TypeError in caching.py
-HookedVLM.accumulated_bias args: TypeError in surface.py
-HookedVLM.tokens_to_residual_directions tokens: ValueError in surface.py
-HookedVLM.loss_fn logits: AttributeError in token_loss.py
-HookedVLM.loss_fn tokens: RuntimeError in token_loss.py
-HookedVLM.loss_fn attention_mask: AttributeError in model.py
-HookedVLM.to_string tokens: RuntimeError in words.py
-HookedVLM.to_single_str_token int_token: ValueError in surface.py
-HookedVLM.get_token_position single_token: ValueError in surface.py
 """
 
 
