@@ -25,6 +25,8 @@ from typing import Any, TypeVar
 from mmlens.errors import ArgumentError, MMLensError, nearest
 
 T = TypeVar("T")
+SEEDS = 2**64 - 1
+"""The largest seed of torch."""
 
 
 def count(

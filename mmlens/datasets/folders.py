@@ -73,8 +73,9 @@ def folder_at(place: str | Path) -> Path:
     Raises:
         DataError: it is not there, it is no folder, or its names cannot be read.
     """
+    folder = path_of(place, "folder", error=DataError)
     try:
-        folder = path_of(place, "folder", error=DataError).expanduser()
+        folder = folder.expanduser()
         if folder.is_dir():
             next(folder.iterdir(), None)
             return folder

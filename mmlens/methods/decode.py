@@ -112,8 +112,12 @@ def _ends(neurons: Any, active: Iterable[float] | None) -> list[tuple[Neuron, in
         if active is None and "active" in neurons.columns:
             active = neurons["active"]
         neurons = neurons["neuron"]
-    many = [neurons] if isinstance(neurons, Neuron) else several(neurons, "neurons", least=0)
-    given = None if active is None else several(active, "active", least=0)
+    many = (
+        [neurons]
+        if isinstance(neurons, Neuron)
+        else several(neurons, "neurons", least=0, what="list of Neurons")
+    )
+    given = None if active is None else several(active, "active", least=0, what="list of numbers")
     numbers = [1.0] * len(many) if given is None else [number(one, "active") for one in given]
     if len(numbers) != len(many):
         raise AddressError(
