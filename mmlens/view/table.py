@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from mmlens.errors import AddressError
 from mmlens.neurons import Neuron
 from mmlens.scores import Scores
-from mmlens.view import theme
+from mmlens.view import given, theme
 from mmlens.view.figure import Figure
 from mmlens.view.theme import in_figure
 from mmlens.view.words import label, visible
@@ -34,12 +34,7 @@ def neurons(
     """
     if isinstance(table, Scores):
         table = _strongest(table, k)
-    missing = [name for name in ("neuron", "score") if name not in table.columns]
-    if missing or not len(table):
-        raise AddressError(
-            f"A table of neurons has rows and the columns 'neuron' and 'score'; this one has"
-            f" {len(table)} rows and {list(table.columns)}."
-        )
+    table = given.table(table, ("neuron", "score"), "mm.top_neurons(scores)")
     scores = [float(score) for score in table.score]
     top = max(map(abs, scores)) or 1.0
     c = theme.colours()
@@ -71,7 +66,7 @@ def neurons(
     layers = [neuron.layer for neuron in table.neuron]
     return theme.finish(
         figure,
-        title,
+        given.title(title),
         f"{len(table)} neurons; area by score (largest {top:.3g}), blue raises, red lowers",
         height=460,
         showlegend=False,

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 
 from mmlens.errors import AddressError
 from mmlens.prompt import Patch
-from mmlens.view import theme
+from mmlens.view import given, theme
 from mmlens.view.colourscale import ink_on, on, read
 from mmlens.view.figure import Figure
 from mmlens.view.theme import in_figure
@@ -48,6 +48,7 @@ def lens(table: pd.DataFrame, *, title: str | None = None) -> go.Figure:
     Raises:
         AddressError: other columns, or more positions than can be read.
     """
+    table = given.table(table, (), "mm.logit_lens(model, prompt)", empty=True)
     unit = next((name for name in _UNITS if name in table.columns), None)
     if unit is None or not {"pos", "rank", "token"} <= set(table.columns) or not len(table):
         raise AddressError(
@@ -72,7 +73,7 @@ def lens(table: pd.DataFrame, *, title: str | None = None) -> go.Figure:
     layer = f"layer {table['layer'].iloc[0]}" if "layer" in table.columns and not layered else ""
     return theme.finish(
         figure,
-        title or named + ("layer and position" if layered else "patch"),
+        given.title(title, named + ("layer and position" if layered else "patch")),
         " · ".join(part for part in (subtitle, layer, note) if part),
         height=170 + 26 * len(rows),
         width=max(420, min(150 + 62 * len(columns), 1100)) if not layered else None,
