@@ -60,8 +60,10 @@ def table(
     frame = instance(value, name, pd.DataFrame, f"the table that {call} gives")
     missing = [column for column in columns if column not in frame.columns]
     if (missing and not (empty and not len(frame))) or not (len(frame) or empty):
+        *before, last = map(repr, columns)
+        named = f"{', '.join(before)} and {last}"
         raise AddressError(
-            f"This view needs rows with the columns {', '.join(columns)}, as {call} gives them;"
+            f"This view needs rows with the columns {named}, as {call} gives them;"
             f" this {name} has {len(frame)} rows and {list(frame.columns)}."
         )
     return frame

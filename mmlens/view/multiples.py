@@ -82,7 +82,7 @@ def panels(
     if across > _IN_ROW:
         raise AddressError(
             f"{scores!r} puts {across} panels in a row, and at most {_IN_ROW} have room: narrow it,"
-            f" as in scores.sel({others[1]}=[...])."
+            f" as in scores.sel({others[-1]}=[...])."
         )
     flat = values.reshape(many, -1)
     grids = [grid_of(scores.of(axis), row, image, repr(scores)) for row in flat]

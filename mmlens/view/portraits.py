@@ -141,9 +141,12 @@ def _words(said: pd.DataFrame) -> dict[Any, Any]:
 
 
 def _shown(
-    row: dict[str, Any], i: int, picture_of: Callable[[Any], Any], maps: Mapping[Any, Scores] | None,
+    row: dict[str, Any],
+    i: int,
+    picture_of: Callable[[Any], Any],
+    maps: Mapping[Any, Scores] | None,
     box: Box | None,
-) -> str:  # fmt: skip
+) -> str:
     sample = row["sample"]
     try:
         found = picture_of(sample)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
+from mmlens.arguments import instance, number
 from mmlens.errors import AddressError
 from mmlens.neurons import Neuron
 from mmlens.scores import Scores
@@ -35,7 +36,9 @@ def neurons(
     if isinstance(table, Scores):
         table = _strongest(table, k)
     table = given.table(table, ("neuron", "score"), "mm.top_neurons(scores)")
-    scores = [float(score) for score in table.score]
+    for one in table.neuron:
+        instance(one, "table['neuron']", Neuron, "Neurons, as in Neuron(3, 17)")
+    scores = [number(score, "table['score']") for score in table.score]
     top = max(map(abs, scores)) or 1.0
     c = theme.colours()
     said = table.words if "words" in table.columns else [[] for _ in scores]
