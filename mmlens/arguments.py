@@ -122,7 +122,7 @@ def instance(
 
 def path(value: Any, name: str, *, error: type[MMLensError] = ArgumentError) -> Path:
     """A file or folder: its name as a text, or a Path."""
-    if not isinstance(value, str | PathLike):
+    if not isinstance(value, str | PathLike) or "\0" in str(value):
         raise error(f"{name}={shown(value)}: write the name of a file or folder.")
     return Path(value)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlens.arguments import count, instance, number, several, text
+from mmlens.arguments import count, instance, number, several, shown, text
 from mmlens.errors import AddressError, CheckpointError, nearest
 from mmlens.neurons import Head, Neuron, find, read_address
 from mmlens.prompt import Padding, Patch, Token
@@ -64,6 +64,8 @@ class Scores:
             )
         for axis, size in zip(self.axes, self.values.shape, strict=True):
             known = self.labels.get(axis)
+            if known is not None and (isinstance(known, str) or not hasattr(known, "__len__")):
+                raise AddressError(f"labels={{{axis!r}: {shown(known)}}}: give a tuple of labels.")
             if known is not None and len(known) != size:
                 raise AddressError(f"Axis {axis!r} has {size} entries but {len(known)} labels.")
 

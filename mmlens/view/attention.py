@@ -88,13 +88,8 @@ def attention_on_image(
         f'<script type="application/json">{props(data)}</script>'
         f"<script>{static('attention.js')}</script>"
     )
-    return framed(
-        given.title(title),
-        subtitle,
-        body.replace("\u2028", " "),
-        static("attention.css"),
-        "mm-looks",
-    )
+    page, css = body.replace("\u2028", " "), static("attention.css")
+    return framed(given.title(title), subtitle, page, css, "mm-looks")
 
 
 def _start(queries: list[Any]) -> int:

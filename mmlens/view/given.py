@@ -6,11 +6,12 @@ Each function returns the value that a view goes on with, and names the argument
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from mmlens.arguments import instance, number, several, shown, text
+from mmlens.arguments import count, instance, number, several, shown, text
 from mmlens.errors import AddressError, ArgumentError
 from mmlens.scores import Scores
 from mmlens.view.paint import Box
@@ -25,8 +26,14 @@ _LOOK = ("picture", "prompt", "caption", "target", "maps", "table", "activations
 
 
 def scores(value: Any, name: str = "scores") -> Scores:
-    """Scores, and nothing that only holds numbers."""
-    return instance(value, name, Scores, "Scores, such as mmlens.attribute returns")
+    """Scores of real numbers, at least one; of True and False, 1 and 0."""
+    found = instance(value, name, Scores, "Scores, such as mmlens.attribute returns")
+    if 0 in found.shape or found.values.is_complex():
+        what = "complex numbers" if found.values.is_complex() else "no numbers"
+        raise AddressError(f"{found!r} holds {what}, and a view shows real ones: choose others.")
+    if "bool" in str(found.values.dtype):
+        return Scores(found.values.float(), found.axes, found.labels, found.about)
+    return found
 
 
 def title(value: Any, told: str = "") -> str:
@@ -66,7 +73,26 @@ def table(
             f"This view needs rows with the columns {named}, as {call} gives them;"
             f" this {name} has {len(frame)} rows and {list(frame.columns)}."
         )
+    for column, check in _COLUMNS.items():
+        for one in frame[column] if column in frame.columns else ():
+            check(one, f"{name}[{column!r}]")
     return frame
+
+
+def _probs(value: Any, name: str) -> None:
+    for one in () if value is None else several(value, name, least=0):
+        number(one, name)
+
+
+_COLUMNS: dict[str, Callable[[Any, str], Any]] = {
+    "score": number,
+    "value": number,
+    "rank": partial(count, least=0),
+    "words": partial(several, least=0),
+    "probs": _probs,
+    "map": scores,
+}
+"""What stands in the columns that views read, whichever table has them."""
 
 
 def by_name(value: Any, name: str, write: str) -> Mapping[Any, Any]:

@@ -65,7 +65,7 @@ def painted(
     return done if mask is None else outlined(done, mask, photo.size)
 
 
-def whole(box: Box, zoom: float) -> tuple[int, int, int, int]:
+def whole(box: Box, zoom: float | int) -> tuple[int, int, int, int]:
     """The edges of a box in whole pixels, enlarged; at least one pixel lies between two."""
     left, top, right, bottom = (round(edge * zoom) for edge in box)
     return left, top, max(right, left + 1), max(bottom, top + 1)

@@ -158,6 +158,7 @@ def _shown(
     photo = open_picture(found).convert("RGB")
     own = None if maps is None else maps.get((row["neuron"], sample))
     if own is not None:
+        own = given.scores(own, f"maps[{row['neuron']}, {sample!r}]")
         image = spotlight(photo, patch_grid(own), box)
     else:
         zoom = 2 * _THUMB / max(photo.size)

@@ -44,7 +44,8 @@ def compare(
         AddressError: fewer than two results, different axes, or labels that do not meet.
     """
     results = given.by_name(results, "results", "a mapping from names to Scores, {'a': s, 'b': t}")
-    parts = [given.scores(part, f"results[{name!r}]") for name, part in results.items()]
+    results = {name: given.scores(s, f"results[{name!r}]") for name, s in results.items()}
+    parts = list(results.values())
     if len(parts) < 2 or any(part.axes != parts[0].axes for part in parts):
         raise AddressError(
             "A comparison needs two or more Scores of the same axes, and these have"

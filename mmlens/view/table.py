@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from mmlens.arguments import instance, number
+from mmlens.arguments import count, instance
 from mmlens.errors import AddressError
 from mmlens.neurons import Neuron
 from mmlens.scores import Scores
@@ -34,11 +34,11 @@ def neurons(
         AddressError: no such columns or axes, or no rows.
     """
     if isinstance(table, Scores):
-        table = _strongest(table, k)
+        table = _strongest(given.scores(table, "table"), k)
     table = given.table(table, ("neuron", "score"), "mm.top_neurons(scores)")
     for one in table.neuron:
         instance(one, "table['neuron']", Neuron, "Neurons, as in Neuron(3, 17)")
-    scores = [number(score, "table['score']") for score in table.score]
+    scores = [float(score) for score in table.score]
     top = max(map(abs, scores)) or 1.0
     c = theme.colours()
     said = table.words if "words" in table.columns else [[] for _ in scores]
@@ -91,7 +91,9 @@ def _strongest(scores: Scores, k: int) -> pd.DataFrame:
             " scores.sum('pos')."
         )
     table = scores.abs().to_frame(k)
-    table.insert(0, "neuron", [Neuron(*pair) for pair in zip(table.layer, table.unit, strict=True)])
+    layers = [count(one, "a label of the axis layer", least=0) for one in table.layer]
+    units = [count(one, "a label of the axis unit", least=0) for one in table.unit]
+    table.insert(0, "neuron", [Neuron(*pair) for pair in zip(layers, units, strict=True)])
     table["score"] = [scores.sel(neuron).item() for neuron in table["neuron"]]
     return table
 

@@ -9,11 +9,14 @@ The best word is the cell's text, its number the colour, the next best are told 
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
 
+from mmlens.arguments import count
 from mmlens.errors import AddressError
 from mmlens.prompt import Patch
 from mmlens.view import given, theme
@@ -55,6 +58,12 @@ def lens(table: pd.DataFrame, *, title: str | None = None) -> go.Figure:
             "A lens shows rows with the columns pos, rank, token and a number (prob, logprob, logit"
             f" or cosine); this table has {len(table)} rows and {list(table.columns)}."
         )
+    if not all(isinstance(one, Real) for one in table[unit]):
+        raise AddressError(f"The column {unit!r} of this table holds no numbers.")
+    if not all(isinstance(one, Hashable) for one in table["pos"]):
+        raise AddressError("The column 'pos' of this table holds lists: a label is no list.")
+    for layer in table["layer"].unique() if "layer" in table.columns else ():
+        count(layer, "table['layer']", least=0)
     layered = "layer" in table.columns and len(set(table["layer"])) > 1
     cells, rows, columns, note = _by_layer(table) if layered else _by_patch(table)
     z = np.full((len(rows), len(columns)), np.nan, np.float32)

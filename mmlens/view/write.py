@@ -17,7 +17,7 @@ from mmlens.errors import AddressError, CapabilityError
 from mmlens.view.html import locked, whole_page
 from mmlens.writing import printable, write_whole
 
-_LARGEST = 16
+_SMALLEST, _LARGEST = 0.1, 16
 
 
 def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
@@ -37,7 +37,7 @@ def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
 
     from mmlens.view.theme import CONFIG
 
-    path, scale = checked(path, "path"), number(scale, "scale", above=0, most=_LARGEST)
+    path, scale = checked(path, "path"), number(scale, "scale", least=_SMALLEST, most=_LARGEST)
     kind = path.suffix.lower()
     if kind not in (".html", ".svg", ".png"):
         raise AddressError(
