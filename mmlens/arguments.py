@@ -17,6 +17,8 @@ import math
 import operator
 import reprlib
 from collections.abc import Iterable, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any, TypeVar
 
 from mmlens.errors import ArgumentError, MMLensError, nearest
@@ -116,6 +118,13 @@ def instance(
     if not isinstance(value, kind):
         raise error(f"{name}={shown(value)} is no {kind.__name__}: give {write}.")
     return value
+
+
+def path(value: Any, name: str, *, error: type[MMLensError] = ArgumentError) -> Path:
+    """A file or folder: its name as a text, or a Path."""
+    if not isinstance(value, str | PathLike) or "\0" in str(value):
+        raise error(f"{name}={shown(value)}: write the name of a file or folder.")
+    return Path(value)
 
 
 def shown(value: Any) -> str:

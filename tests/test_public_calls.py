@@ -20,8 +20,6 @@ from public_calls import names
 
 HERE = Path(__file__).parent
 NOT_YET = """
-Scores values: AttributeError in scores.py
-Scores labels: AttributeError in scores.py
 load name: TypeError in families/__init__.py
 activations model: AttributeError in methods/activations.py
 attribute_caption k: IndexError in methods/attribute.py
@@ -40,57 +38,8 @@ look target: AttributeError in reading/things.py
 look words: TypeError in words.py
 look k: TypeError in reading/strongest.py
 look full: AttributeError in reading/picture.py
-Sweep folder: TypeError in sweep/folder.py
-top_images model: AttributeError in sweep/images.py
-top_images out: TypeError in sweep/run.py
-view.attention_on_image scores: AttributeError in view/attention.py
-view.attention_on_image box: ValueError in view/attention.py
-view.attention_on_image title: AttributeError in view/html.py
-view.attention_text scores: AttributeError in view/circuits.py
-view.attention_text title: AttributeError in view/html.py
-view.bars scores: AttributeError in view/grid.py
-view.bars title: AttributeError in view/theme.py
-view.cards table: TypeError in view/portraits.py
-view.cards activations: AttributeError in view/portraits.py
-view.cards title: AttributeError in view/html.py
-view.compare results: AttributeError in view/sidebyside.py
-view.compare title: AttributeError in view/theme.py
-view.curves scores: AttributeError in view/lines.py
-view.curves title: AttributeError in view/theme.py
-view.explore seen: AttributeError in view/explorer_data.py
-view.explore tops: KeyError in view/explorer_data.py
-view.gallery table: TypeError in view/portraits.py
-view.gallery pictures: TypeError in view/portraits.py
-view.gallery maps: AttributeError in view/portraits.py
-view.gallery said: KeyError in view/portraits.py
-view.gallery title: AttributeError in view/html.py
-view.heatmap scores: AttributeError in view/grid.py
-view.heatmap title: AttributeError in view/theme.py
-view.lens table: AttributeError in view/wordgrid.py
-view.lens title: AttributeError in view/theme.py
-view.neurons table: AttributeError in view/table.py
-view.on_image scores: AttributeError in view/photo.py
-view.on_image box: ValueError in view/photo.py
-view.on_image top: ValueError in view/paint.py
-view.on_image mask: UFuncTypeError in view/paint.py
-view.on_image title: AttributeError in view/theme.py
-view.panels scores: AttributeError in view/multiples.py
-view.panels box: ValueError in view/multiples.py
-view.panels mask: UFuncTypeError in view/paint.py
-view.panels columns: ValueError in view/paint.py
-view.panels title: AttributeError in view/theme.py
-view.save path: TypeError in view/write.py
-view.tokens values: ValueError in view/words.py
-view.tokens title: AttributeError in view/html.py
 datasets.images folder: TypeError in datasets/folders.py
 datasets.pictos n: takes longer than 2 s
-sweep.Sweep folder: TypeError in sweep/folder.py
-sweep.sweep model: AttributeError in provenance.py
-sweep.sweep out: TypeError in sweep/run.py
-sweep.sweep options: ValueError in sweep/run.py
-sweep.sweep tallies: AttributeError in sweep/run.py
-sweep.top_images model: AttributeError in sweep/images.py
-sweep.top_images out: TypeError in sweep/run.py
 patching.ablate by: TypeError in patching/places.py
 patching.ablation_curve randoms: takes longer than 2 s
 patching.attention model: AttributeError in hooking.py
@@ -109,9 +58,6 @@ patching.soft_noise seed: RuntimeError in patching/pairs.py
 patching.word model: AttributeError in patching/steering.py
 patching.written_by model: AttributeError in patching/steering.py
 patching.written_by neuron: AttributeError in unit_check.py
-tally.Moments keep: TypeError in tally/base.py
-tally.Quantiles keep: TypeError in tally/base.py
-tally.Top keep: TypeError in tally/base.py
 HookedVLM.forward attention_mask: AttributeError in model.py
 HookedVLM.run_with_cache names_filter: TypeError in caching.py
 HookedVLM.run_with_cache device: RuntimeError in caching.py
