@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import math
 import operator
-import os
 import reprlib
 from collections.abc import Callable, Iterable, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -107,13 +107,6 @@ def text(
     return value
 
 
-def path(value: Any, name: str, *, error: type[MMLensError] = ArgumentError) -> Path:
-    """The place of a file or folder, from a text or a path."""
-    if not isinstance(value, str | os.PathLike):
-        raise error(f"{name}={shown(value)} is no path: write a text, or a pathlib.Path.")
-    return Path(value)
-
-
 def function(
     value: Any, name: str, write: str, *, error: type[MMLensError] = ArgumentError
 ) -> Callable[..., Any]:
@@ -137,6 +130,13 @@ def instance(
     if not isinstance(value, kind):
         raise error(f"{name}={shown(value)} is no {kind.__name__}: give {write}.")
     return value
+
+
+def path(value: Any, name: str, *, error: type[MMLensError] = ArgumentError) -> Path:
+    """A file or folder: its name as a text, or a Path."""
+    if not isinstance(value, str | PathLike) or "\0" in str(value):
+        raise error(f"{name}={shown(value)}: write the name of a file or folder.")
+    return Path(value)
 
 
 def shown(value: Any) -> str:

@@ -126,19 +126,26 @@ def cut(lm: LanguageModel) -> Measured:
 
 
 def hugging(lm: LanguageModel) -> Measured | None:
-    """The hooked model against the caller's Hugging Face model; None where there is none."""
+    """The hooked model against the caller's Hugging Face model; None where there is none to run.
+
+    What the hooked model raises is the finding, with an infinite error.
+    """
     if lm.hf is None:
         return None
     from mmlens.sharing import share_weights
 
     ids, hf = tokens(lm, 6), share_weights(lm.hf)  # in eval mode, whatever the caller's is in
     ones = torch.ones_like(ids)
+    own: list[torch.Tensor] = []
 
-    def routes() -> tuple[torch.Tensor, torch.Tensor]:
-        own = hf(input_ids=ids.to(hf.device), attention_mask=ones.to(hf.device), use_cache=False)
-        return lm.forward(ids, ones), own.logits.to(ids.device)
+    def alone() -> tuple[torch.Tensor, torch.Tensor]:
+        run = hf(input_ids=ids.to(hf.device), attention_mask=ones.to(hf.device), use_cache=False)
+        own.append(run.logits.to(ids.device))
+        return own[0], own[0]
 
-    return compared(lm, routes)
+    if not compared(lm, alone).exact:
+        return None
+    return compared(lm, lambda: (lm.forward(ids, ones), own[0]))
 
 
 def refuse_unfaithful(lm: LanguageModel) -> None:
@@ -147,16 +154,23 @@ def refuse_unfaithful(lm: LanguageModel) -> None:
     In half precision the two differ by rounding, so what is far apart there is a warning.
 
     Raises:
-        CapabilityError: the logits differ, so no number of this model would be true.
+        CapabilityError: the hooked model does not run, or gives other logits, so that no number
+            of it would be true.
     """
     found = hugging(lm)
-    if found is None or found.exact or found.reason:  # what raises is told where it is run
+    if found is None or found.exact:
         return
+    what = f"The hooked {type(lm.hf).__name__} ({lm.dtype})"
     builds = " and ".join(f"{p} {version(p)}" for p in ("transformer-lens", "transformers"))
+    other = "Install tested versions (`mmlens doctor` lists them) or load it in float32."
+    if found.reason:
+        raise CapabilityError(
+            f"{what} does not run where the model of transformers does ({found.reason}): {builds}"
+            f" do not fit together for it. {other}"
+        )
     told = (
-        f"The hooked {type(lm.hf).__name__} gives other logits than the model of transformers that"
-        f" it was made of ({found}): {builds} do not fit together for this architecture. Install"
-        " tested versions (`mmlens doctor` lists them)."
+        f"{what} gives other logits than the model of transformers that it was made of ({found}):"
+        f" {builds} do not fit together for it. {other}"
     )
     if lm.dtype in RELATIVE:
         raise CapabilityError(told)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlens.arguments import count, number
+from mmlens.arguments import count, instance, number, several, shown, text
 from mmlens.errors import AddressError, CheckpointError, nearest
 from mmlens.neurons import Head, Neuron, find, read_address
 from mmlens.prompt import Padding, Patch, Token
@@ -50,6 +50,13 @@ class Scores:
     about: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        import torch
+
+        instance(self.values, "values", torch.Tensor, "a tensor")
+        instance(self.labels, "labels", Mapping, "a mapping from axis names to labels")
+        instance(self.about, "about", Mapping, "a mapping")
+        for axis in several(self.axes, "axes", least=0):
+            text(axis, "axes")
         if self.values.ndim != len(self.axes) or len(set(self.axes)) != len(self.axes):
             raise AddressError(
                 f"A tensor of shape {tuple(self.values.shape)} needs {self.values.ndim} different"
@@ -57,6 +64,8 @@ class Scores:
             )
         for axis, size in zip(self.axes, self.values.shape, strict=True):
             known = self.labels.get(axis)
+            if known is not None and (isinstance(known, str) or not hasattr(known, "__len__")):
+                raise AddressError(f"labels={{{axis!r}: {shown(known)}}}: give a tuple of labels.")
             if known is not None and len(known) != size:
                 raise AddressError(f"Axis {axis!r} has {size} entries but {len(known)} labels.")
 

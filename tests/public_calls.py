@@ -145,7 +145,7 @@ class Right:
             "view.curves": {"scores": scores.sum("unit").sum("pos")},
             "view.explore": {"seen": seen}, "view.heatmap": {"scores": scores.sum("unit")},
             "view.lens": {"table": mm.logit_lens(model, self.prompt, k=2)},
-            "view.neurons": {"table": scores}, "view.on_image": {"scores": on_patches},
+            "view.neurons": {"table": scores.sum("pos")}, "view.on_image": {"scores": on_patches},
             "view.panels": {"scores": scores.sum("unit")},
             "view.save": {"figure": view.heatmap(scores.sum("unit")), "path": "a.html"},
             "view.show": {"x": scores.sum("unit")},

@@ -21,7 +21,7 @@ from mmlens import masks, measured
 from mmlens.cli import app
 from mmlens.doctor import examine, machine
 from mmlens.doctor.tested import TESTED
-from mmlens.errors import CapabilityError
+from mmlens.errors import CapabilityError, NumericsError
 from mmlens.lm import LanguageModel, wrap_lm
 from tests.bridges import KINDS, bridge, prompt
 from tests.cache_names import rename_cache
@@ -162,3 +162,23 @@ def test_a_bridge_whose_logits_are_not_hugging_faces_is_refused_when_it_is_wrapp
     monkeypatch.setattr(JointQKVAttentionBridge, "forward", otherwise)
     with pytest.raises(CapabilityError, match="gives other logits than the model of transformers"):
         wrap_lm(hf)
+
+
+def test_a_bridge_that_does_not_run_where_the_model_of_transformers_does_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def broken(self: Any, *args: Any, **options: Any) -> Any:
+        raise RuntimeError("expected scalar type Float but found BFloat16")
+
+    monkeypatch.setattr(JointQKVAttentionBridge, "forward", broken)
+    hf = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=2))
+    with pytest.raises(CapabilityError, match="does not run where the model of transformers does"):
+        wrap_lm(hf)
+
+
+def test_a_model_whose_weights_are_nan_is_wrapped_and_refused_by_what_reads_it():
+    hf = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=2))
+    hf.transformer.ln_f.weight.data.fill_(float("nan"))
+    model = mm.HookedVLM(None, None, wrap_lm(hf), name="broken")
+    with pytest.raises(NumericsError, match="NaN"):
+        model.generate(torch.ones(1, 4, dtype=torch.long), 2, return_type="tokens")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmlens.arguments import path as checked
 from mmlens.errors import nearest, writing
 from mmlens.scores import Scores
 from mmlens.sweep.parts import read_scores, read_tables
@@ -40,7 +41,7 @@ class Sweep:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = checked(folder, "folder", error=SweepError)
         self.manifest: dict[str, Any] = _manifest(self.folder)
         self._read: dict[tuple[str, int, int], str] = {}
         if not self.manifest:

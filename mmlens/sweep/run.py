@@ -9,15 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
 import torch
 
-from mmlens.arguments import choice, count
+from mmlens.arguments import choice, count, instance, path
 from mmlens.datasets.sample import Samples
 from mmlens.datasets.spec import dataset as named_data
+from mmlens.model import HookedVLM
 from mmlens.placeless import placeless
 from mmlens.scores import Scores
 from mmlens.sweep.bar import Bar
@@ -27,9 +28,6 @@ from mmlens.sweep.parts import table_bytes, tensor_bytes, to_arrow
 from mmlens.sweep.record import SweepError, record
 from mmlens.sweep.running import Running, check_fed, heal, unfed
 from mmlens.tally import Tally
-
-if TYPE_CHECKING:
-    from mmlens.model import HookedVLM
 
 Question = Callable[..., Any]
 """(model, sample, **options) -> DataFrame, Scores, or a dict of these by name."""
@@ -71,8 +69,10 @@ def sweep(
     chunk = count(chunk, "chunk", error=SweepError)
     seed = count(seed, "seed", least=0, error=SweepError)
     choice(on_error, "on_error", ("raise", "record"), error=SweepError)
-    samples, folder, team = named_data(dataset), Path(out), crew()
-    fresh, given = _tallies(tallies or {}), dict(options or {})
+    samples, team = named_data(dataset), crew()
+    instance(model, "model", HookedVLM, "what mmlens.load returns")
+    folder = path(out, "out", error=SweepError)
+    fresh, given = _tallies(tallies), _by_name(options, "options", "{'k': 3}")
     kinds = {
         name: [[type(t).__name__, t.keep, t.settings] for t in ts] for name, ts in fresh.items()
     }
@@ -96,7 +96,15 @@ def sweep(
     return work.sweep
 
 
+def _by_name(value: Any, name: str, example: str) -> dict[str, Any]:
+    """A mapping as a dict of its own; nothing is an empty one."""
+    if value is None:
+        return {}
+    return dict(instance(value, name, Mapping, f"a mapping, {example}", error=SweepError))
+
+
 def _tallies(given: Any) -> dict[str, tuple[Tally, ...]]:
+    given = _by_name(given, "tallies", "{'activations': [Top(k=9)]}")
     wrong = [name for name, several in given.items()
              if not isinstance(several, (list, tuple)) or not several
              or not all(isinstance(one, Tally) for one in several)]  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from mmlens.arguments import several, text
 from mmlens.errors import AddressError, CheckpointError, NumericsError
 from mmlens.scores import Labels, Scores, pack_labels, unpack_labels
 from mmlens.writing import replacing, spelled
@@ -36,7 +37,9 @@ class Tally:
     kinds: ClassVar[dict[str, type[Tally]]] = {}
 
     def __init__(self, keep: Sequence[str] = ("layer", "unit"), **settings: Any) -> None:
-        self.keep, self.settings = tuple(keep), settings
+        axes = several(keep, "keep", least=0, error=AddressError)
+        self.keep = tuple(text(axis, "keep", error=AddressError) for axis in axes)
+        self.settings = settings
         self.sizes: tuple[int, ...] | None = None
         self.labels: dict[str, Labels] = {}
         self.places: tuple[Any, ...] | None = None

@@ -20,6 +20,7 @@ from mmlens.errors import AddressError
 from mmlens.pictures import open_picture
 from mmlens.prompt import Patch
 from mmlens.scores import Scores
+from mmlens.view import given
 from mmlens.view.html import Html, data_address, framed, props, static
 from mmlens.view.paint import SIDE, Box, painted, paper
 from mmlens.view.photo import grid_of
@@ -48,6 +49,7 @@ def attention_on_image(
     Raises:
         AddressError: other axes, no patch among the keys, or more than 2 million numbers.
     """
+    scores = given.scores(scores)
     if scores.axes not in _AXES:
         raise AddressError(
             f"A pattern has the axes query and key, and perhaps layer and head; {scores!r} has"
@@ -63,7 +65,7 @@ def attention_on_image(
     first = _start(queries)
     grid = grid_of(keys, values[0, first], image, repr(scores))
     photo = open_picture(picture) if picture is not None else paper(*grid.shape)
-    x0, y0, x1, y1 = (float(x) for x in box or (0, 0, photo.width, photo.height))
+    x0, y0, x1, y1 = given.box(box, photo)
     shown = painted(photo, grid, False, float(np.nanmax(grid)) or 1.0, (x0, y0, x1, y1))
     heads = _heads(scores)
     data = {
@@ -86,7 +88,8 @@ def attention_on_image(
         f'<script type="application/json">{props(data)}</script>'
         f"<script>{static('attention.js')}</script>"
     )
-    return framed(title, subtitle, body.replace("\u2028", " "), static("attention.css"), "mm-looks")
+    page, css = body.replace("\u2028", " "), static("attention.css")
+    return framed(given.title(title), subtitle, page, css, "mm-looks")
 
 
 def _start(queries: list[Any]) -> int:

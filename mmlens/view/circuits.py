@@ -21,6 +21,7 @@ import numpy as np
 
 from mmlens.errors import AddressError, CapabilityError
 from mmlens.scores import Scores
+from mmlens.view import given
 from mmlens.view.html import Html, framed, props
 from mmlens.view.words import label
 
@@ -66,6 +67,7 @@ def attention_text(scores: Scores, *, title: str = "Which word looks at which") 
         AddressError: other axes, different queries and keys, or more than 120 positions.
         CapabilityError: circuitsvis is not installed.
     """
+    scores = given.scores(scores)
     if scores.axes not in (("head", "query", "key"), ("query", "key")):
         raise AddressError(
             f"Attention as text has the axes head, query and key, and {scores!r} has others: take"
@@ -95,7 +97,7 @@ def attention_text(scores: Scores, *, title: str = "Which word looks at which") 
     layer = f"layer {scores.about['layer']}" if "layer" in scores.about else ""
     parts = ["attention weight, from the word on the left to that above", layer,
              str(scores.about.get("model", "")), "drawn by CircuitsVis"]  # fmt: skip
-    return framed(title, " · ".join(part for part in parts if part), body)
+    return framed(given.title(title), " · ".join(part for part in parts if part), body)
 
 
 def harmless(token: object) -> str:

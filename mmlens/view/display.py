@@ -8,6 +8,7 @@ page.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from mmlens.errors import CapabilityError, MMLensError
@@ -60,7 +61,8 @@ def _table(table: Any) -> None:
     from mmlens.view.choose import is_neurons, show
 
     if is_neurons(table):
-        display(show(table))
+        with suppress(MMLensError):  # its rows are of no neurons: it is still a table
+            display(show(table))
     html = table._repr_html_()
     display(HTML(html) if html is not None else repr(table))
 

@@ -26,9 +26,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmlens.arguments import number, several
 from mmlens.errors import AddressError
+from mmlens.view import given
 from mmlens.view.explorer_data import (
     LEVELS,
+    TOPS,
     Detail,
     Shared,
     photo,
@@ -103,17 +106,21 @@ def explore(
     Raises:
         AddressError: nothing to show, other axes, or names that do not fit.
     """
-    looks: list[Any] = list(seen) if isinstance(seen, Sequence) else [seen]
-    names = [printable(name) for name in (names if names is not None else range(len(looks)))]
+    many = isinstance(seen, Sequence) and not isinstance(seen, str)
+    looks = [given.look(one) for one in (seen if many else [seen])]
+    called = range(len(looks)) if names is None else several(names, "names", least=0)
+    names = [printable(name) for name in called]
     if not looks or len(names) != len(looks) or len(set(names)) < len(names):
         raise AddressError(
             f"explore() got {len(looks)} pictures and {len(set(names))} different names: give at"
             " least one picture, and each its own name."
         )
-    limit = budget or (BUDGET_ONE if len(looks) == 1 else BUDGET_MANY)
-    told = printable(
-        title or ("A picture, read by the model" if len(looks) == 1 else "Pictures, read")
-    )
+    if tops is not None:
+        tops = given.table(tops, TOPS, "mmlens.reading.read_found", name="tops", empty=True)
+    limit = BUDGET_ONE if len(looks) == 1 else BUDGET_MANY
+    limit = limit if budget is None else number(budget, "budget", above=0)
+    plainly = "A picture, read by the model" if len(looks) == 1 else "Pictures, read"
+    told = printable(given.title(title, plainly))
     made: Explorer | None = None
     for detail in LEVELS if len(looks) == 1 else LEVELS[1:]:
         made = _page(looks, names, tops, told, detail)

@@ -30,6 +30,9 @@ SMALL = 160
 Box = tuple[float | int, float | int, float | int, float | int]
 
 
+TOPS = ("neuron", "rank", "sample", "value", "picture", "map")
+"""The columns of a table of top pictures."""
+
 Read = Any
 """What was read of a picture: a value with the attributes of `mmlens.reading.Look`."""
 

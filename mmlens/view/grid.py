@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from mmlens.errors import AddressError
 from mmlens.prompt import Padding, Patch, Token
 from mmlens.scores import Scores
-from mmlens.view import theme
+from mmlens.view import given, theme
 from mmlens.view.figure import Figure
 from mmlens.view.theme import in_figure
 from mmlens.view.titles import quantity, title_of
@@ -32,6 +32,7 @@ def heatmap(scores: Scores, *, title: str | None = None) -> go.Figure:
     Raises:
         AddressError: more or fewer axes than two; the sentence says how to narrow.
     """
+    scores = given.scores(scores)
     if len(scores.axes) != 2:
         raise AddressError(
             f"A heat map has two axes, and {scores!r} has {len(scores.axes)}: narrow it, as in"
@@ -42,7 +43,7 @@ def heatmap(scores: Scores, *, title: str | None = None) -> go.Figure:
     down = up != "layer"
     return theme.finish(
         Figure(heat),
-        title or told,
+        given.title(title, told),
         about,
         height=min(max(200 + 24 * min(len(rows), 30), 360), 900),
         xaxis={
@@ -92,6 +93,7 @@ def bars(scores: Scores, *, title: str | None = None) -> go.Figure:
     Raises:
         AddressError: more or fewer axes than one.
     """
+    scores = given.scores(scores)
     if len(scores.axes) != 1:
         raise AddressError(
             f"Bars have one axis, and {scores!r} has {len(scores.axes)}: narrow or reduce it, as in"
@@ -112,7 +114,7 @@ def bars(scores: Scores, *, title: str | None = None) -> go.Figure:
     )
     return theme.finish(
         figure,
-        title or told,
+        given.title(title, told),
         about,
         height=360,
         xaxis={**axis_of(axis, labels), "showgrid": False, "automargin": True},

@@ -20,7 +20,7 @@ import plotly.graph_objects as go
 
 from mmlens.errors import AddressError
 from mmlens.scores import Scores
-from mmlens.view import theme
+from mmlens.view import given, theme
 from mmlens.view.figure import Figure
 from mmlens.view.theme import in_figure
 from mmlens.view.titles import quantity, title_of
@@ -42,6 +42,7 @@ def curves(scores: Scores, *, title: str | None = None) -> go.Figure:
     Raises:
         AddressError: other axes, or more than 7 lines.
     """
+    scores = given.scores(scores)
     along = along_axis(scores)
     others = [a for a in scores.axes if a not in (along, "prompt")]
     if along is None or len(others) > 1:
@@ -66,7 +67,7 @@ def curves(scores: Scores, *, title: str | None = None) -> go.Figure:
     notes = [about, band, "dotted: nothing changed" if clean is not None else ""]
     return theme.finish(
         figure,
-        title or told,
+        given.title(title, told),
         " · ".join(part for part in notes if part),
         height=400,
         showlegend=len(lines) > 1,

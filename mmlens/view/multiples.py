@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from mmlens.arguments import count, flag
 from mmlens.errors import AddressError
 from mmlens.pictures import open_picture
 from mmlens.prompt import Patch, Token
 from mmlens.scores import Scores
-from mmlens.view import theme
+from mmlens.view import given, theme
 from mmlens.view.figure import Figure
 from mmlens.view.paint import Box, painted, paper, span
 from mmlens.view.photo import bar, grid_of, pointer
@@ -29,7 +30,7 @@ from mmlens.view.theme import in_figure
 from mmlens.view.titles import quantity, title_of
 from mmlens.view.words import plain
 
-MOST = 144
+MOST, _IN_ROW = 144, 64
 _WIDTH, _GAP, _NAME, _LEFT, _RIGHT, _TOP = 760, 8, 22, 20, 90, 24
 _PATCHED = ("pos", "key", "query")
 
@@ -58,6 +59,8 @@ def panels(
     Raises:
         AddressError: no patches, other axes, or more than 144 panels.
     """
+    scores, title = given.scores(scores), given.title(title)
+    shared, smooth = flag(shared, "shared"), flag(smooth, "smooth")
     axis = picture_axis(scores)
     others = tuple(name for name in scores.axes if name != axis)
     if axis is None or len(others) not in (1, 2):
@@ -67,16 +70,23 @@ def panels(
             " .sel(...), or take view.on_image for one map."
         )
     values = np.moveaxis(scores.numpy(), scores.axes.index(axis), -1)
-    count = int(np.prod(values.shape[:-1]))
-    if not 0 < count <= MOST:
+    many = int(np.prod(values.shape[:-1]))
+    if not 0 < many <= MOST:
         raise AddressError(
-            f"{scores!r} makes {count} panels, and at most {MOST} can be read: narrow it, as in"
+            f"{scores!r} makes {many} panels, and at most {MOST} can be read: narrow it, as in"
             f" scores.sel({others[0]}=[...])."
         )
-    flat = values.reshape(count, -1)
+    across = values.shape[1] if len(others) == 2 else _columns(many)
+    if len(others) == 1 and columns is not None:
+        across = count(columns, "columns", most=_IN_ROW)
+    if across > _IN_ROW:
+        raise AddressError(
+            f"{scores!r} puts {across} panels in a row, and at most {_IN_ROW} have room: narrow it,"
+            f" as in scores.sel({others[-1]}=[...])."
+        )
+    flat = values.reshape(many, -1)
     grids = [grid_of(scores.of(axis), row, image, repr(scores)) for row in flat]
     photo = open_picture(picture) if picture is not None else paper(*grids[0].shape)
-    across = values.shape[1] if len(others) == 2 else columns or _columns(count)
     look = {"box": box, "smooth": smooth, "mask": mask, "shared": shared}
     figure, height = _drawn(photo, grids, across, len(others) == 1, look)
     figure.add_trace(_bar(grids, shared, quantity(scores)))
@@ -103,10 +113,10 @@ def any_patch(labels: Sequence[Any]) -> bool:
     return any(isinstance(one, Patch) for one in labels)
 
 
-def _columns(count: int) -> int:
+def _columns(many: int) -> int:
     """Rows of equal length, of at most six panels."""
-    rows = -(-count // 6)
-    return -(-count // rows)
+    rows = -(-many // 6)
+    return -(-many // rows)
 
 
 def _drawn(
@@ -120,14 +130,13 @@ def _drawn(
     step = tall + (_NAME if named else _GAP)
     rows = -(-len(grids) // across)
     height = rows * step
-    area = tuple(float(x) for x in look["box"] or (0, 0, photo.width, photo.height))
-    x0, y0, x1, y1 = area
+    area = given.box(look["box"], photo)
     figure = Figure()
     for i, grid in enumerate(grids):
         column, row, n = i % across, i // across, i + 1 if i else ""
         signed, limit = span(np.stack(grids) if look["shared"] else grid)
         source = painted(
-            photo, grid, signed, limit, (x0, y0, x1, y1), smooth=look["smooth"],
+            photo, grid, signed, limit, area, smooth=look["smooth"],
             mask=look["mask"], side=round(min(2 * wide, 320)),
         )  # fmt: skip
         left, top = column * (wide + _GAP), 1 - (row * step) / height
@@ -138,7 +147,7 @@ def _drawn(
             f"yaxis{n}": {**hidden, "anchor": f"x{n}", "range": [photo.height, 0],
                           "domain": [max(top - tall / height, 0), top]},
         })  # fmt: skip
-        figure.add_trace(pointer(grid, (x0, y0, x1, y1), xaxis=f"x{n}", yaxis=f"y{n}"))
+        figure.add_trace(pointer(grid, area, xaxis=f"x{n}", yaxis=f"y{n}"))
         figure.add_layout_image(
             source=source, x=0, y=0, sizex=photo.width, sizey=photo.height,
             xref=f"x{n}", yref=f"y{n}", sizing="stretch", layer="below",

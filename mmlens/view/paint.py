@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
+from mmlens.arguments import shown
 from mmlens.errors import AddressError
 
 RAISES, LOWERS = (31, 119, 255), (255, 82, 46)
@@ -54,7 +55,7 @@ def painted(
     size = (max(1, round(photo.width * zoom)), max(1, round(photo.height * zoom)))
     method = Image.Resampling.LANCZOS if zoom < 2 else Image.Resampling.NEAREST
     canvas = ImageOps.grayscale(photo).resize(size, method).convert("RGBA")
-    left, top, right, bottom = (round(edge * zoom) for edge in box)
+    left, top, right, bottom = whole(box, zoom)
     fine = finer(grid, (right - left, bottom - top)) if smooth else grid
     patches = Image.fromarray(colour(fine, signed, limit))
     layer = Image.new("RGBA", size)
@@ -62,6 +63,12 @@ def painted(
     _hatch(layer, grid, (left, top, right, bottom))
     done = Image.alpha_composite(canvas, layer).convert("RGB")
     return done if mask is None else outlined(done, mask, photo.size)
+
+
+def whole(box: Box, zoom: float | int) -> tuple[int, int, int, int]:
+    """The edges of a box in whole pixels, enlarged; at least one pixel lies between two."""
+    left, top, right, bottom = (round(edge * zoom) for edge in box)
+    return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
 def finer(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -79,7 +86,7 @@ def outlined(picture: Image.Image, mask: Any, size: tuple[int, int]) -> Image.Im
     Raises:
         AddressError: the mask has another size.
     """
-    values = np.asarray(mask.cpu() if hasattr(mask, "cpu") else mask) > 0
+    values = _bools(mask)
     if values.shape != size[::-1]:
         raise AddressError(
             f"The mask is {values.shape}, and the picture has {size[1]} rows of {size[0]} pixels:"
@@ -93,6 +100,21 @@ def outlined(picture: Image.Image, mask: Any, size: tuple[int, int]) -> Image.Im
     done.paste("black", mask=outside)
     done.paste("white", mask=inside)
     return done
+
+
+def _bools(mask: Any) -> np.ndarray:
+    """Where a mask is above 0.
+
+    Raises:
+        AddressError: it holds no numbers.
+    """
+    try:
+        values = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask)
+    except ValueError:  # rows of different length
+        values = np.array("rows")
+    if values.dtype.kind not in "biuf":
+        raise AddressError(f"mask={shown(mask)} is no mask: give Bool[height, width].")
+    return values > 0
 
 
 def colour(grid: np.ndarray, signed: bool, limit: float | int) -> np.ndarray:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmlens.arguments import flag, number
 from mmlens.errors import AddressError
 from mmlens.pictures import open_picture
 from mmlens.prompt import Patch
 from mmlens.scores import Scores
+from mmlens.view import given
 from mmlens.view.paint import Box, legend, painted, paper, span
 
 if TYPE_CHECKING:
@@ -51,10 +53,11 @@ def on_image(
     from mmlens.view.figure import Figure
     from mmlens.view.titles import quantity, title_of
 
+    smooth = flag(smooth, "smooth")
+    top = None if top is None else number(top, "top", least=0)
     grid = patch_grid(scores, image)
     photo = open_picture(picture) if picture is not None else paper(*grid.shape)
-    area = (float(x) for x in box or (0, 0, photo.width, photo.height))
-    x0, y0, x1, y1 = area
+    x0, y0, x1, y1 = given.box(box, photo)
     signed, limit = span(grid, top)
     told, about = title_of(scores)
     figure = Figure([pointer(grid, (x0, y0, x1, y1)), bar(signed, limit, quantity(scores))])
@@ -65,7 +68,7 @@ def on_image(
     rows, cols = grid.shape
     return theme.finish(
         figure,
-        title or told,
+        given.title(title, told),
         " · ".join([about, *notes]),
         width=560,
         height=round(min(max(440 * photo.height / photo.width, 240), 700)) + 130,
@@ -133,6 +136,7 @@ def patch_grid(scores: Scores, image: int = 0) -> np.ndarray:
     Raises:
         AddressError: other axes than `pos`, or no patch of this picture.
     """
+    scores = given.scores(scores)
     if scores.axes != ("pos",):
         extra = [axis for axis in scores.axes if axis != "pos"]
         names = ", ".join(repr(axis) for axis in extra)

@@ -19,8 +19,9 @@ from PIL import Image, ImageEnhance, ImageOps
 from mmlens.errors import AddressError
 from mmlens.pictures import open_picture
 from mmlens.scores import Scores
+from mmlens.view import given
 from mmlens.view.html import Html, data_address, framed
-from mmlens.view.paint import Box, finer, outlined, painted, span
+from mmlens.view.paint import Box, finer, outlined, painted, span, whole
 from mmlens.view.photo import patch_grid
 from mmlens.view.words import label, visible
 
@@ -50,7 +51,7 @@ def cards(
     Raises:
         AddressError: no such columns or rows, or a neuron without activations.
     """
-    _need(table, ("neuron", "words"), "mm.decode(model, neurons)")
+    table = given.table(table, ("neuron", "words"), "mm.decode(model, neurons)")
     one = [name for name in ("neuron", "sign") if name in table.columns]
     rows: Any = table.drop_duplicates(one)
     first = rows.to_dict("records")
@@ -58,6 +59,8 @@ def cards(
         raise AddressError(
             f"{len(first)} cards are more than can be read: take table.head({_MOST})."
         )
+    if activations is not None:
+        activations = given.scores(activations, "activations")
     made = []
     for row in first:
         image = ""
@@ -68,7 +71,7 @@ def cards(
     told = "words that its output raises most, with their probability"
     told += "; on the picture its activation" if activations is not None else ""
     body = f'<div class="mm-cards">{"".join(made)}</div>'
-    return framed(title, f"{len(first)} neurons · {told}", body, _CSS, "mm-neurons")
+    return framed(given.title(title), f"{len(first)} neurons · {told}", body, _CSS, "mm-neurons")
 
 
 def gallery(
@@ -92,13 +95,16 @@ def gallery(
     Raises:
         AddressError: no such columns or rows, or a sample without a picture.
     """
-    _need(table, ("neuron", "sample", "value"), "mm.top_images(model, data, neurons)")
-    words = {} if said is None else dict(zip(said["neuron"], said["words"], strict=True))
+    call, picture_of = "mm.top_images(model, data, neurons)", given.pictures(pictures)
+    table = given.table(table, ("neuron", "sample", "value"), call)
+    words = {} if said is None else _words(said)
+    if maps is not None:
+        maps = given.by_name(maps, "maps", "a mapping, {(neuron, sample): Scores(pos)}")
     rows = []
     for neuron in list(dict.fromkeys(table["neuron"]))[:_MOST]:
         rows_of: Any = table[table["neuron"] == neuron]
         own = rows_of.to_dict("records")
-        shown = "".join(_shown(row, i, pictures, maps, box) for i, row in enumerate(own))
+        shown = "".join(_shown(row, i, picture_of, maps, box) for i, row in enumerate(own))
         told = _chips({"words": words[neuron]}) if neuron in words else ""
         rows.append(
             f'<div class="mm-row" id="{escape(str(neuron))}"><div class="mm-side"><b>'
@@ -106,17 +112,19 @@ def gallery(
         )
     bright = "bright: activation above half of its largest" if maps is not None else ""
     about = " · ".join(part for part in ("the number is the largest activation", bright) if part)
-    return framed(title, about, "".join(rows), _CSS, "mm-neurons")
+    return framed(given.title(title), about, "".join(rows), _CSS, "mm-neurons")
 
 
 def spotlight(picture: Image.Image, grid: np.ndarray, box: Box | None = None) -> Image.Image:
     """The picture, dimmed and grey where the upsampled activation is below half of its maximum."""
     size = picture.size
-    left, top, right, bottom = (round(x) for x in box or (0, 0, *size))
+    left, top, right, bottom = whole(given.box(box, picture), 1)
     fine = finer(grid, (right - left, bottom - top))
+    x, y, x1, y1 = max(left, 0), max(top, 0), min(right, size[0]), min(bottom, size[1])
     area = np.zeros(size[::-1], bool)
     peak = float(np.nan_to_num(grid).max())
-    area[top:bottom, left:right] = (fine > peak / 2) if peak > 0 else False
+    lit = fine[y - top : y1 - top, x - left : x1 - left]  # what lies on the picture
+    area[y:y1, x:x1] = (lit > peak / 2) if peak > 0 else False
     dim = ImageEnhance.Brightness(ImageOps.grayscale(picture).convert("RGB")).enhance(0.45)
     done = Image.composite(picture, dim, Image.fromarray(np.uint8(area) * 255))
     zoom = 2 * _THUMB / max(size)
@@ -125,22 +133,23 @@ def spotlight(picture: Image.Image, grid: np.ndarray, box: Box | None = None) ->
     return outlined(large, area, size)
 
 
-def _need(table: Any, columns: tuple[str, ...], call: str) -> None:
-    missing = [name for name in columns if name not in getattr(table, "columns", ())]
-    if missing or not len(table):
-        raise AddressError(
-            f"This view needs rows with the columns {', '.join(columns)}, as {call} gives them;"
-            f" this table has {len(table)} rows and {list(getattr(table, 'columns', ()))}."
-        )
+def _words(said: pd.DataFrame) -> dict[Any, Any]:
+    """What each neuron says."""
+    call = "mm.decode(model, neurons)"
+    said = given.table(said, ("neuron", "words"), call, name="said", empty=True)
+    return dict(zip(said["neuron"], said["words"], strict=True)) if len(said) else {}
 
 
 def _shown(
-    row: dict[str, Any], i: int, pictures: Pictures, maps: Mapping[Any, Scores] | None,
+    row: dict[str, Any],
+    i: int,
+    picture_of: Callable[[Any], Any],
+    maps: Mapping[Any, Scores] | None,
     box: Box | None,
-) -> str:  # fmt: skip
+) -> str:
     sample = row["sample"]
     try:
-        found = pictures(sample) if callable(pictures) else pictures[sample]
+        found = picture_of(sample)
     except KeyError:
         raise AddressError(
             f"There is no picture of {sample!r}: give pictures={{sample: picture}} for every sample"
@@ -149,6 +158,7 @@ def _shown(
     photo = open_picture(found).convert("RGB")
     own = None if maps is None else maps.get((row["neuron"], sample))
     if own is not None:
+        own = given.scores(own, f"maps[{row['neuron']}, {sample!r}]")
         image = spotlight(photo, patch_grid(own), box)
     else:
         zoom = 2 * _THUMB / max(photo.size)
@@ -166,9 +176,8 @@ def _map(picture: Any, grid: np.ndarray, box: Box | None, told: str) -> str:
 
     photo = open_picture(picture) if picture is not None else paper(*grid.shape)
     signed, limit = span(grid)
-    area = tuple(float(x) for x in box or (0, 0, photo.width, photo.height))
-    x0, y0, x1, y1 = area
-    image = painted(photo, grid, signed, limit, (x0, y0, x1, y1), side=2 * _THUMB)
+    area = given.box(box, photo)
+    image = painted(photo, grid, signed, limit, area, side=2 * _THUMB)
     top = f"{told}, at most {float(np.nanmax(grid)):.3g}"
     return (
         f'<img src="{data_address(image)}" width="{_THUMB}" alt="{escape(top)}"'

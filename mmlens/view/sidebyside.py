@@ -18,7 +18,7 @@ from plotly.subplots import make_subplots
 
 from mmlens.errors import AddressError
 from mmlens.scores import Scores
-from mmlens.view import theme
+from mmlens.view import given, theme
 from mmlens.view.figure import Figure
 from mmlens.view.grid import axis_of, cells
 from mmlens.view.lines import curves
@@ -43,6 +43,8 @@ def compare(
     Raises:
         AddressError: fewer than two results, different axes, or labels that do not meet.
     """
+    results = given.by_name(results, "results", "a mapping from names to Scores, {'a': s, 'b': t}")
+    results = {name: given.scores(s, f"results[{name!r}]") for name, s in results.items()}
     parts = list(results.values())
     if len(parts) < 2 or any(part.axes != parts[0].axes for part in parts):
         raise AddressError(
@@ -52,7 +54,7 @@ def compare(
         )
     axes = parts[0].axes
     told, about = title_of(_stripped(parts[0]))
-    head = title or f"{told}, by model"
+    head = given.title(title, f"{told}, by model")
     if axes == ("layer",):
         return _by_depth(results, head)
     if len(axes) == 1 and picture_axis(parts[0]):

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
+from mmlens.arguments import count, instance
 from mmlens.errors import AddressError
 from mmlens.neurons import Neuron
 from mmlens.scores import Scores
-from mmlens.view import theme
+from mmlens.view import given, theme
 from mmlens.view.figure import Figure
 from mmlens.view.theme import in_figure
 from mmlens.view.words import label, visible
@@ -33,13 +34,10 @@ def neurons(
         AddressError: no such columns or axes, or no rows.
     """
     if isinstance(table, Scores):
-        table = _strongest(table, k)
-    missing = [name for name in ("neuron", "score") if name not in table.columns]
-    if missing or not len(table):
-        raise AddressError(
-            f"A table of neurons has rows and the columns 'neuron' and 'score'; this one has"
-            f" {len(table)} rows and {list(table.columns)}."
-        )
+        table = _strongest(given.scores(table, "table"), k)
+    table = given.table(table, ("neuron", "score"), "mm.top_neurons(scores)")
+    for one in table.neuron:
+        instance(one, "table['neuron']", Neuron, "Neurons, as in Neuron(3, 17)")
     scores = [float(score) for score in table.score]
     top = max(map(abs, scores)) or 1.0
     c = theme.colours()
@@ -71,7 +69,7 @@ def neurons(
     layers = [neuron.layer for neuron in table.neuron]
     return theme.finish(
         figure,
-        title,
+        given.title(title),
         f"{len(table)} neurons; area by score (largest {top:.3g}), blue raises, red lowers",
         height=460,
         showlegend=False,
@@ -93,7 +91,9 @@ def _strongest(scores: Scores, k: int) -> pd.DataFrame:
             " scores.sum('pos')."
         )
     table = scores.abs().to_frame(k)
-    table.insert(0, "neuron", [Neuron(*pair) for pair in zip(table.layer, table.unit, strict=True)])
+    layers = [count(one, "a label of the axis layer", least=0) for one in table.layer]
+    units = [count(one, "a label of the axis unit", least=0) for one in table.unit]
+    table.insert(0, "neuron", [Neuron(*pair) for pair in zip(layers, units, strict=True)])
     table["score"] = [scores.sel(neuron).item() for neuron in table["neuron"]]
     return table
 

@@ -9,14 +9,17 @@ The best word is the cell's text, its number the colour, the next best are told 
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
 
+from mmlens.arguments import count
 from mmlens.errors import AddressError
 from mmlens.prompt import Patch
-from mmlens.view import theme
+from mmlens.view import given, theme
 from mmlens.view.colourscale import ink_on, on, read
 from mmlens.view.figure import Figure
 from mmlens.view.theme import in_figure
@@ -48,12 +51,19 @@ def lens(table: pd.DataFrame, *, title: str | None = None) -> go.Figure:
     Raises:
         AddressError: other columns, or more positions than can be read.
     """
+    table = given.table(table, (), "mm.logit_lens(model, prompt)", empty=True)
     unit = next((name for name in _UNITS if name in table.columns), None)
     if unit is None or not {"pos", "rank", "token"} <= set(table.columns) or not len(table):
         raise AddressError(
             "A lens shows rows with the columns pos, rank, token and a number (prob, logprob, logit"
             f" or cosine); this table has {len(table)} rows and {list(table.columns)}."
         )
+    if not all(isinstance(one, Real) for one in table[unit]):
+        raise AddressError(f"The column {unit!r} of this table holds no numbers.")
+    if not all(isinstance(one, Hashable) for one in table["pos"]):
+        raise AddressError("The column 'pos' of this table holds lists: a label is no list.")
+    for layer in table["layer"].unique() if "layer" in table.columns else ():
+        count(layer, "table['layer']", least=0)
     layered = "layer" in table.columns and len(set(table["layer"])) > 1
     cells, rows, columns, note = _by_layer(table) if layered else _by_patch(table)
     z = np.full((len(rows), len(columns)), np.nan, np.float32)
@@ -72,7 +82,7 @@ def lens(table: pd.DataFrame, *, title: str | None = None) -> go.Figure:
     layer = f"layer {table['layer'].iloc[0]}" if "layer" in table.columns and not layered else ""
     return theme.finish(
         figure,
-        title or named + ("layer and position" if layered else "patch"),
+        given.title(title, named + ("layer and position" if layered else "patch")),
         " · ".join(part for part in (subtitle, layer, note) if part),
         height=170 + 26 * len(rows),
         width=max(420, min(150 + 62 * len(columns), 1100)) if not layered else None,

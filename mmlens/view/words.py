@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from mmlens.arguments import number, several
 from mmlens.errors import AddressError
 from mmlens.prompt import Padding, Patch
 from mmlens.scores import Scores
+from mmlens.view import given
 
 if TYPE_CHECKING:
     from mmlens.view.html import Html
@@ -66,12 +68,12 @@ def tokens(words: Sequence[Any] | Scores, values: Any = None, *, title: str | No
             raise AddressError(f"Coloured words need Scores of one axis, and {words!r} has others.")
         told, about = title_of(words)
         words, values = list(words.of(words.axes[0])), words.numpy()
-    texts, numbers = [label(word) for word in words], _numbers(values)
+    texts, numbers = [label(word) for word in several(words, "words", least=0)], _numbers(values)
     if len(texts) != len(numbers):
         raise AddressError(
             f"There are {len(texts)} words and {len(numbers)} values: give one each."
         )
-    top = max((abs(n) for n in numbers if not math.isnan(n)), default=0.0) or 1.0
+    top = max((abs(n) for n in numbers if math.isfinite(n)), default=0.0) or 1.0
     spans = "".join(_span(text, n, top) for text, n in zip(texts, numbers, strict=True))
     key = f"blue raises, red lowers; full colour is {top:.3g}"
     body = (
@@ -79,13 +81,14 @@ def tokens(words: Sequence[Any] | Scores, values: Any = None, *, title: str | No
         f' role="group" aria-label="words coloured by value, from {-top:.3g} to {top:.3g}">'
         f"{spans}</div>"
     )
-    return framed(title or told, " · ".join(part for part in (about, key) if part), body)
+    return framed(given.title(title, told), " · ".join(part for part in (about, key) if part), body)
 
 
-def _span(text: str, number: float, top: float) -> str:
-    size = 0.0 if math.isnan(number) else 0.5 * abs(number) / top  # ink stays readable on half
-    colour = _RAISES if number >= 0 else _LOWERS
-    told = "no value" if math.isnan(number) else f"{number:+.4g}"
+def _span(text: str, value: float, top: float) -> str:
+    none = math.isnan(value)
+    size = 0.0 if none else 0.5 * min(abs(value) / top, 1)  # ink stays readable on half
+    colour = _RAISES if value >= 0 else _LOWERS
+    told = "no value" if none else f"{value:+.4g}"
     return (
         f'<span style="background:rgba({colour},{size:.3f});padding:2px 3px;margin:0 1px;'
         f'border-radius:3px;white-space:pre" title="{escape(text)}: {told}">{escape(text)}</span>'
@@ -96,7 +99,16 @@ def _numbers(values: Any) -> list[float]:
     if hasattr(values, "detach"):
         values = values.detach().cpu()
     values = values.tolist() if hasattr(values, "tolist") else values
-    return [math.nan if v is None else float(v) for v in values]
+    return [_number(one) for one in several(values, "values", least=0)]
+
+
+def _number(value: Any) -> float:
+    """A number, also an infinite one; NaN where there is none."""
+    if value is None:
+        return math.nan
+    value = value.item() if getattr(value, "ndim", None) == 0 else value  # of NumPy or torch
+    odd = isinstance(value, float) and not math.isfinite(value)
+    return value if odd else number(value, "values")
 
 
 def _sign(letter: str) -> str:

@@ -11,9 +11,13 @@ import io
 from pathlib import Path
 from typing import Any
 
+from mmlens.arguments import number
+from mmlens.arguments import path as checked
 from mmlens.errors import AddressError, CapabilityError
 from mmlens.view.html import locked, whole_page
 from mmlens.writing import printable, write_whole
+
+_SMALLEST, _LARGEST = 0.1, 16
 
 
 def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
@@ -33,7 +37,7 @@ def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
 
     from mmlens.view.theme import CONFIG
 
-    path = Path(path)
+    path, scale = checked(path, "path"), number(scale, "scale", least=_SMALLEST, most=_LARGEST)
     kind = path.suffix.lower()
     if kind not in (".html", ".svg", ".png"):
         raise AddressError(
