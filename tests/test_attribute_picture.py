@@ -115,7 +115,7 @@ def test_an_edited_model_is_asked_as_it_is():
     [
         ({"at": "pixel"}, "there is no such at: did you mean 'pixels'"),
         ({"by": "gradients"}, "there is no such by: did you mean"),
-        ({"steps": 0}, "steps=0: write a whole number from 1 on"),
+        ({"steps": 0}, "steps=0: write a whole number from 1 to 1000"),
     ],
 )
 def test_what_cannot_be_asked_is_told(options, sentence):

@@ -101,7 +101,7 @@ def test_integrated_attribution_says_how_far_it_is_from_patching_the_layer():
 @pytest.mark.parametrize(
     "options, sentence",
     [
-        ({"steps": 0}, "steps=0: write a whole number from 1 on"),
+        ({"steps": 0}, "steps=0: write a whole number from 1 to 1000"),
         ({"batch": 0}, "batch=0"),
         ({"layers": []}, "names nothing"),
         ({"baseline": float("nan")}, "baseline=nan"),
