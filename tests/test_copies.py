@@ -26,7 +26,7 @@ from mmlens.model import HookedVLM
 from mmlens.placeless import placeless
 from mmlens.prompt import Prompt
 from mmlens.train.features import cache_features
-from mmlens.train.fit import fit
+from mmlens.train.training import fit
 
 PROMPT = Prompt(picture(), "A picture of")
 WAYS = {"deepcopy": copy.deepcopy, "pickle": lambda x: pickle.loads(pickle.dumps(x))}

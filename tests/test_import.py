@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 import mmlens
 
+ROOT = Path(mmlens.__file__).parents[1]
 HEAVY = {"torch", "transformers", "transformer_lens", "pandas", "plotly", "PIL", "numpy"}
 
 
@@ -37,12 +39,22 @@ def test_every_public_name_is_found_where_the_table_says(name):
     assert name in dir(mmlens)
 
 
-@pytest.mark.parametrize("name", sorted(mmlens._HOME))
-def test_no_public_name_is_hidden_by_a_module_of_the_same_name(name):
+LAZY = sorted(  # the packages whose names are looked up on first use
+    ".".join(path.relative_to(ROOT).parent.parts)
+    for path in (ROOT / "mmlens").rglob("__init__.py")
+    if "_HOME = {" in path.read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_no_public_name_is_hidden_by_a_module_of_the_same_name(package):
     """After `import mmlens.load`, `mmlens.load` would be that module and no longer the function."""
-    package = Path(mmlens.__file__).parent
-    assert not (package / f"{name}.py").exists(), f"rename mmlens/{name}.py: it hides mmlens.{name}"
-    assert not (package / name).exists(), f"rename mmlens/{name}/: it hides mmlens.{name}"
+    folder = ROOT.joinpath(*package.split("."))
+    modules = {path.stem for path in folder.glob("*.py")} | {
+        path.parent.name for path in folder.glob("*/__init__.py")
+    }
+    hidden = set(importlib.import_module(package)._HOME) & modules
+    assert hidden == set(), f"rename these modules of {package}: they hide a name"
 
 
 def test_type_checkers_are_told_the_same_names_as_the_table():

@@ -165,7 +165,7 @@ def test_a_folder_with_settings_inside_processor_config_is_prepared_by_them(tmp_
     with pytest.raises(CheckpointError, match="do_pad"):
         find_vision(str(tmp_path))
     (tmp_path / "preprocessor_config.json").write_text("[1, 2]")
-    with pytest.raises(CheckpointError, match="does not hold the settings"):
+    with pytest.raises(CheckpointError, match="holds no object"):
         find_vision(str(tmp_path))
 
 

@@ -13,7 +13,7 @@ from mmlens.lazy import on_first_use
 _HOME = {
     "Pair": "pairs",
     "soft_noise": "pairs",
-    "captions": "captions",
+    "captions": "captioning",
     "another": "corrupters",
     "blur": "corrupters",
     "erased": "corrupters",
@@ -81,7 +81,7 @@ if TYPE_CHECKING:
     from mmlens.patching.ablation import ablate as ablate
     from mmlens.patching.ablation import ablation_curve as ablation_curve
     from mmlens.patching.ablation import mean_over as mean_over
-    from mmlens.patching.captions import captions as captions
+    from mmlens.patching.captioning import captions as captions
     from mmlens.patching.corrupters import another as another
     from mmlens.patching.corrupters import blur as blur
     from mmlens.patching.corrupters import erased as erased

@@ -11,8 +11,8 @@ _HOME = {
     "Pair": "mmlens.datasets.pairs",
     "open_pairs": "mmlens.datasets.sources",
     "cache_features": "mmlens.train.features",
-    "fit": "mmlens.train.fit",
-    "TrainedProjection": "mmlens.train.fit",
+    "fit": "mmlens.train.training",
+    "TrainedProjection": "mmlens.train.training",
 }
 __all__ = [
     "DataError",
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mmlens.datasets.pairs import Pair as Pair
     from mmlens.datasets.sources import open_pairs as open_pairs
     from mmlens.train.features import cache_features as cache_features
-    from mmlens.train.fit import TrainedProjection as TrainedProjection
-    from mmlens.train.fit import fit as fit
+    from mmlens.train.training import TrainedProjection as TrainedProjection
+    from mmlens.train.training import fit as fit
 
 __getattr__, __dir__ = on_first_use(__name__, _HOME)

@@ -56,7 +56,7 @@ def train_command(
     recompute: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
 ) -> None:
     """Train the projection of a bridge on captioned pictures, both ends frozen."""
-    from mmlens.train.fit import fit
+    from mmlens.train.training import fit
 
     bridge = _bridge(model, vision, lm, projection, tokenizer, dtype, device, seed)
     columns: dict[str, Any] = {"image": image_column, "caption": caption_column}
