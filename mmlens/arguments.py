@@ -5,6 +5,7 @@
     number(0.5, "share", least=0, most=1)        # finite
     choice("pre", "point", ("pre", "post"))      # another: "did you mean 'pre'?"
     several([1, 2], "ks")                        # a list, not a text, not empty
+    path("saved", "folder")                      # a text or a Path
 
 Every function returns the value as its type says and raises an `ArgumentError` otherwise, or the
 `error` of a module that has one of its own. Anything that counts as a whole number will do as one
@@ -16,7 +17,7 @@ from __future__ import annotations
 import math
 import operator
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,8 @@ from typing import Any, TypeVar
 from mmlens.errors import ArgumentError, MMLensError, nearest
 
 T = TypeVar("T")
+SEEDS = 2**64 - 1
+"""The largest seed of torch."""
 
 
 def count(
@@ -101,6 +104,15 @@ def text(
     """A text."""
     if not isinstance(value, str) or not (value or empty):
         raise error(f"{name}={shown(value)}: write a text{'' if empty else ' that is not empty'}.")
+    return value
+
+
+def function(
+    value: Any, name: str, write: str, *, error: type[MMLensError] = ArgumentError
+) -> Callable[..., Any]:
+    """Something that can be called; `write` says of what: "a function of (done, of)"."""
+    if not callable(value):
+        raise error(f"{name}={shown(value)} cannot be called: give {write}.")
     return value
 
 

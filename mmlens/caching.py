@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.errors import NumericsError, PromptError
+from mmlens.arguments import several, shown
+from mmlens.casting import device_of
+from mmlens.errors import AddressError, ArgumentError, NumericsError, PromptError, SiteError
 from mmlens.hooking import names, points
 
 if TYPE_CHECKING:
+    from transformer_lens.utilities.slice import Slice
+
     from mmlens.model import HookedVLM
 
 Cache = dict[str, torch.Tensor]
@@ -43,13 +47,15 @@ def caching_hooks(
 
     Raises:
         SiteError: a name that does not exist or never fires.
+        ArgumentError: `pos_slice` is none. CapabilityError: there is no such device.
     """
+    device, positions = device_of(device), _slice(pos_slice)
     found: Cache = {} if cache is None else cache
 
     def keep(tensor: torch.Tensor, hook: Any, suffix: str = "") -> None:
-        kept = _at(tensor.detach(), hook.name, pos_slice)
+        kept = _at(tensor.detach(), hook.name, positions)
         kept = kept[0] if remove_batch_dim and kept.shape[0] == 1 else kept
-        found[hook.name + suffix] = kept.to(device) if device else kept
+        found[hook.name + suffix] = kept if device is None else kept.to(device)
 
     chosen = _chosen(model, names_filter)
     if below is not None:
@@ -104,14 +110,32 @@ def _runs_before(name: str, layer: int) -> bool:
     return not name.startswith("blocks.") or int(name.split(".")[1]) < layer
 
 
-def _at(tensor: torch.Tensor, name: str, pos_slice: Any) -> torch.Tensor:
-    """These positions of the language model's activation, as TransformerLens' `pos_slice`."""
-    if pos_slice is None or name.startswith(("vision.", "projection.")):
-        return tensor
+def _slice(pos_slice: Any) -> Slice | None:
+    """TransformerLens' `pos_slice`: a position, (start, stop) or a list of positions."""
+    if pos_slice is None:
+        return None
     from transformer_lens.utilities.slice import Slice
 
-    by_query = name.endswith(("hook_pattern", "hook_attn_scores"))
-    return Slice.unwrap(pos_slice).apply(tensor, dim=-2 if by_query else 1)
+    try:
+        return Slice.unwrap(pos_slice)
+    except (TypeError, ValueError):
+        raise ArgumentError(
+            f"pos_slice={shown(pos_slice)}: write a position, (start, stop), or a list of them."
+        ) from None
+
+
+def _at(tensor: torch.Tensor, name: str, positions: Slice | None) -> torch.Tensor:
+    """These positions of the language model's activation."""
+    if positions is None or name.startswith(("vision.", "projection.")):
+        return tensor
+    dim = -2 if name.endswith(("hook_pattern", "hook_attn_scores")) else 1
+    try:
+        return positions.apply(tensor, dim=dim)
+    except (IndexError, TypeError):
+        raise AddressError(
+            f"pos_slice={shown(positions.slice)} is not within the {tensor.shape[dim]} positions of"
+            f" {name!r}."
+        ) from None
 
 
 def _chosen(model: HookedVLM, names_filter: Any) -> list[str]:
@@ -119,6 +143,16 @@ def _chosen(model: HookedVLM, names_filter: Any) -> list[str]:
         return list(points(model))
     if callable(names_filter):
         return [name for name in points(model) if names_filter(name)]
-    wanted = [names_filter] if isinstance(names_filter, str) else list(names_filter)
+    wanted = (
+        [names_filter]
+        if isinstance(names_filter, str)
+        else several(
+            names_filter,
+            "names_filter",
+            least=0,
+            what="hook name, a function or a list of names",
+            error=SiteError,
+        )
+    )
     known = points(model)
     return [name for want in wanted for name in names(model, want, known)]

@@ -65,7 +65,7 @@ def device_of(value: Any, name: str = "device") -> torch.device | None:
         device = torch.device(value)
         torch.empty(0, device=device)
     except (RuntimeError, TypeError, AssertionError, NotImplementedError, ImportError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = str(error).splitlines()[0].rstrip(".:")
         raise CapabilityError(
             f"{name}={str(value)!r} cannot be used here ({reason}): there is {_devices()}."
         ) from error

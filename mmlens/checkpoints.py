@@ -17,20 +17,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmlens.arguments import shown
+from mmlens.arguments import SEEDS, count, shown
+from mmlens.arguments import path as path_of
 from mmlens.errors import CapabilityError, CheckpointError
 
 ProjectionSource = nn.Module | Mapping[str, Tensor] | str | Path
 
 
-def expanded(path: str | Path) -> Path:
+def expanded(path: str | Path, name: str = "path") -> Path:
     """A path whose `~` is somebody's home.
 
     Raises:
         CheckpointError: nobody of that name has one, or no file could be called that.
     """
+    place = path_of(path, name, error=CheckpointError)
     try:
-        place = Path(path).expanduser()
+        place = place.expanduser()
         place.is_dir()
     except (RuntimeError, OSError, ValueError) as error:
         raise CheckpointError(f"{shown(str(path))} names no place: {reason(error)}") from error
@@ -163,7 +165,7 @@ def quietly() -> Iterator[None]:
 
 def fresh_linear(d_in: int, d_out: int, seed: int = 0) -> nn.Linear:
     """A projection nobody has trained: torch's default initialisation, from a seed of its own."""
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch.Generator().manual_seed(count(seed, "seed", least=0, most=SEEDS))
     linear = nn.Linear(d_in, d_out, device="meta")
     linear.to_empty(device="cpu")
     with torch.no_grad():

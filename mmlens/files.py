@@ -55,7 +55,7 @@ def save(model: Any, folder: str | Path, *, by_reference: Named | None = None) -
             f"{model.name!r} has {len(model.edits)} edits, which are not weights; save the model "
             "without them and apply model.edit(...) after loading."
         )
-    folder, named = expanded(folder), dict(by_reference or {})
+    folder, named = expanded(folder, "folder"), dict(by_reference or {})
     check_saved(model)
     hf = faithful(model.lm, hugging_face(model.lm))
     for module in (hf, model.vision.module):

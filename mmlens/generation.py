@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens import kv_cache
-from mmlens.arguments import choice, count, flag, number
+from mmlens.arguments import SEEDS, choice, count, flag, number
 from mmlens.errors import ArgumentError, CapabilityError, NumericsError, nearest
 from mmlens.room import check_room
 from mmlens.words import printed
@@ -75,7 +75,7 @@ def generate(
         torch.random.fork_rng(enabled=seed is not None),
     ):
         if seed is not None:
-            torch.manual_seed(count(seed, "seed", least=0))
+            torch.manual_seed(count(seed, "seed", least=0, most=SEEDS))
         check_room(model, soft, max_new_tokens)
         steps = _with_hf if model.lm.is_bridge else _by_hand
         new = steps(model, soft, max_new_tokens, stop_at_eos, cached, settings)

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from mmlens import caching, continuing, embedding, generation, hooking, options, token_loss
+from mmlens.arguments import instance
 from mmlens.autograd import ordinary
 from mmlens.copies import Joined
 from mmlens.edit import Edit
@@ -157,6 +158,8 @@ class HookedVLM(KeepsHooks, Surface, Joined):
         past: Any = None,
     ) -> Iterator[SoftPrompt]:
         """Inside: all hooks in place and the prompt being read; one thread at a time."""
+        if mask is not None:
+            instance(mask, "attention_mask", torch.Tensor, "a tensor Int[batch, pos]")
         hooks = self._hooks_now()
         with ordinary(), turn(self.root, self.vision), ExitStack() as stack:
             self.lm.open()

@@ -24,6 +24,8 @@ Nodes = Float[torch.Tensor, " node"]
 TOLERANCE = 0.01
 """How much may be missing: of the change, or of a tenth of the sum of magnitudes, if that is more.
 What the dtype rounds off comes on top."""
+MOST = 1000
+"""Nodes that may be asked for: finding n takes a matrix of n x n."""
 _LADDER = ((1, 1), (2, 4), (4, 4))
 """(how many times the nodes, the power of s), one after the other until nothing is missing."""
 

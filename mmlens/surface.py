@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from mmlens import token_loss, words
-from mmlens.arguments import choice
+from mmlens.arguments import choice, count, flag
 from mmlens.delegated import DELEGATED, REFUSED, refusal
 from mmlens.errors import ArgumentError, CapabilityError, PromptError, TargetError
 from mmlens.prompt import SoftPrompt
@@ -77,9 +77,14 @@ class Surface(nn.Module):
         """`model.embed(prompt)`, the soft prompt; `model.embed.W_E`, the embedding of words."""
         return Embed(self)
 
-    def accumulated_bias(self, *args: Any, **options: Any) -> torch.Tensor:
+    def accumulated_bias(
+        self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
+    ) -> torch.Tensor:
         """TransformerLens' own: the sum of output biases up to a layer."""
-        return self.root.accumulated_bias(*args, **options)
+        ends = int(self.cfg.n_layers) - int(flag(mlp_input, "mlp_input"))
+        layer = count(layer, "layer", least=0, most=ends)
+        whole = flag(include_mlp_biases, "include_mlp_biases")
+        return self.root.accumulated_bias(layer, mlp_input, include_mlp_biases=whole)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -107,6 +112,7 @@ class Surface(nn.Module):
 
         Raises:
             CapabilityError: the logits of this model are not the normed stream times W_U.
+            TargetError: what is given, or one of the ids, is no token of the model.
         """
         exact = self.lm.dtype in (torch.float32, torch.float64)
         if self.lm.can.lens_error > (1e-3 if exact else 0.1):
@@ -114,9 +120,9 @@ class Surface(nn.Module):
                 f"The logits of {self.name!r} are not its final norm and W_U of the last residual"
                 f" stream (off by {self.lm.can.lens_error:.3g}), so no direction stands for a word."
             )
-        if isinstance(tokens, str):
-            tokens = self.to_single_token(tokens)
-        columns = self.root.tokens_to_residual_directions(tokens)
+        many = isinstance(tokens, torch.Tensor) and tokens.numel() != 1
+        ids = words.checked_ids(self.lm, tokens) if many else words.id_of(self.lm, tokens)
+        columns = self.root.tokens_to_residual_directions(ids)
         gain, _ = self.lm.final_gain
         return columns * gain.to(columns)
 
@@ -154,7 +160,8 @@ class Surface(nn.Module):
 
     def to_single_str_token(self, int_token: int) -> str:
         """The text of one token."""
-        return self.to_str_tokens(torch.tensor([int_token]))[0]
+        token = count(int_token, "int_token", least=0, error=TargetError)
+        return self.to_str_tokens(torch.tensor([token]))[0]
 
     def get_token_position(
         self: Any,
@@ -174,8 +181,11 @@ class Surface(nn.Module):
         ids = self.to_tokens(input, prepend_bos)
         if len(ids) != 1:
             raise PromptError(f"A position is one in one prompt, not in {len(ids)}: give one.")
-        wanted = self.to_single_token(single_token) if isinstance(single_token, str) else None
-        wanted = int(single_token) if wanted is None else wanted
+        wanted = (
+            self.to_single_token(single_token)
+            if isinstance(single_token, str)
+            else count(single_token, "single_token", least=-1, error=TargetError)
+        )
         hits = (ids.as_subclass(torch.Tensor)[0] == wanted).nonzero().flatten().tolist()
         if not hits:
             raise TargetError(

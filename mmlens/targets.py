@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.arguments import instance, shown
+from mmlens.arguments import shown
+from mmlens.arguments import text as text_of
+from mmlens.doors import opened
 from mmlens.errors import MMLensError, NumericsError, PromptError, TargetError
 from mmlens.generation import end_ids, until
 from mmlens.prompt import Padding, SoftPrompt, Token, next_at
@@ -64,7 +66,7 @@ def aim(
                 "There is no word to explain: write of=' dog', or a callable as target,"
                 f" not {target!r}."
             )
-        soft = soft if not after else extend(model, soft, going_on(model, soft, after))
+        soft = soft if not after else extend(model, soft, going_on(model, soft, after, "after"))
         return soft, Target(soft.ids.shape[1] - 1, checked(target))
     token = id_of(model.lm, of)
     if after is None:
@@ -77,7 +79,7 @@ def aim(
             )
         before = said[: said.index(token)]
     else:
-        before = going_on(model, soft, after)
+        before = going_on(model, soft, after, "after")
     soft = extend(model, soft, before)
     return soft, _target(model, soft, soft.ids.shape[1] - 1, token, target)
 
@@ -92,7 +94,7 @@ def aim_caption(
     """The prompt with its caption (the model's own, or `words`), and one target per token of it."""
     soft = one(model, prompt)
     own = words is None
-    said = caption(model, soft, max_new_tokens) if own else going_on(model, soft, words)
+    said = caption(model, soft, max_new_tokens) if own else going_on(model, soft, words, "words")
     if not said:
         raise TargetError(
             "The caption is empty, so there is no token to explain: give words='...'."
@@ -108,9 +110,7 @@ def one(model: HookedVLM, prompt: Any) -> SoftPrompt:
     Raises:
         PromptError: several prompts.
     """
-    from mmlens.model import HookedVLM
-
-    instance(model, "model", HookedVLM, "what mmlens.load returns")
+    opened(model)
     with torch.no_grad():
         soft = model.embed(prompt)
     if len(soft) != 1:
@@ -137,8 +137,9 @@ def caption(model: HookedVLM, soft: SoftPrompt, max_new_tokens: int = 30) -> lis
     return until(new, end_ids(model))
 
 
-def going_on(model: HookedVLM, soft: SoftPrompt, text: str) -> list[int]:
-    """The ids of a text that goes on after a prompt."""
+def going_on(model: HookedVLM, soft: SoftPrompt, text: str, name: str = "text") -> list[int]:
+    """The ids of a text that goes on after a prompt; `name` is what the caller calls it."""
+    text_of(text, name)
     ids = soft.ids[0].masked_fill(~soft.mask[0], -1).tolist()
     start = max((i + 1 for i, token in enumerate(ids) if token < 0), default=0)
     return ids_after(model.lm, text, ids[start:])
@@ -223,7 +224,7 @@ def _target(
     label = Token(word(model.lm, token), next_at(soft.labels[0][: position + 1]))
     if callable(target):
         return Target(position, checked(target), label)
-    if target not in _NUMBERS:
+    if not isinstance(target, str) or target not in _NUMBERS:
         raise TargetError(
             f"There is no target {target!r}: write 'logit', 'prob', 'logprob' or a callable."
         )

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.arguments import instance
+from mmlens.errors import ArgumentError
+
 if TYPE_CHECKING:
     from mmlens.prompt import SoftPrompt
 
@@ -28,7 +31,18 @@ def loss(logits: torch.Tensor, soft: SoftPrompt, return_type: str, per_token: bo
     Returns:
         `"loss"`: a number (or Float[batch, pos - 1] with 0 where there is no target);
         `"both"`: (logits, loss).
+
+    Raises:
+        ArgumentError: these are no logits of the prompt.
     """
+    instance(logits, "logits", torch.Tensor, "what model(prompt) returns")
+    batch, pos = soft.ids.shape
+    words = int(soft.ids.max()) + 1
+    if tuple(logits.shape[:-1]) != (batch, pos) or logits.shape[-1] < words:
+        raise ArgumentError(
+            f"logits of shape {tuple(logits.shape)} are none of this prompt, whose logits are"
+            f" [{batch}, {pos}, d_vocab]: give what model(prompt) returns."
+        )
     target = soft.ids[:, 1:].to(logits.device)
     counted = (
         (target >= 0) & soft.mask[:, 1:].to(logits.device) & soft.mask[:, :-1].to(logits.device)

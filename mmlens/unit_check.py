@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmlens.arguments import instance
 from mmlens.errors import AddressError, CapabilityError
 from mmlens.neurons import Neuron
 from mmlens.norms import gain_of, through
@@ -110,6 +111,7 @@ class Units:
             AddressError, CapabilityError: no such layer or unit; a layer without units.
         """
         for neuron in neurons:
+            instance(neuron, "neuron", Neuron, "a Neuron, as in Neuron(1, 5)", error=AddressError)
             if not 0 <= neuron.layer < len(self.layers):
                 raise AddressError(
                     f"There is no neuron {neuron}: {name!r} has {len(self.layers)} layers."

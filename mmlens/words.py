@@ -8,6 +8,7 @@ other words (`ids_after`) have different ids, and a token is spelled as it print
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from mmlens.arguments import shown
 from mmlens.errors import PromptError, TargetError
 from mmlens.lm import LanguageModel
 
@@ -121,13 +123,46 @@ def word(lm: LanguageModel, token: int) -> str:
 
 def text(lm: LanguageModel, tokens: Any) -> Any:
     """Text of ids [pos], or a list of texts of ids [batch, pos]; patches (-1) are left out."""
-    tokens = torch.as_tensor(tokens).as_subclass(torch.Tensor)  # not ids that carry pictures
+    tokens = ids_from(tokens).as_subclass(torch.Tensor)  # not ids that carry pictures
     if tokens.ndim == 2:
         return [text(lm, row) for row in tokens]
     ids = [int(i) for i in tokens.reshape(-1) if int(i) >= 0]
     if lm.tokenizer is None:
         return " ".join(map(str, ids))
     return lm.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+
+def ids_from(tokens: Any) -> torch.Tensor:
+    """Ids from a tensor, an array, a list or a number.
+
+    Raises:
+        TargetError: they are none.
+    """
+    try:
+        ids = torch.as_tensor(tokens)
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # what torch has for "no numbers"
+        ids = torch.tensor(math.nan)
+    if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
+        raise TargetError(
+            f"tokens={shown(tokens)}: give ids, which are whole numbers, in a list or a tensor."
+        )
+    return ids
+
+
+def checked_ids(lm: LanguageModel, tokens: Any) -> torch.Tensor:
+    """Ids that are words of the model.
+
+    Raises:
+        TargetError: one is none.
+    """
+    ids, size = ids_from(tokens), int(lm.root.W_U.shape[-1])
+    wrong = ids[(ids < 0) | (ids >= size)]
+    if not ids.numel() or wrong.numel():
+        raise TargetError(
+            f"{int(wrong[0]) if wrong.numel() else shown(tokens)} is no token of this model: give"
+            f" ids from 0 to {size - 1}."
+        )
+    return ids
 
 
 def single_token(lm: LanguageModel, spelled: str) -> int:

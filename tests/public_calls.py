@@ -220,6 +220,7 @@ LEFT_OUT = {
     "metrics.bert_score": "a backbone", "metrics.clip_score": "a backbone",
     "datasets.coco": "a folder of COCO", "datasets.hugging_face": "a data set of the hub",
     "patching.edge_attribution": "split inputs, which no toy has", "view.notebook": "no argument",
+    "metrics.pictos_vocabulary": "no argument",
     "HookedVLM.cuda": "another device",
 }  # fmt: skip
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from mmlens.arguments import choice, count, flag, instance, number, several, text
+from mmlens.arguments import choice, count, flag, function, instance, number, path, several, text
+from mmlens.doors import opened
 from mmlens.errors import AddressError, ArgumentError
 
 
@@ -22,6 +24,8 @@ def test_what_counts_as_a_number_is_taken_and_returned_as_one():
     assert several((1, 2), "ks") == several(range(1, 3), "ks") == several({1, 2}, "ks") == [1, 2]
     assert flag(np.bool_(True), "gain") is True and text("", "words") == ""
     assert instance(3, "k", int, "a number") == 3
+    assert path("saved", "folder") == path(Path("saved"), "folder") == Path("saved")
+    assert function(len, "progress", "a function") is len
 
 
 @pytest.mark.parametrize(
@@ -47,6 +51,10 @@ def test_what_counts_as_a_number_is_taken_and_returned_as_one():
         (lambda: text(3, "words"), "words=3: write a text."),
         (lambda: text("", "name", empty=False), "name='': write a text that is not empty."),
         (lambda: flag(1, "gain"), "gain=1: write True or False."),
+        (lambda: path(3, "out"), "out=3: write the name of a file or folder."),
+        (lambda: path(None, "out"), "out=None: write the name of a file or folder."),
+        (lambda: function(3, "f", "a function"), "f=3 cannot be called: give a function."),
+        (lambda: opened(None), "model=None is no HookedVLM: give what mmlens.load returns."),
         (lambda: instance(None, "f", dict, "a table"), "f=None is no dict: give a table."),
     ],
 )

@@ -227,7 +227,7 @@ def test_every_spelling_finds_its_data(coco_folder, tmp_path, monkeypatch):
     [
         ("pictos:held_out:many", "is no part of the bundled world: write pictos:SPLIT:NUMBER"),
         ("pictos:heldout:5", "there is no such split"),
-        ("pictos:held_out:0", "n=0: write a whole number from 1 on"),
+        ("pictos:held_out:0", "n=0: write a whole number from 1 to 1000000"),
         (
             "nowhere",
             "'nowhere' is neither a data set nor a folder: write pictos:held_out:200, coco",

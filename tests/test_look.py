@@ -108,7 +108,7 @@ def test_a_word_of_several_tokens_is_refused_with_its_pieces(model):
 
 
 def test_at_least_one_neuron_is_asked_for(model):
-    with pytest.raises(PromptError, match="At least one neuron"):
+    with pytest.raises(PromptError, match="k=0: write a whole number from 1 on"):
         look(model, toy.picture(), k=0)
 
 

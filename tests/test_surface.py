@@ -11,7 +11,14 @@ from torch import nn
 
 import mmlens as mm
 from mmlens import delegated, options
-from mmlens.errors import AddressError, ArgumentError, CapabilityError, PromptError, TargetError
+from mmlens.errors import (
+    AddressError,
+    ArgumentError,
+    CapabilityError,
+    PromptError,
+    SiteError,
+    TargetError,
+)
 
 P = prompt()
 TEXT = "A picture of a dog"
@@ -186,6 +193,63 @@ def test_the_loss_function_is_the_loss_of_the_model():
         each = model.loss_fn(logits, tokens, per_token=True)
         words = logits[0, 15:-1].log_softmax(-1)[range(3), tokens[0, 16:].tolist()]
         assert off(each[0, 15:], -words) < 1e-6
+
+
+@torch.no_grad()
+def test_what_does_not_belong_to_the_prompt_or_the_model_is_refused_and_not_read():
+    model = bridge("toy-gpt2")
+    tokens, logits = model.to_tokens(P), model(P)
+    for many in (logits.repeat(2, 1, 1), logits[:, :-1], logits[..., :9], logits[0]):
+        with pytest.raises(ArgumentError, match="are none of this prompt"):
+            model.loss_fn(many, tokens)
+    with pytest.raises(TargetError, match="^-1 is no token of this model"):  # a patch has no word
+        model.tokens_to_residual_directions(tokens)
+    with pytest.raises(TargetError, match="a word as text, as in ' dog', or an id from 0 to"):
+        model.tokens_to_residual_directions(10**9)
+    for ids in ("nope", None, [0.5], torch.tensor([float("nan")]), 10**30):
+        with pytest.raises(TargetError, match="whole numbers"):
+            model.to_string(ids)
+    with pytest.raises(TargetError, match="int_token=-1"):
+        model.to_single_str_token(-1)
+    with pytest.raises(TargetError, match="single_token=nan"):
+        model.get_token_position(float("nan"), P)
+
+
+@torch.no_grad()
+def test_the_bias_up_to_a_layer_is_the_sum_of_what_its_layers_add():
+    model = mm.load("toy-gpt2")
+    for block in model.blocks:
+        block.attn.b_O.fill_(1.0)
+        block.mlp.b_out.fill_(10.0)
+    asked = ((0, False, True, 0), (2, False, True, 22), (1, True, True, 12), (3, False, False, 3))
+    for layer, mlp_input, biases, wanted in asked:
+        found = model.accumulated_bias(layer, mlp_input, include_mlp_biases=biases)
+        assert found.tolist() == [wanted] * 32
+    with pytest.raises(ArgumentError, match="layer=3: write a whole number from 0 to 2"):
+        model.accumulated_bias(3, mlp_input=True)
+
+
+@torch.no_grad()
+def test_positions_that_are_kept_are_those_of_the_prompt():
+    model = bridge("toy-gpt2")
+    name = "blocks.1.hook_resid_post"
+
+    def kept(pos_slice):
+        return model.run_with_cache(P, names_filter=name, pos_slice=pos_slice)[1][name]
+
+    whole = kept(None)
+    assert torch.equal(kept((1, 3)), whole[:, 1:3]) and torch.equal(kept(-1), whole[:, -1:])
+    assert torch.equal(kept([0, 5]), whole[:, [0, 5]])
+    for wrong in (99, [0, 99]):
+        with pytest.raises(AddressError, match=f"not within the {whole.shape[1]} positions"):
+            kept(wrong)
+    for wrong in ("nope", {}, ()):
+        with pytest.raises(ArgumentError, match="write a position, .start, stop., or a list"):
+            kept(wrong)
+    with pytest.raises(CapabilityError, match="device='nope' cannot be used here"):
+        model.run_with_cache(P, device="nope")
+    with pytest.raises(SiteError, match="names_filter=-1: write a hook name"):
+        model.run_with_cache(P, names_filter=-1)
 
 
 def test_inference_mode_gives_the_same_and_leaves_nothing_behind():

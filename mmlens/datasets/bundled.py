@@ -13,6 +13,9 @@ from mmlens.datasets.pairs import DataError
 from mmlens.datasets.sample import Box, Sample, Samples, Thing, content_hash
 from mmlens.pictos.world import World
 
+MOST = 1_000_000
+"""Scenes of one data set: each has its name in memory."""
+
 
 def pictos(
     split: str = "held_out",
@@ -37,7 +40,7 @@ def pictos(
         DataError: no such split, style or number of things, or `n` is below 1.
     """
     asked = f"pictos:{split}:{n}:{seed}"
-    n = count(n, "n", error=DataError)
+    n = count(n, "n", most=MOST, error=DataError)
     seed = count(seed, "seed", least=0, error=DataError)
     try:
         world = World(split, seed, things=things, style=style)

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmlens.arguments import path as path_of
 from mmlens.datasets.pairs import DataError, Listed, Pair, captions_in
 from mmlens.errors import nearest
 from mmlens.pictures_kinds import pictures, readable, suffix
@@ -72,8 +73,9 @@ def folder_at(place: str | Path) -> Path:
     Raises:
         DataError: it is not there, it is no folder, or its names cannot be read.
     """
+    folder = path_of(place, "folder", error=DataError)
     try:
-        folder = Path(place).expanduser()
+        folder = folder.expanduser()
         if folder.is_dir():
             next(folder.iterdir(), None)
             return folder

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmlens.arguments import choice, count, flag, instance, number, several, text
 from mmlens.datasets.sample import Sample
+from mmlens.doors import opened
 from mmlens.errors import nearest
 from mmlens.experiments.silence import WHERE
 from mmlens.experiments.tables import ExperimentError
@@ -89,9 +90,7 @@ def checked(
         ExperimentError: an option is none that there is.
         ArgumentError: no model, or no sample.
     """
-    from mmlens.model import HookedVLM
-
-    instance(model, "model", HookedVLM, "what mmlens.load returns")
+    opened(model)
     instance(sample, "sample", Sample, "one of mmlens.dataset(...)")
     for name, value in {**asked, **more}.items():
         if name in CHECKS and name not in beside:

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmlens.arguments import SEEDS, count
 from mmlens.casting import cast, device_of, dtype_of
 from mmlens.checkpoints import ProjectionSource, check_projection, projection_from, read_state
 from mmlens.errors import CheckpointError
@@ -111,7 +112,7 @@ def limber(
     """
     from mmlens.model import HookedVLM
 
-    recipe = RECIPES[name]
+    recipe, seed = RECIPES[name], count(seed, "seed", least=0, most=SEEDS - 2)
     if twin:
         encoder = encoder if encoder is not None else tiny_encoder(recipe.kind, seed)
         lm = lm if lm is not None else tiny_gptj(seed)

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from mmlens.arguments import SEEDS, count
 from mmlens.families import family
 from mmlens.families.anatomy import anatomy
 from mmlens.neurons import Neuron
@@ -77,6 +78,7 @@ def toy(
     from mmlens.model import HookedVLM
     from mmlens.vision import wrap_vision
 
+    seed = count(seed, "seed", least=0, most=SEEDS)
     kind = name.removeprefix("toy-").removesuffix("-planted")
     generator = torch.Generator().manual_seed(seed)
     words = tokenizer()

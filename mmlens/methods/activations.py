@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens import hooking
+from mmlens.doors import opened
 from mmlens.embedding import picture_labels, prompts_of
 from mmlens.errors import PromptError
 from mmlens.neurons import POSITIONS, places, read_address
@@ -46,6 +47,7 @@ def activations(
         SiteError, AddressError: nothing of that name there. PromptError: layouts differ.
         CapabilityError: units of a layer that has none (a mixture of experts).
     """
+    opened(model)
     where = site_of(site)
     wanted = read_address(address, by_axis, readers(where, model.cfg))
     if where.layer is not None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.arguments import count
 from mmlens.autograd import ordinary
 from mmlens.backward import seed, wide
 from mmlens.errors import AddressError
@@ -114,6 +115,7 @@ def attribute_caption(
     """
     import pandas as pd
 
+    k = count(k, "k")
     soft, targets = aim_caption(model, prompt, target, words)
     labels = soft.labels[0]
     chosen = sorted(places(range(model.cfg.n_layers), layers, "layer"))
@@ -149,7 +151,7 @@ def products(
 
     The graph starts at the lowest layer asked for; the logits are computed at the targets only.
     """
-    if point not in _POINTS:
+    if not isinstance(point, str) or point not in _POINTS:
         raise AddressError(
             f"There is no point {point!r}: write 'pre' or 'post' (the activation function)."
         )

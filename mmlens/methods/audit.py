@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens import hooking
+from mmlens.arguments import function
 from mmlens.autograd import ordinary
+from mmlens.doors import opened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +41,9 @@ def audit(
     """
     import pandas as pd
 
+    opened(model)
+    if progress is not None:
+        function(progress, "progress", "a function of (done, of)")
     read = prompt if prompt is not None else _something(model)
     known = hooking.points(model)
     with torch.no_grad():

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.arguments import count, instance, number, several
 from mmlens.chunks import in_chunks, times
+from mmlens.doors import opened
 from mmlens.english import interpretable_tokens
 from mmlens.errors import AddressError
 from mmlens.neurons import Neuron
@@ -65,6 +67,8 @@ def decode(
     """
     import pandas as pd
 
+    opened(model)
+    k = count(k, "k")
     unique = list(dict.fromkeys(_ends(neurons, active)))
     model.lm.units.find(model.name, [neuron for neuron, _ in unique])
     depth = max(k, 10)
@@ -87,6 +91,9 @@ def sign_of(active: float) -> int:
 
 def interpretable(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of a decoded table whose neuron says English words (MMN 2.2: 7 of the top 10)."""
+    import pandas as pd
+
+    instance(table, "table", pd.DataFrame, "what decode(model, neurons) returns")
     if "interpretable" not in table.columns:
         raise AddressError(
             "This table was not decoded: write interpretable(decode(model, best.neuron))."
@@ -105,13 +112,18 @@ def _ends(neurons: Any, active: Iterable[float] | None) -> list[tuple[Neuron, in
         if active is None and "active" in neurons.columns:
             active = neurons["active"]
         neurons = neurons["neuron"]
-    many = [neurons] if isinstance(neurons, Neuron) else list(neurons)
-    numbers = [1.0] * len(many) if active is None else [float(number) for number in active]
+    many = (
+        [neurons]
+        if isinstance(neurons, Neuron)
+        else several(neurons, "neurons", least=0, what="list of Neurons")
+    )
+    given = None if active is None else several(active, "active", least=0, what="list of numbers")
+    numbers = [1.0] * len(many) if given is None else [number(one, "active") for one in given]
     if len(numbers) != len(many):
         raise AddressError(
             f"There are {len(many)} neurons and {len(numbers)} activations: give one for each."
         )
-    return [(neuron, sign_of(number)) for neuron, number in zip(many, numbers, strict=True)]
+    return [(neuron, sign_of(one)) for neuron, one in zip(many, numbers, strict=True)]
 
 
 def _said(

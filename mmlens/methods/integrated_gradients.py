@@ -25,7 +25,7 @@ from mmlens.errors import AddressError
 from mmlens.neurons import places
 from mmlens.prompt import SoftPrompt
 from mmlens.provenance import about
-from mmlens.quadrature import Integral, complete
+from mmlens.quadrature import MOST, Integral, complete
 from mmlens.scores import Scores
 from mmlens.sites import SITES
 from mmlens.targets import Number, Target, aim
@@ -64,7 +64,8 @@ def integrated_gradients(
         says so.
     """
     soft, aimed = aim(model, prompt, of, target, after)
-    steps, batch = count(steps, "steps", error=AddressError), count(batch, "batch")
+    steps = count(steps, "steps", most=MOST, error=AddressError)
+    batch = count(batch, "batch")
     chosen = sorted(places(range(model.cfg.n_layers), layers, "layer"))
     if not chosen:
         raise AddressError(f"layers={layers!r} names no layer: write some, or None for all.")

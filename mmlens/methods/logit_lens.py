@@ -14,6 +14,7 @@ import torch
 
 from mmlens.arguments import count, several
 from mmlens.chunks import in_chunks
+from mmlens.doors import opened
 from mmlens.errors import AddressError, CapabilityError
 from mmlens.neurons import places
 from mmlens.provenance import about
@@ -55,6 +56,7 @@ def logit_lens(
         TargetError: a word of several tokens.
         CapabilityError: the lens does not give the model's own logits at the last layer here.
     """
+    opened(model)
     if unit not in ("prob", "logprob", "logit"):
         raise AddressError(f"There is no unit {unit!r}: write 'prob', 'logprob' or 'logit'.")
     if model.lm.can.lens_error > 1e-3:  # NaN is none: what is read will be refused by its name

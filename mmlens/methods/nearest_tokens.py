@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.arguments import count
 from mmlens.chunks import in_chunks
 from mmlens.neurons import places
 from mmlens.targets import finite, one
@@ -33,6 +34,7 @@ def nearest_tokens(model: HookedVLM, prompt: Any, k: int = 5, *, pos: Any = None
     """
     import pandas as pd
 
+    k = count(k, "k")
     soft = one(model, prompt)
     labels = soft.labels[0]
     where = places(labels, pos, "pos")

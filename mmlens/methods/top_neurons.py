@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mmlens.arguments import instance
 from mmlens.errors import AddressError
 from mmlens.neurons import Neuron
 from mmlens.prompt import Patch
@@ -48,6 +49,8 @@ def top_neurons(
     if by not in ("pair", "max", "sum"):
         raise AddressError(f"There is no ranking {by!r}: write 'pair', 'max' or 'sum'.")
     _check(scores)
+    if active is not None:
+        instance(active, "active", Scores, "what activations(model, prompt, 'neurons') returns")
     if isinstance(pos, str) and pos == "default":
         seen = "pos" in scores.axes and any(isinstance(x, Patch) for x in scores.of("pos"))
         pos = Patch if seen else None

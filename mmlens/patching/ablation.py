@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from mmlens.model import HookedVLM
 
 Unit = Neuron | Head
+MOST = 10_000
+"""Random arms of one curve, each of them a run for every k."""
 Value = float | Scores | Prompt | SoftPrompt
 """What stands in place of a part: a number, a mean, or another prompt's activation."""
 
@@ -104,7 +106,7 @@ def ablation_curve(
     """
     units = list(dict.fromkeys(several(ranked, "ranked", least=0)))
     counts = [count(n, "k", least=0, error=AddressError) for n in several(k, "k")]
-    randoms, seed = count(randoms, "randoms", least=0), count(seed, "seed", least=0)
+    randoms, seed = count(randoms, "randoms", least=0, most=MOST), count(seed, "seed", least=0)
     kinds = {type(unit) for unit in units}
     if kinds not in ({Neuron}, {Head}) or max(counts) > len(units):
         raise AddressError(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mmlens.arguments import instance, shown, text
+from mmlens.doors import opened
 from mmlens.edit import Edit
 from mmlens.errors import AddressError, PromptError
 from mmlens.prompt import Prompt
@@ -49,6 +50,7 @@ def captions(
     Raises:
         PromptError: `contains` without a letter. SiteError, AddressError: an edit of nothing.
     """
+    opened(model)
     pattern = _whole(contains) if contains is not None else None
     instance(edits, "edits", Mapping, "a mapping from names to Edits, {'cut': knockout(dog, -1)}")
     if NOTHING in edits or "return_type" in options:

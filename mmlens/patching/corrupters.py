@@ -16,6 +16,7 @@ import torch
 from PIL import Image, ImageFilter
 
 from mmlens.arguments import count, instance, number, several, shown
+from mmlens.doors import opened
 from mmlens.errors import AddressError, PictureError
 from mmlens.patching.pairs import Corrupter
 from mmlens.pictures import open_picture
@@ -110,6 +111,7 @@ def erased(mask: Any, fill: Any = None) -> Corrupter:
 
 def shuffled(model: HookedVLM, seed: int = 0) -> Corrupter:
     """The model's patches in random order: the same pixels, no objects."""
+    opened(model)
     seed = count(seed, "seed", least=0)
 
     def corrupt(image: Image.Image) -> Image.Image:
@@ -131,6 +133,7 @@ def only_at(model: HookedVLM, corrupter: Corrupter, patches: Sequence[Patch]) ->
     Raises:
         AddressError: no patches; when used, a patch outside of the grid.
     """
+    opened(model)
     for patch in several(patches, "patches", error=AddressError):
         instance(patch, "patches", Patch, "Patches, as in [Patch(2, 1)]", error=AddressError)
 

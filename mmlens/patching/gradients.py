@@ -33,7 +33,7 @@ from mmlens.patching.places import Place, place_of
 from mmlens.patching.reuse import Kept
 from mmlens.patching.variants import Metric, differentiable, measured, read
 from mmlens.provenance import about
-from mmlens.quadrature import Integral, complete
+from mmlens.quadrature import MOST, Integral, complete
 from mmlens.scores import Scores
 from mmlens.sites import shared
 from mmlens.targets import finite
@@ -69,7 +69,8 @@ def attribution_patching(
     Raises:
         NumericsError: the metric has no gradient.
     """
-    steps, batch = count(steps, "steps", least=0, error=AddressError), count(batch, "batch")
+    steps = count(steps, "steps", least=0, most=MOST, error=AddressError)
+    batch = count(batch, "batch")
     base, source, told = _runs(model, pair, metric, direction)
     where = place_of(model, base.soft, site)
     if where.site.name == "pixels":

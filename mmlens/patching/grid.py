@@ -23,7 +23,7 @@ from mmlens import hooking
 from mmlens.arguments import instance
 from mmlens.errors import AddressError, NumericsError, PromptError
 from mmlens.neurons import Head, Neuron, places, read_address
-from mmlens.patching.pairs import Pair
+from mmlens.patching.pairs import A_PAIR, Pair
 from mmlens.patching.places import Place, groups, place_of, read_by
 from mmlens.patching.reuse import Kept, keep
 from mmlens.patching.variants import Metric, Progress, Variant, numbers, read, run
@@ -132,7 +132,7 @@ def _runs(
     """The run that is patched, the run that it is patched with, and what both give."""
     if direction not in DIRECTIONS:
         raise AddressError(f"There is no direction {direction!r}: write 'denoise' or 'noise'.")
-    instance(pair, "pair", Pair, "Pair(clean, corrupt)")
+    instance(pair, "pair", Pair, A_PAIR)
     clean, corrupt = (keep(model, soft) for soft in pair.read(model))
     told: dict[str, Any] = {
         name: float(numbers(metric, kept.logits[None])[0])

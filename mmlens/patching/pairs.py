@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from mmlens.arguments import instance, number
+from mmlens.arguments import SEEDS, count, instance, number
 from mmlens.errors import MMLensError, PictureError, PromptError
 from mmlens.neurons import places
 from mmlens.prompt import Prompt, SoftPrompt
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mmlens.model import HookedVLM
 
 Corrupter = Callable[[Image.Image], Image.Image]
+A_PAIR = "Pair(clean, corrupt)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +111,7 @@ def soft_noise(
         PromptError: no picture in it.
     """
     number(std, "std", least=0)
+    seed = count(seed, "seed", least=0, most=SEEDS)
     soft = one(model, prompt)
     if not bool(soft.is_picture.any()):
         raise PromptError("This prompt has no picture whose vectors could be noised.")

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.arguments import count, several, shown
+from mmlens.arguments import count, instance, several, shown
 from mmlens.autograd import ordinary
 from mmlens.edit import Edit
 from mmlens.errors import AddressError, CapabilityError, MMLensError
 from mmlens.methods.activations import activations
 from mmlens.neurons import Head, Neuron, places
 from mmlens.patching.grid import DIRECTIONS
-from mmlens.patching.pairs import Pair
+from mmlens.patching.pairs import A_PAIR, Pair
 from mmlens.patching.reuse import edited
 from mmlens.patching.variants import Metric, differentiable, measured, numbers
 from mmlens.provenance import about
@@ -69,7 +69,7 @@ def path_patching(
         AddressError: the sender does not come before the receiver, or no such direction.
     """
     site = _way_in(senders, receiver, into, direction, through)
-    clean, corrupt = pair.read(model)
+    clean, corrupt = instance(pair, "pair", Pair, A_PAIR).read(model)
     base, source = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     end = model.cfg.n_layers - 1 if receiver is None else receiver.layer
     inner = _inner(model, receiver, site)
@@ -161,6 +161,7 @@ def edge_attribution(model: HookedVLM, pair: Pair, metric: Metric, k: int = 100)
             " patch paths with patching.path_patching(...)."
         ) from None
     k = count(k, "k")
+    instance(pair, "pair", Pair, A_PAIR)
 
     def judged(logits: torch.Tensor) -> torch.Tensor:
         return differentiable(measured(metric, logits[0, -1]))

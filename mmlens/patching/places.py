@@ -19,7 +19,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from mmlens import hooking
-from mmlens.arguments import count, number
+from mmlens.arguments import count, number, several
+from mmlens.doors import opened
 from mmlens.embedding import picture_labels
 from mmlens.errors import AddressError, PictureError, PromptError, SiteError, nearest
 from mmlens.neurons import places
@@ -179,7 +180,13 @@ def read_by(by: Sequence[str] | str | None, default: tuple[str, ...], site: Site
     Raises:
         AddressError: an axis that the site doesn't have.
     """
-    chosen = default if by is None else (by,) if isinstance(by, str) else tuple(by)
+    chosen = (
+        default
+        if by is None
+        else (by,)
+        if isinstance(by, str)
+        else tuple(several(by, "by", least=0))
+    )
     known = (*(("layer",) if site.layered else ()), "pos", *[a for a in INNER if a in site.axes])
     for axis in chosen:
         if axis not in known:
@@ -199,6 +206,7 @@ def patches_under(
     Raises:
         PictureError: the mask has another size.
     """
+    opened(model)
     number(share, "share", above=0, most=1)
     count(image, "image", least=0)
     picture = open_picture(picture)
@@ -225,6 +233,7 @@ def other_patches(labels: Sequence[Any], chosen: Sequence[Patch], seed: int = 0)
     Raises:
         AddressError: there are fewer others, or a chosen one is not there.
     """
+    labels, chosen = several(labels, "labels", least=0), several(chosen, "chosen", least=0)
     gone = [patch for patch in chosen if patch not in labels]
     if gone:
         raise AddressError(f"Patch {gone[0]} is not among these labels, so it has no control.")

@@ -19,6 +19,7 @@ import torch
 
 from mmlens import hooking
 from mmlens.arguments import count, instance, shown
+from mmlens.doors import opened
 from mmlens.edit import Edit
 from mmlens.errors import AddressError, CapabilityError
 from mmlens.methods.activations import activations
@@ -71,7 +72,7 @@ def knockouts(
     Raises:
         AddressError: no route, one without an edge to cut, or a window of no layers.
     """
-    n = model.cfg.n_layers
+    n = opened(model).cfg.n_layers
     if window is not None and not (isinstance(window, int) and 1 <= window <= n):
         raise AddressError(f"A window of {window} layers does not exist: write 1 to {n}, or None.")
     step = count(step, "step")
@@ -143,6 +144,7 @@ def attention(
     Raises:
         CapabilityError: the kernel computes attention without ever holding its pattern.
     """
+    opened(model)
     site = SITES["vision.pattern" if tower else "pattern"]
     known = hooking.points(model)
     asked = places(hooking.layers(model, site), layer, "layer")

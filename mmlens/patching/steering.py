@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmlens.arguments import instance, number, several
+from mmlens.doors import opened
 from mmlens.edit import Edit
 from mmlens.errors import AddressError, NumericsError
 from mmlens.methods.activations import activations
@@ -72,7 +73,7 @@ def mean_difference(
 
 def word(model: HookedVLM, of: str | int) -> Scores:
     """The unembedding direction of a word of one token (or of an id): Scores(dim)."""
-    token = id_of(model.lm, of)
+    token = id_of(opened(model).lm, of)
     told = about(model, method="word", of=of)
     return Scores(model.lm.word_directions([token])[:, 0].float(), ("dim",), {}, told)
 
@@ -88,7 +89,7 @@ def written_by(model: HookedVLM, neuron: Neuron) -> Scores:
     Raises:
         AddressError: there is no such neuron. CapabilityError: the layer has no MLP units.
     """
-    model.lm.units.find(model.name, [neuron])
+    opened(model).lm.units.find(model.name, [neuron])
     with torch.no_grad():
         row = model.lm.units.written(neuron.layer, [neuron.unit])[0]
     normed = neuron.layer in model.lm.units.normed

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmlens import hooking
-from mmlens.arguments import count
+from mmlens.arguments import count, function
 from mmlens.chunks import fitting, in_chunks
 from mmlens.errors import AddressError, NumericsError, SiteError
 from mmlens.patching.places import Place
@@ -117,6 +117,8 @@ def run(
         batch: at most so many rows; by default what fits into the free memory.
         progress: called with (done, of) after every batch.
     """
+    if progress is not None:
+        function(progress, "progress", "a function of (done, of)")
     model.lm.units.need_at(model.name, place.site, {at for v in variants for at in v.at})
     out = torch.zeros(len(variants))
     fits = fitting(_bytes(model, kept, place), model.lm.device, most=64)

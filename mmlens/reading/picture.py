@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from PIL import Image
 
+from mmlens.arguments import count, flag
 from mmlens.autograd import ordinary
 from mmlens.errors import PromptError
 from mmlens.methods.attribute import products, silencing
@@ -156,8 +157,8 @@ def look(
         NumericsError: NaN in the attribution.
         TargetError: the caption is empty, or the word is not one of its tokens.
     """
-    if k < 1:
-        raise PromptError(f"At least one neuron has to be shown, and {k} were asked for.")
+    k = count(k, "k", error=PromptError)
+    depth = full if isinstance(full, Depth) else Depth() if flag(full, "full") else None
     photo = open_picture(picture)
     soft, targets = aim_caption(
         model, Prompt(photo, prompt), words=words, max_new_tokens=max_new_tokens
@@ -181,7 +182,6 @@ def look(
     told = about(model, method="attribute", target="logit", point="pre", prompt=soft,
                  silencing=silencing(model, "pre"))  # fmt: skip
     found = [one.rows() for one in best]
-    depth = Depth() if full is True else full or None
     active = firing(model, soft, depth.firing) if depth else None
     every = [[neuron for rows in found for _, neuron, _ in rows]]
     every += [active["neuron"]] if active is not None else []

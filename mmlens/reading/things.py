@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mmlens.arguments import text
 from mmlens.english import is_english
 from mmlens.errors import TargetError
 from mmlens.prompt import Token
@@ -28,6 +29,7 @@ def choose(model: HookedVLM, tokens: tuple[Token, ...], word: str | None = None)
         TargetError: `word` is several tokens, or none of the caption.
     """
     if word is not None:
+        text(word, "target", error=TargetError)
         exact = [token for token in tokens if token.text == word]
         near = [token for token in tokens if token.text.strip() == word.strip()]
         if exact or near:

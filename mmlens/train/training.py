@@ -22,8 +22,10 @@ from typing import Any
 import pandas as pd
 
 from mmlens.arguments import count
+from mmlens.arguments import path as path_of
 from mmlens.autograd import ordinary
 from mmlens.datasets.pairs import DataError, Pairs
+from mmlens.doors import opened
 from mmlens.errors import WriteError, writing
 from mmlens.files import save as save_bridge
 from mmlens.model import HookedVLM
@@ -110,6 +112,7 @@ def fit(
         DataError: a number out of its range. DataError, PictureError: captioned pictures that
             cannot be used.
     """
+    opened(model)
     recipe = Recipe(
         steps=steps, batch_size=batch_size, lr=lr, betas=betas, weight_decay=weight_decay,
         clip=clip, warmup=warmup, dropout=dropout, seed=seed, accumulate=accumulate,
@@ -118,7 +121,7 @@ def fit(
     count(check_every, "check_every", error=DataError)
     count(save_every, "save_every", error=DataError)
     count(workers, "workers", least=0, error=DataError)
-    folder = Path(out)
+    folder = path_of(out, "out", error=DataError)
     if printable(folder) != str(folder):
         raise WriteError(
             f"{str(folder)!r} is no name in UTF-8, which the files of a bridge need: give another"
