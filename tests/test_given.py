@@ -191,6 +191,13 @@ def test_a_table_and_whatever_else_a_view_is_given_is_checked_where_it_comes_in(
     refused(call, *parts)
 
 
+def test_a_card_without_a_score_shows_none_and_a_point_needs_one():
+    for none in (None, float("nan")):
+        rows = table(words=[["dog"]], score=[none])
+        assert "nan" not in view.cards(rows).partition("mm-cards")[2].split("</style>")[-1]
+        refused(lambda rows=rows: view.neurons(rows), "table['score']=")
+
+
 def test_infinite_values_get_the_full_colour_and_leave_the_others_theirs():
     html = str(view.tokens(["a", "b", "c"], [1.0, float("inf"), None]))
     assert re.findall(r"rgba\(\d+,\d+,\d+,([\d.]+)\)", html) == ["0.500", "0.500", "0.000"]

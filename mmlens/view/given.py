@@ -65,8 +65,8 @@ def table(
     import pandas as pd
 
     frame = instance(value, name, pd.DataFrame, f"the table that {call} gives")
-    missing = [column for column in columns if column not in frame.columns]
-    if (missing and not (empty and not len(frame))) or not (len(frame) or empty):
+    lacking = [column for column in columns if column not in frame.columns]
+    if (lacking and not (empty and not len(frame))) or not (len(frame) or empty):
         *before, last = map(repr, columns)
         named = f"{', '.join(before)} and {last}"
         raise AddressError(
@@ -84,8 +84,18 @@ def _probs(value: Any, name: str) -> None:
         number(one, name)
 
 
+def _score(value: Any, name: str) -> None:
+    if not missing(value):
+        number(value, name)
+
+
+def missing(value: Any) -> bool:
+    """Whether a cell is empty: None, or NaN as pandas puts it there."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
 _COLUMNS: dict[str, Callable[[Any, str], Any]] = {
-    "score": number,
+    "score": _score,
     "value": number,
     "rank": partial(count, least=0),
     "words": partial(several, least=0),
@@ -113,10 +123,10 @@ def pictures(value: Any) -> Callable[[Any], Any]:
 
 def look(value: Any) -> Any:
     """What was read of a picture, whoever made it."""
-    missing = [name for name in _LOOK if not hasattr(value, name)]
-    if missing:
+    lacking = [name for name in _LOOK if not hasattr(value, name)]
+    if lacking:
         raise ArgumentError(
-            f"seen={shown(value)} is nothing that was read of a picture, it has no {missing[0]!r}:"
+            f"seen={shown(value)} is nothing that was read of a picture, it has no {lacking[0]!r}:"
             " give what mmlens.look(model, picture, full=True) returned, or a list of such."
         )
     scores(value.maps, "maps")

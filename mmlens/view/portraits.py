@@ -187,7 +187,7 @@ def _map(picture: Any, grid: np.ndarray, box: Box | None, told: str) -> str:
 
 def _head(row: dict[str, Any]) -> str:
     parts = [f'<b class="mm-name">{escape(str(row["neuron"]))}</b>']
-    if row.get("score") is not None:
+    if not given.missing(row.get("score")):
         kind = "raises" if row["score"] >= 0 else "lowers"
         parts.append(f'<span class="mm-{kind}">{row["score"]:+.3g}</span>')
     if row.get("patch") is not None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from mmlens.arguments import count, instance
+from mmlens.arguments import count, instance, number
 from mmlens.errors import AddressError
 from mmlens.neurons import Neuron
 from mmlens.scores import Scores
@@ -38,7 +38,7 @@ def neurons(
     table = given.table(table, ("neuron", "score"), "mm.top_neurons(scores)")
     for one in table.neuron:
         instance(one, "table['neuron']", Neuron, "Neurons, as in Neuron(3, 17)")
-    scores = [float(score) for score in table.score]
+    scores = [number(score, "table['score']") for score in table.score]
     top = max(map(abs, scores)) or 1.0
     c = theme.colours()
     said = table.words if "words" in table.columns else [[] for _ in scores]
