@@ -29,6 +29,13 @@ class Movable(nn.Module):
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Any:
         return super()._apply(_sparing(self, fn), recurse)
 
+    def to(self, *args: Any, **options: Any) -> Any:
+        """Moved and cast, as torch's own; a device that is not here is an ArgumentError."""
+        for place in (*args, *options.values()):
+            if isinstance(place, (str, torch.device)):
+                device_of(place)
+        return super().to(*args, **options)
+
 
 def cast(
     module: nn.Module,

@@ -60,7 +60,18 @@ def hugging_face(lm: LanguageModel) -> Any:
     if hasattr(plain.config, "quantization_config"):  # these weights are plain numbers
         del plain.config.quantization_config
     plain.__dict__.pop("hf_quantizer", None)
+    if getattr(plain, "generation_config", None) is not None:
+        plain.generation_config = _token_ids(plain.generation_config)
     return plain
+
+
+def _token_ids(settings: Any) -> Any:
+    """Of generation settings the ids of special tokens: nothing else of them is applied.
+
+    transformers refuses to write settings that contradict each other, as many checkpoints' do.
+    """
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return type(settings)(**{name: getattr(settings, name, None) for name in names})
 
 
 def faithful(lm: LanguageModel, plain: Any) -> Any:

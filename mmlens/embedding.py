@@ -154,17 +154,22 @@ def picture_labels(model: HookedVLM, prompts: Sequence[Prompt], with_prefix: boo
     )
 
 
-def _read(model: HookedVLM, prompt: Prompt, bos: bool) -> list[tuple[int, Label]]:
-    """Ids and labels of one prompt."""
-    parts: list[tuple[int, Label]] = []
-    image = 0
-    typed = placeholder(model.tokenizer, prompt.text) if prompt.pictures else None
+def refuse_placeholder(model: HookedVLM, text: str, pictures: bool) -> None:
+    """Refuse a text beside pictures that spells a picture's placeholder, such as `<image>`."""
+    typed = placeholder(model.tokenizer, text) if pictures else None
     if typed is not None:
         raise PromptError(
             f"The words of this prompt hold {typed!r}, which would be read as words beside the"
             " picture: leave it out, the picture stands where it is among the parts, as in"
             " Prompt('USER: ', photo, ' What is this?')."
         )
+
+
+def _read(model: HookedVLM, prompt: Prompt, bos: bool) -> list[tuple[int, Label]]:
+    """Ids and labels of one prompt."""
+    parts: list[tuple[int, Label]] = []
+    image = 0
+    refuse_placeholder(model, prompt.text, pictures=bool(prompt.pictures))
     if bos and model.tokenizer is not None and model.tokenizer.bos_token_id is not None:
         parts.append((model.tokenizer.bos_token_id, Token(model.tokenizer.bos_token, 0)))
     for part in prompt.parts:

@@ -134,7 +134,8 @@ def hugging(lm: LanguageModel) -> Measured | None:
         return None
     from mmlens.sharing import share_weights
 
-    ids, hf = tokens(lm, 6), share_weights(lm.hf)  # in eval mode, whatever the caller's is in
+    ids = tokens(lm, 6)
+    hf: Any = share_weights(lm.hf)  # in eval mode, whatever the caller's is in
     ones = torch.ones_like(ids)
     own: list[torch.Tensor] = []
 
@@ -185,7 +186,8 @@ def injected(lm: LanguageModel) -> Measured | None:
     from mmlens.prompt import IMAGE_TOKEN, SoftPrompt, Token
     from mmlens.sharing import share_weights
 
-    bare, hf = HookedVLM(None, None, lm, name="the language model"), share_weights(lm.hf)
+    bare = HookedVLM(None, None, lm, name="the language model")
+    hf: Any = share_weights(lm.hf)
     vectors = lm.embed(tokens(lm, 6)).flip(-1)  # of the right size, and no word's own
     ids = torch.full((1, 6), IMAGE_TOKEN, device=vectors.device)
     ones = torch.ones_like(ids)

@@ -148,6 +148,22 @@ def _whole(values: np.ndarray) -> bool:
 # Colour profiles ----------------------------------------------------------------------------------
 
 
+_ROUNDING = 2  # grey levels by which lcms turns sRGB into its own sRGB
+
+
+def _is_srgb(profile: Any) -> bool:
+    """Whether a profile called sRGB leaves colours as they are; a name may be another profile's."""
+    from PIL import ImageCms
+
+    if not f"{ImageCms.getProfileDescription(profile)}".strip().startswith("sRGB"):
+        return False
+    levels = np.arange(0, 256, 51, dtype=np.uint8)
+    cube = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
+    srgb = ImageCms.createProfile("sRGB")
+    out: Any = ImageCms.profileToProfile(Image.fromarray(cube), profile, srgb, outputMode="RGB")
+    return int(np.abs(np.asarray(out, int) - cube).max()) <= _ROUNDING
+
+
 def _in_srgb(picture: Image.Image, name: str) -> Image.Image:
     """The colours as RGB of the sRGB space; without a profile they are taken for that."""
     data = picture.info.get("icc_profile")
@@ -157,8 +173,7 @@ def _in_srgb(picture: Image.Image, name: str) -> Image.Image:
         from PIL import ImageCms
 
         profile: Any = ImageCms.ImageCmsProfile(io.BytesIO(data))
-        told = f"{ImageCms.getProfileDescription(profile)}".strip()
-        if told.startswith("sRGB"):
+        if _is_srgb(profile):
             return picture.convert("RGB")
         space = str(profile.profile.xcolor_space).strip()
         mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}.get(space, "RGB")

@@ -158,11 +158,18 @@ class Scores:
         """The difference to another result of the same axes and labels, or to a number.
 
         Raises:
-            AddressError: other axes, other labels, or no number.
+            AddressError: other axes, other labels, another unit or target, or no number.
         """
         if not isinstance(other, Scores):
             less = number(other, "What is taken from Scores", error=AddressError)
             return Scores(self.values - less, self.axes, self.labels, self.about)
+        for what in ("unit", "target"):
+            mine, theirs = self.about.get(what), other.about.get(what)
+            if mine is not None and theirs is not None and mine != theirs:
+                raise AddressError(
+                    f"{self!r} has {what}={mine!r} and {other!r} has {theirs!r}: what is measured"
+                    " differently has no difference."
+                )
         if self.axes != other.axes or self.shape != other.shape:
             raise AddressError(f"{self!r} and {other!r} do not have the same axes.")
         for axis in self.axes:

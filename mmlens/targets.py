@@ -16,6 +16,7 @@ import torch
 from mmlens.arguments import shown
 from mmlens.arguments import text as text_of
 from mmlens.doors import opened
+from mmlens.embedding import refuse_placeholder
 from mmlens.errors import MMLensError, NumericsError, PromptError, TargetError
 from mmlens.generation import end_ids, until
 from mmlens.prompt import Padding, SoftPrompt, Token, next_at
@@ -140,6 +141,7 @@ def caption(model: HookedVLM, soft: SoftPrompt, max_new_tokens: int = 30) -> lis
 def going_on(model: HookedVLM, soft: SoftPrompt, text: str, name: str = "text") -> list[int]:
     """The ids of a text that goes on after a prompt; `name` is what the caller calls it."""
     text_of(text, name)
+    refuse_placeholder(model, text, pictures=bool(soft.is_picture.any()))
     ids = soft.ids[0].masked_fill(~soft.mask[0], -1).tolist()
     start = max((i + 1 for i, token in enumerate(ids) if token < 0), default=0)
     return ids_after(model.lm, text, ids[start:])

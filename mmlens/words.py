@@ -26,7 +26,8 @@ _ENDS = ("\n", ".", ":", "a", "0")
 _behind: WeakKeyDictionary[Any, tuple[list[int], str]] = WeakKeyDictionary()
 _PLACEHOLDER = re.compile(
     r"<\|?(?:image(?:_\d+|_pad|_token|_soft_token|_placeholder|_start|_end)?|vision_(?:start|end|pad)"
-    r"|(?:start|begin|end)_of_image)\|?>|<IMG_CONTEXT>|\[IMG\]"
+    r"|(?:start|begin|end)_of_image|img|img_context)\|?>|\[img\]",
+    re.IGNORECASE,
 )
 
 

@@ -166,3 +166,21 @@ def test_a_number_format_that_weights_cannot_have_is_refused(dtype):
         with pytest.raises(ArgumentError, match=r"^dtype=.*no number format of weights.*float"):
             call()
     assert dtype_of("bfloat16") is torch.bfloat16
+
+
+def test_a_bridge_is_saved_whatever_generation_settings_came_with_its_model(tmp_path):
+    """Sampling values without do_sample, as Vicuna ships them, are no settings to transformers."""
+    model = load_model("toy-llama")
+    model.lm.hf.generation_config.temperature = 0.9
+    model.lm.hf.generation_config.suppress_tokens = [1, 2]
+    model.lm.hf.generation_config.eos_token_id = [0, 7]
+    model.save(tmp_path / "bridge")
+    again = load(tmp_path / "bridge")
+    assert again.root.original_model.generation_config.eos_token_id == [0, 7]
+    assert torch.equal(again(Prompt(picture(), "A")), model(Prompt(picture(), "A")))
+
+
+@pytest.mark.parametrize("place", ["gpu", "cuda:99", torch.device("cuda", 99)])
+def test_a_bridge_is_moved_to_no_device_that_is_not_there(place):
+    with pytest.raises(CapabilityError, match="cannot be used here"):
+        load_model("toy-gptj").to(place)

@@ -431,7 +431,7 @@ def test_a_deep_jpeg_2000_is_scaled():
         np.testing.assert_array_equal(grey_of(data), np.rint(values * (255 / 65535)))
 
 
-def profile(gamma: float, swapped: bool = False) -> bytes:
+def profile(gamma: float, swapped: bool = False, name: bytes = b"test") -> bytes:
     """The ICC profile of an RGB space with the primaries of sRGB (two swapped), a plain gamma."""
 
     def xyz(*values: float) -> bytes:
@@ -440,7 +440,7 @@ def profile(gamma: float, swapped: bool = False) -> bytes:
     red, green, blue = (0.4360, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7139)
     red, green = (green, red) if swapped else (red, green)
     curve = b"curv\0\0\0\0\0\0\0\1" + struct.pack(">H", round(gamma * 256)) + b"\0\0"
-    text = b"desc\0\0\0\0\0\0\0\5test\0" + bytes(78)
+    text = b"desc\0\0\0\0\0\0\0\5" + name + b"\0" + bytes(78)
     tags = [(b"desc", text), (b"wtpt", xyz(0.9642, 1.0, 0.8249)), (b"rXYZ", xyz(*red)),
             (b"gXYZ", xyz(*green)), (b"bXYZ", xyz(*blue)), (b"rTRC", curve), (b"gTRC", curve),
             (b"bTRC", curve)]  # fmt: skip
@@ -467,8 +467,13 @@ def test_a_colour_profile_is_applied():
     shown = np.asarray(open_picture(encoded(photo, icc_profile=profile(1.0))), float)
     assert np.abs(shown - linear).max() <= 2 and np.abs(shown - PHOTO).max() > 50
     swapped = srgb(((PHOTO / 255.0) ** 2.2)[..., [1, 0, 2]]) * 255
-    shown = np.asarray(open_picture(encoded(photo, icc_profile=profile(2.2, swapped=True))), float)
-    assert np.abs(shown - swapped).max() <= 2
+    for name in (
+        b"test",
+        b"sRGB",
+    ):  # a name that was carried over from another profile says nothing
+        data = encoded(photo, icc_profile=profile(2.2, swapped=True, name=name))
+        shown = np.asarray(open_picture(data), float)
+        assert np.abs(shown - swapped).max() <= 2
 
 
 def test_a_colour_profile_is_applied_once_and_transparency_stays_on_white():

@@ -423,3 +423,10 @@ def test_a_manifest_of_a_sweep_says_what_was_asked_in_words(tmp_path):
     told = json.loads((tmp_path / "manifest.json").read_text())
     assert told["model"]["prepend_bos"] is False and told["unknown"] == []
     assert told["model"]["preprocessing"]["mean"] == list(model().vision.pixels.mean)
+
+
+def test_tables_that_no_checkpoint_holds_are_part_of_a_model():
+    one, other = network(0.1), network(0.1)
+    for net, base in ((one, 10_000.0), (other, 500_000.0)):
+        net.register_buffer("inv_freq", base ** -torch.arange(0, 1, 0.25), persistent=False)
+    assert hash_of(one) != hash_of(other)

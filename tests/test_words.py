@@ -129,7 +129,7 @@ def test_captions_are_learned_with_the_ids_that_are_read(kind):
 
 
 @pytest.mark.parametrize(
-    "typed", ["<image>", "<|image|>", "<image_soft_token>", "[IMG]", "<photo>"]
+    "typed", ["<image>", "<|image|>", "<image_soft_token>", "[IMG]", "<photo>", "<IMAGE>", "<img>"]
 )
 def test_a_placeholder_typed_beside_a_picture_is_refused(typed):
     model = reader("llama-2")

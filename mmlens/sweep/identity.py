@@ -118,8 +118,9 @@ def _set(found: Identity, value: Any, name: str) -> Parts:
 
 
 def _module(found: Identity, value: nn.Module, name: str) -> Parts:
-    """Weights, and the plain attributes of every part (a slope, a number of heads)."""
-    yield from found.each([type(value), dict(value.state_dict())], name)
+    """Weights, all buffers (rotary tables are in no checkpoint), plain attributes of every part."""
+    tensors = [dict(value.state_dict()), dict(value.named_buffers())]
+    yield from found.each([type(value), *tensors], name)
     for path, part in value.named_modules():
         kinds = (*_PLAIN, float, types.FunctionType, types.BuiltinFunctionType, functools.partial)
         kept = {k: v for k, v in vars(part).items() if type(v) in kinds}
