@@ -118,7 +118,12 @@ def _save_vision(vision: HookedVision, folder: Path) -> None:
         with quietly():
             vision.module.save_pretrained(folder)
         return
-    with torch.device("meta"):
+    try:
+        with torch.device("meta"):
+            again = build(vision.spec())
+    except (
+        NotImplementedError
+    ):  # an encoder that computes while it is made, as older timm's NF-ResNet
         again = build(vision.spec())
     ours = {key: value.shape for key, value in vision.module.state_dict().items()}
     if ours != {key: value.shape for key, value in again.state_dict().items()}:

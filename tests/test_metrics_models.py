@@ -50,7 +50,6 @@ def bert() -> tuple[Any, Any]:
 def clip() -> tuple[Any, Any]:
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
-    torch.manual_seed(1)
     part = {
         "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
         "num_attention_heads": 2, "projection_dim": 16, "initializer_factor": 20.0,
@@ -60,7 +59,14 @@ def clip() -> tuple[Any, Any]:
     config = CLIPConfig(text_config=part | text, vision_config=part | sight, projection_dim=16)
     size = {"height": 32, "width": 32}
     images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size)
-    return CLIPModel(config), CLIPProcessor(image_processor=images, tokenizer=tokenizer())
+    processor = CLIPProcessor(image_processor=images, tokenizer=tokenizer())
+    for seed in range(20):  # releases of transformers draw other weights from one seed
+        torch.manual_seed(seed)
+        made = CLIPModel(config), processor
+        cosines = [cosine(made, text, photo) for text, photo in zip(TEXTS, PICTURES, strict=True)]
+        if min(cosines) < 0 < max(cosines) and max(cosine(made, "a dog", p) for p in PICTURES) > 0:
+            return made
+    raise AssertionError("no twin of twenty shows both signs")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from bridges import KINDS, bridge, off, prompt
+from bridges import KINDS, bridge, needs_edges, off, prompt
 
 import mmlens as mm
 from mmlens import patching
@@ -353,7 +353,7 @@ def test_a_path_is_blocked_where_its_receiver_does_not_listen():
 
 
 def test_edges_are_transformer_lens_own_where_it_can():
-    pytest.importorskip("transformer_lens.tools.analysis.attribution_patching")
+    needs_edges()
     model = mm.load("toy-gpt2")
     table = patching.edge_attribution(model, PAIR, to_cat(model), 5)
     assert list(table.columns) == ["writer", "reader", "pos", "score"] and len(table) == 5
@@ -476,7 +476,7 @@ def test_bad_experiments_are_refused_in_one_sentence(ask, error, sentence):
 
 @torch.no_grad()
 def test_a_kernel_without_pattern_or_mask_says_so(monkeypatch):
-    model = bridge("toy-gptj")
+    model = mm.load("toy-gptj")  # of its own: what is measured here is true of nothing else
     can = model.lm.can
     fewer = frozenset(name for name in can.fires if "pattern" not in name)
     monkeypatch.setitem(vars(model.lm), "can", type(can)(fewer, False, can.lens_error))

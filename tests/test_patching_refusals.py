@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bridges import bridge, prompt
+from bridges import bridge, needs_edges, prompt
 
 import mmlens as mm
 from mmlens import patching
@@ -186,7 +186,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_cannot_be_asked_is_refused_in_one_sentence(kind):
     if "edges" in kind:
-        pytest.importorskip("transformer_lens.tools.analysis.attribution_patching")
+        needs_edges()
     ask, sentence = REFUSED[kind]
     with pytest.raises(MMLensError, match=sentence) as caught:
         ask(bridge("toy-gpt2"))

@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from packaging.version import Version
 from PIL import Image
 from torch import nn
 
@@ -180,8 +181,15 @@ def test_every_point_is_differentiable_and_writable(case):
     assert torch.equal(vision(x), before)
 
 
+def skip_closed(kind: str) -> None:
+    """Skip DINOv2 where its blocks are built otherwise, so that fewer points can be opened."""
+    if kind.startswith("dinov2") and Version(transformers.__version__) < Version("5.20"):
+        pytest.skip("mmlens opens the blocks of DINOv2 as newer releases of transformers have them")
+
+
 def test_the_points_of_a_transformer_are_all_there(case):
     kind, _, vision = case
+    skip_closed(kind)
     block = ["hook_resid_pre", "hook_resid_post"]
     if kind not in CONV:
         block += [f"attn.{name}" for name in ATTENTION] + ["hook_attn_out", "hook_mlp_out"]
@@ -196,6 +204,7 @@ def test_the_points_of_a_transformer_are_all_there(case):
 
 def test_a_block_adds_what_attention_and_mlp_put_out(case):
     kind, _, vision = case
+    skip_closed(kind)
     if kind in CONV:
         pytest.skip("a convolutional block has neither")
     seen = {}

@@ -121,7 +121,7 @@ def _rows(path: Path, step: int) -> list[Any]:
         return []
     whole = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")[0]
     try:
-        rows: Any = pd.read_csv(io.StringIO(whole)).to_dict("records")
+        rows: Any = pd.read_csv(io.StringIO(whole), float_precision="round_trip").to_dict("records")
         return [row for row in rows if row["step"] <= step]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
