@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmlens.arguments import shown
 from mmlens.errors import ArgumentError, CapabilityError, nearest
 
 NAMES = ("float32", "bfloat16", "float16", "float64")
@@ -30,11 +31,23 @@ class Movable(nn.Module):
         return super()._apply(_sparing(self, fn), recurse)
 
     def to(self, *args: Any, **options: Any) -> Any:
-        """Moved and cast, as torch's own; a device that is not here is an ArgumentError."""
-        for place in (*args, *options.values()):
-            if isinstance(place, (str, torch.device)):
+        """Moved and cast, as torch's own.
+
+        Raises:
+            CapabilityError: a device that is not here. ArgumentError: what is neither a device, a
+                number format nor a tensor of such.
+        """
+        for place in (*args[:1], options.get("device")):
+            if isinstance(place, int | str | torch.device) and not isinstance(place, bool):
                 device_of(place)
-        return super().to(*args, **options)
+        try:
+            return super().to(*args, **options)
+        except TypeError as error:
+            said = ", ".join([*map(shown, args), *(f"{k}={shown(v)}" for k, v in options.items())])
+            raise ArgumentError(
+                f".to({said}) names no place: write a device, a number format, or both, as in"
+                " .to('cuda', torch.bfloat16)."
+            ) from error
 
 
 def cast(

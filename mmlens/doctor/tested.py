@@ -28,7 +28,7 @@ TESTED: dict[str, tuple[str, str]] = {
     "timm": ("1.0.17", "1.0.31"),
     "accelerate": ("1.0.0", "1.15.0"),
     "datasets": ("5.2.0", "5.2.0"),
-    "webdataset": ("1.0.0", "1.0.2"),
+    "webdataset": ("1.0.2", "1.0.2"),
     "pycocotools": ("2.0.8", "2.0.11"),
     "torchmetrics": ("1.9.0", "1.9.0"),
 }
