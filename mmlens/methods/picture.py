@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.arguments import count
 from mmlens.autograd import ordinary
 from mmlens.backward import pull
 from mmlens.chunks import in_chunks
 from mmlens.embedding import picture_labels
-from mmlens.errors import PromptError, SiteError, nearest
+from mmlens.errors import AddressError, PromptError, SiteError, nearest
 from mmlens.prompt import SoftPrompt
 from mmlens.provenance import about
-from mmlens.quadrature import complete
+from mmlens.quadrature import MOST, complete
 from mmlens.scores import Scores
 from mmlens.sites import SITES
 from mmlens.targets import Number, Target, aim, finite
@@ -74,6 +75,7 @@ def attribute_picture(
     """
     _known(at, PLACES, "at")
     _known(by, WAYS, "by")
+    steps = count(steps, "steps", most=MOST, error=AddressError)
     soft, aimed = aim(model, prompt, of, target, after)
     if not soft.prompts or not soft.prompts[0].pictures:
         raise PromptError(
