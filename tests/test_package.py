@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 
 
@@ -20,7 +18,6 @@ def held(builder: str) -> set[str]:
         return {file.distribution_path for file in made.recurse_included_files()}
 
 
-@pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="not a checkout")
 def test_the_source_archive_holds_what_its_tests_and_docs_read():
     files = held("sdist")
     for folder in ("scenes", "tests", "docs", "notebooks", "scripts", "mmlens/pictos"):
@@ -32,7 +29,6 @@ def test_the_source_archive_holds_what_its_tests_and_docs_read():
     }
 
 
-@pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="not a checkout")
 def test_the_wheel_holds_the_package_alone_with_its_licences():
     files = held("wheel")
     assert {file.split("/")[0] for file in files} == {"mmlens"}

@@ -13,9 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from mmlens.arguments import instance
 from mmlens.datasets.sample import Sample
 from mmlens.datasets.spec import dataset as named_data
+from mmlens.doors import opened
 from mmlens.errors import AddressError
 from mmlens.methods.activations import activations
 from mmlens.model import HookedVLM
@@ -54,7 +54,7 @@ def top_images(
     Raises:
         AddressError: no such neuron or layer. SweepError: a picture failed; it is named.
     """
-    instance(model, "model", HookedVLM, "what mmlens.load returns")
+    opened(model)
     samples, wanted = named_data(dataset), _listed(neurons)
     if out is None and crew().world > 1:
         raise SweepError("Several processes need a folder in common: give top_images(out=...).")

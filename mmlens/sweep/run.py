@@ -18,6 +18,7 @@ import torch
 from mmlens.arguments import choice, count, instance, path
 from mmlens.datasets.sample import Samples
 from mmlens.datasets.spec import dataset as named_data
+from mmlens.doors import opened
 from mmlens.model import HookedVLM
 from mmlens.placeless import placeless
 from mmlens.scores import Scores
@@ -70,7 +71,7 @@ def sweep(
     seed = count(seed, "seed", least=0, error=SweepError)
     choice(on_error, "on_error", ("raise", "record"), error=SweepError)
     samples, team = named_data(dataset), crew()
-    instance(model, "model", HookedVLM, "what mmlens.load returns")
+    opened(model)
     folder = path(out, "out", error=SweepError)
     fresh, given = _tallies(tallies), _by_name(options, "options", "{'k': 3}")
     kinds = {
