@@ -9,26 +9,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmlens.lazy import on_first_use
+from mmlens.values.lazy import on_first_use
 
 __version__ = "0.1.0.dev0"
 
 _HOME = {
-    "Prompt": "prompt",
-    "Patch": "prompt",
-    "Token": "prompt",
-    "Neuron": "neurons",
-    "Head": "neurons",
-    "Scores": "scores",
-    "Edit": "edit",
-    "HookedVLM": "model",
+    "Prompt": "values.prompt",
+    "Patch": "values.labels",
+    "Token": "values.labels",
+    "Neuron": "values.labels",
+    "Head": "values.labels",
+    "Scores": "values.scores",
+    "Edit": "values.edit",
+    "HookedVLM": "model.hooked",
     "load": "families",
     "from_parts": "families",
     "models": "families",
     "activations": "methods.activations",
     "attribute": "methods.attribute",
     "attribute_caption": "methods.attribute",
-    "attribute_picture": "methods.picture",
+    "attribute_picture": "methods.attribute_picture",
     "integrated_gradients": "methods.integrated_gradients",
     "top_neurons": "methods.top_neurons",
     "decode": "methods.decode",
@@ -36,21 +36,20 @@ _HOME = {
     "logit_lens": "methods.logit_lens",
     "nearest_tokens": "methods.nearest_tokens",
     "audit": "methods.audit",
-    "look": "reading",
-    "Look": "reading",
+    "look": "explore.look",
+    "Look": "explore.look",
     "dataset": "datasets.spec",
     "Sample": "datasets.sample",
     "Sweep": "sweep.folder",
     "top_images": "sweep.images",
-    "MMLensError": "errors",
+    "MMLensError": "values.errors",
 }
 _SUBMODULES = (
     "datasets",
-    "experiments",
     "metrics",
+    "papers",
     "patching",
     "pictos",
-    "reproduce",
     "sweep",
     "tally",
     "view",
@@ -60,42 +59,41 @@ __all__ = [*_HOME, *_SUBMODULES]
 
 if TYPE_CHECKING:
     from mmlens import datasets as datasets
-    from mmlens import experiments as experiments
     from mmlens import metrics as metrics
+    from mmlens import papers as papers
     from mmlens import patching as patching
     from mmlens import pictos as pictos
-    from mmlens import reproduce as reproduce
     from mmlens import sweep as sweep
     from mmlens import tally as tally
     from mmlens import view as view
     from mmlens.datasets.sample import Sample as Sample
     from mmlens.datasets.spec import dataset as dataset
-    from mmlens.edit import Edit as Edit
-    from mmlens.errors import MMLensError as MMLensError
+    from mmlens.explore.look import Look as Look
+    from mmlens.explore.look import look as look
     from mmlens.families import from_parts as from_parts
     from mmlens.families import load as load
     from mmlens.families import models as models
     from mmlens.methods.activations import activations as activations
     from mmlens.methods.attribute import attribute as attribute
     from mmlens.methods.attribute import attribute_caption as attribute_caption
+    from mmlens.methods.attribute_picture import attribute_picture as attribute_picture
     from mmlens.methods.audit import audit as audit
     from mmlens.methods.decode import decode as decode
     from mmlens.methods.decode import interpretable as interpretable
     from mmlens.methods.integrated_gradients import integrated_gradients as integrated_gradients
     from mmlens.methods.logit_lens import logit_lens as logit_lens
     from mmlens.methods.nearest_tokens import nearest_tokens as nearest_tokens
-    from mmlens.methods.picture import attribute_picture as attribute_picture
     from mmlens.methods.top_neurons import top_neurons as top_neurons
-    from mmlens.model import HookedVLM as HookedVLM
-    from mmlens.neurons import Head as Head
-    from mmlens.neurons import Neuron as Neuron
-    from mmlens.prompt import Patch as Patch
-    from mmlens.prompt import Prompt as Prompt
-    from mmlens.prompt import Token as Token
-    from mmlens.reading import Look as Look
-    from mmlens.reading import look as look
-    from mmlens.scores import Scores as Scores
+    from mmlens.model.hooked import HookedVLM as HookedVLM
     from mmlens.sweep.folder import Sweep as Sweep
     from mmlens.sweep.images import top_images as top_images
+    from mmlens.values.edit import Edit as Edit
+    from mmlens.values.errors import MMLensError as MMLensError
+    from mmlens.values.labels import Head as Head
+    from mmlens.values.labels import Neuron as Neuron
+    from mmlens.values.labels import Patch as Patch
+    from mmlens.values.labels import Token as Token
+    from mmlens.values.prompt import Prompt as Prompt
+    from mmlens.values.scores import Scores as Scores
 
 __getattr__, __dir__ = on_first_use(__name__, _HOME, _SUBMODULES)

@@ -1,6 +1,6 @@
 """`python -m mmlens` is `mmlens`."""
 
-from mmlens.cli import main
+from mmlens.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -26,8 +26,8 @@ from plotly.offline import get_plotlyjs
 
 import mmlens as mm
 from mmlens import patching, view
-from mmlens.patching import metrics
-from mmlens.view import theme
+from mmlens.bench import measures
+from mmlens.view.style import theme
 
 DOCS = Path(__file__).parent.parent / "docs"
 SCENES = "pictos:held_out:32"
@@ -43,7 +43,7 @@ def read(model: mm.HookedVLM) -> dict[str, Any]:
     word, prompt = str(seen.target), mm.Prompt(photo, "A picture of" + _before(seen))
     scores = mm.attribute(model, prompt, of=word)
     best = seen.neurons
-    metric = metrics.probability(model, word)
+    metric = measures.probability(model, word)
     pair = patching.Pair.by(prompt, patching.erased(mask))
     where = patching.patches_under(model, mask, photo, share=0.15)
     sets = {"the thing": where, "the rest": patching.other_patches(seen.maps.of("pos"), where)}
@@ -98,7 +98,7 @@ def _curves(model: mm.HookedVLM, prompts: list[mm.Prompt]) -> mm.Scores:
         seen = mm.look(model, prompt.pictures[0])
         here = mm.Prompt(prompt.pictures[0], seen.prompt + _before(seen))
         ranked = mm.top_neurons(mm.attribute(model, here, of=str(seen.target)), 30, by="max").neuron
-        metric = metrics.probability(model, str(seen.target))
+        metric = measures.probability(model, str(seen.target))
         found.append(patching.ablation_curve(model, here, metric, list(ranked), randoms=3))
     one = found[0]
     about = {key: value for key, value in one.about.items() if key != "clean"}

@@ -13,9 +13,10 @@ import pytest
 import torch
 import transformers
 
-from mmlens.lm import wrap_lm
-from mmlens.model import HookedVLM
-from mmlens.prompt import IMAGE_TOKEN, Patch, SoftPrompt, Token
+from mmlens.model.hooked import HookedVLM
+from mmlens.towers.language.language_model import wrap_lm
+from mmlens.values.labels import Patch, Token
+from mmlens.values.prompt import IMAGE_TOKEN, SoftPrompt
 
 N_WORDS = 60
 _IDS: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}

@@ -12,9 +12,9 @@ from packaging.version import Version
 from torch import nn
 
 from mmlens.families import toy
-from mmlens.lm import wrap_lm
-from mmlens.model import HookedVLM
-from mmlens.vision import wrap_vision
+from mmlens.model.hooked import HookedVLM
+from mmlens.towers.language.language_model import wrap_lm
+from mmlens.towers.vision.wrap import wrap_vision
 
 SMALL: dict[str, Any] = {**toy._SMALL, "num_key_value_heads": 2}
 

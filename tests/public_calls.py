@@ -37,7 +37,8 @@ import torch
 import mmlens as mm
 from mmlens import datasets, metrics, patching, tally, view
 from mmlens.datasets.sample import Sample, Samples, Thing
-from mmlens.experiments import (
+from mmlens.families import toy
+from mmlens.papers.mmn.questions import (
     ablate,
     classes,
     estimates,
@@ -50,8 +51,7 @@ from mmlens.experiments import (
     sheet,
     translate,
 )
-from mmlens.experiments.tables import ask
-from mmlens.families import toy
+from mmlens.papers.tables import ask
 
 SECONDS, MEMORY = 2, 8 << 30
 HUGE = 10**9

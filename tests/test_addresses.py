@@ -11,9 +11,9 @@ from bridges import bridge, off, prompt
 
 import mmlens as mm
 from mmlens import Neuron, Patch, Scores, Token
-from mmlens.errors import AddressError, ArgumentError, CheckpointError, PromptError
 from mmlens.families import toy
-from mmlens.prompt import Padding
+from mmlens.values.errors import AddressError, ArgumentError, CheckpointError, PromptError
+from mmlens.values.labels import Padding
 
 SHORT = "A dog"
 
@@ -116,7 +116,7 @@ def test_positions_of_a_batch_are_those_of_each_prompt_alone(kind, pos):
 
 @torch.no_grad()
 def test_padding_is_never_read_and_never_found():
-    from mmlens.tokens import rows
+    from mmlens.model.prompt_tokens import rows
 
     model = bridge("toy-gpt2")
     padded = rows(model.embed([prompt(), SHORT]), [1])

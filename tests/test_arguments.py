@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from mmlens.arguments import choice, count, flag, function, instance, number, path, several, text
-from mmlens.doors import opened
-from mmlens.errors import AddressError, ArgumentError
+from mmlens.model.doors import opened
+from mmlens.values.arguments import (
+    choice,
+    count,
+    flag,
+    function,
+    instance,
+    number,
+    path,
+    several,
+    text,
+)
+from mmlens.values.errors import AddressError, ArgumentError
 
 
 def test_what_counts_as_a_number_is_taken_and_returned_as_one():

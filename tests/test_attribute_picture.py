@@ -8,7 +8,7 @@ from bridges import KINDS, bridge, prompt
 
 import mmlens as mm
 from mmlens.families import toy
-from mmlens.prompt import Patch
+from mmlens.values.labels import Patch
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 every_place = pytest.mark.parametrize("at", ["soft_prompt", "features", "pixels"])

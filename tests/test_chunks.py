@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import mmlens as mm
-from mmlens import chunks
-from mmlens.chunks import fitting, times
 from mmlens.datasets import Sample
+from mmlens.explore.many import read_one
 from mmlens.families import toy
-from mmlens.memory import free_memory
-from mmlens.reading.many import read_one
+from mmlens.runtime import chunks
+from mmlens.runtime.chunks import fitting, times
+from mmlens.runtime.memory import free_memory
 
 GB = 1 << 30
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import mmlens
 from mmlens import families
-from mmlens.cli import app, blocks
+from mmlens.cli.app import app, blocks
 from mmlens.families import toy
 
 NAME = "toy-gptj-planted"
@@ -131,7 +131,7 @@ def test_audit_counts_hook_points_by_kind():
 def test_the_version_is_told_without_loading_anything_heavy():
     code = (
         "import sys; sys.argv = ['mmlens', '--version']\n"
-        "from mmlens.cli import main\n"
+        "from mmlens.cli.app import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "print({'torch', 'pandas', 'numpy', 'plotly', 'transformers', 'PIL'} & set(sys.modules))"

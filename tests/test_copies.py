@@ -14,19 +14,19 @@ from bridges import off
 from huggingface_hub import errors as hub_errors
 
 import mmlens as mm
+from mmlens.checkpoints.folder import save
+from mmlens.checkpoints.language import unfound
 from mmlens.datasets.sources import open_pairs
-from mmlens.errors import ArgumentError, CapabilityError, ModelError
 from mmlens.families import load
-from mmlens.families.language import unfound
 from mmlens.families.parts import from_parts
 from mmlens.families.toy import picture, tokenizer
-from mmlens.files import save
-from mmlens.lm import wrap_lm
-from mmlens.model import HookedVLM
-from mmlens.placeless import placeless
-from mmlens.prompt import Prompt
+from mmlens.model.hooked import HookedVLM
+from mmlens.towers.language.language_model import wrap_lm
 from mmlens.train.features import cache_features
 from mmlens.train.training import fit
+from mmlens.values.errors import ArgumentError, CapabilityError, ModelError
+from mmlens.values.placeless import placeless
+from mmlens.values.prompt import Prompt
 
 PROMPT = Prompt(picture(), "A picture of")
 WAYS = {"deepcopy": copy.deepcopy, "pickle": lambda x: pickle.loads(pickle.dumps(x))}

@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmlens.errors import CheckpointError, MMLensError, WriteError
+from mmlens.checkpoints.folder import load, save
 from mmlens.families import load as load_model
 from mmlens.families.parts import find_vision, from_parts
 from mmlens.families.toy import picture, tokenizer
-from mmlens.files import load, save
-from mmlens.prompt import Prompt
+from mmlens.values.errors import CheckpointError, MMLensError, WriteError
+from mmlens.values.prompt import Prompt
 
 PROMPT = Prompt(picture(), "A picture of")
 
@@ -329,7 +329,7 @@ def test_places_that_cannot_be_written_are_refused_in_a_sentence(toy, tmp_path):
 def test_saving_over_a_bridge_leaves_one_whole_bridge(toy, folder, monkeypatch):
     before = {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
     other = load_model("toy-llama")
-    monkeypatch.setattr("mmlens.files_write._save_tensors", _full)
+    monkeypatch.setattr("mmlens.checkpoints.folder_write._save_tensors", _full)
     with pytest.raises(WriteError, match="No space left"):
         save(other, folder)
     assert before == {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -13,7 +13,7 @@ from PIL import Image
 import mmlens as mm
 from mmlens import datasets
 from mmlens.datasets import DataError, Sample, Samples
-from mmlens.errors import PictureError
+from mmlens.values.errors import PictureError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

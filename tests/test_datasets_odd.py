@@ -21,11 +21,11 @@ from mmlens import Scores, datasets
 from mmlens.datasets import DataError
 from mmlens.datasets.pairs import Listed, Pair
 from mmlens.datasets.sources import open_pairs
-from mmlens.errors import WriteError
 from mmlens.sweep import SweepError, sweep
 from mmlens.sweep.images import picture_activations
 from mmlens.tally import Top
 from mmlens.train import cache_features, fit
+from mmlens.values.errors import WriteError
 
 RED = (255, 0, 0)
 coco: Any = inspect.unwrap(datasets.coco)  # what checks annotations in tests reads a sample

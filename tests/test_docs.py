@@ -49,10 +49,10 @@ ELSEWHERE = re.compile(
 """Marks of what only a reader has: data, the network, a training."""
 NOT_RUN = {
     "mmlens.families": "it would register a family under a name that exists",
-    "mmlens.lazy": "it belongs into a package's __init__",
-    "mmlens.reproduce": "a study takes minutes",
-    "mmlens.vision_hooked": "the encoder comes from the network",
-    "mmlens.experiments": "twenty pictures take half a minute",
+    "mmlens.values.lazy": "it belongs into a package's __init__",
+    "mmlens.papers.mmn.report": "a study takes minutes",
+    "mmlens.towers.vision.encoder": "the encoder comes from the network",
+    "mmlens.papers.mmn.questions": "twenty pictures take half a minute",
 }
 
 
@@ -98,7 +98,7 @@ def spoken_of() -> dict[str, Any]:
     from PIL import Image, ImageOps
 
     from mmlens import metrics, patching, pictos
-    from mmlens.patching import metrics as of_logits
+    from mmlens.bench import measures as of_logits
 
     scene = pictos.World("held_out", 1, things=2, style="literal").scene(0)
     photo = Image.open(ROOT / "scenes/dog-and-bicycle.png").convert("RGB")
@@ -218,7 +218,7 @@ def test_the_catalogue_has_an_example_of_every_error_and_says_what_it_gets():
 def test_tables_are_read_off_the_code():
     from tables import acts, citation, families, methods, sentences
 
-    from mmlens.sites import SITES
+    from mmlens.values.sites import SITES
 
     assert all(f"`{name}`" in families() for name in mm.models())
     assert all(f"`{name}`" in acts() for name, site in SITES.items() if site.part == "lm")

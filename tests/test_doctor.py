@@ -17,12 +17,12 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from typer.testing import CliRunner
 
 import mmlens as mm
-from mmlens import masks, measured
-from mmlens.cli import app
+from mmlens.cli.app import app
 from mmlens.doctor import examine, machine
 from mmlens.doctor.tested import TESTED
-from mmlens.errors import CapabilityError, NumericsError
-from mmlens.lm import LanguageModel, wrap_lm
+from mmlens.towers.language import attention_mask, measured
+from mmlens.towers.language.language_model import LanguageModel, wrap_lm
+from mmlens.values.errors import CapabilityError, NumericsError
 from tests.bridges import KINDS, bridge, prompt
 from tests.cache_names import rename_cache
 
@@ -117,7 +117,7 @@ def test_batches_of_unequal_prompts_are_refused_where_padding_is_not_exact():
 def test_attention_that_does_not_obey_its_mask_is_noticed_and_knockout_refused(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(masks, "through", lambda functions, mask: mask)
+    monkeypatch.setattr(attention_mask, "through", lambda functions, mask: mask)
     model = mm.load("toy-gptj")
     assert model.lm.cut.error > 0.1
     with pytest.raises(CapabilityError, match="does not obey a cut in its attention mask"):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mmlens.english import english_words, interpretable_tokens, is_english
-from mmlens.errors import MMLensError
+from mmlens.values.english import english_words, interpretable_tokens, is_english
+from mmlens.values.errors import MMLensError
 
 TABLE = Path(__file__).parent / "data" / "decoded_neurons.csv"
 

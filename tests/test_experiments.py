@@ -16,8 +16,10 @@ from bridges import bridge, off
 from PIL import Image
 
 import mmlens as mm
+from mmlens.bench.silencing import captions_after, masks, number_after
 from mmlens.datasets.sample import Sample, Samples, Thing
-from mmlens.experiments import (
+from mmlens.families import toy
+from mmlens.papers.mmn.questions import (
     ablate,
     classes,
     faithfulness,
@@ -29,11 +31,9 @@ from mmlens.experiments import (
     sheet,
     translate,
 )
-from mmlens.experiments.explained import explain, nouns
-from mmlens.experiments.silence import captions_after, masks, number_after
-from mmlens.experiments.tables import ExperimentError, ask
-from mmlens.experiments.units import numbers_of, partners, ranked, scored, shuffle
-from mmlens.families import toy
+from mmlens.papers.mmn.questions.explained import explain, nouns
+from mmlens.papers.mmn.questions.units import numbers_of, partners, ranked, scored, shuffle
+from mmlens.papers.tables import ExperimentError, ask
 
 PLANTED = mm.Neuron(1, 5)
 PLACES = ((2, 1), (0, 3), (1, 1), (3, 2))

@@ -16,10 +16,17 @@ from test_experiments import PLANTED, SAMPLES, mean_of
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.experiments import estimates, faithfulness, rankings, regions, routes, sensitivity
-from mmlens.experiments.bootstrap import differences, intervals, summarise
-from mmlens.experiments.explained import explain
-from mmlens.experiments.tables import ExperimentError, ask
+from mmlens.papers.bootstrap import differences, intervals, summarise
+from mmlens.papers.mmn.questions import (
+    estimates,
+    faithfulness,
+    rankings,
+    regions,
+    routes,
+    sensitivity,
+)
+from mmlens.papers.mmn.questions.explained import explain
+from mmlens.papers.tables import ExperimentError, ask
 
 GRADIENT = "gradient x activation (pre)"
 

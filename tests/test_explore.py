@@ -19,8 +19,8 @@ from PIL import Image
 
 import mmlens as mm
 from mmlens import Neuron, Patch, Scores, Token, view
-from mmlens.errors import AddressError
 from mmlens.families import toy
+from mmlens.values.errors import AddressError
 
 EVIL = "<img src=x onerror=alert(1)>"
 CLOSE = "</script><script>document.title='PWNED'</script>"
@@ -469,7 +469,7 @@ def test_the_page_of_a_model_shows_its_numbers(seen, show):
 
 def test_a_data_set_is_read_and_read_again_without_the_model(tmp_path):
     from mmlens.datasets import Sample, Samples
-    from mmlens.reading import read_all, read_found
+    from mmlens.explore import read_all, read_found
 
     def sample(i: int) -> Sample:
         return Sample(f"p{i}", toy.picture((i, 1), seed=i))

@@ -14,16 +14,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mmlens.checkpoints import read_state, weights_hash
-from mmlens.edit import Edit
-from mmlens.errors import CapabilityError, CheckpointError, ModelError
+from mmlens.checkpoints.folder import load, pull_projection, push_projection, save
+from mmlens.checkpoints.weights import read_state, weights_hash
 from mmlens.families import load as load_model
 from mmlens.families.parts import from_parts
 from mmlens.families.toy import picture, tokenizer
-from mmlens.files import load, pull_projection, push_projection, save
-from mmlens.lm import wrap_lm
-from mmlens.model import HookedVLM
-from mmlens.prompt import Prompt
+from mmlens.model.hooked import HookedVLM
+from mmlens.towers.language.language_model import wrap_lm
+from mmlens.values.edit import Edit
+from mmlens.values.errors import CapabilityError, CheckpointError, ModelError
+from mmlens.values.prompt import Prompt
 
 PROMPT = Prompt(picture(), "A picture of")
 

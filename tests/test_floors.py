@@ -76,7 +76,7 @@ def rule_broken(module: str, imported: str, at_import: bool) -> str | None:
     """Why `module` must not import `imported`; None if it may."""
     floor, below = floor_of(module), floor_of(imported)
     if imported.startswith("."):
-        return "write the import absolutely (from mmlens.prompt import Patch), so it can be read"
+        return "write the import absolutely (from mmlens.values.labels import Patch), to be read"
     if in_view(module) and at_import and imported.split(".")[0] in HEAVY:
         return "a view loads no torch at import time: a page of figures must open at once"
     if not (imported == "mmlens" or imported.startswith("mmlens.")):
@@ -112,7 +112,7 @@ def test_imports_only_go_down():
         ("lm.py", "def f():\n    from mmlens import attribute", "floor 2 lies above floor 1"),
         ("methods/decode.py", "import mmlens.view", "floor 3 lies above floor 2"),
         ("methods/decode.py", "from mmlens import view", "floor 3 lies above floor 2"),
-        ("sweep.py", "from mmlens.cli import main", "floor 4 lies above floor 3"),
+        ("sweep.py", "from mmlens.cli.app import main", "floor 4 lies above floor 3"),
         ("view/table.py", "from mmlens import HookedVLM", "a view knows floor 0 only"),
         ("view/table.py", "from mmlens.methods.decode import decode", "a view knows floor 0 only"),
         ("view/table.py", "import torch", "a view loads no torch at import time"),
@@ -134,7 +134,7 @@ def test_a_broken_floor_is_named_with_file_line_and_rule(tmp_path, file, line, r
 @pytest.mark.parametrize(
     "file, line",
     [
-        ("methods/decode.py", "from mmlens.scores import Scores"),
+        ("methods/decode.py", "from mmlens.values.scores import Scores"),
         ("methods/decode.py", "from mmlens.methods.attribute import attribute"),
         ("scores.py", "if TYPE_CHECKING:\n    from mmlens.model import HookedVLM"),
         ("view/table.py", "from mmlens import Patch, pictures\ndef f():\n    import torch"),

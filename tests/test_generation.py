@@ -16,7 +16,7 @@ from transformers import (
 )
 
 import mmlens as mm
-from mmlens.lm import wrap_lm
+from mmlens.towers.language.language_model import wrap_lm
 from tests.bridges import KINDS, bridge, prompt
 from tests.cache_names import rename_cache
 

@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 
 from mmlens import MMLensError, Neuron, Patch, Scores, view
-from mmlens.arguments import path
-from mmlens.errors import AddressError, ArgumentError
 from mmlens.tally import Moments, Top
-from mmlens.view import given
-from mmlens.view.paint import outlined
-from mmlens.view.portraits import spotlight
+from mmlens.values.arguments import path
+from mmlens.values.errors import AddressError, ArgumentError
+from mmlens.view.figures.cards import spotlight
+from mmlens.view.style import given
+from mmlens.view.style.paint import outlined
 
 PHOTO = Image.new("RGB", (40, 30), (120, 130, 140))
 PATCHES = tuple(Patch(row, col) for row in range(3) for col in range(4))

@@ -7,7 +7,7 @@ import torch
 from bridges import bridge, off, prompt
 
 import mmlens as mm
-from mmlens.errors import AddressError, SiteError
+from mmlens.values.errors import AddressError, SiteError
 
 POINT = "blocks.1.hook_resid_pre"
 

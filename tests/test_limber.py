@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from mmlens.errors import CheckpointError
 from mmlens.families import load, models
 from mmlens.families.limber import IMAGE_WORD, RECIPES
 from mmlens.families.limber_twins import seeded, tiny_encoder, tiny_gptj, tiny_projection
 from mmlens.families.toy import tokenizer
-from mmlens.prompt import Prompt
+from mmlens.values.errors import CheckpointError
+from mmlens.values.prompt import Prompt
 
 pytest.importorskip("open_clip")
 pytest.importorskip("timm")

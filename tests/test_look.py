@@ -9,9 +9,9 @@ from bridges import bridge
 
 import mmlens as mm
 from mmlens import Neuron, Patch, Token
-from mmlens.errors import NumericsError, PromptError, TargetError
+from mmlens.explore import Look, choose, look
 from mmlens.families import toy
-from mmlens.reading import Look, choose, look
+from mmlens.values.errors import NumericsError, PromptError, TargetError
 
 NAME = "toy-gptj-planted"
 

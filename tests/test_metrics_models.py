@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from mmlens import metrics
-from mmlens.errors import CapabilityError, CheckpointError, ModelError
 from mmlens.metrics import MetricError
+from mmlens.values.errors import CapabilityError, CheckpointError, ModelError
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "the", "dog", "cat", "on", "mat", "red", "big"]
 WORDS += ["bus", "here", "runs", "and"]

@@ -11,9 +11,15 @@ import torch
 from bridges import KINDS, bridge, off, prompt
 
 import mmlens as mm
-from mmlens.errors import AddressError, CapabilityError, PromptError, SiteError, TargetError
 from mmlens.families import toy
-from mmlens.lm import wrap_lm
+from mmlens.towers.language.language_model import wrap_lm
+from mmlens.values.errors import (
+    AddressError,
+    CapabilityError,
+    PromptError,
+    SiteError,
+    TargetError,
+)
 
 every_family = pytest.mark.parametrize("kind", KINDS)
 
@@ -105,7 +111,7 @@ def test_an_edit_during_generation_is_the_edit_of_the_whole_text_read_at_once(ki
         mm.Edit("resid_post", lambda x: x + 1, layer=0, pos=mm.Patch(1, 1)),
     )
     said = model.generate(prompt(), 5, return_type="tokens", stop_at_eos=False)
-    from mmlens.targets import extend
+    from mmlens.model.targets import extend
 
     soft = extend(model, model.embed(prompt()), said[0].tolist())
     logits = model(soft)[0]
@@ -114,7 +120,7 @@ def test_an_edit_during_generation_is_the_edit_of_the_whole_text_read_at_once(ki
 
 @every_family
 def test_the_callers_model_survives_wrapping(kind, tmp_path):
-    from mmlens.lm import wrap_lm
+    from mmlens.towers.language.language_model import wrap_lm
 
     hf = bridge(f"toy-{kind}").lm.hf
     keys = set(hf.state_dict())

@@ -11,13 +11,13 @@ import transformers
 from bridges import off
 
 from mmlens import from_parts
-from mmlens.casting import cast, device_of, dtype_of
-from mmlens.errors import ArgumentError, CapabilityError, CheckpointError
+from mmlens.checkpoints.folder import load, save
+from mmlens.checkpoints.language import find_lm
 from mmlens.families import load as load_model
-from mmlens.families.language import find_lm
 from mmlens.families.toy import picture, tokenizer
-from mmlens.files import load, save
-from mmlens.prompt import Prompt
+from mmlens.runtime.casting import cast, device_of, dtype_of
+from mmlens.values.errors import ArgumentError, CapabilityError, CheckpointError
+from mmlens.values.prompt import Prompt
 
 PROMPT = Prompt(picture(), "A picture of")
 LONG = torch.arange(96)[None] % 60

@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mmlens import from_parts
-from mmlens.errors import CapabilityError, CheckpointError, ModelError
 from mmlens.families import load
 from mmlens.families.limber_twins import tiny_encoder, tiny_gptj
 from mmlens.families.parts import find_vision, label
 from mmlens.families.toy import picture, tokenizer
-from mmlens.prompt import Prompt
+from mmlens.values.errors import CapabilityError, CheckpointError, ModelError
+from mmlens.values.prompt import Prompt
 
 PROMPT = Prompt(picture(), "A picture of")
 

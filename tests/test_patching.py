@@ -12,7 +12,10 @@ from bridges import KINDS, bridge, off, prompt
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.errors import (
+from mmlens.bench import measures, prefix_reuse
+from mmlens.families.parts import from_parts
+from mmlens.runtime.run import current
+from mmlens.values.errors import (
     AddressError,
     NumericsError,
     PictureError,
@@ -20,9 +23,6 @@ from mmlens.errors import (
     SiteError,
     TargetError,
 )
-from mmlens.families.parts import from_parts
-from mmlens.patching import metrics, reuse
-from mmlens.run import current
 
 every_family = pytest.mark.parametrize("kind", KINDS)
 CLEAN, CORRUPT = prompt((2, 1)), prompt((0, 3))
@@ -34,7 +34,7 @@ AT_ONCE = ("embed", "soft_prompt", "features", "pixels", "final")
 
 def to_cat(model: Any) -> Any:
     """A metric: how much more " dog" than " cat"."""
-    return metrics.logit_difference(model, " dog", " cat")
+    return measures.logit_difference(model, " dog", " cat")
 
 
 def far_from(logits: torch.Tensor) -> Any:
@@ -65,7 +65,9 @@ def test_patching_everything_gives_the_clean_logits_and_nothing_the_corrupt_ones
 @torch.no_grad()
 def test_the_grid_is_the_plain_loop_of_edits(kind):
     model = bridge(f"toy-{kind}")
-    assert reuse.measured(model) == reuse.BOTH  # else this would compare a loop with a loop
+    assert (
+        prefix_reuse.measured(model) == prefix_reuse.BOTH
+    )  # else this would compare a loop with a loop
     _same_as_loop(model, PLAIN, 2)
 
 
@@ -79,15 +81,15 @@ def test_the_bench_works_on_a_model_that_is_already_edited(kind):
         mm.Edit("vision.mlp_out", 0.5, layer=1),
     ]
     model = plain.edit(*edits)
-    assert reuse.allowed(model) == reuse.BOTH
+    assert prefix_reuse.allowed(model) == prefix_reuse.BOTH
     assert off(model(CLEAN), plain(CLEAN)) > 1e-3
     _same_as_loop(model, ("resid_pre", "resid_post", "mlp_out", "z", "vision.resid_post"), 2)
     odd = plain.edit(mm.Edit("mlp_out", lambda x: x - x.mean(0, keepdim=True), layer=1))
-    assert reuse.allowed(odd) == reuse.LAYERS
+    assert prefix_reuse.allowed(odd) == prefix_reuse.LAYERS
     _same_as_loop(odd, ("resid_pre", "z"), 2)
     hooked = plain.edit()
     hooked.add_hook("blocks.1.hook_mlp_out", lambda x, hook: x * 2)
-    assert reuse.allowed(hooked) == reuse.NOTHING
+    assert prefix_reuse.allowed(hooked) == prefix_reuse.NOTHING
     _same_as_loop(hooked, ("resid_pre", "z"), 2)
     cut = plain.edit(patching.knockout(mm.Patch, -1, layer=1))
     _same_as_loop(cut, ("resid_pre", "v"), 2)
@@ -125,7 +127,7 @@ def test_transformer_lens_own_patching_agrees():
 @torch.no_grad()
 def test_the_planted_neuron_and_its_patch_are_found():
     model = bridge("toy-gptj-planted")
-    metric = metrics.probability(model, " dog")
+    metric = measures.probability(model, " dog")
     pair = patching.Pair.by(CLEAN, patching.only_at(model, patching.grey(20), [mm.Patch(2, 1)]))
     grid = patching.recovered(patching.patch(model, pair, metric, layer=[0, 1]))
     best = grid.to_frame(1).iloc[0]
@@ -176,14 +178,14 @@ def test_two_pictures_are_patched_each_at_its_own_patches():
 @torch.no_grad()
 def test_positions_of_a_shortened_pass_are_those_of_the_prompt():
     model = bridge("toy-gptj")
-    kept = reuse.keep(model, CORRUPT)
+    kept = prefix_reuse.keep(model, CORRUPT)
     seen = []
 
     def look(x, hook):
         run = current()
         seen.append((x.shape[1], run.start if run is not None else None))
 
-    reuse.go_on(model, kept, 2, [("blocks.2.hook_resid_post", look)], 1, 11)
+    prefix_reuse.go_on(model, kept, 2, [("blocks.2.hook_resid_post", look)], 1, 11)
     assert seen == [(8, 11)]
     assert off(model(CORRUPT)[0, -1], kept.logits) < 1e-5  # nothing is left behind
 
@@ -231,15 +233,15 @@ def test_metrics_agree_with_their_definitions():
     model = bridge("toy-gpt2")
     logits, dog = model(CLEAN)[0, -1], model.to_single_token(" dog")
     p = logits.softmax(-1)
-    assert float(metrics.probability(model, " dog")(logits)) == pytest.approx(float(p[dog]))
-    assert float(metrics.log_probability(model, dog)(logits)) == pytest.approx(float(p[dog].log()))
-    assert float(metrics.rank(model, " dog")(logits)) == int((p > p[dog]).sum())
-    assert float(metrics.kl(model, CLEAN)(logits)) == pytest.approx(0.0, abs=1e-6)
+    assert float(measures.probability(model, " dog")(logits)) == pytest.approx(float(p[dog]))
+    assert float(measures.log_probability(model, dog)(logits)) == pytest.approx(float(p[dog].log()))
+    assert float(measures.rank(model, " dog")(logits)) == int((p > p[dog]).sum())
+    assert float(measures.kl(model, CLEAN)(logits)) == pytest.approx(0.0, abs=1e-6)
     other = model(CORRUPT)[0, -1].softmax(-1)
     wanted = float((p * (p / other).log()).sum())
-    assert float(metrics.kl(model, CLEAN)(other.log())) == pytest.approx(wanted, abs=1e-6)
+    assert float(measures.kl(model, CLEAN)(other.log())) == pytest.approx(wanted, abs=1e-6)
     batch = model([CLEAN, CORRUPT])[:, -1]
-    assert metrics.logit(model, dog)(batch).shape == (2,)
+    assert measures.logit(model, dog)(batch).shape == (2,)
 
 
 @torch.no_grad()

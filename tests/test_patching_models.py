@@ -13,8 +13,8 @@ from patching_twins import twin
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.errors import AddressError
-from mmlens.patching import metrics, reuse
+from mmlens.bench import measures, prefix_reuse
+from mmlens.values.errors import AddressError
 
 CLEAN, CORRUPT = prompt((2, 1)), prompt((0, 3))
 PAIR = patching.Pair(CLEAN, CORRUPT)
@@ -31,7 +31,7 @@ windowed = pytest.mark.parametrize("stem", WINDOWED)
 
 def to_cat(model: Any) -> Any:
     """A metric: how much more " dog" than " cat"."""
-    return metrics.logit_difference(model, " dog", " cat")
+    return measures.logit_difference(model, " dog", " cat")
 
 
 # -- grouped-query attention ------------------------------------------------------------------
@@ -238,7 +238,9 @@ def test_the_grid_is_the_plain_loop_beyond_a_window_and_with_grouped_heads(stem)
     metric, draw = to_cat(model), random.Random(0)
     for site in ("resid_pre", "mlp_out", "v"):
         grid = patching.patch(model, PAIR, metric, site)
-        assert grid.about["reuse"] == reuse.BOTH  # else this would compare a loop with a loop
+        assert (
+            grid.about["reuse"] == prefix_reuse.BOTH
+        )  # else this would compare a loop with a loop
         for _ in range(4):
             at = {axis: draw.randrange(len(grid.of(axis))) for axis in grid.axes}
             source = mm.activations(model, CLEAN, site, layer=at["layer"])
@@ -262,11 +264,11 @@ def test_reuse_is_measured_at_the_length_of_the_prompt():
 
     handle = model.root.blocks[1].attn.register_forward_pre_hook(late, with_kwargs=True)
     try:
-        assert reuse.measured(model, 8) == reuse.BOTH
-        assert reuse.measured(model, 19) == reuse.LAYERS
+        assert prefix_reuse.measured(model, 8) == prefix_reuse.BOTH
+        assert prefix_reuse.measured(model, 19) == prefix_reuse.LAYERS
         metric = to_cat(model)
         grid = patching.patch(model, PAIR, metric)
-        assert grid.about["reuse"] == reuse.LAYERS
+        assert grid.about["reuse"] == prefix_reuse.LAYERS
         source = mm.activations(model, CLEAN, "resid_pre", layer=1).sel(pos=[12])
         edited = model.edit(mm.Edit("resid_pre", source, layer=1))
         assert float(grid.values[1, 12]) == pytest.approx(

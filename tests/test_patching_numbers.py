@@ -11,8 +11,9 @@ from patching_twins import twin
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.errors import CapabilityError, MMLensError, NumericsError, TargetError
-from mmlens.patching import direct, metrics
+from mmlens.bench import measures
+from mmlens.methods import direct_logits
+from mmlens.values.errors import CapabilityError, MMLensError, NumericsError, TargetError
 
 CLEAN, CORRUPT = prompt((2, 1)), prompt((0, 3))
 PAIR = patching.Pair(CLEAN, CORRUPT)
@@ -21,7 +22,7 @@ NAN = float("nan")
 
 def to_cat(model: Any) -> Any:
     """A metric: how much more " dog" than " cat"."""
-    return metrics.logit_difference(model, " dog", " cat")
+    return measures.logit_difference(model, " dog", " cat")
 
 
 # -- half precision ---------------------------------------------------------------------------
@@ -61,7 +62,7 @@ def test_direct_shares_need_no_double_precision(monkeypatch):
         raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
 
     monkeypatch.setattr(torch.Tensor, "double", none)
-    monkeypatch.setattr(direct, "_NO_DOUBLE", ("mps", "cpu"))
+    monkeypatch.setattr(direct_logits, "_NO_DOUBLE", ("mps", "cpu"))
     for by, scores in true.items():
         assert off(patching.direct_logits(model, CLEAN, " dog", by=by).values, scores.values) < 1e-5
 
@@ -89,7 +90,7 @@ VERBS: dict[str, Any] = {
     "path_patching": lambda m: patching.path_patching(m, PAIR, to_cat(m), [mm.Head(0, 1)], mm.Head(2, 0)),  # noqa: E501
     "mean_over": lambda m: patching.mean_over(m, [CLEAN], "resid_post"),
     "mean_difference": lambda m: patching.mean_difference(m, [CLEAN], [CORRUPT], layer=2),
-    "kl": lambda m: patching.patch(bridge("toy-gpt2"), PAIR, metrics.kl(m, CLEAN)),
+    "kl": lambda m: patching.patch(bridge("toy-gpt2"), PAIR, measures.kl(m, CLEAN)),
     "captions": lambda m: patching.captions(m, CLEAN, {}),
 }  # fmt: skip
 

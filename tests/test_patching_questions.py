@@ -11,8 +11,8 @@ from bridges import KINDS, bridge, needs_edges, off, prompt
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.errors import AddressError, CapabilityError, NumericsError
-from mmlens.patching import metrics
+from mmlens.bench import measures
+from mmlens.values.errors import AddressError, CapabilityError, NumericsError
 
 every_family = pytest.mark.parametrize("kind", KINDS)
 CLEAN, CORRUPT = prompt((2, 1)), prompt((0, 3))
@@ -23,7 +23,7 @@ SOME = [mm.Neuron(i % 3, 3 * i) for i in range(8)]
 
 def to_cat(model: Any) -> Any:
     """A metric: how much more " dog" than " cat"."""
-    return metrics.logit_difference(model, " dog", " cat")
+    return measures.logit_difference(model, " dog", " cat")
 
 
 # -- attribution patching ---------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_routes_are_cut_in_windows_of_layers():
 @torch.no_grad()
 def test_one_pass_of_cuts_serves_several_metrics():
     model = bridge("toy-gptj")
-    asks = {"cat": to_cat(model), "dog": metrics.probability(model, " dog")}
+    asks = {"cat": to_cat(model), "dog": measures.probability(model, " dog")}
     routes = {"object": (OBJECT, -1), "image": (mm.Patch, -1)}
     table = patching.knockouts(model, CLEAN, asks, routes, window=2)
     assert table.axes == ("metric", "route", "layer") and table.shape == (2, 2, 3)
@@ -191,7 +191,7 @@ def test_one_pass_of_cuts_serves_several_metrics():
 @torch.no_grad()
 def test_the_planted_word_goes_through_its_route():
     model = bridge("toy-gptj-planted")
-    metric = metrics.probability(model, " dog")
+    metric = measures.probability(model, " dog")
     labels = model.embed(CLEAN).labels[0]
     dog = [mm.Patch(2, 1)]
     routes = {"dog": (dog, -1), "control": (patching.other_patches(labels, dog, 3), -1)}
@@ -255,7 +255,7 @@ def test_the_curve_is_made_of_edits(kind):
 @torch.no_grad()
 def test_tokens_and_the_planted_neuron_are_ablated_by_name():
     model = bridge("toy-gptj-planted")
-    metric = metrics.probability(model, " dog")
+    metric = measures.probability(model, " dog")
     gone = patching.ablate(model, CLEAN, metric, "neurons", 0.0, [mm.Neuron(1, 5), mm.Neuron(0, 5)])
     assert gone.values[0] < gone.about["clean"] / 2 < gone.values[1]
     mean = patching.mean_over(model, [CORRUPT], "resid_pre", mm.Patch)
@@ -296,7 +296,7 @@ def test_cached_and_uncached_generation_agree_under_every_edit(kind):
 def test_steering_adds_and_removal_takes_away():
     model = bridge("toy-gptj-planted")
     word = patching.word(model, " dog")
-    dog = metrics.logit(model, " dog")
+    dog = measures.logit(model, " dog")
     plain, moved = (
         m(CORRUPT)[0, -1]
         for m in (model, model.edit(patching.steer("resid_post", word, layer=2, scale=2.0)))
@@ -366,7 +366,7 @@ def test_edges_are_transformer_lens_own_where_it_can():
     "ask, error, sentence",
     [
         (
-            lambda m: patching.attribution_patching(m, PAIR, metrics.rank(m, " dog")),
+            lambda m: patching.attribution_patching(m, PAIR, measures.rank(m, " dog")),
             NumericsError,
             "no gradient",
         ),

@@ -11,8 +11,8 @@ from bridges import bridge, needs_edges, prompt
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.errors import MMLensError
-from mmlens.patching import metrics
+from mmlens.bench import measures
+from mmlens.values.errors import MMLensError
 
 CLEAN, CORRUPT = prompt((2, 1)), prompt((0, 3))
 PAIR = patching.Pair(CLEAN, CORRUPT)
@@ -26,7 +26,7 @@ WHOLE = np.ones((32, 32), bool)
 
 def to_cat(model: Any) -> Any:
     """A metric: how much more " dog" than " cat"."""
-    return metrics.logit_difference(model, " dog", " cat")
+    return measures.logit_difference(model, " dog", " cat")
 
 
 def curve(m: Any, units: Any = SOME, **options: Any) -> Any:
@@ -87,8 +87,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "an id beyond the words": (lambda m: shares(m, 99999), "99999 is no token"),
     "a negative id": (lambda m: shares(m, -1), "-1 is no token"),
     "a second id": (lambda m: shares(m, " dog", minus=99999), "99999 is no token"),
-    "an id of a metric": (lambda m: metrics.logit(m, 99999), "99999 is no token"),
-    "an id of a rank": (lambda m: metrics.rank(m, -1), "-1 is no token"),
+    "an id of a metric": (lambda m: measures.logit(m, 99999), "99999 is no token"),
+    "an id of a rank": (lambda m: measures.rank(m, -1), "-1 is no token"),
     "an id of a direction": (lambda m: patching.word(m, -5), "-5 is no token"),
     "an id of a lens": (lambda m: mm.logit_lens(m, CLEAN, [99999]), "99999 is no token"),
     "no words of a lens": (lambda m: mm.logit_lens(m, CLEAN, []), r"tokens=\[\]"),

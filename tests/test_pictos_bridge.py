@@ -8,10 +8,10 @@ import pytest
 
 import mmlens as mm
 from mmlens import patching
+from mmlens.explore.look import look
 from mmlens.metrics import caption_words
 from mmlens.pictos import World
 from mmlens.pictos.world import STYLES
-from mmlens.reading import look
 
 SCENES = 24
 NAMED = {1: 0.9, 2: 0.7}  # below what training/pictos/evaluate.py measures: things differ

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from mmlens import Prompt
-from mmlens.errors import PictureError, PromptError
-from mmlens.pictures import MAX_BYTES, MAX_PIXELS, open_picture
-from mmlens.pictures_kinds import pictures, readable
+from mmlens.values.errors import PictureError, PromptError
+from mmlens.values.picture_files import pictures, readable
+from mmlens.values.pictures import MAX_BYTES, MAX_PIXELS, open_picture
 
 
 def encoded(picture: Image.Image, format: str = "PNG", **options) -> bytes:

@@ -12,9 +12,9 @@ from patching_twins import twin
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.errors import AddressError
-from mmlens.patching import metrics
-from mmlens.quadrature import gauss_legendre
+from mmlens.bench import measures
+from mmlens.methods.quadrature import gauss_legendre
+from mmlens.values.errors import AddressError
 
 CLEAN, CORRUPT = prompt((2, 1)), prompt((0, 3))
 BEHIND = ["Olmo2", "Gemma2", "Gemma3"]
@@ -86,7 +86,7 @@ def test_what_is_missing_is_said():
 
 def test_integrated_attribution_says_how_far_it_is_from_patching_the_layer():
     model = twin("Gemma2")
-    metric = metrics.logit_difference(model, " dog", " cat")
+    metric = measures.logit_difference(model, " dog", " cat")
     pair = patching.Pair(CLEAN, CORRUPT)
     guess = patching.attribution_patching(model, pair, metric, "mlp_out", steps=8)
     true = patching.patch(model, pair, metric, "mlp_out", by="layer")

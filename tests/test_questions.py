@@ -9,7 +9,7 @@ import torch
 from bridges import KINDS, bridge, off, prompt
 
 import mmlens as mm
-from mmlens.errors import AddressError, NumericsError, TargetError, WriteError
+from mmlens.values.errors import AddressError, NumericsError, TargetError, WriteError
 
 every_family = pytest.mark.parametrize("kind", KINDS)
 PLANTED = mm.Neuron(1, 5)
@@ -261,7 +261,7 @@ def test_no_parameter_gets_a_gradient():
 
 
 def test_chunks_are_halved_when_memory_runs_out():
-    from mmlens.chunks import in_chunks
+    from mmlens.runtime.chunks import in_chunks
 
     def work(start, stop):
         if stop - start > 2:

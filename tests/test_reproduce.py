@@ -16,21 +16,29 @@ from bridges import bridge
 from typer.testing import CliRunner
 
 from mmlens import families
-from mmlens.cli import app
+from mmlens.cli.app import app
+from mmlens.cli.reproduce import at_most, number_or_word
 from mmlens.datasets.sample import Sample, Samples, Thing
+from mmlens.papers.mmn.report import FULL, QUICK, Reading, ReproduceError, reproduce
+from mmlens.papers.mmn.report.choose import Chosen, choose, most_shown
+from mmlens.papers.mmn.report.findings import finding
+from mmlens.papers.mmn.report.measure import (
+    Measured,
+    Study,
+    _classes,
+    _projection,
+    _regions,
+    _told,
+    _units,
+)
+from mmlens.papers.mmn.report.page import cell, page, tally
+from mmlens.papers.mmn.report.paper import PAPER, published
+from mmlens.papers.mmn.report.results import results
+from mmlens.papers.mmn.report.run import offline_scorers
+from mmlens.papers.mmn.report.sheets import Sheet
+from mmlens.papers.mmn.report.told import HOW, TITLES, Finding, Row, Setting
+from mmlens.papers.mmn.report.verdicts import CLAIMS, Verdict, verdict
 from mmlens.pictos.world import World
-from mmlens.reproduce import FULL, QUICK, Reading, ReproduceError, mmn
-from mmlens.reproduce.choose import Chosen, choose, most_shown
-from mmlens.reproduce.cli import at_most, number_or_word
-from mmlens.reproduce.findings import finding
-from mmlens.reproduce.measure import Measured, Study, _classes, _projection, _regions, _told, _units
-from mmlens.reproduce.page import cell, page, tally
-from mmlens.reproduce.paper import PAPER, published
-from mmlens.reproduce.results import results
-from mmlens.reproduce.run import offline_scorers
-from mmlens.reproduce.sheets import Sheet
-from mmlens.reproduce.told import HOW, TITLES, Finding, Row, Setting
-from mmlens.reproduce.verdicts import CLAIMS, Verdict, verdict
 from mmlens.sweep import SweepError
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -59,7 +67,7 @@ def data(n: int = 8, names: tuple[str, ...] = ("dog", "cat"), caption: str = "a 
 
 def made(out: Path, **options: Any) -> Any:
     options = {"plan": TINY, "reading": READING, "draws": 20, "progress": False} | options
-    return mmn(bridge(NAME), options.pop("data", data()), out, **options)
+    return reproduce(bridge(NAME), options.pop("data", data()), out, **options)
 
 
 @pytest.fixture(scope="module")
@@ -415,8 +423,8 @@ def test_the_command_writes_the_report_and_says_the_verdicts(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     model = bridge(NAME)
     monkeypatch.setattr(families, "load", lambda name: model)
-    monkeypatch.setattr("mmlens.reproduce.plan.QUICK", TINY)
-    monkeypatch.setattr("mmlens.reproduce.plan.Reading", lambda *a: READING)
+    monkeypatch.setattr("mmlens.papers.mmn.report.plan.QUICK", TINY)
+    monkeypatch.setattr("mmlens.papers.mmn.report.plan.Reading", lambda *a: READING)
     code, out, err = run(
         "mmn", "--model", NAME, "--data", "pictos:held_out:6", "--quick", "--out", "o",
         "--results", "docs/results.md", "--pictures", "2",

@@ -15,15 +15,15 @@ from test_experiments import SAMPLES
 import mmlens as mm
 from mmlens import patching
 from mmlens.datasets.sample import Sample
-from mmlens.errors import ArgumentError
-from mmlens.experiments import ablate, classes, estimates, project, routes, translate
-from mmlens.experiments.bootstrap import differences, intervals, summarise
-from mmlens.experiments.comparisons import distance, holm, sign_flips
-from mmlens.experiments.explained import explain, nouns
-from mmlens.experiments.tables import ExperimentError, ask
-from mmlens.reproduce.verdicts import verdict
-from mmlens.targets import extend
-from mmlens.words import ids_of
+from mmlens.model.targets import extend
+from mmlens.papers.bootstrap import differences, intervals, summarise
+from mmlens.papers.comparisons import distance, holm, sign_flips
+from mmlens.papers.mmn.questions import ablate, classes, estimates, project, routes, translate
+from mmlens.papers.mmn.questions.explained import explain, nouns
+from mmlens.papers.mmn.report.verdicts import verdict
+from mmlens.papers.tables import ExperimentError, ask
+from mmlens.towers.language.tokenization import ids_of
+from mmlens.values.errors import ArgumentError
 
 STUDIES = 1500
 LEAST = 0.92 - 2 * (0.92 * 0.08 / STUDIES) ** 0.5  # two standard errors of the simulation
@@ -233,7 +233,7 @@ def test_e1_draws_the_wrong_pictures_several_times_and_takes_their_mean():
 def test_a_noun_is_a_word_of_its_own_and_not_a_part_of_one():
     text = " a caterpillar, two cats and a cat"
     assert nouns(text, lambda _: ["cat"]) == ["cat"]
-    from mmlens.experiments.explained import spans
+    from mmlens.papers.mmn.questions.explained import spans
 
     assert spans(text, lambda _: ["cat"]) == [(text.rindex("cat"), len(text))]
 

@@ -10,8 +10,8 @@ from bridges import bridge, off, prompt
 from torch import nn
 
 import mmlens as mm
-from mmlens import delegated, options
-from mmlens.errors import (
+from mmlens.model import delegated, options
+from mmlens.values.errors import (
     AddressError,
     ArgumentError,
     CapabilityError,

@@ -18,11 +18,11 @@ import torch
 
 import mmlens as mm
 from mmlens.datasets import Sample, Samples
-from mmlens.errors import AddressError, CapabilityError
 from mmlens.families import toy
-from mmlens.scores import Scores
 from mmlens.sweep import Sweep, SweepError, sweep, top_images
 from mmlens.tally import Moments, Quantiles, Top
+from mmlens.values.errors import AddressError, CapabilityError
+from mmlens.values.scores import Scores
 
 MODEL = "toy-gptj-planted"
 

@@ -21,10 +21,10 @@ import torch
 import mmlens as mm
 from mmlens.datasets import Sample, Samples
 from mmlens.families import toy
-from mmlens.scores import Scores
 from mmlens.sweep import Sweep, SweepError, sweep
 from mmlens.sweep.identity import Identity
 from mmlens.tally import Moments, Top
+from mmlens.values.scores import Scores
 
 SAMPLES = Samples(
     "toy", ["p0", "p1", "p2"], lambda i: Sample(f"p{i}", toy.picture((i, 1))), "toy 3"

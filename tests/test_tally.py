@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import mmlens as mm
-from mmlens.errors import AddressError, CheckpointError, NumericsError
-from mmlens.scores import Scores
 from mmlens.tally import Moments, Quantiles, Tally, Top
+from mmlens.values.errors import AddressError, CheckpointError, NumericsError
+from mmlens.values.scores import Scores
 
 AXES = ("layer", "pos", "unit")
 KINDS = [Moments(), Quantiles(), Top(k=4)]

@@ -11,8 +11,8 @@ import torch
 from bridges import bridge, off, prompt
 
 import mmlens as mm
-from mmlens.errors import PromptError
 from mmlens.families import toy
+from mmlens.values.errors import PromptError
 
 DOG = prompt((2, 1), "A picture of a dog")
 CAT = prompt((2, 1), "A picture of a cat")

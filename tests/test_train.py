@@ -18,14 +18,14 @@ from typer.testing import CliRunner
 
 import mmlens as mm
 from mmlens.datasets.pairs import Listed
-from mmlens.errors import CapabilityError, CheckpointError, NumericsError
 from mmlens.families import toy
-from mmlens.sharing import share_weights
+from mmlens.runtime.sharing import share_weights
 from mmlens.train import DataError, Pair, cache_features, fit, open_pairs
 from mmlens.train.feed import Feed, drop
 from mmlens.train.loss import Speller, count, loss_sum, sequence
 from mmlens.train.recipe import Recipe
 from mmlens.train.recompute import recompute
+from mmlens.values.errors import CapabilityError, CheckpointError, NumericsError
 
 COLOURS = {"dog": (250, 20, 20), "bird": (20, 20, 250), "car": (240, 240, 240)}
 FAST: dict[str, Any] = {"steps": 80, "batch_size": 12, "lr": 5e-2, "prefix": "a"}
@@ -351,7 +351,7 @@ def test_a_model_that_cannot_be_trained_is_refused(tmp_path):
 
 
 def test_the_command_line_trains_a_toy(folder, tmp_path):
-    from mmlens.cli import app
+    from mmlens.cli.app import app
 
     (folder / "07.png").write_bytes(b"not a picture")
     out = tmp_path / "run"

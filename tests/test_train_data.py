@@ -16,11 +16,11 @@ from bridges import bridge
 from PIL import Image
 
 from mmlens.datasets.pairs import Listed
-from mmlens.errors import CapabilityError, CheckpointError, NumericsError, PictureError
 from mmlens.families import toy
 from mmlens.train import DataError, Pair, cache_features, open_pairs
 from mmlens.train.feed import Feed
 from mmlens.train.loss import Speller
+from mmlens.values.errors import CapabilityError, CheckpointError, NumericsError, PictureError
 
 
 def put(path: Path, seed: int = 0) -> Path:

@@ -10,7 +10,7 @@ import torch
 from bridges import bridge, off, prompt
 
 import mmlens as mm
-from mmlens.errors import PromptError, SiteError
+from mmlens.values.errors import PromptError, SiteError
 
 CLEAN, CORRUPT = prompt((2, 1)), prompt((0, 3))
 

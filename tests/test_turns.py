@@ -9,8 +9,8 @@ import torch
 from bridges import off, prompt
 
 import mmlens as mm
-from mmlens.errors import CapabilityError
-from mmlens.lm import wrap_lm
+from mmlens.towers.language.language_model import wrap_lm
+from mmlens.values.errors import CapabilityError
 
 OTHER = prompt((0, 0), "A dog")
 

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from mmlens import Neuron, Patch, Scores, Token, view
-from mmlens.errors import AddressError
-from mmlens.view import theme
-from mmlens.view.paint import LOWERS, RAISES, colour, painted, span
-from mmlens.view.photo import patch_grid
-from mmlens.view.words import label, visible
+from mmlens.values.errors import AddressError
+from mmlens.view.figures.on_image import patch_grid
+from mmlens.view.figures.tokens import label, visible
+from mmlens.view.style import theme
+from mmlens.view.style.paint import LOWERS, RAISES, colour, painted, span
 
 PHOTO = Image.new("RGB", (40, 30), (200, 30, 30))
 PATCHES = tuple(Patch(row, col) for row in range(3) for col in range(4))
@@ -248,6 +248,8 @@ def test_no_figure_offers_an_upload(tmp_path, signed):
 
 
 def test_the_page_of_pictures_needs_no_plotly():
-    code = "import mmlens.view.explorer, sys; print({'plotly', 'torch'} & set(sys.modules))"
+    code = (
+        "import mmlens.view.explorer_page.page, sys; print({'plotly', 'torch'} & set(sys.modules))"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"

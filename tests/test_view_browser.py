@@ -102,7 +102,7 @@ def test_a_figure_s_page_runs_its_own_scripts_alone_and_prints_quotes_as_they_ar
 
 
 def test_a_script_that_a_page_does_not_name_never_runs(browser, tmp_path):
-    from mmlens.view.html import locked
+    from mmlens.view.style.html import locked
 
     def title(*named: str) -> str:
         made = "const s = document.createElement('script'); s.textContent = 'document.title = 1';"

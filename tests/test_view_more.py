@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 
 from mmlens import Neuron, Patch, Scores, Token, view
-from mmlens.errors import AddressError
-from mmlens.view import circuits, theme
-from mmlens.view.colourscale import ink_on
-from mmlens.view.lines import interval
-from mmlens.view.paint import finer, outlined, painted
-from mmlens.view.portraits import spotlight
+from mmlens.values.errors import AddressError
+from mmlens.view.figures import attention_text
+from mmlens.view.figures.cards import spotlight
+from mmlens.view.figures.curves import interval
+from mmlens.view.style import theme
+from mmlens.view.style.colourscale import ink_on
+from mmlens.view.style.paint import finer, outlined, painted
 
 EVIL = "<img src=x onerror=alert(1)>"
 PHOTO = Image.new("RGB", (40, 30), (200, 30, 30))
@@ -250,7 +251,7 @@ def test_attention_as_text_is_offline_escaped_closed_and_limited(monkeypatch):
     pattern = scores(2, 3, 3, axes="head query key", query=words, key=words)
     html = view.attention_text(pattern)
     assert "<img" not in html and "</script>‹" not in html and "unpkg" not in html
-    assert circuits.harmless(EVIL) == "‹img src=x onerror=alert(1)›"
+    assert attention_text.harmless(EVIL) == "‹img src=x onerror=alert(1)›"
     assert html.count("<div") == html.count("</div>")
     assert len(html) < 800_000
     many = tuple(Token("a", i) for i in range(121))

@@ -12,12 +12,12 @@ import torch
 from PIL import Image, ImageColor
 
 from mmlens import Patch, Scores, Token, view
-from mmlens.errors import AddressError, CapabilityError
-from mmlens.view import theme
-from mmlens.view.colourscale import on, read
-from mmlens.view.frame import round_ticks
-from mmlens.view.marks import Photo, Shape, Text
-from mmlens.view.still import png, still, svg
+from mmlens.values.errors import AddressError, CapabilityError
+from mmlens.view.still.drawing import png, still, svg
+from mmlens.view.still.frame import round_ticks
+from mmlens.view.still.marks import Photo, Shape, Text
+from mmlens.view.style import theme
+from mmlens.view.style.colourscale import on, read
 
 EVIL = "<img src=x onerror=alert(1)>"
 PHOTO = Image.new("RGB", (40, 30), (200, 30, 30))

@@ -16,12 +16,12 @@ from packaging.version import Version
 from PIL import Image
 from torch import nn
 
-from mmlens.errors import AddressError, CapabilityError, CheckpointError, PictureError
-from mmlens.vision import build, from_open_clip, from_timm, wrap_vision
-from mmlens.vision_hooked import HookedVision
-from mmlens.vision_pixels import Pixels
-from mmlens.vision_processors import hf_recipe
-from mmlens.vision_recipes import open_clip_recipe, timm_recipe
+from mmlens.towers.vision.encoder import HookedVision
+from mmlens.towers.vision.pixels import Pixels
+from mmlens.towers.vision.processors import hf_recipe
+from mmlens.towers.vision.recipes import open_clip_recipe, timm_recipe
+from mmlens.towers.vision.wrap import build, from_open_clip, from_timm, wrap_vision
+from mmlens.values.errors import AddressError, CapabilityError, CheckpointError, PictureError
 
 open_clip = pytest.importorskip("open_clip")
 timm = pytest.importorskip("timm")
@@ -464,6 +464,6 @@ def test_refusals_are_sentences_that_say_what_to_write():
 
 def test_importing_vision_brings_in_no_model_library():
     names = ["transformers", "open_clip", "timm", "torchvision", "transformer_lens"]
-    code = f"import sys, mmlens.vision; print([n for n in {names} if n in sys.modules])"
+    code = f"import sys, mmlens.towers.vision.wrap; print([n for n in {names} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -14,11 +14,11 @@ from packaging.version import Version
 from PIL import Image
 
 import mmlens as mm
-from mmlens.errors import CapabilityError, MMLensError
 from mmlens.families import toy
 from mmlens.families.parts import find_lm, from_parts
-from mmlens.vision import wrap_vision
-from mmlens.vision_hooked import HookedVision
+from mmlens.towers.vision.encoder import HookedVision
+from mmlens.towers.vision.wrap import wrap_vision
+from mmlens.values.errors import CapabilityError, MMLensError
 
 open_clip = pytest.importorskip("open_clip")
 timm = pytest.importorskip("timm")

@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mmlens.errors import CheckpointError, MMLensError, ModelError, PictureError
 from mmlens.families.parts import find_vision
-from mmlens.vision import wrap_vision
-from mmlens.vision_pixels import Pixels
-from mmlens.vision_processors import hf_recipe
-from mmlens.vision_recipes import open_clip_recipe, timm_recipe
+from mmlens.towers.vision.pixels import Pixels
+from mmlens.towers.vision.processors import hf_recipe
+from mmlens.towers.vision.recipes import open_clip_recipe, timm_recipe
+from mmlens.towers.vision.wrap import wrap_vision
+from mmlens.values.errors import CheckpointError, MMLensError, ModelError, PictureError
 
 transformers = pytest.importorskip("transformers")
 

@@ -11,12 +11,12 @@ from bridges import off
 from torch import nn
 
 from mmlens import from_parts
-from mmlens.errors import ArgumentError, CapabilityError, CheckpointError
 from mmlens.families import load
 from mmlens.families.parts import find_vision
 from mmlens.families.toy import picture, tokenizer
-from mmlens.lm import wrap_lm
-from mmlens.prompt import Prompt
+from mmlens.towers.language.language_model import wrap_lm
+from mmlens.values.errors import ArgumentError, CapabilityError, CheckpointError
+from mmlens.values.prompt import Prompt
 
 PROMPT = Prompt(picture(), "A picture of")
 _EYE: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3}

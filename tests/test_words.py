@@ -12,10 +12,10 @@ from bridges import bridge, off
 from spellings import KINDS, PREFIXED, spelling
 
 import mmlens as mm
-from mmlens import words
-from mmlens.errors import PromptError, TargetError
 from mmlens.families import toy
-from mmlens.lm import wrap_lm
+from mmlens.towers.language import tokenization
+from mmlens.towers.language.language_model import wrap_lm
+from mmlens.values.errors import PromptError, TargetError
 
 every_tokenizer = pytest.mark.parametrize("kind", KINDS)
 
@@ -76,7 +76,7 @@ def test_a_space_behind_a_picture_is_the_only_one(kind):
 @every_tokenizer
 def test_a_word_of_one_token_is_found_by_what_it_prints(kind):
     model, tokenizer = reader(kind), spelling(kind)
-    printed = {i: words.word(model.lm, i) for i in range(len(tokenizer))}
+    printed = {i: tokenization.word(model.lm, i) for i in range(len(tokenizer))}
     names = tokenizer.convert_ids_to_tokens(list(printed))
     whole_pieces = [
         i for i in printed if not names[i].startswith("<0x") and "\ufffd" not in printed[i]
@@ -90,7 +90,7 @@ def test_a_word_of_one_token_is_found_by_what_it_prints(kind):
 @pytest.mark.parametrize("kind", PREFIXED)
 def test_a_word_without_its_space_is_another_word(kind):
     model = reader(kind)
-    assert words.word(model.lm, whole(kind, "dog")[0]) == " dog"
+    assert tokenization.word(model.lm, whole(kind, "dog")[0]) == " dog"
     with pytest.raises(TargetError, match="write ' show', which is one|is 0 tokens"):
         model.to_single_token("show") if kind != "t5" else model.to_single_token("")
 
@@ -101,7 +101,7 @@ def test_what_a_model_says_can_be_given_back_as_its_caption(kind):
     token = model.to_single_token(" dog")
     says = model.edit(mm.Edit.steer("resid_post", 100 * model.W_U[:, token], layer=2))
     assert says.generate(prompt, 2) == " dog dog"
-    ids = words.ids_after(model.lm, " dog dog", read(kind, prompt))
+    ids = tokenization.ids_after(model.lm, " dog dog", read(kind, prompt))
     assert ids == says.generate(prompt, 2, return_type="tokens")[0].tolist() == [token] * 2
     with pytest.raises(TargetError, match="it says ' dog dog"):
         mm.attribute(says, prompt, " a")
@@ -136,10 +136,10 @@ def test_a_placeholder_typed_beside_a_picture_is_refused(typed):
     if typed == "<photo>":
         from copy import deepcopy
 
-        words = deepcopy(spelling("llama-2"))
-        words.image_token = typed
+        tokenization = deepcopy(spelling("llama-2"))
+        tokenization.image_token = typed
         model = mm.HookedVLM(
-            model.vision, model.projection, wrap_lm(model.lm.hf, words), name="own"
+            model.vision, model.projection, wrap_lm(model.lm.hf, tokenization), name="own"
         )
     with pytest.raises(PromptError, match=r"hold '.+', which would be read as words beside the"):
         model(mm.Prompt(f"A {typed}\n", toy.picture(), "dog"))
@@ -169,8 +169,8 @@ def test_an_id_is_checked_where_it_comes_in():
             mm.attribute(model, "A dog", wrong, after="")
     for wrong in (True, -1, 1.5, b"a", None):
         with pytest.raises(TargetError, match="is no token of this model"):
-            words.id_of(model.lm, wrong)
-    assert words.id_of(model.lm, torch.tensor(3)) == 3
+            tokenization.id_of(model.lm, wrong)
+    assert tokenization.id_of(model.lm, torch.tensor(3)) == 3
     many: Any = torch.tensor([[1, 2]])
     for wrong in (many.bool(), many[None], many[0, 0], many.to(torch.complex64), many.float()):
         with pytest.raises(PromptError, match="holds no token ids|Token ids are whole numbers"):
@@ -197,7 +197,7 @@ def test_a_prompt_beyond_the_models_positions_is_refused_with_the_numbers(kind):
 
 
 def test_rotary_scaling_gives_the_positions_it_was_made_for():
-    from mmlens.room import room
+    from mmlens.model.context_length import room
 
     model = mm.load("toy-llama")
     assert room(model) == 128

@@ -19,13 +19,13 @@ from PIL import Image
 
 import mmlens as mm
 from mmlens import Scores, view
+from mmlens.checkpoints.folder import save as save_bridge
 from mmlens.datasets.pairs import Listed, Pair
-from mmlens.errors import WriteError
-from mmlens.files import save as save_bridge
 from mmlens.sweep.folder import Sweep
 from mmlens.tally import Moments
 from mmlens.train import cache_features, resume
-from mmlens.writing import printable, remove_leftovers, replacing, write_whole
+from mmlens.values.errors import WriteError
+from mmlens.values.whole_files import printable, remove_leftovers, replacing, write_whole
 
 PACKAGE = Path(mm.__file__).parent
 resource = pytest.importorskip("resource", reason="this system limits no file's size")
@@ -176,8 +176,12 @@ def test_a_bridge_saved_over_another_leaves_no_weights_of_it(tmp_path):
 
 
 def test_nothing_in_mmlens_writes_a_file_in_place():
-    """Whoever writes goes through `mmlens.writing`; what is listed writes inside of it."""
-    inside = {"writing.py": None, "files_write.py": 1, "hub.py": 2}  # into the folder that it gives
+    """Whoever writes goes through `values.whole_files`; what is listed writes inside of it."""
+    inside = {
+        "values/whole_files.py": None,
+        "checkpoints/folder_write.py": 1,
+        "checkpoints/hub.py": 2,
+    }
     found = {}
     for path in PACKAGE.rglob("*.py"):
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if _writes(node)]

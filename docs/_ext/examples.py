@@ -15,7 +15,7 @@ broken.W_U.data.fill_(float("nan"))
 """,
     "AddressError": "scores.sel(layer=7)",
     "ArgumentError": """
-from mmlens.experiments.bootstrap import intervals
+from mmlens.papers.bootstrap import intervals
 
 intervals([[0.2], [0.4], [0.3]], draws=0)
 """,
@@ -23,8 +23,8 @@ intervals([[0.2], [0.4], [0.3]], draws=0)
     "CheckpointError": 'mm.load("scenes")',
     "DataError": 'mm.dataset("pictoos:held_out:20")',
     "ExperimentError": """
-from mmlens.experiments.tables import ask
-from mmlens.experiments.units import top_units
+from mmlens.papers.tables import ask
+from mmlens.papers.mmn.questions.units import top_units
 
 ask(top_units, model, [])
 """,
@@ -34,7 +34,7 @@ ask(top_units, model, [])
     "PictureError": 'mm.Prompt(Path("README.md"), "A picture of")',
     "PromptError": 'mm.Prompt("scenes/koala.png", "A picture of")',
     "ReproduceError": """
-from mmlens.reproduce.plan import Reading
+from mmlens.papers.mmn.report.plan import Reading
 
 Reading(point="middle")
 """,

@@ -25,19 +25,19 @@ PAGES = {
     "values": (
         "Values: prompts, addresses, scores, edits",
         "mmlens",
-        ("prompt", "neurons", "scores", "edit"),
+        ("values",),
     ),
-    "methods": ("Questions to a model", "mmlens", ("methods", "reading")),
+    "methods": ("Questions to a model", "mmlens", ("methods", "explore")),
     "patching": ("Patching", "mmlens.patching", ()),
     "view": ("Views", "mmlens.view", ()),
     "datasets": ("Data sets", "mmlens.datasets", ()),
     "sweep": ("Sweeps", "mmlens.sweep", ()),
     "tally": ("Running statistics", "mmlens.tally", ()),
-    "experiments": ("Experiments", "mmlens.experiments", ()),
+    "experiments": ("Experiments", "mmlens.papers.mmn.questions", ()),
     "metrics": ("Metrics of captions", "mmlens.metrics", ()),
     "train": ("Training a projection", "mmlens.train", ()),
-    "reproduce": ("Reproducing a study", "mmlens.reproduce", ()),
-    "errors": ("Errors", "mmlens.errors", ()),
+    "reproduce": ("Reproducing a study", "mmlens.papers.mmn.report", ()),
+    "errors": ("Errors", "mmlens.values.errors", ()),
 }
 """File name -> title, package, and which modules of it (all when empty)."""
 

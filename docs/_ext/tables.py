@@ -45,7 +45,7 @@ def sites() -> str:
     import torch
 
     import mmlens as mm
-    from mmlens.sites import SITES
+    from mmlens.values.sites import SITES
 
     model = mm.load("pictos")
     with torch.no_grad():
@@ -64,9 +64,9 @@ def sites() -> str:
 def acts() -> str:
     """Site by class of language model: read and edited, read only, or not there."""
     import mmlens as mm
-    from mmlens.errors import CapabilityError
     from mmlens.families.toy import KINDS
-    from mmlens.sites import SITES
+    from mmlens.values.errors import CapabilityError
+    from mmlens.values.sites import SITES
 
     models = {kind: mm.load(f"toy-{kind}") for kind in KINDS}
     rows = []
@@ -122,7 +122,7 @@ def commands() -> str:
     """The command line: every command with its options, from the program itself."""
     import typer
 
-    from mmlens.cli import app
+    from mmlens.cli.app import app
 
     return "\n\n".join(_command(typer.main.get_command(app), ("mmlens",)))
 
@@ -159,7 +159,7 @@ def _plain(text: str) -> str:
 
 def refused() -> str:
     """Functions of TransformerLens that a model refuses, by what it says instead."""
-    from mmlens.delegated import REFUSED
+    from mmlens.model.delegated import REFUSED
 
     by_reason: dict[str, list[str]] = {}
     for name, why in REFUSED.items():
@@ -208,8 +208,8 @@ def errors() -> str:
         others = [base.__name__ for base in kind.__mro__ if base.__module__ == "builtins"]
         caught = next(name for name in others if name not in ("Exception", "object"))
         call, sentence = example(kind)
-        where = f"mmlens.errors.{kind.__name__}"
-        if kind.__module__ != "mmlens.errors":
+        where = f"mmlens.values.errors.{kind.__name__}"
+        if kind.__module__ != "mmlens.values.errors":
             where = f"{kind.__module__}.{kind.__name__}"
         parts.append(
             f"## {kind.__name__}\n\n{first_line(kind)} Also a {code(caught)}; it lives at"

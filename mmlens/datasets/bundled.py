@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 import mmlens.pictos
-from mmlens.arguments import count
 from mmlens.datasets.pairs import DataError
 from mmlens.datasets.sample import Box, Sample, Samples, Thing, content_hash
 from mmlens.pictos.world import World
+from mmlens.values.arguments import count
 
 MOST = 1_000_000
 """Scenes of one data set: each has its name in memory."""

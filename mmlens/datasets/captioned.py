@@ -14,7 +14,7 @@ from mmlens.datasets.folders import absent, folder_at, read_rows
 from mmlens.datasets.pairs import DataError, Listed
 from mmlens.datasets.sample import Sample, Samples, content_hash
 from mmlens.datasets.sources import open_pairs
-from mmlens.writing import printable
+from mmlens.values.whole_files import printable
 
 
 def images(folder: str | Path) -> Samples:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from mmlens.errors import CapabilityError
+from mmlens.values.errors import CapabilityError
 
 
 def package(name: str, extra: str = "train") -> Any:

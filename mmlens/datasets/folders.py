@@ -21,11 +21,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmlens.arguments import path as path_of
 from mmlens.datasets.pairs import DataError, Listed, Pair, captions_in
-from mmlens.errors import nearest
-from mmlens.pictures_kinds import pictures, readable, suffix
-from mmlens.writing import printable
+from mmlens.values.arguments import path as path_of
+from mmlens.values.errors import nearest
+from mmlens.values.picture_files import pictures, readable, suffix
+from mmlens.values.whole_files import printable
 
 TABLES = (
     "captions.jsonl",

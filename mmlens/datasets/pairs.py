@@ -21,9 +21,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmlens.errors import MMLensError, PictureError
-from mmlens.pictures import open_picture
-from mmlens.placeless import placeless
+from mmlens.values.errors import MMLensError, PictureError
+from mmlens.values.pictures import open_picture
+from mmlens.values.placeless import placeless
 
 
 class DataError(MMLensError, ValueError):

@@ -21,8 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 from mmlens.datasets.pairs import DataError
-from mmlens.errors import PictureError
-from mmlens.pictures import open_picture
+from mmlens.values.errors import PictureError
+from mmlens.values.pictures import open_picture
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels from the upper left corner; x1 and y1 lie just outside."""
@@ -49,7 +49,7 @@ class Sample:
 
     Attributes:
         id: its name in its data set, different for each.
-        source: what `mmlens.pictures.open_picture` takes: a path, bytes, a PIL image.
+        source: what `mmlens.values.pictures.open_picture` takes: a path, bytes, a PIL image.
         captions: what people said of it; none, one or several.
         things: what it shows, where that is annotated.
         split: the part of the data that it is from.

@@ -2,7 +2,7 @@
 
 Tar shards are read by the `webdataset` package, datasets by `datasets`; both come with
 `pip install 'mmlens[train]'` and are imported only when they are needed. Neither decodes a picture:
-that is done once, by `mmlens.pictures`, which names the picture when it cannot.
+that is done once, by `mmlens.values.pictures`, which names the picture when it cannot.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 from mmlens.datasets.extra import package
 from mmlens.datasets.folders import CAPTIONS, read_folder
 from mmlens.datasets.pairs import DataError, Listed, Pair, Pairs, Streamed, captions_in
-from mmlens.errors import nearest
-from mmlens.pictures_kinds import readable
+from mmlens.values.errors import nearest
+from mmlens.values.picture_files import readable
 
 SHUFFLED = 2000
 """How many pairs of a stream are held back to be shuffled (their files' bytes, undecoded)."""

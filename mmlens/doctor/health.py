@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens import measured
-from mmlens.measured import Measured
-from mmlens.prompt import Prompt
-from mmlens.sites import SITES
+from mmlens.towers.language import measured
+from mmlens.towers.language.measured import Measured
+from mmlens.values.prompt import Prompt
+from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
-    from mmlens.model import HookedVLM
+    from mmlens.model.hooked import HookedVLM
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def devices() -> list[dict[str, Any]]:
     """Where a model can be put, and the memory there, in GiB."""
     import torch
 
-    from mmlens.memory import free_memory
+    from mmlens.runtime.memory import free_memory
 
     cpu = {
         "device": "cpu",

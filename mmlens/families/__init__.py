@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlens.arguments import shown
-from mmlens.errors import ArgumentError, ModelError, nearest
+from mmlens.values.arguments import shown
+from mmlens.values.errors import ArgumentError, ModelError, nearest
 
 if TYPE_CHECKING:
-    from mmlens.model import HookedVLM
+    from mmlens.model.hooked import HookedVLM
 
 Loader = Callable[..., "HookedVLM"]
 _loaders: dict[str, Loader] = {}
@@ -70,13 +70,13 @@ def load(name: str | Path, **options: Any) -> HookedVLM:
         raise ArgumentError(
             f"{shown(name)} names no model: give one of mmlens.models(), or a folder."
         )
-    from mmlens.autograd import ordinary
-    from mmlens.checkpoints import expanded
+    from mmlens.checkpoints.weights import expanded
+    from mmlens.runtime.autograd import ordinary
 
     loaders = _find_families()
     folder = expanded(name)
     if (folder / "bridge.json").is_file() or (folder.exists() and str(name) not in loaders):
-        from mmlens.files import load as load_folder
+        from mmlens.checkpoints.folder import load as load_folder
 
         _check_options(str(name), load_folder, options)
         return load_folder(folder, **options)

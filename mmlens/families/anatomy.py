@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmlens.neurons import Neuron
+from mmlens.values.labels import Neuron
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from typing import Any
 
-from mmlens.errors import CapabilityError
+from mmlens.values.errors import CapabilityError
 
 
 def hooked_transformer(hf: Any, *, fold_ln: bool = False) -> Any:

@@ -26,12 +26,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmlens.arguments import SEEDS, count
-from mmlens.casting import cast, device_of, dtype_of
-from mmlens.checkpoints import ProjectionSource, check_projection, projection_from, read_state
-from mmlens.errors import CheckpointError
+from mmlens.checkpoints.language import load_lm, load_tokenizer
+from mmlens.checkpoints.weights import (
+    ProjectionSource,
+    check_projection,
+    projection_from,
+    read_state,
+)
 from mmlens.families import family
-from mmlens.families.language import load_lm, load_tokenizer
 from mmlens.families.limber_twins import (
     seeded,
     tiny_encoder,
@@ -40,9 +42,12 @@ from mmlens.families.limber_twins import (
     words_of_twins,
 )
 from mmlens.families.parts import find_vision, label
-from mmlens.lm import wrap_lm
-from mmlens.sharing import share_weights
-from mmlens.vision import HookedVision, from_hf, from_open_clip, from_timm, optional
+from mmlens.runtime.casting import cast, device_of, dtype_of
+from mmlens.runtime.sharing import share_weights
+from mmlens.towers.language.language_model import wrap_lm
+from mmlens.towers.vision.wrap import HookedVision, from_hf, from_open_clip, from_timm, optional
+from mmlens.values.arguments import SEEDS, count
+from mmlens.values.errors import CheckpointError
 
 IMAGE_WORD = "<|image|>"
 IMAGE_ID = 50257
@@ -110,7 +115,7 @@ def limber(
     Raises:
         CheckpointError: a missing, unsafe or unfitting checkpoint.
     """
-    from mmlens.model import HookedVLM
+    from mmlens.model.hooked import HookedVLM
 
     recipe, seed = RECIPES[name], count(seed, "seed", least=0, most=SEEDS - 2)
     if twin:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmlens.vision import HookedVision, optional
+from mmlens.towers.vision.wrap import HookedVision, optional
 
 
 def seeded(kind: str, seed: int) -> nn.Module:

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmlens.autograd import ordinary
-from mmlens.bridge_spec import read_json
-from mmlens.casting import device_of, dtype_of
-from mmlens.checkpoints import (
+from mmlens.checkpoints.bridge_json import read_json
+from mmlens.checkpoints.folder_read import SPARE
+from mmlens.checkpoints.language import find_lm, unfound
+from mmlens.checkpoints.weights import (
     check_projection,
     expanded,
     fresh_linear,
@@ -30,13 +30,13 @@ from mmlens.checkpoints import (
     quietly,
     reason,
 )
-from mmlens.errors import CheckpointError, ModelError, nearest
-from mmlens.families.language import find_lm, unfound
-from mmlens.families.whole import apart, refuse_whole
-from mmlens.files_read import SPARE
-from mmlens.lm import LanguageModel
-from mmlens.sharing import share_weights
-from mmlens.vision import HookedVision, optional, wrap_vision
+from mmlens.checkpoints.whole import apart, refuse_whole
+from mmlens.runtime.autograd import ordinary
+from mmlens.runtime.casting import device_of, dtype_of
+from mmlens.runtime.sharing import share_weights
+from mmlens.towers.language.language_model import LanguageModel
+from mmlens.towers.vision.wrap import HookedVision, optional, wrap_vision
+from mmlens.values.errors import CheckpointError, ModelError, nearest
 
 _VISION_CLASSES = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
 _KNOWN_VISION = [
@@ -88,7 +88,7 @@ def from_parts(
         CheckpointError: the projection doesn't fit between the two.
         AddressError: the encoder has no such feature layer.
     """
-    from mmlens.model import HookedVLM
+    from mmlens.model.hooked import HookedVLM
 
     if lm is None:
         raise ModelError("from_parts needs a language model: lm='gpt2', a folder, or a model.")

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mmlens.errors import ModelError
 from mmlens.families import family
+from mmlens.values.errors import ModelError
 
 FOLDER = Path(__file__).parent.parent / "pictos" / "weights"
 
@@ -25,8 +25,8 @@ def pictos(
     fold_ln: bool | None = None,
     verify: bool = True,
 ) -> Any:
-    """The bundled model; options as in `mmlens.files.load`."""
-    from mmlens.files import load
+    """The bundled model; options as in `mmlens.checkpoints.folder.load`."""
+    from mmlens.checkpoints.folder import load
 
     if not (FOLDER / "bridge.json").is_file():
         raise ModelError(

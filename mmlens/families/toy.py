@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mmlens.arguments import SEEDS, count
 from mmlens.families import family
 from mmlens.families.anatomy import anatomy
-from mmlens.neurons import Neuron
+from mmlens.values.arguments import SEEDS, count
+from mmlens.values.labels import Neuron
 
 WORDS = (  # noqa: SIM905
     "a an the of in on and with two three picture dog cat bird fish tree house car boat red blue "
@@ -74,9 +74,9 @@ def toy(
         backend: `"bridge"`, or `"hooked_transformer"` where TransformerLens 3.x has one.
         rows: vocabulary rows beyond the tokenizer's words, as real checkpoints have.
     """
-    from mmlens.lm import wrap_lm
-    from mmlens.model import HookedVLM
-    from mmlens.vision import wrap_vision
+    from mmlens.model.hooked import HookedVLM
+    from mmlens.towers.language.language_model import wrap_lm
+    from mmlens.towers.vision.wrap import wrap_vision
 
     seed = count(seed, "seed", least=0, most=SEEDS)
     kind = name.removeprefix("toy-").removesuffix("-planted")

@@ -15,20 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens import hooking
-from mmlens.doors import opened
-from mmlens.embedding import picture_labels, prompts_of
-from mmlens.errors import PromptError
-from mmlens.neurons import POSITIONS, places, read_address
-from mmlens.prompt import Padding, Patch, Token, same_layout
-from mmlens.provenance import about
-from mmlens.scores import Scores
-from mmlens.sites import Site, readers, shared
-from mmlens.sites import site as site_of
-from mmlens.targets import finite
+from mmlens.model import hooking
+from mmlens.model.doors import opened
+from mmlens.model.provenance import about
+from mmlens.model.reading import picture_labels, prompts_of
+from mmlens.model.targets import finite
+from mmlens.values.addresses import POSITIONS, places, read_address
+from mmlens.values.errors import PromptError
+from mmlens.values.labels import Padding, Patch, Token
+from mmlens.values.prompt import same_layout
+from mmlens.values.scores import Scores
+from mmlens.values.sites import Site, readers, shared
+from mmlens.values.sites import site as site_of
 
 if TYPE_CHECKING:
-    from mmlens.model import HookedVLM
+    from mmlens.model.hooked import HookedVLM
 
 
 def activations(

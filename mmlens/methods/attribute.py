@@ -20,21 +20,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.arguments import count
-from mmlens.autograd import ordinary
-from mmlens.backward import seed, wide
-from mmlens.errors import AddressError
-from mmlens.neurons import Neuron, places
-from mmlens.prompt import Patch, SoftPrompt
-from mmlens.provenance import about
-from mmlens.scores import Scores
-from mmlens.sites import SITES
-from mmlens.targets import Number, Target, aim, aim_caption, finite
+from mmlens.model.provenance import about
+from mmlens.model.targets import Number, Target, aim, aim_caption, finite
+from mmlens.runtime.autograd import ordinary
+from mmlens.runtime.backward import seed, wide
+from mmlens.values.addresses import places
+from mmlens.values.arguments import count
+from mmlens.values.errors import AddressError
+from mmlens.values.labels import Neuron, Patch
+from mmlens.values.prompt import SoftPrompt
+from mmlens.values.scores import Scores
+from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model import HookedVLM
+    from mmlens.model.hooked import HookedVLM
 
 Receive = Callable[[int, int, torch.Tensor], None]
 """(index of the target, layer, product Float[pos, unit])."""

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens import hooking
-from mmlens.arguments import function
-from mmlens.autograd import ordinary
-from mmlens.doors import opened
+from mmlens.model import hooking
+from mmlens.model.doors import opened
+from mmlens.runtime.autograd import ordinary
+from mmlens.values.arguments import function
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model import HookedVLM
+    from mmlens.model.hooked import HookedVLM
 
 
 @ordinary()
@@ -105,7 +105,7 @@ def _measure(model: HookedVLM, read: Any, name: str, plain: torch.Tensor) -> dic
 def _something(model: HookedVLM) -> Any:
     from PIL import Image
 
-    from mmlens.prompt import Prompt
+    from mmlens.values.prompt import Prompt
 
     ids = torch.arange(4) % max(1, model.lm.n_words)
     if model.vision is None:

@@ -5,7 +5,7 @@ unit writes to the stream is its activation times that row, so a unit whose acti
 (half of the strongest in a gated MLP such as Llama's) writes minus its row: where the activation is
 known, the words are those of the end that is written, and the column `sign` says which (1 or -1).
 Behind the MLP may stand a norm with a gain (Gemma 2 and 3, OLMo 2, GLM-4), which is part of what is
-written (`mmlens.unit_check`).
+written (`mmlens.towers.language.units`).
 
 With `gain=True` the final norm's gain (and centring, where it centres) is applied first, which is
 what folding it into W_U would do. Rows of the vocabulary beyond the tokenizer's words are dropped
@@ -20,20 +20,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.arguments import count, instance, number, several
-from mmlens.chunks import in_chunks, times
-from mmlens.doors import opened
-from mmlens.english import interpretable_tokens
-from mmlens.errors import AddressError
-from mmlens.neurons import Neuron
-from mmlens.norms import through
-from mmlens.targets import finite
-from mmlens.words import word
+from mmlens.model.doors import opened
+from mmlens.model.targets import finite
+from mmlens.runtime.chunks import in_chunks, times
+from mmlens.towers.language.norms import through
+from mmlens.towers.language.tokenization import word
+from mmlens.values.arguments import count, instance, number, several
+from mmlens.values.english import interpretable_tokens
+from mmlens.values.errors import AddressError
+from mmlens.values.labels import Neuron
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model import HookedVLM
+    from mmlens.model.hooked import HookedVLM
 
 _FLOATS = 1 << 25
 """Probabilities in memory at a time."""

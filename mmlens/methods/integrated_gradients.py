@@ -6,7 +6,7 @@ et al. 2017, eq. 1; along one layer's neurons as in Dai et al. 2022, eq. 2):
     IG = (z - b) * integral over t of dy/dz at b + t (z - b)
 
 Its sum over a layer is y(z) - y(b), and how far it is from that is measured at each call (see
-`mmlens.quadrature`); gradient x activation is its one-step limit at t = 1.
+`mmlens.methods.quadrature`); gradient x activation is its one-step limit at t = 1.
 
 Axes: (layer, pos, unit), signed.
 """
@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.arguments import count, number
-from mmlens.autograd import ordinary
-from mmlens.backward import pull
-from mmlens.chunks import in_chunks
-from mmlens.errors import AddressError
-from mmlens.neurons import places
-from mmlens.prompt import SoftPrompt
-from mmlens.provenance import about
-from mmlens.quadrature import MOST, Integral, complete
-from mmlens.scores import Scores
-from mmlens.sites import SITES
-from mmlens.targets import Number, Target, aim
-from mmlens.tokens import rows
+from mmlens.methods.quadrature import MOST, Integral, complete
+from mmlens.model.prompt_tokens import rows
+from mmlens.model.provenance import about
+from mmlens.model.targets import Number, Target, aim
+from mmlens.runtime.autograd import ordinary
+from mmlens.runtime.backward import pull
+from mmlens.runtime.chunks import in_chunks
+from mmlens.values.addresses import places
+from mmlens.values.arguments import count, number
+from mmlens.values.errors import AddressError
+from mmlens.values.prompt import SoftPrompt
+from mmlens.values.scores import Scores
+from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
-    from mmlens.model import HookedVLM
+    from mmlens.model.hooked import HookedVLM
 
 
 @ordinary()

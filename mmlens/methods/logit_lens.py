@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.arguments import count, several
-from mmlens.chunks import in_chunks
-from mmlens.doors import opened
-from mmlens.errors import AddressError, CapabilityError
-from mmlens.neurons import places
-from mmlens.provenance import about
-from mmlens.scores import Scores
-from mmlens.sites import SITES
-from mmlens.targets import finite, one
-from mmlens.words import id_of
+from mmlens.model.doors import opened
+from mmlens.model.provenance import about
+from mmlens.model.targets import finite, one
+from mmlens.runtime.chunks import in_chunks
+from mmlens.towers.language.tokenization import id_of
+from mmlens.values.addresses import places
+from mmlens.values.arguments import count, several
+from mmlens.values.errors import AddressError, CapabilityError
+from mmlens.values.scores import Scores
+from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model import HookedVLM
+    from mmlens.model.hooked import HookedVLM
 
 _FLOATS = 1 << 25
 

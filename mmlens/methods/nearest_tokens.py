@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.arguments import count
-from mmlens.chunks import in_chunks
-from mmlens.neurons import places
-from mmlens.targets import finite, one
+from mmlens.model.targets import finite, one
+from mmlens.runtime.chunks import in_chunks
+from mmlens.values.addresses import places
+from mmlens.values.arguments import count
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model import HookedVLM
+    from mmlens.model.hooked import HookedVLM
 
 
 def nearest_tokens(model: HookedVLM, prompt: Any, k: int = 5, *, pos: Any = None) -> pd.DataFrame:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mmlens.arguments import instance
-from mmlens.errors import AddressError
-from mmlens.neurons import Neuron
-from mmlens.prompt import Patch
-from mmlens.scores import Scores
+from mmlens.values.arguments import instance
+from mmlens.values.errors import AddressError
+from mmlens.values.labels import Neuron, Patch
+from mmlens.values.scores import Scores
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmlens.lazy import on_first_use
+from mmlens.values.lazy import on_first_use
 
 _HOME = {
     "Metric": "result",

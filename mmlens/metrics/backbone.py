@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mmlens.errors import CapabilityError, CheckpointError, ModelError, nearest
+from mmlens.values.errors import CapabilityError, CheckpointError, ModelError, nearest
 
 
 def torchmetrics_function(module: str, name: str) -> Any:

@@ -15,10 +15,10 @@ from collections import Counter
 from collections.abc import Sequence
 from math import exp, log, sqrt
 
-from mmlens.arguments import count, number
 from mmlens.metrics.precision import LONGEST, ngrams
 from mmlens.metrics.ptb import caption_words
 from mmlens.metrics.result import Metric, MetricError, check_references, mean
+from mmlens.values.arguments import count, number
 
 _Weights = list[dict[tuple[str, ...], float]]
 """Of one text: for each order of n-gram, the weight of every n-gram."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
-from mmlens.arguments import instance
 from mmlens.metrics.hallucination import objects_of
 from mmlens.metrics.ptb import caption_words
 from mmlens.metrics.result import Metric, MetricError, check_pairs, check_references, mean
 from mmlens.metrics.vocabulary import Vocabulary, pictos_vocabulary
+from mmlens.values.arguments import instance
 
 
 def word_overlap_f1(

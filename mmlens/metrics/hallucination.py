@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from mmlens.arguments import instance
 from mmlens.metrics.result import (
     Metric,
     MetricError,
@@ -23,6 +22,7 @@ from mmlens.metrics.result import (
     mean,
 )
 from mmlens.metrics.vocabulary import Vocabulary
+from mmlens.values.arguments import instance
 
 
 def chair(

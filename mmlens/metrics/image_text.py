@@ -19,7 +19,7 @@ import torch
 
 from mmlens.metrics.backbone import load_backbone, torchmetrics_function
 from mmlens.metrics.result import Metric, check_pairs, mean
-from mmlens.pictures import open_picture
+from mmlens.values.pictures import open_picture
 
 _KNOWN = [
     "openai/clip-vit-large-patch14",
@@ -43,7 +43,7 @@ def clip_score(
 
     Args:
         candidates: one text per item.
-        pictures: one picture per item, anything that `mmlens.pictures.open_picture` reads.
+        pictures: one picture per item, anything that `mmlens.values.pictures.open_picture` reads.
         backbone: a folder, a name such as "openai/clip-vit-large-patch14", or (CLIP model,
             processor). Only a remote name reaches the network.
         device: where a backbone loaded by name computes; objects stay where they are.

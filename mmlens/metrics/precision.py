@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp
 
-from mmlens.arguments import count
 from mmlens.metrics.ptb import caption_words
 from mmlens.metrics.result import Metric, MetricError, check_references
+from mmlens.values.arguments import count
 
 LONGEST = 100
 """No caption is longer, so no n-gram is."""

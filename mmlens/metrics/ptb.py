@@ -7,7 +7,7 @@ itself makes of captions with contractions, quotes, hyphens, numbers, abbreviati
 
 What coco-caption keeps is kept here: brackets, whose lower-cased names (-lrb-) are missing from its
 list, and runs such as "?!". Where this differs: abbreviations are those that the Java program knows
-among the words of `mmlens.english`, slang is cut for "gonna", "wanna", "gotta", "lemme" and "gimme"
+among the words of `values.english`, slang is cut for "gonna", "wanna", "gotta", "lemme" and "gimme"
 only, not for "'tis", "d'you" or "y'all", and addresses of web pages fall apart at their slashes.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 
-from mmlens.arguments import text as checked_text
+from mmlens.values.arguments import text as checked_text
 
 DROPPED = frozenset(
     ("''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-")

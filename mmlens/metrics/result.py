@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmlens.arguments import shown
-from mmlens.errors import MMLensError
+from mmlens.values.arguments import shown
+from mmlens.values.errors import MMLensError
 
 
 class MetricError(MMLensError, ValueError):

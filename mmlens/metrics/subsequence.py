@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmlens.arguments import number
 from mmlens.metrics.ptb import caption_words
 from mmlens.metrics.result import Metric, MetricError, check_references, mean
+from mmlens.values.arguments import number
 
 
 def common_subsequence(one: Sequence[str], other: Sequence[str]) -> int:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mmlens.arguments import shown
-from mmlens.errors import nearest
 from mmlens.metrics.ptb import caption_words
 from mmlens.metrics.result import MetricError
 from mmlens.pictos.captions import plural
+from mmlens.values.arguments import shown
+from mmlens.values.errors import nearest
 
 _IRREGULAR = {"child": "children", "person": "people", "sheep": "sheep", "calf": "calves",
               "goose": "geese", "foot": "feet", "ox": "oxen", "scarf": "scarves"}  # fmt: skip

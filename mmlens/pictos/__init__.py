@@ -5,7 +5,7 @@
 
 from typing import TYPE_CHECKING
 
-from mmlens.lazy import on_first_use
+from mmlens.values.lazy import on_first_use
 
 if TYPE_CHECKING:
     from mmlens.pictos.scenes import Scene, Scenes, Thing

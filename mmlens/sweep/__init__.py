@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmlens.lazy import on_first_use
+from mmlens.values.lazy import on_first_use
 
 _HOME = {"Sweep": "folder", "SweepError": "record", "sweep": "run", "top_images": "images"}
 __all__ = ["Sweep", "SweepError", "sweep", "top_images"]

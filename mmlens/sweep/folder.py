@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlens.arguments import path as checked
-from mmlens.errors import nearest, writing
-from mmlens.scores import Scores
 from mmlens.sweep.parts import read_scores, read_tables
 from mmlens.sweep.record import SweepError, check
-from mmlens.writing import remove_leftovers, write_whole
+from mmlens.values.arguments import path as checked
+from mmlens.values.errors import nearest, writing
+from mmlens.values.scores import Scores
+from mmlens.values.whole_files import remove_leftovers, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from mmlens.datasets.sample import Sample
 from mmlens.datasets.spec import dataset as named_data
-from mmlens.doors import opened
-from mmlens.errors import AddressError
 from mmlens.methods.activations import activations
-from mmlens.model import HookedVLM
-from mmlens.neurons import Neuron, places
-from mmlens.prompt import Patch, Prompt
-from mmlens.scores import Scores
+from mmlens.model.doors import opened
+from mmlens.model.hooked import HookedVLM
 from mmlens.sweep.crew import crew
 from mmlens.sweep.record import SweepError
 from mmlens.sweep.run import sweep
 from mmlens.tally import Top
+from mmlens.values.addresses import places
+from mmlens.values.errors import AddressError
+from mmlens.values.labels import Neuron, Patch
+from mmlens.values.prompt import Prompt
+from mmlens.values.scores import Scores
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,9 +16,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmlens.scores import LABELS, Scores, pack_labels, unpack_labels
 from mmlens.sweep.record import SweepError
-from mmlens.writing import spelled
+from mmlens.values.scores import LABELS, Scores, pack_labels, unpack_labels
+from mmlens.values.whole_files import spelled
 
 KIND = "kind"
 """The field of a label's struct that says which label it is."""

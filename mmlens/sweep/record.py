@@ -15,14 +15,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlens.checkpoints import weights_hash
+from mmlens.checkpoints.weights import weights_hash
 from mmlens.datasets.sample import Samples
-from mmlens.errors import MMLensError
-from mmlens.provenance import about
+from mmlens.model.provenance import about
 from mmlens.sweep.identity import Identity
+from mmlens.values.errors import MMLensError
 
 if TYPE_CHECKING:
-    from mmlens.model import HookedVLM
+    from mmlens.model.hooked import HookedVLM
 
 FORMAT = 2
 

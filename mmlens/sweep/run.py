@@ -15,13 +15,10 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from mmlens.arguments import choice, count, instance, path
 from mmlens.datasets.sample import Samples
 from mmlens.datasets.spec import dataset as named_data
-from mmlens.doors import opened
-from mmlens.model import HookedVLM
-from mmlens.placeless import placeless
-from mmlens.scores import Scores
+from mmlens.model.doors import opened
+from mmlens.model.hooked import HookedVLM
 from mmlens.sweep.bar import Bar
 from mmlens.sweep.crew import crew
 from mmlens.sweep.folder import Sweep, alone, begin
@@ -29,6 +26,9 @@ from mmlens.sweep.parts import table_bytes, tensor_bytes, to_arrow
 from mmlens.sweep.record import SweepError, record
 from mmlens.sweep.running import Running, check_fed, heal, unfed
 from mmlens.tally import Tally
+from mmlens.values.arguments import choice, count, instance, path
+from mmlens.values.placeless import placeless
+from mmlens.values.scores import Scores
 
 Question = Callable[..., Any]
 """(model, sample, **options) -> DataFrame, Scores, or a dict of these by name."""

@@ -13,12 +13,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmlens.checkpoints import weights_hash
-from mmlens.errors import CheckpointError, nearest, writing
-from mmlens.scores import Scores
+from mmlens.checkpoints.weights import weights_hash
 from mmlens.sweep.record import SweepError
 from mmlens.tally import Tally
-from mmlens.writing import spelled, write_whole
+from mmlens.values.errors import CheckpointError, nearest, writing
+from mmlens.values.scores import Scores
+from mmlens.values.whole_files import spelled, write_whole
 
 Tallies = dict[str, tuple[Tally, ...]]
 

@@ -15,10 +15,10 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from mmlens.arguments import several, text
-from mmlens.errors import AddressError, CheckpointError, NumericsError
-from mmlens.scores import Labels, Scores, pack_labels, unpack_labels
-from mmlens.writing import replacing, spelled
+from mmlens.values.arguments import several, text
+from mmlens.values.errors import AddressError, CheckpointError, NumericsError
+from mmlens.values.scores import Labels, Scores, pack_labels, unpack_labels
+from mmlens.values.whole_files import replacing, spelled
 
 T = TypeVar("T", bound="Tally")
 BLOCK = 1 << 22

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmlens.errors import AddressError
-from mmlens.scores import Scores
 from mmlens.tally.base import Tally
+from mmlens.values.errors import AddressError
+from mmlens.values.scores import Scores
 
 
 class Moments(Tally):

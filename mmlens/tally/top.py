@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mmlens.arguments import count
-from mmlens.errors import AddressError
-from mmlens.neurons import Neuron, read_address
-from mmlens.scores import Scores
 from mmlens.tally.base import Tally
+from mmlens.values.addresses import read_address
+from mmlens.values.arguments import count
+from mmlens.values.errors import AddressError
+from mmlens.values.labels import Neuron
+from mmlens.values.scores import Scores
 
 if TYPE_CHECKING:
     import pandas as pd

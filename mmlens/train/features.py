@@ -27,13 +27,13 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from mmlens.arguments import count
-from mmlens.checkpoints import weights_hash
+from mmlens.checkpoints.weights import weights_hash
 from mmlens.datasets.pairs import DataError, Listed, Pair, Pairs
-from mmlens.errors import CheckpointError, NumericsError, PictureError, writing
-from mmlens.placeless import placeless
-from mmlens.vision import HookedVision
-from mmlens.writing import remove_leftovers, spelled, write_whole
+from mmlens.towers.vision.wrap import HookedVision
+from mmlens.values.arguments import count
+from mmlens.values.errors import CheckpointError, NumericsError, PictureError, writing
+from mmlens.values.placeless import placeless
+from mmlens.values.whole_files import remove_leftovers, spelled, write_whole
 
 FORMAT = 1
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mmlens.datasets.pairs import DataError, Pair, Pairs
-from mmlens.errors import PictureError
-from mmlens.placeless import placeless
 from mmlens.train.loss import Speller, Words
+from mmlens.values.errors import PictureError
+from mmlens.values.placeless import placeless
 
 
 @dataclass

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmlens.errors import CapabilityError
-from mmlens.words import follow
+from mmlens.towers.language.tokenization import follow
+from mmlens.values.errors import CapabilityError
 
 IGNORED = -100
 

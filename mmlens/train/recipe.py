@@ -11,8 +11,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mmlens.arguments import count, number
 from mmlens.datasets.pairs import DataError
+from mmlens.values.arguments import count, number
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mmlens.errors import CapabilityError
+from mmlens.values.errors import CapabilityError
 
 
 def recompute(lm: nn.Module) -> None:

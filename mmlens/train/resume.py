@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mmlens.errors import CheckpointError, writing
-from mmlens.writing import replacing, write_whole
+from mmlens.values.errors import CheckpointError, writing
+from mmlens.values.whole_files import replacing, write_whole
 
 NAME = "checkpoint.pt"
 COLUMNS = ("step", "loss", "lr", "grad_norm", "pictures_per_s", "held_out")

@@ -20,18 +20,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mmlens.casting import cast
-from mmlens.copies import hugging_face
 from mmlens.datasets.extra import package
 from mmlens.datasets.pairs import DataError, Pairs
-from mmlens.errors import CapabilityError, NumericsError
-from mmlens.model import HookedVLM
+from mmlens.model.hooked import HookedVLM
+from mmlens.runtime.casting import cast
+from mmlens.towers.language.copies import hugging_face
 from mmlens.train.features import CachedPairs
 from mmlens.train.feed import Batch, Feed, drop
 from mmlens.train.loss import Speller, count, loss_sum
 from mmlens.train.recipe import Recipe
 from mmlens.train.recompute import recompute
 from mmlens.train.resume import read_checkpoint, save_checkpoint
+from mmlens.values.errors import CapabilityError, NumericsError
 
 
 class Trainer:

@@ -21,19 +21,19 @@ from typing import Any
 
 import pandas as pd
 
-from mmlens.arguments import count
-from mmlens.arguments import path as path_of
-from mmlens.autograd import ordinary
+from mmlens.checkpoints.folder import save as save_bridge
 from mmlens.datasets.pairs import DataError, Pairs
-from mmlens.doors import opened
-from mmlens.errors import WriteError, writing
-from mmlens.files import save as save_bridge
-from mmlens.model import HookedVLM
-from mmlens.placeless import placeless
+from mmlens.model.doors import opened
+from mmlens.model.hooked import HookedVLM
+from mmlens.runtime.autograd import ordinary
 from mmlens.train.recipe import Recipe
 from mmlens.train.resume import NAME, Curve
 from mmlens.train.trainer import Trainer
-from mmlens.writing import printable, remove_leftovers
+from mmlens.values.arguments import count
+from mmlens.values.arguments import path as path_of
+from mmlens.values.errors import WriteError, writing
+from mmlens.values.placeless import placeless
+from mmlens.values.whole_files import printable, remove_leftovers
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def fit(
         recompute: compute the language model's activations again in the backward pass, which needs
             less memory and more time.
         progress: show a bar with rate, time left and loss.
-        by_reference: parts to name rather than to copy into `out` (see `mmlens.files.save`).
+        by_reference: parts to name rather than to copy into `out` (see `checkpoints.folder.save`).
 
     Raises:
         NumericsError: the loss became NaN or infinite; the last checkpoint stays.

@@ -23,45 +23,45 @@ everywhere. Scores show themselves in a notebook; `view.notebook()` does the sam
 
 from typing import TYPE_CHECKING, Any
 
-from mmlens import scores as _scores
-from mmlens.lazy import on_first_use
+from mmlens.values import scores as _scores
+from mmlens.values.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from mmlens.view.attention import attention_on_image
     from mmlens.view.choose import show
-    from mmlens.view.circuits import attention_text
     from mmlens.view.display import notebook
-    from mmlens.view.explorer import explore
-    from mmlens.view.grid import bars, heatmap
-    from mmlens.view.lines import curves
-    from mmlens.view.multiples import panels
-    from mmlens.view.photo import on_image
-    from mmlens.view.portraits import cards, gallery
-    from mmlens.view.sidebyside import compare
-    from mmlens.view.table import neurons
-    from mmlens.view.theme import use_theme
-    from mmlens.view.wordgrid import lens
-    from mmlens.view.words import tokens
+    from mmlens.view.explorer_page.page import explore
+    from mmlens.view.figures.attention_on_image import attention_on_image
+    from mmlens.view.figures.attention_text import attention_text
+    from mmlens.view.figures.cards import cards, gallery
+    from mmlens.view.figures.compare import compare
+    from mmlens.view.figures.curves import curves
+    from mmlens.view.figures.heatmap import bars, heatmap
+    from mmlens.view.figures.lens import lens
+    from mmlens.view.figures.neurons import neurons
+    from mmlens.view.figures.on_image import on_image
+    from mmlens.view.figures.panels import panels
+    from mmlens.view.figures.tokens import tokens
+    from mmlens.view.style.theme import use_theme
     from mmlens.view.write import save
 
 _HOME = {
-    "on_image": "photo",
-    "panels": "multiples",
-    "heatmap": "grid",
-    "bars": "grid",
-    "curves": "lines",
-    "lens": "wordgrid",
-    "neurons": "table",
-    "cards": "portraits",
-    "gallery": "portraits",
-    "tokens": "words",
-    "attention_on_image": "attention",
-    "attention_text": "circuits",
-    "compare": "sidebyside",
-    "explore": "explorer",
+    "on_image": "figures.on_image",
+    "panels": "figures.panels",
+    "heatmap": "figures.heatmap",
+    "bars": "figures.heatmap",
+    "curves": "figures.curves",
+    "lens": "figures.lens",
+    "neurons": "figures.neurons",
+    "cards": "figures.cards",
+    "gallery": "figures.cards",
+    "tokens": "figures.tokens",
+    "attention_on_image": "figures.attention_on_image",
+    "attention_text": "figures.attention_text",
+    "compare": "figures.compare",
+    "explore": "explorer_page.page",
     "show": "choose",
     "save": "write",
-    "use_theme": "theme",
+    "use_theme": "style.theme",
     "notebook": "display",
 }
 __all__ = [

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmlens.errors import AddressError
-from mmlens.prompt import Token
-from mmlens.scores import Scores
+from mmlens.values.errors import AddressError
+from mmlens.values.labels import Token
+from mmlens.values.scores import Scores
 
 _MOST_LINES = 7
 
@@ -61,7 +61,7 @@ def chosen(x: Scores, pictured: bool) -> str:
     Raises:
         AddressError: nothing fits.
     """
-    from mmlens.view.multiples import picture_axis
+    from mmlens.view.figures.panels import picture_axis
 
     axes = list(x.axes)
     if axes[-2:] == ["query", "key"]:
@@ -86,8 +86,8 @@ def chosen(x: Scores, pictured: bool) -> str:
 
 def _of_pattern(x: Scores, pictured: bool) -> str:
     """A head's pattern: on the picture, as text where all are words, else as a map."""
-    from mmlens.view.circuits import MOST
-    from mmlens.view.multiples import any_patch
+    from mmlens.view.figures.attention_text import MOST
+    from mmlens.view.figures.panels import any_patch
 
     patches = any_patch(x.of("key"))
     if patches and (pictured or len(x.axes) > 2):
@@ -104,7 +104,7 @@ def _of_pattern(x: Scores, pictured: bool) -> str:
 
 
 def _of_one(x: Scores) -> str:
-    from mmlens.view.multiples import any_patch
+    from mmlens.view.figures.panels import any_patch
 
     (axis,) = x.axes
     labels = x.of(axis)
@@ -118,7 +118,7 @@ def _of_one(x: Scores) -> str:
 
 def _is_lines(x: Scores) -> bool:
     """A few named lines over k or layer, perhaps for several prompts."""
-    from mmlens.view.lines import along_axis
+    from mmlens.view.figures.curves import along_axis
 
     along = along_axis(x)
     others = [a for a in x.axes if a not in (along, "prompt")]

@@ -11,8 +11,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from mmlens.errors import CapabilityError, MMLensError
-from mmlens.scores import Scores
+from mmlens.values.errors import CapabilityError, MMLensError
+from mmlens.values.scores import Scores
 
 
 def notebook() -> None:
@@ -33,10 +33,10 @@ def notebook() -> None:
     import pandas as pd
     from IPython.display import display
 
-    from mmlens.view import circuits
+    from mmlens.view.figures import attention_text
 
-    display(circuits.loader())
-    circuits.in_notebook = True
+    display(attention_text.loader())
+    attention_text.in_notebook = True
     shell.display_formatter.ipython_display_formatter.for_type(pd.DataFrame, _table)
 
 

@@ -1,7 +1,7 @@
 """Figures as files: a page that needs no network, or a still picture that needs no browser.
 
 view.save(figure, "page.html")     alive, plotly.js included (5 MB); HTML views are small
-view.save(figure, "paper.svg")     a still picture, written by hand (`mmlens.view.still`)
+view.save(figure, "paper.svg")     a still picture, written by hand (`mmlens.view.still.drawing`)
 view.save(figure, "paper.png")     the same, painted with Pillow
 """
 
@@ -11,11 +11,11 @@ import io
 from pathlib import Path
 from typing import Any
 
-from mmlens.arguments import number
-from mmlens.arguments import path as checked
-from mmlens.errors import AddressError, CapabilityError
-from mmlens.view.html import locked, whole_page
-from mmlens.writing import printable, write_whole
+from mmlens.values.arguments import number
+from mmlens.values.arguments import path as checked
+from mmlens.values.errors import AddressError, CapabilityError
+from mmlens.values.whole_files import printable, write_whole
+from mmlens.view.style.html import locked, whole_page
 
 _SMALLEST, _LARGEST = 0.1, 16
 
@@ -35,7 +35,7 @@ def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
     """
     import plotly.graph_objects as go
 
-    from mmlens.view.theme import CONFIG
+    from mmlens.view.style.theme import CONFIG
 
     path, scale = checked(path, "path"), number(scale, "scale", least=_SMALLEST, most=_LARGEST)
     kind = path.suffix.lower()
@@ -57,7 +57,7 @@ def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
             f"This view is HTML, which only a browser can turn into {kind}: save it as .html, and"
             " print or photograph that."
         )
-    from mmlens.view.still import png, svg
+    from mmlens.view.still.drawing import png, svg
 
     if kind == ".svg":
         return write_whole(path, svg(figure))

@@ -29,14 +29,15 @@ from ratios import line, seconds, small
 
 def main(layers: list[int], samples: int) -> None:
     """Measure both arms and print the ratio."""
-    from mmlens.patching import Pair, metrics, patch
+    from mmlens.bench import measures
+    from mmlens.patching import Pair, patch
 
     torch.set_num_threads(1)
     _, model, vectors = small()
     other = vectors.clone()
     other[:, :196] = torch.randn(1, 196, 768, generator=torch.Generator().manual_seed(1)) * 0.1
     pair = Pair(model.embed(vectors), model.embed(other))
-    metric = metrics.logit_difference(model, 3290, 3797)
+    metric = measures.logit_difference(model, 3290, 3797)
     names = [f"blocks.{layer}.hook_resid_pre" for layer in range(12)]
     with torch.no_grad():
         _, cache = model.run_with_cache(pair.clean, names_filter=names)

@@ -44,8 +44,8 @@ def small(hf_only: bool = False) -> tuple[Any, Any, torch.Tensor]:
     )
     if hf_only:
         return hf, None, vectors
-    from mmlens.lm import wrap_lm
-    from mmlens.model import HookedVLM
+    from mmlens.model.hooked import HookedVLM
+    from mmlens.towers.language.language_model import wrap_lm
 
     return hf, HookedVLM(None, None, wrap_lm(hf), name="gpt2-small-sized"), vectors
 
@@ -53,7 +53,7 @@ def small(hf_only: bool = False) -> tuple[Any, Any, torch.Tensor]:
 def ours(model: Any, vectors: torch.Tensor) -> Any:
     """All layers, all positions, for every token of the caption, the 100 best pairs of each."""
     from mmlens.methods.attribute import _Best, products
-    from mmlens.targets import Target, extend
+    from mmlens.model.targets import Target, extend
 
     soft = model.embed(vectors)
     length = vectors.shape[1]

@@ -16,7 +16,7 @@ from common import PACKAGE
 from safetensors.torch import load_file
 
 from mmlens import from_parts
-from mmlens.files import save
+from mmlens.checkpoints.folder import save
 
 LOCAL = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
 CLASS = "PreTrainedTokenizerFast"  # known to every release of transformers

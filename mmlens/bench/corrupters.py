@@ -1,0 +1,168 @@
+"""Ways to take something out of a picture: functions Image -> Image, made from their options.
+
+    another(other)   mean_picture(pictures)   grey(level)   blur(radius)   pixel_noise(std)
+    erased(mask)     shuffled(model)          only_at(model, corrupter, patches)
+
+A corrupted picture has the size of the picture. What needs the patch grid takes the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+
+from mmlens.bench.pairs import Corrupter
+from mmlens.model.doors import opened
+from mmlens.values.arguments import count, instance, number, several, shown
+from mmlens.values.errors import AddressError, PictureError
+from mmlens.values.labels import Patch
+from mmlens.values.pictures import open_picture
+
+if TYPE_CHECKING:
+    from mmlens.model.hooked import HookedVLM
+
+
+def another(picture: Any) -> Corrupter:
+    """That other picture, resized to the picture's size."""
+    other = open_picture(picture)
+    return lambda image: other.resize(image.size, Image.Resampling.BICUBIC)
+
+
+def mean_picture(pictures: Sequence[Any]) -> Corrupter:
+    """The mean of several pictures, each resized to the picture's size.
+
+    Raises:
+        PictureError: no picture is given.
+    """
+    if not pictures:
+        raise PictureError("The mean of no pictures is no picture: give at least one.")
+    several = [open_picture(picture) for picture in pictures]
+
+    def corrupt(image: Image.Image) -> Image.Image:
+        same = [np.asarray(p.resize(image.size, Image.Resampling.BICUBIC), float) for p in several]
+        return _picture(np.mean(same, axis=0))
+
+    return corrupt
+
+
+def grey(level: int | None = None) -> Corrupter:
+    """One flat grey: the picture's own mean colour, or a level from 0 to 255."""
+    level = None if level is None else count(level, "level", least=0, most=255)
+
+    def corrupt(image: Image.Image) -> Image.Image:
+        array = np.asarray(image.convert("RGB"), float)
+        colour = array.mean((0, 1)) if level is None else np.full(3, float(level))
+        return _picture(np.broadcast_to(colour, array.shape))
+
+    return corrupt
+
+
+def blur(radius: float = 8.0) -> Corrupter:
+    """Gaussian blur of a radius in pixels of the picture."""
+    number(radius, "radius", least=0)
+    return lambda image: image.convert("RGB").filter(ImageFilter.GaussianBlur(radius))
+
+
+def pixel_noise(std: float = 0.3, seed: int = 0) -> Corrupter:
+    """Gaussian noise on the pixels, its standard deviation as a share of full brightness."""
+    number(std, "std", least=0)
+    seed = count(seed, "seed", least=0)
+
+    def corrupt(image: Image.Image) -> Image.Image:
+        array = np.asarray(image.convert("RGB"), float)
+        return _picture(array + np.random.default_rng(seed).normal(0, std * 255, array.shape))
+
+    return corrupt
+
+
+def erased(mask: Any, fill: Any = None) -> Corrupter:
+    """The object under a mask painted over with the mean colour of the rest, or with a colour.
+
+    Args:
+        mask: Bool[height, width] of the picture's size.
+        fill: (red, green, blue) from 0 to 255.
+    """
+    hole = np.asarray(mask.cpu() if isinstance(mask, torch.Tensor) else mask)
+    if hole.dtype.kind not in "biuf":
+        raise PictureError(f"mask={shown(mask)} is no mask: give Bool[height, width].")
+    hole = hole > 0
+    if fill is not None:
+        fill = [number(c, "fill", least=0, most=255) for c in several(fill, "fill", least=3)]
+        if len(fill) != 3:
+            raise PictureError(f"fill={fill} is no colour: give (red, green, blue), 0 to 255.")
+
+    def corrupt(image: Image.Image) -> Image.Image:
+        array = np.asarray(image.convert("RGB"), float).copy()
+        if hole.shape != array.shape[:2]:
+            raise PictureError(
+                f"A mask of {hole.shape} does not fit a picture of {array.shape[0]} rows and"
+                f" {array.shape[1]} columns."
+            )
+        rest = array[~hole] if (~hole).any() else array.reshape(-1, 3)
+        array[hole] = rest.mean(0) if fill is None else fill
+        return _picture(array)
+
+    return corrupt
+
+
+def shuffled(model: HookedVLM, seed: int = 0) -> Corrupter:
+    """The model's patches in random order: the same pixels, no objects."""
+    opened(model)
+    seed = count(seed, "seed", least=0)
+
+    def corrupt(image: Image.Image) -> Image.Image:
+        boxes = _boxes(model, image)
+        order = np.random.default_rng(seed).permutation(len(boxes))
+        out, source = image.convert("RGB").copy(), image.convert("RGB")
+        for target, taken in zip(boxes, order, strict=True):
+            size = (target[2] - target[0], target[3] - target[1])
+            if min(size) > 0:
+                out.paste(source.crop(boxes[taken]).resize(size), target[:2])
+        return out
+
+    return corrupt
+
+
+def only_at(model: HookedVLM, corrupter: Corrupter, patches: Sequence[Patch]) -> Corrupter:
+    """Another corrupter, at these patches only.
+
+    Raises:
+        AddressError: no patches; when used, a patch outside of the grid.
+    """
+    opened(model)
+    for patch in several(patches, "patches", error=AddressError):
+        instance(patch, "patches", Patch, "Patches, as in [Patch(2, 1)]", error=AddressError)
+
+    def corrupt(image: Image.Image) -> Image.Image:
+        out, changed = image.convert("RGB").copy(), corrupter(image)
+        boxes = _boxes(model, image)
+        rows, cols = model.vision.grid
+        for patch in patches:
+            if not (0 <= patch.row < rows and 0 <= patch.col < cols):
+                raise AddressError(f"Patch {patch} is outside the grid of {rows} x {cols}.")
+            box = boxes[patch.row * cols + patch.col]
+            out.paste(changed.crop(box), box[:2])
+        return out
+
+    return corrupt
+
+
+def _boxes(model: HookedVLM, image: Image.Image) -> list[tuple[int, int, int, int]]:
+    """Whole pixels of each patch in reading order, cut to the picture."""
+    if model.vision is None:
+        raise PictureError(f"{model.name!r} has no vision encoder, so a picture has no patches.")
+    rows, cols = model.vision.grid
+    found = []
+    for row in range(rows):
+        for col in range(cols):
+            x0, y0, x1, y1 = (round(v) for v in model.vision.box(row, col, *image.size))
+            found.append((max(0, x0), max(0, y0), min(image.width, x1), min(image.height, y1)))
+    return found
+
+
+def _picture(array: Any) -> Image.Image:
+    return Image.fromarray(np.clip(np.round(array), 0, 255).astype(np.uint8))

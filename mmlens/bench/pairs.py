@@ -1,0 +1,126 @@
+"""Two prompts that differ in one thing: the clean one, and the corrupt one that lacks it.
+
+    Pair(Prompt(dog, "A picture of"), Prompt(cat, "A picture of"))   # another picture
+    Pair.by(Prompt(dog, "A picture of"), grey())                     # a corrupter of pictures
+    Pair(prompt, soft_noise(model, prompt, std=1.0))                 # noise behind the projection
+
+Both must have the same layout: as many positions, pictures at the same places. Which corruption is
+asked decides what a patch means (Zhang & Nanda 2024): another picture asks what tells the two
+apart, grey or noise what tells a picture from none, an erased object what carries the object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+
+from mmlens.model.targets import one
+from mmlens.values.addresses import places
+from mmlens.values.arguments import SEEDS, count, instance, number
+from mmlens.values.errors import MMLensError, PictureError, PromptError
+from mmlens.values.prompt import Prompt, SoftPrompt
+
+if TYPE_CHECKING:
+    from mmlens.model.hooked import HookedVLM
+
+Corrupter = Callable[[Image.Image], Image.Image]
+A_PAIR = "Pair(clean, corrupt)"
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A clean and a corrupt prompt of one layout.
+
+    Attributes:
+        clean: the prompt that shows the thing.
+        corrupt: the prompt that lacks it.
+    """
+
+    clean: Prompt | SoftPrompt | str
+    corrupt: Prompt | SoftPrompt | str
+
+    @classmethod
+    def by(cls, prompt: Prompt, corrupter: Corrupter, picture: int | None = None) -> Pair:
+        """A prompt and the same prompt with its pictures (or one of them) corrupted.
+
+        Raises:
+            PromptError: it has no such picture.
+        """
+        prompt = Prompt(prompt) if isinstance(prompt, str) else prompt
+        n = len(instance(prompt, "prompt", Prompt, "a Prompt with a picture").pictures)
+        if n == 0 or (picture is not None and not 0 <= picture < n):
+            which = "no picture" if n == 0 else f"{n} pictures and none of number {picture}"
+            raise PromptError(f"This prompt has {which} to corrupt: {prompt!r}")
+        parts: list[Any] = []
+        seen = 0
+        for part in prompt.parts:
+            if isinstance(part, str):
+                parts.append(part)
+                continue
+            parts.append(_corrupted(corrupter, part) if picture in (None, seen) else part)
+            seen += 1
+        return cls(prompt, Prompt(*parts))
+
+    def read(self, model: HookedVLM) -> tuple[SoftPrompt, SoftPrompt]:
+        """Both as the language model receives them.
+
+        Raises:
+            PromptError: their layouts differ.
+        """
+        clean, corrupt = one(model, self.clean), one(model, self.corrupt)
+        if clean.ids.shape != corrupt.ids.shape:
+            raise PromptError(
+                f"The clean prompt has {clean.ids.shape[1]} positions and the corrupt one"
+                f" {corrupt.ids.shape[1]}: give prompts of one layout (words of as many tokens)."
+            )
+        if not torch.equal(clean.is_picture, corrupt.is_picture):
+            raise PromptError(
+                "The clean and the corrupt prompt have their pictures at different places: give"
+                " prompts of one layout."
+            )
+        return clean, corrupt
+
+
+def _corrupted(corrupter: Corrupter, picture: Image.Image) -> Image.Image:
+    try:
+        corrupted = corrupter(picture)
+    except (MMLensError, MemoryError):
+        raise
+    except Exception as error:  # the caller's own code: whatever it raises is told
+        raise PictureError(
+            f"The corrupter failed ({type(error).__name__}: {error}): it gets a PIL picture and"
+            " returns one of the same size."
+        ) from error
+    return instance(corrupted, "what the corrupter gives", Image.Image, "a PIL picture")
+
+
+def soft_noise(
+    model: HookedVLM, prompt: Any, std: float = 1.0, seed: int = 0, pos: Any = None
+) -> SoftPrompt:
+    """The prompt with Gaussian noise on its soft-prompt vectors (Meng et al. 2022, on patches).
+
+    Args:
+        std: of the noise, in units of the standard deviation of the picture's vectors.
+        pos: which positions, default every patch.
+
+    Raises:
+        PromptError: no picture in it.
+    """
+    number(std, "std", least=0)
+    seed = count(seed, "seed", least=0, most=SEEDS)
+    soft = one(model, prompt)
+    if not bool(soft.is_picture.any()):
+        raise PromptError("This prompt has no picture whose vectors could be noised.")
+    where = soft.is_picture[0].cpu()
+    if pos is not None:
+        where = torch.zeros_like(where)
+        where[places(soft.labels[0], pos, "pos")] = True
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(soft.vectors.shape, generator=generator).to(soft.vectors)
+    scale = soft.vectors[soft.is_picture].std() * std
+    vectors = soft.vectors + noise * scale * where.to(noise.device)[None, :, None]
+    return replace(soft, vectors=vectors, prompts=())

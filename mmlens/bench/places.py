@@ -1,0 +1,248 @@
+"""Where a patch goes: the positions and inner indices of a site, addressed by labels.
+
+    pos=Patch                                   one after the other: every patch by itself
+    pos={"object": patches, "rest": others}     together: named sets of positions
+
+At a site of the language model positions are those of the prompt; inside the vision encoder they
+are the patches of its pictures (with [CLS]); of the pixels, the squares that become patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from mmlens.model import hooking
+from mmlens.model.doors import opened
+from mmlens.model.reading import picture_labels
+from mmlens.values.addresses import places
+from mmlens.values.arguments import count, number, several
+from mmlens.values.errors import AddressError, PictureError, PromptError, SiteError, nearest
+from mmlens.values.labels import Patch
+from mmlens.values.pictures import open_picture
+from mmlens.values.prompt import SoftPrompt
+from mmlens.values.sites import Site, readers, site
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from mmlens.model.hooked import HookedVLM
+
+Indices = tuple[int, ...] | None
+INNER = ("head", "unit", "dim")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A site in one prompt.
+
+    Attributes:
+        site: the site.
+        labels: one per position, pictures of a prompt behind each other.
+        inner: the axis behind the positions that can be addressed, or None.
+        sizes: of the inner axis and of what follows it.
+        grid: rows and columns of patches, where the site holds pixels.
+    """
+
+    site: Site
+    labels: tuple[Any, ...]
+    inner: str | None
+    sizes: tuple[int, ...]
+    n_pictures: int = 1
+
+    @property
+    def width(self) -> int:
+        """How many positions there are."""
+        return len(self.labels)
+
+    def mask(
+        self, pos: Sequence[Indices], inner: Sequence[Indices], device: torch.device
+    ) -> Bool[Tensor, "row ..."]:
+        """Which values each row takes: [row, pos, ...], in the vision tower [row, picture, ...].
+
+        Args:
+            pos: per row, indices of positions (None: all).
+            inner: per row, indices on the inner axis (None: all).
+        """
+        where = torch.zeros(len(pos), self.width, dtype=torch.bool)
+        for row, some in zip(where, pos, strict=True):
+            row[slice(None) if some is None else list(some)] = True
+        tail = (1,) * len(self.sizes)
+        if self.site.name == "pixels":
+            return self._pixels(where).to(device)
+        if self.site.part != "lm":
+            where = where.reshape(len(pos), self.n_pictures, -1)
+        where = where.reshape(*where.shape, *tail)
+        if all(some is None for some in inner):
+            return where.to(device)
+        chosen = torch.zeros(len(pos), self.sizes[0], dtype=torch.bool)
+        for row, some in zip(chosen, inner, strict=True):
+            row[slice(None) if some is None else list(some)] = True
+        between = (1,) * (where.ndim - 1 - len(tail))
+        chosen = chosen.reshape(len(pos), *between, self.sizes[0], *tail[1:])
+        return (where & chosen).to(device)
+
+    def _pixels(self, where: Bool[Tensor, "row pos"]) -> Bool[Tensor, "row picture 1 y x"]:
+        last = self.labels[-1]
+        rows, cols = last.row + 1, last.col + 1
+        cells = where.reshape(len(where), self.n_pictures, 1, rows, cols)
+        high, wide = self.sizes
+        y = torch.arange(high) * rows // high
+        x = torch.arange(wide) * cols // wide
+        return cells[..., y[:, None], x]
+
+
+def place_of(model: HookedVLM, soft: SoftPrompt, name: str) -> Place:
+    """A site in a prompt.
+
+    Raises:
+        SiteError: no such site, or one that is not made of positions.
+        PromptError: a site of the vision encoder and a prompt without pictures.
+    """
+    where = site(name)
+    cfg = model.cfg
+    if where.axes[-1] == "key":
+        raise SiteError(
+            f"{name!r} is not made of positions: cut routes with patching.knockout(...), or patch"
+            " 'z', what a head reads through its pattern."
+        )
+    if where.part == "lm":
+        inner = next((axis for axis in INNER if axis in where.axes), None)
+        heads = (int(cfg.n_heads) // readers(where, cfg), cfg.d_head)
+        if inner == "unit" and not model.lm.units.width:
+            model.lm.units.need_at(model.name, where)
+        width = model.lm.units.width if inner == "unit" else 0
+        sizes = {"unit": (width,), "head": heads, "dim": (cfg.d_model,)}[inner or "dim"]
+        return Place(where, soft.labels[0], inner, sizes)
+    rows = picture_labels(model, soft.prompts, where.part == "vision" and where.layered)
+    if not rows or model.vision is None:
+        raise PromptError(f"Site {name!r} is in pictures, and this prompt has none of its own.")
+    hooking.check_places(model, where, hooking.layers(model, where) if where.layered else [None])
+    labels = tuple(label for row in rows for label in row)
+    if where.name == "pixels":
+        return Place(where, labels, None, tuple(model.vision.image_size), len(rows))
+    inner = next((axis for axis in INNER if axis in where.axes), None)
+    return Place(where, labels, inner, _vision_sizes(model, where), len(rows))
+
+
+def _vision_sizes(model: HookedVLM, where: Site) -> tuple[int, ...]:
+    """Sizes behind the positions, by a look at what stands there."""
+    if where.part == "projection":
+        return (int(model.cfg.d_model),)
+    seen: list[torch.Tensor] = []
+    point = hooking.points(model)[hooking.names(model, where.at(0 if where.layered else None))[0]]
+    point.add_hook(lambda tensor, hook: seen.append(tensor))
+    kept = point.fwd_hooks[-1]
+    pixels = torch.zeros(1, 3, *model.vision.image_size)
+    try:
+        with torch.no_grad(), model.lm.lock:
+            model.vision(pixels.to(model.vision.device, model.vision.dtype))
+    finally:
+        kept.hook.remove()
+        point.fwd_hooks.remove(kept)
+    return tuple(seen[0].shape[2:])
+
+
+def groups(
+    labels: Sequence[Any], wanted: Any, axis: str, each: bool
+) -> tuple[tuple[Any, ...] | None, list[tuple[int, ...]]]:
+    """Labels and indices of what is patched together along one axis.
+
+    Args:
+        wanted: an address, or a mapping from names to addresses.
+        each: one label at a time (else the whole address together; a mapping is always by name).
+
+    Returns:
+        (labels, or None where the axis is one group without a name; the indices of each group).
+    """
+    if isinstance(wanted, Mapping):
+        sets = [list(some) if isinstance(some, tuple) else some for some in wanted.values()]
+        found = [() if some == [] else tuple(places(labels, some, axis)) for some in sets]
+        if not found:
+            raise AddressError(f"{axis}={{}} names no set: write {axis}={{'object': [...]}}.")
+        return tuple(wanted), found
+    found = places(labels, wanted, axis)
+    if not found:
+        raise AddressError(f"{axis}={wanted!r} names nothing: write some, or leave it out for all.")
+    if each:
+        return tuple(labels[i] for i in found), [(i,) for i in found]
+    return None, [tuple(found)]
+
+
+def read_by(by: Sequence[str] | str | None, default: tuple[str, ...], site: Site) -> set[str]:
+    """Which axes are patched one label at a time.
+
+    Raises:
+        AddressError: an axis that the site doesn't have.
+    """
+    chosen = (
+        default
+        if by is None
+        else (by,)
+        if isinstance(by, str)
+        else tuple(several(by, "by", least=0))
+    )
+    known = (*(("layer",) if site.layered else ()), "pos", *[a for a in INNER if a in site.axes])
+    for axis in chosen:
+        if axis not in known:
+            raise AddressError(f"Site {site.name!r} has no axis {axis!r}: {nearest(axis, known)}")
+    return set(chosen)
+
+
+def patches_under(
+    model: HookedVLM, mask: Any, picture: Image.Image, share: float = 0.5, image: int = 0
+) -> list[Patch]:
+    """The patches of which at least `share` lies under a mask of the picture.
+
+    Args:
+        mask: Bool[height, width] (or what NumPy makes such an array of), of the picture's size.
+        image: which picture of the prompt it is.
+
+    Raises:
+        PictureError: the mask has another size.
+    """
+    opened(model)
+    number(share, "share", above=0, most=1)
+    count(image, "image", least=0)
+    picture = open_picture(picture)
+    array = np.asarray(mask.cpu() if isinstance(mask, torch.Tensor) else mask) > 0
+    if array.shape != (picture.height, picture.width):
+        raise PictureError(
+            f"A mask of {array.shape} does not fit a picture of {picture.height} rows and"
+            f" {picture.width} columns."
+        )
+    rows, cols = model.vision.grid
+    found = []
+    for row in range(rows):
+        for col in range(cols):
+            x0, y0, x1, y1 = (round(v) for v in model.vision.box(row, col, *picture.size))
+            cell = array[max(0, y0) : max(y1, y0 + 1), max(0, x0) : max(x1, x0 + 1)]
+            if cell.size and cell.mean() >= share:
+                found.append(Patch(row, col, image))
+    return found
+
+
+def other_patches(labels: Sequence[Any], chosen: Sequence[Patch], seed: int = 0) -> list[Patch]:
+    """As many patches of the prompt that are not among the chosen: the control of a region.
+
+    Raises:
+        AddressError: there are fewer others, or a chosen one is not there.
+    """
+    labels, chosen = several(labels, "labels", least=0), several(chosen, "chosen", least=0)
+    gone = [patch for patch in chosen if patch not in labels]
+    if gone:
+        raise AddressError(f"Patch {gone[0]} is not among these labels, so it has no control.")
+    seed = count(seed, "seed", least=0)
+    rest = [x for x in labels if isinstance(x, Patch) and x not in set(chosen)]
+    if len(rest) < len(chosen):
+        raise AddressError(
+            f"There are {len(rest)} patches beside these {len(chosen)}, too few for a control."
+        )
+    drawn = np.random.default_rng(seed).permutation(len(rest))[: len(chosen)]
+    return [rest[i] for i in sorted(drawn)]

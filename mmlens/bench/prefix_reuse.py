@@ -1,0 +1,271 @@
+"""What a patch cannot have changed is not computed again.
+
+In a causal language model a patch at layer l and position p leaves the layers below l and the
+positions before p as they were. So the run that is patched is read once and kept (residual stream
+entering every layer, keys, values), and each patched pass
+
+    starts at layer l   blocks below hand their input through; the kept residual enters at l
+    starts at p         keys and values of the positions before p come from the kept run
+    ends at one row     of logits: those of the last position
+
+Everything between is the model's own code. Whether the result is exact on an architecture is
+measured once for each length of prompts, against a plain pass (`measured`); where it isn't, patched
+passes run in full. The length counts: windows of attention and scaled rotations begin somewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmlens.model.prompt_tokens import rows
+from mmlens.model.targets import finite, one
+from mmlens.runtime.run import current
+from mmlens.towers.language.kv_cache import given
+from mmlens.values.errors import CapabilityError, MMLensError
+from mmlens.values.labels import Token
+from mmlens.values.prompt import IMAGE_TOKEN, SoftPrompt
+from mmlens.values.sites import SITES
+
+if TYPE_CHECKING:
+    from mmlens.model.hooked import HookedVLM
+    from mmlens.values.edit import Edit
+
+BOTH, LAYERS, NOTHING = "layers and positions", "layers", "nothing"
+Hooks = Sequence[tuple[str, Callable[..., Any]]]
+_SHORTEST = 8
+"""Positions of the shortest prompt that is measured."""
+_exact: WeakKeyDictionary[Any, dict[int, str]] = WeakKeyDictionary()
+
+
+@dataclass(eq=False)
+class Kept:
+    """A run that patched passes go on from.
+
+    Attributes:
+        soft: its prompt, one row.
+        logits: Float[d_vocab], of the last position.
+        resid: per layer, the residual stream entering it, Float[pos, d_model].
+        cache: keys and values of all positions, or None.
+        handed: how many things a block returns (0: the bare residual stream).
+        reuse: what is not computed again.
+    """
+
+    soft: SoftPrompt
+    logits: torch.Tensor
+    resid: dict[int, torch.Tensor] = field(default_factory=dict)
+    cache: Any = None
+    handed: int = 0
+    reuse: str = NOTHING
+
+    @property
+    def width(self) -> int:
+        """How many positions the prompt has."""
+        return self.soft.ids.shape[1]
+
+
+def keep(model: HookedVLM, prompt: Any, reuse: str | None = None) -> Kept:
+    """Read a prompt once, keeping what patched passes need.
+
+    Args:
+        reuse: what they may skip; by default what is exact here (`allowed`).
+    """
+    soft = one(model, prompt)
+    kept = Kept(soft, torch.empty(0))
+    kept.reuse = allowed(model, kept.width) if reuse is None else reuse
+    hooks: list[Any] = []
+    options: dict[str, Any] = {}
+    if kept.reuse != NOTHING:
+
+        def hold(tensor: torch.Tensor, hook: Any) -> None:
+            kept.resid[hook.layer()] = tensor[0].detach().clone()
+
+        hooks = [(SITES["resid_pre"].at(layer), hold) for layer in range(model.cfg.n_layers)]
+    if kept.reuse == BOTH:
+        from transformers import DynamicCache
+
+        kept.cache = DynamicCache()
+        options = given(model.lm, kept.cache)
+    seen: list[Any] = []
+    first = model.root.blocks[0]
+    handle = first.register_forward_hook(lambda module, args, out: seen.append(out))
+    try:
+        with (
+            torch.no_grad(),
+            model.hooks(hooks),
+            model._running(soft, differentiable=False) as read,
+        ):
+            ids = read.ids.clamp(min=0)
+            logits = model.lm.forward(ids, read.mask, **_few(model), **options)[0, -1]
+    finally:
+        handle.remove()
+    kept.handed = len(seen[0]) if isinstance(seen[0], tuple) else 0
+    kept.logits = finite(logits, f"the logits of {model.name!r}")
+    return kept
+
+
+@torch.no_grad()
+def go_on(
+    model: HookedVLM, kept: Kept, n: int, hooks: Hooks, layer: int | None = None, first: int = 0
+) -> Float[Tensor, "row d_vocab"]:
+    """Logits of the last position of `n` rows of the kept run, changed by hooks.
+
+    Args:
+        hooks: they see `n` rows and the positions from `begins(kept, first)` on.
+        layer: the hooks change nothing before this layer; None: they may change the embedding.
+        first: they change no position before this one.
+    """
+    first = begins(kept, first)
+    lm, many = model.lm, rows(kept.soft, [0] * n)
+    options = _few(model)
+    enter: list[Any] = []
+    skipped = 0
+    if layer is not None and kept.reuse != NOTHING:
+        skipped, old = layer, kept.resid[layer][first:]
+
+        def put(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
+            return old.to(tensor).expand_as(tensor).clone()
+
+        enter = [(SITES["resid_pre"].at(layer), put)]
+    if first:
+        options |= given(model.lm, _shortened(kept.cache, first, n, skipped))
+    with ExitStack() as stack:
+        stack.enter_context(model.hooks([*enter, *hooks]))
+        soft = stack.enter_context(model._running(many, differentiable=False))
+        run = current()
+        assert run is not None  # `_running` has just begun it
+        run.enters = first
+        stack.enter_context(_handed_through(model.root.blocks[:skipped], kept.handed))
+        logits = lm.forward(soft.ids.clamp(min=0)[:, first:], soft.mask, **options)[:, -1]
+    return finite(logits, f"the patched logits of {model.name!r}")
+
+
+def _few(model: HookedVLM) -> dict[str, Any]:
+    """The option that leaves out the logits of all positions but the last."""
+    return {"logits_to_keep": 1} if model.lm.keeps_logits else {}
+
+
+def begins(kept: Kept, first: int) -> int:
+    """The position at which a patched pass begins that changes nothing before `first`."""
+    return min(first, kept.width - 1) if kept.reuse == BOTH else 0
+
+
+@contextmanager
+def _handed_through(blocks: Any, handed: int) -> Iterator[None]:
+    """Within this context these blocks return what they are given."""
+
+    def through(hidden_states: torch.Tensor, *args: Any, **options: Any) -> Any:
+        return (hidden_states, *[None] * (handed - 1)) if handed else hidden_states
+
+    blocks = list(blocks)
+    for block in blocks:
+        vars(block)["forward"] = through  # setattr would reach through to the wrapped block
+    try:
+        yield
+    finally:
+        for block in blocks:
+            vars(block).pop("forward", None)
+
+
+def _shortened(cache: Any, length: int, n: int, skipped: int) -> Any:
+    """Keys and values of the first `length` positions, for `n` rows (one in skipped layers)."""
+    from transformers import DynamicCache
+
+    short = DynamicCache()
+    for number, layer in enumerate(cache.layers):
+        many = 1 if number < skipped else n
+        keys, values = (
+            x[:, :, :length].expand(many, -1, -1, -1) for x in (layer.keys, layer.values)
+        )
+        short.update(keys, values, number)
+    return short
+
+
+def allowed(model: HookedVLM, width: int = _SHORTEST) -> str:
+    """What patched passes of this model, with its edits and hooks, may leave out.
+
+    Args:
+        width: how many positions the prompt has.
+
+    A hook can do anything, so nothing is left out beside one; an edit by a function may look at
+    several positions, and a tensor may be cut for several, so all positions are computed.
+    """
+    if model._hooks_now():
+        return NOTHING
+    exact = measured(model, width)
+    return LAYERS if exact == BOTH and any(_needs_all(edit) for edit in model.edits) else exact
+
+
+def edited(model: HookedVLM, *edits: Edit) -> HookedVLM:
+    """The model with edits, under the hooks that hold for it now (a copy has no part in those)."""
+    out = model.edit(*edits)
+    out._added = model._hooks_now()
+    return out
+
+
+def _needs_all(edit: Edit) -> bool:
+    many = isinstance(edit.value, torch.Tensor) and edit.value.ndim > 1
+    return edit.site.part == "lm" and (callable(edit.value) or many)
+
+
+def measured(model: HookedVLM, width: int = _SHORTEST) -> str:
+    """What is exact on this architecture, measured once: patched in short against in full.
+
+    Args:
+        width: how many positions the prompt has (shorter ones than 8 are measured as 8).
+    """
+    width = max(width, _SHORTEST)
+    known = _exact.setdefault(model.root, {})
+    if width not in known:
+        if model.lm.is_bridge:
+            exact = model.lm.caching.exact  # measured, and bridged where the cache's name has moved
+            kinds = (BOTH, LAYERS) if exact else (LAYERS,)
+        else:
+            kinds = ()
+        known[width] = next((reuse for reuse in kinds if _agrees(model, reuse, width)), NOTHING)
+    return known[width]
+
+
+def _agrees(model: HookedVLM, reuse: str, width: int) -> bool:
+    from mmlens.model.hooked import HookedVLM
+
+    bare = HookedVLM(None, None, model.lm, name=model.name)
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(1, width, model.lm.d_embed, generator=generator)
+    scale = model.lm.embed(torch.zeros(1, 1, dtype=torch.long)).float().std().cpu()
+    vectors = (vectors * scale).to(model.lm.device, model.lm.dtype)
+    ids = torch.full((1, width), IMAGE_TOKEN, device=vectors.device)
+    labels = (tuple(Token("", i) for i in range(width)),)
+    soft = SoftPrompt(vectors, ids, torch.ones_like(ids, dtype=torch.bool), labels)
+    layer, pos = model.cfg.n_layers // 2, width - 4
+    new = vectors[0, 0] * 3
+
+    def at(place: int) -> Callable[..., Any]:
+        def change(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
+            tensor = tensor.clone()
+            tensor[:, place] += new.to(tensor)
+            return tensor
+
+        return change
+
+    name = SITES["resid_pre"].at(layer)
+    try:
+        kept = keep(bare, soft, reuse)
+        hook = (name, at(pos - begins(kept, pos - 1)))
+        short = go_on(bare, kept, 2, [hook], layer, pos - 1)
+        full = bare.run_with_hooks(soft, [(name, at(pos))])[:, -1]
+    except CapabilityError:
+        return False
+    except MMLensError:
+        raise  # a mistake of ours and not of the architecture
+    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError):
+        return False  # an architecture of another build: patched passes run in full there
+    tolerance = 1e-4 if model.lm.dtype in (torch.float32, torch.float64) else 3e-2
+    return bool((short - full).abs().max() <= tolerance * full.abs().max().clamp(min=1))

@@ -1,0 +1,145 @@
+"""`mmlens reproduce mmn`: the command line of `mmlens.papers.mmn.reproduce`.
+
+    mmlens reproduce mmn --quick
+    mmlens reproduce mmn --model limber-beit --data coco:FOLDER --out runs/mmn
+
+Heavy imports happen inside, so that `mmlens --help` opens at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Text = str | None
+
+reproduce_app = typer.Typer(
+    no_args_is_help=True, help="Measure a published study anew, as one page."
+)
+
+
+@reproduce_app.callback()
+def _studies() -> None:
+    """Measure a published study anew, as one page."""
+
+
+@reproduce_app.command("mmn")
+def mmn_command(
+    model: Annotated[str, typer.Option(help="A name that `mmlens models` lists, or a folder.")] = (
+        "pictos"
+    ),
+    data: Annotated[
+        Text,
+        typer.Option(
+            help="pictos:held_out:N, coco:FOLDER, hf:NAME or a folder of pictures.",
+            show_default="pictos:held_out:4000",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the report and its sweeps.")] = Path("mmn"),
+    quick: Annotated[bool, typer.Option("--quick", help="Few pictures: a few minutes.")] = False,
+    results: Annotated[
+        Path | None, typer.Option(help="Write the Markdown here, too.", show_default=False)
+    ] = None,
+    pictures: Annotated[
+        int | None,
+        typer.Option(min=2, help="At most so many pictures a question.", show_default=False),
+    ] = None,
+    point: Annotated[str, typer.Option(help="Score units at: pre or post.")] = "pre",
+    target: Annotated[str, typer.Option(help="Explain the token's: logit, prob, logprob.")] = (
+        "logit"
+    ),
+    by: Annotated[str, typer.Option(help="Rank units by: pair, max or sum.")] = "pair",
+    gain: Annotated[bool, typer.Option("--gain", help="Decode with the final norm's gain.")] = (
+        False
+    ),
+    value: Annotated[str, typer.Option(help="A silenced unit is: a number, or mean.")] = "0",
+    where: Annotated[str, typer.Option(help="Silence units at: all, image or last.")] = "all",
+    random_from: Annotated[
+        str, typer.Option(help="Random units are: others of the layer, or any.")
+    ] = "others",
+    shuffle: Annotated[str, typer.Option(help="Random pairs by: pictures or neurons.")] = (
+        "pictures"
+    ),
+    keep: Annotated[str, typer.Option(help="Units of E1, E4: interpretable or all.")] = (
+        "interpretable"
+    ),
+    noun: Annotated[str, typer.Option(help="Nouns of captions: auto, pictos or content.")] = "auto",
+    clip_backbone: Annotated[
+        Text, typer.Option(help="CLIPScore with this model.", show_default=False)
+    ] = None,
+    bert_backbone: Annotated[
+        Text, typer.Option(help="BERTScore with this model.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of random units, vectors and intervals.")] = 0,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Delete what the folder holds, and begin anew.")
+    ] = False,
+) -> None:
+    """Multimodal Neurons in Pretrained Text-Only Transformers (Schwettmann et al. 2023)."""
+    from mmlens.papers.mmn.report.plan import FULL, QUICK, Reading
+    from mmlens.papers.mmn.report.run import DATA, reproduce
+    from mmlens.sweep.record import SweepError
+
+    reading = Reading(
+        point, target, by, gain, number_or_word(value), where, random_from, shuffle, keep, noun
+    )
+    plan = at_most(QUICK if quick else FULL, pictures)
+    backbones = {"CLIPScore": clip_backbone, "BERTScore": bert_backbone}
+    scorers, compare = judged_by({k: v for k, v in backbones.items() if v})
+    if scorers:
+        plan = replace(plan, vectors=min(plan.vectors or 20, 20))  # a backbone takes its time
+    try:
+        report = reproduce(
+            model, data or DATA, out, plan=plan, reading=reading, scorers=scorers, compare=compare,
+            results=results, seed=seed, resume=not anew,
+        )  # fmt: skip
+    except SweepError as error:
+        raise SweepError(str(error).replace("with resume=False", "with --anew")) from error
+    for row in report.findings:
+        if row.verdict is not None:
+            told = row.verdict
+            typer.echo(f"{told.experiment} {told.word}: {told.claim}. {told.says}")
+    typer.echo(f"\nPage: {report.page}\nMarkdown: {results or report.results}")
+
+
+def number_or_word(value: str) -> float | str:
+    """A number where the text is one."""
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def at_most(plan: Any, pictures: int | None) -> Any:
+    """The plan with no question asked about more pictures than this."""
+    if pictures is None:
+        return plan
+    names = ("units", "projection", "of_concept", "choose", "measure", "ablation", "sheets",
+             "faithful", "sensitive")  # fmt: skip
+    return replace(plan, **{name: min(getattr(plan, name), pictures) for name in names})
+
+
+def judged_by(backbones: dict[str, str]) -> tuple[Any, Any]:
+    """Scorers and caption metrics with the backbones that were named; None for the offline ones."""
+    if not backbones:
+        return None, None
+    from mmlens.metrics.counts import word_overlap_f1
+    from mmlens.metrics.image_text import clip_score
+    from mmlens.metrics.token_match import bert_score
+    from mmlens.papers.scoring import against_captions, against_pictures, default_scorers
+
+    scorers = default_scorers()
+    compare: dict[str, Any] = {"word overlap F1": word_overlap_f1}
+    if name := backbones.get("CLIPScore"):
+        scorers["CLIPScore"] = against_pictures(clip_score, backbone=name)
+    if name := backbones.get("BERTScore"):
+        scorers["BERTScore"] = against_captions(bert_score, backbone=name, over="mean")
+
+        def like_before(texts: Any, references: Any) -> Any:
+            return bert_score(texts, references, backbone=name)
+
+        compare["BERTScore"] = like_before
+    return scorers, compare

@@ -1,0 +1,42 @@
+"""Pictures read through a model: what it says, which neurons made it say so, where they look.
+
+    seen = mm.look(model, "scene.png")               # one picture
+    seen = mm.look(model, "scene.png", full=True)    # with what `view.explore` shows besides
+    found = read_all(model, "pictos:held_out:200", "runs/pictos")      # a data set, on disk
+    view.explore(found.looks, found.names, tops=found.tops)
+
+module      what of one picture
+look        the caption, and gradient x activation of every token of it
+things      which word of a caption names a thing
+patches     the logit lens at every patch, and the neurons that fire there
+without     the probability of every token without a neuron
+many        all of this over a data set, and the top pictures of its neurons
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmlens.values.lazy import on_first_use
+
+_HOME = {
+    "Depth": "look",
+    "Found": "many",
+    "Look": "look",
+    "NO_THINGS": "things",
+    "choose": "things",
+    "read_all": "many",
+    "read_found": "many",
+}
+__all__ = ["NO_THINGS", "Depth", "Found", "Look", "choose", "read_all", "read_found"]
+
+if TYPE_CHECKING:
+    from mmlens.explore.look import Depth as Depth
+    from mmlens.explore.look import Look as Look
+    from mmlens.explore.many import Found as Found
+    from mmlens.explore.many import read_all as read_all
+    from mmlens.explore.many import read_found as read_found
+    from mmlens.explore.things import NO_THINGS as NO_THINGS
+    from mmlens.explore.things import choose as choose
+
+__getattr__, __dir__ = on_first_use(__name__, _HOME)

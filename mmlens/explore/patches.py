@@ -1,0 +1,71 @@
+"""What the model makes of each patch: the words of the logit lens, and the neurons that fire there.
+
+One forward pass each. "Fire" is the activation after the activation function; a neuron that fires
+everywhere is among the first of every patch, and its map says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mmlens.values.labels import Neuron, Patch
+from mmlens.values.prompt import SoftPrompt
+from mmlens.values.sites import SITES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mmlens.model.hooked import HookedVLM
+
+
+def firing(model: HookedVLM, soft: SoftPrompt, k: int = 8) -> pd.DataFrame:
+    """The `k` most active neurons of every patch: patch, rank (from 0), neuron, value."""
+    import pandas as pd
+
+    labels = soft.labels[0]
+    places = [i for i, label in enumerate(labels) if isinstance(label, Patch)]
+    at = torch.tensor(places, device=model.lm.device)
+    values = torch.empty(len(places), 0)
+    numbers = torch.empty(len(places), 0, dtype=torch.long)
+    model.lm.units.need(model.name)
+    width = model.lm.units.width
+
+    def keep(tensor: torch.Tensor, hook: Any) -> None:
+        nonlocal values, numbers
+        new, units = tensor[0, at].detach().float().cpu().topk(min(k, width))
+        both = torch.cat([values, new], 1)
+        named = torch.cat([numbers, units + hook.layer() * width], 1)
+        values, order = both.topk(min(k, both.shape[1]))
+        numbers = named.gather(1, order)
+
+    names = [SITES["neurons"].at(layer) for layer in range(model.cfg.n_layers)]
+    with torch.no_grad(), model.hooks(fwd_hooks=[(name, keep) for name in names]):
+        model(soft, return_type=None)
+    rows = [
+        (labels[place], rank, Neuron(*divmod(number, width)), value)
+        for place, row, its in zip(places, numbers.tolist(), values.tolist(), strict=True)
+        for rank, (number, value) in enumerate(zip(row, its, strict=True))
+    ]
+    return pd.DataFrame(rows, columns=["patch", "rank", "neuron", "value"])
+
+
+def maps_of(
+    model: HookedVLM, soft: SoftPrompt, neurons: Sequence[Neuron], at: torch.Tensor
+) -> torch.Tensor:
+    """Float[neuron, patch], from one forward pass up to the highest layer needed."""
+    values = torch.zeros(len(neurons), len(at))
+    layers = sorted({neuron.layer for neuron in neurons})
+
+    def keep(tensor: torch.Tensor, hook: Any) -> None:
+        here = [i for i, neuron in enumerate(neurons) if neuron.layer == hook.layer()]
+        units = torch.tensor([neurons[i].unit for i in here], device=tensor.device)
+        values[here] = tensor[0, at][:, units].T.float().cpu()
+
+    stop = layers[-1] + 1 if layers[-1] + 1 < model.cfg.n_layers else None
+    names = [SITES["neurons"].at(layer) for layer in layers]
+    with torch.no_grad(), model.hooks(fwd_hooks=[(name, keep) for name in names]):
+        model(soft, return_type=None, stop_at_layer=stop)
+    return values

@@ -1,0 +1,54 @@
+"""Which word of a caption names a thing: the token that is explained first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmlens.values.arguments import text
+from mmlens.values.english import is_english
+from mmlens.values.errors import TargetError
+from mmlens.values.labels import Token
+
+if TYPE_CHECKING:
+    from mmlens.model.hooked import HookedVLM
+
+_WORDS = """
+the and with picture drawing word photo photograph image painting sketch icon symbol sign
+two three four five some many several small big little large left right top bottom front back
+next near under over behind above below between his her its their this that these those there
+are was were has have had for from into onto out off not black white red orange yellow green
+blue purple pink brown grey gray background standing sitting lying holding showing"""
+NO_THINGS = frozenset(_WORDS.split())
+"""Words of captions that name no thing; the first other word is explained by default."""
+
+
+def choose(model: HookedVLM, tokens: tuple[Token, ...], word: str | None = None) -> Token:
+    """The caption token to explain: `word`, or the first that names a thing by itself.
+
+    Raises:
+        TargetError: `word` is several tokens, or none of the caption.
+    """
+    if word is not None:
+        text(word, "target", error=TargetError)
+        exact = [token for token in tokens if token.text == word]
+        near = [token for token in tokens if token.text.strip() == word.strip()]
+        if exact or near:
+            return (exact or near)[0]
+        model.to_single_token(word if word.startswith(" ") else f" {word}")
+        there = ", ".join(repr(token.text) for token in tokens)
+        raise TargetError(
+            f"The model does not say {word!r} here: choose one of its tokens ({there}),"
+            " or give other words to explain."
+        )
+    whole = [
+        token
+        for token, after in zip(tokens, [*(t.text for t in tokens[1:]), ""], strict=True)
+        if token.text.strip().isalpha() and not after[:1].isalpha()
+    ]
+    things = [
+        token
+        for token in whole
+        if is_english(token.text) and token.text.strip().lower() not in NO_THINGS
+    ]
+    long = [token for token in whole if len(token.text.strip()) >= 3]
+    return (things or long or whole or list(tokens))[0]

@@ -1,0 +1,208 @@
+"""Where in the picture a word comes from: attribution from pixels, features or soft-prompt vectors.
+
+For the value x of the picture at a site, and a baseline b (by default its mean over the picture, so
+that what counts is how a place differs from the rest):
+
+    gradient               (x - b) dy/dx at x                              (one backward pass)
+    integrated_gradients   (x - b) * integral over t of dy/dx at b + t (x - b)    (Sundararajan et
+                           al. 2017, eq. 1); sums to y(x) - y(b), which a test asserts
+    occlusion              y(x) - y(x with b in the place)    (Zeiler & Fergus 2014; one forward
+                           pass per patch), the true effect of each place alone
+
+Axes: (pos), labelled by Patch, summed over a patch's pixels or dimensions; signed. It stands beside
+`attribute`: that one asks which neurons bring the word up, this one where the word is seen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mmlens.methods.quadrature import MOST, complete
+from mmlens.model.prompt_tokens import rows
+from mmlens.model.provenance import about
+from mmlens.model.reading import picture_labels
+from mmlens.model.targets import Number, Target, aim, finite
+from mmlens.runtime.autograd import ordinary
+from mmlens.runtime.backward import pull
+from mmlens.runtime.chunks import in_chunks
+from mmlens.values.arguments import count
+from mmlens.values.errors import AddressError, PromptError, SiteError, nearest
+from mmlens.values.prompt import SoftPrompt
+from mmlens.values.scores import Scores
+from mmlens.values.sites import SITES
+
+if TYPE_CHECKING:
+    from mmlens.model.hooked import HookedVLM
+
+PLACES = ("soft_prompt", "features", "pixels")
+WAYS = ("gradient", "integrated_gradients", "occlusion")
+
+
+@ordinary()
+def attribute_picture(
+    model: HookedVLM,
+    prompt: Any,
+    of: str | int | None = None,
+    *,
+    at: str = "soft_prompt",
+    by: str = "integrated_gradients",
+    target: str | Number = "logit",
+    after: str | None = None,
+    baseline: float | None = None,
+    steps: int = 16,
+    batch: int = 8,
+) -> Scores:
+    """How much each patch of the picture does for one word: Scores(pos).
+
+    Args:
+        of, target, after: as in `attribute`.
+        at: "soft_prompt" (what the language model reads), "features" (what the encoder says) or
+            "pixels" (through the encoder, summed over each patch's square).
+        by: "gradient", "integrated_gradients" or "occlusion".
+        baseline: what a place without information holds, a number at that site (pixels are the
+            encoder's, 0 is usually mid-grey); None for the mean over the picture.
+        steps: nodes of the quadrature of integrated gradients (up to four times as many where they
+            miss a part); the result's `about` has their "sum" beside the true "change" y(x) - y(b),
+            and where more than a hundredth is missing, a warning says so.
+        batch: pictures computed side by side (halved when memory runs out).
+
+    Raises:
+        SiteError: no such `at` or `by`.
+        PromptError: a prompt without a picture, or one whose picture is not known.
+        TargetError: as in `attribute`.
+    """
+    _known(at, PLACES, "at")
+    _known(by, WAYS, "by")
+    steps = count(steps, "steps", most=MOST, error=AddressError)
+    soft, aimed = aim(model, prompt, of, target, after)
+    if not soft.prompts or not soft.prompts[0].pictures:
+        raise PromptError(
+            "There is no picture in this prompt, so no place in it: give a Prompt with a picture."
+        )
+    place = _Place(model, soft, aimed, at)
+    x = place.read()
+    base = _baseline(x, baseline, at)
+    extra: dict[str, Any] = {}
+    if by == "occlusion":
+        values = _occlusion(place, x, base, batch)
+    elif by == "integrated_gradients":
+        with torch.no_grad():
+            ends = place.numbers(torch.stack([base, x]))
+        found = complete(
+            lambda nodes, weights: (x - base) * place.gradient(x, base, nodes, weights, batch),
+            ends, steps, model.lm.dtype, f"the attributions at {at}",
+        )  # fmt: skip
+        values = place.patches(found.values)
+        extra = {"steps": steps, "sum": float(values.sum()), "change": found.change}
+        extra |= {"nodes": found.nodes}
+    else:
+        values = place.patches((x - base) * place.gradient(x, base, *_end(x), batch))
+    labels = tuple(p for picture in picture_labels(model, soft.prompts) for p in picture)
+    told = about(model, method="attribute_picture", prompt=soft, of=aimed.token, target=target,
+                 at=at, by=by, baseline="mean" if baseline is None else baseline,
+                 **extra)  # fmt: skip
+    return Scores(finite(values.flatten(), f"the attribution at {at}"), ("pos",), {"pos": labels},
+                  told)  # fmt: skip
+
+
+class _Place:
+    """One site of one prompt's pictures: read it, put values there, get the number."""
+
+    def __init__(self, model: HookedVLM, soft: SoftPrompt, aimed: Target, at: str) -> None:
+        self.model, self.soft, self.aimed, self.at = model, soft, aimed, at
+        self.name, self.grid = SITES[at].at(), model.vision.grid
+
+    def read(self) -> torch.Tensor:
+        """The value at the site: [picture, patch, dim], or [picture, channel, y, x] of pixels."""
+        kept: list[torch.Tensor] = []
+        hook = (self.name, lambda x, hook: kept.append(x.detach()))
+        with torch.no_grad(), self.model.hooks(fwd_hooks=[hook]):
+            self.model.embed(self.soft)
+        return kept[0].float()
+
+    def numbers(self, values: torch.Tensor) -> torch.Tensor:
+        """y for each of `values` [run, picture, ...]: Float[run]."""
+        return self._numbers(self._logits(values))
+
+    def _numbers(self, logits: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.aimed.number(row) for row in logits])
+
+    def _logits(self, values: torch.Tensor) -> torch.Tensor:
+        many = rows(self.soft, [0] * len(values))
+        put = (self.name, lambda x, hook: values.flatten(0, 1).to(x))
+        with self.model.hooks(fwd_hooks=[put]), self.model._running(many) as read:
+            at = torch.tensor([self.aimed.position], device=read.ids.device)
+            logits = self.model.lm.logits_at(read.ids.clamp(min=0), read.mask, at)
+        return logits[:, 0]
+
+    def gradient(self, x: torch.Tensor, base: torch.Tensor, nodes: torch.Tensor,
+                 weights: torch.Tensor, batch: int) -> torch.Tensor:  # fmt: skip
+        """The weighted mean of dy/dx at `base + t (x - base)` over the nodes t."""
+
+        def work(start: int, stop: int) -> torch.Tensor:
+            t, w = (n[start:stop].reshape(-1, *[1] * x.ndim) for n in (nodes, weights))
+            path = (base + t * (x - base)).detach().requires_grad_()
+            with torch.enable_grad():
+                logits = self._logits(path)
+            return (w * pull(logits, lambda many: self._numbers(many).sum(), path)).sum(0)
+
+        return sum(in_chunks(len(nodes), batch, work), torch.zeros_like(x))
+
+    def patches(self, values: torch.Tensor) -> torch.Tensor:
+        """Sums over each patch: Float[picture, patch]."""
+        if self.at != "pixels":
+            return values.sum(-1)
+        squares = self.squares(values).flatten()
+        flat = values.sum(1).flatten(1)
+        out = flat.new_zeros(len(flat), self.grid[0] * self.grid[1])
+        return out.index_add_(1, squares, flat)
+
+    def squares(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The number of the patch that each pixel lies in: Int[y, x]."""
+        (rows_, cols), (high, wide) = self.grid, pixels.shape[-2:]
+        row = torch.arange(high, device=pixels.device) * rows_ // high
+        col = torch.arange(wide, device=pixels.device) * cols // wide
+        return row[:, None] * cols + col
+
+
+def _occlusion(place: _Place, x: torch.Tensor, base: torch.Tensor, batch: int) -> torch.Tensor:
+    """y(x) - y(x with the baseline in one patch): Float[picture * patch]."""
+    count = place.grid[0] * place.grid[1]
+
+    def work(start: int, stop: int) -> torch.Tensor:
+        runs = x[None].repeat(stop - start, *[1] * x.ndim)
+        for run, index in enumerate(range(start, stop)):
+            picture, patch = divmod(index, count)
+            if place.at == "pixels":
+                covered = place.squares(x) == patch
+                runs[run, picture] = torch.where(covered, base[picture], x[picture])
+            else:
+                runs[run, picture, patch] = base.expand_as(x)[picture, patch]
+        return place.numbers(runs)
+
+    with torch.no_grad():
+        whole = place.numbers(x[None])
+        return whole - torch.cat(list(in_chunks(len(x) * count, batch, work)))
+
+
+def _baseline(x: torch.Tensor, baseline: float | None, at: str) -> torch.Tensor:
+    """The baseline's values, of x's shape."""
+    if baseline is not None:
+        return torch.full_like(x, baseline)
+    over = (-2, -1) if at == "pixels" else (-2,)
+    return x.mean(over, keepdim=True).expand_as(x)
+
+
+def _end(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The one node of the plain gradient: t = 1."""
+    return like.new_ones(1), like.new_ones(1)
+
+
+def _known(name: str, names: tuple[str, ...], option: str) -> None:
+    if name not in names:
+        raise SiteError(
+            f"attribute_picture({option}={name!r}): there is no such {option}:"
+            f" {nearest(name, names)}"
+        )

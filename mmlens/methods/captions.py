@@ -1,0 +1,83 @@
+"""What is said under each edit: the experiment whose measure is the caption itself.
+
+    captions(model, prompt, {"no dog patches": knockout(dog, -1)}, contains="dog")
+
+A metric of the bench reads the logits of one position; a caption is many positions, so it is
+generated, greedily, with the edits in force at every step.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mmlens.model.doors import opened
+from mmlens.model.provenance import about, described
+from mmlens.model.targets import one
+from mmlens.values.arguments import instance, shown, text
+from mmlens.values.edit import Edit
+from mmlens.values.errors import AddressError, PromptError
+from mmlens.values.prompt import Prompt
+
+if TYPE_CHECKING:
+    from mmlens.model.hooked import HookedVLM
+
+NOTHING = "(nothing)"
+
+
+def captions(
+    model: HookedVLM,
+    prompt: Any,
+    edits: Mapping[str, Edit | Sequence[Edit]],
+    contains: str | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """The greedy caption under each edit; the first row is the model as it is.
+
+    Args:
+        edits: name -> an Edit, or several that hold together.
+        contains: a word or phrase looked for in the captions, in any case, as a whole, in the
+            singular or with -s or -es.
+        options: of `generate`, such as `max_new_tokens=`.
+
+    Returns:
+        A row for each edit: edit, caption and, if asked for, contains (bool). The table's
+        attrs["about"] is its provenance.
+
+    Raises:
+        PromptError: `contains` without a letter. SiteError, AddressError: an edit of nothing.
+    """
+    opened(model)
+    pattern = _whole(contains) if contains is not None else None
+    instance(edits, "edits", Mapping, "a mapping from names to Edits, {'cut': knockout(dog, -1)}")
+    if NOTHING in edits or "return_type" in options:
+        raise AddressError(
+            f"The row {NOTHING!r} is the model as it is, and captions are words: give the edit"
+            " another name, and leave return_type out."
+        )
+    if not isinstance(prompt, (str, Prompt)):
+        one(model, prompt)
+    rows = []
+    for name, change in {NOTHING: (), **edits}.items():
+        several = (change,) if isinstance(change, Edit) else change
+        if not isinstance(several, (tuple, list)):
+            raise AddressError(
+                f"Under {name!r} stands {shown(change)}: give an Edit, or a list of Edits."
+            )
+        said = str(model.edit(*several).generate(prompt, **options))
+        row: dict[str, Any] = {"edit": name, "caption": said}
+        rows.append(row if pattern is None else row | {"contains": bool(pattern.search(said))})
+    table = pd.DataFrame(rows)
+    told = str(described(prompt)) if isinstance(prompt, Prompt) else prompt
+    table.attrs["about"] = about(model, method="captions", prompt=told, contains=str(contains))
+    return table
+
+
+def _whole(phrase: str) -> re.Pattern[str]:
+    words = text(phrase, "contains").strip()
+    if not re.search(r"\w", words):
+        raise PromptError(f"contains={phrase!r} has no word to look for: write contains='dog'.")
+    return re.compile(rf"(?<!\w){re.escape(words)}(e?s)?(?!\w)", re.IGNORECASE)

@@ -1,0 +1,206 @@
+"""Direct logit attribution: what each part writes into a word's logit (Elhage et al. 2021).
+
+The residual stream is a sum of writes, and the final norm divides it by one number s (frozen here):
+
+    logit[w] = sum over parts of (c . d) / s  +  bias,   d = gain * W_U[:, w],  centred where the
+    norm centres
+
+so every part has a share, and shares and bias add up to the logit, which is checked at each call,
+as closely as the model's dtype rounds what is added up. What a part does through later layers is
+not in it: patch for that.
+
+Axes: (part) for "embed", "attn 0", "mlp 0", ...; (layer, head); (layer, unit).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmlens.model import hooking
+from mmlens.model.provenance import about
+from mmlens.model.targets import finite, one
+from mmlens.towers.language.tokenization import id_of
+from mmlens.values.addresses import places
+from mmlens.values.arguments import choice
+from mmlens.values.errors import AddressError, CapabilityError
+from mmlens.values.scores import Scores
+from mmlens.values.sites import SITES
+
+if TYPE_CHECKING:
+    from mmlens.model.hooked import HookedVLM
+
+_NO_DOUBLE = ("mps",)
+"""Kinds of devices without double precision: Apple's."""
+
+
+def direct_logits(
+    model: HookedVLM,
+    prompt: Any,
+    of: str | int,
+    *,
+    minus: str | int | None = None,
+    by: str = "part",
+    pos: Any = -1,
+) -> Scores:
+    """Shares of a word's logit at one position: Scores(part), (layer, head) or (layer, unit).
+
+    Args:
+        of: a word of one token, or an id.
+        minus: a word whose logit is taken off: shares of a logit difference.
+        by: "part" (embedding, attention and MLP of each layer), "head" or "neuron".
+        pos: where it is read, one position of the prompt.
+
+    Returns:
+        `about` has "bias" (of the final norm and the unembedding) and "logit", the model's own.
+
+    Raises:
+        CapabilityError: on this architecture the shares do not add up to the logit, or there are no
+            MLP units.
+    """
+    choice(by, "by", ("part", "head", "neuron"), error=AddressError)
+    soft = one(model, prompt)
+    at = places(soft.labels[0], pos, "pos")
+    if len(at) != 1:
+        raise AddressError(f"These are {len(at)} positions: direct_logits reads one at a time.")
+    wanted = {"part": ("attn_out", "mlp_out"), "head": ("attn_out", "z"),
+              "neuron": ("mlp_out", "neurons")}[by]  # fmt: skip
+    if by == "neuron":
+        model.lm.units.need(model.name)
+    kept, logits = _read(model, soft, at[0], wanted)
+    words = [of] if minus is None else [of, minus]
+    tokens = [id_of(model.lm, w) for w in words]
+    direction, bias = _direction(model, kept["resid"][0], tokens)
+    truth, size = float(_difference(logits.float(), tokens)), float(logits[tokens].abs().sum())
+    terms = _wide(kept["resid"][0]) * direction
+    off = abs(float(terms.sum()) + bias - truth)
+    if off > _rounding(model, terms, size):
+        raise CapabilityError(
+            f"The final norm and unembedding of {model.name!r} do not give its own logit from the"
+            f" residual stream (off by {off:.3g}), so shares would be wrong."
+        )
+    told = about(model, method="direct_logits", prompt=soft, of=of, minus=str(minus), by=by,
+                 bias=bias, logit=truth)  # fmt: skip
+    if by == "part":
+        return _parts(model, kept, direction, truth - bias, told)
+    rows = torch.stack([_inside(model, kept, layer, direction, by)
+                        for layer in range(model.cfg.n_layers)])  # fmt: skip
+    axes = ("layer", "head" if by == "head" else "unit")
+    return Scores(rows, axes, {"layer": tuple(range(len(rows)))}, told)
+
+
+def _read(
+    model: HookedVLM, soft: Any, at: int, sites: tuple[str, ...]
+) -> tuple[dict[str, list[torch.Tensor]], torch.Tensor]:
+    """What stands at one position, per site one tensor per layer; and the logits there."""
+    last = model.cfg.n_layers - 1
+    kept: dict[str, list[torch.Tensor]] = {name: [] for name in (*sites, "embed", "resid")}
+
+    def hold(name: str) -> Any:
+        return lambda tensor, hook: kept[name].append(tensor[0, at].detach())
+
+    hooks = [(SITES[name].at(layer), hold(name)) for name in sites for layer in range(last + 1)]
+    hooks.append((SITES["resid_pre"].at(0), hold("embed")))
+    hooks.append((SITES["resid_post"].at(last), hold("resid")))
+    known = hooking.points(model)
+    for name, _ in hooks:
+        hooking.names(model, name, known)
+    with torch.no_grad():
+        logits = model.run_with_hooks(soft, fwd_hooks=hooks)[0, at]
+    for name, tensors in kept.items():
+        for tensor in tensors:
+            finite(tensor, f"what stands at {name!r} in {model.name!r}")
+    return kept, finite(logits, f"the logits of {model.name!r}")
+
+
+def _wide(values: torch.Tensor) -> torch.Tensor:
+    """In double precision, or in float32 where the device has none."""
+    return values.float() if values.device.type in _NO_DOUBLE else values.double()
+
+
+def _rounding(model: HookedVLM, terms: torch.Tensor, size: float) -> float:
+    """How far a sum of these terms may be from what the model got in its own dtype."""
+    eps = torch.finfo(model.lm.dtype).eps
+    return 1e-3 * max(1.0, abs(size)) + 2 * eps * (float(terms.abs().sum()) + abs(size))
+
+
+def _direction(
+    model: HookedVLM, resid: Float[Tensor, " d_model"], tokens: list[int]
+) -> tuple[Float[Tensor, " d_model"], float]:
+    """What a write is multiplied with to give its share, and the bias that no part writes."""
+    lm = model.lm
+    gain, centres = lm.final_gain
+    gain = _wide(gain)
+    x = _wide(resid)
+    x = (x - x.mean()) * gain if centres else x * gain
+    with torch.no_grad():
+        norm = lambda v: _wide(lm.final_norm(v.to(lm.dtype)[None, None])[0, 0])  # noqa: E731
+        zero = norm(torch.zeros_like(resid))
+        out = norm(resid) - zero
+    scale = (x @ x) / (x @ out)
+    bias = getattr(lm.root, "b_U", None)
+    word = _difference(_wide(lm.word_directions(tokens)), list(range(len(tokens))))
+    direction = word * gain
+    direction = direction - direction.mean() if centres else direction
+    added = _difference(bias, tokens) if isinstance(bias, torch.Tensor) else 0.0
+    return direction / scale, float(zero @ word) + float(added)
+
+
+def _difference(table: Float[Tensor, "*lead d_vocab"], tokens: list[int]) -> Float[Tensor, "*lead"]:
+    """The column of a word, less that of another where there are two."""
+    return table[..., tokens[0]] - (table[..., tokens[1]] if len(tokens) > 1 else 0.0)
+
+
+def _parts(
+    model: HookedVLM,
+    kept: dict[str, list[torch.Tensor]],
+    direction: torch.Tensor,
+    wanted: float,
+    told: dict[str, Any],
+) -> Scores:
+    names, writes = ["embed"], [kept["embed"][0]]
+    for layer in range(model.cfg.n_layers):
+        names += [f"attn {layer}", f"mlp {layer}"]
+        writes += [kept["attn_out"][layer], kept["mlp_out"][layer]]
+    terms = _wide(torch.stack(writes)) * direction
+    shares = terms.sum(-1)
+    off = abs(float(shares.sum()) - wanted)
+    if off > _rounding(model, terms, wanted):
+        raise CapabilityError(
+            f"What attention and MLPs of {model.name!r} write does not add up to its stream"
+            f" (off by {off:.3g}), so shares would be wrong."
+        )
+    return Scores(shares.float(), ("part",), {"part": tuple(names)}, told)
+
+
+def _inside(
+    model: HookedVLM,
+    kept: dict[str, list[torch.Tensor]],
+    layer: int,
+    direction: torch.Tensor,
+    by: str,
+) -> torch.Tensor:
+    """Shares of the heads or units of one layer; checked against what the layer writes."""
+    block = model.root.blocks[layer]
+    if by == "head":
+        weight, active = _wide(block.attn.W_O), _wide(kept["z"][layer])
+        shares = torch.einsum("hd,hdm,m->h", active, weight, direction)
+        bias, whole = getattr(block.attn, "b_O", None), kept["attn_out"][layer]
+    else:
+        active, units = _wide(kept["neurons"][layer]), model.lm.units
+        length, added = units.behind(layer, kept["neurons"][layer][None])
+        shares = active * (_wide(units.written(layer)) @ direction) * float(length[0])
+        bias, whole = added[0], kept["mlp_out"][layer]
+    rest = float(_wide(bias) @ direction) if isinstance(bias, torch.Tensor) else 0.0
+    terms = _wide(whole) * direction
+    off = abs(float(shares.sum()) + rest - float(terms.sum()))
+    sizes = torch.cat([terms.abs(), shares.abs()])
+    if off > _rounding(model, sizes, float(shares.abs().sum())):
+        raise CapabilityError(
+            f"The {by}s of layer {layer} of {model.name!r} do not add up to what the layer writes"
+            f" (off by {off:.3g}; a norm or a scale stands between): ask by='part'."
+        )
+    return shares.float()

@@ -1,0 +1,158 @@
+"""Attention knockout: which way a picture's information takes through the layers.
+
+    quiet = model.edit(knockout(source=dog_patches, target=-1, layer=range(4, 8)))
+    knockouts(model, prompt, metric, {"object -> last": (dog_patches, -1),
+                                      "image -> image": (Patch, Patch)}, window=2)
+
+A route is the attention of the target positions (queries) to the source positions (keys): it is cut
+by -inf in the mask, before the softmax, so that what remains still sums to 1 (Geva et al. 2023; Neo
+et al. 2025 on pictures). A position never stops seeing itself. It is an Edit at "attn_mask", which
+every eager kernel reads, also where edits of the pattern are ignored (`language.attention_mask`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mmlens.bench.prefix_reuse import edited, go_on, keep
+from mmlens.bench.variants import Metric, numbers
+from mmlens.methods.activations import activations
+from mmlens.model import hooking
+from mmlens.model.doors import opened
+from mmlens.model.provenance import about
+from mmlens.model.targets import one
+from mmlens.values.addresses import places
+from mmlens.values.arguments import count, instance, shown
+from mmlens.values.edit import Edit
+from mmlens.values.errors import AddressError, CapabilityError
+from mmlens.values.scores import Scores
+from mmlens.values.sites import SITES
+
+if TYPE_CHECKING:
+    from mmlens.model.hooked import HookedVLM
+
+CUT = float("-inf")
+
+
+def knockout(source: Any, target: Any, layer: Any = None, head: Any = None) -> Edit:
+    """An Edit that keeps the target positions from attending to the source positions.
+
+    Args:
+        source: what is no longer seen: labels, a type, a list, as in `Scores.sel`.
+        target: who no longer sees it.
+        layer, head: where; default everywhere.
+    """
+    layers = list(layer) if isinstance(layer, range) else layer
+    return Edit("attn_mask", CUT, key=source, query=target, layer=layers, head=head)
+
+
+def knockouts(
+    model: HookedVLM,
+    prompt: Any,
+    metric: Metric | Mapping[str, Metric],
+    routes: Mapping[str, tuple[Any, Any]],
+    window: int | None = None,
+    step: int = 1,
+) -> Scores:
+    """The metric with each route cut in each window of layers: Scores(route, layer).
+
+    Args:
+        metric: one, or several by name, which the same passes serve: Scores(metric, route, ...).
+        routes: name -> (source, target).
+        window: how many layers are cut together, around the labelled one; None cuts all layers and
+            gives Scores(route).
+        step: the distance between windows.
+
+    Returns:
+        The metric; `about["clean"]` is the metric with nothing cut (of several: by name).
+
+    Raises:
+        AddressError: no route, one without an edge to cut, or a window of no layers.
+    """
+    n = opened(model).cfg.n_layers
+    if window is not None and not (isinstance(window, int) and 1 <= window <= n):
+        raise AddressError(f"A window of {window} layers does not exist: write 1 to {n}, or None.")
+    step = count(step, "step")
+    instance(routes, "routes", Mapping, "a mapping, {'object -> last': (source, target)}")
+    several = dict(metric) if isinstance(metric, Mapping) else {"": metric}
+    if not routes or not several:
+        raise AddressError("There is nothing to cut or to measure: give a route and a metric.")
+    kept = keep(model, prompt)
+    labels = kept.soft.labels[0]
+    middles = list(range(0, n, step)) if window is not None else [None]
+    rows = []
+    for name, route in routes.items():
+        source, target = _ends(name, route)
+        _check(labels, name, source, target)
+        first = min(places(labels, target, "pos"))
+        for middle in middles:
+            cut = _window(n, middle, window)
+            quiet = edited(model, knockout(source, target, cut))
+            logits = go_on(quiet, kept, 1, [], cut[0], first)
+            rows.append(torch.stack([numbers(one_of, logits)[0] for one_of in several.values()]))
+    values = torch.stack(rows, -1).view(len(several), len(routes), len(middles))
+    clean = {of: float(numbers(one_of, kept.logits[None])[0]) for of, one_of in several.items()}
+    told = about(model, method="knockouts", prompt=kept.soft, window=str(window),
+                 clean=clean if isinstance(metric, Mapping) else clean[""])  # fmt: skip
+    axes = {"metric": tuple(several), "route": tuple(routes), "layer": tuple(middles)}
+    if window is None:
+        values = values[..., 0]
+        del axes["layer"]
+    if not isinstance(metric, Mapping):
+        values = values[0]
+        del axes["metric"]
+    return Scores(values, tuple(axes), axes, told)
+
+
+def _ends(name: str, route: Any) -> tuple[Any, Any]:
+    if not isinstance(route, (tuple, list)) or len(route) != 2:
+        raise AddressError(
+            f"The route {name!r} is {shown(route)}: write (source, target), as in (Patch, -1)."
+        )
+    return route[0], route[1]
+
+
+def _window(n: int, middle: int | None, window: int | None) -> list[int]:
+    """The layers around one, at the ends those that there are."""
+    if middle is None or window is None:
+        return list(range(n))
+    start = middle - (window - 1) // 2
+    return [layer for layer in range(start, start + window) if 0 <= layer < n]
+
+
+def _check(labels: tuple[Any, ...], name: str, source: Any, target: Any) -> None:
+    keys, queries = places(labels, source, "pos"), places(labels, target, "pos")
+    if not any(key < query for key in keys for query in queries):
+        raise AddressError(
+            f"The route {name!r} has no edge: no target position comes after a source position, and"
+            " a position only sees those before it."
+        )
+
+
+def attention(
+    model: HookedVLM, prompt: Any, layer: Any = None, *, tower: bool = False, **address: Any
+) -> Scores:
+    """How much each query attends to each key: Scores(layer, head, query, key).
+
+    Args:
+        tower: in the vision encoder instead of the language model.
+        address: `head=`, `query=`, `key=`, as in `Scores.sel`.
+
+    Raises:
+        CapabilityError: the kernel computes attention without ever holding its pattern.
+    """
+    opened(model)
+    site = SITES["vision.pattern" if tower else "pattern"]
+    known = hooking.points(model)
+    asked = places(hooking.layers(model, site), layer, "layer")
+    silent = [n for n in asked if site.at(n) not in known]
+    if silent:
+        raise CapabilityError(
+            f"The attention of {model.name!r} never holds its pattern in layer {silent[0]} (a fused"
+            " kernel): load the model with attn_implementation='eager', or cut routes with"
+            " patching.knockout(...), which needs no pattern."
+        )
+    return activations(model, one(model, prompt), site.name, layer=layer, **address)

@@ -1,0 +1,228 @@
+"""Activation patching: one run's values put into another, place by place.
+
+    patch(model, Pair(clean, corrupt), metric)                            # Scores(layer, pos)
+    patch(model, pair, metric, "z")                                       # Scores(layer, head)
+    patch(model, pair, metric, "attn_out", pos={"dog": dog, "rest": rest})
+    patch(model, pair, metric, "neurons", [Neuron(3, 17), Neuron(4, 2)])  # Scores(neuron)
+
+    score = metric(base with source's values at the place)
+
+"denoise" (Vig et al. 2020; Meng et al. 2022): base is the corrupt run, source the clean one; what
+brings the clean answer back is enough for it. "noise": the other way round; what destroys the
+answer was needed (Heimersheim & Nanda 2024). Scores hold the plain metric; `recovered` puts 0 at
+the corrupt and 1 at the clean run, in both directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from mmlens.bench.pairs import A_PAIR, Pair
+from mmlens.bench.places import Place, groups, place_of, read_by
+from mmlens.bench.prefix_reuse import Kept, keep
+from mmlens.bench.variants import Metric, Progress, Variant, numbers, read, run
+from mmlens.model import hooking
+from mmlens.model.provenance import about
+from mmlens.values.addresses import places, read_address
+from mmlens.values.arguments import instance
+from mmlens.values.errors import AddressError, NumericsError, PromptError
+from mmlens.values.labels import Head, Neuron
+from mmlens.values.scores import Scores
+from mmlens.values.sites import readers, shared
+
+if TYPE_CHECKING:
+    from mmlens.model.hooked import HookedVLM
+
+DIRECTIONS = ("denoise", "noise")
+
+
+def patch(
+    model: HookedVLM,
+    pair: Pair,
+    metric: Metric,
+    site: str = "resid_pre",
+    units: Sequence[Neuron | Head] | Neuron | Head | None = None,
+    *,
+    by: Sequence[str] | str | None = None,
+    direction: str = "denoise",
+    batch: int | None = None,
+    progress: Progress | None = None,
+    **address: Any,
+) -> Scores:
+    """The metric with each place patched: Scores over the axes in `by`, in the site's order.
+
+    Args:
+        metric: the last position's logits Float[d_vocab] to one number (`patching.metrics`).
+        site: a site of the language model or the vision encoder, "soft_prompt" or "pixels".
+        units: single Neurons (or Heads), each patched by itself: the axis "neuron" (or "head").
+        by: axes along which places are patched one at a time; along the others all of the address
+            at once. Default: layer and pos; at sites of heads, layer and head; with `units`, none.
+        direction: "denoise" or "noise".
+        batch: at most so many runs side by side (default: what fits into the free memory).
+        progress: called with (done, of).
+        address: `layer=`, `pos=`, `head=`, `unit=`: labels, or a mapping from names to labels
+            that are patched together.
+
+    Returns:
+        The metric; `about` has "clean" and "corrupt", "rows" (runs side by side) and "reuse".
+
+    Raises:
+        PromptError: the layouts differ. SiteError, AddressError: no such place.
+    """
+    base, source, told = _runs(model, pair, metric, direction)
+    where = place_of(model, base.soft, "embed" if site == "soft_prompt" else site)
+    if site == "soft_prompt" and "pos" not in address:
+        address["pos"] = pictured(base)
+    axes, labels, variants = variants_at(model, where, units, by, address)
+    found = read(model, source.soft, where, layers_of(variants))
+    values, rows = run(model, base, where, found, variants, metric, batch=batch, progress=progress)
+    shape = [len(labels[axis]) for axis in axes]
+    told |= {"method": "patch", "site": site, "direction": direction, "rows": rows}
+    told |= shared(where.site, model.cfg)
+    return Scores(values.reshape(shape), axes, labels, about(model, **told, reuse=base.reuse))
+
+
+def pictured(base: Kept) -> list[Any]:
+    """The labels of the positions that hold pictures.
+
+    Raises:
+        PromptError: none does.
+    """
+    found = [base.soft.labels[0][i] for i in base.soft.is_picture[0].nonzero()[:, 0].tolist()]
+    if not found:
+        raise PromptError(
+            "Site 'soft_prompt' is in pictures, and this prompt has none: give a Prompt with a"
+            " picture, or another site."
+        )
+    return found
+
+
+def layers_of(variants: Sequence[Variant]) -> list[int | None]:
+    """Every layer that a variant changes."""
+    return sorted({layer for v in variants for layer in v.at}, key=lambda layer: layer or 0)
+
+
+def recovered(scores: Scores) -> Scores:
+    """Scores of `patch` as a share of the way from the corrupt run (0) to the clean one (1).
+
+    Raises:
+        NumericsError: the metric is the same on both runs.
+        AddressError: these scores do not come from a pair.
+    """
+    instance(scores, "scores", Scores, "what patching.patch returns")
+    if "clean" not in scores.about or "corrupt" not in scores.about:
+        raise AddressError(
+            f"{scores!r} do not say what the clean and the corrupt run gave: only scores of a pair"
+            " can be put on that scale."
+        )
+    clean, corrupt = float(scores.about["clean"]), float(scores.about["corrupt"])
+    if clean == corrupt:
+        raise NumericsError(
+            f"The metric is {clean:.4g} on the clean and on the corrupt run: there is no way"
+            " between them. Take another pair, or another metric."
+        )
+    values = (scores.values - corrupt) / (clean - corrupt)
+    return Scores(values, scores.axes, scores.labels, {**scores.about, "unit": "recovered"})
+
+
+def _runs(
+    model: HookedVLM, pair: Pair, metric: Metric, direction: str
+) -> tuple[Kept, Kept, dict[str, Any]]:
+    """The run that is patched, the run that it is patched with, and what both give."""
+    if direction not in DIRECTIONS:
+        raise AddressError(f"There is no direction {direction!r}: write 'denoise' or 'noise'.")
+    instance(pair, "pair", Pair, A_PAIR)
+    clean, corrupt = (keep(model, soft) for soft in pair.read(model))
+    told: dict[str, Any] = {
+        name: float(numbers(metric, kept.logits[None])[0])
+        for name, kept in (("clean", clean), ("corrupt", corrupt))
+    }
+    told["prompt"] = clean.soft
+    base, source = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
+    return base, source, told
+
+
+def variants_at(
+    model: HookedVLM,
+    where: Place,
+    units: Sequence[Neuron | Head] | Neuron | Head | None,
+    by: Sequence[str] | str | None,
+    address: dict[str, Any],
+) -> tuple[tuple[str, ...], dict[str, tuple[Any, ...]], list[Variant]]:
+    """Axes, their labels, and a variant for every combination."""
+    site, inner = where.site, where.inner
+    default = ("layer", "head") if inner == "head" else ("layer", "pos")
+    default = () if units is not None else tuple(a for a in default if a != "layer" or site.layered)
+    each = read_by(by, default, site)
+    wanted = read_address((), address)
+    known = ["pos", *([inner] if inner else []), *(["layer"] if site.layered else [])]
+    for axis in wanted:
+        if axis not in known or (units is not None and axis != "pos"):
+            raise AddressError(
+                f"Site {site.name!r} is patched by {', '.join(known)}, not {axis!r}."
+            )
+    names, spots = groups(where.labels, wanted.get("pos"), "pos", "pos" in each)
+    every_pos = "pos" not in wanted and "pos" not in each
+    pos = [None] if every_pos else [tuple(spot) for spot in spots]
+    if units is not None:
+        units = [units] if isinstance(units, (Neuron, Head)) else units
+        axis, chosen = _single(model, where, units)
+        kinds: list[tuple[str, tuple[Any, ...] | None, list[Any]]] = [(axis, tuple(units), chosen)]
+    else:
+        kinds = _layers_and_inner(model, where, wanted, each)
+    parts = [part for part in (*kinds[:1], ("pos", names, pos), *kinds[1:]) if part[2]]
+    axes = tuple(axis for axis, named, _ in parts if named is not None)
+    labels = {axis: named for axis, named, _ in parts if named is not None}
+    order = [axis for axis, _, _ in parts]
+    combos = product(*(found for _, _, found in parts))
+    return axes, labels, [_variant(dict(zip(order, combo, strict=True))) for combo in combos]
+
+
+def _variant(at: dict[str, Any]) -> Variant:
+    pos, layers = at.pop("pos"), at.pop("layer", (None,))
+    chosen = next(iter(at.values()), None)
+    return Variant(chosen if isinstance(chosen, dict) else dict.fromkeys(layers, chosen), pos)
+
+
+def _single(
+    model: HookedVLM, where: Place, units: Sequence[Neuron | Head]
+) -> tuple[str, list[dict[int, tuple[int]]]]:
+    """The axis of single units, and where each is."""
+    kind = Neuron if where.inner == "unit" else Head
+    if not units or where.inner not in ("unit", "head") or not all(
+        isinstance(unit, kind) for unit in units
+    ):  # fmt: skip
+        raise AddressError(
+            f"Site {where.site.name!r} has no such units: give Neurons at 'neurons', Heads at 'z'."
+        )
+    layers = hooking.layers(model, where.site)
+    share = readers(where.site, model.cfg)
+    found = []
+    for unit in units:
+        index = unit.unit if isinstance(unit, Neuron) else unit.head
+        if min(unit.layer, index) < 0:
+            raise AddressError(f"There is no {unit}: layers and {where.inner}s count from 0.")
+        [layer] = places(layers, unit.layer, "layer")
+        [index] = places(range(where.sizes[0] * share), index, where.inner)
+        found.append({layers[layer]: (index // share,)})
+    return "neuron" if kind is Neuron else "head", found
+
+
+def _layers_and_inner(
+    model: HookedVLM, where: Place, wanted: dict[str, Any], each: set[str]
+) -> list[tuple[str, tuple[Any, ...] | None, list[Any]]]:
+    site, inner = where.site, where.inner
+    parts: list[tuple[str, tuple[Any, ...] | None, list[Any]]] = []
+    if site.layered:
+        every = hooking.layers(model, site)
+        asked = wanted.get("layer", site.layer)
+        names, found = groups(every, asked, "layer", "layer" in each)
+        parts.append(("layer", names, found))
+    else:
+        parts.append(("layer", None, []))
+    if inner and (inner in each or inner in wanted):
+        names, found = groups(range(where.sizes[0]), wanted.get(inner), inner, inner in each)
+        parts.append((inner, names, found))
+    return parts

@@ -1,0 +1,1 @@
+"""Towers joined into one hooked model: prompts, hooks, edits, generation, targets."""

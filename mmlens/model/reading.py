@@ -1,0 +1,246 @@
+"""From prompts to soft prompts: pictures through vision and projection, words by the tokenizer.
+
+The one place where a position gets its label. Shorter prompts of a batch are padded on the left,
+so that the last position of every row is the one that speaks next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mmlens.checkpoints.weights import keeps_positions
+from mmlens.model.context_length import check_room
+from mmlens.model.prompt_tokens import PromptTokens
+from mmlens.model.token_ids import known, read_ids, read_tokens
+from mmlens.towers.language.tokenization import ids_after, ids_of, placeholder, word
+from mmlens.values.errors import CapabilityError, PromptError
+from mmlens.values.labels import Label, Padding, Patch, Token
+from mmlens.values.prompt import IMAGE_TOKEN, Prompt, SoftPrompt
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from mmlens.model.hooked import HookedVLM
+
+Rows = tuple[tuple[Label, ...], ...]
+
+
+def prompts_of(input: Any) -> tuple[Prompt, ...]:
+    """The prompts in an input, or none when it is made of ids or vectors."""
+    if isinstance(input, PromptTokens) and input.soft is not None:
+        return input.soft.prompts
+    if isinstance(input, SoftPrompt):
+        return input.prompts
+    if isinstance(input, (str, Prompt)):
+        return (input if isinstance(input, Prompt) else Prompt(input),)
+    if (
+        isinstance(input, (list, tuple))
+        and input
+        and all(isinstance(p, (str, Prompt)) for p in input)
+    ):
+        return tuple(p if isinstance(p, Prompt) else Prompt(p) for p in input)
+    return ()
+
+
+def embed(
+    model: HookedVLM,
+    input: Any,
+    *,
+    mask: torch.Tensor | None = None,
+    prepend_bos: bool | None = None,
+) -> SoftPrompt:
+    """What `input` is to the language model.
+
+    A SoftPrompt (or the ids of one) is taken as it stands, unless the model edits or hooks the way
+    from pixels to vectors: then its pictures are read again.
+
+    Raises:
+        PromptError: nothing in it, a placeholder without its picture, ids of the wrong shape, or
+            more positions than the model has.
+    """
+    soft = _masked(_soft(model, input, mask, prepend_bos), mask)
+    check_room(model, soft)
+    return soft
+
+
+def _soft(
+    model: HookedVLM, input: Any, mask: torch.Tensor | None, prepend_bos: bool | None
+) -> SoftPrompt:
+    if isinstance(input, PromptTokens) and input.soft is not None:
+        return _again(model, read_tokens(model, input))
+    if isinstance(input, SoftPrompt):
+        return _again(model, _whole(model, input))
+    if isinstance(input, torch.Tensor):
+        floats = input.is_floating_point()
+        return _from_vectors(model, input) if floats else read_ids(model, input, mask)
+    prompts = prompts_of(input)
+    if not prompts:
+        raise PromptError(
+            f"A {type(input).__name__} is no prompt: give a Prompt, text, a list of these, or a"
+            " tensor of token ids."
+        )
+    bos = model.prepend_bos if prepend_bos is None else prepend_bos
+    rows = [_read(model, prompt, bos) for prompt in prompts]
+    length = max(len(row) for row in rows)
+    ids = torch.zeros(len(rows), length, dtype=torch.long, device=model.lm.device)
+    read = torch.zeros(len(rows), length, dtype=torch.bool, device=model.lm.device)
+    labels: list[tuple[Label, ...]] = []
+    for row, (parts, target, keep) in enumerate(zip(rows, ids, read, strict=True)):
+        pad = length - len(parts)
+        target[pad:] = torch.tensor([token for token, _ in parts], device=target.device)
+        keep[pad:] = True
+        labels.append(
+            tuple(Padding(i) for i in range(pad)) + tuple(label for _, label in rows[row])
+        )
+    if not bool(read.all()) and not model.lm.padded.exact:
+        raise CapabilityError(
+            f"{model.name!r} reads a left-padded prompt otherwise than the prompt alone (measured:"
+            f" {model.lm.padded}): give prompts of one length, or one at a time."
+        )
+    vectors = model.lm.embed(known(model, ids).clamp(min=0))
+    pictures = [picture for prompt in prompts for picture in prompt.pictures]
+    if pictures:
+        soft_vectors = project(model, pictures).flatten(0, 1)
+        if soft_vectors.shape[-1] != vectors.shape[-1]:
+            raise PromptError(
+                f"The projection of {model.name!r} gives vectors of {soft_vectors.shape[-1]}"
+                f" numbers, and its language model reads {vectors.shape[-1]}."
+            )
+        vectors = vectors.masked_scatter(
+            (ids == IMAGE_TOKEN).unsqueeze(-1), soft_vectors.to(vectors)
+        )
+    return SoftPrompt(vectors, ids, read, tuple(labels), prompts)
+
+
+def _masked(soft: SoftPrompt, mask: torch.Tensor | None) -> SoftPrompt:
+    """The prompt with the caller's attention mask on top of its own."""
+    if mask is None:
+        return soft
+    if mask.shape != soft.mask.shape:
+        raise PromptError(
+            f"An attention mask of shape {tuple(mask.shape)} does not fit this prompt:"
+            f" {tuple(soft.mask.shape)} (batch, pos)."
+        )
+    if not bool(mask.bool().any(-1).all()):
+        raise PromptError("This attention mask hides a whole prompt: show at least one position.")
+    return replace(soft, mask=soft.mask & mask.bool().to(soft.mask.device))
+
+
+def project(model: HookedVLM, pictures: Sequence[Image.Image]) -> torch.Tensor:
+    """Float[picture, patch, d_model]: pictures through vision and projection, with their hooks."""
+    if model.vision is None or model.projection is None:
+        raise PromptError(f"{model.name!r} has no vision encoder: give it text, or load a bridge.")
+    device = next(iter(model.vision.parameters())).device
+    pixels = torch.stack([model.vision.preprocess(picture) for picture in pictures]).to(device)
+    features = model.vision(pixels.to(next(iter(model.vision.parameters())).dtype))
+    weight = next(iter(model.projection.parameters()), features)
+    out = model.projection(features.to(weight))
+    keeps_positions(model.projection, out, features.shape[1])
+    return model.hook_projection(out)
+
+
+def picture_labels(model: HookedVLM, prompts: Sequence[Prompt], with_prefix: bool = False) -> Rows:
+    """Per picture of all prompts, the labels of its positions in the vision tower."""
+    rows, cols = model.vision.grid
+    prefix = tuple(Token("[CLS]", i) for i in range(model.vision.n_prefix)) if with_prefix else ()
+    squares = [(row, col) for row in range(rows) for col in range(cols)]
+    return tuple(
+        prefix + tuple(Patch(row, col, image) for row, col in squares)
+        for prompt in prompts
+        for image in range(len(prompt.pictures))
+    )
+
+
+def refuse_placeholder(model: HookedVLM, text: str, pictures: bool) -> None:
+    """Refuse a text beside pictures that spells a picture's placeholder, such as `<image>`."""
+    typed = placeholder(model.tokenizer, text) if pictures else None
+    if typed is not None:
+        raise PromptError(
+            f"The words of this prompt hold {typed!r}, which would be read as words beside the"
+            " picture: leave it out, the picture stands where it is among the parts, as in"
+            " Prompt('USER: ', photo, ' What is this?')."
+        )
+
+
+def _read(model: HookedVLM, prompt: Prompt, bos: bool) -> list[tuple[int, Label]]:
+    """Ids and labels of one prompt."""
+    parts: list[tuple[int, Label]] = []
+    image = 0
+    refuse_placeholder(model, prompt.text, pictures=bool(prompt.pictures))
+    if bos and model.tokenizer is not None and model.tokenizer.bos_token_id is not None:
+        parts.append((model.tokenizer.bos_token_id, Token(model.tokenizer.bos_token, 0)))
+    for part in prompt.parts:
+        if isinstance(part, str):
+            spell = ids_after if image else ids_of
+            for token in spell(model.lm, part):
+                parts.append((token, Token(word(model.lm, token), len(parts))))
+        else:
+            if model.vision is None:
+                raise PromptError(
+                    f"{model.name!r} has no vision encoder: give it text, or load a bridge."
+                )
+            rows, cols = model.vision.grid
+            parts += [(IMAGE_TOKEN, Patch(r, c, image)) for r in range(rows) for c in range(cols)]
+            image += 1
+    if not parts:
+        raise PromptError(f"{prompt!r} is no token at all to {model.name!r}: write more words.")
+    return parts
+
+
+def _again(model: HookedVLM, soft: SoftPrompt) -> SoftPrompt:
+    touched = any(edit.site.part != "lm" for edit in model.edits) or model.watches_vision
+    if not touched or not bool(soft.is_picture.any()):
+        return soft
+    if not soft.prompts:
+        raise CapabilityError(
+            "This soft prompt was made by hand, so the vision encoder and projection do not run and"
+            " their hooks and edits would never act: give the Prompt with its picture instead."
+        )
+    pictures = [picture for prompt in soft.prompts for picture in prompt.pictures]
+    fresh = project(model, pictures).to(soft.vectors)
+    n_patches, cols, first = fresh.shape[1], model.vision.grid[1], 0
+    places: list[tuple[int, int]] = []
+    sources: list[int] = []
+    for row, (labels, prompt) in enumerate(zip(soft.labels, soft.prompts, strict=True)):
+        for at, label in enumerate(labels):
+            if isinstance(label, Patch):
+                places.append((row, at))
+                sources.append((first + label.image) * n_patches + label.row * cols + label.col)
+        first += len(prompt.pictures)
+    vectors = soft.vectors.clone()
+    vectors[tuple(torch.tensor(places).T)] = fresh.flatten(0, 1)[sources]
+    return replace(soft, vectors=vectors)
+
+
+def _whole(model: HookedVLM, soft: SoftPrompt) -> SoftPrompt:
+    """A soft prompt whose parts fit each other and the model, or a PromptError."""
+    batch, pos = soft.ids.shape if soft.ids.ndim == 2 else (0, 0)
+    wide = model.lm.embed(torch.zeros(1, dtype=torch.long)).shape[-1]
+    if (
+        tuple(soft.vectors.shape) != (batch, pos, wide)
+        or tuple(soft.mask.shape) != (batch, pos)
+        or [len(row) for row in soft.labels] != [pos] * batch
+    ):
+        raise PromptError(
+            f"This soft prompt does not fit {model.name!r}: vectors {tuple(soft.vectors.shape)},"
+            f" ids {tuple(soft.ids.shape)}, mask {tuple(soft.mask.shape)} and"
+            f" {[len(row) for row in soft.labels]} labels, where it takes [batch, pos, {wide}],"
+            " [batch, pos] twice and a label per position."
+        )
+    known(model, soft.ids)
+    return soft
+
+
+def _from_vectors(model: HookedVLM, input: torch.Tensor) -> SoftPrompt:
+    if input.ndim != 3 or input.shape[-1] != model.lm.d_embed or not input.numel():
+        raise PromptError(
+            f"Vectors of shape {tuple(input.shape)} are no soft prompt:"
+            f" [batch, pos, {model.lm.d_embed}]. Token ids are whole numbers."
+        )
+    ids = torch.full(input.shape[:2], IMAGE_TOKEN, device=input.device)
+    labels = tuple(tuple(Patch(0, i) for i in range(input.shape[1])) for _ in range(len(input)))
+    return SoftPrompt(input, ids, torch.ones_like(ids, dtype=torch.bool), labels)

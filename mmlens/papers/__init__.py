@@ -1,0 +1,26 @@
+"""Published studies, measured anew: one package per paper, and what their tables share.
+
+mmn             Multimodal Neurons in Pretrained Text-Only Transformers (2023)
+
+tables          a question asked about many pictures, as one table
+bootstrap       intervals over pictures;    comparisons    tests of two arms
+scoring         how a caption is scored;    strips         what figures are made of
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmlens.values.lazy import on_first_use
+
+_MODULES = ("bootstrap", "comparisons", "mmn", "scoring", "tables")
+__all__ = [*_MODULES]
+
+if TYPE_CHECKING:
+    from mmlens.papers import bootstrap as bootstrap
+    from mmlens.papers import comparisons as comparisons
+    from mmlens.papers import mmn as mmn
+    from mmlens.papers import scoring as scoring
+    from mmlens.papers import tables as tables
+
+__getattr__, __dir__ = on_first_use(__name__, {}, _MODULES)

@@ -1,0 +1,217 @@
+"""E5: does the caption depend on these neurons? (MMN 3.3, Fig. 6, Fig. S.3, Table S.3)
+
+1. Sort a picture's units by g[k, c]; silence the top k, k in {0, 50, 100, ..., 6400} (of the
+   paper's 458,752 units: up to 1.4 %). A k below 1 is a share of all units.
+2. Arms: "attributed", all units; "interpretable", only those; "random", as many units of the same
+   layers as the attributed arm (the same histogram, exactly).
+3. Measure the probability of c where it was said, and the newly generated caption (T = 0), which is
+   compared with the old one.
+
+What silencing is the paper does not say: activations after the activation function are set to 0 at
+all positions, options `value` and `where`. All variants of a picture run side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+
+from mmlens.bench.silencing import WHERE, captions_after, masks, number_after
+from mmlens.datasets.sample import Sample
+from mmlens.metrics.counts import word_overlap_f1
+from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
+from mmlens.papers.mmn.questions.explained import WORDS, Rule, explain
+from mmlens.papers.mmn.questions.options import ARMS as ARMS
+from mmlens.papers.mmn.questions.options import checked
+from mmlens.papers.mmn.questions.units import (
+    interpretable_first,
+    partners,
+    ranked,
+    scored,
+    shuffle,
+)
+from mmlens.papers.scoring import Compare
+from mmlens.papers.tables import (
+    UNNAMED,
+    ExperimentError,
+    answered,
+    finished,
+    generator,
+    skipped,
+    used,
+)
+from mmlens.values.arguments import choice, instance, number, several, shown
+
+if TYPE_CHECKING:
+    from mmlens.model.hooked import HookedVLM
+
+PAPER_KS = (0, 50, 100, 200, 400, 800, 1600, 3200, 6400)
+COLUMNS = ("arm", "k", "share", "prob", "caption", "noun")
+
+
+def ablations(
+    model: HookedVLM,
+    sample: Sample,
+    *,
+    ks: Sequence[int | float] = PAPER_KS,
+    arms: Sequence[str] = ARMS,
+    value: float | str = 0.0,
+    where: str = "all",
+    point: str = "pre",
+    target: str = "logit",
+    by: str = "pair",
+    gain: bool = False,
+    random_from: str = "others",
+    captions: bool = True,
+    words: str = WORDS,
+    noun: Rule = "auto",
+    max_new_tokens: int = 30,
+    batch: int = 8,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The noun's probability and the caption without the top k units, by arm and k.
+
+    Args:
+        ks: numbers of units, or shares of all units (below 1, or 1.0). What an arm cannot have (too
+            few units, or too few others in a layer) has no row.
+        value: what a silenced unit is: a number, or "mean" (over the prompt's positions).
+        where: silenced at "all" positions, at those of the "image", or at the "last".
+        random_from: "others" of the layer than the attributed units, or "any" of the layer.
+        captions: whether new captions are generated (None otherwise).
+        batch: variants computed side by side (halved when memory runs out).
+
+    Returns:
+        arm, k, share (of all units), prob, caption, noun, skipped, options.
+    """
+    asked: dict[str, Any] = {
+        "ks": several(ks, "ks"),
+        "arms": several(arms, "arms"),
+        "value": value,
+        "where": where,
+        "point": point,
+    }
+    asked |= {"target": target, "by": by, "gain": gain, "random_from": random_from}
+    asked |= {"captions": captions, "words": words, "noun": noun}
+    asked |= {"max_new_tokens": max_new_tokens, "seed": seed}
+    checked(model, sample, asked, batch=batch)
+    choice(where, "where", tuple(WHERE), error=ExperimentError)
+    counts = numbers(ks, model.cfg.n_layers * model.cfg.d_mlp)
+    seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
+    if seen is None:
+        return skipped(UNNAMED, COLUMNS, model, **asked)
+    order = ranked(scored(model, seen, point, target), by)
+    random = shuffle(model, generator(seed, sample))
+    variants = chosen(model, order, counts, arms, random, gain=gain, random_from=random_from)
+    units = masks(model, list(variants.values()))
+    how = {"value": value, "where": where, "batch": batch}
+    prob = number_after(model, seen.soft, lambda y: y.softmax(-1)[:, seen.token], units, **how)
+    said: Sequence[str | None] = [None] * len(units)
+    if captions:
+        said = captions_after(model, seen.prompt, units, max_new_tokens=max_new_tokens, **how)
+    table = pd.DataFrame(list(variants), columns=["arm", "k"])
+    total = model.cfg.n_layers * model.cfg.d_mlp
+    table = table.assign(share=table["k"] / total, prob=prob.tolist(), caption=said, noun=seen.noun)
+    return answered(table, model, **asked)
+
+
+def numbers(ks: Sequence[int | float], total: int) -> list[int]:
+    """Numbers of units, increasing, from numbers and shares; those above the total are left out.
+
+    Raises:
+        ExperimentError: a negative number, or a share above 1.
+    """
+    given = [number(k, "ks", error=ExperimentError) for k in several(ks, "ks")]
+    if any(k < 0 for k in given) or any(isinstance(k, float) and k > 1 for k in ks):
+        raise ExperimentError(f"ks={list(ks)}: give numbers of units, or shares from 0.0 to 1.0.")
+    found = {round(k * total) if isinstance(k, float) else k for k in ks}
+    return sorted(k for k in found if k <= total)
+
+
+def chosen(
+    model: HookedVLM,
+    order: torch.Tensor,
+    counts: Sequence[int],
+    arms: Sequence[str],
+    random: torch.Tensor,
+    *,
+    gain: bool = False,
+    random_from: str = "others",
+) -> dict[tuple[str, int], torch.Tensor]:
+    """Which units each (arm, k) silences: numbers layer * units + unit.
+
+    Args:
+        order: all units, the highest score first.
+        random: Long[layer, unit], the units of every layer in random order.
+    """
+    out: dict[tuple[str, int], torch.Tensor] = {}
+    for arm in arms:
+        own = order
+        if arm == "interpretable":
+            own = interpretable_first(model, order, max(counts, default=0), gain)
+        for k in counts:
+            units: torch.Tensor | None = own[:k]
+            if arm == "random":
+                units = partners(model, order[:k], random, others=random_from == "others")
+            if units is not None and len(units) == k:
+                out[arm, k] = units
+    return out
+
+
+def summary(
+    table: pd.DataFrame,
+    compare: Mapping[str, Compare] | None = None,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """By arm and k: experiment, arm, metric, k, mean, low, high, n, ...
+
+    Metrics: "probability" of the noun; "drop", the share of it that is lost, 1 - mean p_k / mean
+    p_0 over the same pictures (`bootstrap` says why not the mean of 1 - p_k / p_0); "caption
+    unchanged"; and per function of `compare` the score of the new caption against the old one.
+
+    Args:
+        table: of `ablations`, with k = 0 among `ks` for what compares with it.
+        compare: by name, functions of texts and reference texts; by default the word overlap.
+    """
+    rows = used(table, "arm", "k", "prob", "caption")
+    rows = rows.dropna(subset=["k", "prob"])
+    if not len(rows):
+        raise ExperimentError("No row of this table has both a number of units and a probability.")
+    compare = {"word overlap F1": word_overlap_f1} if compare is None else compare
+    instance(compare, "compare", Mapping, "functions by name")
+    for name, function in compare.items():
+        if not callable(function):
+            raise ExperimentError(f"The metric {name!r} is {shown(function)} and no function.")
+    rows = rows.assign(k=rows["k"].astype(int), prob=rows["prob"].astype(float))
+    first = rows[rows["k"] == 0].drop_duplicates("sample").set_index("sample")
+    old_prob, old = rows["sample"].map(first["prob"]), rows["sample"].map(first["caption"])
+    keys = rows[["sample", "arm", "k"]].assign(base=1.0)
+    found = [keys.assign(metric="probability", value=rows["prob"])]
+    found.append(keys.assign(metric="drop", value=old_prob - rows["prob"], base=old_prob))
+    both = rows["caption"].notna() & old.notna()
+    settings: dict[str, object] = {}
+    if both.any():
+        new, before = rows.loc[both, "caption"], old[both]
+        same = (new == before).astype(float)
+        found.append(keys[both].assign(metric="caption unchanged", value=same))
+        for name, function in compare.items():
+            pairs = pd.DataFrame({"new": new, "old": before}).drop_duplicates()
+            scores = function(pairs["new"].tolist(), [[text] for text in pairs["old"]])
+            value = dict(zip(pairs.itertuples(index=False, name=None), scores.items, strict=True))
+            each = [value[pair] for pair in zip(new, before, strict=True)]
+            found.append(keys[both].assign(metric=name, value=each))
+            settings[name] = {"metric": scores.name, **scores.settings}
+    long: Any = pd.concat(found, ignore_index=True).dropna(subset="value")
+    long = with_differences(long, *_pairs(long["arm"].tolist()))
+    out = summarise(long, ["arm", "metric", "k"], draws=draws, seed=seed)
+    return finished(out, "E5", table, draws=draws, seed=seed, metrics=settings)
+
+
+def _pairs(arms: Iterable[str]) -> list[tuple[str, str]]:
+    there = set(arms)
+    pairs = [("attributed", "random"), ("interpretable", "random")]
+    return [pair for pair in pairs if there >= set(pair)]

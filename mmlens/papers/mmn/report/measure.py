@@ -1,0 +1,223 @@
+"""The sweeps of all experiments, and their summaries: seven times a question, many pictures.
+
+Every question writes a sweep into a folder of its own and goes on where it was stopped. What the
+data cannot answer (no masks, no captions, nothing named) is a `Measured` without a summary that
+says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mmlens.datasets.sample import Samples
+from mmlens.metrics.result import MetricError
+from mmlens.papers.bootstrap import DRAWS
+from mmlens.papers.mmn.questions import (
+    ablate,
+    classes,
+    faithfulness,
+    layers,
+    project,
+    regions,
+    sensitivity,
+    sheet,
+    translate,
+)
+from mmlens.papers.mmn.report.choose import Chosen, together
+from mmlens.papers.mmn.report.plan import Plan, Reading
+from mmlens.papers.scoring import Compare, Scorer
+from mmlens.papers.tables import ExperimentError
+from mmlens.sweep.folder import Sweep
+from mmlens.sweep.run import sweep
+
+if TYPE_CHECKING:
+    from mmlens.model.hooked import HookedVLM
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One experiment: its summary, or why there is none.
+
+    Attributes:
+        key: "E1" ... "E7", "faithfulness", "sensitivity".
+        summary: the tidy table with intervals (E7: a row per unit of a sheet).
+        why: empty, or the reason why nothing was measured.
+        asked: sweeps, and how many pictures each was asked about.
+        sweep: of E7, with its maps.
+    """
+
+    key: str
+    summary: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    why: str = ""
+    asked: Mapping[str, int] = field(default_factory=dict)
+    sweep: Sweep | None = field(default=None, repr=False)
+
+    def rows(self, **where: Any) -> Any:
+        """The rows of the summary in which these columns have these values, a DataFrame."""
+        found: Any = self.summary
+        for column, value in where.items():
+            found = found[found[column] == value]
+        return found.reset_index(drop=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What all experiments are measured with."""
+
+    model: HookedVLM
+    samples: Samples
+    plan: Plan
+    reading: Reading
+    chosen: Chosen
+    folder: Path
+    scorers: Mapping[str, Scorer]
+    compare: Mapping[str, Compare]
+    seed: int = 0
+    draws: int = DRAWS
+    resume: bool = True
+    progress: bool = True
+    tell: Callable[[str], None] = print
+
+    def ask(self, name: str, question: Any, samples: Samples, chunk: int, **options: Any) -> Sweep:
+        """A sweep in a folder of its own, gone on with where it was stopped."""
+        folder = self.folder / name
+        there = (folder / "manifest.json").is_file() and Sweep(folder).complete and self.resume
+        self.tell(f"{name}: {len(samples)} pictures{', all there' if there else ''}")
+        return sweep(
+            question, self.model, samples, folder, options=options, chunk=chunk, seed=self.seed,
+            resume=self.resume, progress=self.progress and not there,
+        )  # fmt: skip
+
+    def first(self, n: int) -> Samples:
+        return self.samples[:n]
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        return {"draws": self.draws, "seed": self.seed}
+
+
+def measure(study: Study) -> Iterator[Measured]:
+    """All experiments, one after the other, as they are finished."""
+    yield from _units(study)
+    yield _told("E2", _projection, study)
+    yield _told("E3", _regions, study)
+    yield _told("E4", _classes, study)
+    yield _told("E5", _ablation, study)
+    yield _told("E7", _sheets, study)
+    yield _told("faithfulness", _faithful, study)
+    yield _told("sensitivity", _sensitive, study)
+
+
+def _told(key: str, work: Callable[[Study], Measured], study: Study) -> Measured:
+    """What was measured, or the sentence that says why it could not be."""
+    try:
+        return work(study)
+    except (ExperimentError, MetricError) as error:
+        return Measured(key, why=str(error))
+
+
+def _units(study: Study) -> Iterator[Measured]:
+    """E1 and E6, from one sweep."""
+    samples = study.first(study.plan.units)
+    done = study.ask("units", translate.top_units, samples, 8, **_units_options(study.reading))
+    table, asked = done.table("top_units"), {"units": len(samples)}
+    how = {**study.reading.of("keep", "shuffle"), "times": study.plan.shuffles}
+
+    def e1(_: Study) -> Measured:
+        found = translate.summary(table, samples, study.scorers, **how, **study.drawn)
+        return Measured("E1", found, asked=asked)
+
+    def e6(_: Study) -> Measured:
+        found = layers.summary(table, study.model.cfg.n_layers, **study.drawn)
+        return Measured("E6", found, asked=asked)
+
+    yield _told("E1", e1, study)
+    yield _told("E6", e6, study)
+
+
+def _units_options(reading: Reading) -> dict[str, Any]:
+    return {**reading.of("point", "target", "by", "gain"), **reading.explained}
+
+
+def _projection(study: Study) -> Measured:
+    samples = study.first(study.plan.projection)
+    options = {"vectors": study.plan.vectors, "seed": study.seed, **study.reading.explained}
+    done = study.ask("projection", project.nearest_words, samples, 8, **options)
+    found = project.summary(done.table("nearest_words"), samples, study.scorers, **study.drawn)
+    return Measured("E2", found, asked={"projection": len(samples)})
+
+
+def _regions(study: Study) -> Measured:
+    concepts = study.chosen.concepts
+    if not concepts:
+        raise ExperimentError("No picture of the data shows a thing whose mask is known.")
+    samples = study.samples.pick(together(concepts.values()))
+    options = {**_units_options(study.reading), "seed": study.seed}
+    done = study.ask("regions", regions.unit_regions, samples, 8, **options)
+    table: Any = done.table("unit_regions")
+    own = table[table["concept"].isin(list(concepts)) | (table["skipped"] != "")]
+    return Measured("E3", regions.summary(own, **study.drawn), asked={"regions": len(samples)})
+
+
+def _classes(study: Study) -> Measured:
+    if len(study.chosen.first) < 2:
+        raise ExperimentError(
+            "Fewer than two classes have two pictures that show nothing else: there is nothing to"
+            " tell apart."
+        )
+    seen = study.samples.pick(together(study.chosen.first.values()))
+    other = study.samples.pick(together(study.chosen.second.values()))
+    options = _units_options(study.reading)
+    first = study.ask("class-units", translate.top_units, seen, 8, **options)
+    units = classes.chosen(first.table("top_units"), seen, keep=study.reading.keep)
+    every = list(dict.fromkeys(unit for own in units.values() for unit in own))
+    second = study.ask(
+        "classes", classes.class_activations, other, 16, units=every, words=study.reading.words
+    )
+    found = classes.summary(second.table("class_activations"), units, **study.drawn)
+    return Measured("E4", found, asked={"class-units": len(seen), "classes": len(other)})
+
+
+def _ablation(study: Study) -> Measured:
+    samples = study.first(study.plan.ablation)
+    names = ("point", "target", "by", "gain", "value", "where", "random_from")
+    options = {**study.reading.of(*names), **study.reading.explained}
+    done = study.ask(
+        "ablation", ablate.ablations, samples, 4, ks=list(study.plan.ks), seed=study.seed, **options
+    )
+    found = ablate.summary(done.table("ablations"), study.compare, **study.drawn)
+    return Measured("E5", found, asked={"ablation": len(samples)})
+
+
+def _sheets(study: Study) -> Measured:
+    samples = study.first(study.plan.sheets)
+    options = {**study.reading.of("point", "target", "gain"), **study.reading.explained}
+    done = study.ask("sheets", sheet.picture_sheet, samples, 4, **options)
+    table: Any = done.table("sheet")
+    if not (table["skipped"] == "").any():
+        raise ExperimentError(f"No picture has a sheet: {table['skipped'].iloc[0]}.")
+    return Measured("E7", table, asked={"sheets": len(samples)}, sweep=done)
+
+
+def _faithful(study: Study) -> Measured:
+    samples = study.first(study.plan.faithful)
+    options = {**study.reading.of("by", "target", "value"), **study.reading.explained}
+    done = study.ask(
+        "faithfulness", faithfulness.faithful, samples, 2, methods=list(study.plan.methods),
+        seed=study.seed, **options,
+    )  # fmt: skip
+    found = faithfulness.summary(done.table("faithful"), **study.drawn)
+    return Measured("faithfulness", found, asked={"faithfulness": len(samples)})
+
+
+def _sensitive(study: Study) -> Measured:
+    samples = study.first(study.plan.sensitive)
+    done = study.ask("sensitivity", sensitivity.option_effects, samples, 2,
+                     **study.reading.explained)  # fmt: skip
+    found = sensitivity.summary(done.table("option_effects"), **study.drawn)
+    return Measured("sensitivity", found, asked={"sensitivity": len(samples)})

@@ -1,0 +1,112 @@
+"""The patching bench: causal experiments with pictures, from one line to your own.
+
+Everything here is Edits and Scores underneath; "Which experiment do I want" stands in
+docs/patching.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmlens.values.lazy import on_first_use
+
+_HOME = {
+    "Pair": "mmlens.bench.pairs",
+    "soft_noise": "mmlens.bench.pairs",
+    "captions": "mmlens.methods.captions",
+    "another": "mmlens.bench.corrupters",
+    "blur": "mmlens.bench.corrupters",
+    "erased": "mmlens.bench.corrupters",
+    "grey": "mmlens.bench.corrupters",
+    "mean_picture": "mmlens.bench.corrupters",
+    "only_at": "mmlens.bench.corrupters",
+    "pixel_noise": "mmlens.bench.corrupters",
+    "shuffled": "mmlens.bench.corrupters",
+    "patch": "mmlens.methods.patch",
+    "recovered": "mmlens.methods.patch",
+    "attribution_patching": "mmlens.methods.attribution_patching",
+    "direct_logits": "mmlens.methods.direct_logits",
+    "knockout": "mmlens.methods.knockout",
+    "knockouts": "mmlens.methods.knockout",
+    "attention": "mmlens.methods.knockout",
+    "ablate": "mmlens.methods.ablate",
+    "ablation_curve": "mmlens.methods.ablate",
+    "mean_over": "mmlens.methods.ablate",
+    "mean_difference": "mmlens.methods.steer",
+    "remove": "mmlens.methods.steer",
+    "steer": "mmlens.methods.steer",
+    "word": "mmlens.methods.steer",
+    "written_by": "mmlens.methods.steer",
+    "path_patching": "mmlens.methods.path_patching",
+    "edge_attribution": "mmlens.methods.path_patching",
+    "other_patches": "mmlens.bench.places",
+    "patches_under": "mmlens.bench.places",
+}
+__all__ = [
+    "Pair",
+    "ablate",
+    "ablation_curve",
+    "another",
+    "attention",
+    "attribution_patching",
+    "blur",
+    "captions",
+    "direct_logits",
+    "edge_attribution",
+    "erased",
+    "grey",
+    "knockout",
+    "knockouts",
+    "mean_difference",
+    "mean_over",
+    "mean_picture",
+    "metrics",
+    "only_at",
+    "other_patches",
+    "patch",
+    "patches_under",
+    "path_patching",
+    "pixel_noise",
+    "recovered",
+    "remove",
+    "shuffled",
+    "soft_noise",
+    "steer",
+    "word",
+    "written_by",
+]
+
+if TYPE_CHECKING:
+    from mmlens.bench import measures as metrics
+    from mmlens.bench.corrupters import another as another
+    from mmlens.bench.corrupters import blur as blur
+    from mmlens.bench.corrupters import erased as erased
+    from mmlens.bench.corrupters import grey as grey
+    from mmlens.bench.corrupters import mean_picture as mean_picture
+    from mmlens.bench.corrupters import only_at as only_at
+    from mmlens.bench.corrupters import pixel_noise as pixel_noise
+    from mmlens.bench.corrupters import shuffled as shuffled
+    from mmlens.bench.pairs import Pair as Pair
+    from mmlens.bench.pairs import soft_noise as soft_noise
+    from mmlens.bench.places import other_patches as other_patches
+    from mmlens.bench.places import patches_under as patches_under
+    from mmlens.methods.ablate import ablate as ablate
+    from mmlens.methods.ablate import ablation_curve as ablation_curve
+    from mmlens.methods.ablate import mean_over as mean_over
+    from mmlens.methods.attribution_patching import attribution_patching as attribution_patching
+    from mmlens.methods.captions import captions as captions
+    from mmlens.methods.direct_logits import direct_logits as direct_logits
+    from mmlens.methods.knockout import attention as attention
+    from mmlens.methods.knockout import knockout as knockout
+    from mmlens.methods.knockout import knockouts as knockouts
+    from mmlens.methods.patch import patch as patch
+    from mmlens.methods.patch import recovered as recovered
+    from mmlens.methods.path_patching import edge_attribution as edge_attribution
+    from mmlens.methods.path_patching import path_patching as path_patching
+    from mmlens.methods.steer import mean_difference as mean_difference
+    from mmlens.methods.steer import remove as remove
+    from mmlens.methods.steer import steer as steer
+    from mmlens.methods.steer import word as word
+    from mmlens.methods.steer import written_by as written_by
+
+__getattr__, __dir__ = on_first_use(__name__, _HOME, {"metrics": "mmlens.bench.measures"})

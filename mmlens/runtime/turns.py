@@ -1,0 +1,105 @@
+"""Whose turn it is: parts that several models share serve one thread, and one run, at a time.
+
+TransformerLens' hooks stand on hook points, and hook points belong to the encoder and the language
+model, not to the models that are made of them. So the lock of a part is kept with the part
+(`turn`), and a run that begins inside a hook of another one finds the points empty (`alone`): the
+outer run's hooks step aside and come back when the inner one has ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from mmlens.values.errors import CapabilityError
+
+Place = Callable[[ExitStack], None]
+"""Puts hooks in place; closing the stack takes them away."""
+_locks: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_guard = threading.Lock()
+_run: ContextVar[_Standing | None] = ContextVar("mmlens_standing", default=None)
+DEEPEST = 8
+"""So many runs may be inside each other."""
+
+
+def lock_of(part: Any) -> Any:
+    """The lock of a part, one for all models that hold it; a thread may take it twice."""
+    with _guard:
+        return _locks.setdefault(part, threading.RLock())
+
+
+@contextmanager
+def turn(*parts: Any) -> Iterator[None]:
+    """Inside, no other thread runs these parts (None is left out)."""
+    with ExitStack() as stack:
+        for part in sorted((part for part in parts if part is not None), key=id):
+            stack.enter_context(lock_of(part))
+        yield
+
+
+class _Standing:
+    """The hooks of one run, which can step aside."""
+
+    def __init__(self, place: Place, depth: int) -> None:
+        self.place, self.depth, self.stack = place, depth, ExitStack()
+
+    def come(self) -> None:
+        with ExitStack() as stack:  # what fails halfway leaves nothing behind
+            self.place(stack)
+            self.stack = stack.pop_all()
+
+    def leave(self) -> None:
+        self.stack.close()
+
+
+@contextmanager
+def alone(place: Place, root: Any) -> Iterator[None]:
+    """Inside, the hooks of `place` stand, and those of a run around this one do not.
+
+    Raises:
+        CapabilityError: a function calls the model that it is part of, again and again.
+    """
+    outer = _run.get()
+    mine = _Standing(place, 1 if outer is None else outer.depth + 1)
+    if mine.depth > DEEPEST:
+        raise CapabilityError(
+            f"{DEEPEST} runs are inside each other: the function of an edit or a hook runs the"
+            " model that it is part of. Run that model before, and let the function use its answer."
+        )
+    with ExitStack() as stack:
+        if outer is not None:
+            outer.leave()
+            stack.callback(outer.come)
+            stack.enter_context(_untouched(root))
+        token = _run.set(mine)
+        stack.callback(_run.reset, token)
+        mine.come()
+        stack.callback(mine.leave)
+        yield
+
+
+def running() -> bool:
+    """Whether this thread is inside a run."""
+    return _run.get() is not None
+
+
+@contextmanager
+def _untouched(root: Any) -> Iterator[None]:
+    """Inside, the blocks know nothing of the run around: where it stops, what it hands through."""
+    kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    for module in (*root.blocks, getattr(root, "pos_embed", None)):
+        if module is not None:
+            own = vars(module)
+            names = [name for name in ("_stop_at_layer_idx", "_current_batch_size") if name in own]
+            if getattr(own.get("forward"), "__module__", "") == "mmlens.bench.prefix_reuse":
+                names.append("forward")
+            kept.append((own, {name: own.pop(name) for name in names}))
+    try:
+        yield
+    finally:
+        for own, values in kept:
+            own.update(values)

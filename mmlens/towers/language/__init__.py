@@ -1,0 +1,1 @@
+"""The language model: a TransformerLens model that reads soft prompts, and what it can do."""

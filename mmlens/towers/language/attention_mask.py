@@ -1,0 +1,110 @@
+"""The attention mask as a hook point of its own: where attention can be cut on every family.
+
+On GPT-J, OPT and GPT-Neo the attention pattern can be read but not written. What every eager kernel
+does read is the additive mask of its attention module, so that is where mmlens stands:
+
+    scores[head, query, key] + mask[head, query, key]  ->  softmax  ->  pattern
+
+`blocks.L.attn.hook_mask` is Float[batch, head, query, key], 0 where a query sees a key and very
+negative where it doesn't; `Edit("attn_mask", -inf, query=..., key=...)` cuts. A position always
+keeps seeing itself, whatever is written, because a softmax over nothing is no attention. The point
+exists only while something is attached to it, and is found by its name alone, never by a filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmlens.runtime.run import current
+from mmlens.values.errors import CapabilityError
+from mmlens.values.sites import MASK, SITES
+
+if TYPE_CHECKING:
+    from mmlens.model.hooked import HookedVLM
+
+Call = Callable[..., Any]
+Mask = Float[Tensor, "batch head query key"]
+
+
+def layer_of(model: HookedVLM, name: str) -> int | None:
+    """The layer whose mask this hook name means, or None when it means something else."""
+    if not name.endswith(MASK.point.rpartition("}")[2]):
+        return None
+    return next((i for i in range(model.cfg.n_layers) if MASK.at(i) == name), None)
+
+
+@contextmanager
+def tapped(model: HookedVLM, calls: Mapping[int, Sequence[Call]]) -> Iterator[None]:
+    """Within this context the attention of these layers runs with its mask passed through `calls`.
+
+    Args:
+        calls: per layer, functions mask -> mask (or None for "unchanged").
+
+    Raises:
+        CapabilityError: while running, where an attention module takes no additive mask.
+    """
+    with ExitStack() as stack:
+        for layer, functions in calls.items():
+            if model.lm.is_bridge:
+                tap = _Tap(functions, model.name, int(model.cfg.n_heads))
+                attn = getattr(model.root.blocks[layer], "attn", None)
+                if attn is None:
+                    raise CapabilityError(tap.refusal)
+                handle = attn.register_forward_pre_hook(tap, with_kwargs=True)
+                stack.callback(handle.remove)
+            else:
+                point = SITES["attn_scores"].at(layer)
+                stack.enter_context(model.root.hooks(fwd_hooks=[(point, _on_scores(functions))]))
+        yield
+
+
+class _Tap:
+    """A forward pre-hook on an attention module."""
+
+    def __init__(self, functions: Sequence[Call], name: str, n_heads: int) -> None:
+        self.functions, self.n_heads = functions, n_heads
+        self.refusal = (
+            f"The attention of {name!r} takes no additive mask here, so no edge of it can be cut:"
+            " load the model with attn_implementation='eager', or edit 'z' of the head instead."
+        )
+
+    def __call__(self, module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        mask = kwargs.get("attention_mask")
+        hidden = args[0] if args else kwargs.get("hidden_states")
+        if mask is None or mask.ndim != 4 or hidden is None:
+            raise CapabilityError(self.refusal)
+        if mask.dtype == torch.bool:
+            floor = torch.finfo(hidden.dtype).min
+            mask = torch.zeros_like(mask, dtype=hidden.dtype).masked_fill(~mask, floor)
+        wide = mask.expand(hidden.shape[0], self.n_heads, -1, -1)
+        return args, {**kwargs, "attention_mask": through(self.functions, wide)}
+
+
+def _on_scores(functions: Sequence[Call]) -> Call:
+    """On a HookedTransformer, whose scores can be written: the mask is what is added to them."""
+
+    def add(scores: torch.Tensor, hook: Any) -> torch.Tensor:
+        return scores + through(functions, torch.zeros_like(scores))
+
+    return add
+
+
+def through(functions: Sequence[Call], mask: Mask) -> Mask:
+    """The mask after all functions; what a position adds for itself stays as it was."""
+    new = mask.clone()
+    for call in functions:
+        out = call(new)
+        new = new if out is None else out
+    itself = mask.shape[-1] - mask.shape[-2]  # keys of a KV cache come before the first query
+    run = current()
+    if run is not None:
+        itself = min(itself, run.start)  # a cache of fixed size has room behind the last one
+    new = new.clone()
+    new.diagonal(itself, -2, -1).copy_(mask.diagonal(itself, -2, -1))
+    return new

@@ -1,0 +1,47 @@
+"""A TransformerBridge around a copy of a Hugging Face model that shares its weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from mmlens.runtime.sharing import share_weights
+from mmlens.towers.language import ends
+from mmlens.towers.language.kinds import refusing
+from mmlens.towers.language.units import w_out
+
+
+def bridge(hf: Any, fold_ln: bool) -> tuple[Any, dict[str, nn.Module]]:
+    """A TransformerBridge of a copy that shares the weights, and the modules of that copy."""
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+    twin: Any = share_weights(hf)
+    parts = dict(twin.named_modules())
+    ends.complete(twin)
+    twin.set_attn_implementation("eager")
+    with refusing(hf):
+        root = build_bridge_from_module(twin, type(hf).__name__, hf_config=twin.config)
+    if fold_ln:
+        _own_weights(twin)
+        root.enable_compatibility_mode(
+            center_writing_weights=False, center_unembed=False, fold_value_biases=False
+        )
+    for parameter in twin.parameters():
+        parameter.requires_grad_(False)
+    _count_units(root)
+    return root.eval(), parts
+
+
+def _count_units(root: Any) -> None:
+    """Where configurations leave the width of the MLP to a guess of 4 d_model, it is counted."""
+    found = [w_out(block) for block in root.blocks]
+    widths = {int(weight.shape[0]) for weight in found if weight is not None}
+    if len(widths) == 1:
+        root.cfg.d_mlp = widths.pop()
+
+
+def _own_weights(module: nn.Module) -> None:
+    """Folding writes into the weights: give the copy its own before that."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.clone()

@@ -1,0 +1,158 @@
+"""A model written out as plain parts and made again: for copies, pickles, saving and training.
+
+A wrapped language model is Hugging Face's modules inside TransformerLens' with hooks on them, and
+hooks cannot be written. What can is the Hugging Face model whose weights are those that the bridge
+computes with, and wrapping that one again gives the bridge again. So `copy.deepcopy(model)` and
+`pickle.dumps(model)` take the way of `save` and `load`, and all four agree.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mmlens.runtime.casting import Movable, cast
+from mmlens.runtime.sharing import share_weights
+from mmlens.values.errors import CapabilityError
+
+if TYPE_CHECKING:
+    from mmlens.towers.language.language_model import LanguageModel
+
+
+class Joined(Movable):
+    """The base of a bridge: how it is cast, copied and pickled."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """What `.to`, `.cuda`, `.half` and their like come down to, for all three parts."""
+        out: Any = super()._apply(fn, recurse)
+        out.cfg.device, out.cfg.dtype = str(out.lm.device), out.lm.dtype
+        return out
+
+    def __reduce__(self) -> Any:
+        return reduced(self)
+
+    def __copy__(self) -> Any:
+        return shallow(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return deep(self, memo)
+
+
+def hugging_face(lm: LanguageModel) -> Any:
+    """The Hugging Face model with the weights that `lm` computes with, whose memory it shares.
+
+    A model with folded norms gives the weights from before the folding: they say the same, and
+    folding them again (in their own number format) gives what the bridge has.
+    """
+    plain: Any = share_weights(lm.hf)
+    if not lm.folded:
+        for path, module in plain.named_modules():
+            running = lm.parts[path]
+            for name in module._parameters:
+                if module._parameters[name] is not None:
+                    module._parameters[name].data = running._parameters[name].data  # type: ignore[union-attr]
+            for name, buffer in running._buffers.items():
+                if name in module._buffers:
+                    module._buffers[name] = buffer
+    if hasattr(plain.config, "quantization_config"):  # these weights are plain numbers
+        del plain.config.quantization_config
+    plain.__dict__.pop("hf_quantizer", None)
+    if getattr(plain, "generation_config", None) is not None:
+        plain.generation_config = _token_ids(plain.generation_config)
+    return plain
+
+
+def _token_ids(settings: Any) -> Any:
+    """Of generation settings the ids of special tokens: nothing else of them is applied.
+
+    transformers refuses to write settings that contradict each other, as many checkpoints' do.
+    """
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return type(settings)(**{name: getattr(settings, name, None) for name in names})
+
+
+def faithful(lm: LanguageModel, plain: Any) -> Any:
+    """`plain`, if wrapping it gives the weights of `lm` again.
+
+    Raises:
+        CapabilityError: weights of the bridge were changed that the Hugging Face model hasn't.
+    """
+    again = dict(rewrapped(plain, lm.tokenizer, lm.folded, lm.dtype).root.named_parameters())
+    for name, ours in lm.root.named_parameters():
+        if name not in again or not torch.equal(ours, again[name]):
+            raise CapabilityError(
+                f"The weights {name.replace('_original_component.', '')!r} were changed in the"
+                f" bridge, where the {type(lm.hf).__name__} it came from does not see it: change"
+                " the Hugging Face model's weights and wrap it again."
+            )
+    return plain
+
+
+def rewrapped(hf: Any, tokenizer: Any, folded: bool, dtype: torch.dtype) -> LanguageModel:
+    """The language model that `hugging_face` wrote out."""
+    from mmlens.towers.language.language_model import wrap_lm
+
+    lm = wrap_lm(hf, tokenizer, fold_ln=folded)
+    if lm.dtype != dtype:
+        cast(lm.root, dtype=dtype)
+    return lm
+
+
+def reduced_lm(lm: LanguageModel) -> Any:
+    """What pickle writes of a language model."""
+    if lm.hf is None:
+        raise CapabilityError(
+            "A language model made of a TransformerLens model cannot be pickled, because its hooks"
+            " cannot be written: build it with wrap_lm(hugging_face_model)."
+        )
+    return rewrapped, (faithful(lm, hugging_face(lm)), lm.tokenizer, lm.folded, lm.dtype)
+
+
+def deep_lm(lm: LanguageModel, memo: dict[int, Any]) -> LanguageModel:
+    """A language model with weights of its own."""
+    if lm.hf is None:
+        from mmlens.towers.language.language_model import LanguageModel
+
+        return LanguageModel(copy.deepcopy(lm.root, memo), None, lm.tokenizer)
+    make, (hf, tokenizer, *rest) = reduced_lm(lm)
+    return make(copy.deepcopy(hf, memo), tokenizer, *rest)
+
+
+def reduced(model: Any) -> Any:
+    """What pickle writes of a bridge: its parts, its edits and its hooks."""
+    for what, functions in (("edits", model.edits), ("hooks", model._added)):
+        try:
+            pickle.dumps(functions)
+        except Exception as error:  # pickle raises half a dozen kinds
+            raise CapabilityError(
+                f"{model.name!r} has {what} whose function cannot be pickled ({error}): define it"
+                " with `def` at the top of a module, or pickle the model without them."
+            ) from error
+    parts = (model.vision, model.projection, model.lm)
+    told = {"name": model.name, "provenance": model.provenance, "prepend_bos": model.prepend_bos}
+    return _joined, (type(model), parts, told, model.edits, model._added)
+
+
+def deep(model: Any, memo: dict[int, Any]) -> Any:
+    """A bridge with weights of its own and the same edits and hooks."""
+    parts = copy.deepcopy((model.vision, model.projection, model.lm), memo)
+    told = copy.deepcopy(model.provenance, memo)
+    told = {"name": model.name, "provenance": told, "prepend_bos": model.prepend_bos}
+    return _joined(type(model), parts, told, model.edits, list(model._added))
+
+
+def shallow(model: Any) -> Any:
+    """The same parts in another model, as an edit needs it."""
+    kind: Any = type(model)
+    out = kind.__new__(kind)
+    out.__dict__.update(model.__dict__)
+    return out
+
+
+def _joined(kind: Any, parts: tuple[Any, ...], told: Any, edits: Any, added: Any) -> Any:
+    model = kind(*parts, **told)
+    model.edits, model._added = edits, added
+    return model

@@ -1,0 +1,157 @@
+"""Which models can be the language model of a bridge; the others are refused at the door.
+
+A bridge needs a causal language model of transformers with its unembedding, whose weights are
+ordinary tensors in memory. Everything that looks like one and is not (compiled, quantised,
+offloaded, headless, an encoder, a whole vision-language model) would fail later and elsewhere, or
+give numbers that mean something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from mmlens.runtime.autograd import differentiable
+from mmlens.values.arguments import shown
+from mmlens.values.errors import ArgumentError, CapabilityError
+
+_PARALLEL = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
+_QUANTISERS = ("bitsandbytes", "torchao", "torch.ao", "optimum", "gptqmodel", "awq", "hqq")
+_WRITE = "give a causal language model of transformers, a folder or a hub id"
+
+
+def check_lm(model: Any) -> None:
+    """Refuse what cannot be the language model of a bridge.
+
+    Raises:
+        ArgumentError: it is no model at all.
+        CapabilityError: it is a model of another kind, or its weights are not plain tensors here.
+    """
+    name = type(model).__name__
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"{shown(model)} is no language model: {_WRITE}.")
+    _check_form(model, name)
+    _check_weights(model, name)
+    adapted: Any = model
+    if hasattr(adapted, "peft_config") and hasattr(adapted, "get_base_model"):
+        model = adapted.get_base_model()
+    name = type(model).__name__
+    hf = getattr(model, "original_model", None) if hasattr(model, "run_with_cache") else model
+    if hf is None:
+        return  # a HookedTransformer
+    config = getattr(hf, "config", None)
+    if hf is model and (config is None or not hasattr(hf, "get_output_embeddings")):
+        raise CapabilityError(f"A {name} is no language model of transformers: {_WRITE}.")
+    if config is not None:
+        _check_kind(hf, config, type(hf).__name__, headed=hf is model)
+
+
+@contextmanager
+def refusing(model: Any) -> Iterator[None]:
+    """Inside, TransformerLens builds a bridge.
+
+    Raises:
+        CapabilityError: it does not know this architecture; its reason, in a sentence.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, AttributeError, TypeError, NotImplementedError) as error:
+        if "Unsupported architecture" in str(error):
+            raise CapabilityError(
+                f"TransformerLens has no hooks for {type(model).__name__}: give a causal language"
+                " model of one of the architectures that it knows, such as GPT2LMHeadModel or"
+                " LlamaForCausalLM."
+            ) from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise CapabilityError(
+            f"TransformerLens cannot wrap a {type(model).__name__} ({reason}): take a language"
+            " model that transformer_lens.supported_models lists."
+        ) from error
+
+
+def whole(config: Any) -> bool:
+    """Whether this is the configuration of an encoder and a language model joined already."""
+    return hasattr(config, "vision_config") and hasattr(config, "text_config")
+
+
+def _check_form(model: nn.Module, name: str) -> None:
+    """Wrappers that hide the model."""
+    if any(hasattr(module, "_orig_mod") for module in model.modules()):
+        raise CapabilityError(
+            f"A {name} is compiled, and compiled code runs past hooks: give the model as it was"
+            " before torch.compile (model._orig_mod)."
+        )
+    if name in _PARALLEL:
+        raise CapabilityError(
+            f"A {name} splits what runs over devices or processes, which hooks do not follow: give"
+            " the model inside of it (model.module)."
+        )
+
+
+def _check_weights(model: nn.Module, name: str) -> None:
+    """Weights that are elsewhere, quantised, or can have no gradients."""
+    hooks = [getattr(module, "_hf_hook", None) for module in model.modules()]
+    parameters = list(model.parameters())
+    if any(getattr(hook, "offload", False) for hook in hooks) or any(
+        parameter.device.type == "meta" for parameter in parameters
+    ):
+        raise CapabilityError(
+            f"The weights of this {name} are not all in memory (offloaded by accelerate to the CPU"
+            " or a disk, or still on the meta device): load it whole, without device_map."
+        )
+    plain = all(type(p) is nn.Parameter and p.is_floating_point() for p in parameters)
+    modules = (type(module).__module__ for module in model.modules())
+    if not plain or any(one.startswith(_QUANTISERS) for one in modules) or _packed(model):
+        raise CapabilityError(
+            f"The weights of this {name} are quantised, and neurons and heads are rows of plain"
+            " weights: load it without quantization_config, or dequantise it first"
+            " (model.dequantize())."
+        )
+    differentiable(model)
+
+
+def _packed(model: nn.Module) -> bool:
+    """Whether a linear map keeps its weight as whole numbers in a buffer (GPTQ, AWQ, int8)."""
+    return any(
+        name in ("qweight", "weight", "weight_packed") and not buffer.is_floating_point()
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    )
+
+
+def _check_kind(hf: Any, config: Any, name: str, headed: bool) -> None:
+    """Models that do not go from left to right to the next word."""
+    from transformers.models.auto import modeling_auto
+
+    causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    kind = getattr(config, "model_type", "")
+    if getattr(config, "is_encoder_decoder", False):
+        raise CapabilityError(
+            f"A {name} has an encoder for words and a decoder; a bridge puts pictures among the"
+            f" words of one decoder: {_WRITE}."
+        )
+    if whole(config):
+        raise CapabilityError(
+            f"A {name} is a whole vision-language model, not the language model of one: write"
+            " from_parts(vision=model, lm=model) for a LLaVA, or give its language model alone."
+        )
+    known = {one for names in causal.values() for one in _several(names)}
+    if headed and hf.get_output_embeddings() is None:
+        with_head = next(iter(_several(causal.get(kind, ()))), None)
+        hint = f"load it as a {with_head}" if with_head else _WRITE
+        raise CapabilityError(f"A {name} has no head that says words (lm_head): {hint}.")
+    says = {base.__name__ for base in type(hf).__mro__} & known
+    looks_ahead = "Bert" in name or kind in ("electra", "camembert", "xlnet", "xlm")
+    both = looks_ahead and not getattr(config, "is_decoder", False)
+    masked = any("ForMaskedLM" in base.__name__ for base in type(hf).__mro__)
+    if masked or (says and both):
+        raise CapabilityError(
+            f"A {name} reads in both directions and fills gaps; it has no next word: {_WRITE}."
+        )
+
+
+def _several(names: Any) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)

@@ -1,0 +1,205 @@
+"""What a language model's answers depend on, each measured by a route of its own.
+
+A capability is never assumed from a class or a version: two ways of computing the same logits are
+run over a few tokens, and their largest difference, relative to the largest logit, is held against
+a tolerance for the dtype.
+
+    padded      a left-padded row of a batch            =  the same row alone
+    cut         the last position, cut off from others  =  the same behind other words
+    hugging     the hooked model                        =  the Hugging Face model it was made of
+    injected    vectors put in at the embedding hook    =  Hugging Face's own `inputs_embeds`
+
+The language model measures what a call depends on once (`LanguageModel.padded`, `.cut`) and what
+does not hold is refused; `mmlens doctor` measures and prints all of it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mmlens.values.errors import CapabilityError
+
+if TYPE_CHECKING:
+    from mmlens.towers.language.language_model import LanguageModel
+
+RELATIVE = {torch.float64: 1e-6, torch.float32: 1e-4}
+NOT_FINITE = "the logits are NaN or infinite"
+LOOSE = 3e-2
+"""The tolerance of lower precisions than those named in `RELATIVE`."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Two routes to the same logits, compared.
+
+    Attributes:
+        error: their largest |difference| relative to the largest logit; infinite where one raised.
+        tolerance: how large it may be at this dtype.
+        reason: what was raised, in a line, or "".
+    """
+
+    error: float
+    tolerance: float
+    reason: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether the two agree."""
+        return self.error <= self.tolerance
+
+    def __str__(self) -> str:
+        return f"off by {self.error:.2g}, at most {self.tolerance:.0e}" + (
+            f"; {self.reason}" if self.reason else ""
+        )
+
+
+def tolerance(lm: LanguageModel) -> float:
+    """How far apart two routes may lie at this model's dtype, relative to the largest logit."""
+    return RELATIVE.get(lm.dtype, LOOSE)
+
+
+def apart(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest |difference| relative to the largest value of `b`; infinite for NaN."""
+    a, b = a.detach().float(), b.detach().float()
+    error = float((a - b).abs().max() / b.abs().max().clamp(min=1))
+    return error if error == error else float("inf")
+
+
+def compared(lm: LanguageModel, routes: Callable[[], tuple[Any, Any]]) -> Measured:
+    """Both results of `routes()` compared; what it raises makes the error infinite."""
+    try:
+        with torch.no_grad():
+            one, other = routes()
+        error = apart(one, other)
+        reason = "" if bool(torch.isfinite(other).all()) else NOT_FINITE
+    except Exception as raised:  # of any library below; the reason is kept and shown
+        first = next(iter(str(raised).splitlines()), "")
+        error, reason = float("inf"), f"{type(raised).__name__}: {first}"
+    return Measured(error, tolerance(lm), reason)
+
+
+def tokens(lm: LanguageModel, n: int, first: int = 1) -> torch.Tensor:
+    """Int[1, n]: different ids of words."""
+    return torch.arange(first, first + n, device=lm.device).unsqueeze(0) % max(1, lm.n_words)
+
+
+def padded(lm: LanguageModel) -> Measured:
+    """A left-padded row against the same row alone: its mask and its position ids."""
+
+    def routes() -> tuple[torch.Tensor, torch.Tensor]:
+        long, short = tokens(lm, 7), tokens(lm, 4, first=11)
+        ids = torch.cat([long, torch.cat([torch.zeros_like(long[:, :3]), short], 1)])
+        mask = torch.ones_like(ids)
+        mask[1, :3] = 0
+        return lm.forward(ids, mask)[1, 3:], lm.forward(short, torch.ones_like(short))[0]
+
+    return compared(lm, routes)
+
+
+def cut(lm: LanguageModel) -> Measured:
+    """The last position cut off from all others in every layer: what they are must not matter."""
+    from mmlens.model.hooked import HookedVLM
+    from mmlens.towers.language import attention_mask
+
+    bare = HookedVLM(None, None, lm, name="the language model")
+
+    def only_itself(mask: torch.Tensor) -> torch.Tensor:
+        mask = mask.clone()
+        mask[..., -1, :-1] = torch.finfo(mask.dtype).min
+        return mask
+
+    def routes() -> tuple[torch.Tensor, torch.Tensor]:
+        ids, other = tokens(lm, 6), tokens(lm, 6, first=21)
+        other[:, -1] = ids[:, -1]
+        every = {layer: [only_itself] for layer in range(int(lm.cfg.n_layers))}
+        ones = torch.ones_like(ids)
+        with attention_mask.tapped(bare, every):
+            return lm.forward(ids, ones)[0, -1], lm.forward(other, ones)[0, -1]
+
+    return compared(lm, routes)
+
+
+def hugging(lm: LanguageModel) -> Measured | None:
+    """The hooked model against the caller's Hugging Face model; None where there is none to run.
+
+    What the hooked model raises is the finding, with an infinite error.
+    """
+    if lm.hf is None:
+        return None
+    from mmlens.runtime.sharing import share_weights
+
+    ids = tokens(lm, 6)
+    hf: Any = share_weights(lm.hf)  # in eval mode, whatever the caller's is in
+    ones = torch.ones_like(ids)
+    own: list[torch.Tensor] = []
+
+    def alone() -> tuple[torch.Tensor, torch.Tensor]:
+        run = hf(input_ids=ids.to(hf.device), attention_mask=ones.to(hf.device), use_cache=False)
+        own.append(run.logits.to(ids.device))
+        return own[0], own[0]
+
+    if not compared(lm, alone).exact:
+        return None
+    return compared(lm, lambda: (lm.forward(ids, ones), own[0]))
+
+
+def refuse_unfaithful(lm: LanguageModel) -> None:
+    """Hold the hooked model against the Hugging Face model that it was just made of.
+
+    In half precision the two differ by rounding, so what is far apart there is a warning.
+
+    Raises:
+        CapabilityError: the hooked model does not run, or gives other logits, so that no number
+            of it would be true.
+    """
+    found = hugging(lm)
+    if found is None or found.exact:
+        return
+    what = f"The hooked {type(lm.hf).__name__} ({lm.dtype})"
+    builds = " and ".join(f"{p} {version(p)}" for p in ("transformer-lens", "transformers"))
+    other = "Install tested versions (`mmlens doctor` lists them) or load it in float32."
+    if found.reason:
+        raise CapabilityError(
+            f"{what} does not run where the model of transformers does ({found.reason}): {builds}"
+            f" do not fit together for it. {other}"
+        )
+    told = (
+        f"{what} gives other logits than the model of transformers that it was made of ({found}):"
+        f" {builds} do not fit together for it. {other}"
+    )
+    if lm.dtype in RELATIVE:
+        raise CapabilityError(told)
+    warnings.warn(told, stacklevel=3)
+
+
+def injected(lm: LanguageModel) -> Measured | None:
+    """Vectors put in at the embedding hook against `inputs_embeds`; None without the model."""
+    if lm.hf is None:
+        return None
+    from mmlens.model.hooked import HookedVLM
+    from mmlens.runtime.sharing import share_weights
+    from mmlens.values.labels import Token
+    from mmlens.values.prompt import IMAGE_TOKEN, SoftPrompt
+
+    bare = HookedVLM(None, None, lm, name="the language model")
+    hf: Any = share_weights(lm.hf)
+    vectors = lm.embed(tokens(lm, 6)).flip(-1)  # of the right size, and no word's own
+    ids = torch.full((1, 6), IMAGE_TOKEN, device=vectors.device)
+    ones = torch.ones_like(ids)
+    labels = (tuple(Token("", at) for at in range(6)),)
+
+    def routes() -> tuple[torch.Tensor, torch.Tensor]:
+        own = hf(
+            inputs_embeds=vectors.to(hf.device, hf.dtype),
+            attention_mask=ones.to(hf.device),
+            use_cache=False,
+        )
+        return bare(SoftPrompt(vectors, ids, ones.bool(), labels)), own.logits.to(ids.device)
+
+    return compared(lm, routes)

@@ -1,0 +1,1 @@
+"""The vision encoder: a module of transformers, open_clip or timm under TransformerLens' names."""

@@ -1,0 +1,270 @@
+"""What is measured when an encoder is wrapped, so that no label is a guess.
+
+1. It runs on pixels alone, gives finite features, and gives the same ones again.
+2. Its positions are the patches in reading order after the prefix tokens: where a patch of the
+   test picture is repainted, the position of that patch changes.
+3. Opened attention gives what the closed one gives, module by module.
+4. Every hook point fires once; those whose shape has one place per position can be addressed
+   by patches, the others (maps of convolutions, windows) can only be hooked by their raw name.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmlens.towers.vision.attention import ATTENTION_POINTS, OpenAttention
+from mmlens.towers.vision.taps import Reached
+from mmlens.values.errors import CapabilityError, MMLensError
+
+if TYPE_CHECKING:
+    from mmlens.towers.vision.encoder import HookedVision
+
+MAX_PREFIX = 16
+"""Class token and registers are fewer than this; more left-over positions are something else."""
+
+
+def ramp(vision: HookedVision) -> Float[Tensor, "1 3 h w"]:
+    """A fixed test picture (no random numbers are drawn)."""
+    rows, cols = vision.image_size
+    values = torch.linspace(-7, 7, 3 * rows * cols).sin().reshape(1, 3, rows, cols)
+    return values.to(vision.device, vision.dtype)
+
+
+def first_pass(vision: HookedVision) -> Tensor:
+    """The features of the test picture as the encoder gives them, attention compared on the way.
+
+    Raises:
+        CapabilityError: the encoder needs more than pixels, or its features can't be used.
+    """
+    name = type(vision.module).__name__
+    opened = openings(vision.module)
+    try:
+        for attention in opened:
+            attention.checking = True
+        out = vision._values(ramp(vision))
+    except MMLensError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CapabilityError(
+            f"{name} can't be run on pixels of {vision.image_size[0]} x {vision.image_size[1]}"
+            f" alone, which is how mmlens runs an encoder: {reason}"
+        ) from error
+    finally:
+        for attention in opened:
+            attention.checking = False
+    if not isinstance(out, Tensor) or out.dim() not in (3, 4) or out.shape[0] != 1:
+        what = f"values of shape {tuple(out.shape)}" if isinstance(out, Tensor) else "no tensor"
+        raise CapabilityError(
+            f"{name} gives {what} for one picture, and mmlens needs [1, position, dim] or a map"
+            " [1, dim, row, column]."
+        )
+    if not bool(torch.isfinite(out).all()):
+        raise CapabilityError(
+            f"{name} gives NaN or infinite features for a plain picture in {vision.dtype}: wrap it"
+            " in float32 or bfloat16, or look at its weights."
+        )
+    return out
+
+
+def openings(module: nn.Module) -> list[OpenAttention]:
+    """The opened attention modules of an encoder."""
+    forwards = (vars(m).get("forward") for m in module.modules())
+    return [f for f in forwards if isinstance(f, OpenAttention)]
+
+
+def channels_last(vision: HookedVision, out: Tensor) -> bool:
+    """Whether a map is [batch, row, column, dim]: by its shape, or by what timm says of it."""
+    if out.dim() != 4:
+        return False
+    _, a, b, c = out.shape
+    first, last = _keeps_aspect(b, c, vision), _keeps_aspect(a, b, vision)
+    return getattr(vision.module, "output_fmt", "NCHW") == "NHWC" if first == last else last
+
+
+def grid(vision: HookedVision, out: Tensor, n_prefix: int | None) -> tuple[int, tuple[int, int]]:
+    """(number of prefix tokens, (rows, cols)) of what the encoder gives.
+
+    Raises:
+        CapabilityError: no grid of patches has so many positions.
+    """
+    if out.dim() == 4:
+        rows, cols = out.shape[1:3] if vision._channels_last else out.shape[2:]
+        if not n_prefix and _keeps_aspect(rows, cols, vision):
+            return 0, (rows, cols)
+        n = f"a map of {rows} x {cols}"
+    else:
+        found = _split(out.shape[1], vision, n_prefix)
+        if found is not None:
+            return found
+        n = f"{out.shape[1]} positions"
+    raise CapabilityError(
+        f"{type(vision.module).__name__} gives {n}, which is not a grid of patches after "
+        f"{n_prefix if n_prefix is not None else 'any number of'} prefix tokens; n_prefix= says how"
+        " many positions come before the patches."
+    )
+
+
+def _split(
+    n: int, vision: HookedVision, n_prefix: int | None
+) -> tuple[int, tuple[int, int]] | None:
+    """`n` positions as prefix tokens and a grid, by what is known of the encoder."""
+    named = getattr(vision.module, "num_prefix_tokens", None)  # timm says it
+    told = [n_prefix] if n_prefix is not None else [named] if isinstance(named, int) else []
+    rows, cols = vision.image_size
+    convs = (m for m in vision.module.modules() if isinstance(m, nn.Conv2d))
+    if (conv := next(convs, None)) is not None:  # the patch projection comes first
+        rows, cols = rows // int(conv.stride[0]), cols // int(conv.stride[1])
+        extra = n - rows * cols
+        if extra in told or (not told and 0 <= extra < MAX_PREFIX):
+            return extra, (rows, cols)
+    for prefix in told if n_prefix is not None else [*told, 0]:
+        rows = round(math.sqrt(max(n - prefix, 0) * vision.image_size[0] / vision.image_size[1]))
+        cols = (n - prefix) // rows if rows else 0
+        if rows * cols == n - prefix > 0 and _keeps_aspect(rows, cols, vision):
+            return prefix, (rows, cols)
+    return None
+
+
+def _keeps_aspect(rows: int, cols: int, vision: HookedVision) -> bool:
+    """Whether cells of such a grid are as high as wide, up to the rounding of its edge."""
+    high, wide = vision.image_size
+    return abs(rows * wide - cols * high) < max(high, wide)
+
+
+def check_places(vision: HookedVision, out: Tensor) -> None:
+    """Refuse an encoder whose positions are not its patches in reading order.
+
+    Where the embeddings have these positions, three cells are repainted and read there, before
+    anything is mixed; elsewhere four quarters of the picture, read at the features. The rows and
+    columns of a map are its own; only one whose axes could be either is looked at.
+    """
+    if out.dim() == 4 and not (out.shape[1] == out.shape[2] == out.shape[3]):
+        return
+    n, at_embed = vision._flat(out).shape[1], _positions_of_embedding(vision)
+    prefix, (rows, cols) = vision.n_prefix, vision.grid
+    if at_embed in (n, rows * cols):
+        prefix = prefix if at_embed == n else 0
+        right = _cells_land(vision, prefix)
+    else:
+        right = min(rows, cols) < 2 or _quarters_land(vision)
+    if not right:
+        raise CapabilityError(
+            f"{type(vision.module).__name__} has {n} positions, but they are not"
+            f" {vision.n_prefix} prefix tokens and then {rows} x {cols} patches in reading order:"
+            " where the test picture was repainted, other positions changed."
+        )
+
+
+def _embedded(vision: HookedVision, x: Float[Tensor, "batch 3 h w"]) -> Any:
+    """What passes `hook_embed`; the forward pass ends there. None if it isn't reached."""
+    point, kept = vision.hook_dict.get("hook_embed"), []
+    if point is None:
+        return None
+
+    def stop(tensor: Any, hook: Any) -> None:
+        kept.append(tensor)
+        raise Reached(tensor)
+
+    point.add_hook(stop)
+    try:
+        vision._values(x)
+    finally:
+        point.remove_hooks()
+    return kept[0] if kept else None
+
+
+def _positions_of_embedding(vision: HookedVision) -> int | None:
+    value = _embedded(vision, ramp(vision))
+    return value.shape[1] if isinstance(value, Tensor) and value.dim() == 3 else None
+
+
+def _cells_land(vision: HookedVision, prefix: int) -> bool:
+    (rows, cols), plain = vision.grid, ramp(vision)
+    before, high, wide = _embedded(vision, plain), *vision.image_size
+    for row, col in ((0, 0), (0, cols - 1), (rows - 1, cols - 1)):
+        painted = plain.clone()
+        top, left = row * high // rows, col * wide // cols
+        cell = painted[..., top : (row + 1) * high // rows, left : (col + 1) * wide // cols]
+        cell.copy_(1.0 - cell)
+        change = (_embedded(vision, painted) - before)[0].float().norm(dim=-1)
+        place = int(change.argmax()) - prefix
+        # a stem of several convolutions sees a little of the neighbours
+        if place < 0 or max(abs(place // cols - row), abs(place % cols - col)) > 1:
+            return False
+    return True
+
+
+def _quarters_land(vision: HookedVision) -> bool:
+    """Each repainted quarter of the picture changes its own quarter of the features the most."""
+    (rows, cols), plain = vision.grid, ramp(vision)
+    before, high, wide = vision._tokens(plain), *vision.image_size
+    for top in (0, 1):
+        for left in (0, 1):
+            painted = plain.clone()
+            part = painted[..., top * high // 2 :, left * wide // 2 :][
+                ..., : high // 2, : wide // 2
+            ]
+            part.copy_(1.0 - part)
+            change = (vision._tokens(painted) - before)[0, vision.n_prefix :].float().norm(dim=-1)
+            change = change.reshape(rows, cols)
+            half, side = rows // 2, cols // 2
+            each = torch.stack(
+                [
+                    change[:half, :side].mean(),
+                    change[:half, cols - side :].mean(),
+                    change[rows - half :, :side].mean(),
+                    change[rows - half :, cols - side :].mean(),
+                ]
+            )
+            if int(each.argmax()) != 2 * top + left:
+                return False
+    return True
+
+
+def shapes(vision: HookedVision, plain: Tensor) -> dict[str, list[tuple[int, ...]]]:
+    """Per hook point, the shapes of what passed it when two pictures were read with every hook set.
+
+    Raises:
+        CapabilityError: the features are not those of the first pass, or pictures are not apart.
+    """
+    seen: dict[str, list[tuple[int, ...]]] = {}
+
+    def look(tensor: Tensor, hook: Any) -> None:
+        seen.setdefault(hook.name, []).append(tuple(tensor.shape))
+
+    for point in vision.hook_dict.values():
+        point.add_hook(look)
+    picture = ramp(vision)
+    try:
+        again = vision._read(torch.cat((picture, 1.0 - picture)))
+    finally:
+        for point in vision.hook_dict.values():
+            point.remove_hooks("both")
+    name = type(vision.module).__name__
+    if again.shape != (2, *plain.shape[1:]):
+        raise CapabilityError(
+            f"{name} gives features of shape {tuple(again.shape)} for two pictures and"
+            f" {tuple(plain.shape)} for one: it joins the pictures of a batch."
+        )
+    tolerance = 1e-3 if vision.dtype in (torch.float32, torch.float64) else 5e-2
+    if not (again[:1] - plain).abs().max() <= tolerance * (1 + plain.abs().max()):
+        raise CapabilityError(
+            f"{name} gives other features each time it reads one picture, or beside another one, so"
+            " nothing measured in it would hold: switch off what it draws at random."
+        )
+    return seen
+
+
+def fits(name: str, shape: tuple[int, ...], n: int) -> bool:
+    """Whether a value of this shape, of two pictures, has one place per position."""
+    place = name.rsplit(".", 1)[-1]
+    if place == "hook_pattern":
+        return len(shape) == 4 and shape[0] == 2 and shape[2:] == (n, n)
+    dims = 4 if place in ATTENTION_POINTS else 3
+    return len(shape) == dims and shape[:2] == (2, n)

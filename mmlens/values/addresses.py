@@ -1,0 +1,209 @@
+"""Addresses: how labels on axes are named and found.
+
+In general an address is `axis = labels` (`layer=3`, `pos=Patch`); labels whose type knows its axis,
+such as a Neuron, stand for themselves. `read_address` reads one, `find` and `places` look it up.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmlens.values.arguments import shown
+from mmlens.values.errors import AddressError
+from mmlens.values.labels import Head, Neuron, Padding, Patch, Token
+
+POSITIONS = ("pos", "query", "key")
+"""Axes whose labels are the positions of a prompt."""
+
+
+def read_address(
+    address: Sequence[Any], by_axis: Mapping[str, Any], readers: int = 1
+) -> dict[str, Any]:
+    """`axis -> wanted` from positional labels (their type knows the axis) and keywords.
+
+    Args:
+        readers: how many Heads share one place of the axis `head` (`sites.readers`).
+    """
+    wanted: dict[str, Any] = {}
+    for part in address:
+        if isinstance(part, Neuron):
+            found = {"layer": part.layer, "unit": part.unit}
+        elif isinstance(part, Head):
+            found = {"layer": part.layer, "head": part.head // readers}
+        elif isinstance(part, (Patch, Token)) or part is Patch or part is Token:
+            found = {"pos": part}
+        else:
+            raise AddressError(
+                f"{part!r} is no address by itself: name its axis, as in layer=3 or pos=Patch."
+            )
+        wanted.update(found)
+    wanted.update({axis: want for axis, want in by_axis.items() if want is not None})
+    return {axis: plain(want, axis) for axis, want in wanted.items()}
+
+
+def plain(wanted: Any, axis: str) -> Any:
+    """An address in Python's own numbers and lists, whatever NumPy or torch counted it with.
+
+    Raises:
+        AddressError: nothing in it, or a number that counts nothing (True, 0.5).
+    """
+    if type(wanted) is int or isinstance(wanted, _Mask):  # thousands of units in one edit
+        return wanted
+    if isinstance(wanted, slice):
+        ends = (_end(wanted.start, axis), _end(wanted.stop, axis), _end(wanted.step, axis))
+        if ends[2] == 0:
+            raise AddressError(f"{axis}={wanted} has a step of 0: write at least 1.")
+        return slice(*ends)
+    if hasattr(wanted, "ndim") and hasattr(wanted, "tolist"):  # an array, a tensor, or one number
+        if wanted.ndim == 1 and "bool" in str(wanted.dtype):
+            return _Mask(wanted.tolist())
+        if wanted.ndim > 1:
+            raise AddressError(f"{axis}={shown(wanted)} has {wanted.ndim} axes: write a list.")
+        wanted = wanted.tolist()
+    if isinstance(wanted, bool):
+        raise AddressError(f"{axis}={wanted} is no address: write a number, a label or a list.")
+    if isinstance(wanted, (list, set, frozenset, range)) or _is_plain_tuple(wanted):
+        if not wanted:
+            raise AddressError(
+                f"{axis}={shown(wanted)} names nothing: name at least one, or leave {axis}= out for"
+                " all."
+            )
+        if isinstance(wanted, range):
+            return wanted
+        parts = [plain(part, axis) for part in wanted]
+        return tuple(parts) if isinstance(wanted, tuple) else parts
+    return wanted
+
+
+class _Mask(list[bool]):
+    """Which of all labels are meant, one True or False for each."""
+
+
+def _is_plain_tuple(wanted: Any) -> bool:
+    return type(wanted) is tuple
+
+
+def _end(end: Any, axis: str) -> int | None:
+    try:
+        return None if end is None else operator.index(end)
+    except TypeError:
+        raise AddressError(
+            f"A slice of {axis} goes from one number to another, and {shown(end)} is none: write"
+            " numbers, or a list of labels."
+        ) from None
+
+
+def find(labels: Sequence[Any], wanted: Any, axis: str) -> int | list[int]:
+    """The index of one label, or the indices of several: a list, a slice, a type, a mask.
+
+    Integers are labels where the labels are integers (layer, unit) and places elsewhere (pos);
+    negative ones count from the end. A text is the label that prints so, as "(5, 2)" or " dog".
+    Among patches the pair (5, 2) is the patch that prints so. Positions are those of the prompt:
+    padding to the left of it is not counted and never found.
+
+    Raises:
+        AddressError: nothing there.
+    """
+    wanted = plain(wanted, axis)
+    before = _padding(labels)
+    if before:
+        found = find(labels[before:], wanted, axis)
+        return [i + before for i in found] if isinstance(found, list) else found + before
+    hits = _find(labels, wanted, axis)
+    if hits == []:
+        raise AddressError(f"{axis}={shown(wanted)} names nothing: {_there(labels)}")
+    return hits
+
+
+def _find(labels: Sequence[Any], wanted: Any, axis: str) -> int | list[int]:
+    size = len(labels)
+    if isinstance(wanted, slice):
+        return list(range(size))[wanted]
+    if isinstance(wanted, _Mask):
+        if len(wanted) != size:
+            raise AddressError(f"A mask of {len(wanted)} doesn't fit {axis}: {_there(labels)}")
+        return [i for i, meant in enumerate(wanted) if meant]
+    if isinstance(wanted, type):
+        hits = [i for i, label in enumerate(labels) if isinstance(label, wanted)]
+        if not hits:
+            raise AddressError(f"No {axis} here is a {wanted.__name__}: {_there(labels)}")
+        return hits
+    if _is_plain_tuple(wanted) and wanted not in labels:
+        wanted = _patch_or_list(wanted, axis)
+    if isinstance(wanted, (list, range)):
+        found = [_find(labels, part, axis) for part in wanted]
+        return [i for part in found for i in (part if isinstance(part, list) else [part])]
+    if isinstance(labels, range) and isinstance(wanted, int) and wanted in labels:
+        return labels.index(wanted)  # thousands of units are looked up in one edit
+    by_label = isinstance(labels, range) or (size > 0 and isinstance(labels[0], int))
+    if isinstance(wanted, int) and not (by_label and wanted >= 0):
+        if not -size <= wanted < size:
+            raise AddressError(f"There is no {axis} {wanted}: {_there(labels)}")
+        return wanted % size
+    if isinstance(wanted, float) and by_label:
+        raise AddressError(f"{axis}={wanted} is no whole number: {_there(labels)}")
+    hits = [i for i, label in enumerate(labels) if label == wanted or _prints(label, wanted)]
+    if not hits:
+        named = wanted if isinstance(wanted, int) else repr(str(wanted))
+        raise AddressError(f"There is no {axis} {named}: {_there(labels)}")
+    return hits[0] if len(hits) == 1 else hits
+
+
+def _patch_or_list(wanted: tuple[Any, ...], axis: str) -> Any:
+    """A pair of numbers on an axis of positions as the patch that prints so; other tuples as lists.
+
+    Raises:
+        AddressError: numbers of positions in a tuple, which could be either.
+    """
+    numbers = all(isinstance(part, int) for part in wanted)
+    if axis not in POSITIONS or not numbers:
+        return list(wanted)
+    if len(wanted) == 2:
+        return Patch(*wanted)
+    raise AddressError(
+        f"{axis}={wanted} could be a patch or several positions: write Patch(row, col, image), or a"
+        f" list, {axis}={list(wanted)}."
+    )
+
+
+def _prints(label: Any, wanted: Any) -> bool:
+    return isinstance(wanted, str) and not isinstance(label, int) and str(label) == wanted
+
+
+def _padding(labels: Sequence[Any]) -> int:
+    """How many labels on the left are padding."""
+    if isinstance(labels, range) or not labels or not isinstance(labels[0], Padding):
+        return 0
+    return next((i for i, label in enumerate(labels) if not isinstance(label, Padding)), 0)
+
+
+def places(labels: Sequence[Any], wanted: Any, axis: str) -> list[int]:
+    """What `find` finds, always as a list; all but padding when nothing is asked for (None)."""
+    if wanted is None:
+        return list(range(_padding(labels), len(labels)))
+    found = find(labels, wanted, axis)
+    return found if isinstance(found, list) else [found]
+
+
+def reaches_the_end(wanted: Any) -> bool:
+    """Whether an address of positions counts from the end and takes in the last one.
+
+    -1 and slices without an end do: in a generation they hold for every new word, which is the last
+    position when it is read.
+    """
+    if isinstance(wanted, (list, tuple, range)):
+        return any(reaches_the_end(part) for part in wanted)
+    if isinstance(wanted, slice):
+        return wanted.stop is None and (wanted.step or 1) == 1
+    return type(wanted) is int and wanted == -1
+
+
+def _there(labels: Sequence[Any]) -> str:
+    if isinstance(labels, range) or (labels and all(isinstance(x, int) for x in labels)):
+        return (
+            f"there are {len(labels)}, {labels[0]} to {labels[-1]}." if labels else "there is none."
+        )
+    shown = ", ".join(repr(str(x)) for x in list(labels)[-8:])
+    return f"there are {len(labels)}, the last being {shown}."

@@ -1,0 +1,149 @@
+"""Arguments checked where they come in: a wrong one is named, with what it may be.
+
+    count(3, "k")                                # a whole number from 1 on
+    count(0, "seed", least=0)
+    number(0.5, "share", least=0, most=1)        # finite
+    choice("pre", "point", ("pre", "post"))      # another: "did you mean 'pre'?"
+    several([1, 2], "ks")                        # a list, not a text, not empty
+    path("saved", "folder")                      # a text or a Path
+
+Every function returns the value as its type says and raises an `ArgumentError` otherwise, or the
+`error` of a module that has one of its own. Anything that counts as a whole number will do as one
+(of numpy and torch, too), but for True and False; a text is no list of letters.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import reprlib
+from collections.abc import Callable, Iterable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mmlens.values.errors import ArgumentError, MMLensError, nearest
+
+T = TypeVar("T")
+SEEDS = 2**64 - 1
+"""The largest seed of torch."""
+
+
+def count(
+    value: Any,
+    name: str,
+    *,
+    least: int = 1,
+    most: int | None = None,
+    error: type[MMLensError] = ArgumentError,
+) -> int:
+    """A whole number from `least` to `most`."""
+    try:
+        whole = operator.index(value) if not _flag(value) else None
+    except (TypeError, ValueError):  # the latter from arrays and tensors of several numbers
+        whole = None
+    if whole is None or whole < least or (most is not None and whole > most):
+        span = f"from {least} on" if most is None else f"from {least} to {most}"
+        raise error(f"{name}={shown(value)}: write a whole number {span}.")
+    return whole
+
+
+def number(
+    value: Any,
+    name: str,
+    *,
+    least: float | int = -math.inf,
+    most: float | int = math.inf,
+    above: float | int = -math.inf,
+    error: type[MMLensError] = ArgumentError,
+) -> float:
+    """A finite number from `least` (or greater than `above`) to `most`."""
+    try:
+        real = float(value) if not (_flag(value) or isinstance(value, str | bytes)) else math.nan
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        real = math.nan
+    if not (math.isfinite(real) and least <= real <= most and real > above):
+        parts = [f"above {above:g}" if above > -math.inf else ""]
+        parts += [f"from {least:g}" if least > -math.inf else ""]
+        parts += [f"to {most:g}" if most < math.inf else ""]
+        span = " ".join(part for part in parts if part)
+        raise error(f"{name}={shown(value)}: write a finite number{f' {span}' if span else ''}.")
+    return real
+
+
+def choice(
+    value: T, name: str, known: Iterable[T], *, error: type[MMLensError] = ArgumentError
+) -> T:
+    """One of the values that there are."""
+    there = list(known)
+    if not any(type(value) is type(one) and value == one for one in there):
+        raise error(f"{name}={shown(value)}: {nearest(str(value), map(str, there))}")
+    return value
+
+
+def several(
+    value: Any,
+    name: str,
+    *,
+    least: int = 1,
+    what: str = "list",
+    error: type[MMLensError] = ArgumentError,
+) -> list[Any]:
+    """The members of a list, a tuple or another iterable that is no text and no mapping."""
+    if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable | Sequence):
+        raise error(f"{name}={shown(value)}: write a {what}, [...].")
+    members = list(value)
+    if len(members) < least:
+        raise error(f"{name}={shown(members)}: write a {what} of at least {least}.")
+    return members
+
+
+def text(
+    value: Any, name: str, *, empty: bool = True, error: type[MMLensError] = ArgumentError
+) -> str:
+    """A text."""
+    if not isinstance(value, str) or not (value or empty):
+        raise error(f"{name}={shown(value)}: write a text{'' if empty else ' that is not empty'}.")
+    return value
+
+
+def function(
+    value: Any, name: str, write: str, *, error: type[MMLensError] = ArgumentError
+) -> Callable[..., Any]:
+    """Something that can be called; `write` says of what: "a function of (done, of)"."""
+    if not callable(value):
+        raise error(f"{name}={shown(value)} cannot be called: give {write}.")
+    return value
+
+
+def flag(value: Any, name: str, *, error: type[MMLensError] = ArgumentError) -> bool:
+    """True or False, and nothing that only counts as one of them."""
+    if not _flag(value):
+        raise error(f"{name}={shown(value)}: write True or False.")
+    return bool(value)
+
+
+def instance(
+    value: Any, name: str, kind: type[T], write: str, *, error: type[MMLensError] = ArgumentError
+) -> T:
+    """An object of a class; `write` says what to give instead: "what mmlens.load returns"."""
+    if not isinstance(value, kind):
+        raise error(f"{name}={shown(value)} is no {kind.__name__}: give {write}.")
+    return value
+
+
+def path(value: Any, name: str, *, error: type[MMLensError] = ArgumentError) -> Path:
+    """A file or folder: its name as a text, or a Path."""
+    if not isinstance(value, str | PathLike) or "\0" in str(value):
+        raise error(f"{name}={shown(value)}: write the name of a file or folder.")
+    return Path(value)
+
+
+def shown(value: Any) -> str:
+    """A value as a sentence shows it, in one short line."""
+    return " ".join(reprlib.repr(value).split())[:80]
+
+
+def _flag(value: Any) -> bool:
+    kind = type(value)
+    return kind is bool or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_"))

@@ -1,0 +1,301 @@
+"""What to put in place of an activation: at this site and address, this instead.
+
+    Edit("neurons", 0.0, Neuron(3, 17), pos=Patch)      # ablate: a number
+    Edit("resid_post", other_run, layer=4, pos=Patch)   # patch: another run's Scores
+    Edit.steer("resid_post", direction, layer=5)        # steer: add a direction
+    Edit("mlp_out", lambda x: x * 2, layer=2)           # anything: a function of the values there
+
+An edit is a value; `model.edit(*edits)` is a model in which it holds. Positions are those of the
+prompt: an edit at prompt positions acts while the prompt is read, one without positions acts at
+every step of a generation. So does the last position, -1, and a slice up to the end: each new word
+is the last position when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mmlens.values.addresses import POSITIONS, places, reaches_the_end, read_address
+from mmlens.values.arguments import shown
+from mmlens.values.errors import AddressError, MMLensError, SiteError
+from mmlens.values.labels import Head, Neuron
+from mmlens.values.scores import Scores
+from mmlens.values.sites import Site, grouped, site
+
+if TYPE_CHECKING:
+    import torch
+
+    from mmlens.values.labels import Label
+
+Rows = tuple[tuple["Label", ...], ...]
+Value = Any
+"""A number, Scores, a tensor (a direction or values), or a function tensor -> tensor."""
+
+
+@dataclass(frozen=True, init=False, eq=False)
+class Edit:
+    """At `site` and address, `value` instead of what the model computed.
+
+    Args:
+        site: a site name, or a full hook name.
+        value: a number, another run's Scores, a tensor that broadcasts to what stands at the
+            address (`[..., unit]`), or a function of it.
+        address: a Neuron, Head, Patch or Token, the types Patch and Token, or a list of Neurons
+            (or Heads), each in its own layer.
+        by_axis: `layer=`, `pos=`, `unit=`, `head=`, `dim=`: labels, slices, types or lists.
+
+    Raises:
+        SiteError: no such site. AddressError: the site has no such axis.
+    """
+
+    site: Site
+    value: Value
+    address: Mapping[str, Any]
+    add: bool
+
+    def __init__(
+        self, site_name: str, value: Value, *address: Any, add: bool = False, **by_axis: Any
+    ) -> None:
+        where = site(site_name)
+        if grouped(where):  # which key or value a Head reads, only a model can say: `sharing`
+            address = tuple([part] if isinstance(part, Head) else part for part in address)
+        _check_value(value)
+        wanted = read_address([part for part in address if not _is_list(part)], by_axis)
+        for several in filter(_is_list, address):
+            wanted.update(_units(several))
+        if where.layer is not None:
+            wanted.setdefault("layer", where.layer)
+        axes = (("layer",) if where.layered else ()) + where.axes
+        for axis in wanted:
+            if axis not in (*axes, "pairs"):
+                raise AddressError(
+                    f"Site {site_name!r} has no axis {axis!r}: it has {', '.join(axes)}."
+                )
+        object.__setattr__(self, "site", where)
+        object.__setattr__(self, "value", value)
+        object.__setattr__(self, "address", wanted)
+        object.__setattr__(self, "add", add)
+
+    @classmethod
+    def steer(
+        cls,
+        site_name: str,
+        direction: torch.Tensor,
+        *address: Any,
+        scale: float = 1.0,
+        **by_axis: Any,
+    ) -> Edit:
+        """Add `scale * direction` (shape of the site's last axis) at the address."""
+        return cls(site_name, direction * scale, *address, add=True, **by_axis)
+
+    def __repr__(self) -> str:
+        shown = isinstance(self.value, (int, float, Scores))
+        value = repr(self.value) if shown else type(self.value).__name__
+        parts = [repr(self.site.name), f"+{value}" if self.add else value]
+        parts += [f"{axis}={want}" for axis, want in self.address.items()]
+        return f"Edit({', '.join(parts)})"
+
+    def sharing(self, readers: int, n_heads: int) -> Edit:
+        """This edit on a model in which so many Heads share a key and a value.
+
+        Raises:
+            AddressError: no such head.
+        """
+        pairs = self.address.get("pairs", ())
+        if not pairs or not grouped(self.site):
+            return self
+        places(range(n_heads), [head for _, head in pairs], "head")
+        read = tuple(dict.fromkeys((layer, head // readers) for layer, head in pairs))
+        out = copy(self)
+        object.__setattr__(out, "address", {**self.address, "pairs": read})
+        return out
+
+    def layers(self, every: Sequence[int]) -> list[int | None]:
+        """The layers it acts on, of all that there are; `[None]` at a site that has no layers.
+
+        Raises:
+            AddressError: no such layer.
+        """
+        if not self.site.layered:
+            return [None]
+        wanted = self.address.get("layer")
+        if "pairs" in self.address:
+            wanted = sorted({layer for layer, _ in self.address["pairs"]})
+        elif wanted is None and isinstance(self.value, Scores) and "layer" in self.value.axes:
+            wanted = list(self.value.of("layer"))
+        return list(places(every, wanted, "layer"))
+
+    def apply_(
+        self, values: torch.Tensor, layer: int | None, labels: Rows, start: int = 0
+    ) -> torch.Tensor:
+        """Make the edit in `values` [batch, *site.axes], in place.
+
+        Args:
+            labels: per row of the batch (or per group of rows, for beams), the label of every
+                position of the prompt.
+            start: the prompt position at which `values` begins (later steps of a generation).
+        """
+        missing = 0
+        for row in range(values.shape[0]):
+            names = labels[row * len(labels) // values.shape[0]] if labels else ()
+            try:
+                place = self._place(values[row], layer, names, start)
+            except AddressError:  # inside the encoder it may be in another picture
+                missing += 1
+                if self.site.part == "lm" or missing == values.shape[0]:
+                    raise
+                continue
+            if place is not None:
+                old, shape = values[(row, *place)], tuple(values.shape[1:])
+                values[(row, *place)] = self._new(old, layer, names, place, start, shape)
+        return values
+
+    def _place(
+        self, values: torch.Tensor, layer: int | None, names: tuple[Label, ...], start: int
+    ) -> tuple[Any, ...] | None:
+        """One index tensor per axis, shaped to broadcast against each other; None if not here."""
+        import torch
+
+        index: list[torch.Tensor] = []
+        for dim, axis in enumerate(self.site.axes):
+            size, wanted = values.shape[dim], self._wanted(axis, layer)
+            if wanted is None or axis not in POSITIONS:
+                hits = places(range(size), wanted, axis)
+            else:
+                begin = self.site.begins(axis, tuple(values.shape), start)
+                every = places(names, wanted, axis)
+                if axis != "key" and reaches_the_end(wanted) and self._fits_one(dim):
+                    every = [*every, *range(len(names), begin + size)]
+                hits = [i - begin for i in every if begin <= i < begin + size]
+            if not hits:
+                return None
+            shape = [1] * values.ndim
+            shape[dim] = len(hits)
+            index.append(torch.tensor(hits, device=values.device).view(shape))
+        return tuple(index)
+
+    def _fits_one(self, dim: int) -> bool:
+        """Whether the value can stand at one more position: it has no positions of its own."""
+        if isinstance(self.value, Scores):
+            return self.site.axes[dim] not in self.value.axes
+        shape = tuple(getattr(self.value, "shape", ()))
+        at = dim - len(self.site.axes) + len(shape)
+        return at < 0 or shape[at] == 1
+
+    def _wanted(self, axis: str, layer: int | None) -> Any:
+        if axis in ("unit", "head") and "pairs" in self.address:
+            return [unit for at, unit in self.address["pairs"] if at == layer]
+        if axis in self.address:
+            return self.address[axis]
+        if (
+            isinstance(self.value, Scores)
+            and axis in self.value.axes
+            and self.value.labels.get(axis) is not None
+        ):
+            return list(self.value.of(axis))
+        return None
+
+    def _new(
+        self,
+        old: torch.Tensor,
+        layer: int | None,
+        names: tuple[Label, ...],
+        place: tuple[Any, ...],
+        start: int,
+        shape: tuple[int, ...],
+    ) -> torch.Tensor:
+        import torch
+
+        if isinstance(self.value, Scores):
+            new = self._from_scores(layer, names, place, start, shape)
+        elif callable(self.value):
+            new = self._called(old)
+            if not isinstance(new, torch.Tensor):
+                raise AddressError(
+                    "The function of an Edit must return the new values (a tensor), not"
+                    f" {type(new).__name__}."
+                )
+        else:
+            new = torch.as_tensor(self.value, dtype=old.dtype, device=old.device)
+        try:
+            new = new.to(old).expand_as(old)
+        except RuntimeError:
+            raise AddressError(
+                f"The value of {self!r} has shape {tuple(new.shape)}, which does not fit"
+                f" {tuple(old.shape)} (axes {', '.join(self.site.axes)})."
+            ) from None
+        return old + new if self.add else new
+
+    def _called(self, old: torch.Tensor) -> Any:
+        import torch
+
+        try:
+            return self.value(old)
+        except (MMLensError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise AddressError(
+                f"The function of {self!r} raised {type(error).__name__} for values of shape"
+                f" {tuple(old.shape)}: {error}"
+            ) from error
+
+    def _from_scores(
+        self,
+        layer: int | None,
+        names: tuple[Label, ...],
+        place: tuple[Any, ...],
+        start: int,
+        shapes: tuple[int, ...],
+    ) -> torch.Tensor:
+        scores: Scores = self.value
+        if layer is not None and "layer" in scores.axes:
+            scores = scores.sel(layer=layer)
+        extra = [axis for axis in scores.axes if axis not in self.site.axes]
+        if extra:
+            raise SiteError(
+                f"{scores!r} has axes {', '.join(extra)} that site {self.site.name!r} does not"
+                " have: narrow it with .sel(...)."
+            )
+        shape = [1] * len(self.site.axes)
+        for dim, axis in enumerate(self.site.axes):
+            if axis not in scores.axes:
+                continue
+            here = place[dim].flatten().tolist()
+            begin = self.site.begins(axis, shapes, start)
+            wanted = [names[i + begin] for i in here] if axis in POSITIONS else here
+            scores = scores.sel(**{axis: wanted})
+            shape[dim] = len(here)
+        return scores.values.reshape(shape)
+
+
+def _check_value(value: Any) -> None:
+    """Refuse what can't become numbers when the edit acts."""
+    import torch
+
+    if isinstance(value, (Scores, torch.Tensor)) or callable(value):
+        return
+    try:
+        torch.as_tensor(None if isinstance(value, bool) else value)  # a flag is no number
+    except (TypeError, ValueError, RuntimeError):
+        raise AddressError(
+            f"An Edit can't put {shown(value)} in place of activations: give a number, a tensor,"
+            " Scores, or a function from the tensor there to a tensor."
+        ) from None
+
+
+def _is_list(part: Any) -> bool:
+    return hasattr(part, "__iter__") and not isinstance(part, (str, type))
+
+
+def _units(several: Any) -> dict[str, Any]:
+    parts = list(several)
+    for kind, index in ((Neuron, "unit"), (Head, "head")):
+        if parts and all(isinstance(part, kind) and part.layer >= 0 for part in parts):
+            return {"pairs": tuple((part.layer, getattr(part, index)) for part in parts)}
+    raise AddressError(
+        f"{parts[:3]!r} is no list of Neurons or Heads in layers from 0 on: name the axis of other"
+        " labels, as in pos=[...]."
+    )

@@ -1,0 +1,149 @@
+"""What a model is asked: pictures and words in reading order, and the labels of their positions.
+
+    Prompt(photo, "A picture of")          one picture, three or four tokens
+    Prompt(a, " and ", b, "Both show")     several pictures, text between them
+
+A `Prompt` holds no tensors. `model.embed(prompt)` turns it into a `SoftPrompt`: one vector and one
+label per position, as the language model receives it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from mmlens.values.errors import PromptError
+from mmlens.values.labels import Label, Padding, Patch, Token
+from mmlens.values.picture_files import pictures, suffix
+from mmlens.values.pictures import open_picture
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+IMAGE_TOKEN = -1
+"""The id that stands where a patch will be injected; no vocabulary has it."""
+
+
+@dataclass(frozen=True, init=False, eq=False)
+class Prompt:
+    """Pictures and words in reading order.
+
+    Args:
+        parts: text as `str`; pictures as `PIL.Image`, `pathlib.Path` or an `[h, w, 3]` array.
+            Words that follow words are joined to one text.
+
+    Raises:
+        PromptError: nothing in it, or the text names a picture file.
+        PictureError: a picture cannot be read.
+    """
+
+    parts: tuple[Image.Image | str, ...]
+
+    def __init__(self, *parts: Any) -> None:
+        kept: list[Any] = []
+        for part in map(_part, parts):
+            if isinstance(part, str) and kept and isinstance(kept[-1], str):
+                kept[-1] += part  # words after words are one text, and are tokenized as one
+            elif not isinstance(part, str) or part:
+                kept.append(part)
+        if not kept:
+            raise PromptError(
+                "This prompt is empty: give it a picture, words, or both, as in"
+                ' Prompt(photo, "A picture of").'
+            )
+        object.__setattr__(self, "parts", tuple(kept))
+
+    @property
+    def pictures(self) -> tuple[Image.Image, ...]:
+        """The pictures, RGB, in reading order."""
+        return tuple(part for part in self.parts if not isinstance(part, str))
+
+    @property
+    def text(self) -> str:
+        """The words alone, joined."""
+        return "".join(part for part in self.parts if isinstance(part, str))
+
+    def __add__(self, text: str) -> Prompt:
+        """The same prompt with more words after it."""
+        return Prompt(*self.parts, text)
+
+    def __repr__(self) -> str:
+        shown = (p if isinstance(p, str) else f"<picture {p.width}x{p.height}>" for p in self.parts)
+        return f"Prompt({', '.join(repr(s) if not s.startswith('<pic') else s for s in shown)})"
+
+
+def _part(part: Any) -> Image.Image | str:
+    if not isinstance(part, str):
+        return open_picture(part)
+    if "." in part and "\n" not in part and suffix(part) in pictures() and os.path.isfile(part):
+        raise PromptError(
+            f"{part!r} is text here, but a picture file of that name exists:"
+            f" write Prompt(Path({part!r}), ...) to show the picture."
+        )
+    return part
+
+
+@dataclass(frozen=True, eq=False)
+class SoftPrompt:
+    """Prompts as the language model receives them: one vector and one label per position.
+
+    Attributes:
+        vectors: Float[batch, pos, d_model], in the space of the embedding output.
+        ids: Int[batch, pos], `IMAGE_TOKEN` at patches.
+        mask: Bool[batch, pos], False at padding (on the left).
+        labels: per row, one label per position.
+        prompts: where it comes from, or empty when the vectors were made by hand.
+    """
+
+    vectors: torch.Tensor
+    ids: torch.Tensor
+    mask: torch.Tensor
+    labels: tuple[tuple[Label, ...], ...]
+    prompts: tuple[Prompt, ...] = field(default=(), repr=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def is_picture(self) -> torch.Tensor:
+        """Bool[batch, pos]: where a patch is injected."""
+        return self.ids == IMAGE_TOKEN
+
+    @property
+    def one_layout(self) -> bool:
+        """Whether every row has the same labels but for the words of its tokens."""
+        return same_layout(self.labels)
+
+    def extend(
+        self, ids: torch.Tensor, vectors: torch.Tensor, words: list[list[str]]
+    ) -> SoftPrompt:
+        """The same prompts and more tokens: ids [batch, new], vectors [batch, new, d_model]."""
+        import torch
+
+        labels = tuple(
+            row + tuple(Token(word, next_at(row) + i) for i, word in enumerate(new))
+            for row, new in zip(self.labels, words, strict=True)
+        )
+        return replace(
+            self,
+            vectors=torch.cat([self.vectors, vectors.to(self.vectors)], dim=1),
+            ids=torch.cat([self.ids, ids.to(self.ids)], dim=1),
+            mask=torch.cat([self.mask, torch.ones_like(ids, dtype=torch.bool)], dim=1),
+            labels=labels,
+        )
+
+
+def same_layout(rows: tuple[tuple[Label, ...], ...]) -> bool:
+    """Whether labels differ by nothing but the words of their tokens."""
+    return len({tuple(_place(label) for label in row) for row in rows}) == 1
+
+
+def _place(label: Label) -> object:
+    return label if isinstance(label, Patch) else (type(label), label.at)
+
+
+def next_at(row: tuple[Label, ...]) -> int:
+    """The position of what comes next in a prompt with these labels (padding not counted)."""
+    return sum(not isinstance(label, Padding) for label in row)

@@ -1,0 +1,294 @@
+"""A tensor that knows what its rows are: the one dense result type.
+
+    scores = attribute(model, prompt, of=" dog")      # Scores(layer 8, pos 103, unit 1024)
+    scores.sel(layer=3, pos=Patch)                    # a type selects the labels of that type
+    scores.sel(Neuron(3, 17))                         # an address: its fields are axes
+    scores.sum("unit").to_frame()
+
+One label drops its axis; a list, a slice or a type keeps it (`mmlens.values.addresses.find`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmlens.values.addresses import find, read_address
+from mmlens.values.arguments import count, instance, number, several, shown, text
+from mmlens.values.errors import AddressError, CheckpointError, nearest
+from mmlens.values.labels import Head, Neuron, Padding, Patch, Token
+from mmlens.values.sites import SHARED
+from mmlens.values.whole_files import replacing, spelled
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+Labels = tuple[Any, ...] | None
+"""One label per index; None stands for 0, 1, 2, ... (units and dimensions)."""
+
+LABELS = {kind.__name__: kind for kind in (Patch, Token, Padding, Neuron, Head)}
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Named axes, labelled indices.
+
+    Attributes:
+        values: the numbers, one tensor axis per name in `axes`.
+        axes: axis names, e.g. `("layer", "pos", "unit")`.
+        labels: per axis a tuple of labels, or None for 0, 1, 2, ...
+        about: what the numbers are (method, options, target, model), kept when saved.
+    """
+
+    values: torch.Tensor
+    axes: tuple[str, ...]
+    labels: Mapping[str, Labels] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        import torch
+
+        instance(self.values, "values", torch.Tensor, "a tensor")
+        instance(self.labels, "labels", Mapping, "a mapping from axis names to labels")
+        instance(self.about, "about", Mapping, "a mapping")
+        for axis in several(self.axes, "axes", least=0):
+            text(axis, "axes")
+        if self.values.ndim != len(self.axes) or len(set(self.axes)) != len(self.axes):
+            raise AddressError(
+                f"A tensor of shape {tuple(self.values.shape)} needs {self.values.ndim} different"
+                f" axis names, not {self.axes}."
+            )
+        for axis, size in zip(self.axes, self.values.shape, strict=True):
+            known = self.labels.get(axis)
+            if known is not None and (isinstance(known, str) or not hasattr(known, "__len__")):
+                raise AddressError(f"labels={{{axis!r}: {shown(known)}}}: give a tuple of labels.")
+            if known is not None and len(known) != size:
+                raise AddressError(f"Axis {axis!r} has {size} entries but {len(known)} labels.")
+
+    # -- reading ------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of the axes, in order."""
+        return tuple(self.values.shape)
+
+    def of(self, axis: str) -> Sequence[Any]:
+        """The labels of one axis."""
+        known = self.labels.get(axis)
+        return known if known is not None else range(self.values.shape[self._dim(axis)])
+
+    def sel(self, *address: Any, **by_axis: Any) -> Scores:
+        """The part at an address; a single label drops its axis.
+
+        Args:
+            address: labels or types whose axis is known (`Neuron`, `Head`, `Patch`, `Token`).
+            by_axis: `axis=` a label, an integer, a slice, a type, or a list of these.
+
+        Raises:
+            AddressError: no such axis or label; the sentence names what there is.
+        """
+        out = self
+        readers = int(self.about.get(SHARED, 1))
+        for axis, wanted in read_address(address, by_axis, readers).items():
+            out = out._pick(axis, find(out.of(axis), wanted, axis))
+        return out
+
+    def _pick(self, axis: str, index: int | list[int]) -> Scores:
+        dim = self._dim(axis)
+        if isinstance(index, int):
+            rest = tuple(a for a in self.axes if a != axis)
+            kept = {a: self.labels.get(a) for a in rest}
+            about = {**self.about, axis: str(self.of(axis)[index])}
+            return Scores(self.values.select(dim, index), rest, kept, about)
+        import torch
+
+        at = torch.tensor(index, dtype=torch.long, device=self.values.device)
+        names = tuple(self.of(axis)[i] for i in index)
+        return Scores(
+            self.values.index_select(dim, at), self.axes, {**self.labels, axis: names}, self.about
+        )
+
+    def _dim(self, axis: str) -> int:
+        if axis not in self.axes:
+            raise AddressError(f"There is no axis {axis!r} here: {nearest(axis, self.axes)}")
+        return self.axes.index(axis)
+
+    # -- reducing -----------------------------------------------------------------------------
+
+    def _reduce(self, how: str, axes: tuple[str, ...]) -> Scores:
+        dims = [self._dim(axis) for axis in dict.fromkeys(axes or self.axes)]
+        rest = tuple(a for i, a in enumerate(self.axes) if i not in dims)
+        operation = {"max": "amax", "min": "amin"}.get(how, how)
+        values = getattr(self.values, operation)(dim=dims)
+        return Scores(values, rest, {a: self.labels.get(a) for a in rest}, self.about)
+
+    def sum(self, *axes: str) -> Scores:
+        """The sum over the named axes (over all when none is named)."""
+        return self._reduce("sum", axes)
+
+    def mean(self, *axes: str) -> Scores:
+        """The mean over the named axes (over all when none is named)."""
+        return self._reduce("mean", axes)
+
+    def max(self, *axes: str) -> Scores:
+        """The largest value over the named axes (over all when none is named)."""
+        return self._reduce("max", axes)
+
+    def min(self, *axes: str) -> Scores:
+        """The smallest value over the named axes (over all when none is named)."""
+        return self._reduce("min", axes)
+
+    def abs(self) -> Scores:
+        """The magnitude of every value."""
+        return Scores(self.values.abs(), self.axes, self.labels, self.about)
+
+    def item(self) -> float:
+        """The number, when one value is left."""
+        if self.values.numel() != 1:
+            raise AddressError(
+                f"{self!r} holds {self.values.numel()} values, not one: narrow it with .sel(...)."
+            )
+        return float(self.values.item())
+
+    def __sub__(self, other: Scores | float) -> Scores:
+        """The difference to another result of the same axes and labels, or to a number.
+
+        Raises:
+            AddressError: other axes, other labels, another unit or target, or no number.
+        """
+        if not isinstance(other, Scores):
+            less = number(other, "What is taken from Scores", error=AddressError)
+            return Scores(self.values - less, self.axes, self.labels, self.about)
+        for what in ("unit", "target"):
+            mine, theirs = self.about.get(what), other.about.get(what)
+            if mine is not None and theirs is not None and mine != theirs:
+                raise AddressError(
+                    f"{self!r} has {what}={mine!r} and {other!r} has {theirs!r}: what is measured"
+                    " differently has no difference."
+                )
+        if self.axes != other.axes or self.shape != other.shape:
+            raise AddressError(f"{self!r} and {other!r} do not have the same axes.")
+        for axis in self.axes:
+            for ours, theirs in zip(self.of(axis), other.of(axis), strict=True):
+                if ours != theirs:
+                    raise AddressError(
+                        f"{self!r} and {other!r} do not have the same labels: on axis {axis!r}"
+                        f" {ours!r} stands where the other has {theirs!r}."
+                    )
+        return Scores(self.values - other.values, self.axes, self.labels, self.about)
+
+    # -- leaving ------------------------------------------------------------------------------
+
+    def to_frame(self, k: int | None = None, name: str = "score") -> pd.DataFrame:
+        """One row per value: the label on each axis, then `name`; with `k`, the largest first.
+
+        Raises:
+            ArgumentError: `k` is no count.
+        """
+        import pandas as pd
+        import torch
+
+        flat = self.values.detach().float().flatten().cpu()
+        if k is None:
+            value, at = flat, torch.arange(flat.numel())
+        else:
+            value, at = flat.topk(min(count(k, "k"), flat.numel()))
+        places = torch.unravel_index(at, self.shape) if self.axes else ()
+        columns = {
+            a: [self.of(a)[i] for i in p.tolist()] for a, p in zip(self.axes, places, strict=True)
+        }
+        return pd.DataFrame({**columns, name: value.numpy()})
+
+    def numpy(self) -> Any:
+        """The values as a NumPy array."""
+        return self.values.detach().float().cpu().numpy()
+
+    def save(self, path: str | Path) -> Path:
+        """Write values (safetensors) with axes, labels and provenance in the same file."""
+        from safetensors.torch import save_file
+
+        meta = {
+            "axes": list(self.axes),
+            "labels": {a: pack_labels(v) for a, v in self.labels.items() if a in self.axes},
+        }
+        text = {"scores": json.dumps(meta), "about": json.dumps(dict(self.about), default=str)}
+        with replacing(path) as new:
+            new.touch()  # the system's own reason where it refuses, not that of safetensors
+            save_file({"values": self.values.detach().contiguous().cpu()}, new, metadata=text)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scores:
+        """What `save` wrote.
+
+        Raises:
+            CheckpointError: the file is missing, or not one that `save` wrote.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with spelled(path) as real, safe_open(real, framework="pt") as file:
+                text = file.metadata() or {}
+                meta, about = json.loads(text["scores"]), json.loads(text["about"])
+                values = file.get_tensor("values")
+            labels = {a: unpack_labels(v) for a, v in meta["labels"].items()}
+            return cls(values, tuple(meta["axes"]), labels, about)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{str(path)!r} does not hold saved Scores ({error}).") from error
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        """What a notebook shows: the view that fits once `mmlens.view` is imported, else text."""
+        return _shown[0](self) if _shown else {"text/plain": repr(self)}
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{a} {n}" for a, n in zip(self.axes, self.shape, strict=True))
+        what = str(self.about.get("method", ""))
+        return f"Scores({sizes or self.values.item():})" + (f" of {what}" if what else "")
+
+
+_shown: list[Callable[[Scores], dict[str, Any]]] = []
+
+
+def shown_by(how: Callable[[Scores], dict[str, Any]]) -> None:
+    """How Scores show themselves in a notebook; views stand above Scores, so they come and say."""
+    _shown[:] = [how]
+
+
+def pack_labels(labels: Labels) -> list[Any] | None:
+    """Labels of an axis as JSON: a plain one as it is, another as [kind, field, ...].
+
+    Raises:
+        AddressError: a label of a kind that could not be read back.
+    """
+    return None if labels is None else [_pack(label) for label in labels]
+
+
+def _pack(label: Any) -> Any:
+    if label is None or isinstance(label, (str, bool, int, float)):
+        return label
+    if type(label) is tuple:
+        return ["tuple", *map(_pack, label)]
+    if LABELS.get(type(label).__name__) is type(label):
+        return [type(label).__name__, *vars(label).values()]
+    if hasattr(label, "item") and getattr(label, "ndim", 1) == 0:  # a number of NumPy or torch
+        return label.item()
+    raise AddressError(
+        f"The label {label!r} can't be saved: labels are texts, numbers, tuples of these, or"
+        f" {', '.join(LABELS)}."
+    )
+
+
+def unpack_labels(labels: list[Any] | None) -> Labels:
+    """The labels that `pack_labels` packed."""
+    return None if labels is None else tuple(_unpack(label) for label in labels)
+
+
+def _unpack(label: Any) -> Any:
+    if not isinstance(label, list):
+        return label
+    kind, *fields = label
+    return tuple(map(_unpack, fields)) if kind == "tuple" else LABELS[kind](*fields)

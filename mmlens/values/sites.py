@@ -1,0 +1,139 @@
+"""Places that every layer has, by name: the only file that spells TransformerLens hook names.
+
+A site is a row of one table: its hook name with `{layer}`, and the axes of what stands there (the
+leading batch axis is left out). Any full hook name (`blocks.3.mlp.hook_post`) is a site as well.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from mmlens.values.arguments import text
+from mmlens.values.errors import SiteError, nearest
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where to read or edit: `point` is the hook name, `axes` what follows the batch axis."""
+
+    name: str
+    point: str
+    axes: tuple[str, ...]
+    layer: int | None = None
+    """The layer, when the site was given as the full hook name of one layer."""
+
+    @property
+    def layered(self) -> bool:
+        """Whether there is one such place per layer."""
+        return "{layer}" in self.point
+
+    @property
+    def part(self) -> str:
+        """Which part of the bridge it belongs to: `"vision"`, `"projection"` or `"lm"`."""
+        first = self.point.split(".")[0]
+        return first if first in ("vision", "projection") else "lm"
+
+    def at(self, layer: int | None = None) -> str:
+        """The hook name at `layer`."""
+        return self.point.format(layer=layer)
+
+    def begins(self, axis: str, shape: tuple[int, ...], start: int) -> int:
+        """The prompt position of the first index on an axis of positions.
+
+        Keys end where the queries end. A KV cache holds all those before, or, where attention has
+        a sliding window, the last ones only (one of fixed size has room behind the last).
+
+        Args:
+            shape: of what stands here, without the batch.
+            start: the position at which the forward pass begins.
+        """
+        if axis != "key":
+            return start
+        queries, keys = (shape[self.axes.index(one)] for one in ("query", "key"))
+        return max(0, start + queries - keys)
+
+
+_RESID = ("pos", "dim")
+_UNITS = ("pos", "unit")
+_HEADS = ("pos", "head", "dim")
+_PAIRS = ("head", "query", "key")
+_BLOCK: dict[str, tuple[str, tuple[str, ...]]] = {
+    "resid_pre": ("hook_resid_pre", _RESID),
+    "resid_mid": ("hook_resid_mid", _RESID),
+    "resid_post": ("hook_resid_post", _RESID),
+    "attn_out": ("hook_attn_out", _RESID),
+    "mlp_out": ("hook_mlp_out", _RESID),
+    "neurons": ("mlp.hook_post", _UNITS),
+    "neurons_pre": ("mlp.hook_pre", _UNITS),
+    "q": ("attn.hook_q", _HEADS),
+    "k": ("attn.hook_k", _HEADS),
+    "v": ("attn.hook_v", _HEADS),
+    "z": ("attn.hook_z", _HEADS),
+    "pattern": ("attn.hook_pattern", _PAIRS),
+    "attn_scores": ("attn.hook_attn_scores", _PAIRS),
+}
+MASK = Site("attn_mask", "blocks.{layer}.attn.hook_mask", _PAIRS)
+"""What is added to attention scores before the softmax; mmlens' own point (`attention_mask`)."""
+SITES: dict[str, Site] = {
+    "embed": Site("embed", "hook_embed", _RESID),
+    **{n: Site(n, f"blocks.{{layer}}.{p}", a) for n, (p, a) in _BLOCK.items()},
+    MASK.name: MASK,
+    "final": Site("final", "ln_final.hook_normalized", _RESID),
+    "pixels": Site("pixels", "vision.hook_pixels", ("channel", "y", "x")),
+    "features": Site("features", "vision.hook_features", _RESID),
+    "soft_prompt": Site("soft_prompt", "projection.hook_out", _RESID),
+    **{
+        f"vision.{n}": Site(f"vision.{n}", f"vision.blocks.{{layer}}.{p}", a)
+        for n, (p, a) in _BLOCK.items()
+    },
+}
+SHARED = "heads_per_key"
+"""In the `about` of Scores at keys or values: how many heads read each (`readers`)."""
+_LAYERED = re.compile(r"^(.*\bblocks\.)(\d+)(\..+)$")
+
+
+def site(name: str) -> Site:
+    """The site of that name, or of that full hook name.
+
+    Raises:
+        SiteError: no such site; the sentence names the nearest ones.
+    """
+    text(name, "site", error=SiteError)
+    if name in SITES:
+        return SITES[name]
+    match = _LAYERED.match(name)
+    if match:
+        point = f"{match[1]}{{layer}}{match[3]}"
+        known = next((s for s in SITES.values() if s.point == point), None)
+        axes = known.axes if known else _RESID
+        return Site(name, point, axes, layer=int(match[2]))
+    known = next((s for s in SITES.values() if s.point == name), None)
+    if known:
+        return known
+    raise SiteError(f"There is no site {name!r}: {nearest(name, SITES)}")
+
+
+def grouped(where: Site) -> bool:
+    """Whether this site is one of keys or values, which several heads may share."""
+    return where.part == "lm" and where.point.rpartition(".")[2] in ("hook_k", "hook_v")
+
+
+def readers(where: Site, cfg: Any) -> int:
+    """How many query heads read one key or value of this site: more than 1 in grouped attention.
+
+    Args:
+        cfg: TransformerLens' configuration of the language model.
+    """
+    if not grouped(where):
+        return 1
+    groups = getattr(cfg, "n_key_value_heads", None)
+    apart = getattr(cfg, "ungroup_grouped_query_attention", False)  # each head has a copy
+    return int(cfg.n_heads) // int(groups) if groups and not apart else 1
+
+
+def shared(where: Site, cfg: Any) -> dict[str, int]:
+    """What Scores of this site note about themselves, so that a Head finds its place in them."""
+    many = readers(where, cfg)
+    return {SHARED: many} if many > 1 else {}

@@ -1,0 +1,1 @@
+"""The page of `view.explore`: pictures to look around in, in one HTML file."""

@@ -1,0 +1,278 @@
+"""What the explorer's page is filled with: plain JSON, its numbers packed, by picture.
+
+Numbers travel as 16-bit integers in base64 with one scale per map (error below 0.002 % of its
+largest value); probabilities of the lens as parts of 65,535; words of the lens as places in one
+vocabulary. Pictures are data addresses: PNG where pixels count, JPEG for photos.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from mmlens.values.errors import AddressError
+from mmlens.values.labels import Patch
+from mmlens.values.scores import Scores
+from mmlens.view.figures.tokens import plain, visible
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MISSING = -32768
+SMALL = 160
+"""Pictures of at most so many pixels a side are shown pixel by pixel."""
+Box = tuple[float | int, float | int, float | int, float | int]
+
+
+TOPS = ("neuron", "rank", "sample", "value", "picture", "map")
+"""The columns of a table of top pictures."""
+
+Read = Any
+"""What was read of a picture: a value with the attributes of `mmlens.explore.Look`."""
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How much of each picture goes into a page.
+
+    Attributes:
+        side: pixels of a picture's longer side at most.
+        neurons: of every word at most so many.
+        lens: words per patch and layer.
+        firing: neurons per patch.
+        tops: top pictures per neuron.
+        thumb: pixels of the longer side of a thumbnail.
+    """
+
+    side: int
+    neurons: int
+    lens: int
+    firing: int
+    tops: int
+    thumb: int
+
+
+LEVELS = (
+    Detail(720, 100, 5, 8, 9, 160),
+    Detail(480, 10, 5, 8, 6, 96),
+    Detail(320, 10, 3, 5, 6, 96),
+    Detail(160, 8, 3, 3, 4, 72),
+    Detail(112, 5, 1, 2, 3, 56),
+    Detail(80, 3, 1, 0, 2, 48),
+)
+"""From everything to little; the first whose page fits its budget is taken."""
+
+
+@dataclass
+class Shared:
+    """What all pictures of a page have in common: the words of the lens, and the neurons."""
+
+    words: dict[str, int] = field(default_factory=dict)
+    neurons: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def word(self, token: Any) -> int:
+        """The place of a word in the vocabulary."""
+        return self.words.setdefault(visible(token), len(self.words))
+
+    def neuron(self, neuron: Any) -> dict[str, Any]:
+        """What is known of a neuron: what it says, and for how many words it is among the first."""
+        return self.neurons.setdefault(str(neuron), {"says": [], "probs": [], "count": 0})
+
+    def end(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Where the words of a row belong: a negative activation writes minus the output row."""
+        known = self.neuron(row["neuron"])
+        return known.setdefault("minus", {"probs": []}) if row.get("sign", 1) < 0 else known
+
+
+def picture_data(seen: Read, name: str, detail: Detail, shared: Shared) -> dict[str, Any]:
+    """One picture as JSON.
+
+    Raises:
+        AddressError: other axes, no patches, or a target that is none of the tokens.
+    """
+    maps, active = seen.maps, seen.activations
+    if maps.axes != ("token", "pos") or active.axes != ("neuron", "pos"):
+        raise AddressError(
+            f"An explorer needs Scores(token, pos) and Scores(neuron, pos), not {maps!r} and"
+            f" {active!r}."
+        )
+    tokens, patches = list(maps.of("token")), list(maps.of("pos"))
+    if seen.target not in tokens:
+        raise AddressError(f"The target {seen.target!r} is none of the tokens {tokens!r}.")
+    grid = _grid(patches)
+    tops = [_tops(seen.table, token, detail.neurons, shared) for token in tokens]
+    fires, firing = _firing(seen.firing, patches, detail.firing)
+    shown = {one["neuron"] for top in tops for one in top} | set(firing)
+    _says(seen, shared, shown)
+    rows = zip(active.of("neuron"), active.numpy(), strict=True)
+    return {
+        "name": name,
+        "prompt": seen.prompt,
+        "grid": grid,
+        "patches": [[patch.row, patch.col] for patch in patches],
+        "target": tokens.index(seen.target),
+        "words": _words(tokens, seen.before, seen.together),
+        "tops": tops,
+        "firing": firing,
+        "fires": fires,
+        "without": _without(seen.without, shown),
+        **photo(seen.picture, detail.side, seen.box),
+        "maps": [packed(row) for row in maps.numpy()],
+        "active": {str(neuron): packed(row) for neuron, row in rows if str(neuron) in shown},
+        "lens": _lens(seen.lens, patches, detail.lens, shared),
+    }
+
+
+def tops_data(
+    tops: pd.DataFrame | None, names: Sequence[str], detail: Detail, shared: Shared
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Per neuron its top pictures, and the thumbnails that they refer to."""
+    found: dict[str, Any] = {}
+    thumbs: dict[str, dict[str, Any]] = {}
+    places: dict[str, int] = {}
+    for row in tops.to_dict("records") if tops is not None else []:
+        neuron, sample = str(row["neuron"]), str(row["sample"])
+        if row["rank"] >= detail.tops or neuron not in shared.neurons:
+            continue
+        if sample not in thumbs:
+            places[sample] = len(thumbs)
+            at = names.index(sample) if sample in names else -1
+            cut = photo(row["picture"], detail.thumb, row.get("box"))
+            patches = list(row["map"].of("pos"))
+            cut |= {"grid": _grid(patches), "patches": [[one.row, one.col] for one in patches]}
+            thumbs[sample] = {"name": sample, "at": at, **cut}
+        one = {"thumb": places[sample], "value": number(row["value"])}
+        one["map"] = packed(row["map"].numpy())
+        found.setdefault(neuron, []).append(one)
+    return found, list(thumbs.values())
+
+
+def packed(values: np.ndarray) -> dict[str, Any]:
+    """`{scale, data}`: 16-bit integers in base64, value = integer * scale."""
+    finite = np.isfinite(values)
+    top = float(np.abs(values[finite]).max(initial=0.0)) or 1.0
+    small = np.where(finite, np.rint(np.nan_to_num(values) / top * 32767), MISSING)
+    return {"scale": float(f"{top / 32767:.7g}"), "data": _base64(small.astype("<i2").tobytes())}
+
+
+def number(value: Any) -> float | None:
+    """Five digits of a number; None for what is none."""
+    return float(f"{float(value):.5g}") if np.isfinite(value) else None
+
+
+def photo(picture: Image.Image, side: int, box: Box | None = None) -> dict[str, Any]:
+    """A picture as a data address, its shape, and what the encoder sees, in per cent of it."""
+    image, buffer = picture.convert("RGB"), io.BytesIO()
+    width, height = picture.size
+    sharp = max(image.size) <= SMALL
+    image.thumbnail((side, side))
+    kind = "png" if sharp and max(image.size) == max(width, height) else "jpeg"
+    image.save(buffer, kind, **({"quality": 85} if kind == "jpeg" else {"optimize": True}))
+    x0, y0, x1, y1 = box or (0, 0, width, height)
+    place = (100 * x0 / width, 100 * y0 / height, 100 * (x1 - x0) / width, 100 * (y1 - y0) / height)
+    return {
+        "src": f"data:image/{kind};base64,{_base64(buffer.getvalue())}",
+        "sharp": sharp,
+        "ratio": number(width / height),
+        "window": [number(part) for part in place],
+    }
+
+
+def _grid(patches: Sequence[Any]) -> list[int]:
+    if not patches or not all(isinstance(patch, Patch) for patch in patches):
+        raise AddressError("An explorer shows patches only: narrow the maps with .sel(pos=Patch).")
+    return [max(p.row for p in patches) + 1, max(p.col for p in patches) + 1]
+
+
+def _words(
+    tokens: Sequence[Any], before: Scores | None, together: Scores | None
+) -> list[dict[str, Any]]:
+    """Every token as text; one that continues a word is marked, to stand close to it."""
+    at_first = [None] * len(tokens) if before is None else before.numpy()
+    without = [None] * len(tokens) if together is None else together.numpy()
+    return [
+        {
+            "text": plain(token),
+            "token": visible(token),
+            "joined": i > 0 and not str(token).startswith((" ", "\n")),
+            "before": None if at_first[i] is None else number(at_first[i]),
+            "together": None if without[i] is None else number(without[i]),
+        }
+        for i, token in enumerate(tokens)
+    ]
+
+
+def _tops(table: Any, token: Any, most: int, shared: Shared) -> list[dict[str, Any]]:
+    rows = table[table["token"] == token].head(most).to_dict("records")
+    for row in rows:
+        end = shared.end(row)
+        end["says"] = end.get("says") or [visible(word) for word in row["words"]]
+        shared.neuron(row["neuron"])["count"] += 1
+    return [
+        {
+            "neuron": str(row["neuron"]),
+            "patch": [row["patch"].row, row["patch"].col],
+            "score": number(row["score"]),
+            **({"sign": -1} if row.get("sign", 1) < 0 else {}),
+        }
+        for row in rows
+    ]
+
+
+def _firing(table: Any, patches: Sequence[Any], most: int) -> tuple[list[list[int]], list[str]]:
+    """For every patch its neurons as places in the list that comes second."""
+    names: dict[str, int] = {}
+    rows: dict[Any, list[int]] = {patch: [] for patch in patches}
+    for row in table.to_dict("records") if table is not None else []:
+        if row["rank"] < most and row["patch"] in rows:
+            rows[row["patch"]].append(names.setdefault(str(row["neuron"]), len(names)))
+    return list(rows.values()), list(names)
+
+
+def _says(seen: Read, shared: Shared, shown: set[str]) -> None:
+    """What the neurons say, where it was decoded for all of them."""
+    for row in seen.decoded.to_dict("records") if seen.decoded is not None else []:
+        if str(row["neuron"]) in shown:
+            known = shared.end(row)
+            known["says"] = [visible(word) for word in row["words"]]
+            known["probs"] = [number(prob) for prob in row["probs"]]
+
+
+def _without(without: Scores | None, shown: set[str]) -> Mapping[str, Any]:
+    if without is None:
+        return {}
+    rows = zip(without.of("neuron"), without.numpy(), strict=True)
+    return {str(n): [number(prob) for prob in row] for n, row in rows if str(n) in shown}
+
+
+def _lens(table: Any, patches: Sequence[Any], k: int, shared: Shared) -> dict[str, Any] | None:
+    """`{layers, k, wide, words, probs}`: words and probabilities [layer, patch, rank] in base64."""
+    if table is None or not k:
+        return None
+    rows = table[table["rank"] < k]
+    layers, k = sorted(rows["layer"].unique().tolist()), int(rows["rank"].max()) + 1
+    place = {patch: i for i, patch in enumerate(patches)}
+    depth = {layer: i for i, layer in enumerate(layers)}
+    at = (
+        rows["layer"].map(depth).to_numpy(),
+        rows["pos"].map(place).to_numpy(),
+        rows["rank"].to_numpy(),
+    )
+    words = np.zeros((len(layers), len(patches), k), "<u4")
+    probs = np.zeros(words.shape, "<u2")
+    words[at] = [shared.word(token) for token in rows["token"]]
+    probs[at] = np.rint(rows["prob"].to_numpy() * 65535)
+    wide = len(shared.words) > 65535
+    ids = words if wide else words.astype("<u2")
+    packs = {"words": _base64(ids.tobytes()), "probs": _base64(probs.tobytes())}
+    return {"layers": layers, "k": k, "wide": wide, **packs}
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

@@ -1,0 +1,232 @@
+"""The explorer: pictures and what a model made of them, as one HTML file without a network.
+
+    view.explore(mm.look(model, photo, full=True))                 # in a notebook, shown inline
+    view.explore(seen).save("scene.html")                          # one file to send
+    view.explore(found.looks, found.names, tops=found.tops)        # many pictures, with an index
+
+Hover a word of the caption: its neurons, and where they look. Click a neuron: what it says, its
+map, the caption without it, its top pictures. Click a patch: the lens through the layers, and the
+neurons that fire there. A neuron has an address, `page.html#L14.2019`.
+
+Every text goes into the page as text: escaped in the HTML, and as JSON whose `<` is escaped, from
+which the script makes text nodes only. A content security policy forbids the page every request and
+every script but its own, which it names by its hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmlens.values.arguments import number, several
+from mmlens.values.errors import AddressError
+from mmlens.values.whole_files import printable, write_whole
+from mmlens.view.explorer_page.data import (
+    LEVELS,
+    TOPS,
+    Detail,
+    Shared,
+    photo,
+    picture_data,
+    tops_data,
+)
+from mmlens.view.figures.tokens import plain
+from mmlens.view.style import given
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BUDGET_ONE, BUDGET_MANY = 6.0, 20.0
+"""Megabytes (of 1,000,000 bytes) of a page of one picture, and of several."""
+MODULES = ("base", "paint", "state", "picture", "words", "word", "neuron", "patch", "index", "main")
+_PARTS = {"src": "pictures", "maps": "maps", "active": "maps", "lens": "lens"}
+
+
+@dataclass(frozen=True, eq=False)
+class Explorer:
+    """A page, shown inline by a notebook.
+
+    Attributes:
+        html: the page.
+        sizes: megabytes of its parts, the largest first.
+    """
+
+    html: str = field(repr=False)
+    sizes: Mapping[str, float]
+
+    @property
+    def told(self) -> str:
+        """Its size in words: `3.1 MB: pictures 0.6, maps 1.2, lens 1.3`."""
+        parts = ", ".join(f"{name} {size:.2f}" for name, size in self.sizes.items())
+        return f"{sum(self.sizes.values()):.2f} MB: {parts}"
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page."""
+        return write_whole(path, self.html)
+
+    def _repr_html_(self) -> str:
+        """The page in a frame of its own, which can reach nothing around it."""
+        return (
+            '<iframe sandbox="allow-scripts" title="mmlens explorer" loading="lazy"'
+            ' style="width:100%;height:820px;border:1px solid #8884;border-radius:8px"'
+            f' srcdoc="{escape(self.html, quote=True)}"></iframe>'
+        )
+
+    def __repr__(self) -> str:
+        return f"Explorer({self.told})"
+
+
+def explore(
+    seen: Any,
+    names: Sequence[str] | None = None,
+    *,
+    tops: pd.DataFrame | None = None,
+    title: str | None = None,
+    budget: float | int | None = None,
+) -> Explorer:
+    """What was read of one picture or of several, to look around in.
+
+    Args:
+        seen: what `mm.look(model, picture, full=True)` returned, or a list of such; without
+            `full=True` the page has no lens, no firing neurons and nothing silenced.
+        names: of several pictures, each its own; shown, searched, and part of their addresses.
+        tops: top pictures of neurons: neuron, rank (from 0), sample, value, picture (PIL), map
+            (Scores(pos)), and if the encoder sees a part only, box.
+        budget: megabytes; above them the page shows smaller pictures and fewer neurons and words
+            (default 6 for one picture, 20 for several).
+
+    Raises:
+        AddressError: nothing to show, other axes, or names that do not fit.
+    """
+    many = isinstance(seen, Sequence) and not isinstance(seen, str)
+    looks = [given.look(one) for one in (seen if many else [seen])]
+    called = range(len(looks)) if names is None else several(names, "names", least=0)
+    names = [printable(name) for name in called]
+    if not looks or len(names) != len(looks) or len(set(names)) < len(names):
+        raise AddressError(
+            f"explore() got {len(looks)} pictures and {len(set(names))} different names: give at"
+            " least one picture, and each its own name."
+        )
+    if tops is not None:
+        tops = given.table(tops, TOPS, "mmlens.explore.read_found", name="tops", empty=True)
+    limit = BUDGET_ONE if len(looks) == 1 else BUDGET_MANY
+    limit = limit if budget is None else number(budget, "budget", above=0)
+    plainly = "A picture, read by the model" if len(looks) == 1 else "Pictures, read"
+    told = printable(given.title(title, plainly))
+    made: Explorer | None = None
+    for detail in LEVELS if len(looks) == 1 else LEVELS[1:]:
+        made = _page(looks, names, tops, told, detail)
+        if sum(made.sizes.values()) <= limit:
+            return made
+    assert made is not None  # there are levels
+    raise AddressError(
+        f"{len(looks)} pictures do not fit into {limit:g} MB, at least {made.told}: give fewer"
+        " pictures or a larger budget."
+    )
+
+
+def _page(
+    looks: Sequence[Any],
+    names: Sequence[str],
+    tops: pd.DataFrame | None,
+    title: str,
+    detail: Detail,
+) -> Explorer:
+    """The page at one level of detail."""
+    shared = Shared()
+    sizes: dict[str, int] = dict.fromkeys(("pictures", "maps", "lens", "tops", "words"), 0)
+    pictures = [
+        picture_data(one, title if len(looks) == 1 else name, detail, shared)
+        for one, name in zip(looks, names, strict=True)
+    ]
+    found, thumbs = tops_data(tops, names, detail, shared)
+    index = [
+        {"name": name, "caption": plain(one.caption), **photo(one.picture, detail.thumb, one.box)}
+        for one, name in zip(looks, names, strict=True)
+        if len(looks) > 1
+    ]
+    data = {
+        "index": index, "neurons": shared.neurons, "tops": found, "thumbs": thumbs,
+        "vocabulary": list(shared.words),
+    }  # fmt: skip
+    scripts = [_json("data", data), *(_json(f"p{i}", one) for i, one in enumerate(pictures))]
+    for picture in pictures:
+        for key, value in picture.items():
+            sizes[_PARTS.get(key, "words")] += len(_dumped(value))
+    sizes["pictures"] += len(_dumped(index))
+    sizes["tops"] += len(_dumped([found, thumbs]))
+    sizes["lens"] += len(_dumped(data["vocabulary"]))
+    sizes["words"] += len(_dumped(data["neurons"]))
+    html = _filled(looks[0], title, "\n".join(scripts), len(looks) > 1)
+    sizes["page"] = len(html.encode()) - sum(sizes.values())
+    ordered = sorted(sizes.items(), key=lambda item: -item[1])
+    return Explorer(html, {name: size / 1e6 for name, size in ordered if size > 0})
+
+
+def _filled(first: Any, title: str, data: str, many: bool) -> str:
+    """The skeleton with title, style, script and data in it."""
+    script = _script()
+    digest = base64.b64encode(hashlib.sha256(f"\n{script}\n".encode()).digest()).decode("ascii")
+    parts = {
+        "title": escape(title), "css": _static("style.css"), "js": script, "digest": digest,
+        "data": data, "about": _about(first.about or {}), "many": "many" if many else "one",
+        "caption": escape(first.caption), "prompt": escape(first.prompt),
+        "explained": escape(plain(first.target)),
+    }  # fmt: skip
+    # in one pass, so that no part is read as skeleton
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _static("page.html"))
+
+
+def _json(name: str, value: Any) -> str:
+    return f'<script type="application/json" id="{name}">{_dumped(value)}</script>'
+
+
+def _dumped(value: Any) -> str:
+    """JSON that ends no script element."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
+
+
+def _script() -> str:
+    """The modules as one script: each a function of its own that returns what it exports."""
+    return '"use strict";\n' + "\n".join(map(_module, MODULES))
+
+
+def _module(name: str) -> str:
+    text = re.sub(
+        r'^import (\{[^}]*\}) from "\./(\w+)\.js";$', r"const \1 = $\2;", _static(f"{name}.js"),
+        flags=re.MULTILINE,
+    )  # fmt: skip
+    exports = ", ".join(re.findall(r"^export const (\w+)", text, flags=re.MULTILINE))
+    inside = re.sub(r"^export ", "", text, flags=re.MULTILINE)
+    return f"const ${name} = (() => {{\n{inside}\nreturn {{ {exports} }};\n}})();"
+
+
+def _static(name: str) -> str:
+    at = files("mmlens.view.explorer_page").joinpath("static", name)
+    return at.read_text(encoding="utf-8").rstrip("\n")
+
+
+def _about(about: Mapping[str, Any]) -> str:
+    """Provenance as rows of a description list."""
+    return "\n".join(
+        f"<div><dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(_told(value))}</dd></div>"
+        for name, value in about.items()
+    )
+
+
+def _told(value: Any) -> str:
+    """Nested values as one line."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name} {_told(part)}" for name, part in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_told, value)) or "none"
+    return str(value)

@@ -1,0 +1,1 @@
+"""One kind of figure per file, named like the function that draws it."""

@@ -1,0 +1,138 @@
+"""Where a head looks, on the picture: choose a query, see its keys.
+
+    view.attention_on_image(photo, patching.attention(model, prompt, layer=3))
+
+A query is a patch (point at it, or walk with the arrow keys) or a word (the buttons below). The
+keys that are patches are lit on the photo; what goes to words is told beside it. One scale per
+query: the most-seen patch is brightest, and the line below says how much that is.
+"""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from mmlens.values.errors import AddressError
+from mmlens.values.labels import Patch
+from mmlens.values.pictures import open_picture
+from mmlens.values.scores import Scores
+from mmlens.view.figures.on_image import grid_of
+from mmlens.view.figures.tokens import label
+from mmlens.view.style import given
+from mmlens.view.style.html import Html, data_address, framed, props, static
+from mmlens.view.style.paint import SIDE, Box, painted, paper
+
+_MOST = 2_000_000
+_AXES = (("layer", "head", "query", "key"), ("head", "query", "key"), ("query", "key"))
+
+
+def attention_on_image(
+    picture: Any,
+    scores: Scores,
+    *,
+    image: int = 0,
+    box: Box | None = None,
+    title: str = "Where each position looks",
+) -> Html:
+    """Attention patterns over the photo, one query at a time.
+
+    Args:
+        picture: anything that `open_picture` reads, or None for no photo.
+        scores: Scores([[layer,] head,] query, key), between 0 and 1; keys are patches, and words
+            where there are any; so are queries.
+        image, box: as in `view.on_image`.
+
+    Raises:
+        AddressError: other axes, no patch among the keys, or more than 2 million numbers.
+    """
+    scores = given.scores(scores)
+    if scores.axes not in _AXES:
+        raise AddressError(
+            f"A pattern has the axes query and key, and perhaps layer and head; {scores!r} has"
+            " others: take patching.attention(model, prompt, layer=...)."
+        )
+    if scores.values.numel() > _MOST:
+        raise AddressError(
+            f"{scores!r} holds {scores.values.numel()} numbers, and {_MOST} is what a page can"
+            " carry: narrow it, as in scores.sel(layer=3)."
+        )
+    values = scores.numpy().reshape(-1, scores.shape[-2], scores.shape[-1])
+    keys, queries = list(scores.of("key")), list(scores.of("query"))
+    first = _start(queries)
+    grid = grid_of(keys, values[0, first], image, repr(scores))
+    photo = open_picture(picture) if picture is not None else paper(*grid.shape)
+    x0, y0, x1, y1 = given.box(box, photo)
+    shown = painted(photo, grid, False, float(np.nanmax(grid)) or 1.0, (x0, y0, x1, y1))
+    heads = _heads(scores)
+    data = {
+        "grid": list(grid.shape),
+        "box": [x0 / photo.width, y0 / photo.height, x1 / photo.width, y1 / photo.height],
+        "keys": [_place(one, image) for one in keys],
+        "queries": [_place(one, image) for one in queries],
+        "heads": heads,
+        "start": first,
+        "photo": data_address(_grey(photo)),
+        "patterns": [_packed(pattern) for pattern in values],
+    }
+    about = [_narrowed(scores), str(scores.about.get("model", ""))]
+    many = f"{len(heads)} heads" if len(heads) > 1 else ""
+    subtitle = " · ".join(part for part in ("attention weight", *about, many) if part)
+    asked = escape(label(queries[first]), quote=True)
+    body = (
+        f'<div class="mm-attention" role="group"><img alt="{asked}"'
+        f' src="{data_address(shown)}" width="420"></div>'
+        f'<script type="application/json">{props(data)}</script>'
+        f"<script>{static('attention.js')}</script>"
+    )
+    page, css = body.replace("\u2028", " "), static("attention.css")
+    return framed(given.title(title), subtitle, page, css, "mm-looks")
+
+
+def _start(queries: list[Any]) -> int:
+    """The last word, which is where the model answers; else the middle patch."""
+    words = [i for i, one in enumerate(queries) if not isinstance(one, Patch)]
+    if words:
+        return words[-1]
+    rows, cols = (max(getattr(q, n) for q in queries) for n in ("row", "col"))
+    near = lambda i: abs(queries[i].row - rows / 2) + abs(queries[i].col - cols / 2)  # noqa: E731
+    return min(range(len(queries)), key=near)
+
+
+def _heads(scores: Scores) -> list[str]:
+    if scores.axes == _AXES[0]:
+        return [f"L{x}H{y}" for x in scores.of("layer") for y in scores.of("head")]
+    if scores.axes == _AXES[1]:
+        return [f"head {y}" for y in scores.of("head")]
+    return [""]
+
+
+def _narrowed(scores: Scores) -> str:
+    """The layer and head that were chosen before."""
+    return ", ".join(f"{a} {scores.about[a]}" for a in ("layer", "head") if a in scores.about)
+
+
+def _place(one: Any, image: int) -> dict[str, Any]:
+    """A patch of the picture as its place, anything else as text."""
+    if isinstance(one, Patch) and one.image == image:
+        return {"row": one.row, "col": one.col}
+    return {"text": label(one) if not isinstance(one, Patch) else f"patch {one}"}
+
+
+def _packed(pattern: np.ndarray) -> dict[str, Any]:
+    """Per query a scale and 8-bit integers: value = integer * scale (error below 0.2 %)."""
+    clean = np.clip(np.nan_to_num(pattern), 0, None)
+    top = np.maximum(clean.max(-1, keepdims=True), 1e-12)
+    whole = np.rint(clean / top * 255).astype(np.uint8)
+    scales = [float(f"{x:.4g}") for x in (top / 255).ravel()]
+    return {"scale": scales, "data": base64.b64encode(whole.tobytes()).decode("ascii")}
+
+
+def _grey(photo: Image.Image) -> Image.Image:
+    zoom = SIDE / max(photo.size)
+    method = Image.Resampling.LANCZOS if zoom < 2 else Image.Resampling.NEAREST
+    size = (max(1, round(photo.width * zoom)), max(1, round(photo.height * zoom)))
+    return ImageOps.grayscale(photo).resize(size, method)

@@ -1,0 +1,130 @@
+"""Attention between words, drawn by CircuitsVis, kept offline and harmless.
+
+CircuitsVis 1.43 asks google.com on every display whether there is a network, and if so points the
+reader's browser to a CDN; it repeats 1.3 MB per output, leaves its `div` open, and puts tokens into
+the page as markup. Here its wheel's own bundle goes into the page, gzipped (0.45 MB), and is run
+once per page; tokens and values are JSON without `<`, and in tokens `<`, `>` and `&` are replaced
+by signs that look alike. After `view.notebook()` the bundle is in the notebook once, and views
+leave it out.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from functools import lru_cache
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from mmlens.values.errors import AddressError, CapabilityError
+from mmlens.values.scores import Scores
+from mmlens.view.figures.tokens import label
+from mmlens.view.style import given
+from mmlens.view.style.html import Html, framed, props
+
+MOST = 120
+_HARMLESS = str.maketrans({"<": "‹", ">": "›", "&": "＆"})
+_ids = count(1)
+in_notebook = False
+"""Whether `view.notebook()` has put the bundle into the page."""
+
+_LOADER = """
+globalThis.mmlensCircuits ??= (async () => {
+  const bytes = Uint8Array.from(atob("%s"), (c) => c.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const script = document.createElement("script");
+  script.textContent = await new Response(stream).text() + ";globalThis.CircuitsVis=CircuitsVis";
+  document.head.append(script);
+  return globalThis.CircuitsVis;
+})();
+"""
+_MOUNT = """
+(async () => {
+  const place = document.getElementById("%s");
+  for (let i = 0; i < 100 && !globalThis.mmlensCircuits; i++)
+    await new Promise((done) => setTimeout(done, 50));
+  if (!globalThis.mmlensCircuits) {
+    place.textContent = "Run view.notebook() again: this page does not hold CircuitsVis.";
+    return;
+  }
+  const circuits = await globalThis.mmlensCircuits;
+  circuits.render("%s", circuits.AttentionHeads, %s);
+})();
+"""
+
+
+def attention_text(scores: Scores, *, title: str = "Which word looks at which") -> Html:
+    """Attention between words, head by head, as HTML drawn by CircuitsVis.
+
+    Args:
+        scores: Scores([head,] query, key) of one layer, the same positions on both axes; narrow a
+            prompt with a picture to its words: `.sel(query=Token, key=Token)`.
+
+    Raises:
+        AddressError: other axes, different queries and keys, or more than 120 positions.
+        CapabilityError: circuitsvis is not installed.
+    """
+    scores = given.scores(scores)
+    if scores.axes not in (("head", "query", "key"), ("query", "key")):
+        raise AddressError(
+            f"Attention as text has the axes head, query and key, and {scores!r} has others: take"
+            " one layer, as in scores.sel(layer=3)."
+        )
+    keys = list(scores.of("key"))
+    if keys != list(scores.of("query")) or len(keys) > MOST:
+        raise AddressError(
+            f"Attention as text shows up to {MOST} positions, the same as queries and keys, and"
+            f" {scores!r} has {scores.shape[-2]} and {scores.shape[-1]}: narrow both, as in"
+            " scores.sel(query=Token, key=Token)."
+        )
+    values = np.nan_to_num(scores.numpy().reshape(-1, len(keys), len(keys)))
+    heads = list(scores.of("head")) if "head" in scores.axes else [scores.about.get("head", "")]
+    told = {
+        "attention": [[[round(float(x), 4) for x in row] for row in one] for one in values],
+        "tokens": [harmless(one) for one in keys],
+        "attentionHeadNames": [f"head {harmless(one)}".strip() for one in heads],
+        "maskUpperTri": bool((np.triu(values[0], 1) == 0).all()),
+    }
+    name = f"mm-circuits-{next(_ids)}"
+    loader = "" if in_notebook else f"<script>{_LOADER % bundle()}</script>"
+    body = (
+        f'<div style="background:#fff;color:#000;padding:6px;border-radius:4px" id="{name}"></div>'
+        f"{loader}<script>{_MOUNT % (name, name, props(told))}</script>"
+    )
+    layer = f"layer {scores.about['layer']}" if "layer" in scores.about else ""
+    parts = ["attention weight, from the word on the left to that above", layer,
+             str(scores.about.get("model", "")), "drawn by CircuitsVis"]  # fmt: skip
+    return framed(given.title(title), " · ".join(part for part in parts if part), body)
+
+
+def harmless(token: object) -> str:
+    """A token that is text wherever it is put, on a canvas or into markup."""
+    return label(token).translate(_HARMLESS)
+
+
+def loader() -> Html:
+    """The bundle alone, as `view.notebook()` puts it into a page."""
+    return Html(f"<script>{_LOADER % bundle()}</script>")
+
+
+@lru_cache(1)
+def bundle() -> str:
+    """The wheel's own script, gzipped, in base64.
+
+    Raises:
+        CapabilityError: circuitsvis is not installed, or lacks its script.
+    """
+    found = find_spec("circuitsvis")  # importing it would load torch and nothing that is needed
+    path = (
+        Path(found.origin).parent / "dist" / "cdn" / "iife.js" if found and found.origin else None
+    )
+    if path is None or not path.is_file():
+        raise CapabilityError(
+            "Attention as text is drawn by circuitsvis, which is not installed here: write"
+            " pip install circuitsvis, or take view.heatmap(scores.sel(head=0))."
+        )
+    text = path.read_text(encoding="utf-8").partition("\n//# sourceMappingURL")[0]
+    return base64.b64encode(gzip.compress(text.encode("utf-8"), 9, mtime=0)).decode("ascii")

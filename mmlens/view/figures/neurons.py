@@ -1,0 +1,128 @@
+"""A table of neurons as points: which layer, which unit, how strong, and what each one says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+
+from mmlens.values.arguments import count, instance, number
+from mmlens.values.errors import AddressError
+from mmlens.values.labels import Neuron
+from mmlens.values.scores import Scores
+from mmlens.view.figures.tokens import label, visible
+from mmlens.view.style import given, theme
+from mmlens.view.style.figure import Figure
+from mmlens.view.style.theme import in_figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NAMED = 8
+
+
+def neurons(
+    table: pd.DataFrame | Scores, *, k: int = 100, title: str = "Which neurons, in which layer"
+) -> go.Figure:
+    """Layer by unit, one point per row; area by score, blue raises, red lowers, words on hover.
+
+    Args:
+        table: columns neuron and score; patch and words are shown where there are any. Or
+            Scores(layer, unit), of which the `k` of largest magnitude are shown.
+
+    Raises:
+        AddressError: no such columns or axes, or no rows.
+    """
+    if isinstance(table, Scores):
+        table = _strongest(given.scores(table, "table"), k)
+    table = given.table(table, ("neuron", "score"), "mm.top_neurons(scores)")
+    for one in table.neuron:
+        instance(one, "table['neuron']", Neuron, "Neurons, as in Neuron(3, 17)")
+    scores = [number(score, "table['score']") for score in table.score]
+    top = max(map(abs, scores)) or 1.0
+    c = theme.colours()
+    said = table.words if "words" in table.columns else [[] for _ in scores]
+    first = [in_figure(visible(words[0])) if len(words) else "" for words in said]
+    named = _apart(list(table.neuron), scores)
+    figure = Figure(
+        go.Scatter(
+            x=[neuron.unit for neuron in table.neuron],
+            y=[neuron.layer for neuron in table.neuron],
+            mode="markers+text",
+            text=[
+                f"{neuron} {first[i]}" if i in named else ""
+                for i, neuron in enumerate(table.neuron)
+            ],
+            textposition="top center",
+            textfont={"size": 11.5, "color": c["muted"]},
+            marker={
+                "size": [8 + 20 * (abs(score) / top) ** 0.5 for score in scores],
+                "color": [c["raises"] if score >= 0 else c["lowers"] for score in scores],
+                "opacity": 0.75,
+                "line": {"width": 1, "color": c["page"]},
+            },
+            customdata=_told(table),
+            hovertemplate="%{customdata}<extra></extra>",
+            cliponaxis=False,
+        )
+    )
+    layers = [neuron.layer for neuron in table.neuron]
+    return theme.finish(
+        figure,
+        given.title(title),
+        f"{len(table)} neurons; area by score (largest {top:.3g}), blue raises, red lowers",
+        height=460,
+        showlegend=False,
+        xaxis={"title": "unit", "zeroline": False},
+        yaxis={
+            "title": "layer",
+            "dtick": max(1, (max(layers) - min(layers)) // 16),
+            "range": [min(layers) - 0.6, max(layers) + 0.8],
+            "zeroline": False,
+        },
+    )
+
+
+def _strongest(scores: Scores, k: int) -> pd.DataFrame:
+    """The `k` neurons of largest magnitude, with their scores as they are."""
+    if set(scores.axes) != {"layer", "unit"}:
+        raise AddressError(
+            f"Neurons have a layer and a unit, and {scores!r} has other axes: reduce it, as in"
+            " scores.sum('pos')."
+        )
+    table = scores.abs().to_frame(k)
+    layers = [count(one, "a label of the axis layer", least=0) for one in table.layer]
+    units = [count(one, "a label of the axis unit", least=0) for one in table.unit]
+    table.insert(0, "neuron", [Neuron(*pair) for pair in zip(layers, units, strict=True)])
+    table["score"] = [scores.sel(neuron).item() for neuron in table["neuron"]]
+    return table
+
+
+def _apart(shown: list[Neuron], scores: list[float]) -> set[int]:
+    """The rows to name: the strongest, each neuron once, and no two names on top of each other."""
+    width = max(max(n.unit for n in shown) - min(n.unit for n in shown), 1)
+    named: set[int] = set()
+    for i in sorted(range(len(scores)), key=lambda i: -abs(scores[i])):
+        near = [
+            other
+            for other in named
+            if shown[other].layer == shown[i].layer
+            and abs(shown[other].unit - shown[i].unit) < 0.15 * width
+        ]
+        if not near and len(named) < _NAMED:
+            named.add(i)
+    return named
+
+
+def _told(table: pd.DataFrame) -> list[str]:
+    lines = []
+    for row in table.to_dict("records"):
+        text = f"<b>{row['neuron']}</b> {row['score']:+.4g}"
+        if row.get("patch") is not None:
+            text += f" at {in_figure(label(row['patch']))}"
+        words = row.get("words")
+        if words is not None and len(words):
+            end = " at its negative activation" if row.get("sign", 1) < 0 else ""
+            text += f"<br>says{end} " + " ".join(in_figure(visible(word)) for word in words[:8])
+        lines.append(text)
+    return lines

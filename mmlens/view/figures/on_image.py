@@ -1,0 +1,190 @@
+"""Where in the picture: one value per patch, laid over the grey photo.
+
+Signed values: blue raises, red lowers, opacity by magnitude, symmetric around 0. Values without
+negatives: from transparent over violet to yellow. The overlay is painted (`view.style.paint`); the
+figure's heat map is invisible and gives the numbers under the pointer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmlens.values.arguments import flag, number
+from mmlens.values.errors import AddressError
+from mmlens.values.labels import Patch
+from mmlens.values.pictures import open_picture
+from mmlens.values.scores import Scores
+from mmlens.view.style import given
+from mmlens.view.style.paint import Box, legend, painted, paper, span
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+def on_image(
+    picture: Any,
+    scores: Scores,
+    *,
+    image: int = 0,
+    box: Box | None = None,
+    top: float | int | None = None,
+    smooth: bool = False,
+    mask: Any = None,
+    title: str | None = None,
+) -> go.Figure:
+    """The values of the picture's patches over the photo, as a plotly figure.
+
+    Args:
+        picture: anything that `open_picture` reads, or None for no photo.
+        scores: one axis, `pos`; labels that are no patches are left out.
+        image: which picture of the prompt.
+        box: (x0, y0, x1, y1) in pixels that the grid covers; by default the whole picture
+            (an encoder that crops sees less: `model.vision.box`).
+        top: the value of full opacity; by default the largest magnitude.
+        smooth: run linearly from patch to patch instead of showing each as it is.
+        mask: Bool[height, width] of the picture, outlined: the thing that is meant.
+
+    Raises:
+        AddressError: no patches on `pos`, or other axes are left, or a mask of another size.
+    """
+    from mmlens.view.style import theme
+    from mmlens.view.style.figure import Figure
+    from mmlens.view.style.titles import quantity, title_of
+
+    smooth = flag(smooth, "smooth")
+    top = None if top is None else number(top, "top", least=0)
+    grid = patch_grid(scores, image)
+    photo = open_picture(picture) if picture is not None else paper(*grid.shape)
+    x0, y0, x1, y1 = given.box(box, photo)
+    signed, limit = span(grid, top)
+    told, about = title_of(scores)
+    figure = Figure([pointer(grid, (x0, y0, x1, y1)), bar(signed, limit, quantity(scores))])
+    source = painted(photo, grid, signed, limit, (x0, y0, x1, y1), smooth=smooth, mask=mask)
+    figure.add_layout_image(source=source, **_place(photo.size))
+    notes = ["blue raises, red lowers"] * signed
+    notes += ["smoothed between patches"] * smooth + ["outlined: the mask"] * (mask is not None)
+    rows, cols = grid.shape
+    return theme.finish(
+        figure,
+        given.title(title, told),
+        " · ".join([about, *notes]),
+        width=560,
+        height=round(min(max(440 * photo.height / photo.width, 240), 700)) + 130,
+        xaxis={
+            **_AXIS,
+            **_ticks(cols, x0, (x1 - x0) / cols),
+            "range": [0, photo.width],
+            "title": "patch column",
+        },
+        yaxis={
+            **_AXIS,
+            **_ticks(rows, y0, (y1 - y0) / rows),
+            "range": [photo.height, 0],
+            "title": "patch row",
+            "scaleanchor": "x",
+        },
+    )
+
+
+_AXIS: dict[str, Any] = {"showgrid": False, "zeroline": False, "constrain": "domain"}
+
+
+def pointer(grid: np.ndarray, area: Box, **options: Any) -> go.Heatmap:
+    """An invisible heat map that tells the number under the pointer."""
+    import plotly.graph_objects as go
+
+    (rows, cols), (x0, y0, x1, y1) = grid.shape, area
+    return go.Heatmap(
+        z=grid,
+        x=x0 + (x1 - x0) / cols * (np.arange(cols) + 0.5),
+        y=y0 + (y1 - y0) / rows * (np.arange(rows) + 0.5),
+        customdata=np.moveaxis(np.indices(grid.shape), 0, -1),
+        hovertemplate="row %{customdata[0]}, column %{customdata[1]}: %{z:.4g}<extra></extra>",
+        opacity=0,
+        showscale=False,
+        **options,
+    )
+
+
+def bar(signed: bool, limit: float, name: str) -> go.Scatter:
+    """An empty trace, for a colour bar that is opaque."""
+    import plotly.graph_objects as go
+
+    from mmlens.view.style import theme
+
+    return go.Scatter(
+        x=[None],
+        y=[None],
+        marker={
+            "color": [0],
+            "colorscale": legend(signed),
+            "cmin": -limit if signed else 0,
+            "cmax": limit,
+            "showscale": True,
+            "colorbar": theme.colourbar(name),
+        },
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def patch_grid(scores: Scores, image: int = 0) -> np.ndarray:
+    """Float[row, col]: the values of one picture's patches; NaN where there is none.
+
+    Raises:
+        AddressError: other axes than `pos`, or no patch of this picture.
+    """
+    scores = given.scores(scores)
+    if scores.axes != ("pos",):
+        extra = [axis for axis in scores.axes if axis != "pos"]
+        names = ", ".join(repr(axis) for axis in extra)
+        raise AddressError(
+            f"A picture shows one value per patch, and {scores!r} has other axes: narrow it, as in"
+            f" scores.sel({extra[0]}=...), reduce it: scores.sum({names}), or show one picture for"
+            f" each: view.panels(picture, scores)."
+            if "pos" in scores.axes
+            else f"A picture needs an axis 'pos' with patches, and {scores!r} has none."
+        )
+    return grid_of(scores.of("pos"), scores.numpy(), image, repr(scores))
+
+
+def grid_of(labels: Any, values: np.ndarray, image: int, name: str) -> np.ndarray:
+    """Float[row, col]: one value per patch, put where the patch is; NaN where there is none.
+
+    Raises:
+        AddressError: no patch of this picture.
+    """
+    here = [
+        (label, value)
+        for label, value in zip(labels, values, strict=True)
+        if isinstance(label, Patch) and label.image == image
+    ]
+    if not here:
+        raise AddressError(f"There is no patch of picture {image} in {name}.")
+    shape = (max(p.row for p, _ in here) + 1, max(p.col for p, _ in here) + 1)
+    grid = np.full(shape, np.nan)
+    for patch, value in here:
+        grid[patch.row, patch.col] = value
+    return grid
+
+
+def _place(size: tuple[int, int]) -> dict[str, Any]:
+    """Where a photo of this size lies: one unit of an axis per pixel."""
+    return {
+        "x": 0,
+        "y": 0,
+        "sizex": size[0],
+        "sizey": size[1],
+        "xref": "x",
+        "yref": "y",
+        "sizing": "stretch",
+        "layer": "below",
+    }
+
+
+def _ticks(n: int, start: float, step: float) -> dict[str, Any]:
+    every = -(-n // 12)
+    shown = list(range(0, n, every))
+    return {"tickvals": [start + step * (i + 0.5) for i in shown], "ticktext": shown}

@@ -1,0 +1,191 @@
+"""Many maps of one picture side by side: one per token, layer, head or neuron.
+
+    view.panels(photo, maps)         Scores(token, pos): what each patch did for each word
+    view.panels(photo, grid)         Scores(layer, pos): patching, layer by layer
+    view.panels(photo, heads)        Scores(layer, head, key): where every head looks
+
+The axis of patches may be called pos, query or key. With two other axes the first goes down and the
+second to the right. All panels share one scale, so that they can be compared; `shared=False` gives
+each its own and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from mmlens.values.arguments import count, flag
+from mmlens.values.errors import AddressError
+from mmlens.values.labels import Patch, Token
+from mmlens.values.pictures import open_picture
+from mmlens.values.scores import Scores
+from mmlens.view.figures.on_image import bar, grid_of, pointer
+from mmlens.view.figures.tokens import plain
+from mmlens.view.style import given, theme
+from mmlens.view.style.figure import Figure
+from mmlens.view.style.paint import Box, painted, paper, span
+from mmlens.view.style.theme import in_figure
+from mmlens.view.style.titles import quantity, title_of
+
+MOST, _IN_ROW = 144, 64
+_WIDTH, _GAP, _NAME, _LEFT, _RIGHT, _TOP = 760, 8, 22, 20, 90, 24
+_PATCHED = ("pos", "key", "query")
+
+
+def panels(
+    picture: Any,
+    scores: Scores,
+    *,
+    image: int = 0,
+    box: Box | None = None,
+    shared: bool = True,
+    smooth: bool = False,
+    mask: Any = None,
+    columns: int | None = None,
+    title: str | None = None,
+) -> go.Figure:
+    """One small picture per label of the other axis (or two axes), as a plotly figure.
+
+    Args:
+        picture: anything that `open_picture` reads, or None for no photo.
+        scores: patches on `pos`, `key` or `query`, and one or two other axes.
+        image, box, smooth, mask: as in `view.on_image`.
+        shared: one scale for all panels; otherwise each has its own.
+        columns: panels in a row, where there is one other axis.
+
+    Raises:
+        AddressError: no patches, other axes, or more than 144 panels.
+    """
+    scores, title = given.scores(scores), given.title(title)
+    shared, smooth = flag(shared, "shared"), flag(smooth, "smooth")
+    axis = picture_axis(scores)
+    others = tuple(name for name in scores.axes if name != axis)
+    if axis is None or len(others) not in (1, 2):
+        raise AddressError(
+            f"Panels need an axis of patches and one or two others, and {scores!r} has"
+            f" {'no patches' if axis is None else f'{len(others)} others'}: narrow it with"
+            " .sel(...), or take view.on_image for one map."
+        )
+    values = np.moveaxis(scores.numpy(), scores.axes.index(axis), -1)
+    many = int(np.prod(values.shape[:-1]))
+    if not 0 < many <= MOST:
+        raise AddressError(
+            f"{scores!r} makes {many} panels, and at most {MOST} can be read: narrow it, as in"
+            f" scores.sel({others[0]}=[...])."
+        )
+    across = values.shape[1] if len(others) == 2 else _columns(many)
+    if len(others) == 1 and columns is not None:
+        across = count(columns, "columns", most=_IN_ROW)
+    if across > _IN_ROW:
+        raise AddressError(
+            f"{scores!r} puts {across} panels in a row, and at most {_IN_ROW} have room: narrow it,"
+            f" as in scores.sel({others[-1]}=[...])."
+        )
+    flat = values.reshape(many, -1)
+    grids = [grid_of(scores.of(axis), row, image, repr(scores)) for row in flat]
+    photo = open_picture(picture) if picture is not None else paper(*grids[0].shape)
+    look = {"box": box, "smooth": smooth, "mask": mask, "shared": shared}
+    figure, height = _drawn(photo, grids, across, len(others) == 1, look)
+    figure.add_trace(_bar(grids, shared, quantity(scores)))
+    _named(figure, [list(scores.of(name)) for name in others], others)
+    told, about = title_of(scores)
+    note = "" if shared else "each panel has its own scale"
+    signs = "blue raises, red lowers" if span(np.stack(grids))[0] else ""
+    notes = [about, signs, note, "outlined: the mask" if mask is not None else ""]
+    theme.finish(figure, title or told, " · ".join(part for part in notes if part), width=_WIDTH)
+    top = figure.layout.margin.t + _TOP
+    left = _LEFT + (30 if len(others) == 2 else 0)
+    return figure.update_layout(
+        height=height + top + 30, margin={"t": top, "b": 30, "l": left, "r": _RIGHT}
+    )
+
+
+def picture_axis(scores: Scores) -> str | None:
+    """The axis whose labels are patches; of two, the keys."""
+    found = [a for a in _PATCHED if a in scores.axes and any_patch(scores.of(a))]
+    return found[0] if found else None
+
+
+def any_patch(labels: Sequence[Any]) -> bool:
+    return any(isinstance(one, Patch) for one in labels)
+
+
+def _columns(many: int) -> int:
+    """Rows of equal length, of at most six panels."""
+    rows = -(-many // 6)
+    return -(-many // rows)
+
+
+def _drawn(
+    photo: Any, grids: list[np.ndarray], across: int, named: bool, look: dict[str, Any]
+) -> tuple[Figure, int]:
+    """The panels at their places, and the height of all of them in pixels."""
+    inner = _WIDTH - _LEFT - _RIGHT - (0 if named else 30)
+    wide = (inner - _GAP * (across - 1)) / across
+    wide = min(wide, 200)
+    tall = wide * photo.height / photo.width
+    step = tall + (_NAME if named else _GAP)
+    rows = -(-len(grids) // across)
+    height = rows * step
+    area = given.box(look["box"], photo)
+    figure = Figure()
+    for i, grid in enumerate(grids):
+        column, row, n = i % across, i // across, i + 1 if i else ""
+        signed, limit = span(np.stack(grids) if look["shared"] else grid)
+        source = painted(
+            photo, grid, signed, limit, area, smooth=look["smooth"],
+            mask=look["mask"], side=round(min(2 * wide, 320)),
+        )  # fmt: skip
+        left, top = column * (wide + _GAP), 1 - (row * step) / height
+        hidden = {"visible": False, "fixedrange": True}
+        figure.update_layout({
+            f"xaxis{n}": {**hidden, "anchor": f"y{n}", "range": [0, photo.width],
+                          "domain": [left / inner, min((left + wide) / inner, 1)]},
+            f"yaxis{n}": {**hidden, "anchor": f"x{n}", "range": [photo.height, 0],
+                          "domain": [max(top - tall / height, 0), top]},
+        })  # fmt: skip
+        figure.add_trace(pointer(grid, area, xaxis=f"x{n}", yaxis=f"y{n}"))
+        figure.add_layout_image(
+            source=source, x=0, y=0, sizex=photo.width, sizey=photo.height,
+            xref=f"x{n}", yref=f"y{n}", sizing="stretch", layer="below",
+        )  # fmt: skip
+    return figure, round(height)
+
+
+def _bar(grids: list[np.ndarray], shared: bool, name: str) -> go.Scatter:
+    signed, limit = span(np.stack(grids))
+    if shared:
+        return bar(signed, limit, name)
+    return bar(signed, 1.0, f"{name}, of the largest")
+
+
+def _named(figure: Figure, labels: list[list[Any]], axes: Sequence[str]) -> None:
+    """Names over the panels; with two axes over the first row and beside the first column."""
+    style = {"showarrow": False, "font": {"size": 12, "family": theme.MONO}}
+    over, alone = labels[-1], len(axes) == 1
+    for i, one in enumerate(over):
+        n = i + 1 if i else ""
+        text = called(axes[-1], one, len(over))
+        figure.add_annotation(
+            text=in_figure(text), xref=f"x{n} domain", yref=f"y{n} domain", y=1, yanchor="bottom",
+            x=0 if alone else 0.5, xanchor="left" if alone else "center", **style,
+        )  # fmt: skip
+    if len(axes) == 2:
+        for i, one in enumerate(labels[0]):
+            n = i * len(over) + 1 if i else ""
+            figure.add_annotation(
+                text=in_figure(called(axes[0], one, 99)), xref=f"x{n} domain", yref=f"y{n} domain",
+                x=0, y=0.5, xanchor="right", yanchor="middle", xshift=-4, **style,
+            )  # fmt: skip
+
+
+def called(axis: str, one: Any, many: int) -> str:
+    """The name of one panel: a word by itself, a number with its axis where there is room."""
+    if isinstance(one, (Token, str)):
+        text = plain(one)
+        return text if len(text) <= 22 else text[:21] + "…"
+    short = f"{axis[0].upper()}{one}" if axis in ("layer", "head") else str(one)
+    return f"{axis} {one}" if isinstance(one, int) and many <= 6 else short

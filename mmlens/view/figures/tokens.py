@@ -1,0 +1,118 @@
+"""Words as text and as coloured HTML; a token is data, never markup.
+
+A vocabulary holds whatever it was trained on: `<s>`, `<img src=...>`, line feeds, characters that
+turn the reading direction. `visible` makes each of them something to see, `escape` something to
+show.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from mmlens.values.arguments import number, several
+from mmlens.values.errors import AddressError
+from mmlens.values.labels import Padding, Patch
+from mmlens.values.scores import Scores
+from mmlens.view.style import given
+
+if TYPE_CHECKING:
+    from mmlens.view.style.html import Html
+
+_SIGNS = {"\n": "⏎", "\t": "⇥", "\r": "␍", "\u00a0": "⍽"}
+_RAISES, _LOWERS = "31,119,255", "255,82,46"
+
+
+def visible(token: Any) -> str:
+    """A token with its outer spaces, line ends and control characters made visible: `·dog`."""
+    text = str(token)
+    if not text:
+        return "∅"
+    start = len(text) - len(text.lstrip(" "))
+    inner = text.strip(" ")
+    end = len(text) - start - len(inner)
+    return "·" * start + "".join(_sign(letter) for letter in inner) + "·" * end
+
+
+def plain(token: Any) -> str:
+    """A token as a word in a sentence: outer spaces dropped, the rest as `visible`."""
+    return visible(str(token).strip(" ") or token)
+
+
+def label(value: Any) -> str:
+    """Any label as text: a patch by row and column, a word visibly."""
+    if isinstance(value, Patch):
+        return str(value)
+    return "padding" if isinstance(value, Padding) else visible(value)
+
+
+def tokens(words: Sequence[Any] | Scores, values: Any = None, *, title: str | None = None) -> Html:
+    """Words coloured by their values, as HTML: blue raises, red lowers, opacity by size.
+
+    Args:
+        words: the words, or Scores of one axis (then `values` is left out).
+        values: one number per word; None and NaN stay uncoloured.
+
+    Raises:
+        AddressError: not one value per word.
+    """
+    from mmlens.view.style.html import framed
+    from mmlens.view.style.titles import title_of
+
+    told, about = "Words by value", ""
+    if isinstance(words, Scores):
+        if len(words.axes) != 1:
+            raise AddressError(f"Coloured words need Scores of one axis, and {words!r} has others.")
+        told, about = title_of(words)
+        words, values = list(words.of(words.axes[0])), words.numpy()
+    texts, numbers = [label(word) for word in several(words, "words", least=0)], _numbers(values)
+    if len(texts) != len(numbers):
+        raise AddressError(
+            f"There are {len(texts)} words and {len(numbers)} values: give one each."
+        )
+    top = max((abs(n) for n in numbers if math.isfinite(n)), default=0.0) or 1.0
+    spans = "".join(_span(text, n, top) for text, n in zip(texts, numbers, strict=True))
+    key = f"blue raises, red lowers; full colour is {top:.3g}"
+    body = (
+        f'<div class="mmlens-tokens" style="font:14px/2 ui-monospace,Menlo,Consolas,monospace"'
+        f' role="group" aria-label="words coloured by value, from {-top:.3g} to {top:.3g}">'
+        f"{spans}</div>"
+    )
+    return framed(given.title(title, told), " · ".join(part for part in (about, key) if part), body)
+
+
+def _span(text: str, value: float, top: float) -> str:
+    none = math.isnan(value)
+    size = 0.0 if none else 0.5 * min(abs(value) / top, 1)  # ink stays readable on half
+    colour = _RAISES if value >= 0 else _LOWERS
+    told = "no value" if none else f"{value:+.4g}"
+    return (
+        f'<span style="background:rgba({colour},{size:.3f});padding:2px 3px;margin:0 1px;'
+        f'border-radius:3px;white-space:pre" title="{escape(text)}: {told}">{escape(text)}</span>'
+    )
+
+
+def _numbers(values: Any) -> list[float]:
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+    values = values.tolist() if hasattr(values, "tolist") else values
+    return [_number(one) for one in several(values, "values", least=0)]
+
+
+def _number(value: Any) -> float:
+    """A number, also an infinite one; NaN where there is none."""
+    if value is None:
+        return math.nan
+    value = value.item() if getattr(value, "ndim", None) == 0 else value  # of NumPy or torch
+    odd = isinstance(value, float) and not math.isfinite(value)
+    return value if odd else number(value, "values")
+
+
+def _sign(letter: str) -> str:
+    if letter in _SIGNS:
+        return _SIGNS[letter]
+    hidden = unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return f"⟨{ord(letter):x}⟩" if hidden else letter

@@ -1,0 +1,1 @@
+"""Figures as still pictures, SVG and PNG, drawn without a browser."""

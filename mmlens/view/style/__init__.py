@@ -1,0 +1,1 @@
+"""What every figure shares: colours, titles, paint on photos, HTML, and the checks of arguments."""

@@ -1,0 +1,134 @@
+"""What views are given, checked in one place: scores, a box, a table, a title, what was read.
+
+Each function returns the value that a view goes on with, and names the argument that it refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from mmlens.values.arguments import count, instance, number, several, shown, text
+from mmlens.values.errors import AddressError, ArgumentError
+from mmlens.values.scores import Scores
+from mmlens.view.style.paint import Box
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FAR = 4
+"""How many sides of the picture an edge of a box may lie away from its corner."""
+_LOOK = ("picture", "prompt", "caption", "target", "maps", "table", "activations", "box", "about",
+         "before", "without", "together", "lens", "firing", "decoded")  # fmt: skip
+
+
+def scores(value: Any, name: str = "scores") -> Scores:
+    """Scores of real numbers, at least one; of True and False, 1 and 0."""
+    found = instance(value, name, Scores, "Scores, such as mmlens.attribute returns")
+    if 0 in found.shape or found.values.is_complex():
+        what = "complex numbers" if found.values.is_complex() else "no numbers"
+        raise AddressError(f"{found!r} holds {what}, and a view shows real ones: choose others.")
+    if "bool" in str(found.values.dtype):
+        return Scores(found.values.float(), found.axes, found.labels, found.about)
+    return found
+
+
+def title(value: Any, told: str = "") -> str:
+    """The title that was given, or `told` where there is none."""
+    return told if value is None else text(value, "title") or told
+
+
+def box(value: Any, photo: Image.Image) -> Box:
+    """The pixels that a grid covers, at least one of them on the picture; by default all of it."""
+    if value is None:
+        return (0.0, 0.0, float(photo.width), float(photo.height))
+    far = _FAR * max(photo.size)
+    edges = [number(edge, "box", least=-far, most=far) for edge in several(value, "box")]
+    if len(edges) == 4:
+        x0, y0, x1, y1 = edges
+        across = x0 < x1 and x0 < photo.width and x1 > 0
+        if across and y0 < y1 and y0 < photo.height and y1 > 0:
+            return (x0, y0, x1, y1)
+    raise ArgumentError(
+        f"box={shown(value)}: write (x0, y0, x1, y1), left before right and upper before lower, in"
+        f" pixels of the picture, which is {photo.width} wide and {photo.height} high."
+    )
+
+
+def table(
+    value: Any, columns: Sequence[str], call: str, *, name: str = "table", empty: bool = False
+) -> pd.DataFrame:
+    """A table with these columns, as `call` gives it; with rows, unless it may be empty."""
+    import pandas as pd
+
+    frame = instance(value, name, pd.DataFrame, f"the table that {call} gives")
+    lacking = [column for column in columns if column not in frame.columns]
+    if (lacking and not (empty and not len(frame))) or not (len(frame) or empty):
+        *before, last = map(repr, columns)
+        named = f"{', '.join(before)} and {last}"
+        raise AddressError(
+            f"This view needs rows with the columns {named}, as {call} gives them;"
+            f" this {name} has {len(frame)} rows and {list(frame.columns)}."
+        )
+    for column, check in _COLUMNS.items():
+        for one in frame[column] if column in frame.columns else ():
+            check(one, f"{name}[{column!r}]")
+    return frame
+
+
+def _probs(value: Any, name: str) -> None:
+    for one in () if value is None else several(value, name, least=0):
+        number(one, name)
+
+
+def _score(value: Any, name: str) -> None:
+    if not missing(value):
+        number(value, name)
+
+
+def missing(value: Any) -> bool:
+    """Whether a cell is empty: None, or NaN as pandas puts it there."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
+_COLUMNS: dict[str, Callable[[Any, str], Any]] = {
+    "score": _score,
+    "value": number,
+    "rank": partial(count, least=0),
+    "words": partial(several, least=0),
+    "probs": _probs,
+    "map": scores,
+}
+"""What stands in the columns that views read, whichever table has them."""
+
+
+def by_name(value: Any, name: str, write: str) -> Mapping[Any, Any]:
+    """A mapping."""
+    return instance(value, name, Mapping, write)
+
+
+def pictures(value: Any) -> Callable[[Any], Any]:
+    """The function from a sample to its picture: one that was given, or a mapping's."""
+    if callable(value):
+        return value
+    if hasattr(value, "keys"):  # a mapping, or what is read like one: a Series
+        return lambda sample: value[sample]
+    raise ArgumentError(
+        f"pictures={shown(value)}: give a mapping from sample to picture, or a function."
+    )
+
+
+def look(value: Any) -> Any:
+    """What was read of a picture, whoever made it."""
+    lacking = [name for name in _LOOK if not hasattr(value, name)]
+    if lacking:
+        raise ArgumentError(
+            f"seen={shown(value)} is nothing that was read of a picture, it has no {lacking[0]!r}:"
+            " give what mmlens.look(model, picture, full=True) returned, or a list of such."
+        )
+    scores(value.maps, "maps")
+    scores(value.activations, "activations")
+    return value

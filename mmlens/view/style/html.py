@@ -1,0 +1,116 @@
+"""Views that are HTML of their own: text, small pictures, and where needed a little script.
+
+An `Html` is a string that notebooks display and `view.save` writes as a page. It requests nothing:
+pictures are data addresses, scripts are inline, and the page forbids everything else by its content
+security policy, which names each script by its hash (`locked`). Colours are those of `use_theme`,
+on a ground of their own, so that a view can be read in any notebook.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import re
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from PIL import Image
+
+from mmlens.view.style import theme
+
+_POLICY = (
+    "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {scripts};"
+    " base-uri 'none'; form-action 'none'"
+)
+_SCRIPT = re.compile(r"<script([^>]*)>(.*?)</script", re.DOTALL | re.IGNORECASE)
+
+
+class Html(str):
+    """HTML text that notebooks display as such."""
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+
+def framed(title: str, subtitle: str, body: str, css: str = "", name: str = "") -> Html:
+    """A view: title and subtitle (text, escaped here) over its body (HTML), in the theme's colours.
+
+    Args:
+        css: rules for `body`; every selector has to begin with a class of the view's own.
+        name: the view's own class.
+    """
+    c = theme.colours()
+    head = f'<div class="mm-title">{escape(title)}</div>' if title else ""
+    head += f'<div class="mm-about">{escape(subtitle)}</div>' if subtitle else ""
+    return Html(
+        f'<div class="mm-view {name}" style="--page:{c["page"]};--ink:{c["ink"]};'
+        f'--muted:{c["muted"]};--line:{c["line"]};--raises:{c["raises"]};--lowers:{c["lowers"]}">'
+        f"<style>{_CSS}{css}</style>{head}{body}</div>"
+    )
+
+
+_CSS = f"""
+.mm-view{{background:var(--page);color:var(--ink);font:13px/1.45 {theme.FONT};padding:14px 16px;
+max-width:900px;box-sizing:border-box;overflow-x:auto;text-align:left}}
+.mm-view *{{box-sizing:border-box}}
+.mm-view .mm-title{{font-size:16px;font-weight:600;line-height:1.3;color:var(--ink)}}
+.mm-view .mm-about{{font-size:12.5px;color:var(--muted);margin:2px 0 10px}}
+"""
+
+
+def whole_page(html: str, title: str) -> str:
+    """A view as a document of its own, which may load nothing."""
+    c = theme.colours()
+    return locked(
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(title)}</title></head>"
+        f'<body style="margin:0;background:{c["page"]}">{html}</body></html>'
+    )
+
+
+def locked(page: str, *later: str) -> str:
+    """A whole page that may request nothing and run only the scripts that it holds now.
+
+    Args:
+        page: with `<meta charset="utf-8">` in its head; data in a script of another type need no
+            permission.
+        later: scripts that a script of the page makes.
+    """
+    found = [text.replace("\r\n", "\n") for kind, text in _SCRIPT.findall(page) if _runs(kind)]
+    hashes = [hashlib.sha256(text.encode()).digest() for text in (*found, *later)]
+    named = [f"'sha256-{base64.b64encode(one).decode('ascii')}'" for one in dict.fromkeys(hashes)]
+    policy = _POLICY.format(scripts=" ".join(named) or "'none'")
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    charset = re.compile(r'<meta charset="utf-8" ?/?>')
+    page, n = charset.subn(lambda found: found[0] + meta, page, count=1)
+    assert n, "the page has no charset to put its policy behind"
+    return page
+
+
+def _runs(attributes: str) -> bool:
+    kind = re.search(r'type="([^"]*)"', attributes)
+    return kind is None or kind[1] in ("module", "text/javascript")
+
+
+def data_address(picture: Image.Image, sharp: bool = True) -> str:
+    """A picture as a data address: PNG where every pixel counts, else JPEG."""
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, **({"format": "PNG", "optimize": True} if sharp
+                                           else {"format": "JPEG", "quality": 85}))  # fmt: skip
+    kind = "png" if sharp else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def props(value: Any) -> str:
+    """JSON that can stand inside a script: no `<` is left in it."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def static(name: str) -> str:
+    """A file of `mmlens/view/static`."""
+    return files("mmlens.view").joinpath("static", name).read_text(encoding="utf-8")
