@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mmlens.checkpoints.folder import load, pull_projection, push_projection, save
+from mmlens.checkpoints.folder import load, save
+from mmlens.checkpoints.hub import pull_projection, push_projection
 from mmlens.checkpoints.weights import read_state, weights_hash
 from mmlens.families import load as load_model
 from mmlens.families.parts import from_parts

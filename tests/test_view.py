@@ -15,9 +15,9 @@ from PIL import Image
 from mmlens import Neuron, Patch, Scores, Token, view
 from mmlens.values.errors import AddressError
 from mmlens.view.figures.on_image import patch_grid
-from mmlens.view.figures.tokens import label, visible
 from mmlens.view.style import theme
 from mmlens.view.style.paint import LOWERS, RAISES, colour, painted, span
+from mmlens.view.style.printed import label, visible
 
 PHOTO = Image.new("RGB", (40, 30), (200, 30, 30))
 PATCHES = tuple(Patch(row, col) for row in range(3) for col in range(4))

@@ -17,10 +17,10 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from mmlens.model.prompt_tokens import rows
-from mmlens.papers.tables import ExperimentError
 from mmlens.runtime.chunks import in_chunks
 from mmlens.runtime.run import current
 from mmlens.values.addresses import places
+from mmlens.values.errors import ArgumentError
 from mmlens.values.labels import Patch
 from mmlens.values.prompt import SoftPrompt
 from mmlens.values.sites import SITES
@@ -112,9 +112,9 @@ def silenced(
 ) -> Iterator[None]:
     """Within this context row i of a batch runs without the units of variant i."""
     if where not in WHERE:
-        raise ExperimentError(f"There is no place {where!r}: write {', '.join(map(repr, WHERE))}.")
+        raise ArgumentError(f"There is no place {where!r}: write {', '.join(map(repr, WHERE))}.")
     if isinstance(value, str) and value != "mean":
-        raise ExperimentError(f"There is no value {value!r}: write a number or 'mean'.")
+        raise ArgumentError(f"There is no value {value!r}: write a number or 'mean'.")
     units = units.to(model.lm.device)
     here = torch.zeros(soft.ids.shape[1], dtype=torch.bool, device=units.device)
     here[places(soft.labels[0], WHERE[where], "pos")] = True

@@ -32,8 +32,6 @@ from mmlens.checkpoints.folder_write import (
     spec_of,
     write,
 )
-from mmlens.checkpoints.hub import pull_projection as pull_projection
-from mmlens.checkpoints.hub import push_projection as push_projection
 from mmlens.checkpoints.weights import check_projection, expanded, linear_from_state, read_state
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.casting import cast, device_of, dtype_of

@@ -15,7 +15,10 @@ from typing import Any
 import torch
 
 from mmlens.checkpoints.bridge_json import read_json
+from mmlens.checkpoints.language import load_lm, load_tokenizer
+from mmlens.checkpoints.vision import find_vision
 from mmlens.checkpoints.weights import (
+    SPARE,
     loaded_whole,
     plain_tensors,
     quietly,
@@ -28,9 +31,6 @@ from mmlens.towers.vision.encoder import without_pooler
 from mmlens.towers.vision.pixels import Pixels
 from mmlens.towers.vision.wrap import HookedVision, build
 from mmlens.values.errors import CheckpointError, MMLensError
-
-SPARE = ("pooler", "classifier", "head.")
-"""Of an encoder's file: what comes after the patches and is read by nothing here."""
 
 
 def check_files(spec: dict[str, Any], folder: Path) -> None:
@@ -78,8 +78,6 @@ def load_vision(spec: dict[str, Any], folder: Path) -> HookedVision:
     """The encoder in the number format of its file, built from its class or arch."""
     where = f"{folder.name}/ of {folder.parent.name!r}"
     if "hub" in spec or "folder" in spec:
-        from mmlens.families.parts import find_vision
-
         source, revision = _elsewhere(spec, folder.parent)
         module: Any = find_vision(source, revision=revision).module
     elif not folder.is_dir():
@@ -110,8 +108,6 @@ def load_vision(spec: dict[str, Any], folder: Path) -> HookedVision:
 
 def load_lm_folder(spec: dict[str, Any], folder: Path) -> tuple[Any, Any]:
     """The language model in the number format of its file, and its tokenizer."""
-    from mmlens.checkpoints.language import load_lm, load_tokenizer
-
     if "hub" in spec or "folder" in spec:
         source, revision = _elsewhere(spec, folder.parent)
         kind = dtype_of(spec.get("dtype")) or torch.float32

@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from mmlens.checkpoints.bridge_json import read_json
+from mmlens.checkpoints.folder import describe
 from mmlens.checkpoints.weights import linear_from_state, read_state
 from mmlens.values.errors import CheckpointError, ModelError
 from mmlens.values.whole_files import replacing_files
@@ -30,7 +31,7 @@ A linear projection from `{vision}` features ({d_in}) to soft prompts of `{lm}` 
 [mmlens](https://pypi.org/project/mmlens):
 
     from mmlens import from_parts
-    from mmlens.checkpoints.folder import pull_projection
+    from mmlens.checkpoints.hub import pull_projection
 
     model = from_parts(vision=..., projection=pull_projection("{repo}"), lm=...)
 """
@@ -48,8 +49,6 @@ def push_projection(
         private: whether a new repository is private.
         api: a `huggingface_hub.HfApi` (with a token), or None for the logged-in user's.
     """
-    from mmlens.checkpoints.folder import describe
-
     spec = describe(model)
     source = model.provenance
     for part in ("vision", "lm"):

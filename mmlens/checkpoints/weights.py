@@ -17,11 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmlens.towers.projection import keeps_positions
 from mmlens.values.arguments import SEEDS, count, shown
 from mmlens.values.arguments import path as path_of
-from mmlens.values.errors import CapabilityError, CheckpointError
+from mmlens.values.errors import CheckpointError
 
 ProjectionSource = nn.Module | Mapping[str, Tensor] | str | Path
+
+SPARE = ("pooler", "classifier", "head.")
+"""Of an encoder's file: what comes after the patches and is read by nothing here."""
 
 
 def expanded(path: str | Path, name: str = "path") -> Path:
@@ -221,22 +225,6 @@ def check_projection(
         raise CheckpointError(
             f"The projection ({shape}) does not fit between {parts}, which need "
             f"{d_vision} -> {d_model}; it was trained for another encoder or language model."
-        )
-
-
-def keeps_positions(projection: nn.Module, out: Any, positions: int) -> None:
-    """Refuse a projection that pools or resamples: a position of its output is no patch.
-
-    Args:
-        out: what it made of features [picture, positions, d_vision].
-    """
-    shape = tuple(getattr(out, "shape", ()))
-    if len(shape) != 3 or shape[1] != positions:
-        given = f"{shape[1]} positions" if len(shape) == 3 else f"values of shape {shape}"
-        raise CapabilityError(
-            f"This projection (a {type(projection).__name__}) makes {given} of {positions} patches,"
-            " and a bridge shows the language model one position for each patch: give a projection"
-            " of single patches, or an encoder wrapped with pooled=True for the mean of all."
         )
 
 

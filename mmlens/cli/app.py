@@ -193,7 +193,7 @@ def _report(seen: Look, chosen: bool) -> None:
     from rich.text import Text
 
     from mmlens.view.figures.on_image import patch_grid
-    from mmlens.view.figures.tokens import plain, visible
+    from mmlens.view.style.printed import plain, visible
 
     console = Console()
     console.print(
@@ -226,7 +226,7 @@ def _report(seen: Look, chosen: bool) -> None:
 
 def visible_line(text: str) -> str:
     """Text for a terminal: control characters made visible, spaces kept."""
-    from mmlens.view.figures.tokens import visible
+    from mmlens.view.style.printed import visible
 
     return " ".join(visible(part) if part else "" for part in text.split(" "))
 

@@ -10,45 +10,27 @@ network, and a name that doesn't exist is answered with the nearest that do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from mmlens.checkpoints.bridge_json import read_json
-from mmlens.checkpoints.folder_read import SPARE
-from mmlens.checkpoints.language import find_lm, unfound
+from mmlens.checkpoints.language import find_lm
+from mmlens.checkpoints.vision import find_vision
 from mmlens.checkpoints.weights import (
     check_projection,
     expanded,
     fresh_linear,
-    loaded_whole,
     projection_from,
-    quietly,
-    reason,
 )
-from mmlens.checkpoints.whole import apart, refuse_whole
+from mmlens.checkpoints.whole import apart
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.casting import device_of, dtype_of
 from mmlens.runtime.sharing import share_weights
 from mmlens.towers.language.language_model import LanguageModel
-from mmlens.towers.vision.wrap import HookedVision, optional, wrap_vision
-from mmlens.values.errors import CheckpointError, ModelError, nearest
-
-_VISION_CLASSES = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
-_KNOWN_VISION = [
-    "google/vit-base-patch16-224",
-    "microsoft/beit-large-patch16-224-pt22k",
-    "openai/clip-vit-base-patch32",
-    "google/siglip-base-patch16-224",
-    "facebook/dinov2-base",
-    "facebook/deit-base-patch16-224",
-    "open_clip:ViT-B-32/openai",
-    "timm:vit_base_patch16_224",
-]
+from mmlens.towers.vision.wrap import HookedVision
+from mmlens.values.errors import ModelError
 
 
 def from_parts(
@@ -136,126 +118,3 @@ def label(source: Any) -> str:
     inner = getattr(source, "module", None) if isinstance(source, HookedVision) else None
     inner = source.hf if isinstance(source, LanguageModel) and source.hf is not None else inner
     return type(inner if inner is not None else source).__name__
-
-
-def find_vision(
-    source: Any, *, dtype: torch.dtype | str | None = None, revision: str | None = None
-) -> HookedVision:
-    """A HookedVision from a module, a folder or a name (see `from_parts`)."""
-    kind = dtype_of(dtype)
-    if isinstance(source, HookedVision):
-        other = kind is not None and kind != source.dtype
-        vision = source.at(source.feature_layer) if other else source  # the caller's stays
-    elif not isinstance(source, (str, Path)):
-        refuse_whole(source)
-        vision = wrap_vision(source)
-    elif expanded(source).is_dir():
-        vision = _hf_vision(str(expanded(source)), None, local=True)
-    else:
-        library, _, rest = str(source).partition(":")
-        if library == "open_clip" and rest:
-            vision = _open_clip(rest)
-        elif library == "timm" and rest:
-            vision = _timm(rest)
-        elif library in ("open_clip", "timm") or (rest and library != "hf"):
-            hint = nearest(str(source), _KNOWN_VISION)
-            raise ModelError(f"There is no encoder {str(source)!r}: {hint}")
-        else:
-            vision = _hf_vision(rest or library, revision, local=False)
-    return vision.to(kind) if kind is not None else vision
-
-
-def _hf_vision(source: str, revision: str | None, *, local: bool) -> HookedVision:
-    import transformers
-
-    options: dict[str, Any] = {"revision": revision, "local_files_only": local}
-    safe: Any = {**options, "trust_remote_code": False}
-    try:
-        config = transformers.AutoConfig.from_pretrained(source, **safe)
-        fallback = transformers.AutoModel
-        cls = getattr(transformers, _VISION_CLASSES.get(config.model_type, ""), fallback)
-        with quietly():
-            module, told = cls.from_pretrained(
-                source, dtype=torch.float32, output_loading_info=True, **safe
-            )
-    except Exception as error:  # transformers and the hub raise two dozen kinds
-        raise unfound("encoder", source, error, _KNOWN_VISION) from error
-    refuse_whole(module)
-    loaded_whole(told, repr(source), SPARE)
-    return wrap_vision(module, _processor(source, options))
-
-
-def _processor(source: str, options: dict[str, Any]) -> dict[str, Any] | None:
-    """The settings as they stand: the processor classes need torchvision, this doesn't."""
-    from transformers.utils.hub import cached_file
-
-    missing = {"_raise_exceptions_for_missing_entries": False}
-    missing |= {"_raise_exceptions_for_connection_errors": False}
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        path = cached_file(source, name, **options, **missing)
-        try:
-            read = read_json(Path(path)) if path else {}
-            settings = read if name.startswith("pre") else read.get("image_processor")
-            if settings:
-                return dict(settings)
-        except (TypeError, AttributeError, ValueError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(
-                f"{name} of {source!r} does not hold the settings of an image processor: {error}"
-            ) from error
-    return None
-
-
-def _open_clip(rest: str) -> HookedVision:
-    open_clip = optional("open_clip")
-    model, _, weights = rest.partition("/")
-    if model not in open_clip.list_models():
-        hint = nearest(model, open_clip.list_models())
-        raise ModelError(f"open_clip has no model {model!r}: {hint}")
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if weights and weights not in tags and not Path(weights).is_file():
-        raise ModelError(
-            f"open_clip has no weights {weights!r} for {model}: {nearest(weights, tags)}"
-        )
-    quick = _trained_with_quick_gelu(open_clip, model, weights)
-    with _fetching("open_clip", rest):
-        made = open_clip.create_model_and_transforms(
-            model, pretrained=weights or None, force_quick_gelu=quick
-        )
-    return wrap_vision((made[0], made[2]))
-
-
-@contextmanager
-def _fetching(library: str, name: str) -> Iterator[None]:
-    """Inside, a library downloads and reads weights: what it raises becomes a sentence."""
-    try:
-        yield
-    except Exception as error:
-        raise ModelError(f"{library} could not load {name!r}: {reason(error)}") from error
-
-
-def _trained_with_quick_gelu(open_clip: Any, model: str, weights: str) -> bool:
-    """What the weights say; open_clip itself only warns that the model is made otherwise."""
-    tag = open_clip.pretrained.get_pretrained_cfg(model, weights) if weights else {}
-    built = bool((open_clip.get_model_config(model) or {}).get("quick_gelu"))
-    if tag and built and not tag.get("quick_gelu"):
-        other = model.removesuffix("-quickgelu")
-        hint = f"'open_clip:{other}/{weights}'" if other != model else "other weights"
-        raise ModelError(
-            f"The weights {weights!r} were not trained with QuickGELU, which {model} is made with:"
-            f" write {hint}."
-        )
-    return bool(tag.get("quick_gelu"))
-
-
-def _timm(rest: str) -> HookedVision:
-    timm = optional("timm")
-    if not timm.is_model(rest.split(".")[0]):
-        raise ModelError(f"timm has no model {rest!r}: {nearest(rest, timm.list_models())}")
-    known = timm.list_pretrained(f"{rest.split('.')[0]}.*")
-    if "." in rest and rest not in known:
-        raise ModelError(f"timm has no weights {rest!r}: {nearest(rest, known)}")
-    with _fetching("timm", rest):
-        module = timm.create_model(rest, pretrained=True)
-    return wrap_vision(module, timm.data.resolve_model_data_config(module), name=rest)

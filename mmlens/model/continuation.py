@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.model.context_length import check_room
+from mmlens.model.loss import returned
+from mmlens.model.reading import going_on
 from mmlens.towers.language import kv_cache
 from mmlens.values.errors import CapabilityError, PromptError
 from mmlens.values.labels import Label, Token
@@ -86,8 +88,6 @@ def _unknown(new: SoftPrompt, held: int) -> SoftPrompt:
 
 def _words(model: HookedVLM, input: Any, past: Any) -> Any:
     """Words that go on as ids, so that no space is put before them; anything else as it is."""
-    from mmlens.model.targets import going_on
-
     old = vars(past).get(_READ) if length(past) else None
     if old is None or not isinstance(input, str) or len(old) != 1 or model.tokenizer is None:
         return input
@@ -112,8 +112,6 @@ def read_on(
     Raises:
         CapabilityError: this language model's cache is not to be trusted, or makes none itself.
     """
-    from mmlens.model.loss import returned
-
     lm = model.lm
     if lm.is_bridge:
         if not lm.caching.exact:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.model.reading import picture_labels
 from mmlens.runtime.hook_calls import DIRECTIONS, Hook, called, check_function, on_point, told
 from mmlens.runtime.run import current
 from mmlens.runtime.turns import alone
@@ -99,7 +100,7 @@ def names(
             )
         chosen = {id(known[name]): name for name in reversed(list(known)) if wanted(name)}
         return [name for name in known if name in set(chosen.values())]
-    if wanted in known or attention_mask.layer_of(model, wanted) is not None:
+    if wanted in known or attention_mask.layer_of(model.lm, wanted) is not None:
         return [wanted]
     if wanted in model.root.hook_dict:
         raise SiteError(
@@ -123,14 +124,14 @@ def _place(model: HookedVLM, every: Sequence[Hook], stack: ExitStack) -> None:
     cuts: dict[int, list[Callable[..., Any]]] = {}
     rest = []
     for hook in every:
-        layer = attention_mask.layer_of(model, hook.name)
+        layer = attention_mask.layer_of(model.lm, hook.name)
         if layer is None:
             rest.append(hook)
         else:
             cuts.setdefault(layer, []).append(partial(called(None, hook), hook=None))
     known = points(model) if any(part(h.name) != "lm" for h in rest) else {}
     lm = model.root.hook_dict if any(part(h.name) == "lm" for h in rest) else {}
-    stack.enter_context(attention_mask.tapped(model, cuts))
+    stack.enter_context(attention_mask.tapped(model.lm, cuts, model.name))
     for hook in rest:
         point = lm[hook.name] if part(hook.name) == "lm" else known[hook.name]
         stack.enter_context(on_point(point, hook))
@@ -207,8 +208,6 @@ def _picture_rows(
     model: HookedVLM, edits: Sequence[tuple[Edit, int | None]], prompts: Sequence[Prompt]
 ) -> Rows | None:
     """Labels of the positions inside the vision tower and the projection, one row per picture."""
-    from mmlens.model.reading import picture_labels
-
     site = edits[0][0].site
     if site.part == "lm":
         return None

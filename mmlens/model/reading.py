@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.checkpoints.weights import keeps_positions
 from mmlens.model.context_length import check_room
 from mmlens.model.prompt_tokens import PromptTokens
 from mmlens.model.token_ids import known, read_ids, read_tokens
 from mmlens.towers.language.tokenization import ids_after, ids_of, placeholder, word
+from mmlens.towers.projection import keeps_positions
+from mmlens.values.arguments import text as text_of
 from mmlens.values.errors import CapabilityError, PromptError
 from mmlens.values.labels import Label, Padding, Patch, Token
 from mmlens.values.prompt import IMAGE_TOKEN, Prompt, SoftPrompt
@@ -164,6 +165,15 @@ def refuse_placeholder(model: HookedVLM, text: str, pictures: bool) -> None:
             " picture: leave it out, the picture stands where it is among the parts, as in"
             " Prompt('USER: ', photo, ' What is this?')."
         )
+
+
+def going_on(model: HookedVLM, soft: SoftPrompt, text: str, name: str = "text") -> list[int]:
+    """The ids of a text that goes on after a prompt; `name` is what the caller calls it."""
+    text_of(text, name)
+    refuse_placeholder(model, text, pictures=bool(soft.is_picture.any()))
+    ids = soft.ids[0].masked_fill(~soft.mask[0], -1).tolist()
+    start = max((i + 1 for i, token in enumerate(ids) if token < 0), default=0)
+    return ids_after(model.lm, text, ids[start:])
 
 
 def _read(model: HookedVLM, prompt: Prompt, bos: bool) -> list[tuple[int, Label]]:

@@ -15,10 +15,9 @@ import torch
 
 from mmlens.model.doors import opened
 from mmlens.model.generation import end_ids, until
-from mmlens.model.reading import refuse_placeholder
-from mmlens.towers.language.tokenization import id_of, ids_after, printed, word
+from mmlens.model.reading import going_on
+from mmlens.towers.language.tokenization import id_of, printed, word
 from mmlens.values.arguments import shown
-from mmlens.values.arguments import text as text_of
 from mmlens.values.errors import MMLensError, NumericsError, PromptError, TargetError
 from mmlens.values.labels import Padding, Token
 from mmlens.values.prompt import SoftPrompt, next_at
@@ -137,15 +136,6 @@ def caption(model: HookedVLM, soft: SoftPrompt, max_new_tokens: int = 30) -> lis
     """Ids of the model's own greedy caption, without the end-of-text token."""
     new = model.generate(soft, max_new_tokens, return_type="tokens")[0]
     return until(new, end_ids(model))
-
-
-def going_on(model: HookedVLM, soft: SoftPrompt, text: str, name: str = "text") -> list[int]:
-    """The ids of a text that goes on after a prompt; `name` is what the caller calls it."""
-    text_of(text, name)
-    refuse_placeholder(model, text, pictures=bool(soft.is_picture.any()))
-    ids = soft.ids[0].masked_fill(~soft.mask[0], -1).tolist()
-    start = max((i + 1 for i, token in enumerate(ids) if token < 0), default=0)
-    return ids_after(model.lm, text, ids[start:])
 
 
 def extend(model: HookedVLM, soft: SoftPrompt, ids: Sequence[int]) -> SoftPrompt:

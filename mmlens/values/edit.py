@@ -21,16 +21,14 @@ from typing import TYPE_CHECKING, Any
 from mmlens.values.addresses import POSITIONS, places, reaches_the_end, read_address
 from mmlens.values.arguments import shown
 from mmlens.values.errors import AddressError, MMLensError, SiteError
-from mmlens.values.labels import Head, Neuron
+from mmlens.values.labels import Head, Label, Neuron
 from mmlens.values.scores import Scores
 from mmlens.values.sites import Site, grouped, site
 
 if TYPE_CHECKING:
     import torch
 
-    from mmlens.values.labels import Label
-
-Rows = tuple[tuple["Label", ...], ...]
+Rows = tuple[tuple[Label, ...], ...]
 Value = Any
 """A number, Scores, a tensor (a direction or values), or a function tensor -> tensor."""
 

@@ -22,7 +22,31 @@ from typing import Any
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import Token
 from mmlens.values.scores import Scores
+from mmlens.view.figures.attention_on_image import attention_on_image
+from mmlens.view.figures.attention_text import MOST, attention_text
+from mmlens.view.figures.cards import cards, gallery
+from mmlens.view.figures.curves import along_axis, curves
+from mmlens.view.figures.heatmap import bars, heatmap
+from mmlens.view.figures.lens import lens
+from mmlens.view.figures.neurons import neurons
+from mmlens.view.figures.on_image import on_image
+from mmlens.view.figures.panels import any_patch, panels, picture_axis
+from mmlens.view.figures.tokens import tokens
 
+_VIEWS = {
+    "attention_on_image": attention_on_image,
+    "attention_text": attention_text,
+    "bars": bars,
+    "cards": cards,
+    "curves": curves,
+    "gallery": gallery,
+    "heatmap": heatmap,
+    "lens": lens,
+    "neurons": neurons,
+    "on_image": on_image,
+    "panels": panels,
+    "tokens": tokens,
+}
 _MOST_LINES = 7
 
 
@@ -37,14 +61,12 @@ def show(x: Any, picture: Any = None, **options: Any) -> Any:
     Raises:
         AddressError: nothing fits; the sentence says how to narrow.
     """
-    from mmlens import view
-
     name = chosen(x, picture is not None) if isinstance(x, Scores) else _of_table(x, picture)
     if name in ("on_image", "panels", "attention_on_image"):
-        return getattr(view, name)(picture, x, **options)
+        return _VIEWS[name](picture, x, **options)
     if name == "gallery":
-        return getattr(view, name)(x, picture, **options)
-    return getattr(view, name)(x, **options)
+        return _VIEWS[name](x, picture, **options)
+    return _VIEWS[name](x, **options)
 
 
 def is_neurons(x: Any) -> bool:
@@ -61,8 +83,6 @@ def chosen(x: Scores, pictured: bool) -> str:
     Raises:
         AddressError: nothing fits.
     """
-    from mmlens.view.figures.panels import picture_axis
-
     axes = list(x.axes)
     if axes[-2:] == ["query", "key"]:
         return _of_pattern(x, pictured)
@@ -86,9 +106,6 @@ def chosen(x: Scores, pictured: bool) -> str:
 
 def _of_pattern(x: Scores, pictured: bool) -> str:
     """A head's pattern: on the picture, as text where all are words, else as a map."""
-    from mmlens.view.figures.attention_text import MOST
-    from mmlens.view.figures.panels import any_patch
-
     patches = any_patch(x.of("key"))
     if patches and (pictured or len(x.axes) > 2):
         return "attention_on_image"
@@ -104,8 +121,6 @@ def _of_pattern(x: Scores, pictured: bool) -> str:
 
 
 def _of_one(x: Scores) -> str:
-    from mmlens.view.figures.panels import any_patch
-
     (axis,) = x.axes
     labels = x.of(axis)
     if any_patch(labels):
@@ -118,8 +133,6 @@ def _of_one(x: Scores) -> str:
 
 def _is_lines(x: Scores) -> bool:
     """A few named lines over k or layer, perhaps for several prompts."""
-    from mmlens.view.figures.curves import along_axis
-
     along = along_axis(x)
     others = [a for a in x.axes if a not in (along, "prompt")]
     if along not in ("k", "layer") or len(others) > 1:

@@ -26,41 +26,44 @@ from mmlens.values.errors import CapabilityError
 from mmlens.values.sites import MASK, SITES
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.towers.language.language_model import LanguageModel
 
 Call = Callable[..., Any]
 Mask = Float[Tensor, "batch head query key"]
 
 
-def layer_of(model: HookedVLM, name: str) -> int | None:
+def layer_of(lm: LanguageModel, name: str) -> int | None:
     """The layer whose mask this hook name means, or None when it means something else."""
     if not name.endswith(MASK.point.rpartition("}")[2]):
         return None
-    return next((i for i in range(model.cfg.n_layers) if MASK.at(i) == name), None)
+    return next((i for i in range(lm.cfg.n_layers) if MASK.at(i) == name), None)
 
 
 @contextmanager
-def tapped(model: HookedVLM, calls: Mapping[int, Sequence[Call]]) -> Iterator[None]:
+def tapped(
+    lm: LanguageModel, calls: Mapping[int, Sequence[Call]], name: str = "the language model"
+) -> Iterator[None]:
     """Within this context the attention of these layers runs with its mask passed through `calls`.
 
     Args:
         calls: per layer, functions mask -> mask (or None for "unchanged").
+        name: of the model, for the sentence.
 
     Raises:
         CapabilityError: while running, where an attention module takes no additive mask.
     """
     with ExitStack() as stack:
         for layer, functions in calls.items():
-            if model.lm.is_bridge:
-                tap = _Tap(functions, model.name, int(model.cfg.n_heads))
-                attn = getattr(model.root.blocks[layer], "attn", None)
+            if lm.is_bridge:
+                tap = _Tap(functions, name, int(lm.cfg.n_heads))
+                attn = getattr(lm.root.blocks[layer], "attn", None)
                 if attn is None:
                     raise CapabilityError(tap.refusal)
                 handle = attn.register_forward_pre_hook(tap, with_kwargs=True)
                 stack.callback(handle.remove)
             else:
                 point = SITES["attn_scores"].at(layer)
-                stack.enter_context(model.root.hooks(fwd_hooks=[(point, _on_scores(functions))]))
+                stack.enter_context(lm.root.hooks(fwd_hooks=[(point, _on_scores(functions))]))
         yield
 
 

@@ -23,7 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.runtime.run import reading
+from mmlens.runtime.sharing import share_weights
+from mmlens.runtime.turns import turn
+from mmlens.towers.language import attention_mask
 from mmlens.values.errors import CapabilityError
+from mmlens.values.labels import Token
+from mmlens.values.prompt import IMAGE_TOKEN, SoftPrompt
 
 if TYPE_CHECKING:
     from mmlens.towers.language.language_model import LanguageModel
@@ -104,10 +110,6 @@ def padded(lm: LanguageModel) -> Measured:
 
 def cut(lm: LanguageModel) -> Measured:
     """The last position cut off from all others in every layer: what they are must not matter."""
-    from mmlens.model.hooked import HookedVLM
-    from mmlens.towers.language import attention_mask
-
-    bare = HookedVLM(None, None, lm, name="the language model")
 
     def only_itself(mask: torch.Tensor) -> torch.Tensor:
         mask = mask.clone()
@@ -119,7 +121,7 @@ def cut(lm: LanguageModel) -> Measured:
         other[:, -1] = ids[:, -1]
         every = {layer: [only_itself] for layer in range(int(lm.cfg.n_layers))}
         ones = torch.ones_like(ids)
-        with attention_mask.tapped(bare, every):
+        with attention_mask.tapped(lm, every):
             return lm.forward(ids, ones)[0, -1], lm.forward(other, ones)[0, -1]
 
     return compared(lm, routes)
@@ -132,7 +134,6 @@ def hugging(lm: LanguageModel) -> Measured | None:
     """
     if lm.hf is None:
         return None
-    from mmlens.runtime.sharing import share_weights
 
     ids = tokens(lm, 6)
     hf: Any = share_weights(lm.hf)  # in eval mode, whatever the caller's is in
@@ -182,17 +183,12 @@ def injected(lm: LanguageModel) -> Measured | None:
     """Vectors put in at the embedding hook against `inputs_embeds`; None without the model."""
     if lm.hf is None:
         return None
-    from mmlens.model.hooked import HookedVLM
-    from mmlens.runtime.sharing import share_weights
-    from mmlens.values.labels import Token
-    from mmlens.values.prompt import IMAGE_TOKEN, SoftPrompt
-
-    bare = HookedVLM(None, None, lm, name="the language model")
     hf: Any = share_weights(lm.hf)
     vectors = lm.embed(tokens(lm, 6)).flip(-1)  # of the right size, and no word's own
     ids = torch.full((1, 6), IMAGE_TOKEN, device=vectors.device)
     ones = torch.ones_like(ids)
-    labels = (tuple(Token("", at) for at in range(6)),)
+    soft = SoftPrompt(vectors, ids, ones.bool(), (tuple(Token("", at) for at in range(6)),))
+    scale = lm.entrance.scale
 
     def routes() -> tuple[torch.Tensor, torch.Tensor]:
         own = hf(
@@ -200,6 +196,8 @@ def injected(lm: LanguageModel) -> Measured | None:
             attention_mask=ones.to(hf.device),
             use_cache=False,
         )
-        return bare(SoftPrompt(vectors, ids, ones.bool(), labels)), own.logits.to(ids.device)
+        with turn(lm.root), reading(soft, scale=scale):
+            lm.open()
+            return lm.forward(ids.clamp(min=0), ones), own.logits.to(ids.device)
 
     return compared(lm, routes)

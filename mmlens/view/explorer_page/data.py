@@ -19,7 +19,7 @@ from PIL import Image
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import Patch
 from mmlens.values.scores import Scores
-from mmlens.view.figures.tokens import plain, visible
+from mmlens.view.style.printed import plain, visible
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -38,8 +38,8 @@ from mmlens.view.explorer_page.data import (
     picture_data,
     tops_data,
 )
-from mmlens.view.figures.tokens import plain
 from mmlens.view.style import given
+from mmlens.view.style.printed import plain
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,10 +21,10 @@ from mmlens.values.labels import Patch
 from mmlens.values.pictures import open_picture
 from mmlens.values.scores import Scores
 from mmlens.view.figures.on_image import grid_of
-from mmlens.view.figures.tokens import label
 from mmlens.view.style import given
 from mmlens.view.style.html import Html, data_address, framed, props, static
 from mmlens.view.style.paint import SIDE, Box, painted, paper
+from mmlens.view.style.printed import label
 
 _MOST = 2_000_000
 _AXES = (("layer", "head", "query", "key"), ("head", "query", "key"), ("query", "key"))

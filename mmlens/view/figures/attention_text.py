@@ -21,9 +21,9 @@ import numpy as np
 
 from mmlens.values.errors import AddressError, CapabilityError
 from mmlens.values.scores import Scores
-from mmlens.view.figures.tokens import label
 from mmlens.view.style import given
 from mmlens.view.style.html import Html, framed, props
+from mmlens.view.style.printed import label
 
 MOST = 120
 _HARMLESS = str.maketrans({"<": "‹", ">": "›", "&": "＆"})

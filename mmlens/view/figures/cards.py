@@ -20,10 +20,10 @@ from mmlens.values.errors import AddressError
 from mmlens.values.pictures import open_picture
 from mmlens.values.scores import Scores
 from mmlens.view.figures.on_image import patch_grid
-from mmlens.view.figures.tokens import label, visible
 from mmlens.view.style import given
 from mmlens.view.style.html import Html, data_address, framed
 from mmlens.view.style.paint import Box, finer, outlined, painted, span, whole
+from mmlens.view.style.printed import label, visible
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,9 +21,9 @@ from mmlens.values.scores import Scores
 from mmlens.view.figures.curves import curves
 from mmlens.view.figures.heatmap import axis_of, cells
 from mmlens.view.figures.panels import panels, picture_axis
-from mmlens.view.figures.tokens import label, plain
 from mmlens.view.style import given, theme
 from mmlens.view.style.figure import Figure
+from mmlens.view.style.printed import label, plain
 from mmlens.view.style.theme import in_figure
 from mmlens.view.style.titles import quantity, title_of
 

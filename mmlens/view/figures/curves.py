@@ -20,9 +20,9 @@ import plotly.graph_objects as go
 
 from mmlens.values.errors import AddressError
 from mmlens.values.scores import Scores
-from mmlens.view.figures.tokens import plain
 from mmlens.view.style import given, theme
 from mmlens.view.style.figure import Figure
+from mmlens.view.style.printed import plain
 from mmlens.view.style.theme import in_figure
 from mmlens.view.style.titles import quantity, title_of
 

@@ -16,9 +16,9 @@ import plotly.graph_objects as go
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import Padding, Patch, Token
 from mmlens.values.scores import Scores
-from mmlens.view.figures.tokens import label
 from mmlens.view.style import given, theme
 from mmlens.view.style.figure import Figure
+from mmlens.view.style.printed import label
 from mmlens.view.style.theme import in_figure
 from mmlens.view.style.titles import quantity, title_of
 

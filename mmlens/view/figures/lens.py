@@ -19,10 +19,10 @@ import plotly.graph_objects as go
 from mmlens.values.arguments import count
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import Patch
-from mmlens.view.figures.tokens import label, visible
 from mmlens.view.style import given, theme
 from mmlens.view.style.colourscale import ink_on, on, read
 from mmlens.view.style.figure import Figure
+from mmlens.view.style.printed import label, visible
 from mmlens.view.style.theme import in_figure
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from mmlens.values.arguments import count, instance, number
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import Neuron
 from mmlens.values.scores import Scores
-from mmlens.view.figures.tokens import label, visible
 from mmlens.view.style import given, theme
 from mmlens.view.style.figure import Figure
+from mmlens.view.style.printed import label, visible
 from mmlens.view.style.theme import in_figure
 
 if TYPE_CHECKING:

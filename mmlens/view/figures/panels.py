@@ -23,10 +23,10 @@ from mmlens.values.labels import Patch, Token
 from mmlens.values.pictures import open_picture
 from mmlens.values.scores import Scores
 from mmlens.view.figures.on_image import bar, grid_of, pointer
-from mmlens.view.figures.tokens import plain
 from mmlens.view.style import given, theme
 from mmlens.view.style.figure import Figure
 from mmlens.view.style.paint import Box, painted, paper, span
+from mmlens.view.style.printed import plain
 from mmlens.view.style.theme import in_figure
 from mmlens.view.style.titles import quantity, title_of
 

@@ -1,52 +1,26 @@
 """Words as text and as coloured HTML; a token is data, never markup.
 
 A vocabulary holds whatever it was trained on: `<s>`, `<img src=...>`, line feeds, characters that
-turn the reading direction. `visible` makes each of them something to see, `escape` something to
-show.
+turn the reading direction. `printed.visible` makes each of them something to see, `escape`
+something to show.
 """
 
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmlens.values.arguments import number, several
 from mmlens.values.errors import AddressError
-from mmlens.values.labels import Padding, Patch
 from mmlens.values.scores import Scores
 from mmlens.view.style import given
+from mmlens.view.style.html import Html, framed
+from mmlens.view.style.printed import label
+from mmlens.view.style.titles import title_of
 
-if TYPE_CHECKING:
-    from mmlens.view.style.html import Html
-
-_SIGNS = {"\n": "⏎", "\t": "⇥", "\r": "␍", "\u00a0": "⍽"}
 _RAISES, _LOWERS = "31,119,255", "255,82,46"
-
-
-def visible(token: Any) -> str:
-    """A token with its outer spaces, line ends and control characters made visible: `·dog`."""
-    text = str(token)
-    if not text:
-        return "∅"
-    start = len(text) - len(text.lstrip(" "))
-    inner = text.strip(" ")
-    end = len(text) - start - len(inner)
-    return "·" * start + "".join(_sign(letter) for letter in inner) + "·" * end
-
-
-def plain(token: Any) -> str:
-    """A token as a word in a sentence: outer spaces dropped, the rest as `visible`."""
-    return visible(str(token).strip(" ") or token)
-
-
-def label(value: Any) -> str:
-    """Any label as text: a patch by row and column, a word visibly."""
-    if isinstance(value, Patch):
-        return str(value)
-    return "padding" if isinstance(value, Padding) else visible(value)
 
 
 def tokens(words: Sequence[Any] | Scores, values: Any = None, *, title: str | None = None) -> Html:
@@ -59,9 +33,6 @@ def tokens(words: Sequence[Any] | Scores, values: Any = None, *, title: str | No
     Raises:
         AddressError: not one value per word.
     """
-    from mmlens.view.style.html import framed
-    from mmlens.view.style.titles import title_of
-
     told, about = "Words by value", ""
     if isinstance(words, Scores):
         if len(words.axes) != 1:
@@ -109,10 +80,3 @@ def _number(value: Any) -> float:
     value = value.item() if getattr(value, "ndim", None) == 0 else value  # of NumPy or torch
     odd = isinstance(value, float) and not math.isfinite(value)
     return value if odd else number(value, "values")
-
-
-def _sign(letter: str) -> str:
-    if letter in _SIGNS:
-        return _SIGNS[letter]
-    hidden = unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")
-    return f"⟨{ord(letter):x}⟩" if hidden else letter

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmlens.values.scores import Scores
-from mmlens.view.figures.tokens import plain
+from mmlens.view.style.printed import plain
 
 _QUANTITIES = {
     "attribute": "gradient × activation",

@@ -12,20 +12,13 @@ from mmlens.papers.mmn.report.measure import Measured
 from mmlens.papers.mmn.report.paper import published
 from mmlens.papers.mmn.report.readings import readings
 from mmlens.papers.mmn.report.told import PICTOS_DIFFERS, Finding, Row, Setting
-from mmlens.papers.mmn.report.verdicts import (
-    CLAIMS,
-    STAYS,
-    P,
-    change,
-    interval,
-    probability,
-    verdict,
-)
+from mmlens.papers.mmn.report.verdicts import CLAIMS, STAYS, P, change, interval, probability
+from mmlens.papers.mmn.report.verdicts import verdict as judge
 
 
 def finding(found: Measured, setting: Setting) -> Finding:
     """The words about one experiment."""
-    judged = verdict(found.key, found.summary, found.why) if found.key in CLAIMS else None
+    judged = judge(found.key, found.summary, found.why) if found.key in CLAIMS else None
     if found.why or not len(found.summary):
         return Finding(found.key, f"Not measured: {found.why}", judged)
     says, rows, differs = _TELLERS[found.key](found, setting)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mmlens.papers.mmn.report.measure import Measured
-from mmlens.view.figures.tokens import visible
+from mmlens.view.style.printed import visible
 
 if TYPE_CHECKING:
     from mmlens.datasets.sample import Samples

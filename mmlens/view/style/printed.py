@@ -1,0 +1,40 @@
+"""How tokens, patches and other labels are printed, in figures and in HTML."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+from mmlens.values.labels import Padding, Patch
+
+_SIGNS = {"\n": "⏎", "\t": "⇥", "\r": "␍", "\u00a0": "⍽"}
+
+
+def visible(token: Any) -> str:
+    """A token with its outer spaces, line ends and control characters made visible: `·dog`."""
+    text = str(token)
+    if not text:
+        return "∅"
+    start = len(text) - len(text.lstrip(" "))
+    inner = text.strip(" ")
+    end = len(text) - start - len(inner)
+    return "·" * start + "".join(_sign(letter) for letter in inner) + "·" * end
+
+
+def plain(token: Any) -> str:
+    """A token as a word in a sentence: outer spaces dropped, the rest as `visible`."""
+    return visible(str(token).strip(" ") or token)
+
+
+def label(value: Any) -> str:
+    """Any label as text: a patch by row and column, a word visibly."""
+    if isinstance(value, Patch):
+        return str(value)
+    return "padding" if isinstance(value, Padding) else visible(value)
+
+
+def _sign(letter: str) -> str:
+    if letter in _SIGNS:
+        return _SIGNS[letter]
+    hidden = unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return f"⟨{ord(letter):x}⟩" if hidden else letter
