@@ -122,7 +122,7 @@ def _projection(found: Measured, setting: Setting) -> Told:
         "A large p-value doesn't show that distributions are equal, a D that is shown to be small"
         " does. p: arms swapped within pictures, corrected for the number of comparisons (Holm)."
     )
-    if verdict("E2", found.summary).holds is False:
+    if judge("E2", found.summary).holds is False:
         differs.append(
             "Unlike in the paper, projected patches already lie near words that fit the picture: in"
             " this model a part of the translation is done before the language model begins."
@@ -204,7 +204,7 @@ def _ablation(found: Measured, setting: Setting) -> Told:
             f"Random units matter here, too. They are drawn from the layers of the top ones, and"
             f" {most} units are a large part of a layer{width} if most of them lie in one."
         )
-    if verdict("E5", found.summary).holds is False:
+    if judge("E5", found.summary).holds is False:
         differs += _last_step(drops[drops["arm"] == "attributed"])
     return "", rows, differs
 
