@@ -20,11 +20,11 @@ from torch import Tensor
 
 from mmlens.model import hooking
 from mmlens.model.doors import opened
-from mmlens.model.reading import picture_labels
 from mmlens.values.addresses import places
 from mmlens.values.arguments import count, number, several
 from mmlens.values.errors import AddressError, PictureError, PromptError, SiteError, nearest
 from mmlens.values.labels import Patch
+from mmlens.values.maps import is_map
 from mmlens.values.pictures import open_picture
 from mmlens.values.prompt import SoftPrompt
 from mmlens.values.sites import Site, readers, site
@@ -76,7 +76,7 @@ class Place:
         tail = (1,) * len(self.sizes)
         if self.site.name == "pixels":
             return self._pixels(where).to(device)
-        if self.site.part != "lm":
+        if not self.site.in_lm:
             where = where.reshape(len(pos), self.n_pictures, -1)
         where = where.reshape(*where.shape, *tail)
         if all(some is None for some in inner):
@@ -112,7 +112,7 @@ def place_of(model: HookedVLM, soft: SoftPrompt, name: str) -> Place:
             f"{name!r} is not made of positions: cut routes with patching.knockout(...), or patch"
             " 'z', what a head reads through its pattern."
         )
-    if where.part == "lm":
+    if where.in_lm:
         inner = next((axis for axis in INNER if axis in where.axes), None)
         heads = (int(cfg.n_heads) // readers(where, cfg), cfg.d_head)
         if inner == "unit" and not model.lm.units.width:
@@ -120,10 +120,11 @@ def place_of(model: HookedVLM, soft: SoftPrompt, name: str) -> Place:
         width = model.lm.units.width if inner == "unit" else 0
         sizes = {"unit": (width,), "head": heads, "dim": (cfg.d_model,)}[inner or "dim"]
         return Place(where, soft.labels[0], inner, sizes)
-    rows = picture_labels(model, soft.prompts, where.part == "vision" and where.layered)
-    if not rows or model.vision is None:
+    if model.vision is None or not any(prompt.pictures for prompt in soft.prompts):
         raise PromptError(f"Site {name!r} is in pictures, and this prompt has none of its own.")
-    hooking.check_places(model, where, hooking.layers(model, where) if where.layered else [None])
+    every = list(hooking.layers(model, where)) if where.layered else [None]
+    _refuse_maps(where, hooking.check_places(model, where, every))
+    rows = model.picture_rows(soft.prompts, where, every[0])
     labels = tuple(label for row in rows for label in row)
     if where.name == "pixels":
         return Place(where, labels, None, tuple(model.vision.image_size), len(rows))
@@ -131,9 +132,19 @@ def place_of(model: HookedVLM, soft: SoftPrompt, name: str) -> Place:
     return Place(where, labels, inner, _vision_sizes(model, where), len(rows))
 
 
+def _refuse_maps(where: Site, real: Mapping[int | None, Site]) -> None:
+    """Refuse a site that holds maps, whose rows and columns differ from layer to layer."""
+    layer, found = next(iter(real.items()))
+    if is_map(found.axes):
+        raise SiteError(
+            f"{where.name!r} holds a map in layer {layer} ({', '.join(found.axes)}), not a row per"
+            " patch: patch 'features' or 'soft_prompt' of this encoder, or edit the map."
+        )
+
+
 def _vision_sizes(model: HookedVLM, where: Site) -> tuple[int, ...]:
     """Sizes behind the positions, by a look at what stands there."""
-    if where.part == "projection":
+    if where.tower == "projection":
         return (int(model.cfg.d_model),)
     seen: list[torch.Tensor] = []
     point = hooking.points(model)[hooking.names(model, where.at(0 if where.layered else None))[0]]

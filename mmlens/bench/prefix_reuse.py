@@ -97,13 +97,8 @@ def keep(model: HookedVLM, prompt: Any, reuse: str | None = None) -> Kept:
     first = model.root.blocks[0]
     handle = first.register_forward_hook(lambda module, args, out: seen.append(out))
     try:
-        with (
-            torch.no_grad(),
-            model.hooks(hooks),
-            model._running(soft, differentiable=False) as read,
-        ):
-            ids = read.ids.clamp(min=0)
-            logits = model.lm.forward(ids, read.mask, **_few(model), **options)[0, -1]
+        with torch.no_grad(), model.hooks(hooks):
+            logits = model.run(soft, **_few(model), **options)[0, -1]
     finally:
         handle.remove()
     kept.handed = len(seen[0]) if isinstance(seen[0], tuple) else 0
@@ -138,9 +133,9 @@ def go_on(
         options |= given(model.lm, _shortened(kept.cache, first, n, skipped))
     with ExitStack() as stack:
         stack.enter_context(model.hooks([*enter, *hooks]))
-        soft = stack.enter_context(model._running(many, differentiable=False))
+        soft = stack.enter_context(model.running(many, grad=False))
         run = current()
-        assert run is not None  # `_running` has just begun it
+        assert run is not None  # `running` has just begun it
         run.enters = first
         stack.enter_context(_handed_through(model.root.blocks[:skipped], kept.handed))
         logits = lm.forward(soft.ids.clamp(min=0)[:, first:], soft.mask, **options)[:, -1]
@@ -212,7 +207,7 @@ def edited(model: HookedVLM, *edits: Edit) -> HookedVLM:
 
 def _needs_all(edit: Edit) -> bool:
     many = isinstance(edit.value, torch.Tensor) and edit.value.ndim > 1
-    return edit.site.part == "lm" and (callable(edit.value) or many)
+    return edit.site.in_lm and (callable(edit.value) or many)
 
 
 def measured(model: HookedVLM, width: int = _SHORTEST) -> str:

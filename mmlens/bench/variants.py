@@ -144,7 +144,7 @@ def logits_of(
 ) -> Float[Tensor, "row d_vocab"]:
     """Logits of the last position, one row per variant, in one pass."""
     site, layers = place.site, sorted({layer or 0 for v in rows for layer in v.at})
-    in_lm = site.part == "lm"
+    in_lm = site.in_lm
     first = begins(kept, min(v.first for v in rows)) if in_lm else 0
     hooks = []
     for layer in layers if site.layered else [None]:
@@ -178,7 +178,7 @@ def _put(
 
 def _bands(variants: Sequence[Variant], site: Site, kept: Kept) -> Iterator[list[int]]:
     """Numbers of variants that may share a batch: one entry layer, neighbouring first positions."""
-    lm = site.part == "lm"
+    lm = site.in_lm
     entry = [v.layer if lm and site.layered else 0 for v in variants]
     start = [begins(kept, v.first) if lm else 0 for v in variants]
     order = sorted(range(len(variants)), key=lambda i: (entry[i], start[i]))
@@ -211,7 +211,7 @@ def _bytes(model: HookedVLM, kept: Kept, place: Place) -> float:
     live = width * (8 * cfg.d_model + 3 * d_mlp + 3 * heads * width) + 2 * cfg.d_vocab
     cached = 2 * width * cfg.d_model * cfg.n_layers
     tower = 0
-    if place.site.part != "lm" and model.vision is not None:
+    if not place.site.in_lm and model.vision is not None:
         pixels = 3 * model.vision.image_size[0] * model.vision.image_size[1]
         tower = 4 * pixels + 24 * place.width * model.vision.d_vision
     return (live + cached + tower) * torch.finfo(model.lm.dtype).bits / 8
@@ -227,7 +227,7 @@ def read(
 
     def hold(tensor: torch.Tensor, hook: Any) -> None:
         value = tensor.detach().clone()
-        found[names[hook.name]] = value[0] if place.site.part == "lm" else value
+        found[names[hook.name]] = value[0] if place.site.in_lm else value
 
     few = {"logits_to_keep": 1} if model.lm.keeps_logits else {}
     with torch.no_grad(), model.hooks([(name, hold) for name in names]):

@@ -111,11 +111,10 @@ def _gradient(model: HookedVLM) -> Check:
     else:
         prompt = Prompt(Image.effect_noise((64, 64), 80).convert("RGB"))
     soft = model.embed(prompt)
-    with torch.enable_grad(), model._running(soft) as read:
-        kept: list[torch.Tensor] = []
-        at = SITES["resid_pre"].at(0)
-        with model.root.hooks(fwd_hooks=[(at, lambda x, hook: kept.append(x))]):
-            logits = model.lm.forward(read.ids.clamp(min=0), read.mask)
+    kept: list[torch.Tensor] = []
+    at = SITES["resid_pre"].at(0)
+    with torch.enable_grad(), model.hooks([(at, lambda x, hook: kept.append(x))]):
+        logits = model.run(soft, grad=True)
         (gradient,) = torch.autograd.grad(logits[0, -1].max(), kept[0])
     size = float(gradient.abs().max())
     return Check("", 0 < size < float("inf"), f"largest {size:.2g}")

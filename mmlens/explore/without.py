@@ -51,8 +51,8 @@ def probabilities(
             for neuron in several:
                 row[neuron.layer, neuron.unit] = True
         copies = rows(soft, [0] * (stop - start))
-        with torch.no_grad(), silenced(model, soft, units), model._running(copies) as read:
-            logits = model.lm.logits_at(read.ids.clamp(min=0), read.mask, positions)
+        with torch.no_grad(), silenced(model, soft, units):
+            logits = model.run(copies, at=positions)
         prob = finite(logits.float(), "the logits without a neuron").softmax(-1)
         return prob.gather(-1, ids.expand(len(prob), -1)[..., None])[..., 0].cpu()
 

@@ -163,7 +163,7 @@ def mean_over(
         found = read(model, soft, where, layers)
         spots = places(where.labels, pos, "pos")
         for layer, values in found.items():
-            flat = values if where.site.part == "lm" else values.flatten(0, 1)
+            flat = values if where.site.in_lm else values.flatten(0, 1)
             total[layer] = total.get(layer, 0.0) + flat[spots].float().mean(0) / len(prompts)
     assert where is not None  # there was at least one prompt
     axes = tuple(axis for axis in where.site.axes if axis != "pos")
@@ -208,7 +208,7 @@ def _source(
 
 def _wide(where: Place, values: torch.Tensor) -> torch.Tensor:
     """One position; in the vision encoder one picture with all of its positions."""
-    if where.site.part == "lm":
+    if where.site.in_lm:
         return values[None]
     n = where.width // where.n_pictures
     return values[None, None].expand(where.n_pictures, n, *values.shape)

@@ -16,24 +16,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.model import hooking
-from mmlens.model.doors import opened
+from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
-from mmlens.model.reading import picture_labels, prompts_of
 from mmlens.model.targets import finite
-from mmlens.values.addresses import POSITIONS, places, read_address
-from mmlens.values.errors import PromptError
-from mmlens.values.labels import Padding, Patch, Token
+from mmlens.values.addresses import POSITIONS, check_tower, places, read_address
+from mmlens.values.errors import AddressError, PromptError
+from mmlens.values.labels import Marker, Padding, Patch, Token
+from mmlens.values.maps import as_positions, inner_of, is_map
 from mmlens.values.prompt import same_layout
 from mmlens.values.scores import Scores
 from mmlens.values.sites import Site, readers, shared
 from mmlens.values.sites import site as site_of
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.base import HookedModel
 
 
+@needs()
 def activations(
-    model: HookedVLM, prompt: Any, site: str = "neurons", *address: Any, **by_axis: Any
+    model: HookedModel, prompt: Any, site: str = "neurons", *address: Any, **by_axis: Any
 ) -> Scores:
     """The activations at a site: Scores(prompt, layer, the site's axes), less what is narrowed.
 
@@ -41,46 +42,56 @@ def activations(
         prompt: a Prompt, text or SoftPrompt; several of one layout give a leading axis `prompt`
             (inside the vision encoder: `picture`). Where their words differ, the label of a
             position is all of them, " dog | cat".
-        site: a site name, or a full hook name.
+        site: a site name, or a full hook name. A map of a convolution has the axes channel, row and
+            col; where patches are named (`pos=Patch`), it has pos and channel.
         address: labels that narrow it, as in `Scores.sel`.
 
     Raises:
         SiteError, AddressError: nothing of that name there. PromptError: layouts differ.
         CapabilityError: units of a layer that has none (a mixture of experts).
     """
-    opened(model)
     where = site_of(site)
-    wanted = read_address(address, by_axis, readers(where, model.cfg))
+    check_tower(address, where.tower, site)
+    tower = hooking.tower_at(model, where)
+    cfg = tower.cfg if where.in_lm else None
+    wanted = read_address(address, by_axis, readers(where, cfg))
     if where.layer is not None:
         wanted.setdefault("layer", where.layer)
     layers = _layers(model, where, wanted)
-    model.lm.units.need_at(model.name, where, layers)
-    hooking.check_places(model, where, layers)
+    if where.in_lm:
+        tower.units.need_at(model.name, where, layers)
+    real = hooking.check_places(model, where, layers)
     names = {hooking.names(model, where.at(layer))[0]: layer for layer in layers}
-    inner = {axis: want for axis, want in wanted.items() if axis != "layer"}
     kept: dict[int | None, Scores] = {}
 
     with torch.no_grad():
-        soft = model.embed(prompt) if where.part == "lm" else None
-        rows = soft.labels if soft is not None else _rows(model, prompt, where)
-        _common(rows, "prompt" if where.part == "lm" else "picture", inner)
+        reading = model.read(prompt)
+        rows = {layer: _rows(model, reading, where, layer) for layer in layers}
+        for layer in layers:
+            _common(rows[layer], _batch(where), wanted)
 
         def keep(tensor: torch.Tensor, hook: Any) -> None:
-            kept[names[hook.name]] = _label(tensor, where.axes, rows, where.part, inner)
+            layer = names[hook.name]
+            kept[layer] = _label(tensor, where, real[layer], rows[layer], wanted)
 
         with model.hooks(fwd_hooks=[(name, keep) for name in names]):
-            if soft is not None:
+            if where.in_lm:
                 last = max((layer for layer in layers if layer is not None), default=None)
-                stop = None if last is None or last + 1 >= model.cfg.n_layers else last + 1
-                model(soft, return_type=None, stop_at_layer=stop)
+                stop = None if last is None or last + 1 >= tower.n_layers else last + 1
+                model(reading, return_type=None, stop_at_layer=stop)
             else:
-                model.embed(prompt)
+                model.read(prompt)
     for layer, scores in kept.items():
         _no_nan(scores.values, where, layer)
-    read = soft if soft is not None else prompt
+    read = reading if where.in_lm else prompt
     told = about(model, method="activations", site=site, prompt=read, address=wanted)
-    told |= shared(where, model.cfg)
+    told |= shared(where, cfg)
     return _stack(kept, layers, wanted, told)
+
+
+def _batch(where: Site) -> str:
+    """What the rows of a batch are at a site."""
+    return "prompt" if where.in_lm else "picture"
 
 
 def _no_nan(values: torch.Tensor, where: Site, layer: int | None) -> None:
@@ -90,16 +101,18 @@ def _no_nan(values: torch.Tensor, where: Site, layer: int | None) -> None:
     finite(values.masked_fill(values.isinf(), 0.0) if masked else values, f"what stands at {here}")
 
 
-def _layers(model: HookedVLM, where: Site, wanted: Mapping[str, Any]) -> list[int | None]:
+def _layers(model: HookedModel, where: Site, wanted: Mapping[str, Any]) -> list[int | None]:
     if not where.layered:
         return [None]
     return list(places(hooking.layers(model, where), wanted.get("layer"), "layer"))
 
 
-def _rows(model: HookedVLM, prompt: Any, where: Any) -> tuple[tuple[Any, ...], ...]:
-    rows = picture_labels(
-        model, prompts_of(prompt), with_prefix=where.part == "vision" and where.layered
-    )
+def _rows(
+    model: HookedModel, reading: Any, where: Site, layer: int | None
+) -> tuple[tuple[Any, ...], ...]:
+    if where.in_lm:
+        return reading.labels
+    rows = model.picture_rows(reading.prompts, where, layer)
     if not rows:
         raise PromptError(f"Site {where.name!r} is read from pictures, and this prompt has none.")
     return rows
@@ -117,7 +130,7 @@ def _common(
     if isinstance(one, int) and -len(rows) <= one < len(rows):
         return rows[one]
     if batch == "picture":  # which picture a patch is in says the axis of pictures
-        rows = tuple(tuple(replace(x, image=0) if isinstance(x, Patch) else x for x in row)
+        rows = tuple(tuple(replace(x, image=0) if isinstance(x, (Patch, Marker)) else x for x in row)
                      for row in rows) if len(rows) > 1 else rows  # fmt: skip
     if not same_layout(rows):
         lengths = sorted({sum(not isinstance(x, Padding) for x in row) for row in rows})
@@ -137,15 +150,22 @@ def _named(labels: tuple[Any, ...]) -> Any:
 
 def _label(
     tensor: torch.Tensor,
-    axes: tuple[str, ...],
+    where: Site,
+    real: Site,
     rows: tuple[tuple[Any, ...], ...],
-    part: str,
-    inner: Mapping[str, Any],
+    wanted: Mapping[str, Any],
 ) -> Scores:
-    batch = "prompt" if part == "lm" else "picture"
+    batch, axes = _batch(where), real.axes
+    inner = {axis: want for axis, want in wanted.items() if axis != "layer"}
+    values = tensor.detach()
+    if is_map(axes):
+        channel = inner_of(axes)
+        inner = {channel if a in ("unit", "dim", "channel") else a: w for a, w in inner.items()}
+        if "pos" in inner:
+            values, axes = as_positions(values, axes), ("pos", channel)
     labels = _common(rows, batch, inner)
     known = {axis: labels for axis in axes if axis in POSITIONS}
-    scores = Scores(tensor.detach(), (batch, *axes), known)
+    scores = Scores(values, (batch, *axes), known)
     for axis in known:  # padding is no part of a prompt
         read = places(labels, None, axis)
         scores = scores.sel(**{axis: slice(None)}) if len(read) < len(labels) else scores
@@ -164,5 +184,10 @@ def _stack(
     single = layers == [None] or isinstance(wanted.get("layer"), int)
     if single:
         return Scores(first.values, first.axes, first.labels, about)
+    if len({(kept[layer].axes, kept[layer].values.shape) for layer in layers}) > 1:
+        raise AddressError(
+            f"The layers of {about['site']!r} hold values of different shapes: ask about one layer,"
+            " as in layer=3."
+        )
     values = torch.stack([kept[layer].values.to(first.values.device) for layer in layers])
     return Scores(values, ("layer", *first.axes), {**first.labels, "layer": tuple(layers)}, about)

@@ -178,8 +178,7 @@ def products(
 
     positions = torch.tensor([t.position for t in targets], device=model.lm.device)
     with torch.enable_grad(), model.hooks(fwd_hooks=[(name, tap) for name in names]):
-        with model._running(soft, differentiable=False) as read:
-            logits = model.lm.logits_at(read.ids.clamp(min=0), read.mask, positions)[0]
+        logits = model.run(soft, at=positions)[0]
         finite(logits.detach(), f"the logits of {model.name!r}")
         for index, aimed in enumerate(targets):
             now = index

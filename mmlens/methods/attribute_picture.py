@@ -22,7 +22,6 @@ import torch
 from mmlens.methods.quadrature import MOST, complete
 from mmlens.model.prompt_tokens import rows
 from mmlens.model.provenance import about
-from mmlens.model.reading import picture_labels
 from mmlens.model.targets import Number, Target, aim, finite
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.backward import pull
@@ -99,7 +98,9 @@ def attribute_picture(
         extra |= {"nodes": found.nodes}
     else:
         values = place.patches((x - base) * place.gradient(x, base, *_end(x), batch))
-    labels = tuple(p for picture in picture_labels(model, soft.prompts) for p in picture)
+    labels = tuple(
+        p for picture in model.picture_rows(soft.prompts, SITES["soft_prompt"]) for p in picture
+    )
     told = about(model, method="attribute_picture", prompt=soft, of=aimed.token, target=target,
                  at=at, by=by, baseline="mean" if baseline is None else baseline,
                  **extra)  # fmt: skip
@@ -132,10 +133,9 @@ class _Place:
     def _logits(self, values: torch.Tensor) -> torch.Tensor:
         many = rows(self.soft, [0] * len(values))
         put = (self.name, lambda x, hook: values.flatten(0, 1).to(x))
-        with self.model.hooks(fwd_hooks=[put]), self.model._running(many) as read:
-            at = torch.tensor([self.aimed.position], device=read.ids.device)
-            logits = self.model.lm.logits_at(read.ids.clamp(min=0), read.mask, at)
-        return logits[:, 0]
+        at = torch.tensor([self.aimed.position], device=many.ids.device)
+        with self.model.hooks(fwd_hooks=[put]):
+            return self.model.run(many, at=at, grad=True)[:, 0]
 
     def gradient(self, x: torch.Tensor, base: torch.Tensor, nodes: torch.Tensor,
                  weights: torch.Tensor, batch: int) -> torch.Tensor:  # fmt: skip

@@ -106,7 +106,7 @@ def attribution_patching(
 def _reduced(product: Float[Tensor, "*dims"], where: Place) -> Float[Tensor, "pos ..."]:
     """change . gradient, summed over what is no place of its own; pictures behind each other."""
     product = product.float()
-    product = product if where.site.part == "lm" else product.flatten(0, 1)
+    product = product if where.site.in_lm else product.flatten(0, 1)
     return product if where.inner == "unit" else product.sum(-1)
 
 
@@ -129,7 +129,7 @@ def gradients(
     with torch.enable_grad(), model.hooks([(name, tap) for name in names]):
         logits = _logits(model, base, 1)
     found = _grad(logits, metric, [taps[layer] for layer in layers])
-    one = (lambda g: g[0]) if where.site.part == "lm" else (lambda g: g)
+    one = (lambda g: g[0]) if where.site.in_lm else (lambda g: g)
     return {layer: one(g) for layer, g in zip(layers, found, strict=True)}
 
 
@@ -146,7 +146,7 @@ def _integrated(
 ) -> Integral:
     """(new - old) times the mean gradient on the way from `old` to `new`."""
     name = hooking.names(model, where.site.at(layer))[0]
-    in_lm = where.site.part == "lm"
+    in_lm = where.site.in_lm
 
     def logits_at(path: torch.Tensor) -> torch.Tensor:
         stands = path if in_lm else path.flatten(0, 1)
@@ -174,8 +174,7 @@ def _integrated(
 def _logits(model: HookedVLM, base: Kept, n: int) -> Float[Tensor, "row d_vocab"]:
     """The last position's logits of `n` rows of the run that is patched, with their graph."""
     last = torch.tensor([base.width - 1], device=model.lm.device)
-    with model._running(rows(base.soft, [0] * n), differentiable=False) as soft:
-        return model.lm.logits_at(soft.ids.clamp(min=0), soft.mask, last)[:, 0]
+    return model.run(rows(base.soft, [0] * n), at=last)[:, 0]
 
 
 def _numbers(logits: Float[Tensor, "row d_vocab"], metric: Metric) -> Float[Tensor, " row"]:

@@ -110,11 +110,8 @@ def _one_layer(
 
     def logits_at(path: torch.Tensor) -> torch.Tensor:
         many = rows(soft, [0] * len(path))
-        with (
-            model.hooks(fwd_hooks=[(name, lambda x, hook: path.to(x))]),
-            model._running(many, differentiable=False) as read,
-        ):
-            return model.lm.logits_at(read.ids.clamp(min=0), read.mask, at)[:, 0]
+        with model.hooks(fwd_hooks=[(name, lambda x, hook: path.to(x))]):
+            return model.run(many, at=at)[:, 0]
 
     def integrate(nodes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         def work(start: int, stop: int) -> torch.Tensor:

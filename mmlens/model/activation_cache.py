@@ -27,13 +27,13 @@ from mmlens.values.errors import (
 if TYPE_CHECKING:
     from transformer_lens.utilities.slice import Slice
 
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.base import HookedModel
 
 Cache = dict[str, torch.Tensor]
 
 
 def caching_hooks(
-    model: HookedVLM,
+    model: HookedModel,
     names_filter: Any = None,
     incl_bwd: bool = False,
     device: Any = None,
@@ -71,7 +71,7 @@ def caching_hooks(
 
 
 def run_with_cache(
-    model: HookedVLM,
+    model: HookedModel,
     input: Any,
     names_filter: Any,
     device: Any,
@@ -83,7 +83,7 @@ def run_with_cache(
     below: int | None,
     options: dict[str, Any],
 ) -> tuple[Any, Any]:
-    """See `HookedVLM.run_with_cache`."""
+    """See `HookedModel.run_with_cache`."""
     from transformer_lens.ActivationCache import ActivationCache
 
     cache, fwd, bwd = caching_hooks(
@@ -144,7 +144,7 @@ def _at(tensor: torch.Tensor, name: str, positions: Slice | None) -> torch.Tenso
         ) from None
 
 
-def _chosen(model: HookedVLM, names_filter: Any) -> list[str]:
+def _chosen(model: HookedModel, names_filter: Any) -> list[str]:
     if names_filter is None:
         return list(points(model))
     if callable(names_filter):

@@ -130,7 +130,7 @@ def read_on(
     held = length(past)
     if not (model.prepend_bos if prepend_bos is None else prepend_bos):
         input = _words(model, input, past)
-    with model._running(input, mask, prepend_bos, past=past) as soft:
+    with model.running(input, mask, prepend_bos, past=past) as soft:
         check_room(model, soft)
         ids = soft.ids.clamp(min=0)[:, held:]
         mask = soft.mask if lm.is_bridge else soft.mask[:, held:]

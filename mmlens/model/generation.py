@@ -71,7 +71,7 @@ def generate(
         kv_cache.say_without(model.lm, model.name)
     with (
         torch.no_grad(),
-        model._running(input, None, prepend_bos) as soft,  # one thread at a time, and its seed
+        model.running(input, None, prepend_bos) as soft,  # one thread at a time, and its seed
         torch.random.fork_rng(enabled=seed is not None),
     ):
         if seed is not None:

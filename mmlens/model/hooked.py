@@ -11,45 +11,33 @@ this class does not define (`blocks`, `unembed`, `W_E`, `OV`, ...) is the langua
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from mmlens.model import (
-    activation_cache,
-    continuation,
-    generation,
-    hooking,
-    loss,
-    options,
-)
-from mmlens.model import (
-    reading as embedding,
-)
-from mmlens.model.kept_hooks import KeepsHooks
+from mmlens.model import continuation, generation, hooking, loss, options, reading
+from mmlens.model.base import HookedModel
+from mmlens.model.copies import Joined
+from mmlens.model.image_reader import ImageReader
 from mmlens.model.surface import Surface, check_left
 from mmlens.model.token_ids import tokens_of
 from mmlens.runtime.autograd import ordinary
-from mmlens.runtime.hook_calls import Hook
-from mmlens.runtime.run import reading
+from mmlens.runtime.run import reading as being_read
 from mmlens.runtime.turns import turn
-from mmlens.towers.language.copies import Joined
 from mmlens.towers.language.language_model import LanguageModel
+from mmlens.towers.projection import Projection
 from mmlens.values.arguments import instance
-from mmlens.values.edit import Edit
-from mmlens.values.errors import SiteError
-from mmlens.values.prompt import SoftPrompt
-from mmlens.values.sites import SITES
+from mmlens.values.prompt import Prompt, SoftPrompt
+from mmlens.values.sites import SITES, Site
 
 Input = Any
 """A Prompt, text, a list of these, a SoftPrompt, token ids, vectors Float[batch, pos, d_model]."""
 
 
-class HookedVLM(KeepsHooks, Surface, Joined):
+class HookedVLM(Joined, Surface, HookedModel):
     """vision - projection - lm, frozen, plus edits.
 
     Args:
@@ -59,6 +47,7 @@ class HookedVLM(KeepsHooks, Surface, Joined):
         name: what the model is called in results.
         provenance: where the parts come from (ids, revisions, hashes), kept in every result.
         prepend_bos: whether a text starts with the BOS token (LiMBeR: no).
+        image_reader: how a picture becomes positions; by default one grid of patches.
     """
 
     def __init__(
@@ -70,19 +59,18 @@ class HookedVLM(KeepsHooks, Surface, Joined):
         name: str,
         provenance: Mapping[str, Any] | None = None,
         prepend_bos: bool = False,
+        image_reader: ImageReader | None = None,
     ) -> None:
         from transformer_lens.hook_points import HookPoint
 
-        super().__init__()
+        super().__init__(name, provenance)
         self.vision, self.projection = vision, projection
         self.root = lm.root
         self.__dict__["lm"] = lm
         self.hook_projection = HookPoint()
         self.hook_projection.name = "projection.hook_out"
-        self.name, self.provenance = name, dict(provenance or {})
         self.prepend_bos = prepend_bos
-        self.edits: tuple[Edit, ...] = ()
-        self._added: list[Hook] = []
+        self.image_reader = image_reader or ImageReader()
         self.eval().requires_grad_(False)
 
     # -- words --------------------------------------------------------------------------------
@@ -102,7 +90,7 @@ class HookedVLM(KeepsHooks, Surface, Joined):
             move_to_device: onto the device of the model; else on the CPU.
         """
         check_left(padding_side)
-        with self._running(input, None, prepend_bos) as soft:
+        with self.running(input, None, prepend_bos) as soft:
             ids = tokens_of(self, soft)
             return ids if move_to_device else ids.cpu()
 
@@ -144,7 +132,7 @@ class HookedVLM(KeepsHooks, Surface, Joined):
             )
         if stop == self.cfg.n_layers:
             return self._behind_the_last(input, attention_mask, prepend_bos)
-        with self._running(input, attention_mask, prepend_bos) as soft:
+        with self.running(input, attention_mask, prepend_bos) as soft:
             out = self.lm.forward(soft.ids.clamp(min=0), soft.mask, stop_at_layer=stop, **more)
         if stop is not None:
             return out
@@ -154,89 +142,101 @@ class HookedVLM(KeepsHooks, Surface, Joined):
         last: list[torch.Tensor] = []
         name = SITES["resid_post"].at(self.cfg.n_layers - 1)
         keep = self.hooks([(name, lambda tensor, hook: last.append(tensor))])
-        with keep, self._running(*how) as soft:
+        with keep, self.running(*how) as soft:
             self.lm.forward(soft.ids.clamp(min=0), soft.mask)
         return last[0]
 
+    @property
+    def towers(self) -> dict[str, Any]:
+        """The towers by name: vision and projection, where there are any, and lm."""
+        found: dict[str, Any] = {}
+        if self.vision is not None:
+            found["vision"] = self.vision
+        if self.projection is not None:
+            grid = getattr(self.vision, "grid", (0, 0))
+            found["projection"] = Projection(self.projection, self.hook_projection, grid)
+        return {**found, "lm": self.lm}
+
+    def read(self, input: Input, prepend_bos: bool | None = None) -> SoftPrompt:
+        """The prompt as the language model receives it: one vector and one label per position."""
+        with self.running(input, prepend_bos=prepend_bos) as soft:
+            return soft
+
     @contextmanager
-    def _running(
+    def running(
         self,
         input: Input,
         mask: torch.Tensor | None = None,
         prepend_bos: bool | None = None,
-        differentiable: bool = True,
+        grad: bool = True,
         past: Any = None,
     ) -> Iterator[SoftPrompt]:
-        """Inside: all hooks in place and the prompt being read; one thread at a time."""
+        """Inside: all hooks in place and the prompt being read; one thread at a time.
+
+        Args:
+            mask: Int[batch, pos], on top of the prompt's own.
+            grad: whether a graph starts at the embedding where gradients are enabled.
+            past: a cache of keys and values that the prompt goes on from.
+        """
         if mask is not None:
             instance(mask, "attention_mask", torch.Tensor, "a tensor Int[batch, pos]")
         hooks = self._hooks_now()
-        with ordinary(), turn(self.root, self.vision), ExitStack() as stack:
+        with ordinary(), turn(*self._shared()), ExitStack() as stack:
             self.lm.open()
             scale = self.lm.entrance.scale
-            prompts = embedding.prompts_of(input)
+            prompts = reading.prompts_of(input)
+            if len(prompts) > 1:
+                _ = self.lm.padded  # measured before anything is attached; `embed` asks for it
             stack.enter_context(hooking.attached(self, hooks, prompts))
             held = continuation.length(past)
             own = mask if mask is None or mask.shape[-1] <= held else mask[:, held:]
-            new = embedding.embed(self, input, mask=own, prepend_bos=prepend_bos)
+            new = reading.embed(self, input, mask=own, prepend_bos=prepend_bos)
             soft = continuation.after(new, past)
-            run = stack.enter_context(reading(soft, differentiable, scale))
+            run = stack.enter_context(being_read(soft, grad, scale))
             run.enters = held
             yield soft
 
-    def run_with_cache(
+    def run(
         self,
         input: Input,
-        return_cache_object: bool = True,
-        remove_batch_dim: bool = False,
-        names_filter: Any = None,
-        device: Any = None,
-        incl_bwd: bool = False,
-        pos_slice: Any = None,
-        reset_hooks_end: bool = True,
-        clear_contexts: bool = False,
-        **more: Any,
-    ) -> tuple[Any, Any]:
-        """Output and an ActivationCache of the named hook points (all when `names_filter` is None).
+        *,
+        at: torch.Tensor | None = None,
+        grad: bool = False,
+        mask: torch.Tensor | None = None,
+        prepend_bos: bool | None = None,
+        **how: Any,
+    ) -> torch.Tensor:
+        """One forward pass: logits Float[batch, pos, d_vocab], or those of the positions `at`.
 
-        With `incl_bwd` (and `return_type="loss"`) gradients are cached as `<name>_grad`; with
-        `pos_slice` only these positions of the language model are kept.
+        Args:
+            at: Int[k], positions whose logits are computed alone.
+            grad: whether a graph starts at the embedding; hooks may start one anywhere.
+            mask, prepend_bos: as in `running`.
+            how: further options of the language model's forward pass.
         """
-        options.refuse_unknown("run_with_cache", more, [*options.CACHE, *options.FORWARD])
-        below = options.stop_layer(self, more.get("stop_at_layer"))
-        how = (names_filter, device, incl_bwd, remove_batch_dim, return_cache_object, pos_slice)
-        contexts = (reset_hooks_end, clear_contexts)
-        return activation_cache.run_with_cache(self, input, *how, contexts, below, more)
+        with self.running(input, mask, prepend_bos, grad) as soft:
+            ids = soft.ids.clamp(min=0)
+            if at is not None:
+                return self.lm.logits_at(ids, soft.mask, at)
+            return self.lm.forward(ids, soft.mask, **how)
+
+    def picture_rows(self, prompts: Sequence[Prompt], site: Site, layer: int | None = None) -> Any:
+        """What stands at each position of a site in pictures: a row per picture, or crop of one."""
+        return reading.picture_rows(self, prompts, site, layer)
+
+    def _shared(self) -> list[Any]:
+        return [part for part in (self.root, self.vision) if part is not None]
+
+    def _open(self) -> None:
+        self.lm.open()
 
     def generate(self, input: Input, max_new_tokens: int = 30, **more: Any) -> Any:
         """The words that follow (see `mmlens.model.generation.generate` for the options)."""
         more.pop("verbose", None)  # TransformerLens' switch of a progress bar; here is none
         return generation.generate(self, input, max_new_tokens, **more)
 
-    # -- edits --------------------------------------------------------------------------------
-
-    def edit(self, *edits: Edit) -> HookedVLM:
-        """This model with edits: a model like any other, sharing the weights.
-
-        Raises:
-            SiteError, AddressError: a site, layer or unit that does not exist, or a dead hook.
-            CapabilityError: the site can be read but not written on this architecture.
-        """
-        for change in edits:
-            if not isinstance(change, Edit):
-                raise SiteError(f"{change!r} is no Edit: write mm.Edit(site, value, address).")
-            hooking.check_edit(self, change)
-        out = copy.copy(self)
-        out.edits = (*self.edits, *edits)
-        out._added = list(self._added)
-        return out
-
     def save(self, folder: Any) -> Any:
         """Write the bridge as safetensors and JSON; `mmlens.load(folder)` reads it."""
         from mmlens.checkpoints.folder import save
 
         return save(self, folder)
-
-    def __repr__(self) -> str:
-        edits = f", {len(self.edits)} edits" if self.edits else ""
-        return f"HookedVLM({self.name!r}, {self.cfg.n_layers} layers of {self.cfg.d_model}{edits})"

@@ -1,4 +1,4 @@
-"""Hooks on the three parts of a bridge under one set of names, put in place for one call at a time.
+"""Hooks on the towers of a model under one set of names, put in place for one call at a time.
 
 Hooks are kept by the model that they were given to and attached to the shared HookPoints only while
 that model runs, edits first: so an edited copy and its original never see each other's hooks, an
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.model.reading import picture_labels
 from mmlens.runtime.hook_calls import DIRECTIONS, Hook, called, check_function, on_point, told
 from mmlens.runtime.run import current
 from mmlens.runtime.turns import alone
@@ -23,29 +23,25 @@ from mmlens.towers.language import attention_mask
 from mmlens.values.arguments import choice, shown
 from mmlens.values.edit import Edit, Rows
 from mmlens.values.errors import AddressError, CapabilityError, SiteError, nearest
+from mmlens.values.labels import LM
+from mmlens.values.maps import as_map, as_positions
 from mmlens.values.prompt import Prompt
-from mmlens.values.sites import MASK, Site, readers
+from mmlens.values.sites import MASK, SITES, Site, readers, tower_of
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.base import HookedModel
 
 
 Pairs = Any
 """Pairs (hook name or filter of names, function), in a list, as TransformerLens takes them."""
 
 
-def points(model: HookedVLM) -> dict[str, Any]:
-    """Every hook point that fires, by name, in the order in which the parts run."""
-    found: dict[str, Any] = {}
-    if model.vision is not None:
-        found |= {f"vision.{name}": point for name, point in model.vision.hook_dict.items()}
-    if model.projection is not None:
-        found["projection.hook_out"] = model.hook_projection
-    fires = model.lm.can.fires
-    return found | {name: p for name, p in model.root.hook_dict.items() if name in fires}
+def points(model: HookedModel) -> dict[str, Any]:
+    """Every hook point that fires, by name, in the order in which the towers run."""
+    return {name: point for tower in model.towers.values() for name, point in tower.points.items()}
 
 
-def hooks_of(model: HookedVLM, wanted: Pairs, dir: str, **options: Any) -> list[Hook]:
+def hooks_of(model: HookedModel, wanted: Pairs, dir: str, **options: Any) -> list[Hook]:
     """Pairs (name or filter, function) as hooks; the points are listed once for all of them.
 
     Raises:
@@ -79,7 +75,7 @@ def _pairs(wanted: Pairs) -> list[tuple[Any, Any]]:
 
 
 def names(
-    model: HookedVLM,
+    model: HookedModel,
     wanted: Any,
     known: Mapping[str, Any] | None = None,
 ) -> list[str]:
@@ -100,9 +96,10 @@ def names(
             )
         chosen = {id(known[name]): name for name in reversed(list(known)) if wanted(name)}
         return [name for name in known if name in set(chosen.values())]
-    if wanted in known or attention_mask.layer_of(model.lm, wanted) is not None:
+    lm: Any = model.towers.get(LM)
+    if wanted in known or (lm is not None and attention_mask.layer_of(lm, wanted) is not None):
         return [wanted]
-    if wanted in model.root.hook_dict:
+    if lm is not None and wanted in lm.root.hook_dict:
         raise SiteError(
             f"The hook {wanted!r} never fires on {model.name!r} (or waits for a set_use_...(True)),"
             f" so nothing would happen: {nearest(wanted, known)}"
@@ -111,59 +108,88 @@ def names(
 
 
 @contextmanager
-def attached(model: HookedVLM, hooks: Sequence[Hook], prompts: Sequence[Prompt]) -> Iterator[None]:
-    """Edits and hooks on all three parts, taken away at the end whatever happens."""
-    if len(prompts) > 1:
-        _ = model.lm.padded  # measured before anything is attached; `embed` asks for it
+def attached(
+    model: HookedModel, hooks: Sequence[Hook], prompts: Sequence[Prompt]
+) -> Iterator[None]:
+    """Edits and hooks on all towers, taken away at the end whatever happens."""
     every = [*_edit_hooks(model, prompts), *hooks]
-    with alone(partial(_place, model, every), model.root):
+    lm: Any = model.towers.get(LM)
+    with alone(partial(_place, model, every), None if lm is None else lm.root):
         yield
 
 
-def _place(model: HookedVLM, every: Sequence[Hook], stack: ExitStack) -> None:
+def _place(model: HookedModel, every: Sequence[Hook], stack: ExitStack) -> None:
     cuts: dict[int, list[Callable[..., Any]]] = {}
-    rest = []
+    rest, towers = [], model.towers
+    lm: Any = towers.get(LM)
     for hook in every:
-        layer = attention_mask.layer_of(model.lm, hook.name)
+        layer = None if lm is None else attention_mask.layer_of(lm, hook.name)
         if layer is None:
             rest.append(hook)
         else:
             cuts.setdefault(layer, []).append(partial(called(None, hook), hook=None))
-    known = points(model) if any(part(h.name) != "lm" for h in rest) else {}
-    lm = model.root.hook_dict if any(part(h.name) == "lm" for h in rest) else {}
-    stack.enter_context(attention_mask.tapped(model.lm, cuts, model.name))
+    if lm is not None:
+        stack.enter_context(attention_mask.tapped(lm, cuts, model.name))
+    known = {name: towers[name].every_point for name in {tower_of(hook.name) for hook in rest}}
     for hook in rest:
-        point = lm[hook.name] if part(hook.name) == "lm" else known[hook.name]
-        stack.enter_context(on_point(point, hook))
-
-
-def part(name: str) -> str:
-    """The part of the bridge that a hook name belongs to: "vision", "projection" or "lm"."""
-    first = name.split(".")[0]
-    return first if first in ("vision", "projection") else "lm"
+        stack.enter_context(on_point(known[tower_of(hook.name)][hook.name], hook))
 
 
 # -- edits ------------------------------------------------------------------------------------
 
 
-def check_edit(model: HookedVLM, edit: Edit) -> None:
+def check_edit(model: HookedModel, edit: Edit) -> None:
     """Refuse an edit that could not act: a dead hook, a layer or unit that does not exist."""
-    chosen = _here(model, edit).layers(layers(model, edit.site))
-    model.lm.units.need_at(model.name, edit.site, chosen)
-    check_places(model, edit.site, chosen)
-    if edit.site == MASK and not model.lm.cut.exact:
+    tower = tower_at(model, edit.site)
+    here = _here(model, edit)
+    chosen = here.layers(layers(model, edit.site))
+    if edit.site.in_lm:
+        tower.units.need_at(model.name, edit.site, chosen)
+    for layer, real in check_places(model, edit.site, chosen).items():
+        _ = layer, here.fitted(real)
+    if edit.site.in_lm:
+        _check_written(model, edit, chosen)
+
+
+def tower_at(model: HookedModel, site: Site) -> Any:
+    """The tower that a site is in.
+
+    Raises:
+        SiteError: this model has none of that name.
+    """
+    if site.tower not in model.towers:
+        raise SiteError(
+            f"Site {site.name!r} is in the tower {site.tower!r}, and {model.name!r} has"
+            f" {', '.join(map(repr, model.towers))}: {nearest(site.name, _names_of(model))}"
+        )
+    return model.towers[site.tower]
+
+
+def _names_of(model: HookedModel) -> list[str]:
+    return [name for name, site in SITES.items() if site.tower in model.towers]
+
+
+def written(model: HookedModel, site: Site) -> bool:
+    """Whether an edit at a site acts, as far as it was measured when the tower was wrapped."""
+    if not site.in_lm or site.axes[-1] != "key":
+        return True
+    return model.can("write:attn_mask" if site == MASK else "write:pattern")
+
+
+def _check_written(model: HookedModel, edit: Edit, chosen: Sequence[int | None]) -> None:
+    lm: Any = model.towers[LM]
+    if edit.site == MASK and not written(model, edit.site):
         raise CapabilityError(
-            f"{model.name!r} does not obey a cut in its attention mask (measured: {model.lm.cut}),"
+            f"{model.name!r} does not obey a cut in its attention mask (measured: {lm.cut}),"
             " so nothing can be knocked out there: edit 'z' or 'pattern' of the heads instead."
         )
-    pattern = edit.site.part == "lm" and edit.site.axes[-1] == "key" and edit.site != MASK
-    if pattern and not model.lm.can.pattern_writable:
+    if not written(model, edit.site):
         raise CapabilityError(
             f"{model.name!r} computes attention in a way that ignores edits of {edit.site.name!r}"
             " (measured when it was wrapped): edit 'z' of the head instead, as in Edit('z', ...)."
         )
-    if edit.site.axes[-1] == "unit" and edit.site.part == "lm":
-        width = model.lm.units.layers[chosen[0] or 0].width
+    if edit.site.of_units:
+        width = lm.units.layers[chosen[0] or 0].width
         units = [u for _, u in edit.address.get("pairs", ())]
         asked = edit.address.get("unit")
         units += [asked] if isinstance(asked, int) else []
@@ -172,59 +198,69 @@ def check_edit(model: HookedVLM, edit: Edit) -> None:
             raise AddressError(f"There is no unit {wrong[0]}: {model.name!r} has 0 to {width - 1}.")
 
 
-def _here(model: HookedVLM, edit: Edit) -> Edit:
-    return edit.sharing(readers(edit.site, model.cfg), int(model.cfg.n_heads))
+def _here(model: HookedModel, edit: Edit) -> Edit:
+    if not edit.site.in_lm:
+        return edit
+    cfg = tower_at(model, edit.site).cfg
+    return edit.sharing(readers(edit.site, cfg), int(cfg.n_heads))
 
 
-def check_places(model: HookedVLM, site: Site, at: Sequence[int | None]) -> None:
-    """Refuse a site that never fires, or that has no place for each patch of the encoder."""
+def check_places(
+    model: HookedModel, site: Site, at: Sequence[int | None]
+) -> dict[int | None, Site]:
+    """The site with its real axes in each of these layers.
+
+    Raises:
+        SiteError: it never fires there. CapabilityError: what stands there has no labels.
+    """
+    tower, found = tower_at(model, site), {}
     for layer in at:
-        for name in names(model, site.at(layer)):
-            if site.part == "vision":
-                model.vision.check_labels(name.removeprefix("vision."))
+        names(model, site.at(layer))
+        found[layer] = tower.site(site, layer)
+    return found
 
 
-def layers(model: HookedVLM, site: Site) -> Sequence[int]:
+def layers(model: HookedModel, site: Site) -> Sequence[int]:
     """The layers that have this site: of an encoder those before its feature layer."""
-    if site.part != "vision":
-        return range(model.cfg.n_layers)
-    every = range(model.vision.n_layers)
-    known = points(model)
+    tower = tower_at(model, site)
+    every = range(tower.n_layers)
+    if site.in_lm:
+        return every
+    known = tower.points
     return [layer for layer in every if site.at(layer) in known] or every
 
 
-def _edit_hooks(model: HookedVLM, prompts: Sequence[Prompt]) -> list[Hook]:
-    by_point: dict[str, list[tuple[Edit, int | None]]] = {}
+@dataclass(frozen=True)
+class _Change:
+    """An edit in one layer, the site as it really is there, and its labels in pictures."""
+
+    edit: Edit
+    layer: int | None
+    real: Site
+    rows: Rows | None
+
+
+def _edit_hooks(model: HookedModel, prompts: Sequence[Prompt]) -> list[Hook]:
+    by_point: dict[str, list[_Change]] = {}
     for edit in (_here(model, edit) for edit in model.edits):
-        for layer in edit.layers(layers(model, edit.site)):
-            by_point.setdefault(edit.site.at(layer), []).append((edit, layer))
-    return [
-        Hook(name, partial(_apply, edits=edits, labels=_picture_rows(model, edits, prompts)))
-        for name, edits in by_point.items()
-    ]
+        tower, site = model.towers[edit.site.tower], edit.site
+        for layer in edit.layers(layers(model, site)):
+            real = tower.site(site, layer)
+            rows = None if site.in_lm else model.picture_rows(prompts, site, layer)
+            change = _Change(edit.fitted(real), layer, real, rows)
+            by_point.setdefault(site.at(layer), []).append(change)
+    return [Hook(name, partial(_apply, changes=some)) for name, some in by_point.items()]
 
 
-def _picture_rows(
-    model: HookedVLM, edits: Sequence[tuple[Edit, int | None]], prompts: Sequence[Prompt]
-) -> Rows | None:
-    """Labels of the positions inside the vision tower and the projection, one row per picture."""
-    site = edits[0][0].site
-    if site.part == "lm":
-        return None
-    inside = site.part == "vision" and site.layered
-    return picture_labels(model, prompts, with_prefix=inside)
-
-
-def _apply(
-    values: torch.Tensor,
-    hook: Any,
-    edits: Sequence[tuple[Edit, int | None]],
-    labels: Rows | None,
-) -> torch.Tensor:
+def _apply(values: torch.Tensor, hook: Any, changes: Sequence[_Change]) -> torch.Tensor:
     run = current()
-    start = run.start if labels is None and run is not None else 0
-    rows = labels if labels is not None else (run.soft.labels if run is not None else ())
     out = values.clone()
-    for edit, layer in edits:
-        out = edit.apply_(out, layer, rows, start)
+    for one in changes:
+        start = run.start if one.rows is None and run is not None else 0
+        rows = one.rows if one.rows is not None else (run.soft.labels if run is not None else ())
+        if one.edit.site.axes == one.real.axes:
+            out = one.edit.apply_(out, one.layer, rows, start)
+        else:  # a map, addressed by patches
+            flat = as_positions(out, one.real.axes).clone()
+            out = as_map(one.edit.apply_(flat, one.layer, rows, start), out, one.real.axes)
     return out

@@ -19,9 +19,11 @@ from mmlens.runtime.hook_calls import DIRECTIONS, Hook, busy, within
 from mmlens.runtime.turns import running, turn
 from mmlens.values.arguments import choice
 from mmlens.values.errors import SiteError
+from mmlens.values.labels import LM
+from mmlens.values.sites import tower_of
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.base import HookedModel
 
 
 class KeepsHooks:
@@ -50,7 +52,7 @@ class KeepsHooks:
     @property
     def watches_vision(self) -> bool:
         """Whether a hook now in force stands on the way from pixels to soft-prompt vectors."""
-        return any(hooking.part(hook.name) != "lm" for hook in self._hooks_now())
+        return any(tower_of(hook.name) != LM for hook in self._hooks_now())
 
     def _hooks_now(self) -> list[Hook]:
         opened = [hook for level in within.get().get(id(self), ()) for hook in level]
@@ -130,10 +132,10 @@ class KeepsHooks:
         )
         within.set({**within.get(), id(self): opened})
         if not running():  # else what stands on the points belongs to the run
-            with turn(self.root, self.vision):
+            with turn(*self._shared()):
                 for point in self._every_point():
                     point.remove_hooks(*which)
-                self.lm.open()
+                self._open()
 
     def reset_hooks(
         self: Any,
@@ -153,9 +155,15 @@ class KeepsHooks:
             point.clear_context()
 
     def _every_point(self: Any) -> list[Any]:
-        vision = {} if self.vision is None else self.vision.hook_dict
-        every = [*vision.values(), self.hook_projection, *self.root.hook_dict.values()]
+        every = [point for tower in self.towers.values() for point in tower.every_point.values()]
         return list({id(point): point for point in every}.values())
+
+    def _shared(self: Any) -> list[Any]:
+        """What other models may have in common with this one, and one thread runs at a time."""
+        return [tower.shared for tower in self.towers.values() if tower.shared is not None]
+
+    def _open(self) -> None:
+        """Put back what a run cannot do without; a model that needs nothing does nothing."""
 
     @contextmanager
     def hooks(
@@ -164,7 +172,7 @@ class KeepsHooks:
         bwd_hooks: Pairs = (),
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
-    ) -> Iterator[HookedVLM]:
+    ) -> Iterator[HookedModel]:
         """Within this context (and this thread) every call runs with these hooks.
 
         Args:

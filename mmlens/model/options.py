@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from mmlens.values.arguments import choice, shown
 from mmlens.values.errors import AddressError, ArgumentError, nearest
+from mmlens.values.labels import LM
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.base import HookedModel
 
 RETURNS = ("logits", "loss", "both", "logits_and_cache", None)
 FORWARD = [
@@ -72,7 +73,7 @@ def return_type(value: Any) -> str | None:
     return choice(value, "return_type", RETURNS)
 
 
-def stop_layer(model: HookedVLM, layer: Any) -> int | None:
+def stop_layer(model: HookedModel, layer: Any) -> int | None:
     """The layer before which to stop, counted from the first; None for none.
 
     Raises:
@@ -80,7 +81,7 @@ def stop_layer(model: HookedVLM, layer: Any) -> int | None:
     """
     if layer is None:
         return None
-    n = int(model.cfg.n_layers)
+    n = model.towers[LM].n_layers
     if isinstance(layer, bool) or not isinstance(layer, int) or not -n <= layer <= n:
         raise AddressError(
             f"stop_at_layer={shown(layer)}: {model.name!r} has the layers 0 to {n - 1}; {n} stops"

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from mmlens.values.prompt import Prompt, SoftPrompt
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.base import HookedModel
 
 
-def about(model: HookedVLM, **options: Any) -> dict[str, Any]:
+def about(model: HookedModel, **options: Any) -> dict[str, Any]:
     """The provenance of a result: JSON-able, `options` first."""
     from mmlens import __version__
 

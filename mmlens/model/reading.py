@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.model.context_length import check_room
+from mmlens.model.image_reader import seen
 from mmlens.model.prompt_tokens import PromptTokens
 from mmlens.model.token_ids import known, read_ids, read_tokens
 from mmlens.towers.language.tokenization import ids_after, ids_of, placeholder, word
@@ -21,6 +22,7 @@ from mmlens.values.arguments import text as text_of
 from mmlens.values.errors import CapabilityError, PromptError
 from mmlens.values.labels import Label, Padding, Patch, Token
 from mmlens.values.prompt import IMAGE_TOKEN, Prompt, SoftPrompt
+from mmlens.values.sites import Site
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -105,7 +107,7 @@ def _soft(
     vectors = model.lm.embed(known(model, ids).clamp(min=0))
     pictures = [picture for prompt in prompts for picture in prompt.pictures]
     if pictures:
-        soft_vectors = project(model, pictures).flatten(0, 1)
+        soft_vectors = torch.cat(see(model, pictures))
         if soft_vectors.shape[-1] != vectors.shape[-1]:
             raise PromptError(
                 f"The projection of {model.name!r} gives vectors of {soft_vectors.shape[-1]}"
@@ -131,28 +133,33 @@ def _masked(soft: SoftPrompt, mask: torch.Tensor | None) -> SoftPrompt:
     return replace(soft, mask=soft.mask & mask.bool().to(soft.mask.device))
 
 
-def project(model: HookedVLM, pictures: Sequence[Image.Image]) -> torch.Tensor:
-    """Float[picture, patch, d_model]: pictures through vision and projection, with their hooks."""
-    if model.vision is None or model.projection is None:
+def see(model: HookedVLM, pictures: Sequence[Image.Image]) -> list[torch.Tensor]:
+    """Per picture the vectors Float[pos, d_model] of its positions, under all hooks on the way."""
+    vision, projection = model.vision, model.projection
+    if vision is None or projection is None:
         raise PromptError(f"{model.name!r} has no vision encoder: give it text, or load a bridge.")
-    device = next(iter(model.vision.parameters())).device
-    pixels = torch.stack([model.vision.preprocess(picture) for picture in pictures]).to(device)
-    features = model.vision(pixels.to(next(iter(model.vision.parameters())).dtype))
-    weight = next(iter(model.projection.parameters()), features)
-    out = model.projection(features.to(weight))
-    keeps_positions(model.projection, out, features.shape[1])
-    return model.hook_projection(out)
+    first = next(iter(vision.parameters()))
+
+    def project(pixels: torch.Tensor) -> torch.Tensor:
+        features = vision(pixels.to(first.device).to(first.dtype))
+        weight = next(iter(projection.parameters()), features)
+        out = projection(features.to(weight))
+        keeps_positions(projection, out, features.shape[1])
+        return model.hook_projection(out)
+
+    return seen(model.image_reader, vision, list(pictures), project)
 
 
-def picture_labels(model: HookedVLM, prompts: Sequence[Prompt], with_prefix: bool = False) -> Rows:
-    """Per picture of all prompts, the labels of its positions in the vision tower."""
-    rows, cols = model.vision.grid
-    prefix = tuple(Token("[CLS]", i) for i in range(model.vision.n_prefix)) if with_prefix else ()
-    squares = [(row, col) for row in range(rows) for col in range(cols)]
+def picture_rows(
+    model: HookedVLM, prompts: Sequence[Prompt], site: Site, layer: int | None = None
+) -> Rows:
+    """What stands at each position of a site in pictures, one row per picture or crop of it."""
+    tower = model.towers[site.tower]
     return tuple(
-        prefix + tuple(Patch(row, col, image) for row, col in squares)
+        tuple(tower.labels(site, layer, image, crop))
         for prompt in prompts
-        for image in range(len(prompt.pictures))
+        for image, picture in enumerate(prompt.pictures)
+        for crop in range(model.image_reader.count(model.vision, picture))
     )
 
 
@@ -193,8 +200,8 @@ def _read(model: HookedVLM, prompt: Prompt, bos: bool) -> list[tuple[int, Label]
                 raise PromptError(
                     f"{model.name!r} has no vision encoder: give it text, or load a bridge."
                 )
-            rows, cols = model.vision.grid
-            parts += [(IMAGE_TOKEN, Patch(r, c, image)) for r in range(rows) for c in range(cols)]
+            labels = model.image_reader.labels(model.vision, part, image)
+            parts += [(IMAGE_TOKEN, label) for label in labels]
             image += 1
     if not parts:
         raise PromptError(f"{prompt!r} is no token at all to {model.name!r}: write more words.")
@@ -202,7 +209,7 @@ def _read(model: HookedVLM, prompt: Prompt, bos: bool) -> list[tuple[int, Label]
 
 
 def _again(model: HookedVLM, soft: SoftPrompt) -> SoftPrompt:
-    touched = any(edit.site.part != "lm" for edit in model.edits) or model.watches_vision
+    touched = any(not edit.site.in_lm for edit in model.edits) or model.watches_vision
     if not touched or not bool(soft.is_picture.any()):
         return soft
     if not soft.prompts:
@@ -210,19 +217,16 @@ def _again(model: HookedVLM, soft: SoftPrompt) -> SoftPrompt:
             "This soft prompt was made by hand, so the vision encoder and projection do not run and"
             " their hooks and edits would never act: give the Prompt with its picture instead."
         )
-    pictures = [picture for prompt in soft.prompts for picture in prompt.pictures]
-    fresh = project(model, pictures).to(soft.vectors)
-    n_patches, cols, first = fresh.shape[1], model.vision.grid[1], 0
-    places: list[tuple[int, int]] = []
-    sources: list[int] = []
-    for row, (labels, prompt) in enumerate(zip(soft.labels, soft.prompts, strict=True)):
-        for at, label in enumerate(labels):
-            if isinstance(label, Patch):
-                places.append((row, at))
-                sources.append((first + label.image) * n_patches + label.row * cols + label.col)
-        first += len(prompt.pictures)
+    fresh = iter(see(model, [p for prompt in soft.prompts for p in prompt.pictures]))
     vectors = soft.vectors.clone()
-    vectors[tuple(torch.tensor(places).T)] = fresh.flatten(0, 1)[sources]
+    for row, (labels, prompt) in enumerate(zip(soft.labels, soft.prompts, strict=True)):
+        known: dict[Label, torch.Tensor] = {}
+        for image, picture in enumerate(prompt.pictures):
+            there = model.image_reader.labels(model.vision, picture, image)
+            known |= dict(zip(there, next(fresh), strict=True))
+        places = [at for at, label in enumerate(labels) if label in known]
+        new = torch.stack([known[labels[at]] for at in places])
+        vectors[row, torch.tensor(places)] = new.to(vectors)
     return replace(soft, vectors=vectors)
 
 

@@ -37,7 +37,7 @@ class Embed:
 
     def __call__(self, input: Any, prepend_bos: bool | None = None) -> SoftPrompt:
         """The soft prompt of an input, read under the edits and hooks of the model."""
-        with self._model._running(input, None, prepend_bos) as soft:
+        with self._model.running(input, None, prepend_bos) as soft:
             return soft
 
     def __getattr__(self, name: str) -> Any:
@@ -139,7 +139,7 @@ class Surface(nn.Module):
         per_token: bool = False,
     ) -> torch.Tensor:
         """Cross entropy of the next token; patches and masked positions are no targets."""
-        with self._running(tokens, attention_mask) as soft:
+        with self.running(tokens, attention_mask) as soft:
             return loss.loss(logits, soft, "loss", per_token)
 
     # -- words --------------------------------------------------------------------------------

@@ -57,8 +57,11 @@ class _Standing:
 
 
 @contextmanager
-def alone(place: Place, root: Any) -> Iterator[None]:
+def alone(place: Place, root: Any = None) -> Iterator[None]:
     """Inside, the hooks of `place` stand, and those of a run around this one do not.
+
+    Args:
+        root: the language model that runs, if one does.
 
     Raises:
         CapabilityError: a function calls the model that it is part of, again and again.
@@ -91,7 +94,7 @@ def running() -> bool:
 def _untouched(root: Any) -> Iterator[None]:
     """Inside, the blocks know nothing of the run around: where it stops, what it hands through."""
     kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    for module in (*root.blocks, getattr(root, "pos_embed", None)):
+    for module in (*getattr(root, "blocks", ()), getattr(root, "pos_embed", None)):
         if module is not None:
             own = vars(module)
             names = [name for name in ("_stop_at_layer_idx", "_current_batch_size") if name in own]

@@ -2,11 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from mmlens.values.errors import CapabilityError
+from mmlens.values.labels import Label, Patch
+from mmlens.values.sites import SITES, Site
+
+POINT = SITES["soft_prompt"].point
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A projection as a tower of a model (`mmlens.towers.tower`).
+
+    Attributes:
+        module: maps features [..., d_vision] to vectors [..., d_model].
+        hook: the hook point at its output.
+        grid: rows and columns of the patches.
+    """
+
+    module: nn.Module
+    hook: Any
+    grid: tuple[int, int]
+    name = "projection"
+    n_layers = 0
+
+    @property
+    def shared(self) -> Any:
+        """The module itself."""
+        return self.module
+
+    @property
+    def points(self) -> Mapping[str, Any]:
+        """The one hook point, at the output."""
+        return {POINT: self.hook}
+
+    @property
+    def every_point(self) -> Mapping[str, Any]:
+        """The same."""
+        return self.points
+
+    def site(self, site: Site, layer: int | None = None) -> Site:
+        """The site as it is: one vector per patch."""
+        return site
+
+    def labels(
+        self, site: Site, layer: int | None, image: int = 0, crop: int = 0
+    ) -> Sequence[Label]:
+        """The patches in reading order."""
+        rows, cols = self.grid
+        return tuple(Patch(row, col, image, crop) for row in range(rows) for col in range(cols))
+
+    def weight(self, name: str, layer: int) -> torch.Tensor:
+        """A projection has no layers.
+
+        Raises:
+            CapabilityError: always.
+        """
+        raise CapabilityError(
+            f"The projection has no layer with {name!r}: read .projection itself."
+        )
 
 
 def keeps_positions(projection: nn.Module, out: Any, positions: int) -> None:

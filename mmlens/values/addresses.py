@@ -12,10 +12,14 @@ from typing import Any
 
 from mmlens.values.arguments import shown
 from mmlens.values.errors import AddressError
-from mmlens.values.labels import Head, Neuron, Padding, Patch, Token
+from mmlens.values.labels import Head, Marker, Neuron, Padding, Patch, Token
 
 POSITIONS = ("pos", "query", "key")
 """Axes whose labels are the positions of a prompt."""
+
+
+_PLACES = (Patch, Marker, Token)
+"""Labels of positions."""
 
 
 def read_address(
@@ -32,7 +36,7 @@ def read_address(
             found = {"layer": part.layer, "unit": part.unit}
         elif isinstance(part, Head):
             found = {"layer": part.layer, "head": part.head // readers}
-        elif isinstance(part, (Patch, Token)) or part is Patch or part is Token:
+        elif isinstance(part, _PLACES) or part in _PLACES:
             found = {"pos": part}
         else:
             raise AddressError(
@@ -41,6 +45,23 @@ def read_address(
         wanted.update(found)
     wanted.update({axis: want for axis, want in by_axis.items() if want is not None})
     return {axis: plain(want, axis) for axis, want in wanted.items()}
+
+
+def check_tower(address: Sequence[Any], tower: str, site: str) -> None:
+    """Refuse neurons and heads of another tower than the one that a site is in.
+
+    Raises:
+        AddressError: one is; the sentence says how it is written.
+    """
+    for part in address:
+        several = part if isinstance(part, (list, tuple)) else (part,)
+        for one in several:
+            if isinstance(one, (Neuron, Head)) and one.tower != tower:
+                kind, which = type(one).__name__, one.unit if isinstance(one, Neuron) else one.head
+                raise AddressError(
+                    f"{one} is in the tower {one.tower!r}, and site {site!r} in {tower!r}: write"
+                    f" {kind}({one.layer}, {which}, {tower!r}), or a site of {one.tower!r}."
+                )
 
 
 def plain(wanted: Any, axis: str) -> Any:

@@ -18,10 +18,17 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmlens.values.addresses import POSITIONS, places, reaches_the_end, read_address
+from mmlens.values.addresses import (
+    POSITIONS,
+    check_tower,
+    places,
+    reaches_the_end,
+    read_address,
+)
 from mmlens.values.arguments import shown
 from mmlens.values.errors import AddressError, MMLensError, SiteError
 from mmlens.values.labels import Head, Label, Neuron
+from mmlens.values.maps import MAP, inner_of, is_map
 from mmlens.values.scores import Scores
 from mmlens.values.sites import Site, grouped, site
 
@@ -58,6 +65,7 @@ class Edit:
         self, site_name: str, value: Value, *address: Any, add: bool = False, **by_axis: Any
     ) -> None:
         where = site(site_name)
+        check_tower(address, where.tower, site_name)
         if grouped(where):  # which key or value a Head reads, only a model can say: `sharing`
             address = tuple([part] if isinstance(part, Head) else part for part in address)
         _check_value(value)
@@ -66,12 +74,8 @@ class Edit:
             wanted.update(_units(several))
         if where.layer is not None:
             wanted.setdefault("layer", where.layer)
-        axes = (("layer",) if where.layered else ()) + where.axes
-        for axis in wanted:
-            if axis not in (*axes, "pairs"):
-                raise AddressError(
-                    f"Site {site_name!r} has no axis {axis!r}: it has {', '.join(axes)}."
-                )
+        maps = () if where.in_lm or not where.layered else MAP  # which it is, a model can say
+        _check_axes(wanted, where, (*where.axes, *maps), where.axes)
         object.__setattr__(self, "site", where)
         object.__setattr__(self, "value", value)
         object.__setattr__(self, "address", wanted)
@@ -111,6 +115,33 @@ class Edit:
         object.__setattr__(out, "address", {**self.address, "pairs": read})
         return out
 
+    def fitted(self, real: Site) -> Edit:
+        """This edit at what really stands at its site: in a map units and dims are its channels.
+
+        Args:
+            real: the site with the axes that were measured (`Tower.site`).
+
+        Raises:
+            AddressError: it has no such axis.
+        """
+        if real.axes == self.site.axes:
+            return self
+        wanted, axes = dict(self.address), real.axes
+        if is_map(axes):
+            inner = inner_of(axes)
+            for other in ({"unit", "dim", "channel"} & set(wanted)) - {inner}:
+                wanted[inner] = wanted.pop(other)
+            by_patch = "pos" in wanted or (isinstance(self.value, Scores) and self._has("pos"))
+            axes = ("pos", inner) if by_patch else axes
+        _check_axes(wanted, real, axes, real.axes)
+        out = copy(self)
+        object.__setattr__(out, "address", wanted)
+        object.__setattr__(out, "site", real.holding(axes))
+        return out
+
+    def _has(self, axis: str) -> bool:
+        return axis in self.value.axes
+
     def layers(self, every: Sequence[int]) -> list[int | None]:
         """The layers it acts on, of all that there are; `[None]` at a site that has no layers.
 
@@ -143,7 +174,7 @@ class Edit:
                 place = self._place(values[row], layer, names, start)
             except AddressError:  # inside the encoder it may be in another picture
                 missing += 1
-                if self.site.part == "lm" or missing == values.shape[0]:
+                if self.site.in_lm or missing == values.shape[0]:
                     raise
                 continue
             if place is not None:
@@ -184,7 +215,7 @@ class Edit:
         return at < 0 or shape[at] == 1
 
     def _wanted(self, axis: str, layer: int | None) -> Any:
-        if axis in ("unit", "head") and "pairs" in self.address:
+        if axis in ("unit", "head", "channel") and "pairs" in self.address:
             return [unit for at, unit in self.address["pairs"] if at == layer]
         if axis in self.address:
             return self.address[axis]
@@ -267,6 +298,17 @@ class Edit:
             scores = scores.sel(**{axis: wanted})
             shape[dim] = len(here)
         return scores.values.reshape(shape)
+
+
+def _check_axes(
+    wanted: Mapping[str, Any], where: Site, known: tuple[str, ...], shown: tuple[str, ...]
+) -> None:
+    layer = ("layer",) if where.layered else ()
+    for axis in wanted:
+        if axis not in (*layer, *known, "pairs"):
+            raise AddressError(
+                f"Site {where.name!r} has no axis {axis!r}: it has {', '.join((*layer, *shown))}."
+            )
 
 
 def _check_value(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""What stands at an index of an axis: a patch, a token, padding, a neuron, a head.
+"""What stands at an index of an axis: a patch, a marker, a token, padding, a neuron, a head.
 
 A label is an address as well: `scores.sel(Neuron(3, 17))` reads it, `Edit("neurons", 0.0,
 Neuron(3, 17))` silences it. Layers, units and heads count from 0, as in TransformerLens.
@@ -11,17 +11,46 @@ from dataclasses import dataclass
 
 from mmlens.values.errors import AddressError
 
+LM = "lm"
+"""The tower that a Neuron or Head belongs to unless it says another: the language model."""
+
 
 @dataclass(frozen=True, order=True)
 class Patch:
-    """A square of a picture: row and column in its grid, and which picture of the prompt."""
+    """A square of a picture: row and column in its grid, and which picture of the prompt.
+
+    Where an encoder reads a picture in several crops (tiles, a thumbnail), each crop has its own
+    grid, and `crop` says which: 0 is the first that the model reads.
+    """
 
     row: int
     col: int
     image: int = 0
+    crop: int = 0
 
     def __str__(self) -> str:
-        return f"({self.row}, {self.col})" + (f" of picture {self.image}" if self.image else "")
+        crop = f" of crop {self.crop}" if self.crop else ""
+        return f"({self.row}, {self.col}){crop}" + (
+            f" of picture {self.image}" if self.image else ""
+        )
+
+
+@dataclass(frozen=True, order=True)
+class Marker:
+    """A position of a picture that is none of its patches: CLS, a register, a newline, a query.
+
+    Attributes:
+        name: what it is, as the model's config calls it.
+        at: its place among the positions of its picture (or crop).
+    """
+
+    name: str
+    at: int
+    image: int = 0
+    crop: int = 0
+
+    def __str__(self) -> str:
+        return f"[{self.name}]"
 
 
 @dataclass(frozen=True, order=True)
@@ -42,26 +71,31 @@ class Padding:
     at: int
 
 
-Label = Patch | Token | Padding
+Label = Patch | Marker | Token | Padding
 
 
 @dataclass(frozen=True, order=True)
 class Neuron:
-    """Hidden unit `unit` of the MLP in layer `layer`, printed `L14.2019`."""
+    """Hidden unit `unit` of the MLP in layer `layer`, printed `L14.2019`.
+
+    It is one of the language model, unless `tower` says another: `vision.L3.17`. In a map of a
+    convolution the units are its channels.
+    """
 
     layer: int
     unit: int
+    tower: str = LM
 
     def __str__(self) -> str:
-        return f"L{self.layer}.{self.unit}"
+        return f"{_of(self.tower)}L{self.layer}.{self.unit}"
 
     @classmethod
     def parse(cls, text: str) -> Neuron:
-        """`"L14.2019"` (or the paper's `"L14.u2019"`) as a Neuron."""
-        match = re.fullmatch(r"L(\d+)\.u?(\d+)", text.strip())
+        """`"L14.2019"` (or the paper's `"L14.u2019"`, or `"vision.L3.17"`) as a Neuron."""
+        match = re.fullmatch(r"(?:([a-z]\w*)\.)?L(\d+)\.u?(\d+)", text.strip())
         if match is None:
             raise AddressError(f"{text!r} is not a neuron: write it as L14.2019 (layer.unit).")
-        return cls(int(match[1]), int(match[2]))
+        return cls(int(match[2]), int(match[3]), match[1] or LM)
 
 
 @dataclass(frozen=True, order=True)
@@ -75,6 +109,11 @@ class Head:
 
     layer: int
     head: int
+    tower: str = LM
 
     def __str__(self) -> str:
-        return f"L{self.layer}H{self.head}"
+        return f"{_of(self.tower)}L{self.layer}H{self.head}"
+
+
+def _of(tower: str) -> str:
+    return "" if tower == LM else f"{tower}."

@@ -2,16 +2,19 @@
 
 A site is a row of one table: its hook name with `{layer}`, and the axes of what stands there (the
 leading batch axis is left out). Any full hook name (`blocks.3.mlp.hook_post`) is a site as well.
+The axes here are those of a transformer; what a tower really holds at a site, layer by layer, is
+measured (`Tower.site`).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mmlens.values.arguments import text
 from mmlens.values.errors import SiteError, nearest
+from mmlens.values.labels import LM
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,23 @@ class Site:
         return "{layer}" in self.point
 
     @property
-    def part(self) -> str:
-        """Which part of the bridge it belongs to: `"vision"`, `"projection"` or `"lm"`."""
-        first = self.point.split(".")[0]
-        return first if first in ("vision", "projection") else "lm"
+    def tower(self) -> str:
+        """The tower that it belongs to: `"vision"`, `"projection"`, `"lm"`, ..."""
+        return tower_of(self.point)
+
+    @property
+    def in_lm(self) -> bool:
+        """Whether it belongs to the language model."""
+        return self.tower == LM
+
+    @property
+    def of_units(self) -> bool:
+        """Whether its last axis counts MLP units."""
+        return self.axes[-1] == "unit"
+
+    def holding(self, axes: tuple[str, ...]) -> Site:
+        """This site where it holds other axes."""
+        return self if axes == self.axes else replace(self, axes=axes)
 
     def at(self, layer: int | None = None) -> str:
         """The hook name at `layer`."""
@@ -53,6 +69,17 @@ class Site:
             return start
         queries, keys = (shape[self.axes.index(one)] for one in ("query", "key"))
         return max(0, start + queries - keys)
+
+
+WITH_BLOCKS = ["vision"]
+"""Towers beside the language model that have numbered blocks; a new kind of tower adds its name."""
+_AHEAD = ("projection",)
+
+
+def tower_of(point: str) -> str:
+    """The tower that a hook name belongs to, which is its first part, or the language model."""
+    first = point.partition(".")[0]
+    return first if first in WITH_BLOCKS or first in _AHEAD else LM
 
 
 _RESID = ("pos", "dim")
@@ -84,11 +111,18 @@ SITES: dict[str, Site] = {
     "pixels": Site("pixels", "vision.hook_pixels", ("channel", "y", "x")),
     "features": Site("features", "vision.hook_features", _RESID),
     "soft_prompt": Site("soft_prompt", "projection.hook_out", _RESID),
-    **{
-        f"vision.{n}": Site(f"vision.{n}", f"vision.blocks.{{layer}}.{p}", a)
-        for n, (p, a) in _BLOCK.items()
-    },
 }
+
+
+def sites_of(tower: str) -> dict[str, Site]:
+    """The sites of a tower with blocks, `"vision.neurons"` and so on."""
+    return {
+        f"{tower}.{name}": Site(f"{tower}.{name}", f"{tower}.blocks.{{layer}}.{point}", axes)
+        for name, (point, axes) in _BLOCK.items()
+    }
+
+
+SITES |= {name: one for tower in WITH_BLOCKS for name, one in sites_of(tower).items()}
 SHARED = "heads_per_key"
 """In the `about` of Scores at keys or values: how many heads read each (`readers`)."""
 _LAYERED = re.compile(r"^(.*\bblocks\.)(\d+)(\..+)$")
@@ -117,7 +151,7 @@ def site(name: str) -> Site:
 
 def grouped(where: Site) -> bool:
     """Whether this site is one of keys or values, which several heads may share."""
-    return where.part == "lm" and where.point.rpartition(".")[2] in ("hook_k", "hook_v")
+    return where.in_lm and where.point.rpartition(".")[2] in ("hook_k", "hook_v")
 
 
 def readers(where: Site, cfg: Any) -> int:

@@ -9,36 +9,16 @@ computes with, and wrapping that one again gives the bridge again. So `copy.deep
 from __future__ import annotations
 
 import copy
-import pickle
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.runtime.casting import Movable, cast
+from mmlens.runtime.casting import cast
 from mmlens.runtime.sharing import share_weights
 from mmlens.values.errors import CapabilityError
 
 if TYPE_CHECKING:
     from mmlens.towers.language.language_model import LanguageModel
-
-
-class Joined(Movable):
-    """The base of a bridge: how it is cast, copied and pickled."""
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """What `.to`, `.cuda`, `.half` and their like come down to, for all three parts."""
-        out: Any = super()._apply(fn, recurse)
-        out.cfg.device, out.cfg.dtype = str(out.lm.device), out.lm.dtype
-        return out
-
-    def __reduce__(self) -> Any:
-        return reduced(self)
-
-    def __copy__(self) -> Any:
-        return shallow(self)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return deep(self, memo)
 
 
 def hugging_face(lm: LanguageModel) -> Any:
@@ -119,40 +99,3 @@ def deep_lm(lm: LanguageModel, memo: dict[int, Any]) -> LanguageModel:
         return LanguageModel(copy.deepcopy(lm.root, memo), None, lm.tokenizer)
     make, (hf, tokenizer, *rest) = reduced_lm(lm)
     return make(copy.deepcopy(hf, memo), tokenizer, *rest)
-
-
-def reduced(model: Any) -> Any:
-    """What pickle writes of a bridge: its parts, its edits and its hooks."""
-    for what, functions in (("edits", model.edits), ("hooks", model._added)):
-        try:
-            pickle.dumps(functions)
-        except Exception as error:  # pickle raises half a dozen kinds
-            raise CapabilityError(
-                f"{model.name!r} has {what} whose function cannot be pickled ({error}): define it"
-                " with `def` at the top of a module, or pickle the model without them."
-            ) from error
-    parts = (model.vision, model.projection, model.lm)
-    told = {"name": model.name, "provenance": model.provenance, "prepend_bos": model.prepend_bos}
-    return _joined, (type(model), parts, told, model.edits, model._added)
-
-
-def deep(model: Any, memo: dict[int, Any]) -> Any:
-    """A bridge with weights of its own and the same edits and hooks."""
-    parts = copy.deepcopy((model.vision, model.projection, model.lm), memo)
-    told = copy.deepcopy(model.provenance, memo)
-    told = {"name": model.name, "provenance": told, "prepend_bos": model.prepend_bos}
-    return _joined(type(model), parts, told, model.edits, list(model._added))
-
-
-def shallow(model: Any) -> Any:
-    """The same parts in another model, as an edit needs it."""
-    kind: Any = type(model)
-    out = kind.__new__(kind)
-    out.__dict__.update(model.__dict__)
-    return out
-
-
-def _joined(kind: Any, parts: tuple[Any, ...], told: Any, edits: Any, added: Any) -> Any:
-    model = kind(*parts, **told)
-    model.edits, model._added = edits, added
-    return model

@@ -27,12 +27,13 @@ from mmlens.towers.language.bridging import bridge
 from mmlens.towers.language.kinds import check_lm
 from mmlens.towers.language.norms import gain_of
 from mmlens.towers.language.probe import Capabilities, probe
+from mmlens.towers.language.tower import LanguageTower
 from mmlens.towers.language.units import Units, check_units
 from mmlens.values.errors import CapabilityError
 
 
 @dataclass(eq=False)
-class LanguageModel:
+class LanguageModel(LanguageTower):
     """A TransformerLens model (`root`), the Hugging Face model it came from, and its tokenizer.
 
     Attributes:

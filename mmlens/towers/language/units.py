@@ -100,7 +100,7 @@ class Units:
         Raises:
             CapabilityError: see `need`.
         """
-        if site.part == "lm" and site.axes[-1] == "unit":
+        if site.in_lm and site.axes[-1] == "unit":
             chosen = None if layers is None else [at for at in layers if at is not None]
             self.need(name, chosen, "pre" if site.point.endswith("hook_pre") else "post")
 

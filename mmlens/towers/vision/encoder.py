@@ -29,6 +29,7 @@ from mmlens.runtime.sharing import share_weights
 from mmlens.towers.vision import measure as measure
 from mmlens.towers.vision.pixels import Pixels
 from mmlens.towers.vision.taps import LAYOUTS, Reached, attach, detach_attention, find, untap
+from mmlens.towers.vision.tower import VisionTower
 from mmlens.values.errors import AddressError, CapabilityError, PictureError, nearest
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ ENDS = ("hook_pixels", "hook_features")
 _FEATURES = ("hook_embed", "hook_resid_pre", "hook_resid_post", "mlp.hook_pre", "mlp.hook_post")
 
 
-class HookedVision(Movable):
+class HookedVision(VisionTower, Movable):
     """One interface to the encoders of transformers, open_clip and timm.
 
     Args:
@@ -241,6 +242,8 @@ class HookedVision(Movable):
         self._unlabelled = {
             name: seen[name][0] for name in inside if not measure.fits(name, seen[name][0], n)
         }
+        self.axes, self.grids, self.n_classes = {}, {}, 0
+        self.markers = ("CLS",) * self.n_prefix
 
 
 def _tapped(module: nn.Module, kind: str, pixels: Pixels, how: tuple[Any, ...]) -> HookedVision:

@@ -1,0 +1,171 @@
+"""A hooked model: towers by name, edits, hooks, and one way to a forward pass.
+
+    model.towers                       {"vision": ..., "projection": ..., "lm": ...}
+    model.sites                        what can be read and edited, as a table
+    reading = model.read(prompt)       inputs and labels
+    model.run(reading)                 what the model answers: logits of words, of classes, ...
+    model.can("logits")                whether it has what a question needs
+
+Every verb of mmlens takes a `HookedModel` and asks what it can do; none asks for a class.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mmlens.model import activation_cache, hooking, options
+from mmlens.model.capabilities import abilities
+from mmlens.model.kept_hooks import KeepsHooks
+from mmlens.model.site_table import site_table
+from mmlens.runtime.casting import Movable
+from mmlens.runtime.hook_calls import Hook
+from mmlens.values.edit import Edit
+from mmlens.values.errors import SiteError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mmlens.model.reading import Rows
+    from mmlens.towers.tower import Tower
+    from mmlens.values.prompt import Prompt
+    from mmlens.values.sites import Site
+
+Input = Any
+"""A Prompt, text, a picture, a list of these, or what `read` returned."""
+
+
+class HookedModel(KeepsHooks, Movable):
+    """Towers, edits and a readout.
+
+    Args:
+        name: what the model is called in results.
+        provenance: where its parts come from (ids, revisions, hashes), kept in every result.
+    """
+
+    def __init__(self, name: str, provenance: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.name, self.provenance = name, dict(provenance or {})
+        self.edits: tuple[Edit, ...] = ()
+        self._added: list[Hook] = []
+
+    # -- what there is ------------------------------------------------------------------------
+
+    @property
+    def towers(self) -> Mapping[str, Tower]:
+        """The towers by name, in the order in which they run."""
+        raise NotImplementedError
+
+    @property
+    def sites(self) -> pd.DataFrame:
+        """Every site: its name, tower, hook point, axes, layers, and whether edits act there."""
+        return site_table(self)
+
+    def can(self, what: str) -> bool:
+        """Whether the model has what a question needs: "logits", "neurons", "classes", ...
+
+        Raises:
+            ArgumentError: no capability has this name; `mmlens.model.capabilities` has them all.
+        """
+        return abilities(self, what)
+
+    # -- running ------------------------------------------------------------------------------
+
+    def read(self, input: Input) -> Any:
+        """What the model reads: inputs and labels of every position.
+
+        Raises:
+            PromptError: the model cannot read this.
+        """
+        raise NotImplementedError
+
+    def running(self, input: Input, *args: Any, **how: Any) -> AbstractContextManager[Any]:
+        """A context in which hooks and edits stand and the input is being read."""
+        raise NotImplementedError
+
+    def run(
+        self, input: Input, *, at: torch.Tensor | None = None, grad: bool = False, **how: Any
+    ) -> torch.Tensor:
+        """One forward pass with hooks and edits: Float[row, ...], the answer of the model.
+
+        Args:
+            at: positions (of a language model) or rows (of a classifier) that are answered alone.
+            grad: whether a graph starts at the inputs; hooks may start one anywhere.
+        """
+        raise NotImplementedError
+
+    def picture_rows(self, prompts: Sequence[Prompt], site: Site, layer: int | None = None) -> Rows:
+        """What stands at each position of a site in pictures: one row per picture (or crop)."""
+        raise NotImplementedError
+
+    def run_with_cache(
+        self,
+        input: Input,
+        return_cache_object: bool = True,
+        remove_batch_dim: bool = False,
+        names_filter: Any = None,
+        device: Any = None,
+        incl_bwd: bool = False,
+        pos_slice: Any = None,
+        reset_hooks_end: bool = True,
+        clear_contexts: bool = False,
+        **more: Any,
+    ) -> tuple[Any, Any]:
+        """Output and an ActivationCache of the named hook points (all when `names_filter` is None).
+
+        With `incl_bwd` (and `return_type="loss"`) gradients are cached as `<name>_grad`; with
+        `pos_slice` only these positions of the language model are kept.
+        """
+        options.refuse_unknown("run_with_cache", more, [*options.CACHE, *options.FORWARD])
+        below = options.stop_layer(self, more.get("stop_at_layer"))
+        how = (names_filter, device, incl_bwd, remove_batch_dim, return_cache_object, pos_slice)
+        contexts = (reset_hooks_end, clear_contexts)
+        return activation_cache.run_with_cache(self, input, *how, contexts, below, more)
+
+    # -- edits --------------------------------------------------------------------------------
+
+    def edit(self, *edits: Edit) -> Any:
+        """This model with edits: a model like any other, sharing the weights.
+
+        Raises:
+            SiteError, AddressError: a site, layer or unit that does not exist, or a dead hook.
+            CapabilityError: the site can be read but not written on this architecture.
+        """
+        for change in edits:
+            if not isinstance(change, Edit):
+                raise SiteError(f"{change!r} is no Edit: write mm.Edit(site, value, address).")
+            hooking.check_edit(self, change)
+        out = copy.copy(self)
+        out.edits = (*self.edits, *edits)
+        out._added = list(self._added)
+        return out
+
+    def __copy__(self) -> Any:
+        """The same parts in another model, as an edit needs it."""
+        kind: Any = type(self)
+        out = kind.__new__(kind)
+        out.__dict__.update(self.__dict__)
+        return out
+
+    # -- shown --------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        towers = ", ".join(f"{name} {tower.n_layers}" for name, tower in self.towers.items())
+        edits = f", {len(self.edits)} edits" if self.edits else ""
+        return f"{type(self).__name__}({self.name!r}, layers: {towers}{edits})"
+
+    def _repr_html_(self) -> str:
+        """A card of the model for notebooks: its towers, and what it can do."""
+        rows = "".join(
+            f"<tr><td><b>{escape(name)}</b></td><td>{tower.n_layers} layers</td>"
+            f"<td>{len(tower.points)} hook points</td></tr>"
+            for name, tower in self.towers.items()
+        )
+        edits = f"<p>{len(self.edits)} edits</p>" if self.edits else ""
+        head = f"<b>{type(self).__name__}</b> {escape(self.name)}"
+        return f"<div>{head}<table>{rows}</table>{edits}</div>"

@@ -1,0 +1,95 @@
+"""What a question needs of a model, and whether a model has it.
+
+    @needs("logits", "neurons")
+    def attribute(model, prompt, ...): ...
+
+`needs` stands on every verb: it refuses what is no model, and a model that lacks something, in one
+sentence, before anything is computed. The table of verbs and families in the docs is made from it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mmlens.values.arguments import choice
+from mmlens.values.errors import ArgumentError, CapabilityError
+
+if TYPE_CHECKING:
+    from mmlens.model.base import HookedModel
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+WHAT = {
+    "logits": "gives logits of words at every position",
+    "generate": "goes on with a text",
+    "unembed": "has an unembedding, so directions stand for words",
+    "neurons": "has MLP units in its language model",
+    "classes": "gives logits of classes for a picture",
+    "pictures": "reads pictures",
+    "text": "reads text",
+    "blocks": "has a language model of blocks that can be patched one by one",
+    "write:pattern": "obeys edits of its attention patterns",
+    "write:attn_mask": "obeys cuts in its attention mask",
+}
+"""The capabilities, and what each says of a model."""
+
+
+def abilities(model: HookedModel, what: str) -> bool:
+    """Whether a model has a capability."""
+    choice(what, "what", tuple(WHAT))
+    lm, vision = model.towers.get("lm"), model.towers.get("vision")
+    return bool(_TESTS[what](lm, vision))
+
+
+_TESTS: dict[str, Callable[[Any, Any], Any]] = {
+    "logits": lambda lm, vision: lm is not None,
+    "generate": lambda lm, vision: lm is not None,
+    "unembed": lambda lm, vision: lm is not None,
+    "text": lambda lm, vision: lm is not None,
+    "blocks": lambda lm, vision: lm is not None,
+    "neurons": lambda lm, vision: lm is not None and lm.units.width > 0,
+    "pictures": lambda lm, vision: vision is not None,
+    "classes": lambda lm, vision: lm is None and vision is not None and vision.n_classes > 0,
+    "write:pattern": lambda lm, vision: lm is not None and lm.can.pattern_writable,
+    "write:attn_mask": lambda lm, vision: lm is not None and lm.cut.exact,
+}
+
+
+def require(model: Any, *what: str) -> Any:
+    """The model, if it is one and has what is needed.
+
+    Raises:
+        ArgumentError: it is no model.
+        CapabilityError: it lacks something.
+    """
+    if not callable(getattr(type(model), "can", None)):
+        raise ArgumentError(f"model={_shown(model)} is no model: give what mmlens.load returns.")
+    for one in what:
+        if not model.can(one):
+            having = [name for name in WHAT if model.can(name)]
+            raise CapabilityError(
+                f"This question needs a model that {WHAT[one]}, and {model.name!r} does not; it"
+                f" can: {', '.join(having) or 'nothing of this kind'}."
+            )
+    return model
+
+
+def needs(*what: str) -> Callable[[Verb], Verb]:
+    """Declare what a verb needs of the model that is its first argument."""
+
+    def declare(verb: Verb) -> Verb:
+        @functools.wraps(verb)
+        def asked(model: Any, *args: Any, **options: Any) -> Any:
+            require(model, *what)
+            return verb(model, *args, **options)
+
+        asked.needs = what  # type: ignore[attr-defined]
+        return asked  # type: ignore[return-value]
+
+    return declare
+
+
+def _shown(model: Any) -> str:
+    text = repr(model)
+    return text if len(text) <= 60 else f"{type(model).__name__}(...)"

@@ -1,0 +1,69 @@
+"""How a picture becomes positions of a prompt: crops for the encoder, labels, and their vectors.
+
+`ImageReader` is the plain way of a bridge: the encoder reads the whole picture once, and every
+patch is a position. A family whose models cut pictures into tiles, put newlines between rows or
+read them through queries brings a reader of its own; everything else asks the reader.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmlens.values.labels import Label, Patch
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class ImageReader:
+    """One crop, the whole picture, and a position for every patch, in reading order."""
+
+    def count(self, vision: Any, picture: Image.Image) -> int:
+        """How many crops the encoder reads of a picture."""
+        return 1
+
+    def crops(self, vision: Any, picture: Image.Image) -> list[Float[Tensor, "3 h w"]]:
+        """The pixels of each crop."""
+        return [vision.preprocess(picture)]
+
+    def labels(self, vision: Any, picture: Image.Image, image: int) -> tuple[Label, ...]:
+        """The label of every position of a picture in the prompt.
+
+        Args:
+            image: which picture of the prompt it is.
+        """
+        rows, cols = vision.grid
+        return tuple(Patch(row, col, image) for row in range(rows) for col in range(cols))
+
+    def vectors(
+        self, projected: Float[Tensor, "crop patch d_model"], labels: tuple[Label, ...]
+    ) -> Float[Tensor, "pos d_model"]:
+        """The vector of every position of a picture, from what its crops became."""
+        return projected.flatten(0, 1)
+
+    def box(
+        self, vision: Any, patch: Patch, width: int, height: int
+    ) -> tuple[float, float, float, float]:
+        """(x0, y0, x1, y1) of a patch in pixels of a picture of (width, height)."""
+        return vision.box(patch.row, patch.col, width, height)
+
+
+def seen(
+    reader: ImageReader, vision: Any, pictures: list[Image.Image], project: Any
+) -> list[torch.Tensor]:
+    """Per picture the vectors Float[pos, d_model] of its positions, in one batch of crops.
+
+    Args:
+        project: from pixels Float[crop, 3, h, w] to vectors Float[crop, patch, d_model].
+    """
+    crops = [reader.crops(vision, picture) for picture in pictures]
+    projected = project(torch.stack([pixels for several in crops for pixels in several]))
+    parts = projected.split([len(several) for several in crops])
+    return [
+        reader.vectors(part, reader.labels(vision, picture, 0))
+        for part, picture in zip(parts, pictures, strict=True)
+    ]

@@ -1,0 +1,44 @@
+"""The sites of a model as a table, read off its towers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mmlens.model import hooking
+from mmlens.values.errors import CapabilityError
+from mmlens.values.sites import MASK, SITES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mmlens.model.base import HookedModel
+
+COLUMNS = ("site", "tower", "hook", "axes", "layers", "writable")
+
+
+def site_table(model: HookedModel) -> pd.DataFrame:
+    """One row per site that fires on the model.
+
+    Returns:
+        Columns site, tower, hook (with `{layer}`), axes (a tuple; of the first layer, and in the
+        column `layers` those that have the site), writable (whether an edit acts there).
+    """
+    import pandas as pd
+
+    known = set(hooking.points(model))
+    rows: list[tuple[Any, ...]] = []
+    for name, site in SITES.items():
+        tower = model.towers.get(site.tower)
+        if tower is None:
+            continue
+        every = range(tower.n_layers) if site.layered else [None]
+        layers = [at for at in every if site.at(at) in known or site == MASK]
+        try:
+            axes = tower.site(site, layers[0]).axes if layers else ()
+        except CapabilityError:
+            axes = ()  # only by hooks: what stands there has no labels
+        if layers:
+            writable = hooking.written(model, site)
+            shown = tuple(layers) if site.layered else ()
+            rows.append((name, site.tower, site.point, axes, shown, writable))
+    return pd.DataFrame(rows, columns=list(COLUMNS))

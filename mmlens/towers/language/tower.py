@@ -1,0 +1,62 @@
+"""The language model as a tower of a model: TransformerLens' names, without a prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from mmlens.values.errors import CapabilityError
+from mmlens.values.labels import LM, Label
+from mmlens.values.sites import Site
+
+
+class LanguageTower:
+    """What `LanguageModel` is to a model (`mmlens.towers.tower`)."""
+
+    root: Any
+    can: Any
+    name = LM
+
+    @property
+    def n_layers(self) -> int:
+        """How many blocks it has."""
+        return int(self.root.cfg.n_layers)
+
+    @property
+    def shared(self) -> Any:
+        """The TransformerLens model, on whose hook points hooks stand."""
+        return self.root
+
+    @property
+    def points(self) -> Mapping[str, Any]:
+        """The hook points that fire, by TransformerLens' names."""
+        fires = self.can.fires
+        return {name: point for name, point in self.root.hook_dict.items() if name in fires}
+
+    @property
+    def every_point(self) -> Mapping[str, Any]:
+        """All hook points, those that never fire as well."""
+        return self.root.hook_dict
+
+    def site(self, site: Site, layer: int | None = None) -> Site:
+        """The site as it is: TransformerLens' axes."""
+        return site
+
+    def labels(
+        self, site: Site, layer: int | None, image: int = 0, crop: int = 0
+    ) -> Sequence[Label]:
+        """Nothing of a picture stands here by itself: a soft prompt labels its own positions."""
+        return ()
+
+    def weight(self, name: str, layer: int) -> torch.Tensor:
+        """A weight of a block's MLP under TransformerLens' name.
+
+        Raises:
+            CapabilityError: this layer has none that can be read.
+        """
+        found = getattr(getattr(self.root.blocks[layer], "mlp", None), name, None)
+        if not isinstance(found, torch.Tensor):
+            raise CapabilityError(f"The MLP of layer {layer} has no {name!r} that can be read.")
+        return found

@@ -1,0 +1,69 @@
+"""What every part of a model gives: hook points, sites, labels and weights, under one name.
+
+    tower.name                            "vision", "projection", "lm", ...
+    tower.points["vision.blocks.3.hook_resid_post"]        a HookPoint
+    tower.site(SITES["vision.resid_post"], layer=3).axes   ("pos", "dim"), or those of a map
+
+What a tower says is measured when it is wrapped or at first use, never assumed from its class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from mmlens.values.labels import Label
+from mmlens.values.sites import Site
+
+
+class Tower(Protocol):
+    """A part of a model that has hook points."""
+
+    @property
+    def name(self) -> str:
+        """What the names of its hook points begin with; the language model's begin with nothing."""
+        ...
+
+    @property
+    def n_layers(self) -> int:
+        """How many blocks it has."""
+        ...
+
+    @property
+    def shared(self) -> Any:
+        """What several models may have in common and one thread runs at a time."""
+        ...
+
+    @property
+    def points(self) -> Mapping[str, Any]:
+        """The hook points that fire, by their names in the model, in running order."""
+        ...
+
+    @property
+    def every_point(self) -> Mapping[str, Any]:
+        """All hook points, those that never fire as well."""
+        ...
+
+    def site(self, site: Site, layer: int | None = None) -> Site:
+        """The site with the axes that are really there.
+
+        Raises:
+            CapabilityError: what stands there cannot be addressed by labels.
+        """
+        ...
+
+    def labels(
+        self, site: Site, layer: int | None, image: int = 0, crop: int = 0
+    ) -> Sequence[Label]:
+        """What stands at each position of a site, for one picture (or one crop of it)."""
+        ...
+
+    def weight(self, name: str, layer: int) -> torch.Tensor:
+        """A weight under TransformerLens' name: "W_in" Float[d, unit], "W_out" Float[unit, d].
+
+        Raises:
+            CapabilityError: this layer has none that can be read.
+        """
+        ...

@@ -1,0 +1,83 @@
+"""The vision encoder as a tower of a model: its points, sites and labels under "vision."."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from mmlens.values.errors import CapabilityError
+from mmlens.values.labels import Label, Marker, Patch
+from mmlens.values.maps import is_map
+from mmlens.values.sites import Site
+
+NAME = "vision"
+_PREFIX = f"{NAME}."
+
+
+class VisionTower:
+    """What `HookedVision` is to a model (`mmlens.towers.tower`)."""
+
+    hook_dict: dict[str, Any]
+    axes: dict[str, tuple[str, ...]]
+    grids: dict[str, tuple[int, int]]
+    grid: tuple[int, int]
+    markers: tuple[str, ...]
+    module: Any
+    name = NAME
+
+    @property
+    def shared(self) -> Any:
+        """The encoder itself."""
+        return self
+
+    @property
+    def points(self) -> Mapping[str, Any]:
+        """The hook points that fire."""
+        return {_PREFIX + name: point for name, point in self.hook_dict.items()}
+
+    @property
+    def every_point(self) -> Mapping[str, Any]:
+        """The same: what never fires is no hook point of an encoder."""
+        return self.points
+
+    def site(self, site: Site, layer: int | None = None) -> Site:
+        """The site with its measured axes.
+
+        Raises:
+            CapabilityError: windows or joined positions, which have no labels.
+        """
+        name = site.at(layer).removeprefix(_PREFIX)
+        self.check_labels(name)
+        return site.holding(self.axes[name]) if name in self.axes else site
+
+    def check_labels(self, name: str) -> None:
+        raise NotImplementedError
+
+    def grid_at(self, site: Site, layer: int | None = None) -> tuple[int, int]:
+        """Rows and columns of what stands at a site: a map of a convolution has its own."""
+        return self.grids.get(site.at(layer).removeprefix(_PREFIX), self.grid)
+
+    def labels(
+        self, site: Site, layer: int | None, image: int = 0, crop: int = 0
+    ) -> tuple[Label, ...]:
+        """Markers (CLS, registers) and patches in reading order, of one picture or crop."""
+        rows, cols = self.grid_at(site, layer)
+        squares = [Patch(r, c, image, crop) for r in range(rows) for c in range(cols)]
+        if not site.layered or is_map(self.axes.get(site.at(layer).removeprefix(_PREFIX), ())):
+            return tuple(squares)
+        return (*(Marker(name, i, image, crop) for i, name in enumerate(self.markers)), *squares)
+
+    def weights(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        raise NotImplementedError
+
+    def weight(self, name: str, layer: int) -> torch.Tensor:
+        """W_in Float[d_vision, unit] or W_out Float[unit, d_vision] of a layer's MLP.
+
+        Raises:
+            CapabilityError: another weight, or a layer without a plain MLP.
+        """
+        if name not in ("W_in", "W_out"):
+            raise CapabilityError(f"A vision tower gives W_in and W_out, not {name!r}.")
+        return self.weights(layer)[name == "W_out"]
