@@ -174,7 +174,7 @@ def check_sites(vision: HookedVision, words) -> None:
     prompt = mm.Prompt(toy.picture((0, 0)), "A")
     first = mm.Patch(0, 0)
     for site in SITES:
-        point = mm.sites.SITES[f"vision.{site}"].at(0)
+        point = SITES[f"vision.{site}"].at(0)
         if point.removeprefix("vision.") not in vision.hook_dict:
             continue
         where = {"query" if site == "pattern" else "pos": first}
