@@ -199,6 +199,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("vision.mean", "grey", "mean='grey'"),
     ("vision.mean", [float("nan"), 0, 0], "mean=nan"),
     ("vision.rescale", 0, "rescale=0"),
+    ("vision.rescale", 0.0, "rescale=0"),
     ("vision.rescale", None, "rescale=None"),
     ("vision.resize", "magic", "resize='magic'"),
     ("vision.interpolation", "cubic", "interpolation='cubic'"),

@@ -50,13 +50,14 @@ def by_argmax(model: Any, soft: Any, steps: int) -> list[int]:
 def test_greedy_is_the_argmax_whatever_generation_config_came_with_the_checkpoint(
     key: str, kind: str
 ):
-    torch.manual_seed(0)
+    torch.manual_seed({"llama": 8, "gptj": 3}[kind])  # their argmax repeats itself
     hf: Any = LlamaForCausalLM(toy_llama()) if kind == "llama" else GPTJForCausalLM(toy_gptj())
     hf.generation_config = GenerationConfig(eos_token_id=399, **{key: FILES[key]})
     model = mm.HookedVLM(None, None, wrap_lm(hf, None), name="told")
     ids = torch.arange(1, 9).unsqueeze(0)
-    said = model.generate(ids, 6, return_type="tokens", stop_at_eos=False)[0].tolist()
-    assert said == by_argmax(model, model.embed(ids), 6)
+    right = by_argmax(model, model.embed(ids), 6)
+    assert len(set(right)) < 6
+    assert model.generate(ids, 6, return_type="tokens", stop_at_eos=False)[0].tolist() == right
     assert model.root.original_model.generation_config.eos_token_id == 399  # put back as it was
 
 
