@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from bridges import bridge, off, prompt
 from language_models import UNKNOWN, WITH_UNITS, WITHOUT_UNITS, bare, make, pair, soft
 from torch import nn
@@ -14,6 +15,7 @@ import mmlens as mm
 from mmlens import patching
 from mmlens.errors import AddressError, CapabilityError, MMLensError
 from mmlens.families import toy
+from mmlens.lm import wrap_lm
 from mmlens.prompt import IMAGE_TOKEN, SoftPrompt
 
 LAYER, POS, UNIT, WORD = 1, 5, 7, 11
@@ -156,6 +158,18 @@ def test_a_projection_that_was_trained_through_inputs_embeds_is_read_in_its_unit
 
 
 # What units are ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["Falcon", "OPT"])
+def test_the_width_of_an_mlp_is_that_of_its_matrix_where_it_is_not_four_times_the_stream(kind):
+    small: dict[str, Any] = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 1}
+    small |= {"num_attention_heads": 4}
+    small |= {"ffn_hidden_size": 80} if kind == "Falcon" else {"ffn_dim": 80}
+    small |= {"word_embed_proj_dim": 32} if kind == "OPT" else {}
+    hf = getattr(transformers, f"{kind}ForCausalLM")(
+        getattr(transformers, f"{kind}Config")(**small)
+    )
+    assert wrap_lm(hf).root.cfg.d_mlp == 80
 
 
 @every_unit
