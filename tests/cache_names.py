@@ -11,7 +11,7 @@ from transformer_lens.model_bridge.generalized_components.joint_qkv_attention im
 )
 from transformers import Cache
 
-from mmlens import kv_cache
+from mmlens.towers.language import kv_cache
 
 
 def rename_cache(patch: pytest.MonkeyPatch, name: str | None) -> None:

@@ -13,10 +13,10 @@ from torch import nn
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.errors import AddressError, CapabilityError, MMLensError
 from mmlens.families import toy
-from mmlens.lm import wrap_lm
-from mmlens.prompt import IMAGE_TOKEN, SoftPrompt
+from mmlens.towers.language.language_model import wrap_lm
+from mmlens.values.errors import AddressError, CapabilityError, MMLensError
+from mmlens.values.prompt import IMAGE_TOKEN, SoftPrompt
 
 LAYER, POS, UNIT, WORD = 1, 5, 7, 11
 every_model = pytest.mark.parametrize("kind", [*WITH_UNITS, *WITHOUT_UNITS])
@@ -314,7 +314,7 @@ def test_what_a_negative_activation_says_is_what_minus_the_row_raises():
 
 def test_tables_and_the_explorer_show_the_end_that_is_written():
     from mmlens.view import cards, explore
-    from mmlens.view.explorer_data import Detail, Shared, picture_data
+    from mmlens.view.explorer_page.data import Detail, Shared, picture_data
 
     model = bridge("toy-llama")
     seen = mm.look(model, toy.picture(), words=" a dog", full=True)
