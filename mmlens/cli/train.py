@@ -86,7 +86,8 @@ def _bridge(
     import torch
 
     from mmlens.datasets.extra import package
-    from mmlens.families import from_parts, load
+    from mmlens.families import load
+    from mmlens.families.parts import from_parts
 
     if (model is None) == (vision is None or lm is None):
         raise ModelError("Say what to train: --model NAME, or --vision ENCODER --lm MODEL.")
