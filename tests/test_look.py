@@ -9,7 +9,8 @@ from bridges import bridge
 
 import mmlens as mm
 from mmlens import Neuron, Patch, Token
-from mmlens.explore import Look, choose, look
+from mmlens.explore import Look, choose
+from mmlens.explore.look import look
 from mmlens.families import toy
 from mmlens.values.errors import NumericsError, PromptError, TargetError
 
