@@ -238,6 +238,13 @@ def test_e1_draws_the_wrong_pictures_several_times_and_takes_their_mean():
         translate.summary(table, samples, times=0)
 
 
+def test_e1_depends_little_on_which_wrong_pictures_were_drawn():
+    table, samples = units(["dog", "dog house", "house", "cat", "cat food", "food"])
+    found: list[Any] = [translate.summary(table, samples, seed=seed) for seed in range(12)]
+    baseline = [one[one["arm"] == "random"]["mean"].item() for one in found]
+    assert np.std(baseline) < 0.045  # a single draw of six pairs scatters by 0.07
+
+
 def test_a_noun_is_a_word_of_its_own_and_not_a_part_of_one():
     text = " a caterpillar, two cats and a cat"
     assert nouns(text, lambda _: ["cat"]) == ["cat"]
