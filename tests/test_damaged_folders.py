@@ -364,7 +364,7 @@ def test_places_that_cannot_be_written_are_refused_in_a_sentence(toy, tmp_path):
 def test_saving_over_a_bridge_leaves_one_whole_bridge(toy, folder, monkeypatch):
     before = {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
     other = load_model("toy-llama")
-    monkeypatch.setattr("mmlens.checkpoints.folder_write._save_tensors", _full)
+    monkeypatch.setattr("mmlens.checkpoints.folder_write.save_tensors", _full)
     with pytest.raises(WriteError, match="No space left"):
         save(other, folder)
     assert before == {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

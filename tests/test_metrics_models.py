@@ -231,7 +231,7 @@ def test_a_backbone_that_cannot_be_found_is_named_with_the_nearest(torchmetrics,
         metrics.bert_score(SAID, TRUE, backbone="roberta-lrage")
     with pytest.raises(ModelError, match=r"no backbone 'openai/clip-vit-base-patch23'.*patch32"):
         metrics.clip_score(TEXTS, PICTURES, backbone="openai/clip-vit-base-patch23")
-    with pytest.raises(CheckpointError, match=f"The folder {tmp_path.name!r} holds no backbone"):
+    with pytest.raises(CheckpointError, match=f"The folder .*{tmp_path.name}' holds no backbone"):
         metrics.bert_score(SAID, TRUE, backbone=tmp_path)
     with pytest.raises(ModelError, match="A Linear is no backbone: give a folder, a name such as"):
         metrics.clip_score(TEXTS, PICTURES, backbone=torch.nn.Linear(1, 1))

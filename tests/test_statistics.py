@@ -18,7 +18,15 @@ from mmlens.datasets.sample import Sample
 from mmlens.model.targets import extend
 from mmlens.papers.bootstrap import differences, intervals, summarise
 from mmlens.papers.comparisons import distance, holm, sign_flips
-from mmlens.papers.mmn.questions import ablate, classes, estimates, project, routes, translate
+from mmlens.papers.mmn.questions import (
+    ablate,
+    asked,
+    classes,
+    estimates,
+    project,
+    routes,
+    translate,
+)
 from mmlens.papers.mmn.questions.explained import explain, nouns
 from mmlens.papers.mmn.report.verdicts import verdict
 from mmlens.papers.tables import ExperimentError, ask
@@ -251,7 +259,7 @@ def test_estimates_patch_the_prompt_that_was_said_and_rank_its_patches(monkeypat
     before = ids_of(model.lm, " a hotdog")  # "dog" stands in a word before it is said
     soft = extend(model, seen.prompt, before)
     later = replace(seen, caption=" a hotdog dog", soft=soft)
-    monkeypatch.setattr(estimates, "explain", lambda *_, **__: later)
+    monkeypatch.setattr(asked, "explain", lambda *_, **__: later)
     table = ask(estimates.estimated, model, [thing], steps=(0,))
     blank = patching.erased(thing.things[0].mask)(thing.image)
     corrupt = extend(model, model.embed(mm.Prompt(blank, "A picture of")), before)

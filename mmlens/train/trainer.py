@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mmlens.datasets.extra import package
 from mmlens.datasets.pairs import DataError, Pairs
 from mmlens.model.hooked import HookedVLM
 from mmlens.runtime.casting import cast
@@ -32,6 +31,7 @@ from mmlens.train.recipe import Recipe
 from mmlens.train.recompute import recompute
 from mmlens.train.resume import read_checkpoint, save_checkpoint
 from mmlens.values.errors import CapabilityError, NumericsError
+from mmlens.values.optional_packages import package
 
 
 class Trainer:
@@ -55,7 +55,7 @@ class Trainer:
     ) -> None:
         _check(model)
         cpu = model.lm.device.type == "cpu"
-        self.accelerator = package("accelerate").Accelerator(cpu=cpu, mixed_precision="no")
+        self.accelerator = package("accelerate", "train").Accelerator(cpu=cpu, mixed_precision="no")
         self.world = self.accelerator.num_processes
         if recipe.batch_size % self.world:
             raise DataError(
