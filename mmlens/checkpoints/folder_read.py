@@ -26,7 +26,7 @@ from mmlens.checkpoints.weights import (
     weights_hash,
 )
 from mmlens.runtime.casting import dtype_of
-from mmlens.towers.vision.encoder import without_pooler
+from mmlens.towers.vision.calls import without_pooler
 from mmlens.towers.vision.pixels import Pixels
 from mmlens.towers.vision.wrap import HookedVision, build
 from mmlens.values.errors import CheckpointError, MMLensError, reason

@@ -17,7 +17,7 @@ from torch import nn
 
 from mmlens.runtime.autograd import ordinary
 from mmlens.towers.language.kinds import whole
-from mmlens.towers.vision.encoder import LAST
+from mmlens.towers.vision.calls import LAST
 from mmlens.towers.vision.wrap import HookedVision, wrap_vision
 from mmlens.values.errors import CapabilityError, CheckpointError, reason
 

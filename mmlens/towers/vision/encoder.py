@@ -17,7 +17,6 @@ not its patches in reading order is refused.
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,20 +24,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmlens.runtime.casting import Movable
-from mmlens.runtime.sharing import share_weights
-from mmlens.towers.vision import measure as measure
+from mmlens.towers.vision import calls, classes, measure
+from mmlens.towers.vision.calls import LAST, without_pooler
+from mmlens.towers.vision.maps import ENDS, axes_and_grids, fits, with_ends
 from mmlens.towers.vision.pixels import Pixels
-from mmlens.towers.vision.taps import LAYOUTS, Reached, attach, detach_attention, find, untap
+from mmlens.towers.vision.prefix import markers
+from mmlens.towers.vision.taps import attach, detach_attention, mlp_weights
 from mmlens.towers.vision.tower import VisionTower
-from mmlens.values.errors import AddressError, CapabilityError, PictureError, nearest
+from mmlens.values.errors import AddressError, CapabilityError, PictureError
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
-
-
-LAST = "last_hidden_state"
-ENDS = ("hook_pixels", "hook_features")
-_FEATURES = ("hook_embed", "hook_resid_pre", "hook_resid_post", "mlp.hook_pre", "mlp.hook_post")
 
 
 class HookedVision(VisionTower, Movable):
@@ -51,9 +47,20 @@ class HookedVision(VisionTower, Movable):
         n_prefix: tokens before the patches; None counts them.
         pooled: return the mean over the patches as one position (LiMBeR's NF-ResNet50).
         arch: how to build the module again without weights, where no config file says it.
+        whole: the classifier that holds `module` and reads it, for class logits; a timm model is
+            its own.
+        class_names: of its classes, where its configuration does not know them; () for none.
         feature_layer: what the bridge reads: "last_hidden_state", or the hook point of one block,
             such as "blocks.22.hook_resid_post" (LLaVA's layer -2 of 24) or "blocks.5.mlp.hook_post"
             (its units). The forward pass ends there; hook points beyond don't exist.
+
+    Attributes:
+        axes: per hook point what its axes are, batch axis left out: ("pos", "dim"), ("channel",
+            "row", "col"), ... (`vision.maps`). Points of other shapes have no entry.
+        grids: (rows, cols) of the hook points that hold maps; each layer has its own.
+        markers: the names of the `n_prefix` tokens before the patches, in order.
+        class_names: one per class logit; empty without a head.
+        class_points: the hook points that fire in `classify`.
 
     Raises:
         AddressError: a feature layer that the encoder doesn't have.
@@ -68,20 +75,24 @@ class HookedVision(VisionTower, Movable):
         n_prefix: int | None = None,
         pooled: bool = False,
         arch: dict[str, Any] | None = None,
+        whole: nn.Module | None = None,
+        class_names: tuple[str, ...] | None = None,
         feature_layer: str = LAST,
     ) -> None:
         super().__init__()
-        self.module: Any = untap(share_weights(module))
-        if without_pooler(type(module)):
-            self.module.pooler = None  # it comes after the patches; nothing here reads it
+        self.whole, self._path = classes.shared(whole, module)
+        self.module: Any = self.inside if self.whole is not None else classes.untapped(module)
+        if without_pooler(type(module)):  # it comes after the patches; only a head reads it
+            self.module = classes.without_child(self.module, "pooler")
         if hasattr(getattr(self.module, "config", None), "mask_ratio"):
             self.module.config.mask_ratio = 0.0  # a masked autoencoder sees the whole picture here
         self.kind, self.pixels, self.pooled, self.arch = kind, pixels, pooled, arch
-        self.n_prefix, self.feature_layer, self._asked_prefix = 0, feature_layer, n_prefix
+        self.n_prefix, self.feature_layer = 0, feature_layer
+        self._asked_prefix, self._asked_names = n_prefix, class_names
         taps, blocks = attach(self.module, kind, feature_layer)
-        _check_layer(feature_layer, list(taps), type(self.module).__name__)
+        measure.check_layer(feature_layer, list(taps), type(self.module).__name__)
         self._blocks: list[nn.Module] = blocks  # a plain list: they're part of `module` already
-        self.hook_dict: dict[str, HookPoint] = _ends(taps)
+        self.hook_dict: dict[str, HookPoint] = with_ends(taps)
         with torch.no_grad():
             self._measure(n_prefix)
 
@@ -89,6 +100,21 @@ class HookedVision(VisionTower, Movable):
     def n_layers(self) -> int:
         """Number of blocks."""
         return len(self._blocks)
+
+    @property
+    def n_classes(self) -> int:
+        """Number of class logits; 0 without a head."""
+        return len(self.class_names)
+
+    @property
+    def inside(self) -> Any:
+        """The encoder as its classifier holds it, pooler included."""
+        return self.whole.get_submodule(self._path) if self.whole is not None else self.module
+
+    @property
+    def classifier(self) -> nn.Module | None:
+        """The module that gives class logits, if any."""
+        return self.module if self.kind == "timm" and self.whole is None else self.whole
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -107,27 +133,50 @@ class HookedVision(VisionTower, Movable):
         """A PIL picture as the encoder was trained to see it: deterministic, float32."""
         return self.pixels(picture)
 
-    def box(self, row: int, col: int, width: int, height: int) -> tuple[float, float, float, float]:
+    def box(
+        self, row: int, col: int, width: int, height: int, grid: tuple[int, int] | None = None
+    ) -> tuple[float, float, float, float]:
         """(x0, y0, x1, y1) of a patch in pixels of a picture of (width, height), crop included.
 
         For a convolutional net this is the patch's cell; its receptive field is larger.
+
+        Args:
+            grid: (rows, cols) that the patch is a cell of, an item of `grids`; None for the
+                features'.
         """
-        if not (0 <= row < self.grid[0] and 0 <= col < self.grid[1]):
-            raise AddressError(
-                f"Patch ({row}, {col}) is outside the grid of {self.grid[0]} x {self.grid[1]}."
-            )
-        return self.pixels.box(row, col, self.grid, width, height)
+        rows, cols = grid or self.grid
+        if not (0 <= row < rows and 0 <= col < cols):
+            raise AddressError(f"Patch ({row}, {col}) is outside the grid of {rows} x {cols}.")
+        return self.pixels.box(row, col, (rows, cols), width, height)
 
     def forward(
         self, pixels: Float[Tensor, "batch 3 h w"]
     ) -> Float[Tensor, "batch patch d_vision"]:
         """Features of the patches, in reading order."""
+        self._check_pixels(pixels)
+        return self._read(pixels)
+
+    def classify(self, pixels: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch class"]:
+        """Class logits of the whole classifier, with the hooks of `class_points`.
+
+        Raises:
+            CapabilityError: there is no head.
+        """
+        self._check_pixels(pixels)
+        if not self.class_names:
+            raise CapabilityError(
+                f"{self._head.reason}, so there are no class logits: wrap a whole classifier, such"
+                " as an AutoModelForImageClassification or timm.create_model(name,"
+                f" num_classes=10), with {LAST!r} as its feature layer."
+            )
+        return classes.run(self, self.classifier, self._head.tap, pixels)
+
+    def _check_pixels(self, pixels: Tensor) -> None:
         if pixels.shape[1:] != (3, *self.image_size):
             raise PictureError(
                 f"Pixels of shape {tuple(pixels.shape)} are not [batch, 3, {self.image_size[0]},"
                 f" {self.image_size[1]}], which this encoder's patches are labelled for."
             )
-        return self._read(pixels)
 
     def _read(self, pixels: Float[Tensor, "batch 3 h w"]) -> Tensor:
         """Pixels to features, with the hooks of both."""
@@ -143,36 +192,31 @@ class HookedVision(VisionTower, Movable):
 
     def _values(self, x: Float[Tensor, "batch 3 h w"]) -> Any:
         """What the encoder, or its feature layer, gives."""
-        try:
-            if self.kind == "hf":
-                return self.module(pixel_values=x, **_in_order(self.module, x)).last_hidden_state
-            if self.kind == "timm":
-                return self.module.forward_features(x)
-            return _open_clip_tokens(self.module, x)
-        except Reached as reached:
-            return reached.features
+        return calls.values(self.module, self.kind, x)
 
     def _flat(self, out: Tensor) -> Float[Tensor, "batch pos d_vision"]:
-        if out.dim() == 3:
-            return out
-        return out.flatten(1, 2) if self._channels_last else out.flatten(2).transpose(1, 2)
+        return calls.flat(out, self.channels_last)
 
     def __reduce__(self) -> Any:
         """For pickles and copies: the bare encoder, which is tapped again."""
-        how = (self._asked_prefix, self.pooled, self.arch, self.feature_layer)
-        return _tapped, (untap(share_weights(self.module)), self.kind, self.pixels, how)
+        whole, path = classes.shared(self.whole, self.inside)
+        bare = whole.get_submodule(path) if whole is not None else classes.untapped(self.module)
+        return _tapped, (bare, self.kind, self.pixels, {**self._options(), "whole": whole})
 
     def at(self, feature_layer: str) -> HookedVision:
         """The same encoder, of which the bridge reads another feature layer."""
-        return HookedVision(
-            self.module,
-            self.kind,
-            self.pixels,
-            n_prefix=self._asked_prefix,
-            pooled=self.pooled,
-            arch=self.arch,
-            feature_layer=feature_layer,
-        )
+        options = {**self._options(), "whole": self.whole, "feature_layer": feature_layer}
+        return HookedVision(self.inside, self.kind, self.pixels, **options)
+
+    def _options(self) -> dict[str, Any]:
+        """What the constructor was told, modules left out."""
+        return {
+            "n_prefix": self._asked_prefix,
+            "pooled": self.pooled,
+            "arch": self.arch,
+            "class_names": self._asked_names,
+            "feature_layer": self.feature_layer,
+        }
 
     def weights(
         self, layer: int
@@ -186,15 +230,13 @@ class HookedVision(VisionTower, Movable):
             raise AddressError(
                 f"There is no vision layer {layer}; this encoder has {self.n_layers}."
             )
-        layout = LAYOUTS[self.kind]
-        found = (find(self._blocks[layer], paths) for paths in (layout.mlp_in, layout.mlp_out))
-        w_in, w_out = (getattr(linear, "weight", None) for linear in found)
-        if w_in is None or w_out is None or w_in.shape != w_out.T.shape:
+        found = mlp_weights(self._blocks[layer], self.kind)
+        if found is None:
             name = type(self.module).__name__
             raise CapabilityError(
                 f"Layer {layer} of {name} has no MLP with one W_in and one W_out."
             )
-        return w_in.T, w_out.T
+        return found
 
     def spec(self) -> dict[str, Any]:
         """What, besides the weights, `vision.wrap.build` needs to make it again. JSON-able."""
@@ -222,7 +264,7 @@ class HookedVision(VisionTower, Movable):
     def _measure(self, n_prefix: int | None) -> None:
         """See `vision_measure`."""
         out = measure.first_pass(self)
-        self._channels_last = measure.channels_last(self, out)
+        self.channels_last = measure.channels_last(self, out)
         self.n_prefix, self.grid = measure.grid(self, out, n_prefix)
         cold = self._flat(out)
         self.d_vision = cold.shape[-1]
@@ -240,58 +282,14 @@ class HookedVision(VisionTower, Movable):
         n = self.n_prefix + self.grid[0] * self.grid[1]
         inside = [name for name in self.hook_dict if name not in ENDS]
         self._unlabelled = {
-            name: seen[name][0] for name in inside if not measure.fits(name, seen[name][0], n)
+            name: seen[name][0] for name in inside if not fits(name, seen[name][0], n)
         }
-        self.axes, self.grids, self.n_classes = {}, {}, 0
-        self.markers = ("CLS",) * self.n_prefix
+        fired = {name: seen[name][0] for name in self.hook_dict}
+        self.axes, self.grids = axes_and_grids(self, fired, n)
+        self.markers = markers(self.module, self.n_prefix)
+        self._head = classes.find_head(self, self._asked_names)
+        self.class_names, self.class_points = self._head.names, self._head.points
 
 
-def _tapped(module: nn.Module, kind: str, pixels: Pixels, how: tuple[Any, ...]) -> HookedVision:
-    names = ("n_prefix", "pooled", "arch", "feature_layer")
-    return HookedVision(module, kind, pixels, **dict(zip(names, how, strict=True)))
-
-
-def without_pooler(cls: type) -> dict[str, bool]:
-    """The option that leaves out a transformers model's pooler, where that is optional."""
-    arguments = inspect.signature(cls.__init__).parameters
-    return {"add_pooling_layer": False} if "add_pooling_layer" in arguments else {}
-
-
-def _in_order(module: Any, x: Tensor) -> dict[str, Tensor]:
-    """ViTMAE sorts its patches by noise, drawn unless it is given: noise that is sorted already."""
-    if getattr(getattr(module, "config", None), "model_type", "") != "vit_mae":
-        return {}
-    n = module.embeddings.patch_embeddings.num_patches
-    return {"noise": torch.arange(n, device=x.device).float().expand(len(x), -1)}
-
-
-def _open_clip_tokens(visual: Any, x: Tensor) -> Tensor:
-    """What `output_tokens=True` returns, CLS kept; layer4 for a ModifiedResNet, as in LiMBeR."""
-    if hasattr(visual, "layer4"):
-        x = visual.stem(x)
-        for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
-            x = stage(x)
-        return x
-    x = visual.transformer(visual._embeds(x))
-    if visual.attn_pool is None and not visual.final_ln_after_pool:
-        x = visual.ln_post(x)
-    return x
-
-
-def _check_layer(layer: str, points: list[str], name: str) -> None:
-    """Refuse a feature layer that isn't there, with the nearest that are."""
-    usable = [p for p in points if p.endswith(_FEATURES)]
-    if layer != LAST and layer not in usable:
-        raise AddressError(
-            f"{name} has no feature layer {layer!r}: {nearest(layer, [LAST, *usable])}"
-        )
-
-
-def _ends(taps: dict[str, Any]) -> dict[str, Any]:
-    """The taps between `hook_pixels` and `hook_features`."""
-    from transformer_lens.hook_points import HookPoint
-
-    ends = {name: HookPoint() for name in ENDS}
-    for name, point in ends.items():
-        point.name = name
-    return {"hook_pixels": ends["hook_pixels"], **taps, "hook_features": ends["hook_features"]}
+def _tapped(module: nn.Module, kind: str, pixels: Pixels, options: dict[str, Any]) -> HookedVision:
+    return HookedVision(module, kind, pixels, **options)

@@ -17,22 +17,32 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmlens.towers.vision.attention import ATTENTION_POINTS, OpenAttention
+from mmlens.towers.vision.attention import OpenAttention
+from mmlens.towers.vision.calls import LAST
+from mmlens.towers.vision.maps import order_of
+from mmlens.towers.vision.painting import halves, keeps_aspect, ramp
 from mmlens.towers.vision.taps import Reached
-from mmlens.values.errors import CapabilityError, MMLensError
+from mmlens.values.errors import AddressError, CapabilityError, MMLensError, nearest
 
 if TYPE_CHECKING:
     from mmlens.towers.vision.encoder import HookedVision
 
+_FEATURES = ("hook_embed", "hook_resid_pre", "hook_resid_post", "mlp.hook_pre", "mlp.hook_post")
 MAX_PREFIX = 16
 """Class token and registers are fewer than this; more left-over positions are something else."""
 
 
-def ramp(vision: HookedVision) -> Float[Tensor, "1 3 h w"]:
-    """A fixed test picture (no random numbers are drawn)."""
-    rows, cols = vision.image_size
-    values = torch.linspace(-7, 7, 3 * rows * cols).sin().reshape(1, 3, rows, cols)
-    return values.to(vision.device, vision.dtype)
+def check_layer(layer: str, points: list[str], name: str) -> None:
+    """Refuse a feature layer that isn't there.
+
+    Raises:
+        AddressError: there is none of that name; the nearest are named.
+    """
+    usable = [p for p in points if p.endswith(_FEATURES)]
+    if layer != LAST and layer not in usable:
+        raise AddressError(
+            f"{name} has no feature layer {layer!r}: {nearest(layer, [LAST, *usable])}"
+        )
 
 
 def first_pass(vision: HookedVision) -> Tensor:
@@ -79,12 +89,17 @@ def openings(module: nn.Module) -> list[OpenAttention]:
 
 
 def channels_last(vision: HookedVision, out: Tensor) -> bool:
-    """Whether a map is [batch, row, column, dim]: by its shape, or by what timm says of it."""
+    """Whether a map is [batch, row, column, dim]: by its shape, or by where repainting shows."""
     if out.dim() != 4:
         return False
     _, a, b, c = out.shape
-    first, last = _keeps_aspect(b, c, vision), _keeps_aspect(a, b, vision)
-    return getattr(vision.module, "output_fmt", "NCHW") == "NHWC" if first == last else last
+    first, last = keeps_aspect(b, c, vision), keeps_aspect(a, b, vision)
+    if first != last:
+        return last
+    order = order_of(vision, (a, b, c), vision._values(halves(vision)))
+    if order is None:
+        return getattr(vision.module, "output_fmt", "NCHW") == "NHWC"
+    return order[-1] == "channel"
 
 
 def grid(vision: HookedVision, out: Tensor, n_prefix: int | None) -> tuple[int, tuple[int, int]]:
@@ -94,8 +109,8 @@ def grid(vision: HookedVision, out: Tensor, n_prefix: int | None) -> tuple[int, 
         CapabilityError: no grid of patches has so many positions.
     """
     if out.dim() == 4:
-        rows, cols = out.shape[1:3] if vision._channels_last else out.shape[2:]
-        if not n_prefix and _keeps_aspect(rows, cols, vision):
+        rows, cols = out.shape[1:3] if vision.channels_last else out.shape[2:]
+        if not n_prefix and keeps_aspect(rows, cols, vision):
             return 0, (rows, cols)
         n = f"a map of {rows} x {cols}"
     else:
@@ -126,15 +141,9 @@ def _split(
     for prefix in told if n_prefix is not None else [*told, 0]:
         rows = round(math.sqrt(max(n - prefix, 0) * vision.image_size[0] / vision.image_size[1]))
         cols = (n - prefix) // rows if rows else 0
-        if rows * cols == n - prefix > 0 and _keeps_aspect(rows, cols, vision):
+        if rows * cols == n - prefix > 0 and keeps_aspect(rows, cols, vision):
             return prefix, (rows, cols)
     return None
-
-
-def _keeps_aspect(rows: int, cols: int, vision: HookedVision) -> bool:
-    """Whether cells of such a grid are as high as wide, up to the rounding of its edge."""
-    high, wide = vision.image_size
-    return abs(rows * wide - cols * high) < max(high, wide)
 
 
 def check_places(vision: HookedVision, out: Tensor) -> None:
@@ -259,12 +268,3 @@ def shapes(vision: HookedVision, plain: Tensor) -> dict[str, list[tuple[int, ...
             " nothing measured in it would hold: switch off what it draws at random."
         )
     return seen
-
-
-def fits(name: str, shape: tuple[int, ...], n: int) -> bool:
-    """Whether a value of this shape, of two pictures, has one place per position."""
-    place = name.rsplit(".", 1)[-1]
-    if place == "hook_pattern":
-        return len(shape) == 4 and shape[0] == 2 and shape[2:] == (n, n)
-    dims = 4 if place in ATTENTION_POINTS else 3
-    return len(shape) == dims and shape[:2] == (2, n)

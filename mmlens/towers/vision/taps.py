@@ -63,7 +63,7 @@ LAYOUTS: dict[str, Layout] = {
         mlp_adds=("ls_2",),
     ),
     "timm": Layout(
-        embed=(("norm_pre", "in"), ("pos_drop", "out"), ("maxpool", "out"), ("stem", "out")),
+        embed=(("stem", "out"), ("norm_pre", "in"), ("pos_drop", "out"), ("maxpool", "out")),
         blocks=("blocks", "layer1+layer2+layer3+layer4", "stages"),
         attn=("attn",),
         mlp_in=("mlp.fc1", "mlp.fc1_g"),
@@ -267,6 +267,16 @@ def detach_attention(blocks: list[nn.Module], kind: str) -> None:
         module = find(block, LAYOUTS[kind].attn)
         if module is not None:
             vars(module).pop("forward", None)
+
+
+def mlp_weights(block: nn.Module, kind: str) -> tuple[Tensor, Tensor] | None:
+    """(W_in, W_out) of a block's MLP, columns read by and rows written by its neurons."""
+    layout = LAYOUTS[kind]
+    found = (find(block, paths) for paths in (layout.mlp_in, layout.mlp_out))
+    w_in, w_out = (getattr(linear, "weight", None) for linear in found)
+    if w_in is None or w_out is None or w_in.shape != w_out.T.shape:
+        return None
+    return w_in.T, w_out.T
 
 
 _ORDER = (

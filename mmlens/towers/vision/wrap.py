@@ -13,7 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from mmlens.towers.vision.encoder import HookedVision, without_pooler
+from mmlens.towers.vision.calls import without_pooler
+from mmlens.towers.vision.encoder import HookedVision
 from mmlens.towers.vision.pixels import pair
 from mmlens.towers.vision.processors import hf_recipe
 from mmlens.towers.vision.recipes import open_clip_recipe, timm_recipe
@@ -32,7 +33,7 @@ def from_hf(
         module: the model; of a larger one (CLIPModel, ...ForImageClassification) the vision part.
         image_processor_or_config: its image processor, that one's dict, mmlens's own dict, or None
             for what checkpoints of this type were trained with.
-        options: `n_prefix` and `pooled` of HookedVision.
+        options: `n_prefix`, `pooled` and `feature_layer` of HookedVision.
     """
     if isinstance(getattr(module, "timm_model", None), nn.Module):  # TimmWrapper
         return _timm_inside(module, image_processor_or_config, options)
@@ -40,7 +41,14 @@ def from_hf(
     config: Any = getattr(inner, "config", None)
     size = pair(getattr(config, "image_size", None) or 224)
     pixels = hf_recipe(image_processor_or_config, size, getattr(config, "model_type", ""))
+    if inner is not module and _classifies(module):
+        options.setdefault("whole", module)
     return HookedVision(inner, "hf", pixels, **options)
+
+
+def _classifies(module: nn.Module) -> bool:
+    """Whether a transformers model is an encoder with the head of a classifier."""
+    return "ForImageClassification" in type(module).__name__
 
 
 def _eye_of(module: nn.Module) -> nn.Module:
@@ -64,6 +72,9 @@ def _timm_inside(module: Any, processor: Any, options: dict[str, Any]) -> Hooked
     config = config if config is not None else getattr(module.config, "pretrained_cfg", None)
     name = getattr(module.config, "architecture", None)
     kwargs = dict(getattr(module.config, "model_args", None) or {})
+    if _classifies(module):
+        names = module.config.id2label
+        options.setdefault("class_names", tuple(str(names[key]) for key in sorted(names)))
     return from_timm(module.timm_model, config, name=name, kwargs=kwargs, **options)
 
 
@@ -78,6 +89,7 @@ def from_open_clip(model: nn.Module, preprocess: Any = None, **options: Any) -> 
     cfg = preprocess if preprocess is not None else getattr(visual, "preprocess_cfg", None)
     if hasattr(visual, "trunk"):
         size = getattr(visual, "image_size", None) or 224
+        options.setdefault("class_names", ())  # what a trunk gives is an embedding
         return HookedVision(visual.trunk, "timm", open_clip_recipe(cfg, size), **options)
     if not hasattr(visual, "layer4") and not hasattr(visual, "_embeds"):
         raise CapabilityError(
