@@ -224,7 +224,7 @@ def test_everything_but_a_bridge_is_written_into_a_folder_of_such_a_name(tmp_pat
     page = mm.view.explore([seen], [LATIN], title=LATIN).save(folder / "all.html").read_bytes()
     assert b"caf\\xe9.png" in page
     tally, samples = {"activations": [Top(k=1)]}, datasets.images(folder)
-    options = {"layers": [0]}
+    options = {"layer": [0]}
     for _ in range(2):
         done = sweep(picture_activations, model, samples, folder / "sweep", options=options,
                      tallies=tally, progress=False)  # fmt: skip

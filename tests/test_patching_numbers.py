@@ -179,7 +179,7 @@ def test_inference_mode_around_a_question_changes_no_answer():
         "estimate": lambda: patching.attribution_patching(model, PAIR, to_cat(model)),
         "integrated": lambda: patching.attribution_patching(model, PAIR, to_cat(model), steps=2),
         "attribute": lambda: mm.attribute(model, CLEAN, " dog", after=""),
-        "gradients": lambda: mm.integrated_gradients(model, CLEAN, " dog", after="", layers=1),
+        "gradients": lambda: mm.integrated_gradients(model, CLEAN, " dog", after="", layer=1),
         "picture": lambda: mm.attribute_picture(model, CLEAN, " dog", after=""),
     }
     for name, ask in asks.items():

@@ -112,7 +112,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda m: patching.attribution_patching(m, PAIR, to_cat(m), layer=[]),
         "nam",
     ),
-    "no layers of a lens": (lambda m: mm.logit_lens(m, CLEAN, layers=[]), "name"),
+    "no layers of a lens": (lambda m: mm.logit_lens(m, CLEAN, layer=[]), "name"),
     "no positions of a lens": (lambda m: mm.logit_lens(m, CLEAN, pos=[]), "name"),
     "no patches": (lambda m: patching.only_at(m, patching.grey(), []), r"patches=\[\]"),
     # other layouts, other kinds

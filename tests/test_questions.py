@@ -24,7 +24,7 @@ def test_the_planted_neuron_is_found_first_decoded_located_and_fatal(kind):
         assert best.neuron[0] == PLANTED
         assert best.patch[0] == mm.Patch(*white)
         assert (
-            mm.integrated_gradients(model, prompt(white), " dog", after="", layers=1)
+            mm.integrated_gradients(model, prompt(white), " dog", after="", layer=1)
             .to_frame(1)
             .unit[0]
             == 5
@@ -224,7 +224,7 @@ def test_a_word_is_explained_where_the_model_says_it():
             "'pre' or 'post'",
         ),
         (
-            lambda m: mm.attribute(m, prompt(), " dog", after="", layers=9),
+            lambda m: mm.attribute(m, prompt(), " dog", after="", layer=9),
             AddressError,
             "no layer 9",
         ),

@@ -160,7 +160,7 @@ def test_silencing_a_neuron_moves_hugging_faces_logit_by_its_score(kind):
     hf, model = pair(kind)
     read = soft(model)
     scores = mm.attribute(
-        model, read, target=lambda logits: logits[WORD], point="post", layers=[0]
+        model, read, target=lambda logits: logits[WORD], point="post", layer=[0]
     ).sel(layer=0)
     pos, unit = divmod(int(scores.values.abs().argmax()), scores.values.shape[-1])
 
@@ -176,7 +176,7 @@ def test_silencing_a_neuron_moves_hugging_faces_logit_by_its_score(kind):
 @torch.no_grad()
 def test_the_lens_at_the_last_layer_is_hugging_faces_own_prediction(kind):
     hf, model = pair(kind)
-    lens = mm.logit_lens(model, soft(model), [3, WORD], unit="logit", layers=[LAYER])
+    lens = mm.logit_lens(model, soft(model), [3, WORD], unit="logit", layer=[LAYER])
     own = hf(inputs_embeds=soft(model).vectors, use_cache=False).logits[0]
     assert off(lens.values[0], own[:, [3, WORD]]) < 1e-5
 
@@ -231,7 +231,7 @@ def test_dense_layers_beside_expert_layers_are_right(kind):
     true = true_direction(kind, 0)
     assert float(torch.cosine_similarity(written, true, dim=0)) > 0.9999
     number = lambda logits: logits[WORD]  # noqa: E731
-    scores = mm.attribute(model, soft(model), target=number, point="post", layers=[0])
+    scores = mm.attribute(model, soft(model), target=number, point="post", layer=[0])
     assert scores.shape[-1] == len(model.blocks[0].mlp.W_out)
     with pytest.raises(CapabilityError, match=r"Layers with units: 0; .*layers=\[0\]"):
         mm.attribute(model, soft(model), target=number)

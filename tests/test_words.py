@@ -49,9 +49,9 @@ def test_words_put_behind_a_prompt_have_the_ids_of_the_whole_text(kind):
 @every_tokenizer
 def test_words_before_the_explained_one_and_a_given_caption_go_on_where_the_prompt_ends(kind):
     model, prompt = reader(kind), mm.Prompt(toy.picture(), "A picture of")
-    scores = mm.attribute(model, prompt, " dog", after=" a", layers=0)
+    scores = mm.attribute(model, prompt, " dog", after=" a", layer=0)
     same = mm.attribute(
-        model, mm.Prompt(toy.picture(), "A picture of a"), " dog", after="", layers=0
+        model, mm.Prompt(toy.picture(), "A picture of a"), " dog", after="", layer=0
     )
     assert off(scores.values, same.values) == 0.0
     assert scores.of("pos")[-1] == mm.Token(" a", 19)
@@ -69,7 +69,7 @@ def test_a_space_behind_a_picture_is_the_only_one(kind):
     said = [str(x) for x in model.embed(both).labels[0] if isinstance(x, mm.Token)]
     assert said[-4:-2] == [" with", " a"]
     assert read(kind, both)[-2:] == whole(kind, "A dog")  # a text of its own, as it was trained
-    scores = mm.attribute(model, mm.Prompt(photo), " dog", after=" a", layers=0)
+    scores = mm.attribute(model, mm.Prompt(photo), " dog", after=" a", layer=0)
     assert scores.of("pos")[16:] == (mm.Token(" a", 16),)
 
 

@@ -38,7 +38,7 @@ def logit_lens(
     *,
     k: int = 5,
     unit: str = "prob",
-    layers: Any = None,
+    layer: Any = None,
     pos: Any = None,
 ) -> Scores | pd.DataFrame:
     """Words at every layer and position.
@@ -46,7 +46,7 @@ def logit_lens(
     Args:
         tokens: words of one token each; None: the `k` most probable of all.
         unit: "prob", "logprob" or "logit".
-        layers, pos: some layers or positions only, as in `Scores.sel`.
+        layer, pos: some layers or positions only, as in `Scores.sel`; the axes stay.
 
     Returns:
         With `tokens`, Scores(layer, pos, token). Without, a table of layer, pos, rank (from 0),
@@ -67,10 +67,10 @@ def logit_lens(
     soft = one(model, prompt)
     labels = soft.labels[0]
     where = places(labels, pos, "pos")
-    chosen = sorted(places(range(model.cfg.n_layers), layers, "layer"))
+    chosen = sorted(places(range(model.cfg.n_layers), layer, "layer"))
     if not where or not chosen:
         raise AddressError(
-            f"layers={layers!r} and pos={pos!r} name nothing: leave them out for all."
+            f"layer={layer!r} and pos={pos!r} name nothing: leave them out for all."
         )
     k = count(k, "k")
     words = [tokens] if isinstance(tokens, (str, int)) else tokens

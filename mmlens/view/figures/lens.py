@@ -1,7 +1,7 @@
 """Words in a grid: what the model would say at each layer and position, or at each patch.
 
     view.lens(mm.logit_lens(model, prompt))                 # layer by position
-    view.lens(mm.logit_lens(model, prompt, layers=5))       # one layer: patch rows by columns
+    view.lens(mm.logit_lens(model, prompt, layer=5))       # one layer: patch rows by columns
     view.lens(mm.nearest_tokens(model, prompt, pos=Patch))  # nearest words of projected patches
 
 The best word is the cell's text, its number the colour, the next best are told by the pointer.
@@ -106,7 +106,7 @@ def _by_layer(table: pd.DataFrame) -> tuple[Cells, list[Any], list[Any], str]:
     note = ""
     if len(positions) > MOST:
         left = [one for one in positions if not isinstance(one, Patch)]
-        note = f"{len(positions) - len(left)} patches left out: give layers= one layer to see them"
+        note = f"{len(positions) - len(left)} patches left out: give layer= one layer to see them"
         positions = left
     if not 0 < len(positions) <= MOST:
         raise AddressError(
