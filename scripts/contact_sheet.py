@@ -44,7 +44,7 @@ def read(model: mm.HookedVLM) -> dict[str, Any]:
     scores = mm.attribute(model, prompt, of=word)
     best = seen.neurons
     metric = measures.probability(model, word)
-    pair = patching.Pair.by(prompt, patching.erased(mask))
+    pair = patching.Pair.corrupted(prompt, patching.erased(mask))
     where = patching.patches_under(model, mask, photo, share=0.15)
     sets = {"the thing": where, "the rest": patching.other_patches(seen.maps.of("pos"), where)}
     routes = {f"{name} -> last": (spots, -1) for name, spots in sets.items()}
@@ -97,7 +97,9 @@ def _curves(model: mm.HookedVLM, prompts: list[mm.Prompt]) -> mm.Scores:
     for prompt in prompts:
         seen = mm.look(model, prompt.pictures[0])
         here = mm.Prompt(prompt.pictures[0], seen.prompt + _before(seen))
-        ranked = mm.top_neurons(mm.attribute(model, here, of=str(seen.target)), 30, by="max").neuron
+        ranked = mm.top_neurons(
+            mm.attribute(model, here, of=str(seen.target)), 30, rank_by="max"
+        ).neuron
         metric = measures.probability(model, str(seen.target))
         found.append(patching.ablation_curve(model, here, metric, list(ranked), randoms=3))
     one = found[0]

@@ -153,7 +153,7 @@ def test_e1_the_planted_neuron_is_what_is_decoded(kind):
     assert first["patch"].tolist() == [mm.Patch(*place) for place in PLACES[:2]]
     assert all(words[0] == " dog" and len(words) == 10 for words in first["words"])
     told = json.loads(table["options"][0])
-    assert (told["point"], told["target"], told["by"], told["gain"]) == (
+    assert (told["point"], told["target"], told["rank_by"], told["gain"]) == (
         "pre",
         "logit",
         "pair",
@@ -357,7 +357,7 @@ def test_e5_many_variants_at_once_are_what_edits_do_one_by_one(kind):
     level = lambda x: x.mean(0, keepdim=True)  # noqa: E731
     alone = model.edit(mm.Edit("neurons", level, lists[3]))
     assert off(mean[0], alone(seen.soft)[0, -1]) < 1e-4
-    with pytest.raises(ExperimentError, match="no place 'text'"):
+    with pytest.raises(mm.MMLensError, match="no place 'text'"):
         number_after(model, seen.soft, lambda y: y, units, where="text")
 
 
@@ -382,7 +382,7 @@ def test_e5_ranks_units_by_the_largest_or_summed_score_over_patches():
     model = planted()
     scores = scored(model, explain(model, SAMPLES[0], **SHORT))  # type: ignore[arg-type]
     for by in ("max", "sum"):
-        best = numbers_of(model, mm.top_neurons(scores, 30, by=by)["neuron"].tolist())
+        best = numbers_of(model, mm.top_neurons(scores, 30, rank_by=by)["neuron"].tolist())
         assert ranked(scores, by)[:30].tolist() == best.tolist()
     pairs = mm.top_neurons(scores, 500)["neuron"].drop_duplicates().tolist()
     assert ranked(scores)[: len(pairs)].tolist() == numbers_of(model, pairs).tolist()

@@ -115,7 +115,7 @@ def test_each_option_is_measured_against_the_default():
     )
     out = sensitivity.summary(table)
     assert mean_of(out, arm="default", metric="units shared") == 1.0
-    assert 0 < mean_of(out, arm="by=sum", metric="units shared") <= 1.0
+    assert 0 < mean_of(out, arm="rank_by=sum", metric="units shared") <= 1.0
     assert mean_of(out, arm="default", metric="drop") > 0.5
     # the decode alone does not change which units are found, nor the ablation which are listed
     for arm in ("gain=True", "value=mean", "where=image"):
@@ -123,8 +123,8 @@ def test_each_option_is_measured_against_the_default():
     assert mean_of(out, arm="gain=True - default", metric="drop") == pytest.approx(0.0, abs=1e-6)
     told = json.loads(out["options"][0])
     assert told["default"]["point"] == "pre"
-    with pytest.raises(ExperimentError, match="no change 'by=luck'"):
-        sensitivity.option_effects(model, SAMPLES[0], changes=["by=luck"])
+    with pytest.raises(ExperimentError, match="no change 'rank_by=luck'"):
+        sensitivity.option_effects(model, SAMPLES[0], changes=["rank_by=luck"])
 
 
 # -- on the patching bench -------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_estimates_are_ranked_against_true_patches():
     table = ask(estimates.estimated, model, SAMPLES[:2], steps=(0, 4), max_new_tokens=1)
     seen = explain(model, SAMPLES[0], max_new_tokens=1)
     erased = patching.erased(SAMPLES[0].things[0].mask)
-    pair = patching.Pair.by(seen.prompt.prompts[0], erased)
+    pair = patching.Pair.corrupted(seen.prompt.prompts[0], erased)
     metric = patching.metrics.logit(model, seen.token)
     true = patching.patch(model, pair, metric, pos=mm.Patch).values.flatten()
     guess = patching.attribution_patching(model, pair, metric, steps=4)

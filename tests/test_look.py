@@ -43,7 +43,7 @@ def test_the_patch_map_peaks_where_the_word_comes_from(seen):
 def test_the_numbers_are_those_of_the_questions(model, seen):
     prompt = mm.Prompt(toy.picture((2, 1)), "A picture of")
     scores = mm.attribute(model, prompt, of=" dog")
-    top = mm.top_neurons(scores, 10, by="max")
+    top = mm.top_neurons(scores, 10, rank_by="max")
     assert list(top.neuron) == list(seen.neurons.neuron)
     assert list(top.patch) == list(seen.neurons.patch)
     assert np.allclose(top.score, seen.neurons.score, rtol=1e-4)

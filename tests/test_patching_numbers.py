@@ -74,7 +74,9 @@ VERBS: dict[str, Any] = {
     "attribute_caption": lambda m: mm.attribute_caption(m, CLEAN, words=" dog"),
     "integrated_gradients": lambda m: mm.integrated_gradients(m, CLEAN, " dog", after=""),
     "attribute_picture": lambda m: mm.attribute_picture(m, CLEAN, " dog", after=""),
-    "occlusion": lambda m: mm.attribute_picture(m, CLEAN, " dog", after="", by="occlusion"),
+    "occlusion": lambda m: mm.attribute_picture(
+        m, CLEAN, " dog", after="", attribution="occlusion"
+    ),
     "logit_lens of a word": lambda m: mm.logit_lens(m, CLEAN, " dog"),
     "logit_lens": lambda m: mm.logit_lens(m, CLEAN),
     "activations": lambda m: mm.activations(m, CLEAN, "resid_post"),

@@ -173,11 +173,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "a picture's number": (lambda m: patching.patches_under(m, WHOLE, PHOTO, image=-1), "image=-1"),
     "a corrupter that fails": (
-        lambda m: patching.Pair.by(CLEAN, lambda image: 1 / 0),
+        lambda m: patching.Pair.corrupted(CLEAN, lambda image: 1 / 0),
         "ZeroDivisionError",
     ),
     "a corrupter that returns nothing": (
-        lambda m: patching.Pair.by(CLEAN, lambda image: None),
+        lambda m: patching.Pair.corrupted(CLEAN, lambda image: None),
         "None",
     ),
 }

@@ -61,7 +61,7 @@ def test_silencing_the_neurons_that_say_it_lowers_the_word_and_random_ones_do_no
         said = model().generate(prompt)
         if name not in said:
             continue
-        best = mm.top_neurons(mm.attribute(model(), prompt, of=name), 200, by="max")
+        best = mm.top_neurons(mm.attribute(model(), prompt, of=name), 200, rank_by="max")
         before = said[: said.index(name)]
         curve = patching.ablation_curve(
             model(),

@@ -76,7 +76,7 @@ def test_silencing_a_neuron_moves_the_logit_by_its_score_to_first_order(kind):
     with torch.no_grad():
         plain = model(prompt())[0, -1, dog]
         part = 0.02
-        for neuron in mm.top_neurons(scores, 3, by="sum", pos=None).neuron:
+        for neuron in mm.top_neurons(scores, 3, rank_by="sum", pos=None).neuron:
             less = mm.Edit("neurons", lambda x: x * (1 - part), neuron)
             shrunk = model.edit(less)(prompt())[0, -1, dog]
             score = scores.sel(neuron).sum().item()
@@ -180,7 +180,7 @@ def test_nearest_tokens_of_a_words_own_vector_is_the_word():
 def test_rankings_by_pair_max_and_sum_agree_with_the_scores():
     model = bridge("toy-gptj-planted")
     scores = mm.attribute(model, prompt(), " dog", after="")
-    rank: Any = lambda by: mm.top_neurons(scores, 50, by=by)  # noqa: E731
+    rank: Any = lambda by: mm.top_neurons(scores, 50, rank_by=by)  # noqa: E731
     pairs, top, total = rank("pair"), rank("max"), rank("sum")
     assert top.neuron.is_unique and total.neuron.is_unique
     assert pairs.drop_duplicates("neuron").neuron.tolist()[:5] == top.neuron.tolist()[:5]

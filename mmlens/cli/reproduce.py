@@ -51,7 +51,7 @@ def mmn_command(
     target: Annotated[str, typer.Option(help="Explain the token's: logit, prob, logprob.")] = (
         "logit"
     ),
-    by: Annotated[str, typer.Option(help="Rank units by: pair, max or sum.")] = "pair",
+    rank_by: Annotated[str, typer.Option(help="Rank units by: pair, max or sum.")] = "pair",
     gain: Annotated[bool, typer.Option("--gain", help="Decode with the final norm's gain.")] = (
         False
     ),
@@ -84,7 +84,7 @@ def mmn_command(
     from mmlens.sweep.record import SweepError
 
     reading = Reading(
-        point, target, by, gain, number_or_word(value), where, random_from, shuffle, keep, noun
+        point, target, rank_by, gain, number_or_word(value), where, random_from, shuffle, keep, noun
     )
     plan = at_most(QUICK if quick else FULL, pictures)
     backbones = {"CLIPScore": clip_backbone, "BERTScore": bert_backbone}

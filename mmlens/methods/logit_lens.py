@@ -69,9 +69,7 @@ def logit_lens(
     where = places(labels, pos, "pos")
     chosen = sorted(places(range(model.cfg.n_layers), layer, "layer"))
     if not where or not chosen:
-        raise AddressError(
-            f"layer={layer!r} and pos={pos!r} name nothing: leave them out for all."
-        )
+        raise AddressError(f"layer={layer!r} and pos={pos!r} name nothing: leave them out for all.")
     k = count(k, "k")
     words = [tokens] if isinstance(tokens, (str, int)) else tokens
     ids = None if words is None else [id_of(model.lm, w) for w in several(words, "tokens")]

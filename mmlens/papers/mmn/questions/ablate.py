@@ -62,7 +62,7 @@ def ablations(
     where: str = "all",
     point: str = "pre",
     target: str = "logit",
-    by: str = "pair",
+    rank_by: str = "pair",
     gain: bool = False,
     random_from: str = "others",
     captions: bool = True,
@@ -93,7 +93,7 @@ def ablations(
         "where": where,
         "point": point,
     }
-    asked |= {"target": target, "by": by, "gain": gain, "random_from": random_from}
+    asked |= {"target": target, "rank_by": rank_by, "gain": gain, "random_from": random_from}
     asked |= {"captions": captions, "words": words, "noun": noun}
     asked |= {"max_new_tokens": max_new_tokens, "seed": seed}
     checked(model, sample, asked, batch=batch)
@@ -102,7 +102,7 @@ def ablations(
     seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
     if seen is None:
         return skipped(UNNAMED, COLUMNS, model, **asked)
-    order = ranked(scored(model, seen, point, target), by)
+    order = ranked(scored(model, seen, point, target), rank_by)
     random = shuffle(model, generator(seed, sample))
     variants = chosen(model, order, counts, arms, random, gain=gain, random_from=random_from)
     units = masks(model, list(variants.values()))

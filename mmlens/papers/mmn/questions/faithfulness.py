@@ -71,7 +71,7 @@ def faithful(
     top: int = 20,
     value: float | str = 0.0,
     where: str = "same",
-    by: str = "pair",
+    rank_by: str = "pair",
     target: str = "logit",
     steps: int = 8,
     percentile: float = PERCENTILE,
@@ -97,7 +97,7 @@ def faithful(
     """
     asked: dict[str, Any] = {"methods": several(methods, "methods"), "top": top}
     asked |= {"positions": several(positions, "positions"), "ks": several(ks, "ks")}
-    asked |= {"value": value, "where": where, "by": by, "target": target}
+    asked |= {"value": value, "where": where, "rank_by": rank_by, "target": target}
     asked |= {"steps": steps, "percentile": percentile, "size": size, "words": words}
     asked |= {"noun": noun, "max_new_tokens": max_new_tokens, "seed": seed}
     checked(model, sample, asked, batch=batch)
@@ -114,7 +114,7 @@ def faithful(
         model, seen, generator(seed, sample), methods, target=target, steps=steps
     ):
         for at in positions:
-            order = orders[method, at] = ranked(scores, by, WHERE[at])
+            order = orders[method, at] = ranked(scores, rank_by, WHERE[at])
             rows += [(method, at, "planted", None, share) for share in _recovery(model, order)]
             if truth is not None and at == "image":
                 met = _map_iou(scores, order[:top], truth, percentile)

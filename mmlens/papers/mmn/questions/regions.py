@@ -66,7 +66,7 @@ def unit_regions(
     size: int = SIZE,
     point: str = "pre",
     target: str = "logit",
-    by: str = "pair",
+    rank_by: str = "pair",
     gain: bool = False,
     words: str = WORDS,
     noun: Rule = "auto",
@@ -86,7 +86,7 @@ def unit_regions(
         attributed unit whose partner it is), iou, area, ceiling, skipped, options.
     """
     asked = {"k": k, "average": average, "percentile": percentile, "size": size, "point": point}
-    asked |= {"target": target, "by": by, "gain": gain, "words": words, "noun": noun}
+    asked |= {"target": target, "rank_by": rank_by, "gain": gain, "words": words, "noun": noun}
     asked |= {"max_new_tokens": max_new_tokens, "seed": seed}
     checked(model, sample, asked)
     alone = single_things(sample)
@@ -95,7 +95,7 @@ def unit_regions(
     seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
     if seen is None:
         return skipped(UNNAMED, COLUMNS, model, **asked)
-    best = top_neurons(scored(model, seen, point, target), k, by=by)
+    best = top_neurons(scored(model, seen, point, target), k, rank_by=rank_by)
     units = list(dict.fromkeys(best["neuron"]))
     others = _random_units(model, units, generator(seed, sample))
     maps = unit_maps(model, seen.soft, [*units, *others])

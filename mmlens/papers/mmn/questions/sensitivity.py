@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 DEFAULT: dict[str, Any] = {
     "point": "pre",
     "target": "logit",
-    "by": "pair",
+    "rank_by": "pair",
     "gain": False,
     "value": 0.0,
     "where": "all",
@@ -55,8 +55,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "point=post": {"point": "post"},
     "target=prob": {"target": "prob"},
     "target=logprob": {"target": "logprob"},
-    "by=max": {"by": "max"},
-    "by=sum": {"by": "sum"},
+    "rank_by=max": {"rank_by": "max"},
+    "rank_by=sum": {"rank_by": "sum"},
     "gain=True": {"gain": True},
     "value=mean": {"value": "mean"},
     "where=image": {"where": "image"},
@@ -103,7 +103,9 @@ def option_effects(
         read[key] = read[key] if key in read else scored(model, seen, *key)
     found = {name: read[how["point"], how["target"]] for name, how in readings.items()}
     top = {
-        name: list(dict.fromkeys(top_neurons(scores, k, by=readings[name]["by"])["neuron"]))
+        name: list(
+            dict.fromkeys(top_neurons(scores, k, rank_by=readings[name]["rank_by"])["neuron"])
+        )
         for name, scores in found.items()
     }
     rows = [(name, "units shared", _jaccard(top["default"], units)) for name, units in top.items()]
@@ -178,7 +180,7 @@ def _drops(
     ways = dict.fromkeys((how["value"], how["where"]) for how in readings.values())
     for value, where in ways:
         same = [n for n, how in readings.items() if (how["value"], how["where"]) == (value, where)]
-        orders = [ranked(found[name], readings[name]["by"]) for name in same]
+        orders = [ranked(found[name], readings[name]["rank_by"]) for name in same]
         lists = [order[: max(1, round(silence * len(order)))] for order in orders]
         units = masks(model, [orders[0][:0], *lists])
         number = lambda logits: logits.softmax(-1)[:, seen.token]  # noqa: E731

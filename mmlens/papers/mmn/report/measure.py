@@ -141,7 +141,7 @@ def _units(study: Study) -> Iterator[Measured]:
 
 
 def _units_options(reading: Reading) -> dict[str, Any]:
-    return {**reading.of("point", "target", "by", "gain"), **reading.explained}
+    return {**reading.of("point", "target", "rank_by", "gain"), **reading.explained}
 
 
 def _projection(study: Study) -> Measured:
@@ -185,7 +185,7 @@ def _classes(study: Study) -> Measured:
 
 def _ablation(study: Study) -> Measured:
     samples = study.first(study.plan.ablation)
-    names = ("point", "target", "by", "gain", "value", "where", "random_from")
+    names = ("point", "target", "rank_by", "gain", "value", "where", "random_from")
     options = {**study.reading.of(*names), **study.reading.explained}
     done = study.ask(
         "ablation", ablate.ablations, samples, 4, ks=list(study.plan.ks), seed=study.seed, **options
@@ -206,7 +206,7 @@ def _sheets(study: Study) -> Measured:
 
 def _faithful(study: Study) -> Measured:
     samples = study.first(study.plan.faithful)
-    options = {**study.reading.of("by", "target", "value"), **study.reading.explained}
+    options = {**study.reading.of("rank_by", "target", "value"), **study.reading.explained}
     done = study.ask(
         "faithfulness", faithfulness.faithful, samples, 2, methods=list(study.plan.methods),
         seed=study.seed, **options,

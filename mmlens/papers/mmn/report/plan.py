@@ -89,7 +89,7 @@ class Reading:
     Attributes:
         point: units are scored before ("pre") or after ("post") the activation function.
         target: what is explained: the token's "logit", "prob" or "logprob".
-        by: units are ranked by "pair" (unit, patch), or by "max" or "sum" over patches.
+        rank_by: units are ranked by "pair" (unit, patch), or by "max" or "sum" over patches.
         gain: whether a unit is decoded with the final norm's gain.
         value: what a silenced unit is: a number, or "mean".
         where: silenced at "all" positions, those of the "image", or the "last".
@@ -103,7 +103,7 @@ class Reading:
 
     point: str = "pre"
     target: str = "logit"
-    by: str = "pair"
+    rank_by: str = "pair"
     gain: bool = False
     value: float | int | str = 0.0
     where: str = "all"
@@ -134,7 +134,7 @@ class Reading:
 CHOICES: dict[str, tuple[str, ...]] = {
     "point": ("pre", "post"),
     "target": ("logit", "prob", "logprob"),
-    "by": ("pair", "max", "sum"),
+    "rank_by": ("pair", "max", "sum"),
     "value": ("mean",),  # or a number
     "where": ("all", "image", "last"),
     "random_from": ("others", "any"),
