@@ -173,7 +173,7 @@ class Right:
             "patching.ablation_curve": {"ranked": [self.neuron], "k": (0, 1), "randoms": 1},
             "patching.attention": {"layer": 1}, "patching.attribution_patching": {"layer": None},
             "patching.captions": {"edits": {"none": []}, "max_new_tokens": 1},
-            "patching.knockout": {"source": mm.Patch, "target": -1},
+            "patching.knockout": {"source": mm.Patch, "destination": -1},
             "patching.knockouts": {"routes": {"a": (mm.Patch, -1)}},
             "patching.mean_difference": {"site": "resid_post"},
             "patching.mean_over": {"site": "neurons"}, "patching.mean_picture":

@@ -133,7 +133,7 @@ def test_each_option_is_measured_against_the_default():
 def test_the_planted_word_takes_the_route_from_its_patch():
     model = bridge("toy-gptj-planted")
     table = ask(routes.route_effects, model, SAMPLES, max_new_tokens=1)
-    first = table[table["sample"] == SAMPLES[0].id].set_index(["arm", "target"])
+    first = table[table["sample"] == SAMPLES[0].id].set_index(["arm", "destination"])
     soft = explain(model, SAMPLES[0], max_new_tokens=1).soft
     token, last = model.to_single_token(" dog"), soft.ids.shape[1] - 1
     cut = model.edit(patching.knockout([mm.Patch(2, 1)], [last]))
@@ -145,7 +145,7 @@ def test_the_planted_word_takes_the_route_from_its_patch():
     assert first.loc[("object", "last"), "said"] == float(by_hand.argmax() == token)
     assert (table["patches"] == 1).all()
     found = routes.summary(table)
-    lost = found[(found["metric"] == "lost") & (found["target"] == "last")].set_index("arm")
+    lost = found[(found["metric"] == "lost") & (found["destination"] == "last")].set_index("arm")
     assert lost.loc["object", "low"] > 0.5 > 0.2 > lost.loc["background", "high"]
     assert lost.loc["object - background", "low"] > 0.3 and (lost["n"] == 4).all()
 

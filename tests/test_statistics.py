@@ -97,7 +97,7 @@ def test_a_drop_is_the_share_of_the_mean_probability_that_is_lost():
     assert drop == pytest.approx(1 - 0.300005 / 1.200001)  # and not (.75 + .75 - 4) / 3
     cut = [(n, "last", arm, before[n], p, 0.0) for n in before
            for arm, p in (("object", after[n]), ("background", before[n]))]  # fmt: skip
-    columns = ["sample", "target", "arm", "before", "probability", "said"]
+    columns = ["sample", "destination", "arm", "before", "probability", "said"]
     lost: Any = routes.summary(pd.DataFrame(cut, columns=columns).assign(skipped="", options="{}"))
     lost = lost[lost["metric"] == "lost"].set_index("arm")["mean"]
     assert lost["object"] == lost["object - background"] == pytest.approx(drop)
