@@ -135,7 +135,7 @@ class Right:
             "Edit": {"site_name": "neurons", "value": 0.0},
             "load": {"name": "toy-gptj"}, "attribute_caption": {"words": " dog"},
             "top_neurons": {"pos": None},
-            "logit_lens": {"unit": "prob"}, "dataset": {"source": "pictos:held_out:2"},
+            "logit_lens": {"quantity": "prob"}, "dataset": {"source": "pictos:held_out:2"},
             "activations": {"site": "neurons"}, "look": {"prompt": "A picture of", "k": 2},
             "view.attention_on_image": {"scores": weights.sel(head=0)},
             "view.attention_text": {"scores": weights.sel(head=0)},

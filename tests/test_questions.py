@@ -134,7 +134,7 @@ def test_a_caption_at_once_gives_what_each_token_gives_alone(kind):
 @torch.no_grad()
 def test_the_lens_at_the_last_layer_is_the_model_itself(kind):
     model = bridge(f"toy-{kind}")
-    lens = mm.logit_lens(model, prompt(), [" dog", " cat"], unit="prob")
+    lens = mm.logit_lens(model, prompt(), [" dog", " cat"], quantity="prob")
     probs = model(prompt())[0].softmax(-1)
     wanted = probs[:, [model.to_single_token(w) for w in (" dog", " cat")]]
     assert off(lens.sel(layer=-1).values, wanted) < 1e-6
@@ -229,7 +229,7 @@ def test_a_word_is_explained_where_the_model_says_it():
             "no layer 9",
         ),
         (lambda m: mm.decode(m, mm.Neuron(8, 0)), AddressError, "no neuron L8.0"),
-        (lambda m: mm.logit_lens(m, prompt(), unit="bits"), AddressError, "no unit 'bits'"),
+        (lambda m: mm.logit_lens(m, prompt(), quantity="bits"), AddressError, "no quantity 'bits'"),
         (lambda m: mm.activations(m, "words", "vision.neurons"), mm.MMLensError, "has none"),
         (
             lambda m: mm.attribute(m, [prompt(), prompt()], " dog", after=""),

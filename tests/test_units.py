@@ -176,7 +176,7 @@ def test_silencing_a_neuron_moves_hugging_faces_logit_by_its_score(kind):
 @torch.no_grad()
 def test_the_lens_at_the_last_layer_is_hugging_faces_own_prediction(kind):
     hf, model = pair(kind)
-    lens = mm.logit_lens(model, soft(model), [3, WORD], unit="logit", layer=[LAYER])
+    lens = mm.logit_lens(model, soft(model), [3, WORD], quantity="logit", layer=[LAYER])
     own = hf(inputs_embeds=soft(model).vectors, use_cache=False).logits[0]
     assert off(lens.values[0], own[:, [3, WORD]]) < 1e-5
 
