@@ -133,7 +133,7 @@ class Right:
             "Head": {"layer": 1, "head": 0},
             "Scores": {"values": torch.zeros(2), "axes": ("layer",), "labels": {"layer": (0, 1)}},
             "Edit": {"site_name": "neurons", "value": 0.0},
-            "load": {"name": "toy-gptj"}, "attribute_caption": {"words": " dog"},
+            "load": {"name": "toy-gptj"}, "attribute_caption": {"caption": " dog"},
             "top_neurons": {"pos": None},
             "logit_lens": {"quantity": "prob"}, "dataset": {"source": "pictos:held_out:2"},
             "activations": {"site": "neurons"}, "look": {"prompt": "A picture of", "k": 2},

@@ -135,7 +135,7 @@ def test_padding_is_never_read_and_never_found():
             mm.activations(model, padded, "resid_post", layer=1, pos=wrong)
     scores = mm.attribute(model, padded, " cat", after=" and")
     assert scores.of("pos") == (Token("A", 0), Token(" dog", 1), Token(" and", 2))
-    table: Any = mm.attribute_caption(model, padded, 1, words=" and cat", pos=None)
+    table: Any = mm.attribute_caption(model, padded, 1, caption=" and cat", pos=None)
     assert [t.at for t in dict.fromkeys(table.token)] == [2, 3]
 
 

@@ -52,7 +52,7 @@ def test_look_prints_caption_target_and_neurons_and_writes_the_page(here):
 
 def test_target_words_and_page_can_be_chosen(here):
     code, out, _ = run(
-        "look", "white.png", "--model", NAME, "--words", " a cat", "--of", "cat",
+        "look", "white.png", "--model", NAME, "--caption", " a cat", "--of", "cat",
         "--out", "cat.html", "--neurons", "1",
     )  # fmt: skip
     assert code == 0

@@ -219,7 +219,7 @@ def test_everything_but_a_bridge_is_written_into_a_folder_of_such_a_name(tmp_pat
     (tmp_path / "a.png").rename(folder / LATIN)
     (folder / LATIN).with_suffix(".txt").write_text("a dog")
     model = bridge("toy-gptj")
-    seen = mm.look(model, folder / LATIN, words=" dog", k=2)
+    seen = mm.look(model, folder / LATIN, caption=" dog", k=2)
     assert b"caf\\xe9" in seen.save(folder / f"{Path(LATIN).stem}.html").read_bytes()
     page = mm.view.explore([seen], [LATIN], title=LATIN).save(folder / "all.html").read_bytes()
     assert b"caf\\xe9.png" in page

@@ -62,7 +62,7 @@ def test_every_word_of_the_caption_has_its_map_and_its_neurons(seen):
 
 
 def test_other_words_can_be_explained_than_the_models_own(model):
-    seen = look(model, toy.picture(), words=" a cat", of="cat", k=2)
+    seen = look(model, toy.picture(), caption=" a cat", of="cat", k=2)
     assert seen.token.text == " cat" and len(seen.neurons) == 2
 
 
@@ -116,4 +116,4 @@ def test_at_least_one_neuron_is_asked_for(model):
 def test_a_nan_is_refused_and_never_ranked(model):
     broken = model.edit(mm.Edit("neurons", float("nan"), Neuron(1, 5)))
     with pytest.raises(NumericsError, match="NaN or infinity"):
-        look(broken, toy.picture(), words=" dog")
+        look(broken, toy.picture(), caption=" dog")

@@ -71,7 +71,7 @@ def test_direct_shares_need_no_double_precision(monkeypatch):
 
 VERBS: dict[str, Any] = {
     "attribute": lambda m: mm.attribute(m, CLEAN, " dog", after=""),
-    "attribute_caption": lambda m: mm.attribute_caption(m, CLEAN, words=" dog"),
+    "attribute_caption": lambda m: mm.attribute_caption(m, CLEAN, caption=" dog"),
     "integrated_gradients": lambda m: mm.integrated_gradients(m, CLEAN, " dog", after=""),
     "attribute_picture": lambda m: mm.attribute_picture(m, CLEAN, " dog", after=""),
     "occlusion": lambda m: mm.attribute_picture(

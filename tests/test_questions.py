@@ -121,7 +121,7 @@ def test_integrated_gradients_are_complete(kind):
 def test_a_caption_at_once_gives_what_each_token_gives_alone(kind):
     model = bridge(f"toy-{kind}")
     words = " a dog and"
-    table = mm.attribute_caption(model, prompt(), 20, words=words)
+    table = mm.attribute_caption(model, prompt(), 20, caption=words)
     assert list(dict.fromkeys(t.text for t in table.token)) == [" a", " dog", " and"]
     for word, after in ((" a", ""), (" dog", " a"), (" and", " a dog")):
         alone = mm.top_neurons(mm.attribute(model, prompt(), word, after=after), 20)
@@ -248,7 +248,7 @@ def test_nan_is_refused_and_never_ranked():
     for ask in (
         lambda: mm.attribute(broken, prompt(), " dog", after=""),
         lambda: broken.generate(prompt()),
-        lambda: mm.attribute_caption(broken, prompt(), words=" a dog"),
+        lambda: mm.attribute_caption(broken, prompt(), caption=" a dog"),
     ):
         with pytest.raises(NumericsError, match="NaN"):
             ask()

@@ -269,7 +269,7 @@ def test_tables_and_the_explorer_show_the_end_that_is_written():
     from mmlens.view.explorer_page.data import Detail, Shared, picture_data
 
     model = bridge("toy-llama")
-    seen = mm.look(model, toy.picture(), words=" a dog", full=True)
+    seen = mm.look(model, toy.picture(), caption=" a dog", full=True)
     table: Any = seen.table
     minus = table[table.sign < 0].iloc[0]
     active = mm.activations(model, mm.Prompt(toy.picture(), "A picture of a"), "neurons")

@@ -55,7 +55,7 @@ def test_words_before_the_explained_one_and_a_given_caption_go_on_where_the_prom
     )
     assert off(scores.values, same.values) == 0.0
     assert scores.of("pos")[-1] == mm.Token(" a", 19)
-    table: Any = mm.attribute_caption(model, prompt, 1, words=" a dog")
+    table: Any = mm.attribute_caption(model, prompt, 1, caption=" a dog")
     assert list(dict.fromkeys(map(str, table.token))) == [" a", " dog"]
     assert [t.at for t in dict.fromkeys(table.token)] == [19, 20]
 

@@ -81,7 +81,7 @@ def words(folder: Path, n: int) -> None:
 
 @lru_cache
 def seen(n: int) -> Any:
-    return mm.look(bridge("toy-gptj"), Image.new("RGB", (32, 32), (n, 0, 0)), words=" dog", k=2)
+    return mm.look(bridge("toy-gptj"), Image.new("RGB", (32, 32), (n, 0, 0)), caption=" dog", k=2)
 
 
 def look(folder: Path, n: int) -> None:

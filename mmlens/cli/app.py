@@ -95,7 +95,7 @@ def look(
         str | None,
         typer.Option(help="The word of the caption to explain.", show_default="the first thing"),
     ] = None,
-    words: Annotated[
+    caption: Annotated[
         str | None,
         typer.Option(help="Explain these words.", show_default="what the model says"),
     ] = None,
@@ -128,7 +128,7 @@ def look(
 
         tops = read_found(sweep).tops if sweep is not None else None
         depth = Depth(one_by_one="all" if deep else "token")
-        seen = look_at(load(model), photo, prompt, of=of, words=words, k=neurons, full=depth)
+        seen = look_at(load(model), photo, prompt, of=of, caption=caption, k=neurons, full=depth)
         made = explore(seen, title=picture.name, tops=tops)
         made.save(page)
     _report(seen, chosen=of is None)

@@ -133,7 +133,7 @@ def look(
     prompt: str = "A picture of",
     *,
     of: str | None = None,
-    words: str | None = None,
+    caption: str | None = None,
     k: int = 10,
     max_new_tokens: int = 30,
     full: bool | Depth = False,
@@ -147,7 +147,7 @@ def look(
         prompt: the words between the picture and the caption.
         of: a word of the caption, with or without its leading space; by default the first that
             names a thing.
-        words: explain these words instead of the model's own caption.
+        caption: explain these words instead of the model's own caption.
         max_new_tokens: length of that caption at most.
         full: also the lens, the neurons that fire at each patch, and what is lost without each
             neuron, for `view.explore`; a `Depth` says how much of it.
@@ -161,7 +161,7 @@ def look(
     depth = full if isinstance(full, Depth) else Depth() if flag(full, "full") else None
     photo = open_picture(picture)
     soft, targets = aim_caption(
-        model, Prompt(photo, prompt), words=words, max_new_tokens=max_new_tokens
+        model, Prompt(photo, prompt), words=caption, max_new_tokens=max_new_tokens
     )
     tokens = tuple(aimed.token for aimed in targets if aimed.token is not None)
     chosen = choose(model, tokens, of)

@@ -99,7 +99,7 @@ def attribute_caption(
     prompt: Any,
     k: int = 100,
     *,
-    words: str | None = None,
+    caption: str | None = None,
     target: str | Number = "logit",
     point: str = "pre",
     layer: Any = None,
@@ -108,7 +108,7 @@ def attribute_caption(
     """For every token of the caption, the `k` (unit, position) pairs of highest score.
 
     Args:
-        words: explain these words instead of the model's own caption.
+        caption: explain these words instead of the model's own caption.
         pos: the positions that count (default: the picture's), as in `Scores.sel`.
 
     Returns:
@@ -117,7 +117,7 @@ def attribute_caption(
     import pandas as pd
 
     k = count(k, "k")
-    soft, targets = aim_caption(model, prompt, target, words)
+    soft, targets = aim_caption(model, prompt, target, caption)
     labels = soft.labels[0]
     chosen = sorted(places(range(model.cfg.n_layers), layer, "layer"))
     where = torch.tensor(places(labels, pos, "pos"), device=model.lm.device)

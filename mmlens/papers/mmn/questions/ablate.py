@@ -23,7 +23,7 @@ from mmlens.bench.silencing import WHERE, captions_after, masks, number_after
 from mmlens.datasets.sample import Sample
 from mmlens.metrics.counts import word_overlap_f1
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
-from mmlens.papers.mmn.questions.explained import WORDS, Rule, explain
+from mmlens.papers.mmn.questions.explained import PROMPT, Rule, explain
 from mmlens.papers.mmn.questions.options import ARMS as ARMS
 from mmlens.papers.mmn.questions.options import checked
 from mmlens.papers.mmn.questions.units import (
@@ -66,7 +66,7 @@ def ablations(
     gain: bool = False,
     random_from: str = "others",
     captions: bool = True,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
     batch: int = 8,
@@ -94,12 +94,12 @@ def ablations(
         "point": point,
     }
     asked |= {"target": target, "rank_by": rank_by, "gain": gain, "random_from": random_from}
-    asked |= {"captions": captions, "words": words, "noun": noun}
+    asked |= {"captions": captions, "prompt": prompt, "noun": noun}
     asked |= {"max_new_tokens": max_new_tokens, "seed": seed}
     checked(model, sample, asked, batch=batch)
     choice(where, "where", tuple(WHERE), error=ExperimentError)
     counts = numbers(ks, model.cfg.n_layers * model.cfg.d_mlp)
-    seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
+    seen = explain(model, sample, prompt=prompt, noun=noun, max_new_tokens=max_new_tokens)
     if seen is None:
         return skipped(UNNAMED, COLUMNS, model, **asked)
     order = ranked(scored(model, seen, point, target), rank_by)

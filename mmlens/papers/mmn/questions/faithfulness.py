@@ -27,7 +27,7 @@ from mmlens.bench.silencing import WHERE, masks, number_after
 from mmlens.datasets.sample import Sample
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
 from mmlens.papers.mmn.questions.ablate import numbers
-from mmlens.papers.mmn.questions.explained import WORDS, Explained, Rule, explain
+from mmlens.papers.mmn.questions.explained import PROMPT, Explained, Rule, explain
 from mmlens.papers.mmn.questions.maps import (
     PERCENTILE,
     SIZE,
@@ -76,7 +76,7 @@ def faithful(
     steps: int = 8,
     percentile: float = PERCENTILE,
     size: int = SIZE,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
     batch: int = 8,
@@ -98,12 +98,12 @@ def faithful(
     asked: dict[str, Any] = {"methods": several(methods, "methods"), "top": top}
     asked |= {"positions": several(positions, "positions"), "ks": several(ks, "ks")}
     asked |= {"value": value, "where": where, "rank_by": rank_by, "target": target}
-    asked |= {"steps": steps, "percentile": percentile, "size": size, "words": words}
+    asked |= {"steps": steps, "percentile": percentile, "size": size, "prompt": prompt}
     asked |= {"noun": noun, "max_new_tokens": max_new_tokens, "seed": seed}
     checked(model, sample, asked, batch=batch)
     count(steps, "steps", most=1000)
     counts = numbers(ks, model.cfg.n_layers * model.cfg.d_mlp)
-    seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
+    seen = explain(model, sample, prompt=prompt, noun=noun, max_new_tokens=max_new_tokens)
     if seen is None:
         return skipped(UNNAMED, COLUMNS, model, **asked)
     mask = named_mask(sample, seen.noun)

@@ -22,7 +22,7 @@ from mmlens.datasets.sample import Sample
 from mmlens.methods.decode import decode
 from mmlens.methods.top_neurons import top_neurons
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
-from mmlens.papers.mmn.questions.explained import WORDS, Rule, explain, names_thing
+from mmlens.papers.mmn.questions.explained import PROMPT, Rule, explain, names_thing
 from mmlens.papers.mmn.questions.maps import (
     PERCENTILE,
     SIZE,
@@ -68,7 +68,7 @@ def unit_regions(
     target: str = "logit",
     rank_by: str = "pair",
     gain: bool = False,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
     seed: int = 0,
@@ -86,13 +86,13 @@ def unit_regions(
         attributed unit whose partner it is), iou, area, ceiling, skipped, options.
     """
     asked = {"k": k, "average": average, "percentile": percentile, "size": size, "point": point}
-    asked |= {"target": target, "rank_by": rank_by, "gain": gain, "words": words, "noun": noun}
+    asked |= {"target": target, "rank_by": rank_by, "gain": gain, "prompt": prompt, "noun": noun}
     asked |= {"max_new_tokens": max_new_tokens, "seed": seed}
     checked(model, sample, asked)
     alone = single_things(sample)
     if not alone:
         return skipped(MASKLESS, COLUMNS, model, **asked)
-    seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
+    seen = explain(model, sample, prompt=prompt, noun=noun, max_new_tokens=max_new_tokens)
     if seen is None:
         return skipped(UNNAMED, COLUMNS, model, **asked)
     best = top_neurons(scored(model, seen, point, target), k, rank_by=rank_by)

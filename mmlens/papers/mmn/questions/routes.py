@@ -22,7 +22,7 @@ from mmlens.bench.places import patches_under
 from mmlens.datasets.sample import Sample
 from mmlens.methods.knockout import knockouts
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
-from mmlens.papers.mmn.questions.explained import WORDS, Rule, explain
+from mmlens.papers.mmn.questions.explained import PROMPT, Rule, explain
 from mmlens.papers.mmn.questions.options import checked
 from mmlens.papers.mmn.questions.regions import UNMASKED, named_mask
 from mmlens.papers.tables import UNNAMED, answered, finished, generator, skipped, used
@@ -41,7 +41,7 @@ def route_effects(
     sample: Sample,
     *,
     share: float = 0.01,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
     seed: int = 0,
@@ -56,10 +56,10 @@ def route_effects(
         before and probability (without and with the cut), lost (1 - probability / before), said
         (whether the noun still leads), skipped, options.
     """
-    asked = {"share": share, "words": words, "noun": noun}
+    asked = {"share": share, "prompt": prompt, "noun": noun}
     asked |= {"max_new_tokens": max_new_tokens, "seed": seed}
     checked(model, sample, asked)
-    seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
+    seen = explain(model, sample, prompt=prompt, noun=noun, max_new_tokens=max_new_tokens)
     mask = seen and named_mask(sample, seen.noun)
     if seen is None or mask is None:
         return skipped(UNMASKED if seen else UNNAMED, COLUMNS, model, **asked)

@@ -29,7 +29,7 @@ from mmlens.methods.top_neurons import top_neurons
 from mmlens.metrics.counts import word_overlap_f1
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
 from mmlens.papers.comparisons import holm, sign_flips
-from mmlens.papers.mmn.questions.explained import WORDS, Explained, Rule, explain
+from mmlens.papers.mmn.questions.explained import PROMPT, Explained, Rule, explain
 from mmlens.papers.mmn.questions.maps import true_mask, unit_ious
 from mmlens.papers.mmn.questions.options import checked
 from mmlens.papers.mmn.questions.regions import named_mask
@@ -72,7 +72,7 @@ def option_effects(
     changes: Sequence[str] = tuple(CHANGES),
     k: int = 100,
     silence: float = 0.014,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
     batch: int = 8,
@@ -88,12 +88,12 @@ def option_effects(
         arm (the option), metric, value, skipped, options. The metric "probability before" is p_0.
     """
     asked: dict[str, Any] = {"changes": several(changes, "changes"), "k": k, "silence": silence}
-    asked |= {"default": DEFAULT, "words": words, "noun": noun, "max_new_tokens": max_new_tokens}
+    asked |= {"default": DEFAULT, "prompt": prompt, "noun": noun, "max_new_tokens": max_new_tokens}
     checked(model, sample, asked, batch=batch)
     unknown = [change for change in changes if change not in CHANGES]
     if unknown:
         raise ExperimentError(f"There is no change {unknown[0]!r}: there is {', '.join(CHANGES)}.")
-    seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
+    seen = explain(model, sample, prompt=prompt, noun=noun, max_new_tokens=max_new_tokens)
     if seen is None:
         return skipped(UNNAMED, COLUMNS, model, **asked)
     readings = {name: DEFAULT | CHANGES[name] for name in dict.fromkeys(["default", *changes])}

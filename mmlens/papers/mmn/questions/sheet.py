@@ -15,7 +15,7 @@ from mmlens.datasets.sample import Sample
 from mmlens.methods.decode import decode
 from mmlens.methods.top_neurons import top_neurons
 from mmlens.model.provenance import about
-from mmlens.papers.mmn.questions.explained import WORDS, Rule, explain
+from mmlens.papers.mmn.questions.explained import PROMPT, Rule, explain
 from mmlens.papers.mmn.questions.maps import PERCENTILE, SIZE, masks_of, unit_maps
 from mmlens.papers.mmn.questions.options import checked
 from mmlens.papers.mmn.questions.units import scored, signs, with_words
@@ -44,7 +44,7 @@ def picture_sheet(
     point: str = "pre",
     target: str = "logit",
     gain: bool = False,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
 ) -> dict[str, pd.DataFrame | Scores]:
@@ -61,10 +61,10 @@ def picture_sheet(
         Scores(y, x), 1 above the percentile, for the picture as the encoder sees it.
     """
     asked = {"top": top, "tokens": tokens, "keep": keep, "k": k, "percentile": percentile}
-    asked |= {"size": size, "point": point, "target": target, "gain": gain, "words": words}
+    asked |= {"size": size, "point": point, "target": target, "gain": gain, "prompt": prompt}
     asked |= {"noun": noun, "max_new_tokens": max_new_tokens}
     checked(model, sample, asked)
-    seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
+    seen = explain(model, sample, prompt=prompt, noun=noun, max_new_tokens=max_new_tokens)
     if seen is None:
         return {"sheet": skipped(UNNAMED, COLUMNS, model, **asked)}
     found = top_neurons(scored(model, seen, point, target), k, active=signs(model, seen))

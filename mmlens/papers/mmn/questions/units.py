@@ -20,7 +20,7 @@ from mmlens.methods.activations import activations
 from mmlens.methods.attribute import attribute
 from mmlens.methods.decode import decode, sign_of
 from mmlens.methods.top_neurons import top_neurons
-from mmlens.papers.mmn.questions.explained import WORDS, Explained, Rule, explain
+from mmlens.papers.mmn.questions.explained import PROMPT, Explained, Rule, explain
 from mmlens.papers.mmn.questions.options import checked
 from mmlens.papers.tables import UNNAMED, ExperimentError, answered, skipped
 from mmlens.values.labels import Neuron, Patch
@@ -44,7 +44,7 @@ def top_units(
     rank_by: str = "pair",
     gain: bool = False,
     tokens: int = 10,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
 ) -> pd.DataFrame:
@@ -55,7 +55,7 @@ def top_units(
         point, target, rank_by: as in `attribute` and `top_neurons`.
         gain: decode with the final norm's gain (the paper names no norm).
         tokens: how many decoded tokens are kept.
-        words, noun, max_new_tokens: see `explained`.
+        prompt, noun, max_new_tokens: see `explained`.
 
     Returns:
         rank (from 0), neuron, patch (None with "sum"), score, sign (-1: the words are those of a
@@ -70,9 +70,9 @@ def top_units(
         "gain": gain,
         "tokens": tokens,
     }
-    asked |= {"words": words, "noun": noun, "max_new_tokens": max_new_tokens}
+    asked |= {"prompt": prompt, "noun": noun, "max_new_tokens": max_new_tokens}
     checked(model, sample, asked)
-    seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
+    seen = explain(model, sample, prompt=prompt, noun=noun, max_new_tokens=max_new_tokens)
     if seen is None:
         return skipped(UNNAMED, COLUMNS, model, **asked)
     best = top_neurons(

@@ -177,7 +177,7 @@ def _classes(study: Study) -> Measured:
     units = classes.chosen(first.table("top_units"), seen, keep=study.reading.keep)
     every = list(dict.fromkeys(unit for own in units.values() for unit in own))
     second = study.ask(
-        "classes", classes.class_activations, other, 16, units=every, words=study.reading.words
+        "classes", classes.class_activations, other, 16, units=every, prompt=study.reading.prompt
     )
     found = classes.summary(second.table("class_activations"), units, **study.drawn)
     return Measured("E4", found, asked={"class-units": len(seen), "classes": len(other)})

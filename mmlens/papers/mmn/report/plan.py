@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from mmlens.papers.mmn.questions.ablate import PAPER_KS
-from mmlens.papers.mmn.questions.explained import RULES, WORDS
+from mmlens.papers.mmn.questions.explained import PROMPT, RULES
 from mmlens.papers.mmn.questions.rankings import METHODS
 from mmlens.papers.mmn.questions.translate import TIMES
 from mmlens.values.arguments import count
@@ -97,7 +97,7 @@ class Reading:
         shuffle: random pairs of E1, by "pictures" or by "neurons".
         keep: E1 and E4 take "interpretable" units, or "all".
         noun: how the noun of the caption is found.
-        words: the prompt.
+        prompt: the words after the picture.
         max_new_tokens: length of a caption at most.
     """
 
@@ -111,7 +111,7 @@ class Reading:
     shuffle: str = "pictures"
     keep: str = "interpretable"
     noun: str = "auto"
-    words: str = WORDS
+    prompt: str = PROMPT
     max_new_tokens: int = 30
 
     def __post_init__(self) -> None:
@@ -128,7 +128,7 @@ class Reading:
     @property
     def explained(self) -> dict[str, Any]:
         """What every question needs to find the word that it explains."""
-        return self.of("words", "noun", "max_new_tokens")
+        return self.of("prompt", "noun", "max_new_tokens")
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
