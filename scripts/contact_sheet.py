@@ -39,7 +39,7 @@ def read(model: mm.HookedVLM) -> dict[str, Any]:
     scene = next(s for s in scenes if len(s.things) == 2 and _named(model, s))
     photo, thing = scene.image, _named(model, scene)
     mask = next(one.mask for one in scene.things if one.name == thing)
-    seen = mm.look(model, photo, target=thing)
+    seen = mm.look(model, photo, of=thing)
     word, prompt = str(seen.token), mm.Prompt(photo, "A picture of" + _before(seen))
     scores = mm.attribute(model, prompt, of=word)
     best = seen.neurons
