@@ -19,7 +19,7 @@ from PIL import Image
 import mmlens as mm
 from mmlens import Scores, datasets
 from mmlens.datasets import DataError
-from mmlens.datasets.pairs import Listed, Pair
+from mmlens.datasets.caption_pairs import CaptionPair, Listed
 from mmlens.datasets.sources import open_pairs
 from mmlens.sweep import SweepError, sweep
 from mmlens.sweep.images import picture_activations
@@ -279,7 +279,9 @@ def test_sizes_that_hold_no_picture_are_refused(options, tmp_path):
 
 
 def test_a_cache_of_features_whose_manifest_or_shard_is_damaged_is_made_again(tmp_path):
-    pairs = Listed([Pair(Image.new("RGB", (32, 32), (i, 0, 0)), ("a",), str(i)) for i in range(4)])
+    pairs = Listed(
+        [CaptionPair(Image.new("RGB", (32, 32), (i, 0, 0)), ("a",), str(i)) for i in range(4)]
+    )
     vision = bridge("toy-gptj").vision
 
     def cached() -> torch.Tensor:

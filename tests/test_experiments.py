@@ -20,7 +20,7 @@ from mmlens.bench.silencing import captions_after, masks, number_after
 from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families import toy
 from mmlens.papers.mmn.questions import (
-    ablate,
+    ablation,
     classes,
     faithfulness,
     layers,
@@ -31,8 +31,8 @@ from mmlens.papers.mmn.questions import (
     sheet,
     translate,
 )
+from mmlens.papers.mmn.questions.decoded_units import numbers_of, partners, ranked, scored, shuffle
 from mmlens.papers.mmn.questions.explained import explain, nouns
-from mmlens.papers.mmn.questions.units import numbers_of, partners, ranked, scored, shuffle
 from mmlens.papers.tables import ExperimentError, ask
 
 PLANTED = mm.Neuron(1, 5)
@@ -123,7 +123,7 @@ QUESTIONS = [
     (project.nearest_words, {}),
     (regions.unit_regions, {}),
     (classes.class_activations, {"units": ["L1.5"]}),
-    (ablate.ablations, {}),
+    (ablation.ablations, {}),
     (sheet.picture_sheet, {}),
     (faithfulness.faithful, {}),
     (sensitivity.option_effects, {}),
@@ -319,7 +319,7 @@ def test_e4_a_neuron_of_one_class_is_quiet_on_the_other():
 
 
 def test_e5_silencing_nothing_changes_nothing_and_the_planted_neuron_is_fatal():
-    table = asked(ablate.ablations, ks=(0, 1, 0.5), where="image")
+    table = asked(ablation.ablations, ks=(0, 1, 0.5), where="image")
     assert sorted(set(table["k"])) == [0, 1, 192]
     start = table[table["k"] == 0]
     for one in SAMPLES[:2]:
@@ -328,7 +328,7 @@ def test_e5_silencing_nothing_changes_nothing_and_the_planted_neuron_is_fatal():
         mine = start[start["sample"] == one.id]
         assert mine["prob"].tolist() == pytest.approx([plain] * len(mine), abs=1e-5)
         assert set(mine["caption"]) == {seen.caption}
-    out = ablate.summary(table)
+    out = ablation.summary(table)
     assert mean_of(out, arm="attributed", metric="drop", k=0) == pytest.approx(0.0, abs=1e-5)
     assert mean_of(out, arm="attributed", metric="caption unchanged", k=0) == 1.0
     assert mean_of(out, arm="attributed", metric="drop", k=1) > 0.5
@@ -373,7 +373,7 @@ def test_e5_random_units_have_the_same_layers_and_are_others():
         assert not set(other.tolist()) & set(order[:k].tolist())
     assert partners(model, order, random) is None
     assert partners(model, order, random, others=False) is not None
-    variants = ablate.chosen(model, order, [0, 30], ablate.ARMS, random)
+    variants = ablation.chosen(model, order, [0, 30], ablation.ARMS, random)
     assert not variants["interpretable", 0].numel()
     assert variants["random", 30].tolist() == partners(model, order[:30], random).tolist()
 
@@ -389,10 +389,10 @@ def test_e5_ranks_units_by_the_largest_or_summed_score_over_patches():
 
 
 def test_e5_numbers_and_shares_of_units():
-    assert ablate.numbers([0, 50, 0.25, 6400], 1000) == [0, 50, 250]
-    assert ablate.numbers([1, 1.0], 10) == [1, 10]
+    assert ablation.numbers([0, 50, 0.25, 6400], 1000) == [0, 50, 250]
+    assert ablation.numbers([1, 1.0], 10) == [1, 10]
     with pytest.raises(ExperimentError, match="shares from 0"):
-        ablate.numbers([2.5], 10)
+        ablation.numbers([2.5], 10)
 
 
 # -- on disk ---------------------------------------------------------------------------------------

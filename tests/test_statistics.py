@@ -18,7 +18,7 @@ from mmlens.datasets.sample import Sample
 from mmlens.model.targets import extend
 from mmlens.papers.bootstrap import differences, intervals, summarise
 from mmlens.papers.comparisons import distance, holm, sign_flips
-from mmlens.papers.mmn.questions import ablate, classes, estimates, project, routes, translate
+from mmlens.papers.mmn.questions import ablation, classes, estimates, project, routes, translate
 from mmlens.papers.mmn.questions.explained import explain, nouns
 from mmlens.papers.mmn.report.verdicts import verdict
 from mmlens.papers.tables import ExperimentError, ask
@@ -92,7 +92,7 @@ def test_a_drop_is_the_share_of_the_mean_probability_that_is_lost():
         (name, "attributed", k, p[name], "") for k, p in ((0, before), (9, after)) for name in p
     ]
     table = pd.DataFrame(rows, columns=["sample", "arm", "k", "prob", "caption"])
-    out: Any = ablate.summary(table.assign(caption=None, skipped="", options="{}"))
+    out: Any = ablation.summary(table.assign(caption=None, skipped="", options="{}"))
     drop = out[(out["metric"] == "drop") & (out["k"] == 9)]["mean"].item()
     assert drop == pytest.approx(1 - 0.300005 / 1.200001)  # and not (.75 + .75 - 4) / 3
     cut = [(n, "last", arm, before[n], p, 0.0) for n in before
@@ -196,9 +196,9 @@ def test_e2_is_decided_by_pictures_and_not_by_the_lack_of_them(n, alike, wanted)
 @pytest.mark.parametrize("n", [1, 2])
 def test_one_or_two_pictures_decide_nothing(n):
     table = ask(
-        ablate.ablations, bridge("toy-gptj-planted"), SAMPLES[:n], ks=(0, 1), max_new_tokens=1
+        ablation.ablations, bridge("toy-gptj-planted"), SAMPLES[:n], ks=(0, 1), max_new_tokens=1
     )
-    out: Any = ablate.summary(table)
+    out: Any = ablation.summary(table)
     found = verdict("E5", out)
     assert found.word == "undecided" and f"Measured on {n} picture" in found.says
     gap = out[(out["arm"] == "attributed - random") & (out["metric"] == "drop") & (out["k"] == 1)]

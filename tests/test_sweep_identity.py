@@ -380,7 +380,7 @@ def test_two_sweeps_never_work_in_one_folder(tmp_path):
 
 
 def held(folder: Path, ready: Any) -> None:
-    from mmlens.sweep.folder import alone
+    from mmlens.sweep.sweep_folder import alone
 
     with alone(folder):
         ready.set()

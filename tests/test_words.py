@@ -120,7 +120,7 @@ def test_words_read_on_from_a_cache_go_on_where_it_ends(kind):
 
 @every_tokenizer
 def test_captions_are_learned_with_the_ids_that_are_read(kind):
-    from mmlens.train.loss import Speller
+    from mmlens.train.caption_loss import Speller
 
     speller = Speller(spelling(kind), "A picture of")
     ids = speller(["a dog"]).ids[0].tolist()

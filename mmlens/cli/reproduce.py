@@ -79,11 +79,11 @@ def mmn_command(
     ] = False,
 ) -> None:
     """Multimodal Neurons in Pretrained Text-Only Transformers (Schwettmann et al. 2023)."""
-    from mmlens.papers.mmn.report.plan import FULL, QUICK, Reading
-    from mmlens.papers.mmn.report.run import DATA, reproduce
+    from mmlens.papers.mmn.report.plan import FULL, QUICK, OpenChoices
+    from mmlens.papers.mmn.report.reproduction import DATA, reproduce
     from mmlens.sweep.record import SweepError
 
-    reading = Reading(
+    choices = OpenChoices(
         point, target, rank_by, gain, number_or_word(value), where, random_from, shuffle, keep, noun
     )
     plan = at_most(QUICK if quick else FULL, pictures)
@@ -93,7 +93,7 @@ def mmn_command(
         plan = replace(plan, vectors=min(plan.vectors or 20, 20))  # a backbone takes its time
     try:
         report = reproduce(
-            model, data or DATA, out, plan=plan, reading=reading, scorers=scorers, compare=compare,
+            model, data or DATA, out, plan=plan, choices=choices, scorers=scorers, compare=compare,
             results=results, seed=seed, resume=not anew,
         )  # fmt: skip
     except SweepError as error:

@@ -24,9 +24,9 @@ from mmlens.datasets.sample import Sample
 from mmlens.datasets.spec import dataset as named_data
 from mmlens.explore.look import Depth, Look, look
 from mmlens.explore.patches import maps_of
-from mmlens.sweep.folder import Sweep
 from mmlens.sweep.record import SweepError
-from mmlens.sweep.run import sweep
+from mmlens.sweep.sweep_folder import Sweep
+from mmlens.sweep.sweeping import sweep
 from mmlens.tally import Top
 from mmlens.values.labels import Neuron, Patch
 from mmlens.values.prompt import Prompt

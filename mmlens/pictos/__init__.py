@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from mmlens.values.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from mmlens.pictos.scenes import Scene, Scenes, Thing
+    from mmlens.pictos.scenes import Scene, SceneObject, Scenes
     from mmlens.pictos.world import World
 
-_HOME = {"World": "world", "Scene": "scenes", "Scenes": "scenes", "Thing": "scenes"}
-__all__ = ["Scene", "Scenes", "Thing", "World"]
+_HOME = {"World": "world", "Scene": "scenes", "Scenes": "scenes", "SceneObject": "scenes"}
+__all__ = ["Scene", "SceneObject", "Scenes", "World"]
 
 __getattr__, __dir__ = on_first_use(__name__, _HOME)

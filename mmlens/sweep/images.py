@@ -20,7 +20,7 @@ from mmlens.model.doors import opened
 from mmlens.model.hooked import HookedVLM
 from mmlens.sweep.crew import crew
 from mmlens.sweep.record import SweepError
-from mmlens.sweep.run import sweep
+from mmlens.sweep.sweeping import sweep
 from mmlens.tally import Top
 from mmlens.values.addresses import places
 from mmlens.values.errors import AddressError

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from mmlens.values.lazy import on_first_use
 
 _HOME = {
-    "DataError": "mmlens.datasets.pairs",
-    "Pair": "mmlens.datasets.pairs",
+    "DataError": "mmlens.datasets.caption_pairs",
+    "CaptionPair": "mmlens.datasets.caption_pairs",
     "open_pairs": "mmlens.datasets.sources",
     "cache_features": "mmlens.train.features",
     "fit": "mmlens.train.training",
     "TrainedProjection": "mmlens.train.training",
 }
 __all__ = [
+    "CaptionPair",
     "DataError",
-    "Pair",
     "TrainedProjection",
     "cache_features",
     "fit",
@@ -24,8 +24,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from mmlens.datasets.pairs import DataError as DataError
-    from mmlens.datasets.pairs import Pair as Pair
+    from mmlens.datasets.caption_pairs import CaptionPair as CaptionPair
+    from mmlens.datasets.caption_pairs import DataError as DataError
     from mmlens.datasets.sources import open_pairs as open_pairs
     from mmlens.train.features import cache_features as cache_features
     from mmlens.train.training import TrainedProjection as TrainedProjection

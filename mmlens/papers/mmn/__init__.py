@@ -3,7 +3,7 @@
     from mmlens.papers import mmn
     from mmlens.papers.tables import ask
 
-    table = ask(mmn.ablate.ablations, model, mm.dataset("pictos:held_out:20"))     # one question
+    table = ask(mmn.ablation.ablations, model, mm.dataset("pictos:held_out:20"))     # one question
     report = mmn.reproduce("pictos", "pictos:held_out:4000", "runs/mmn")           # the whole study
 
 arXiv:2308.01544. `questions` holds one experiment per file, `report` the study as one page.
@@ -19,14 +19,14 @@ _HOME = {
     "FULL": "report.plan",
     "Plan": "report.plan",
     "QUICK": "report.plan",
-    "Reading": "report.plan",
-    "Report": "report.run",
+    "OpenChoices": "report.plan",
+    "Report": "report.reproduction",
     "ReproduceError": "report.plan",
     "Verdict": "report.verdicts",
-    "reproduce": "report.run",
+    "reproduce": "report.reproduction",
 }
 _QUESTIONS = (
-    "ablate",
+    "ablation",
     "classes",
     "estimates",
     "faithfulness",
@@ -41,7 +41,7 @@ _QUESTIONS = (
 __all__ = [*_HOME, *_QUESTIONS]
 
 if TYPE_CHECKING:
-    from mmlens.papers.mmn.questions import ablate as ablate
+    from mmlens.papers.mmn.questions import ablation as ablation
     from mmlens.papers.mmn.questions import classes as classes
     from mmlens.papers.mmn.questions import estimates as estimates
     from mmlens.papers.mmn.questions import faithfulness as faithfulness
@@ -54,11 +54,11 @@ if TYPE_CHECKING:
     from mmlens.papers.mmn.questions import translate as translate
     from mmlens.papers.mmn.report.plan import FULL as FULL
     from mmlens.papers.mmn.report.plan import QUICK as QUICK
+    from mmlens.papers.mmn.report.plan import OpenChoices as OpenChoices
     from mmlens.papers.mmn.report.plan import Plan as Plan
-    from mmlens.papers.mmn.report.plan import Reading as Reading
     from mmlens.papers.mmn.report.plan import ReproduceError as ReproduceError
-    from mmlens.papers.mmn.report.run import Report as Report
-    from mmlens.papers.mmn.report.run import reproduce as reproduce
+    from mmlens.papers.mmn.report.reproduction import Report as Report
+    from mmlens.papers.mmn.report.reproduction import reproduce as reproduce
     from mmlens.papers.mmn.report.verdicts import Verdict as Verdict
 
 __getattr__, __dir__ = on_first_use(

@@ -20,10 +20,10 @@ import pandas as pd
 from mmlens.datasets.sample import Sample, content_hash
 from mmlens.model.targets import one
 from mmlens.papers.bootstrap import DRAWS, summarise
+from mmlens.papers.mmn.questions.decoded_units import top_units as top_units
 from mmlens.papers.mmn.questions.explained import PROMPT
 from mmlens.papers.mmn.questions.maps import unit_maps
-from mmlens.papers.mmn.questions.options import checked
-from mmlens.papers.mmn.questions.units import top_units as top_units
+from mmlens.papers.mmn.questions.question_options import checked
 from mmlens.papers.tables import ExperimentError, answered, by_id, finished, skipped, used
 from mmlens.values.arguments import choice, count, several, shown, text
 from mmlens.values.labels import Neuron

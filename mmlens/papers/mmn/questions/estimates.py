@@ -27,7 +27,7 @@ from mmlens.methods.patch import patch
 from mmlens.model.targets import extend, one
 from mmlens.papers.bootstrap import DRAWS, summarise
 from mmlens.papers.mmn.questions.explained import PROMPT, Rule, explain
-from mmlens.papers.mmn.questions.options import checked
+from mmlens.papers.mmn.questions.question_options import checked
 from mmlens.papers.mmn.questions.regions import UNMASKED, named_mask
 from mmlens.papers.tables import UNNAMED, answered, finished, skipped, used
 from mmlens.values.arguments import count, several

@@ -23,9 +23,9 @@ from mmlens.datasets.sample import Sample
 from mmlens.explore import NO_THINGS
 from mmlens.model.targets import caption as said_after
 from mmlens.model.targets import extend, one
-from mmlens.papers.mmn.questions.options import RULES as RULES
+from mmlens.papers.mmn.questions.question_options import RULES as RULES
 from mmlens.papers.tables import ExperimentError
-from mmlens.pictos.captions import plural
+from mmlens.pictos.scene_captions import plural
 from mmlens.towers.language.tokenization import word
 from mmlens.values.errors import nearest
 from mmlens.values.prompt import Prompt, SoftPrompt

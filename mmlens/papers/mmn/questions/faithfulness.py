@@ -26,7 +26,8 @@ import torch
 from mmlens.bench.silencing import WHERE, masks, number_after
 from mmlens.datasets.sample import Sample
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
-from mmlens.papers.mmn.questions.ablate import numbers
+from mmlens.papers.mmn.questions.ablation import numbers
+from mmlens.papers.mmn.questions.decoded_units import neurons_of, numbers_of, ranked
 from mmlens.papers.mmn.questions.explained import PROMPT, Explained, Rule, explain
 from mmlens.papers.mmn.questions.maps import (
     PERCENTILE,
@@ -37,10 +38,9 @@ from mmlens.papers.mmn.questions.maps import (
     true_mask,
     unit_ious,
 )
-from mmlens.papers.mmn.questions.options import checked
+from mmlens.papers.mmn.questions.question_options import checked
 from mmlens.papers.mmn.questions.rankings import METHODS, rankings
 from mmlens.papers.mmn.questions.regions import named_mask
-from mmlens.papers.mmn.questions.units import neurons_of, numbers_of, ranked
 from mmlens.papers.tables import (
     UNNAMED,
     ExperimentError,

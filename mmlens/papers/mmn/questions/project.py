@@ -30,7 +30,7 @@ from mmlens.model.targets import one
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
 from mmlens.papers.comparisons import MARGIN, distance, holm
 from mmlens.papers.mmn.questions.explained import PROMPT, Rule, nouns, rule_for
-from mmlens.papers.mmn.questions.options import checked
+from mmlens.papers.mmn.questions.question_options import checked
 from mmlens.papers.scoring import Scorer, default_scorers, values_of
 from mmlens.papers.tables import answered, finished, generator, used
 from mmlens.values.addresses import places

@@ -22,6 +22,13 @@ from mmlens.datasets.sample import Sample
 from mmlens.methods.decode import decode
 from mmlens.methods.top_neurons import top_neurons
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
+from mmlens.papers.mmn.questions.decoded_units import (
+    neurons_of,
+    numbers_of,
+    partners,
+    scored,
+    shuffle,
+)
 from mmlens.papers.mmn.questions.explained import PROMPT, Rule, explain, names_thing
 from mmlens.papers.mmn.questions.maps import (
     PERCENTILE,
@@ -32,8 +39,7 @@ from mmlens.papers.mmn.questions.maps import (
     true_mask,
     unit_maps,
 )
-from mmlens.papers.mmn.questions.options import checked
-from mmlens.papers.mmn.questions.units import neurons_of, numbers_of, partners, scored, shuffle
+from mmlens.papers.mmn.questions.question_options import checked
 from mmlens.papers.tables import (
     UNNAMED,
     ExperimentError,

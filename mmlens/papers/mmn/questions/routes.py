@@ -23,7 +23,7 @@ from mmlens.datasets.sample import Sample
 from mmlens.methods.knockout import knockouts
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
 from mmlens.papers.mmn.questions.explained import PROMPT, Rule, explain
-from mmlens.papers.mmn.questions.options import checked
+from mmlens.papers.mmn.questions.question_options import checked
 from mmlens.papers.mmn.questions.regions import UNMASKED, named_mask
 from mmlens.papers.tables import UNNAMED, answered, finished, generator, skipped, used
 from mmlens.values.addresses import places

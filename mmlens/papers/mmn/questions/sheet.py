@@ -15,10 +15,10 @@ from mmlens.datasets.sample import Sample
 from mmlens.methods.decode import decode
 from mmlens.methods.top_neurons import top_neurons
 from mmlens.model.provenance import about
+from mmlens.papers.mmn.questions.decoded_units import scored, signs, with_words
 from mmlens.papers.mmn.questions.explained import PROMPT, Rule, explain
 from mmlens.papers.mmn.questions.maps import PERCENTILE, SIZE, masks_of, unit_maps
-from mmlens.papers.mmn.questions.options import checked
-from mmlens.papers.mmn.questions.units import scored, signs, with_words
+from mmlens.papers.mmn.questions.question_options import checked
 from mmlens.papers.tables import UNNAMED, answered, skipped
 from mmlens.values.labels import Patch
 from mmlens.values.scores import Scores

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from mmlens.papers.mmn.questions.ablate import PAPER_KS
+from mmlens.papers.mmn.questions.ablation import PAPER_KS
 from mmlens.papers.mmn.questions.explained import PROMPT, RULES
 from mmlens.papers.mmn.questions.rankings import METHODS
 from mmlens.papers.mmn.questions.translate import TIMES
@@ -83,7 +83,7 @@ QUICK = Plan(
 
 
 @dataclass(frozen=True)
-class Reading:
+class OpenChoices:
     """How the paper is read where it is open; the defaults are those that the experiments name.
 
     Attributes:

@@ -23,16 +23,16 @@ from mmlens.bench.silencing import WHERE, captions_after, masks, number_after
 from mmlens.datasets.sample import Sample
 from mmlens.metrics.counts import word_overlap_f1
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
-from mmlens.papers.mmn.questions.explained import PROMPT, Rule, explain
-from mmlens.papers.mmn.questions.options import ARMS as ARMS
-from mmlens.papers.mmn.questions.options import checked
-from mmlens.papers.mmn.questions.units import (
+from mmlens.papers.mmn.questions.decoded_units import (
     interpretable_first,
     partners,
     ranked,
     scored,
     shuffle,
 )
+from mmlens.papers.mmn.questions.explained import PROMPT, Rule, explain
+from mmlens.papers.mmn.questions.question_options import ARMS as ARMS
+from mmlens.papers.mmn.questions.question_options import checked
 from mmlens.papers.scoring import Compare
 from mmlens.papers.tables import (
     UNNAMED,

@@ -21,7 +21,7 @@ from mmlens.methods.attribute import attribute
 from mmlens.methods.decode import decode, sign_of
 from mmlens.methods.top_neurons import top_neurons
 from mmlens.papers.mmn.questions.explained import PROMPT, Explained, Rule, explain
-from mmlens.papers.mmn.questions.options import checked
+from mmlens.papers.mmn.questions.question_options import checked
 from mmlens.papers.tables import UNNAMED, ExperimentError, answered, skipped
 from mmlens.values.labels import Neuron, Patch
 from mmlens.values.scores import Scores
