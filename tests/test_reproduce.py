@@ -366,9 +366,9 @@ class Killed(BaseException):
 
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(report, tmp_path, monkeypatch):
     evil, asked = data(caption=f"a dog {EVIL} {CLOSE}"), []
-    from mmlens.sweep import run
+    from mmlens.sweep import sweeping
 
-    whole = run._Work._ask
+    whole = sweeping._Work._ask
 
     def dies(self: Any, place: int, count: bool) -> Any:
         asked.append(place)
@@ -376,7 +376,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(report, tmp_path, monke
             raise Killed
         return whole(self, place, count)
 
-    monkeypatch.setattr(run._Work, "_ask", dies)
+    monkeypatch.setattr(sweeping._Work, "_ask", dies)
     with pytest.raises(Killed):
         made(tmp_path, data=evil)
     assert not (tmp_path / "report.html").exists()
