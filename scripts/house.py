@@ -79,12 +79,12 @@ def imports(source: str, known: Mapping[str, object], homes: Mapping[str, str]) 
 
     Args:
         known: the modules of mmlens, so that `from mmlens.model import run` names a module.
-        homes: where the public names of mmlens live (`mmlens._HOME`).
+        homes: the module that each public name of mmlens lives in.
     """
 
     def target(module: str, name: str) -> str:
         if module == "mmlens" and name in homes:
-            return f"mmlens.{homes[name]}"
+            return homes[name]
         return f"{module}.{name}" if f"{module}.{name}" in known else module
 
     def walk(node: ast.AST, when: str) -> Iterator[Import]:
@@ -117,10 +117,14 @@ def every_import(package: Path = PACKAGE) -> dict[str, list[Import]]:
 
 
 def _homes(source: str) -> dict[str, str]:
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOME":
-            return ast.literal_eval(node.value)
-    return {}
+    """The list of public names: the imports of a package's `if TYPE_CHECKING:` block."""
+    blocks = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
+    lines = [line for block in blocks for line in block.body if isinstance(line, ast.ImportFrom)]
+    return {
+        alias.name: f"mmlens.{alias.name}" if line.module == "mmlens" else str(line.module)
+        for line in lines
+        for alias in line.names
+    }
 
 
 def circles(arrows: Mapping[str, set[str]]) -> list[list[str]]:

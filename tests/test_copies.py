@@ -15,7 +15,6 @@ from huggingface_hub import errors as hub_errors
 
 import mmlens as mm
 from mmlens.checkpoints.folder import save
-from mmlens.checkpoints.language import unfound
 from mmlens.datasets.sources import open_pairs
 from mmlens.families import load
 from mmlens.families.parts import from_parts
@@ -25,6 +24,7 @@ from mmlens.towers.language.language_model import wrap_lm
 from mmlens.train.features import cache_features
 from mmlens.train.training import fit
 from mmlens.values.errors import ArgumentError, CapabilityError, ModelError
+from mmlens.values.hub_errors import unfound
 from mmlens.values.placeless import placeless
 from mmlens.values.prompt import Prompt
 

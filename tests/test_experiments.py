@@ -34,6 +34,7 @@ from mmlens.papers.mmn.questions import (
 from mmlens.papers.mmn.questions.decoded_units import numbers_of, partners, ranked, scored, shuffle
 from mmlens.papers.mmn.questions.explained import explain, nouns
 from mmlens.papers.tables import ExperimentError, ask
+from mmlens.values.errors import ArgumentError
 
 PLANTED = mm.Neuron(1, 5)
 PLACES = ((2, 1), (0, 3), (1, 1), (3, 2))
@@ -357,7 +358,7 @@ def test_e5_many_variants_at_once_are_what_edits_do_one_by_one(kind):
     level = lambda x: x.mean(0, keepdim=True)  # noqa: E731
     alone = model.edit(mm.Edit("neurons", level, lists[3]))
     assert off(mean[0], alone(seen.soft)[0, -1]) < 1e-4
-    with pytest.raises(mm.MMLensError, match="no place 'text'"):
+    with pytest.raises(ArgumentError, match="no place 'text'"):
         number_after(model, seen.soft, lambda y: y, units, where="text")
 
 

@@ -18,7 +18,15 @@ from mmlens.datasets.sample import Sample
 from mmlens.model.targets import extend
 from mmlens.papers.bootstrap import differences, intervals, summarise
 from mmlens.papers.comparisons import distance, holm, sign_flips
-from mmlens.papers.mmn.questions import ablation, classes, estimates, project, routes, translate
+from mmlens.papers.mmn.questions import (
+    ablation,
+    asked,
+    classes,
+    estimates,
+    project,
+    routes,
+    translate,
+)
 from mmlens.papers.mmn.questions.explained import explain, nouns
 from mmlens.papers.mmn.report.verdicts import verdict
 from mmlens.papers.tables import ExperimentError, ask
@@ -230,6 +238,13 @@ def test_e1_draws_the_wrong_pictures_several_times_and_takes_their_mean():
         translate.summary(table, samples, times=0)
 
 
+def test_e1_depends_little_on_which_wrong_pictures_were_drawn():
+    table, samples = units(["dog", "dog house", "house", "cat", "cat food", "food"])
+    found: list[Any] = [translate.summary(table, samples, seed=seed) for seed in range(12)]
+    baseline = [one[one["arm"] == "random"]["mean"].item() for one in found]
+    assert np.std(baseline) < 0.045  # a single draw of six pairs scatters by 0.07
+
+
 def test_a_noun_is_a_word_of_its_own_and_not_a_part_of_one():
     text = " a caterpillar, two cats and a cat"
     assert nouns(text, lambda _: ["cat"]) == ["cat"]
@@ -244,7 +259,7 @@ def test_estimates_patch_the_prompt_that_was_said_and_rank_its_patches(monkeypat
     before = ids_of(model.lm, " a hotdog")  # "dog" stands in a word before it is said
     soft = extend(model, seen.prompt, before)
     later = replace(seen, caption=" a hotdog dog", soft=soft)
-    monkeypatch.setattr(estimates, "explain", lambda *_, **__: later)
+    monkeypatch.setattr(asked, "explain", lambda *_, **__: later)
     table = ask(estimates.estimated, model, [thing], steps=(0,))
     blank = patching.erased(thing.things[0].mask)(thing.image)
     corrupt = extend(model, model.embed(mm.Prompt(blank, "A picture of")), before)

@@ -61,6 +61,17 @@ def test_words_before_the_explained_one_and_a_given_caption_go_on_where_the_prom
 
 
 @every_tokenizer
+def test_words_before_and_instead_of_the_explained_one_take_no_piece_of_their_own(kind):
+    """Asked by ids, so that no word has to be found by how it prints."""
+    model, prompt = reader(kind), mm.Prompt(toy.picture(), "A picture of")
+    dog = whole(kind, "A picture of a dog")[-1]
+    scores = mm.attribute(model, prompt, dog, after=" a", layers=0)
+    assert len(scores.of("pos")) == 16 + len(whole(kind, "A picture of a"))
+    table: Any = mm.attribute_caption(model, prompt, 1, words=" a dog")
+    assert len(table.token.unique()) == 2
+
+
+@every_tokenizer
 def test_a_space_behind_a_picture_is_the_only_one(kind):
     model, photo = reader(kind), toy.picture()
     for prompt in (mm.Prompt(photo, " a dog"), mm.Prompt(photo) + " a dog"):
@@ -85,6 +96,18 @@ def test_a_word_of_one_token_is_found_by_what_it_prints(kind):
     assert max(Counter(printed[i] for i in whole_pieces).values()) == 1
     assert [i for i in whole_pieces if model.to_single_token(printed[i]) != i] == []
     assert model.to_single_token(" dog") == whole(kind, "A dog")[-1]
+
+
+@every_tokenizer
+def test_every_word_of_the_vocabulary_is_found_by_how_the_labels_print_it(kind):
+    model = reader(kind)
+    found = []
+    for word in ("picture", "of", "a", "dog"):
+        try:
+            found.append(model.to_single_token(f" {word}"))
+        except TargetError:
+            found.append(-1)
+    assert found == whole(kind, "A picture of a dog")[1:]
 
 
 @pytest.mark.parametrize("kind", PREFIXED)

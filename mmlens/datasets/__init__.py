@@ -12,29 +12,6 @@ from typing import TYPE_CHECKING
 
 from mmlens.values.lazy import on_first_use
 
-_HOME = {
-    "DataError": "caption_pairs",
-    "Sample": "sample",
-    "Samples": "sample",
-    "Thing": "sample",
-    "coco": "coco_format",
-    "dataset": "spec",
-    "hugging_face": "captioned",
-    "images": "captioned",
-    "pictos": "bundled",
-}
-__all__ = [
-    "DataError",
-    "Sample",
-    "Samples",
-    "Thing",
-    "coco",
-    "dataset",
-    "hugging_face",
-    "images",
-    "pictos",
-]
-
 if TYPE_CHECKING:
     from mmlens.datasets.bundled import pictos as pictos
     from mmlens.datasets.caption_pairs import DataError as DataError
@@ -45,5 +22,5 @@ if TYPE_CHECKING:
     from mmlens.datasets.sample import Samples as Samples
     from mmlens.datasets.sample import Thing as Thing
     from mmlens.datasets.spec import dataset as dataset
-
-__getattr__, __dir__ = on_first_use(__name__, _HOME)
+else:
+    __getattr__, __dir__, __all__ = on_first_use(__name__)

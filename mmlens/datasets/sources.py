@@ -22,9 +22,9 @@ from mmlens.datasets.caption_pairs import (
     Streamed,
     captions_in,
 )
-from mmlens.datasets.extra import package
 from mmlens.datasets.folders import CAPTIONS, read_folder
 from mmlens.values.errors import nearest
+from mmlens.values.optional_packages import package
 from mmlens.values.picture_files import readable
 
 SHUFFLED = 2000
@@ -81,7 +81,7 @@ def open_pairs(
 
 def _loaded(name: str, load: Callable[[Any], Any]) -> Any:
     """A dataset of the `datasets` library, or a sentence that says why there is none."""
-    library = package("datasets")
+    library = package("datasets", "train")
     try:
         return load(library)
     except Exception as error:  # its readers and the network raise a dozen kinds
@@ -91,7 +91,7 @@ def _loaded(name: str, load: Callable[[Any], Any]) -> Any:
 
 def _from_shards(patterns: Sequence[str], skip_bad: bool) -> Streamed:
     """webdataset: samples are files of one name, `000017.jpg` and `000017.txt` or `.json`."""
-    wds = package("webdataset")
+    wds = package("webdataset", "train")
     shards = [shard for pattern in patterns for shard in wds.shardlists.expand_urls(pattern)]
     digest = hashlib.sha256()
     for shard in shards:
@@ -169,7 +169,7 @@ class _Rows(Listed):
 def _from_dataset(
     dataset: Any, image: str, caption: str | None, split: str, skip_bad: bool
 ) -> CaptionPairs:
-    datasets = package("datasets")
+    datasets = package("datasets", "train")
     if isinstance(dataset, dict):
         if split not in dataset:
             raise DataError(f"The dataset has no split {split!r}: {nearest(split, dataset)}")

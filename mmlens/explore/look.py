@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from PIL import Image
 
+from mmlens.bench.picture_boxes import seen_box
 from mmlens.explore.patches import firing, maps_of
 from mmlens.explore.strongest import Strongest, ends_in, strongest_table
 from mmlens.explore.things import choose
@@ -203,19 +204,11 @@ def look(
             {"neuron": neurons, "pos": patches},
             about(model, method="activations", site="neurons", prompt=soft),
         ),
-        _box(model, photo),
+        seen_box(model, *photo.size),
         told,
         firing=active,
         **more,
     )
-
-
-def _box(model: HookedVLM, photo: Image.Image) -> tuple[float, float, float, float]:
-    """The pixels that the encoder sees."""
-    (width, height), (rows, cols) = photo.size, model.vision.grid
-    x0, y0, *_ = model.vision.box(0, 0, width, height)
-    *_, x1, y1 = model.vision.box(rows - 1, cols - 1, width, height)
-    return x0, y0, x1, y1
 
 
 def _more(

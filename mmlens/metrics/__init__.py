@@ -23,39 +23,6 @@ from typing import TYPE_CHECKING
 
 from mmlens.values.lazy import on_first_use
 
-_HOME = {
-    "MetricResult": "result",
-    "MetricError": "result",
-    "caption_words": "ptb",
-    "bleu": "precision",
-    "rouge_l": "subsequence",
-    "cider_d": "consensus",
-    "chair": "hallucination",
-    "Vocabulary": "vocabulary",
-    "coco_vocabulary": "vocabulary",
-    "pictos_vocabulary": "vocabulary",
-    "word_overlap_f1": "counts",
-    "world_score": "counts",
-    "clip_score": "image_text",
-    "bert_score": "token_match",
-}
-__all__ = [
-    "MetricError",
-    "MetricResult",
-    "Vocabulary",
-    "bert_score",
-    "bleu",
-    "caption_words",
-    "chair",
-    "cider_d",
-    "clip_score",
-    "coco_vocabulary",
-    "pictos_vocabulary",
-    "rouge_l",
-    "word_overlap_f1",
-    "world_score",
-]
-
 if TYPE_CHECKING:
     from mmlens.metrics.consensus import cider_d as cider_d
     from mmlens.metrics.counts import word_overlap_f1 as word_overlap_f1
@@ -71,5 +38,5 @@ if TYPE_CHECKING:
     from mmlens.metrics.vocabulary import Vocabulary as Vocabulary
     from mmlens.metrics.vocabulary import coco_vocabulary as coco_vocabulary
     from mmlens.metrics.vocabulary import pictos_vocabulary as pictos_vocabulary
-
-__getattr__, __dir__ = on_first_use(__name__, _HOME)
+else:
+    __getattr__, __dir__, __all__ = on_first_use(__name__)

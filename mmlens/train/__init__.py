@@ -6,23 +6,6 @@ from typing import TYPE_CHECKING
 
 from mmlens.values.lazy import on_first_use
 
-_HOME = {
-    "DataError": "mmlens.datasets.caption_pairs",
-    "CaptionPair": "mmlens.datasets.caption_pairs",
-    "open_pairs": "mmlens.datasets.sources",
-    "cache_features": "mmlens.train.features",
-    "fit": "mmlens.train.training",
-    "TrainedProjection": "mmlens.train.training",
-}
-__all__ = [
-    "CaptionPair",
-    "DataError",
-    "TrainedProjection",
-    "cache_features",
-    "fit",
-    "open_pairs",
-]
-
 if TYPE_CHECKING:
     from mmlens.datasets.caption_pairs import CaptionPair as CaptionPair
     from mmlens.datasets.caption_pairs import DataError as DataError
@@ -30,5 +13,5 @@ if TYPE_CHECKING:
     from mmlens.train.features import cache_features as cache_features
     from mmlens.train.training import TrainedProjection as TrainedProjection
     from mmlens.train.training import fit as fit
-
-__getattr__, __dir__ = on_first_use(__name__, _HOME)
+else:
+    __getattr__, __dir__, __all__ = on_first_use(__name__)

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mmlens.datasets.caption_pairs import CaptionPairs, DataError
-from mmlens.datasets.extra import package
 from mmlens.model.hooked import HookedVLM
 from mmlens.runtime.casting import cast
 from mmlens.towers.language.copies import hugging_face
@@ -32,6 +31,7 @@ from mmlens.train.recipe import TrainingRecipe
 from mmlens.train.recompute import recompute
 from mmlens.train.resume import read_checkpoint, save_checkpoint
 from mmlens.values.errors import CapabilityError, NumericsError
+from mmlens.values.optional_packages import package
 
 
 class Trainer:
@@ -55,7 +55,7 @@ class Trainer:
     ) -> None:
         _check(model)
         cpu = model.lm.device.type == "cpu"
-        self.accelerator = package("accelerate").Accelerator(cpu=cpu, mixed_precision="no")
+        self.accelerator = package("accelerate", "train").Accelerator(cpu=cpu, mixed_precision="no")
         self.world = self.accelerator.num_processes
         if recipe.batch_size % self.world:
             raise DataError(

@@ -15,31 +15,6 @@ from typing import TYPE_CHECKING
 
 from mmlens.values.lazy import on_first_use
 
-_HOME = {
-    "FULL": "report.plan",
-    "Plan": "report.plan",
-    "QUICK": "report.plan",
-    "OpenChoices": "report.plan",
-    "Report": "report.reproduction",
-    "ReproduceError": "report.plan",
-    "Verdict": "report.verdicts",
-    "reproduce": "report.reproduction",
-}
-_QUESTIONS = (
-    "ablation",
-    "classes",
-    "estimates",
-    "faithfulness",
-    "layers",
-    "project",
-    "regions",
-    "routes",
-    "sensitivity",
-    "sheet",
-    "translate",
-)
-__all__ = [*_HOME, *_QUESTIONS]
-
 if TYPE_CHECKING:
     from mmlens.papers.mmn.questions import ablation as ablation
     from mmlens.papers.mmn.questions import classes as classes
@@ -60,7 +35,5 @@ if TYPE_CHECKING:
     from mmlens.papers.mmn.report.reproduction import Report as Report
     from mmlens.papers.mmn.report.reproduction import reproduce as reproduce
     from mmlens.papers.mmn.report.verdicts import Verdict as Verdict
-
-__getattr__, __dir__ = on_first_use(
-    __name__, _HOME, {name: f"questions.{name}" for name in _QUESTIONS}
-)
+else:
+    __getattr__, __dir__, __all__ = on_first_use(__name__)

@@ -20,9 +20,9 @@ from mmlens.methods.activations import activations
 from mmlens.methods.attribute import attribute
 from mmlens.methods.decode import decode, sign_of
 from mmlens.methods.top_neurons import top_neurons
-from mmlens.papers.mmn.questions.explained import PROMPT, Explained, Rule, explain
-from mmlens.papers.mmn.questions.question_options import checked
-from mmlens.papers.tables import UNNAMED, ExperimentError, answered, skipped
+from mmlens.papers.mmn.questions.asked import Asked
+from mmlens.papers.mmn.questions.explained import PROMPT, Explained, Rule
+from mmlens.papers.tables import UNNAMED, ExperimentError
 from mmlens.values.labels import Neuron, Patch
 from mmlens.values.scores import Scores
 
@@ -62,26 +62,17 @@ def top_units(
         negative activation; gated MLPs only), words (list), interpretable, caption, noun, skipped,
         options.
     """
-    asked = {
-        "k": k,
-        "point": point,
-        "target": target,
-        "rank_by": rank_by,
-        "gain": gain,
-        "tokens": tokens,
-    }
-    asked |= {"prompt": prompt, "noun": noun, "max_new_tokens": max_new_tokens}
-    checked(model, sample, asked)
-    seen = explain(model, sample, prompt=prompt, noun=noun, max_new_tokens=max_new_tokens)
+    asked = Asked.from_arguments(locals(), COLUMNS)
+    seen = asked.explained()
     if seen is None:
-        return skipped(UNNAMED, COLUMNS, model, **asked)
+        return asked.skipped(UNNAMED)
     best = top_neurons(
         scored(model, seen, point, target), k, rank_by=rank_by, active=signs(model, seen, rank_by)
     )
     said = decode(model, best, tokens, gain=gain).drop(columns="probs")
     table = with_words(best, said)
     table = table.assign(rank=range(len(table)), caption=seen.caption, noun=seen.noun)
-    return answered(table.reindex(columns=list(COLUMNS)), model, **asked)
+    return asked.answered(table.reindex(columns=list(COLUMNS)))
 
 
 def signs(model: HookedVLM, seen: Explained, rank_by: str = "pair") -> Scores | None:

@@ -22,10 +22,10 @@ from mmlens.bench.places import patches_under
 from mmlens.datasets.sample import Sample
 from mmlens.methods.knockout import knockouts
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
-from mmlens.papers.mmn.questions.explained import PROMPT, Rule, explain
-from mmlens.papers.mmn.questions.question_options import checked
+from mmlens.papers.mmn.questions.asked import Asked
+from mmlens.papers.mmn.questions.explained import PROMPT, Rule
 from mmlens.papers.mmn.questions.regions import UNMASKED, named_mask
-from mmlens.papers.tables import UNNAMED, answered, finished, generator, skipped, used
+from mmlens.papers.tables import UNNAMED, finished, used
 from mmlens.values.addresses import places
 from mmlens.values.labels import Patch
 
@@ -56,13 +56,11 @@ def route_effects(
         before and probability (without and with the cut), lost (1 - probability / before), said
         (whether the noun still leads), skipped, options.
     """
-    asked = {"share": share, "prompt": prompt, "noun": noun}
-    asked |= {"max_new_tokens": max_new_tokens, "seed": seed}
-    checked(model, sample, asked)
-    seen = explain(model, sample, prompt=prompt, noun=noun, max_new_tokens=max_new_tokens)
+    asked = Asked.from_arguments(locals(), COLUMNS)
+    seen = asked.explained()
     mask = seen and named_mask(sample, seen.noun)
     if seen is None or mask is None:
-        return skipped(UNMASKED if seen else UNNAMED, COLUMNS, model, **asked)
+        return asked.skipped(UNMASKED if seen else UNNAMED)
     picture = seen.prompt.prompts[0].pictures[0]
     thing = patches_under(model, mask, picture, share)
     things = torch.stack([t.mask for t in sample.things if t.mask is not None]).any(0)
@@ -70,8 +68,8 @@ def route_effects(
     labels = seen.soft.labels[0]
     bare = [one for one in labels if isinstance(one, Patch) and one not in covered]
     if not thing or len(bare) < len(thing):
-        return skipped(CROWDED if thing else UNMASKED, COLUMNS, model, **asked)
-    drawn = torch.randperm(len(bare), generator=generator(seed, sample))[: len(thing)]
+        return asked.skipped(CROWDED if thing else UNMASKED)
+    drawn = torch.randperm(len(bare), generator=asked.random())[: len(thing)]
     arms = {"object": thing, "background": [bare[i] for i in sorted(drawn.tolist())]}
     last = len(labels) - 1
     destinations = {
@@ -94,7 +92,7 @@ def route_effects(
             row: dict[str, Any] = {"noun": seen.noun, "destination": destination, "arm": arm}
             row |= {"patches": len(patches), "before": before, "probability": value}
             rows.append(row | {"lost": 1 - value / before, "said": float(leads)})
-    return answered(pd.DataFrame(rows, columns=list(COLUMNS)), model, **asked)
+    return asked.answered(rows)
 
 
 def summary(table: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:

@@ -29,12 +29,12 @@ from mmlens.methods.top_neurons import top_neurons
 from mmlens.metrics.counts import word_overlap_f1
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
 from mmlens.papers.comparisons import holm, sign_flips
+from mmlens.papers.mmn.questions.asked import Asked
 from mmlens.papers.mmn.questions.decoded_units import ranked, scored
-from mmlens.papers.mmn.questions.explained import PROMPT, Explained, Rule, explain
+from mmlens.papers.mmn.questions.explained import PROMPT, Explained, Rule
 from mmlens.papers.mmn.questions.maps import true_mask, unit_ious
-from mmlens.papers.mmn.questions.question_options import checked
 from mmlens.papers.mmn.questions.regions import named_mask
-from mmlens.papers.tables import UNNAMED, ExperimentError, answered, finished, skipped, used
+from mmlens.papers.tables import UNNAMED, ExperimentError, finished, used
 from mmlens.values.arguments import several
 from mmlens.values.labels import Neuron
 from mmlens.values.scores import Scores
@@ -87,15 +87,14 @@ def option_effects(
     Returns:
         arm (the option), metric, value, skipped, options. The metric "probability before" is p_0.
     """
-    asked: dict[str, Any] = {"changes": several(changes, "changes"), "k": k, "silence": silence}
-    asked |= {"default": DEFAULT, "prompt": prompt, "noun": noun, "max_new_tokens": max_new_tokens}
-    checked(model, sample, asked, batch=batch)
+    changes = several(changes, "changes")
+    asked = Asked.from_arguments(locals(), COLUMNS, default=DEFAULT)
     unknown = [change for change in changes if change not in CHANGES]
     if unknown:
         raise ExperimentError(f"There is no change {unknown[0]!r}: there is {', '.join(CHANGES)}.")
-    seen = explain(model, sample, prompt=prompt, noun=noun, max_new_tokens=max_new_tokens)
+    seen = asked.explained()
     if seen is None:
-        return skipped(UNNAMED, COLUMNS, model, **asked)
+        return asked.skipped(UNNAMED)
     choices = {name: DEFAULT | CHANGES[name] for name in dict.fromkeys(["default", *changes])}
     read: dict[tuple[str, str], Scores] = {}
     for how in choices.values():
@@ -120,7 +119,7 @@ def option_effects(
     drops, before = _drops(model, seen, found, choices, silence, batch)
     rows += [(name, "drop", value) for name, value in drops.items()]
     rows.append(("default", BEFORE, before))
-    return answered(pd.DataFrame(rows, columns=list(COLUMNS)), model, **asked)
+    return asked.answered(rows)
 
 
 def summary(table: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:

@@ -26,27 +26,6 @@ from typing import TYPE_CHECKING
 
 from mmlens.values.lazy import on_first_use
 
-_HOME = {
-    "FULL": "plan",
-    "Plan": "plan",
-    "QUICK": "plan",
-    "OpenChoices": "plan",
-    "Report": "reproduction",
-    "ReproduceError": "plan",
-    "Verdict": "verdicts",
-    "reproduce": "reproduction",
-}
-__all__ = [
-    "FULL",
-    "QUICK",
-    "OpenChoices",
-    "Plan",
-    "Report",
-    "ReproduceError",
-    "Verdict",
-    "reproduce",
-]
-
 if TYPE_CHECKING:
     from mmlens.papers.mmn.report.plan import FULL as FULL
     from mmlens.papers.mmn.report.plan import QUICK as QUICK
@@ -56,5 +35,5 @@ if TYPE_CHECKING:
     from mmlens.papers.mmn.report.reproduction import Report as Report
     from mmlens.papers.mmn.report.reproduction import reproduce as reproduce
     from mmlens.papers.mmn.report.verdicts import Verdict as Verdict
-
-__getattr__, __dir__ = on_first_use(__name__, _HOME)
+else:
+    __getattr__, __dir__, __all__ = on_first_use(__name__)
