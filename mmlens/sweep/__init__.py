@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING
 from mmlens.values.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from mmlens.sweep.folder import Sweep as Sweep
     from mmlens.sweep.images import top_images as top_images
     from mmlens.sweep.record import SweepError as SweepError
     from mmlens.sweep.run import sweep as sweep

@@ -1,6 +1,6 @@
 """What a question was asked: its options, checked at the door and recorded in every row.
 
-    def a_question(model, sample, *, k=100, words=WORDS, noun="auto", max_new_tokens=30):
+    def a_question(model, sample, *, k=100, prompt=PROMPT, noun="auto", max_new_tokens=30):
         asked = Asked.by(locals(), COLUMNS)      # the first line, where locals are the arguments
         seen = asked.explained()
         if seen is None:
@@ -23,13 +23,13 @@ import torch
 from mmlens.datasets.sample import Sample
 from mmlens.papers import tables
 from mmlens.papers.mmn.questions.explained import Explained, explain
-from mmlens.papers.mmn.questions.options import checked
+from mmlens.papers.mmn.questions.question_options import checked
 
 if TYPE_CHECKING:
     from mmlens.model.hooked import HookedVLM
 
 _APART = ("model", "sample", "batch")
-_EXPLAINING = ("words", "noun", "max_new_tokens")
+_EXPLAINING = ("prompt", "noun", "max_new_tokens")
 _LAST = (*_EXPLAINING, "seed")
 """Options that every table records behind the question's own."""
 
