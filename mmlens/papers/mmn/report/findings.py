@@ -14,12 +14,11 @@ from mmlens.papers.mmn.report.outcomes import Outcome
 from mmlens.papers.mmn.report.paper import published
 from mmlens.papers.mmn.report.told import PICTOS_DIFFERS, Finding, Row, Setting
 from mmlens.papers.mmn.report.verdicts import CLAIMS, STAYS, P, change, interval, probability
-from mmlens.papers.mmn.report.verdicts import verdict as judge
 
 
 def finding(found: Outcome, setting: Setting) -> Finding:
     """The words about one experiment."""
-    judged = judge(found.key, found.summary, found.why) if found.key in CLAIMS else None
+    judged = verdicts.verdict(found.key, found.summary, found.why) if found.key in CLAIMS else None
     if found.why or not len(found.summary):
         return Finding(found.key, f"Not measured: {found.why}", judged)
     says, rows, differs = _TELLERS[found.key](found, setting)
@@ -123,7 +122,7 @@ def _projection(found: Outcome, setting: Setting) -> Told:
         "A large p-value doesn't show that distributions are equal, a D that is shown to be small"
         " does. p: arms swapped within pictures, corrected for the number of comparisons (Holm)."
     )
-    if judge("E2", found.summary).holds is False:
+    if verdicts.verdict("E2", found.summary).holds is False:
         differs.append(
             "Unlike in the paper, projected patches already lie near words that fit the picture: in"
             " this model a part of the translation is done before the language model begins."
@@ -205,7 +204,7 @@ def _ablation(found: Outcome, setting: Setting) -> Told:
             f"Random units matter here, too. They are drawn from the layers of the top ones, and"
             f" {most} units are a large part of a layer{width} if most of them lie in one."
         )
-    if judge("E5", found.summary).holds is False:
+    if verdicts.verdict("E5", found.summary).holds is False:
         differs += _last_step(drops[drops["arm"] == "attributed"])
     return "", rows, differs
 
