@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter
 
 from mmlens.bench.pairs import Corrupter
 from mmlens.bench.picture_boxes import Box, patch_boxes
-from mmlens.model.doors import opened
+from mmlens.model.capabilities import needs
 from mmlens.values.arguments import count, instance, number, several, shown
 from mmlens.values.errors import AddressError, PictureError
 from mmlens.values.labels import Patch
@@ -110,9 +110,9 @@ def erased(mask: Any, fill: Any = None) -> Corrupter:
     return corrupt
 
 
+@needs("pictures")
 def shuffled(model: HookedVLM, seed: int = 0) -> Corrupter:
     """The model's patches in random order: the same pixels, no objects."""
-    opened(model)
     seed = count(seed, "seed", least=0)
 
     def corrupt(image: Image.Image) -> Image.Image:
@@ -128,13 +128,13 @@ def shuffled(model: HookedVLM, seed: int = 0) -> Corrupter:
     return corrupt
 
 
+@needs("pictures")
 def only_at(model: HookedVLM, corrupter: Corrupter, patches: Sequence[Patch]) -> Corrupter:
     """Another corrupter, at these patches only.
 
     Raises:
         AddressError: no patches; when used, a patch outside of the grid.
     """
-    opened(model)
     for patch in several(patches, "patches", error=AddressError):
         instance(patch, "patches", Patch, "Patches, as in [Patch(2, 1)]", error=AddressError)
 

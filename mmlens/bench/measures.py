@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.model.capabilities import needs
 from mmlens.model.targets import one
 from mmlens.towers.language.tokenization import id_of
 
@@ -26,36 +27,42 @@ if TYPE_CHECKING:
 Measure = Callable[[torch.Tensor], torch.Tensor]
 
 
+@needs("logits")
 def logit(model: HookedVLM, word: str | int) -> Measure:
     """The logit of a word of one token (or of an id)."""
     token = id_of(model.lm, word)
     return lambda logits: logits[..., token]
 
 
+@needs("logits")
 def logit_difference(model: HookedVLM, word: str | int, other: str | int) -> Measure:
     """The logit of a word less that of another."""
     token, rival = id_of(model.lm, word), id_of(model.lm, other)
     return lambda logits: logits[..., token] - logits[..., rival]
 
 
+@needs("logits")
 def probability(model: HookedVLM, word: str | int) -> Measure:
     """The probability of a word."""
     token = id_of(model.lm, word)
     return lambda logits: logits.float().softmax(-1)[..., token]
 
 
+@needs("logits")
 def log_probability(model: HookedVLM, word: str | int) -> Measure:
     """The natural logarithm of the probability of a word."""
     token = id_of(model.lm, word)
     return lambda logits: logits.float().log_softmax(-1)[..., token]
 
 
+@needs("logits")
 def rank(model: HookedVLM, word: str | int) -> Measure:
     """How many words are more probable than this one."""
     token = id_of(model.lm, word)
     return lambda logits: (logits > logits[..., [token]]).sum(-1).float()
 
 
+@needs("logits")
 def kl(model: HookedVLM, prompt: Any) -> Measure:
     """How far what is said is from what the model says after `prompt`, in nats."""
     with torch.no_grad():

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mmlens.bench.picture_boxes import patch_boxes
 from mmlens.model import hooking
-from mmlens.model.doors import opened
+from mmlens.model.capabilities import needs
 from mmlens.values.addresses import places
 from mmlens.values.arguments import count, number, several
 from mmlens.values.errors import AddressError, PictureError, PromptError, SiteError, nearest
@@ -207,6 +207,7 @@ def read_by(by: Sequence[str] | str | None, default: tuple[str, ...], site: Site
     return set(chosen)
 
 
+@needs("pictures")
 def patches_under(
     model: HookedVLM, mask: Any, picture: Image.Image, share: float = 0.5, image: int = 0
 ) -> list[Patch]:
@@ -219,7 +220,6 @@ def patches_under(
     Raises:
         PictureError: the mask has another size.
     """
-    opened(model)
     number(share, "share", above=0, most=1)
     count(image, "image", least=0)
     picture = open_picture(picture)

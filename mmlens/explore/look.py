@@ -29,6 +29,7 @@ from mmlens.explore.things import choose
 from mmlens.explore.without import probabilities
 from mmlens.methods.attribute import products, silencing
 from mmlens.methods.logit_lens import logit_lens
+from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import Target, aim_caption
 from mmlens.runtime.autograd import ordinary
@@ -38,6 +39,7 @@ from mmlens.values.labels import Neuron, Patch, Token
 from mmlens.values.pictures import open_picture
 from mmlens.values.prompt import Prompt, SoftPrompt
 from mmlens.values.scores import Scores
+from mmlens.values.sites import SITES
 from mmlens.values.whole_files import printable, write_whole
 
 if TYPE_CHECKING:
@@ -127,6 +129,7 @@ class Look:
         return write_whole(path, self.to_html(title or printable(Path(path).stem)))
 
 
+@needs("generate", "pictures")
 @ordinary()
 def look(
     model: HookedVLM,
@@ -179,7 +182,8 @@ def look(
         maps[index] += seen.sum(-1).cpu()
         best[index].add(layer, seen)
 
-    products(model, soft, targets, receive)
+    every = range(model.cfg.n_layers)
+    products(model, soft, targets, receive, SITES["neurons_pre"], every)
     told = about(model, method="attribute", target="logit", point="pre", prompt=soft,
                  silencing=silencing(model, "pre"))  # fmt: skip
     found = [one.rows() for one in best]

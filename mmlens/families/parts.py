@@ -26,6 +26,7 @@ from mmlens.checkpoints.weights import (
 )
 from mmlens.checkpoints.whole import apart
 from mmlens.model.hooked import HookedVLM
+from mmlens.model.vision_model import HookedVisionModel
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.casting import device_of, dtype_of
 from mmlens.runtime.sharing import share_weights
@@ -48,8 +49,8 @@ def from_parts(
     fold_ln: bool = False,
     feature_layer: Any = None,
     family: str = "parts",
-) -> HookedVLM:
-    """A `HookedVLM` from three parts.
+) -> Any:
+    """A `HookedVLM` from three parts, or a `HookedVisionModel` from a vision encoder alone.
 
     Args:
         vision: a module, a HookedVision, a folder, or a name: "open_clip:MODEL/WEIGHTS",
@@ -71,11 +72,13 @@ def from_parts(
         CheckpointError: the projection doesn't fit between the two.
         AddressError: the encoder has no such feature layer.
     """
-    if lm is None:
-        raise ModelError("from_parts needs a language model: lm='gpt2', a folder, or a model.")
     pin = revision if isinstance(revision, dict) else dict.fromkeys(("vision", "lm"), revision)
     kind, place = dtype_of(dtype), device_of(device)
     sources = {"vision": label(vision), "lm": label(lm), "projection": label(projection)}
+    if lm is None:
+        return _vision_alone(
+            vision, projection, name, kind, place, pin.get("vision"), feature_layer, family
+        )
     with ordinary():
         vision, projection, lm, layer = apart(vision, projection, lm, feature_layer)
         eye = find_vision(vision, dtype=kind, revision=pin.get("vision"))
@@ -102,6 +105,37 @@ def from_parts(
     provenance = {"family": family, **sources} | ({"revision": revisions} if revisions else {})
     name = name or f"{sources['vision']} - {sources['lm']}"
     return HookedVLM(eye, linear, words, name=name, provenance=provenance)
+
+
+def _vision_alone(
+    vision: Any,
+    projection: Any,
+    name: str | None,
+    dtype: torch.dtype | None,
+    device: torch.device | None,
+    revision: str | None,
+    feature_layer: Any,
+    family: str,
+) -> HookedVisionModel:
+    """A vision encoder without a language model, with its classifier where it has one."""
+    if vision is None:
+        raise ModelError(
+            "from_parts needs a language model, lm='gpt2', a folder or a model; or a vision encoder"
+            " alone, as in from_parts(vision='timm:resnet50')."
+        )
+    if projection is not None:
+        raise ModelError(
+            "A projection leads into a language model, and there is none: give lm='gpt2', a folder"
+            " or a model, or leave the projection out."
+        )
+    with ordinary():
+        eye = find_vision(vision, dtype=dtype, revision=revision)
+        if feature_layer is not None or (eye is vision and device not in (None, eye.device)):
+            eye = eye.at(feature_layer or eye.feature_layer)  # the caller's stays
+        eye = eye if device is None else eye.to(device)
+    named = label(vision)
+    provenance = {"family": family, "vision": named}
+    return HookedVisionModel(eye, name=name or named, provenance=provenance)
 
 
 def label(source: Any) -> str:

@@ -27,6 +27,7 @@ from mmlens.bench.prefix_reuse import Kept, keep
 from mmlens.bench.variants import Metric, Variant, numbers, read, run
 from mmlens.methods.patch import layers_of, pictured, variants_at
 from mmlens.model import hooking
+from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite, one
 from mmlens.values.addresses import places
@@ -47,6 +48,7 @@ Value = float | Scores | Prompt | SoftPrompt
 """What stands in place of a part: a number, a mean, or another prompt's activation."""
 
 
+@needs("logits")
 def ablate(
     model: HookedVLM,
     prompt: Any,
@@ -81,6 +83,7 @@ def ablate(
     return Scores(values.reshape([len(labels[axis]) for axis in axes]), axes, labels, told)
 
 
+@needs("logits")
 def ablation_curve(
     model: HookedVLM,
     prompt: Any,
@@ -137,6 +140,7 @@ def ablation_curve(
     return Scores(values.reshape(len(arms), len(counts)), ("arm", "k"), labels, told)
 
 
+@needs()
 def mean_over(
     model: HookedVLM, prompts: Sequence[Any], site: str = "neurons", pos: Any = None
 ) -> Scores:

@@ -80,12 +80,12 @@ def activations(
                 stop = None if last is None or last + 1 >= tower.n_layers else last + 1
                 model(reading, return_type=None, stop_at_layer=stop)
             else:
-                model.read(prompt)
+                model.run_to(where.tower, prompt)
     for layer, scores in kept.items():
         _no_nan(scores.values, where, layer)
     read = reading if where.in_lm else prompt
     told = about(model, method="activations", site=site, prompt=read, address=wanted)
-    told |= shared(where, cfg)
+    told |= shared(where, cfg) | ({} if where.in_lm else {"tower": where.tower})
     return _stack(kept, layers, wanted, told)
 
 
@@ -130,8 +130,7 @@ def _common(
     if isinstance(one, int) and -len(rows) <= one < len(rows):
         return rows[one]
     if batch == "picture":  # which picture a patch is in says the axis of pictures
-        rows = tuple(tuple(replace(x, image=0) if isinstance(x, (Patch, Marker)) else x for x in row)
-                     for row in rows) if len(rows) > 1 else rows  # fmt: skip
+        rows = tuple(map(_of_one_picture, rows)) if len(rows) > 1 else rows
     if not same_layout(rows):
         lengths = sorted({sum(not isinstance(x, Padding) for x in row) for row in rows})
         raise PromptError(
@@ -139,6 +138,10 @@ def _common(
             " different places: ask for one at a time, or give prompts of one layout."
         )
     return tuple(map(_named, zip(*rows, strict=True)))
+
+
+def _of_one_picture(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(replace(x, image=0) if isinstance(x, (Patch, Marker)) else x for x in row)
 
 
 def _named(labels: tuple[Any, ...]) -> Any:
@@ -184,7 +187,7 @@ def _stack(
     single = layers == [None] or isinstance(wanted.get("layer"), int)
     if single:
         return Scores(first.values, first.axes, first.labels, about)
-    if len({(kept[layer].axes, kept[layer].values.shape) for layer in layers}) > 1:
+    if len({(kept[at].axes, kept[at].values.shape) for at in layers}) > 1:
         raise AddressError(
             f"The layers of {about['site']!r} hold values of different shapes: ask about one layer,"
             " as in layer=3."

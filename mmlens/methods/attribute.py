@@ -20,79 +20,145 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.model import hooking, readouts
+from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
-from mmlens.model.targets import Number, Target, aim, aim_caption, finite
+from mmlens.model.targets import Number, Target, aim_caption, finite
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.backward import seed, wide
-from mmlens.values.addresses import places
+from mmlens.values.addresses import POSITIONS, places
 from mmlens.values.arguments import count
 from mmlens.values.errors import AddressError
-from mmlens.values.labels import Neuron, Patch
-from mmlens.values.prompt import SoftPrompt
+from mmlens.values.labels import LM, Neuron, Patch
 from mmlens.values.scores import Scores
-from mmlens.values.sites import SITES
+from mmlens.values.sites import SITES, Site
+from mmlens.values.sites import site as site_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mmlens.model.base import HookedModel
     from mmlens.model.hooked import HookedVLM
 
-Receive = Callable[[int, int, torch.Tensor], None]
+Receive = Callable[[int, Any, torch.Tensor], None]
 """(index of the target, layer, product Float[pos, unit])."""
 _POINTS = {"pre": "neurons_pre", "post": "neurons"}
 
 
+@needs()
 @ordinary()
 def attribute(
-    model: HookedVLM,
+    model: HookedModel,
     prompt: Any,
-    of: str | int | None = None,
+    of: Any = None,
     *,
     target: str | Number = "logit",
     after: str | None = None,
     point: str = "pre",
+    site: str | None = None,
     layer: Any = None,
 ) -> Scores:
     """Gradient x activation of every MLP unit for one word: Scores(layer, pos, unit).
 
     Args:
-        of: the word to explain, one token of the model (" dog"), or its id.
-        target: its "logit", "prob" or "logprob", or a function of the logits Float[d_vocab].
+        of: what is explained: a word, one token of the model (" dog"), or its id; a class of a
+            classifier by name or number; a Neuron, whose own activation is explained.
+        target: its "logit", "prob" or "logprob", or a function of the logits Float[d_vocab]; of a
+            Neuron its "mean" over positions, "max" or "sum".
         after: the words between prompt and target; by default the model's own caption up to it.
         point: "pre" or "post" the activation function (the paper reads as "pre"); in a gated MLP
             "pre" is the gate's input and "post" the product of gate and value, which is what
             `Edit("neurons", ...)` acts on: `about["silencing"]` has the Edit that a score predicts.
-        layer: some layers only, as in `Scores.sel`; the axis stays.
+        site: what is attributed to, instead of the units of the language model: any site, such as
+            "vision.neurons" or "resid_post". The Scores have its axes.
+        layer: some layers only, as in `Scores.sel`; the axis stays. Layers whose values have
+            different shapes are asked about one at a time.
 
     Raises:
         TargetError: several tokens, or a word that the model does not say.
         CapabilityError: a layer without MLP units (a mixture of experts, a state space model).
+        AddressError: layers of different shapes, or one that the number does not depend on.
         NumericsError: NaN in activations or gradients.
     """
-    soft, aimed = aim(model, prompt, of, target, after)
-    chosen = sorted(places(range(model.cfg.n_layers), layer, "layer"))
-    kept: dict[int, torch.Tensor] = {}
+    where = attributed(model, point, site)
+    reading, aimed = model.aim(prompt, of, target, after)
+    every = list(hooking.layers(model, where)) if where.layered else [None]
+    if where.layer is not None:
+        layer = where.layer if layer is None else layer
+    chosen = sorted(places(every, layer, "layer")) if where.layered else every
+    kept: dict[int | None, torch.Tensor] = {}
 
-    def receive(index: int, layer: int, product: torch.Tensor) -> None:
+    def receive(index: int, layer: int | None, product: torch.Tensor) -> None:
         kept[layer] = product
 
-    products(model, soft, [aimed], receive, point, chosen)
-    values = torch.stack([kept[layer] for layer in chosen])
+    products(model, reading, [aimed], receive, where, chosen)
     told = about(
         model,
         method="attribute",
-        prompt=soft,
+        prompt=reading,
         of=aimed.token,
         target=target,
         point=point,
-        silencing=silencing(model, point),
+        silencing=silencing(model, point, where),
         at="all positions",
     )
-    return Scores(
-        values, ("layer", "pos", "unit"), {"layer": tuple(chosen), "pos": soft.labels[0]}, told
-    )
+    told |= {} if where.in_lm else {"tower": where.tower}
+    return _stacked(model, reading, where, chosen, kept, told)
 
 
+def attributed(model: HookedModel, point: str, site: str | None) -> Site:
+    """The site that is attributed to: the one that is named, or units before or after activation.
+
+    Raises:
+        AddressError: no such point.
+    """
+    if not isinstance(point, str) or point not in _POINTS:
+        raise AddressError(
+            f"There is no point {point!r}: write 'pre' or 'post' (the activation function)."
+        )
+    if site is not None:
+        return site_of(site)
+    if LM in model.towers:
+        return SITES[_POINTS[point]]
+    tower = next(iter(model.towers))
+    return SITES[f"{tower}.{_POINTS[point]}"]
+
+
+def _stacked(
+    model: HookedModel,
+    reading: Any,
+    where: Site,
+    chosen: Sequence[int | None],
+    kept: dict[int | None, torch.Tensor],
+    told: dict[str, Any],
+) -> Scores:
+    """The products of all layers as Scores of the site's real axes."""
+    missing = [layer for layer in chosen if layer not in kept]
+    if missing:
+        raise AddressError(
+            f"What is explained does not depend on {where.name!r} in layer {missing[0]}, which"
+            " comes after it: name earlier layers, as in layer=[0, 1]."
+        )
+    if len({kept[layer].shape for layer in chosen}) > 1:
+        raise AddressError(
+            f"The layers of {where.name!r} have different shapes: ask about one, as in layer=3."
+        )
+    axes = hooking.check_places(model, where, chosen[:1])[chosen[0]].axes
+    if where.in_lm:
+        row = reading.labels[0]
+    else:
+        rows = model.picture_rows(reading.prompts, where, chosen[0])
+        row = rows[0] if len(rows) == 1 else ()
+        axes = axes if len(rows) == 1 else ("picture", *axes)
+    labels: dict[str, Any] = {axis: row for axis in axes if axis in POSITIONS and row}
+    if not where.layered:
+        return Scores(kept[None], axes, labels, told)
+    values = torch.stack([kept[layer] for layer in chosen])
+    return Scores(values, ("layer", *axes), {**labels, "layer": tuple(chosen)}, told)
+
+
+@ordinary()
+@needs("logits", "generate")
 @ordinary()
 def attribute_caption(
     model: HookedVLM,
@@ -126,7 +192,7 @@ def attribute_caption(
     def receive(index: int, layer: int, product: torch.Tensor) -> None:
         best[index].add(layer, product[where])
 
-    products(model, soft, targets, receive, point, chosen)
+    products(model, soft, targets, receive, attributed(model, point, None), chosen)
     rows = [
         {
             "token": aimed.token,
@@ -141,26 +207,24 @@ def attribute_caption(
 
 
 def products(
-    model: HookedVLM,
-    soft: SoftPrompt,
+    model: HookedModel,
+    reading: Any,
     targets: Sequence[Target],
     receive: Receive,
-    point: str = "pre",
-    layers: Sequence[int] | None = None,
+    where: Site,
+    layers: Sequence[int | None],
 ) -> None:
     """Run forward once and backward once per target, handing over each layer's product as it comes.
 
-    The graph starts at the lowest layer asked for; the logits are computed at the targets only.
+    The graph starts at the lowest layer asked for; logits are computed at the targets only.
     """
-    if not isinstance(point, str) or point not in _POINTS:
-        raise AddressError(
-            f"There is no point {point!r}: write 'pre' or 'post' (the activation function)."
-        )
-    chosen = list(range(model.cfg.n_layers)) if layers is None else list(layers)
-    model.lm.units.need(model.name, chosen, point)
-    names = {SITES[_POINTS[point]].at(layer): layer for layer in chosen}
+    tower = hooking.tower_at(model, where)
+    if where.in_lm and where.of_units:
+        tower.units.need_at(model.name, where, layers)
+    names = {where.at(layer): layer for layer in layers}
     roots: list[torch.Tensor] = []
     now, power = 0, 1.0
+    one = where.in_lm or len(getattr(reading, "prompts", ())) == 1
 
     def tap(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
         layer = names[hook.name]
@@ -170,28 +234,34 @@ def products(
         value = tensor.detach()
 
         def multiply(grad: torch.Tensor) -> None:
-            product = (wide(value) * (wide(grad) / power))[0]
+            product = wide(value) * (wide(grad) / power)
+            product = product[0] if one and len(product) == 1 else product
             receive(now, layer, finite(product, f"the attribution of layer {layer}"))
 
         tensor.register_hook(multiply)
         return tensor
 
-    positions = torch.tensor([t.position for t in targets], device=model.lm.device)
     with torch.enable_grad(), model.hooks(fwd_hooks=[(name, tap) for name in names]):
-        logits = model.run(soft, at=positions)[0]
-        finite(logits.detach(), f"the logits of {model.name!r}")
+        rows = readouts.answers(model, reading, targets)
+        for row in rows:
+            finite(row.detach(), f"the logits of {model.name!r}")
         for index, aimed in enumerate(targets):
             now = index
-            out, power = seed(logits[index], aimed.number)
+            out, power = seed(rows[index], aimed.number)
             more = index + 1 < len(targets)
-            torch.autograd.grad(logits[index], roots, grad_outputs=out, retain_graph=more)
+            torch.autograd.grad(
+                rows[index], roots, grad_outputs=out, retain_graph=more, allow_unused=True
+            )
 
 
-def silencing(model: HookedVLM, point: str) -> str:
+def silencing(model: HookedModel, point: str, where: Site | None = None) -> str:
     """The Edit whose effect a score at this point predicts, to first order."""
-    edit = f"Edit({_POINTS[point]!r}, 0.0, ...)"
-    if point == "pre" and any(one.gated for one in model.lm.units.layers):
-        return f"{edit}: the gate's input alone, unlike Edit('neurons', 0.0, ...)"
+    where = where or SITES[_POINTS[point]]
+    edit = f"Edit({where.name!r}, 0.0, ...)"
+    if where.name == "neurons_pre":
+        lm: Any = model.towers[LM]
+        if any(one.gated for one in lm.units.layers):
+            return f"{edit}: the gate's input alone, unlike Edit('neurons', 0.0, ...)"
     return edit
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.methods.quadrature import MOST, complete
+from mmlens.model.capabilities import needs
 from mmlens.model.prompt_tokens import rows
 from mmlens.model.provenance import about
 from mmlens.model.targets import Number, Target, aim, finite
@@ -39,6 +40,7 @@ PLACES = ("soft_prompt", "features", "pixels")
 ATTRIBUTIONS = ("gradient", "integrated_gradients", "occlusion")
 
 
+@needs("logits", "pictures")
 @ordinary()
 def attribute_picture(
     model: HookedVLM,

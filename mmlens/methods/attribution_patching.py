@@ -27,6 +27,7 @@ from mmlens.bench.variants import Metric, differentiable, measured, read
 from mmlens.methods.patch import _runs
 from mmlens.methods.quadrature import MOST, Integral, complete
 from mmlens.model import hooking
+from mmlens.model.capabilities import needs
 from mmlens.model.prompt_tokens import rows
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from mmlens.model.hooked import HookedVLM
 
 
+@needs("logits")
 @ordinary()
 def attribution_patching(
     model: HookedVLM,

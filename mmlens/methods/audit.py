@@ -12,21 +12,25 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 
 from mmlens.model import hooking
-from mmlens.model.doors import opened
+from mmlens.model.capabilities import needs
 from mmlens.runtime.autograd import ordinary
 from mmlens.values.arguments import function
+from mmlens.values.labels import LM
+from mmlens.values.prompt import Prompt
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.base import HookedModel
 
 
+@needs()
 @ordinary()
 def audit(
-    model: HookedVLM, prompt: Any = None, progress: Callable[[int, int], None] | None = None
+    model: HookedModel, prompt: Any = None, progress: Callable[[int, int], None] | None = None
 ) -> pd.DataFrame:
     """Every hook point of a model, measured: one forward and one backward pass each.
 
@@ -41,7 +45,6 @@ def audit(
     """
     import pandas as pd
 
-    opened(model)
     if progress is not None:
         function(progress, "progress", "a function of (done, of)")
     read = prompt if prompt is not None else _something(model)
@@ -62,7 +65,7 @@ def audit(
     return table.sort_values("name", key=lambda column: column.map(order)).reset_index(drop=True)
 
 
-def _measure(model: HookedVLM, read: Any, name: str, plain: torch.Tensor) -> dict[str, bool]:
+def _measure(model: HookedModel, read: Any, name: str, plain: torch.Tensor) -> dict[str, bool]:
     kept: list[torch.Tensor] = []
     fired = False
 
@@ -86,7 +89,7 @@ def _measure(model: HookedVLM, read: Any, name: str, plain: torch.Tensor) -> dic
         warnings.simplefilter("ignore")  # TransformerLens warns of edits it discards: measured here
         with torch.enable_grad():
             logits = model.run_with_hooks(read, fwd_hooks=[(name, tap)])
-            number = logits[0, -1].max()
+            number = _number(model, logits)
             grad = None
             if kept and number.requires_grad:
                 grad = torch.autograd.grad(number, kept[-1], allow_unused=True)[0]
@@ -102,14 +105,16 @@ def _measure(model: HookedVLM, read: Any, name: str, plain: torch.Tensor) -> dic
     }
 
 
-def _something(model: HookedVLM) -> Any:
-    from PIL import Image
+def _number(model: HookedModel, answer: torch.Tensor) -> torch.Tensor:
+    """The largest logit: of the last position, where there are positions."""
+    return (answer[0, -1] if model.can("logits") else answer[0]).max()
 
-    from mmlens.values.prompt import Prompt
 
-    ids = torch.arange(4) % max(1, model.lm.n_words)
-    if model.vision is None:
-        return ids[None]
+def _something(model: HookedModel) -> Any:
     picture = Image.linear_gradient("L").convert("RGB")
-    words = "A picture of" if model.tokenizer is not None else ""
-    return Prompt(picture, words)
+    if not model.can("text"):
+        return Prompt(picture)
+    lm: Any = model.towers[LM]
+    if not model.can("pictures"):
+        return (torch.arange(4) % max(1, lm.n_words))[None]
+    return Prompt(picture, "A picture of" if lm.tokenizer is not None else "")

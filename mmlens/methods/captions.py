@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from mmlens.model.doors import opened
+from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about, described
 from mmlens.model.targets import one
 from mmlens.values.arguments import instance, shown, text
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 NOTHING = "(nothing)"
 
 
+@needs("generate")
 def captions(
     model: HookedVLM,
     prompt: Any,
@@ -50,7 +51,6 @@ def captions(
     Raises:
         PromptError: `contains` without a letter. SiteError, AddressError: an edit of nothing.
     """
-    opened(model)
     pattern = _whole(contains) if contains is not None else None
     instance(edits, "edits", Mapping, "a mapping from names to Edits, {'cut': knockout(dog, -1)}")
     if NOTHING in edits or "return_type" in options:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.model.doors import opened
+from mmlens.model.capabilities import needs
 from mmlens.model.targets import finite
 from mmlens.runtime.chunks import in_chunks, times
 from mmlens.towers.language.norms import through
@@ -39,6 +39,7 @@ _FLOATS = 1 << 25
 """Probabilities in memory at a time."""
 
 
+@needs("unembed")
 def decode(
     model: HookedVLM,
     neurons: pd.DataFrame | Iterable[Neuron] | Neuron,
@@ -67,7 +68,6 @@ def decode(
     """
     import pandas as pd
 
-    opened(model)
     k = count(k, "k")
     unique = list(dict.fromkeys(_ends(neurons, active)))
     model.lm.units.find(model.name, [neuron for neuron, _ in unique])

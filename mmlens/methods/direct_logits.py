@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmlens.model import hooking
+from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite, one
 from mmlens.towers.language.tokenization import id_of
@@ -37,6 +38,7 @@ _NO_DOUBLE = ("mps",)
 """Kinds of devices without double precision: Apple's."""
 
 
+@needs("unembed")
 def direct_logits(
     model: HookedVLM,
     prompt: Any,

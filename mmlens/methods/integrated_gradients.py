@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.methods.quadrature import MOST, Integral, complete
+from mmlens.model.capabilities import needs
 from mmlens.model.prompt_tokens import rows
 from mmlens.model.provenance import about
 from mmlens.model.targets import Number, Target, aim
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from mmlens.model.hooked import HookedVLM
 
 
+@needs("logits")
 @ordinary()
 def integrated_gradients(
     model: HookedVLM,

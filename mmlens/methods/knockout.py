@@ -21,7 +21,7 @@ from mmlens.bench.prefix_reuse import edited, go_on, keep
 from mmlens.bench.variants import Metric, numbers
 from mmlens.methods.activations import activations
 from mmlens.model import hooking
-from mmlens.model.doors import opened
+from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import one
 from mmlens.values.addresses import places
@@ -49,6 +49,7 @@ def knockout(source: Any, destination: Any, layer: Any = None, head: Any = None)
     return Edit("attn_mask", CUT, key=source, query=destination, layer=layers, head=head)
 
 
+@needs("logits")
 def knockouts(
     model: HookedVLM,
     prompt: Any,
@@ -72,7 +73,7 @@ def knockouts(
     Raises:
         AddressError: no route, one without an edge to cut, or a window of no layers.
     """
-    n = opened(model).cfg.n_layers
+    n = model.cfg.n_layers
     if window is not None and not (isinstance(window, int) and 1 <= window <= n):
         raise AddressError(f"A window of {window} layers does not exist: write 1 to {n}, or None.")
     step = count(step, "step")
@@ -132,6 +133,7 @@ def _check(labels: tuple[Any, ...], name: str, source: Any, destination: Any) ->
         )
 
 
+@needs("blocks")
 def attention(
     model: HookedVLM, prompt: Any, layer: Any = None, *, tower: bool = False, **address: Any
 ) -> Scores:
@@ -144,7 +146,6 @@ def attention(
     Raises:
         CapabilityError: the kernel computes attention without ever holding its pattern.
     """
-    opened(model)
     site = SITES["vision.pattern" if tower else "pattern"]
     known = hooking.points(model)
     asked = places(hooking.layers(model, site), layer, "layer")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.model.doors import opened
+from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite, one
 from mmlens.runtime.chunks import in_chunks
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _FLOATS = 1 << 25
 
 
+@needs("unembed")
 def logit_lens(
     model: HookedVLM,
     prompt: Any,
@@ -56,7 +57,6 @@ def logit_lens(
         TargetError: a word of several tokens.
         CapabilityError: the lens does not give the model's own logits at the last layer here.
     """
-    opened(model)
     if quantity not in ("prob", "logprob", "logit"):
         raise AddressError(
             f"There is no quantity {quantity!r}: write 'prob', 'logprob' or 'logit'."

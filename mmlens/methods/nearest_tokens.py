@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.model.capabilities import needs
 from mmlens.model.targets import finite, one
 from mmlens.runtime.chunks import in_chunks
 from mmlens.values.addresses import places
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mmlens.model.hooked import HookedVLM
 
 
+@needs("unembed")
 def nearest_tokens(model: HookedVLM, prompt: Any, k: int = 5, *, pos: Any = None) -> pd.DataFrame:
     """The `k` words of highest cosine similarity at each position.
 

@@ -24,6 +24,7 @@ from mmlens.bench.places import Place, groups, place_of, read_by
 from mmlens.bench.prefix_reuse import Kept, keep
 from mmlens.bench.variants import Metric, Progress, Variant, numbers, read, run
 from mmlens.model import hooking
+from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.values.addresses import places, read_address
 from mmlens.values.arguments import instance
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 DIRECTIONS = ("denoise", "noise")
 
 
+@needs("logits")
 def patch(
     model: HookedVLM,
     pair: Pair,

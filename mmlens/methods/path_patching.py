@@ -24,6 +24,7 @@ from mmlens.bench.prefix_reuse import edited
 from mmlens.bench.variants import Metric, differentiable, measured, numbers
 from mmlens.methods.activations import activations
 from mmlens.methods.patch import DIRECTIONS
+from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite
 from mmlens.runtime.autograd import ordinary
@@ -44,6 +45,7 @@ Part = Head | Neuron
 _SITE: dict[type, str] = {Head: "z", Neuron: "neurons"}
 
 
+@needs("logits", "blocks")
 @torch.no_grad()
 def path_patching(
     model: HookedVLM,
@@ -141,6 +143,7 @@ def _frozen(held: dict[str, Scores], sender: Part, end: int, through: str) -> li
     return edits
 
 
+@needs("logits", "blocks")
 @ordinary()
 def edge_attribution(model: HookedVLM, pair: Pair, metric: Metric, k: int = 100) -> pd.DataFrame:
     """The edges between heads and MLPs of largest estimated effect (Syed et al. 2023), by

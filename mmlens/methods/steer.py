@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmlens.methods.activations import activations
-from mmlens.model.doors import opened
+from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite
 from mmlens.towers.language.tokenization import id_of
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 Direction = Scores | torch.Tensor
 
 
+@needs()
 def mean_difference(
     model: HookedVLM,
     prompts: Sequence[Any],
@@ -71,13 +72,15 @@ def mean_difference(
     return Scores(direction, ("dim",), {}, told)
 
 
+@needs("unembed")
 def word(model: HookedVLM, of: str | int) -> Scores:
     """The unembedding direction of a word of one token (or of an id): Scores(dim)."""
-    token = id_of(opened(model).lm, of)
+    token = id_of(model.lm, of)
     told = about(model, method="word", of=of)
     return Scores(model.lm.word_directions([token])[:, 0].float(), ("dim",), {}, told)
 
 
+@needs("blocks")
 def written_by(model: HookedVLM, neuron: Neuron) -> Scores:
     """What a neuron writes to the stream, per unit of activation: Scores(dim).
 
@@ -89,7 +92,7 @@ def written_by(model: HookedVLM, neuron: Neuron) -> Scores:
     Raises:
         AddressError: there is no such neuron. CapabilityError: the layer has no MLP units.
     """
-    opened(model).lm.units.find(model.name, [neuron])
+    model.lm.units.find(model.name, [neuron])
     with torch.no_grad():
         row = model.lm.units.written(neuron.layer, [neuron.unit])[0]
     normed = neuron.layer in model.lm.units.normed

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmlens.values.arguments import instance
 from mmlens.values.errors import AddressError
-from mmlens.values.labels import Neuron, Patch
+from mmlens.values.labels import LM, Neuron, Patch
 from mmlens.values.scores import Scores
 
 if TYPE_CHECKING:
@@ -69,7 +69,9 @@ def top_neurons(
             (layers.index(layer), unit) for layer, unit in zip(table.layer, table.unit, strict=True)
         ]
         table.insert(2, "pos", [labels[int(where[i])] for i in at])
-    table.insert(0, "neuron", [Neuron(*pair) for pair in zip(table.layer, table.unit, strict=True)])
+    tower = str(scores.about.get("tower", LM))
+    cells = zip(table.layer, table.unit, strict=True)
+    table.insert(0, "neuron", [Neuron(layer, unit, tower) for layer, unit in cells])
     table = table.drop(columns=["layer", "unit"]).rename(columns={"pos": "patch"})
     if active is not None:
         at = zip(table["neuron"], table["patch"], strict=True)

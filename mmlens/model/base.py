@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mmlens.model.reading import Rows
+    from mmlens.model.targets import Target
     from mmlens.towers.tower import Tower
     from mmlens.values.prompt import Prompt
     from mmlens.values.sites import Site
@@ -97,6 +98,20 @@ class HookedModel(KeepsHooks, Movable):
             at: positions (of a language model) or rows (of a classifier) that are answered alone.
             grad: whether a graph starts at the inputs; hooks may start one anywhere.
         """
+        raise NotImplementedError
+
+    def run_to(self, tower: str, input: Input) -> None:
+        """Run the towers up to this one, with hooks and edits, for what they leave behind."""
+        raise NotImplementedError
+
+    def aim(
+        self, prompt: Input, of: Any, target: Any = "logit", after: str | None = None
+    ) -> tuple[Any, Target]:
+        """One prompt as it is read, and the number of it that is explained."""
+        raise NotImplementedError
+
+    def answer_rows(self, reading: Any, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of what the model answers to one prompt, Float[k, ...], computed alone."""
         raise NotImplementedError
 
     def picture_rows(self, prompts: Sequence[Prompt], site: Site, layer: int | None = None) -> Rows:

@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mmlens.values.arguments import choice
+from mmlens.values.arguments import choice, shown
 from mmlens.values.errors import ArgumentError, CapabilityError
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def require(model: Any, *what: str) -> Any:
         CapabilityError: it lacks something.
     """
     if not callable(getattr(type(model), "can", None)):
-        raise ArgumentError(f"model={_shown(model)} is no model: give what mmlens.load returns.")
+        raise ArgumentError(
+            f"model={shown(model)} is no HookedModel: give what mmlens.load returns."
+        )
     for one in what:
         if not model.can(one):
             having = [name for name in WHAT if model.can(name)]
@@ -88,8 +90,3 @@ def needs(*what: str) -> Callable[[Verb], Verb]:
         return asked  # type: ignore[return-value]
 
     return declare
-
-
-def _shown(model: Any) -> str:
-    text = repr(model)
-    return text if len(text) <= 60 else f"{type(model).__name__}(...)"

@@ -18,7 +18,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmlens.model import continuation, generation, hooking, loss, options, reading
+from mmlens.model import (
+    continuation,
+    generation,
+    hooking,
+    loss,
+    options,
+    reading,
+    readouts,
+    targets,
+)
 from mmlens.model.base import HookedModel
 from mmlens.model.copies import Joined
 from mmlens.model.image_reader import ImageReader
@@ -30,6 +39,7 @@ from mmlens.runtime.turns import turn
 from mmlens.towers.language.language_model import LanguageModel
 from mmlens.towers.projection import Projection
 from mmlens.values.arguments import instance
+from mmlens.values.labels import Neuron
 from mmlens.values.prompt import Prompt, SoftPrompt
 from mmlens.values.sites import SITES, Site
 
@@ -219,6 +229,31 @@ class HookedVLM(Joined, Surface, HookedModel):
             if at is not None:
                 return self.lm.logits_at(ids, soft.mask, at)
             return self.lm.forward(ids, soft.mask, **how)
+
+    def run_to(self, tower: str, input: Input) -> None:
+        """Run the towers up to this one: what lies before the language model runs while reading."""
+        if tower == "lm":
+            self.run(input)
+        else:
+            self.read(input)
+
+    def answer_rows(self, reading: Any, rows: torch.Tensor) -> torch.Tensor:
+        """The logits of these positions of one prompt, Float[k, d_vocab]."""
+        return self.run(reading, at=rows.to(self.lm.device))[0]
+
+    def aim(
+        self, prompt: Input, of: Any, target: Any = "logit", after: str | None = None
+    ) -> tuple[SoftPrompt, targets.Target]:
+        """One prompt with what stands before the explained token, and that token's number.
+
+        `of` may be a Neuron of any tower, whose own activation is explained.
+
+        Raises:
+            TargetError: the word is not one token, or the model does not say it.
+        """
+        if not isinstance(of, Neuron):
+            return targets.aim(self, prompt, of, target, after)
+        return targets.one(self, prompt), readouts.aim_unit(self, of, target)
 
     def picture_rows(self, prompts: Sequence[Prompt], site: Site, layer: int | None = None) -> Any:
         """What stands at each position of a site in pictures: a row per picture, or crop of one."""

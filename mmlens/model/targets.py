@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.model.doors import opened
+from mmlens.model.capabilities import require
 from mmlens.model.generation import end_ids, until
 from mmlens.model.reading import going_on
 from mmlens.towers.language.tokenization import id_of, printed, word
@@ -40,12 +40,15 @@ class Target:
     Attributes:
         position: index of the position whose logits are read.
         number: Float[d_vocab] -> a number.
-        token: the explained token and the place where it would stand, or None for a callable alone.
+        token: the explained token and the place where it would stand (or a class or unit by name),
+            or None for a callable alone.
+        at: the hook whose activation the number is a function of, instead of the logits.
     """
 
     position: int
     number: Number
-    token: Token | None = None
+    token: Any = None
+    at: str | None = None
 
 
 def aim(
@@ -111,7 +114,7 @@ def one(model: HookedVLM, prompt: Any) -> SoftPrompt:
     Raises:
         PromptError: several prompts.
     """
-    opened(model)
+    require(model)
     with torch.no_grad():
         soft = model.embed(prompt)
     if len(soft) != 1:

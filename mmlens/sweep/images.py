@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -16,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 from mmlens.datasets.sample import Sample
 from mmlens.datasets.spec import dataset as named_data
 from mmlens.methods.activations import activations
-from mmlens.model.doors import opened
-from mmlens.model.hooked import HookedVLM
+from mmlens.model.base import HookedModel
+from mmlens.model.capabilities import require
+from mmlens.model.readouts import unit_site
 from mmlens.sweep.crew import crew
 from mmlens.sweep.record import SweepError
 from mmlens.sweep.sweeping import sweep
 from mmlens.tally import Top
 from mmlens.values.addresses import places
 from mmlens.values.errors import AddressError
-from mmlens.values.labels import Neuron, Patch
+from mmlens.values.labels import LM, Neuron, Patch
 from mmlens.values.prompt import Prompt
 from mmlens.values.scores import Scores
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def top_images(
-    model: HookedVLM,
+    model: HookedModel,
     dataset: Any,
     neurons: Any = None,
     k: int = 9,
@@ -42,6 +44,9 @@ def top_images(
     progress: bool = False,
 ) -> pd.DataFrame:
     """The `k` pictures that excite each neuron most: neuron, rank, sample, place, value.
+
+    Neurons of the language model, or of another tower (`Neuron(3, 17, "vision")`); of a model of
+    vision alone, its own. In a map of a convolution the units are the channels.
 
     `rank` counts from 0, `sample` is the id, `place` the patch with the strongest activation,
     `value` that activation. Pictures of equal value stand in the order of the data.
@@ -55,17 +60,19 @@ def top_images(
     Raises:
         AddressError: no such neuron or layer. SweepError: a picture failed; it is named.
     """
-    opened(model)
+    require(model)
     samples, wanted = named_data(dataset), _listed(neurons)
+    tower = _tower(model, wanted)
     if out is None and crew().world > 1:
         raise SweepError("Several processes need a folder in common: give top_images(out=...).")
     with TemporaryDirectory() if out is None else nullcontext(out) as folder:
         done = sweep(
-            picture_activations, model, samples, folder, options=_options(model, wanted),
+            picture_activations, model, samples, folder, options=_options(model, wanted, tower),
             tallies={"activations": [Top(k=k)]}, progress=progress,
         )  # fmt: skip
         top: Any = done.tallies("activations")[0]
     table = top.table(ids=samples.ids)
+    table["neuron"] = [replace(one, tower=tower) for one in table["neuron"]]
     chosen = {one: at for at, one in enumerate(wanted) if isinstance(one, Neuron)}
     if not chosen:
         return table
@@ -75,12 +82,18 @@ def top_images(
 
 
 def picture_activations(
-    model: HookedVLM, sample: Sample, layer: Sequence[int], units: Sequence[int] | None = None
+    model: HookedModel,
+    sample: Sample,
+    layer: Sequence[int],
+    units: Sequence[int] | None = None,
+    site: str = "neurons",
 ) -> dict[str, Scores]:
     """A question for `sweep`: the activations at patches, Scores(layer, pos, unit)."""
     narrow: dict[str, Any] = {"layer": list(layer), "pos": Patch}
     narrow |= {"unit": list(units)} if units is not None else {}
-    return {"activations": activations(model, Prompt(sample.image), "neurons", **narrow)}
+    scores = activations(model, Prompt(sample.image), site, **narrow)
+    axes = tuple("unit" if axis == "channel" else axis for axis in scores.axes)
+    return {"activations": Scores(scores.values, axes, scores.labels, scores.about)}
 
 
 def _listed(neurons: Any) -> list[Any]:
@@ -96,12 +109,31 @@ def _listed(neurons: Any) -> list[Any]:
     )
 
 
-def _options(model: HookedVLM, wanted: Sequence[Any]) -> dict[str, Any]:
+def _tower(model: HookedModel, wanted: Sequence[Any]) -> str:
+    """The tower that the neurons are in.
+
+    Raises:
+        AddressError: neurons of several.
+    """
+    towers = {one.tower for one in wanted if isinstance(one, Neuron)}
+    if len(towers) > 1:
+        raise AddressError(
+            f"These neurons are in the towers {', '.join(sorted(towers))}: ask about one tower at a"
+            " time."
+        )
+    return towers.pop() if towers else LM if LM in model.towers else next(iter(model.towers))
+
+
+def _options(model: HookedModel, wanted: Sequence[Any], tower: str) -> dict[str, Any]:
     """The layers that are read, and of them the units (None: all)."""
     chosen = [one for one in wanted if isinstance(one, Neuron)]
     layers = sorted({one.layer for one in chosen}) if chosen else list(wanted) or None
     units = sorted({one.unit for one in chosen}) or None
-    found = places(range(model.cfg.n_layers), layers, "layer")
-    if units is not None:
-        places(range(model.cfg.d_mlp), units, "unit")
-    return {"layer": found, "units": units}
+    n = model.towers[tower].n_layers
+    found = places(range(n), layers, "layer")
+    site = unit_site(model, Neuron(found[0], 0, tower))
+    if units is not None and site.in_lm:
+        lm: Any = model.towers[tower]
+        lm.units.find(model.name, chosen)
+    options = {"layer": found, "units": units}
+    return options if site.in_lm else {**options, "site": site.name}

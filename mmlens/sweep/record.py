@@ -20,9 +20,10 @@ from mmlens.datasets.sample import Samples
 from mmlens.model.provenance import about
 from mmlens.sweep.identity import Identity
 from mmlens.values.errors import MMLensError
+from mmlens.values.labels import LM
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.base import HookedModel
 
 FORMAT = 2
 
@@ -33,7 +34,7 @@ class SweepError(MMLensError, RuntimeError):
 
 def record(
     question: Callable[..., Any],
-    model: HookedVLM,
+    model: HookedModel,
     samples: Samples,
     options: Mapping[str, Any],
     **plan: Any,
@@ -121,11 +122,13 @@ def _worded(value: Any) -> bool:
     return True
 
 
-def _model(model: HookedVLM, found: Identity) -> dict[str, Any]:
+def _model(model: HookedModel, found: Identity) -> dict[str, Any]:
     """Everything of a model that an answer depends on, what is large as a hash."""
-    root = model.root
-    parts = {"vision": getattr(model.vision, "module", None), "projection": model.projection}
-    there = {name: part for name, part in {**parts, "lm": root}.items() if part is not None}
+    there = {name: tower.module for name, tower in model.towers.items()}
+    lm: Any = model.towers.get(LM)
+    vision: Any = model.towers.get("vision")
+    root = None if lm is None else lm.root
+    first = next(next(iter(there.values())).parameters()) if lm is None else lm
     configs = {
         name: _config(getattr(getattr(part, "original_model", part), "config", None))
         for name, part in there.items()
@@ -137,15 +140,15 @@ def _model(model: HookedVLM, found: Identity) -> dict[str, Any]:
         "weights": {name: weights_hash(part.state_dict()) for name, part in there.items()},
         "edit_values": [found.of(one, f"what {one[0]!r} is edited to") for one in changes],
         "hooks": [found.of(one, f"the hook at {one[0]!r}") for one in hooks],
-        "lasting_hooks": [found.of(one, "a hook of TransformerLens") for one in _lasting(root)],
-        "dtype": str(model.lm.dtype).removeprefix("torch."),
+        "lasting_hooks": [found.of(one, "a hook of TransformerLens") for one in _lasting(model)],
+        "dtype": str(first.dtype).removeprefix("torch."),
         "dtypes": {name: _dtypes(part) for name, part in there.items()},
-        "device": model.lm.device.type,
-        "prepend_bos": model.prepend_bos,
-        "preprocessing": model.vision.spec() if model.vision is not None else None,
+        "device": first.device.type,
+        "prepend_bos": getattr(model, "prepend_bos", None),
+        "preprocessing": vision.spec() if vision is not None else None,
         "config": found.of(configs),
         "generation": found.of(_config(generation)),
-        "tokenizer": _tokenizer(model.tokenizer, found),
+        "tokenizer": _tokenizer(getattr(lm, "tokenizer", None), found),
     }
 
 
@@ -170,12 +173,13 @@ def _tokenizer(tokenizer: Any, found: Identity) -> str | None:
     return found.of([lasting or sorted(tokenizer.get_vocab().items()), told])
 
 
-def _lasting(root: Any) -> list[Any]:
-    """Hooks that were added to the language model itself; the one of mmlens is on every model."""
-    ours = getattr(root, "_mmlens_inject", None)
+def _lasting(model: HookedModel) -> list[Any]:
+    """Hooks that were added to the towers themselves; the one of mmlens is on every model."""
+    ours = getattr(getattr(model, "root", None), "_mmlens_inject", None)
     return [
         (name, point._forward_hooks.get(handle.hook.id))
-        for name, point in root.hook_dict.items()
+        for tower in model.towers.values()
+        for name, point in tower.every_point.items()
         for handle in point.fwd_hooks
         if handle is not ours
     ]

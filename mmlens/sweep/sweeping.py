@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from mmlens.datasets.sample import Samples
 from mmlens.datasets.spec import dataset as named_data
-from mmlens.model.doors import opened
-from mmlens.model.hooked import HookedVLM
+from mmlens.model.base import HookedModel
+from mmlens.model.capabilities import require
 from mmlens.runtime.seeding import seed_of, seeded
 from mmlens.sweep.bar import Bar
 from mmlens.sweep.crew import crew
@@ -35,7 +35,7 @@ Question = Callable[..., Any]
 
 def sweep(
     question: Question,
-    model: HookedVLM,
+    model: HookedModel,
     dataset: Any,
     out: str | Path,
     *,
@@ -70,7 +70,7 @@ def sweep(
     seed = count(seed, "seed", least=0, error=SweepError)
     choice(on_error, "on_error", ("raise", "record"), error=SweepError)
     samples, team = named_data(dataset), crew()
-    opened(model)
+    require(model)
     folder = path(out, "out", error=SweepError)
     fresh, given = _tallies(tallies), _by_name(options, "options", "{'k': 3}")
     kinds = {

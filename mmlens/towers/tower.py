@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from mmlens.values.labels import Label
 from mmlens.values.sites import Site
@@ -34,6 +35,11 @@ class Tower(Protocol):
     @property
     def shared(self) -> Any:
         """What several models may have in common and one thread runs at a time."""
+        ...
+
+    @property
+    def module(self) -> nn.Module:
+        """The module whose weights and configuration an answer depends on."""
         ...
 
     @property

@@ -23,7 +23,7 @@ import pandas as pd
 
 from mmlens.checkpoints.folder import save as save_bridge
 from mmlens.datasets.caption_pairs import CaptionPairs, DataError
-from mmlens.model.doors import opened
+from mmlens.model.capabilities import require
 from mmlens.model.hooked import HookedVLM
 from mmlens.runtime.autograd import ordinary
 from mmlens.train.recipe import TrainingRecipe
@@ -112,7 +112,7 @@ def fit(
         DataError: a number out of its range. DataError, PictureError: captioned pictures that
             cannot be used.
     """
-    opened(model)
+    require(model)
     recipe = TrainingRecipe(
         steps=steps, batch_size=batch_size, lr=lr, betas=betas, weight_decay=weight_decay,
         clip=clip, warmup=warmup, dropout=dropout, seed=seed, accumulate=accumulate,

@@ -25,8 +25,8 @@ from mmlens.values.addresses import (
     reaches_the_end,
     read_address,
 )
-from mmlens.values.arguments import shown
-from mmlens.values.errors import AddressError, MMLensError, SiteError
+from mmlens.values.edit_values import called, check_value
+from mmlens.values.errors import AddressError, SiteError
 from mmlens.values.labels import Head, Label, Neuron
 from mmlens.values.maps import MAP, inner_of, is_map
 from mmlens.values.scores import Scores
@@ -68,13 +68,13 @@ class Edit:
         check_tower(address, where.tower, site_name)
         if grouped(where):  # which key or value a Head reads, only a model can say: `sharing`
             address = tuple([part] if isinstance(part, Head) else part for part in address)
-        _check_value(value)
+        check_value(value)
         wanted = read_address([part for part in address if not _is_list(part)], by_axis)
         for several in filter(_is_list, address):
             wanted.update(_units(several))
         if where.layer is not None:
             wanted.setdefault("layer", where.layer)
-        maps = () if where.in_lm or not where.layered else MAP  # which it is, a model can say
+        maps = () if where.in_lm or not where.layered else (*MAP, "unit", "dim")  # a model can say
         _check_axes(wanted, where, (*where.axes, *maps), where.axes)
         object.__setattr__(self, "site", where)
         object.__setattr__(self, "value", value)
@@ -125,6 +125,7 @@ class Edit:
             AddressError: it has no such axis.
         """
         if real.axes == self.site.axes:
+            _check_axes(self.address, real, real.axes, real.axes)
             return self
         wanted, axes = dict(self.address), real.axes
         if is_map(axes):
@@ -241,7 +242,7 @@ class Edit:
         if isinstance(self.value, Scores):
             new = self._from_scores(layer, names, place, start, shape)
         elif callable(self.value):
-            new = self._called(old)
+            new = called(self, old)
             if not isinstance(new, torch.Tensor):
                 raise AddressError(
                     "The function of an Edit must return the new values (a tensor), not"
@@ -257,19 +258,6 @@ class Edit:
                 f" {tuple(old.shape)} (axes {', '.join(self.site.axes)})."
             ) from None
         return old + new if self.add else new
-
-    def _called(self, old: torch.Tensor) -> Any:
-        import torch
-
-        try:
-            return self.value(old)
-        except (MMLensError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            raise AddressError(
-                f"The function of {self!r} raised {type(error).__name__} for values of shape"
-                f" {tuple(old.shape)}: {error}"
-            ) from error
 
     def _from_scores(
         self,
@@ -309,21 +297,6 @@ def _check_axes(
             raise AddressError(
                 f"Site {where.name!r} has no axis {axis!r}: it has {', '.join((*layer, *shown))}."
             )
-
-
-def _check_value(value: Any) -> None:
-    """Refuse what can't become numbers when the edit acts."""
-    import torch
-
-    if isinstance(value, (Scores, torch.Tensor)) or callable(value):
-        return
-    try:
-        torch.as_tensor(None if isinstance(value, bool) else value)  # a flag is no number
-    except (TypeError, ValueError, RuntimeError):
-        raise AddressError(
-            f"An Edit can't put {shown(value)} in place of activations: give a number, a tensor,"
-            " Scores, or a function from the tensor there to a tensor."
-        ) from None
 
 
 def _is_list(part: Any) -> bool:

@@ -135,6 +135,22 @@ class SoftPrompt:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class PictureReading:
+    """Pictures as a vision encoder alone reads them.
+
+    Attributes:
+        pixels: Float[picture, 3, h, w], preprocessed.
+        prompts: where they come from, or empty where the pixels were given.
+    """
+
+    pixels: torch.Tensor
+    prompts: tuple[Prompt, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
 def same_layout(rows: tuple[tuple[Label, ...], ...]) -> bool:
     """Whether labels differ by nothing but the words of their tokens."""
     return len({tuple(_place(label) for label in row) for row in rows}) == 1

@@ -30,6 +30,11 @@ class LanguageTower:
         return self.root
 
     @property
+    def module(self) -> Any:
+        """The same."""
+        return self.root
+
+    @property
     def points(self) -> Mapping[str, Any]:
         """The hook points that fire, by TransformerLens' names."""
         fires = self.can.fires

@@ -49,8 +49,10 @@ class VisionTower:
             CapabilityError: windows or joined positions, which have no labels.
         """
         name = site.at(layer).removeprefix(_PREFIX)
+        if name in self.axes:
+            return site.holding(self.axes[name])
         self.check_labels(name)
-        return site.holding(self.axes[name]) if name in self.axes else site
+        return site
 
     def check_labels(self, name: str) -> None:
         raise NotImplementedError

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmlens.bench.silencing import WHERE
 from mmlens.datasets.sample import Sample
-from mmlens.model.doors import opened
+from mmlens.model.capabilities import require
 from mmlens.papers.tables import ExperimentError
 from mmlens.values.arguments import choice, count, flag, instance, number, several, text
 from mmlens.values.errors import nearest
@@ -90,7 +90,7 @@ def checked(
         ExperimentError: an option is none that there is.
         ArgumentError: no model, or no sample.
     """
-    opened(model)
+    require(model)
     instance(sample, "sample", Sample, "one of mmlens.dataset(...)")
     for name, value in {**asked, **more}.items():
         if name in CHECKS and name not in beside:

@@ -1,0 +1,143 @@
+"""What is explained, as one number of a forward pass: a word, a class, a unit, or a function.
+
+    of=" dog"                          a token's logit               (language models: `targets`)
+    of="tabby"                         a class's logit               (classifiers)
+    of=Neuron(3, 17, "vision")         a unit's own activation       (every tower with units)
+    target=lambda logits: ...          any function of what the model answers
+
+A readout is a `Target`: which row of the answer is read (or what stands at which hook), and the
+function from there to the number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mmlens.model import hooking
+from mmlens.model.targets import Number, Target, checked
+from mmlens.values.addresses import places
+from mmlens.values.arguments import shown
+from mmlens.values.errors import AddressError, TargetError, nearest
+from mmlens.values.labels import LM, Neuron
+from mmlens.values.maps import inner_of, is_map
+from mmlens.values.sites import SITES, Site
+
+if TYPE_CHECKING:
+    from mmlens.model.base import HookedModel
+
+_OVER: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "mean": torch.mean,
+    "max": torch.max,
+    "sum": torch.sum,
+}
+
+
+def unit_site(model: HookedModel, neuron: Neuron) -> Site:
+    """The site where a unit's activation stands: "neurons" of its tower, or the map of its layer.
+
+    Raises:
+        SiteError: the model has no such tower. AddressError: no such layer.
+    """
+    prefix = "" if neuron.tower == LM else f"{neuron.tower}."
+    site = SITES.get(f"{prefix}neurons", SITES["neurons"])
+    tower = hooking.tower_at(model, site)
+    places(range(tower.n_layers), neuron.layer, "layer")
+    if site.in_lm or site.at(neuron.layer) in tower.points:
+        return site
+    return SITES[f"{prefix}resid_post"]
+
+
+def aim_unit(model: HookedModel, neuron: Neuron, target: str | Number) -> Target:
+    """A unit's own activation, over all positions of one prompt or picture.
+
+    Args:
+        target: "mean" (also where nothing was asked for), "max" or "sum" over positions, or a
+            function of the activations Float[pos].
+
+    Raises:
+        AddressError: no such unit. TargetError: no such target.
+    """
+    site = unit_site(model, neuron)
+    if site.in_lm:
+        hooking.tower_at(model, site).units.find(model.name, [neuron])
+    real = hooking.check_places(model, site, [neuron.layer])[neuron.layer]
+    over = target if callable(target) else _OVER.get("mean" if target == "logit" else target)
+    if over is None:
+        raise TargetError(
+            f"There is no target {target!r} of a unit: write 'mean', 'max', 'sum' or a function of"
+            " its activations."
+        )
+    inner = inner_of(real.axes) if is_map(real.axes) else real.axes[-1]
+    dim = real.axes.index(inner)
+
+    def number(values: torch.Tensor) -> torch.Tensor:
+        if not 0 <= neuron.unit < values.shape[dim]:
+            raise AddressError(f"There is no {neuron}: the layer has {values.shape[dim]} units.")
+        return over(values.select(dim, neuron.unit).flatten())
+
+    return Target(0, number, str(neuron), site.at(neuron.layer))
+
+
+def aim_class(names: Sequence[str], of: Any, target: str | Number) -> Target:
+    """A class's logit.
+
+    Args:
+        names: of the classes.
+        of: a class by name or number; None where `target` is a function of all logits.
+
+    Raises:
+        TargetError: no such class, or nothing to explain.
+    """
+    if of is None:
+        if not callable(target):
+            raise TargetError(
+                f"There is no class to explain: write of={names[0]!r}, or a function as target."
+            )
+        return Target(0, checked(target))
+    index = _class(names, of)
+    if callable(target):
+        return Target(0, checked(target), names[index])
+    numbers: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "logit": lambda logits: logits[index],
+        "prob": lambda logits: logits.float().softmax(-1)[index],
+        "logprob": lambda logits: logits.float().log_softmax(-1)[index],
+    }
+    if target not in numbers:
+        raise TargetError(
+            f"There is no target {target!r}: write 'logit', 'prob', 'logprob' or a callable."
+        )
+    return Target(0, numbers[target], names[index])
+
+
+def _class(names: Sequence[str], of: Any) -> int:
+    if isinstance(of, str):
+        same = [i for i, name in enumerate(names) if of in (name, *name.split(", "))]
+        if len(same) != 1:
+            found = f"{len(same)} classes are" if same else "no class is"
+            raise TargetError(f"{found.capitalize()} called {of!r}: {nearest(of, names)}")
+        return same[0]
+    if isinstance(of, bool) or not isinstance(of, int) or not 0 <= of < len(names):
+        raise TargetError(
+            f"{shown(of)} is no class: give a name, or a number from 0 to {len(names) - 1}."
+        )
+    return of
+
+
+def answers(model: HookedModel, reading: Any, targets: Sequence[Target]) -> list[torch.Tensor]:
+    """For each target what its number is a function of: a row of logits, or what a unit does."""
+    kept: dict[str, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor, hook: Any) -> None:
+        kept[hook.name] = tensor[0]
+
+    at_hooks = list(dict.fromkeys(target.at for target in targets if target.at is not None))
+    rows = torch.tensor([target.position for target in targets])
+    with model.hooks([(name, keep) for name in at_hooks]):
+        found = model.answer_rows(reading, rows)
+    return [
+        row if target.at is None else kept[target.at]
+        for row, target in zip(found, targets, strict=True)
+    ]
