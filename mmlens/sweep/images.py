@@ -92,8 +92,10 @@ def picture_activations(
     narrow: dict[str, Any] = {"layer": list(layer), "pos": Patch}
     narrow |= {"unit": list(units)} if units is not None else {}
     scores = activations(model, Prompt(sample.image), site, **narrow)
-    axes = tuple("unit" if axis == "channel" else axis for axis in scores.axes)
-    return {"activations": Scores(scores.values, axes, scores.labels, scores.about)}
+    named = {axis: "unit" if axis == "channel" else axis for axis in scores.axes}
+    labels = {named[axis]: there for axis, there in scores.labels.items()}
+    found = Scores(scores.values, tuple(named.values()), labels, scores.about)
+    return {"activations": found}
 
 
 def _listed(neurons: Any) -> list[Any]:
