@@ -19,7 +19,8 @@ from mmlens.runtime.sharing import share_weights
 from mmlens.towers.vision import calls
 from mmlens.towers.vision.attention import warm
 from mmlens.towers.vision.painting import ramp
-from mmlens.towers.vision.taps import OutTap, untap
+from mmlens.towers.vision.routes import OutTap, looking
+from mmlens.towers.vision.taps import untap
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -178,13 +179,8 @@ def _with_every_hook(
     def look(tensor: Tensor, hook: Any) -> None:
         seen.setdefault(hook.name)
 
-    for point in vision.hook_dict.values():
-        point.add_hook(look)
-    try:
+    with looking(vision.hook_dict.values(), look):
         out = run(vision, module, tap, ramp(vision))
-    finally:
-        for point in vision.hook_dict.values():
-            point.remove_hooks("both")
     return out, tuple(name for name in vision.hook_dict if name in seen)
 
 

@@ -276,6 +276,8 @@ class HookedVision(Movable):
         plain = plain.mean(dim=1, keepdim=True) if self.pooled else plain
         seen = measure.shapes(self, plain)
         self.hook_dict = {n: p for n, p in self.hook_dict.items() if len(seen.get(n, ())) == 1}
+        wrong = measure.no_sums(self)
+        self.hook_dict = {n: p for n, p in self.hook_dict.items() if n not in wrong}
         if self.pooled:
             self.grid = (1, 1)
         n = self.n_prefix + self.grid[0] * self.grid[1]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmlens.towers.vision.attention import ATTENTION_POINTS
 from mmlens.towers.vision.painting import CLEAR, CONTRADICTION, halves, keeps_aspect, leanings
+from mmlens.towers.vision.routes import looking
 
 if TYPE_CHECKING:
     from mmlens.towers.vision.encoder import HookedVision
@@ -106,15 +107,8 @@ def _orders(vision: HookedVision, maps: Shapes) -> dict[str, tuple[str, ...]]:
             order = order_of(vision, tuple(tensor.shape[1:]), tensor.detach())
             found.update({hook.name: order} if order is not None else {})
 
-    points = [vision.hook_dict[name] for name in maps]
-    for point in points:
-        point.add_hook(look)
-    try:
-        with torch.no_grad():
-            vision._values(halves(vision))
-    finally:
-        for point in points:
-            point.remove_hooks("both")
+    with torch.no_grad(), looking((vision.hook_dict[name] for name in maps), look):
+        vision._values(halves(vision))
     return found
 
 
