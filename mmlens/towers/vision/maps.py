@@ -92,8 +92,10 @@ def order_of(
     best = possible[0]
     if len(possible) == 2 and leaning(best) - leaning(possible[1]) < CLEAR:
         return None
-    against = max(max(rows) - rows[best.index("row")], max(cols) - cols[best.index("col")])
-    return best if against < CONTRADICTION else None
+    down, along = rows[best.index("row")], cols[best.index("col")]
+    against = max(max(rows) - down, max(cols) - along)
+    lopsided = max(down, along) >= CONTRADICTION and min(down, along) < CLEAR  # as of windows
+    return None if against >= CONTRADICTION or lopsided else best
 
 
 def _orders(vision: HookedVision, maps: Shapes) -> dict[str, tuple[str, ...]]:
