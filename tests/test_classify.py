@@ -13,7 +13,7 @@ import mmlens as mm
 from mmlens.families.parts import from_parts
 from mmlens.towers.vision.encoder import HookedVision
 from mmlens.towers.vision.wrap import from_open_clip, from_timm, wrap_vision
-from mmlens.values.errors import CapabilityError
+from mmlens.values.errors import ArgumentError, CapabilityError
 
 open_clip = pytest.importorskip("open_clip")
 timm = pytest.importorskip("timm")
@@ -212,6 +212,12 @@ def test_an_encoder_alone_has_no_classes_and_says_so():
         assert vision.n_classes == 0 and vision.class_names == vision.class_points == ()
         with pytest.raises(CapabilityError, match="wrap a whole classifier"):
             vision.classify(pictures(vision))
+
+
+def test_a_classifier_has_to_hold_the_encoder():
+    whole, other = WHOLE["vit"]()[0], WHOLE["vit"]()[0]
+    with pytest.raises(ArgumentError, match="does not hold this ViTModel"):
+        wrap_vision(whole, whole=other)
 
 
 @pytest.mark.parametrize("name", ["vit", "beit", "timm vit"])

@@ -139,6 +139,25 @@ def test_as_many_channels_as_rows_are_told_apart_by_painting(kind):
     assert vision.axes[point] == order and vision.grids[point] == (16, 16)
 
 
+def test_features_of_as_many_channels_as_rows_are_told_apart_by_painting():
+    config = transformers.ResNetConfig(
+        embedding_size=16,
+        hidden_sizes=[16],
+        depths=[1],
+        layer_type="basic",
+        out_features=["stage1"],
+    )
+    first = shake(transformers.ResNetModel(config))
+    settle(first, lambda x: first(pixel_values=x), 64)
+    sizes = {"embed_dim": 16, "depths": (1,), "num_heads": (1,), "window_size": 4}
+    last = shake(timm.create_model("swin_tiny_patch4_window7_224", img_size=64, **sizes))
+    last.output_fmt = "NCHW"  # which is not so
+    for module, told in ((first, False), (last, True)):
+        vision = wrap_vision(module, {"image_size": 64})
+        assert vision.d_vision == 16 and vision.grid == (16, 16)
+        assert vision.channels_last == told
+
+
 def test_windows_and_unclear_maps_have_no_order():
     vision, _ = cube("last")
     pictures = halves(vision)

@@ -21,6 +21,7 @@ from mmlens.towers.vision.attention import warm
 from mmlens.towers.vision.painting import ramp
 from mmlens.towers.vision.routes import OutTap, looking
 from mmlens.towers.vision.taps import untap
+from mmlens.values.errors import ArgumentError
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -107,11 +108,20 @@ def untapped(module: nn.Module) -> nn.Module:
 
 
 def shared(whole: nn.Module | None, module: nn.Module) -> tuple[nn.Module | None, str]:
-    """A bare copy of a classifier over the same weights, and the path in it to the encoder."""
+    """A bare copy of a classifier over the same weights, and the path in it to the encoder.
+
+    Raises:
+        ArgumentError: the classifier does not hold the encoder.
+    """
     if whole is None:
         return None, ""
-    path = next(path for path, part in whole.named_modules() if part is module)
-    return untapped(whole), path
+    for path, part in whole.named_modules():
+        if part is module:
+            return untapped(whole), path
+    raise ArgumentError(
+        f"whole= is a {type(whole).__name__} that does not hold this {type(module).__name__}: write"
+        " wrap_vision(classifier), which finds the encoder in it."
+    )
 
 
 def without_child(module: nn.Module, name: str) -> nn.Module:
