@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from encoders import ENCODERS
+from measured import check_sizes, check_squares
 from packaging.version import Version
 from PIL import Image
 
@@ -109,6 +110,8 @@ def test_an_encoder_is_right_or_refused_in_a_sentence(name, words):
     if check_features(name, module, vision) == 3:
         check_painting(name, vision)
     check_sites(vision, words)
+    check_sizes(vision)
+    check_squares(vision)
 
 
 def check_features(name: str, module: torch.nn.Module, vision: HookedVision) -> int:

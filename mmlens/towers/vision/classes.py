@@ -19,7 +19,9 @@ from mmlens.runtime.sharing import share_weights
 from mmlens.towers.vision import calls
 from mmlens.towers.vision.attention import warm
 from mmlens.towers.vision.painting import ramp
-from mmlens.towers.vision.taps import OutTap, untap
+from mmlens.towers.vision.routes import OutTap, looking
+from mmlens.towers.vision.taps import untap
+from mmlens.values.errors import ArgumentError
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -106,11 +108,20 @@ def untapped(module: nn.Module) -> nn.Module:
 
 
 def shared(whole: nn.Module | None, module: nn.Module) -> tuple[nn.Module | None, str]:
-    """A bare copy of a classifier over the same weights, and the path in it to the encoder."""
+    """A bare copy of a classifier over the same weights, and the path in it to the encoder.
+
+    Raises:
+        ArgumentError: the classifier does not hold the encoder.
+    """
     if whole is None:
         return None, ""
-    path = next(path for path, part in whole.named_modules() if part is module)
-    return untapped(whole), path
+    for path, part in whole.named_modules():
+        if part is module:
+            return untapped(whole), path
+    raise ArgumentError(
+        f"whole= is a {type(whole).__name__} that does not hold this {type(module).__name__}: write"
+        " wrap_vision(classifier), which finds the encoder in it."
+    )
 
 
 def without_child(module: nn.Module, name: str) -> nn.Module:
@@ -178,13 +189,8 @@ def _with_every_hook(
     def look(tensor: Tensor, hook: Any) -> None:
         seen.setdefault(hook.name)
 
-    for point in vision.hook_dict.values():
-        point.add_hook(look)
-    try:
+    with looking(vision.hook_dict.values(), look):
         out = run(vision, module, tap, ramp(vision))
-    finally:
-        for point in vision.hook_dict.values():
-            point.remove_hooks("both")
     return out, tuple(name for name in vision.hook_dict if name in seen)
 
 

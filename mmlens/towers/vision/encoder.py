@@ -2,7 +2,7 @@
 
 `HookedVision` composes: it holds a copy of the encoder that shares the caller's weights (no bytes
 are copied, the caller's module is never touched) and taps its tensors with TransformerLens
-HookPoints (`vision_points`). Whatever the library, it takes pixels [batch, 3, h, w] and gives
+HookPoints (`vision.taps`). Whatever the library, it takes pixels [batch, 3, h, w] and gives
 features [batch, patch, d_vision]: row-major patches, prefix tokens (CLS, registers) dropped,
 convolutional maps flattened "b d h w -> b (h w) d", or one mean vector when `pooled`.
 
@@ -10,7 +10,7 @@ convolutional maps flattened "b d h w -> b (h w) d", or one mean vector when `po
     features = vision(vision.preprocess(picture)[None])
     vision.hook_dict["blocks.3.mlp.hook_post"].add_hook(lambda value, hook: value * 0)
 
-What it is, is measured at wrapping (`vision_measure`): points that don't fire are not in
+What it is, is measured at wrapping (`vision.measure`): points that don't fire are not in
 `hook_dict`, attention that can't be opened exactly stays closed, and an encoder whose positions are
 not its patches in reading order is refused.
 """
@@ -277,6 +277,8 @@ class HookedVision(VisionTower, Movable):
         plain = plain.mean(dim=1, keepdim=True) if self.pooled else plain
         seen = measure.shapes(self, plain)
         self.hook_dict = {n: p for n, p in self.hook_dict.items() if len(seen.get(n, ())) == 1}
+        wrong = measure.no_sums(self)
+        self.hook_dict = {n: p for n, p in self.hook_dict.items() if n not in wrong}
         if self.pooled:
             self.grid = (1, 1)
         n = self.n_prefix + self.grid[0] * self.grid[1]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmlens.towers.vision.attention import ATTENTION_POINTS
 from mmlens.towers.vision.painting import CLEAR, CONTRADICTION, halves, keeps_aspect, leanings
+from mmlens.towers.vision.routes import looking
 
 if TYPE_CHECKING:
     from mmlens.towers.vision.encoder import HookedVision
@@ -91,8 +92,10 @@ def order_of(
     best = possible[0]
     if len(possible) == 2 and leaning(best) - leaning(possible[1]) < CLEAR:
         return None
-    against = max(max(rows) - rows[best.index("row")], max(cols) - cols[best.index("col")])
-    return best if against < CONTRADICTION else None
+    down, along = rows[best.index("row")], cols[best.index("col")]
+    against = max(max(rows) - down, max(cols) - along)
+    lopsided = max(down, along) >= CONTRADICTION and min(down, along) < CLEAR  # as of windows
+    return None if against >= CONTRADICTION or lopsided else best
 
 
 def _orders(vision: HookedVision, maps: Shapes) -> dict[str, tuple[str, ...]]:
@@ -106,15 +109,8 @@ def _orders(vision: HookedVision, maps: Shapes) -> dict[str, tuple[str, ...]]:
             order = order_of(vision, tuple(tensor.shape[1:]), tensor.detach())
             found.update({hook.name: order} if order is not None else {})
 
-    points = [vision.hook_dict[name] for name in maps]
-    for point in points:
-        point.add_hook(look)
-    try:
-        with torch.no_grad():
-            vision._values(halves(vision))
-    finally:
-        for point in points:
-            point.remove_hooks("both")
+    with torch.no_grad(), looking((vision.hook_dict[name] for name in maps), look):
+        vision._values(halves(vision))
     return found
 
 

@@ -21,7 +21,8 @@ from mmlens.towers.vision.attention import OpenAttention
 from mmlens.towers.vision.calls import LAST
 from mmlens.towers.vision.maps import order_of
 from mmlens.towers.vision.painting import halves, keeps_aspect, ramp
-from mmlens.towers.vision.taps import Reached
+from mmlens.towers.vision.routes import Reached, looking
+from mmlens.towers.vision.taps import last_activation
 from mmlens.values.errors import AddressError, CapabilityError, MMLensError, nearest
 
 if TYPE_CHECKING:
@@ -180,11 +181,8 @@ def _embedded(vision: HookedVision, x: Float[Tensor, "batch 3 h w"]) -> Any:
         kept.append(tensor)
         raise Reached(tensor)
 
-    point.add_hook(stop)
-    try:
+    with looking([point], stop):
         vision._values(x)
-    finally:
-        point.remove_hooks()
     return kept[0] if kept else None
 
 
@@ -236,6 +234,27 @@ def _quarters_land(vision: HookedVision) -> bool:
     return True
 
 
+def no_sums(vision: HookedVision) -> set[str]:
+    """The `hook_resid_add` of blocks that do not end with the activation behind that point."""
+    sums = {name for name in vision.hook_dict if name.endswith("hook_resid_add")}
+    ends: dict[str, Tensor] = {}
+    wrong: set[str] = set()
+
+    def look(tensor: Tensor, hook: Any) -> None:
+        block, _, place = hook.name.rpartition(".")
+        if place == "hook_resid_add":
+            act: Any = last_activation(vision._blocks[int(block.split(".")[1])], vision.kind)
+            ends[block] = act.forward(tensor.clone())
+        elif not torch.equal(ends[block], tensor):
+            wrong.add(f"{block}.hook_resid_add")
+
+    both = sums | {name.replace("_add", "_post") for name in sums}
+    if sums:
+        with looking((vision.hook_dict[name] for name in both & set(vision.hook_dict)), look):
+            vision._values(ramp(vision))
+    return wrong
+
+
 def shapes(vision: HookedVision, plain: Tensor) -> dict[str, list[tuple[int, ...]]]:
     """Per hook point, the shapes of what passed it when two pictures were read with every hook set.
 
@@ -247,14 +266,9 @@ def shapes(vision: HookedVision, plain: Tensor) -> dict[str, list[tuple[int, ...
     def look(tensor: Tensor, hook: Any) -> None:
         seen.setdefault(hook.name, []).append(tuple(tensor.shape))
 
-    for point in vision.hook_dict.values():
-        point.add_hook(look)
     picture = ramp(vision)
-    try:
+    with looking(vision.hook_dict.values(), look):
         again = vision._read(torch.cat((picture, 1.0 - picture)))
-    finally:
-        for point in vision.hook_dict.values():
-            point.remove_hooks("both")
     name = type(vision.module).__name__
     if again.shape != (2, *plain.shape[1:]):
         raise CapabilityError(

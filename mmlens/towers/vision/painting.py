@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 CLEAR = 0.1
 """A difference of two leanings from which on one of them is believed."""
-CONTRADICTION = 0.3
+CONTRADICTION = 0.5
 """The same where the sizes of the axes say the opposite: small maps, of which every cell sees the
-whole picture, lean by chance up to 0.2."""
+whole picture, lean by chance up to 0.35."""
 
 
 def ramp(vision: HookedVision) -> Float[Tensor, "1 3 h w"]:

@@ -1,8 +1,8 @@
 """Where TransformerLens's names live inside a vision encoder: tables, and the taps that go there.
 
-A `Tap` is a torch hook that routes one tensor of an unchanged module through a HookPoint; while
-nothing is attached to the point it does nothing at all. Only places that can be *written* are
-tapped, i.e. where replacing the tensor changes what comes after:
+A tap is a torch hook that routes one tensor of an unchanged module through a HookPoint
+(`vision.routes`). Only places that can be *written* are tapped, i.e. where replacing the tensor
+changes what comes after:
 
     hook_embed                    patches + positions (convolutional nets: the stem's output)
     blocks.L.hook_resid_pre       what enters block L        [batch, pos, d] or [batch, d, row, col]
@@ -10,7 +10,9 @@ tapped, i.e. where replacing the tensor changes what comes after:
     blocks.L.hook_attn_out        what attention adds to the residual stream (after layer scale)
     blocks.L.mlp.hook_pre, _post  neurons before and after their nonlinearity; W_out reads hook_post
     blocks.L.hook_mlp_out         what the MLP adds to the residual stream (after layer scale)
-    blocks.L.hook_resid_post      what leaves block L
+    blocks.L.convN.hook_pre,_post inside a block of convolutions: before and after the N-th ReLU
+    blocks.L.hook_resid_add       shortcut + branch, before the last ReLU of a block that has one
+    blocks.L.hook_resid_post      what leaves block L (after that ReLU)
 
 `hook_resid_mid` isn't among them: between attention and MLP the residual stream is a local variable
 in every library, so nothing could be written there.
@@ -24,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from mmlens.towers.vision.attention import ATTENTION_POINTS, OpenAttention, reader_for, warm
+from mmlens.towers.vision.attention import ATTENTION_POINTS, OpenAttention, reader_for
+from mmlens.towers.vision.routes import InTap, OutTap, TurnTap
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -41,17 +44,24 @@ class Layout:
     mlp_out: tuple[str, ...] = ()
     attn_adds: tuple[str, ...] = ()
     mlp_adds: tuple[str, ...] = ()
+    inner_acts: tuple[str, ...] = ()
+    last_act: tuple[str, ...] = ()
 
 
 LAYOUTS: dict[str, Layout] = {
     "hf": Layout(
         embed=(("embeddings", "out"), ("embedder", "out")),
-        blocks=("layers", "encoder.layers", "encoder.layer", "model.layer", "layer"),
+        blocks=(
+            *("layers", "encoder.layers", "encoder.layer", "model.layer", "layer"),
+            "encoder.stages",
+        ),
         attn=("attention", "self_attn", "attention.attention"),
         mlp_in=("mlp.fc1", "mlp.gate_proj", "mlp.up_proj", "intermediate.dense"),
         mlp_out=("mlp.fc2", "mlp.down_proj", "output.dense"),
         attn_adds=("layer_scale1", "attention", "self_attn"),
         mlp_adds=("layer_scale2", "mlp"),
+        inner_acts=("layer.0.activation", "layer.1.activation"),
+        last_act=("activation",),
     ),
     "open_clip": Layout(
         embed=(("ln_pre", "in"), ("avgpool", "out")),
@@ -61,93 +71,21 @@ LAYOUTS: dict[str, Layout] = {
         mlp_out=("mlp.c_proj",),
         attn_adds=("ls_1",),
         mlp_adds=("ls_2",),
+        inner_acts=("act1", "act2"),
+        last_act=("act3",),
     ),
     "timm": Layout(
         embed=(("stem", "out"), ("norm_pre", "in"), ("pos_drop", "out"), ("maxpool", "out")),
-        blocks=("blocks", "layer1+layer2+layer3+layer4", "stages"),
+        blocks=("blocks", "layer1+layer2+layer3+layer4", "stages", "layers", "s1+s2+s3+s4"),
         attn=("attn",),
         mlp_in=("mlp.fc1", "mlp.fc1_g"),
         mlp_out=("mlp.fc2",),
         attn_adds=("drop_path1",),
         mlp_adds=("drop_path2",),
+        inner_acts=("act1", "act2"),
+        last_act=("act3", "act2"),
     ),
 }
-
-
-class Reached(Exception):
-    """Carries the features out of an encoder that needn't run any further."""
-
-    def __init__(self, features: Tensor) -> None:
-        super().__init__()
-        self.features = features
-
-
-class OutTap:
-    """Forward hook: a module's output (or its first item) goes through the point.
-
-    Where `ends` is set the forward pass ends here, with `Reached`.
-    """
-
-    def __init__(self, point: HookPoint, ends: bool = False) -> None:
-        self.point, self.ends = point, ends
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        key = next(iter(output)) if isinstance(output, dict) else 0  # a ModelOutput is a dict
-        value = output[key] if isinstance(output, (dict, tuple)) else output
-        if not isinstance(value, Tensor):
-            return None
-        if self.ends:
-            raise Reached(self.point(value))
-        if not warm(self.point):
-            return None
-        value = self.point(value)
-        if isinstance(output, dict):
-            output[key] = value
-            return output
-        return (value, *output[1:]) if isinstance(output, tuple) else value
-
-
-class InTap:
-    """Forward pre-hook (with kwargs): a module's first input goes through the point.
-
-    Where `ends` is set the forward pass ends here, with `Reached`.
-    """
-
-    def __init__(self, point: HookPoint, ends: bool = False) -> None:
-        self.point, self.ends = point, ends
-
-    def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        value = args[0] if args else next(iter(kwargs.values()), None)
-        if not isinstance(value, Tensor):
-            return None
-        if self.ends:
-            raise Reached(self.point(value))
-        if not warm(self.point):
-            return None
-        if args:
-            return (self.point(args[0]), *args[1:]), kwargs
-        first = next(iter(kwargs))
-        return args, {**kwargs, first: self.point(kwargs[first])}
-
-
-class TurnTap:
-    """For one module that a block calls twice, attention first, MLP second (BEiT's drop_path).
-
-    BEiT scales what a block adds by bare parameters, so no module of its own ends in that tensor;
-    the stochastic depth module behind it, an identity in eval mode, does.
-    """
-
-    def __init__(self, attn: HookPoint, mlp: HookPoint) -> None:
-        self.points = (attn, mlp)
-        self.turn = 0
-
-    def start(self, module: nn.Module, args: Any) -> None:
-        self.turn = 0
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        point = self.points[self.turn % 2]
-        self.turn += 1
-        return point(output) if warm(point) else None
 
 
 def find(root: nn.Module, paths: tuple[str, ...]) -> nn.Module | None:
@@ -171,7 +109,7 @@ def find_blocks(root: nn.Module, layout: Layout) -> list[nn.Module]:
         out: list[nn.Module] = []
         for stage in stages:
             for child in stage.children():
-                inner = getattr(child, "blocks", None)
+                inner = getattr(child, "blocks", getattr(child, "layers", None))
                 out += list(inner.children()) if isinstance(inner, nn.Module) else [child]
         return out
     return []
@@ -238,7 +176,24 @@ def _block_taps(block: nn.Module, layout: Layout) -> Iterator[tuple[Any, nn.Modu
         if getattr(mlp_in, "out_features", 0) == getattr(mlp_out, "in_features", 1):
             yield OutTap, mlp_in, "mlp.hook_pre", False
         yield InTap, mlp_out, "mlp.hook_post", True
+    yield from _convolution_taps(block, layout)
     yield OutTap, block, "hook_resid_post", False
+
+
+def _convolution_taps(
+    block: nn.Module, layout: Layout
+) -> Iterator[tuple[Any, nn.Module, str, bool]]:
+    """Around the ReLUs of a residual block of convolutions, each of them behind a norm."""
+    last = find(block, layout.last_act)
+    for number, path in enumerate(layout.inner_acts, 1):
+        act = find(block, (path,))
+        norm = find(block, (f"bn{number}", path.replace("activation", "normalization")))
+        if act in (None, last, norm) or norm is None or isinstance(act, nn.Identity):
+            continue
+        yield InTap, act, f"conv{number}.hook_pre", True
+        yield OutTap, act, f"conv{number}.hook_post", False
+    if last is not None:
+        yield InTap, last, "hook_resid_add", True
 
 
 def _attach_attention(block: nn.Module, layout: Layout, prefix: str, point: Any) -> None:
@@ -269,6 +224,11 @@ def detach_attention(blocks: list[nn.Module], kind: str) -> None:
             vars(module).pop("forward", None)
 
 
+def last_activation(block: nn.Module, kind: str) -> nn.Module | None:
+    """The module behind `hook_resid_add`, if the block has one."""
+    return find(block, LAYOUTS[kind].last_act)
+
+
 def mlp_weights(block: nn.Module, kind: str) -> tuple[Tensor, Tensor] | None:
     """(W_in, W_out) of a block's MLP, columns read by and rows written by its neurons."""
     layout = LAYOUTS[kind]
@@ -287,6 +247,8 @@ _ORDER = (
     "mlp.hook_pre",
     "mlp.hook_post",
     "hook_mlp_out",
+    *(f"conv{number}.hook_{side}" for number in (1, 2) for side in ("pre", "post")),
+    "hook_resid_add",
     "hook_resid_post",
 )
 

@@ -1,0 +1,110 @@
+"""Torch hooks that route one tensor of an unchanged module through a HookPoint.
+
+While nothing is attached to the point they do nothing at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from mmlens.towers.vision.attention import warm
+
+if TYPE_CHECKING:
+    from transformer_lens.hook_points import HookPoint
+
+
+class Reached(Exception):
+    """Carries the features out of an encoder that needn't run any further."""
+
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        self.features = features
+
+
+class OutTap:
+    """Forward hook: a module's output (or its first item) goes through the point.
+
+    Where `ends` is set the forward pass ends here, with `Reached`.
+    """
+
+    def __init__(self, point: HookPoint, ends: bool = False) -> None:
+        self.point, self.ends = point, ends
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        key = next(iter(output)) if isinstance(output, dict) else 0  # a ModelOutput is a dict
+        value = output[key] if isinstance(output, (dict, tuple)) else output
+        if not isinstance(value, Tensor):
+            return None
+        if self.ends:
+            raise Reached(self.point(value))
+        if not warm(self.point):
+            return None
+        value = self.point(value)
+        if isinstance(output, dict):
+            output[key] = value
+            return output
+        return (value, *output[1:]) if isinstance(output, tuple) else value
+
+
+class InTap:
+    """Forward pre-hook (with kwargs): a module's first input goes through the point.
+
+    Where `ends` is set the forward pass ends here, with `Reached`.
+    """
+
+    def __init__(self, point: HookPoint, ends: bool = False) -> None:
+        self.point, self.ends = point, ends
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        value = args[0] if args else next(iter(kwargs.values()), None)
+        if not isinstance(value, Tensor):
+            return None
+        if self.ends:
+            raise Reached(self.point(value))
+        if not warm(self.point):
+            return None
+        if args:
+            value = self.point(args[0])  # a ReLU in place would overwrite what a hook has kept
+            return (
+                value.clone() if getattr(module, "inplace", False) else value,
+                *args[1:],
+            ), kwargs
+        first = next(iter(kwargs))
+        return args, {**kwargs, first: self.point(kwargs[first])}
+
+
+class TurnTap:
+    """For one module that a block calls twice, attention first, MLP second (BEiT's drop_path).
+
+    BEiT scales what a block adds by bare parameters, so no module of its own ends in that tensor;
+    the stochastic depth module behind it, an identity in eval mode, does.
+    """
+
+    def __init__(self, attn: HookPoint, mlp: HookPoint) -> None:
+        self.points = (attn, mlp)
+        self.turn = 0
+
+    def start(self, module: nn.Module, args: Any) -> None:
+        self.turn = 0
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        point = self.points[self.turn % 2]
+        self.turn += 1
+        return point(output) if warm(point) else None
+
+
+@contextmanager
+def looking(points: Iterable[HookPoint], look: Callable[..., None]) -> Iterator[None]:
+    """Inside, a function sees what passes these points, which have no other hooks."""
+    points = list(points)
+    for point in points:
+        point.add_hook(look)
+    try:
+        yield
+    finally:
+        for point in points:
+            point.remove_hooks("both")
