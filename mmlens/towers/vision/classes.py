@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from mmlens.runtime.sharing import share_weights
+from mmlens.towers.attention import warm
 from mmlens.towers.vision import calls
-from mmlens.towers.vision.attention import warm
 from mmlens.towers.vision.painting import ramp
 from mmlens.towers.vision.routes import OutTap, looking
 from mmlens.towers.vision.taps import untap

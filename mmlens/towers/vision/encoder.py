@@ -29,7 +29,7 @@ from mmlens.towers.vision.calls import LAST, without_pooler
 from mmlens.towers.vision.maps import ENDS, axes_and_grids, fits, with_ends
 from mmlens.towers.vision.pixels import Pixels
 from mmlens.towers.vision.prefix import markers
-from mmlens.towers.vision.taps import attach, detach_attention, mlp_weights
+from mmlens.towers.vision.taps import attach, mlp_weights
 from mmlens.towers.vision.tower import VisionTower
 from mmlens.values.errors import AddressError, CapabilityError, PictureError
 
@@ -268,10 +268,6 @@ class HookedVision(VisionTower, Movable):
         self.n_prefix, self.grid = measure.grid(self, out, n_prefix)
         cold = self._flat(out)
         self.d_vision = cold.shape[-1]
-        if not all(opened.agrees for opened in measure.openings(self.module)):
-            detach_attention(self._blocks, self.kind)
-            keep = {n: p for n, p in self.hook_dict.items() if ".attn.hook_" not in n}
-            self.hook_dict = keep
         measure.check_places(self, out)
         plain = cold[:, self.n_prefix :]
         plain = plain.mean(dim=1, keepdim=True) if self.pooled else plain

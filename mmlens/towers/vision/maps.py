@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mmlens.towers.vision.attention import ATTENTION_POINTS
+from mmlens.towers.attention import ATTENTION_POINTS
 from mmlens.towers.vision.painting import CLEAR, CONTRADICTION, halves, keeps_aspect, leanings
 from mmlens.towers.vision.routes import looking
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from mmlens.towers.vision.attention import warm
+from mmlens.towers.attention import warm
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
