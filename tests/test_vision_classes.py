@@ -19,6 +19,7 @@ from mmlens.families.parts import find_lm, from_parts
 from mmlens.towers.vision.encoder import HookedVision
 from mmlens.towers.vision.wrap import wrap_vision
 from mmlens.values.errors import CapabilityError, MMLensError
+from mmlens.values.sites import SITES as NAMED
 
 open_clip = pytest.importorskip("open_clip")
 timm = pytest.importorskip("timm")
@@ -174,7 +175,7 @@ def check_sites(vision: HookedVision, words) -> None:
     prompt = mm.Prompt(toy.picture((0, 0)), "A")
     first = mm.Patch(0, 0)
     for site in SITES:
-        point = mm.sites.SITES[f"vision.{site}"].at(0)
+        point = NAMED[f"vision.{site}"].at(0)
         if point.removeprefix("vision.") not in vision.hook_dict:
             continue
         where = {"query" if site == "pattern" else "pos": first}

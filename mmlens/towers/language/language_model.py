@@ -22,7 +22,7 @@ from torch import nn
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.run import inject, nothing_read
 from mmlens.runtime.turns import alone, lock_of, turn
-from mmlens.towers.language import adapters, copies, ends, kv_cache, measured
+from mmlens.towers.language import adapters, copies, ends, kv_cache, measured, patterns
 from mmlens.towers.language.bridging import bridge
 from mmlens.towers.language.kinds import check_lm
 from mmlens.towers.language.norms import gain_of
@@ -258,4 +258,6 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
         lm.open()
         with lm.bare():
             measured.refuse_unfaithful(lm)
+        if hf is not None:
+            patterns.open_patterns(lm)
     return lm

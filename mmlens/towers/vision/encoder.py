@@ -28,7 +28,7 @@ from mmlens.runtime.casting import Movable
 from mmlens.runtime.sharing import share_weights
 from mmlens.towers.vision import measure as measure
 from mmlens.towers.vision.pixels import Pixels
-from mmlens.towers.vision.taps import LAYOUTS, Reached, attach, detach_attention, find, untap
+from mmlens.towers.vision.taps import LAYOUTS, Reached, attach, find, untap
 from mmlens.values.errors import AddressError, CapabilityError, PictureError, nearest
 
 if TYPE_CHECKING:
@@ -225,10 +225,6 @@ class HookedVision(Movable):
         self.n_prefix, self.grid = measure.grid(self, out, n_prefix)
         cold = self._flat(out)
         self.d_vision = cold.shape[-1]
-        if not all(opened.agrees for opened in measure.openings(self.module)):
-            detach_attention(self._blocks, self.kind)
-            keep = {n: p for n, p in self.hook_dict.items() if ".attn.hook_" not in n}
-            self.hook_dict = keep
         measure.check_places(self, out)
         plain = cold[:, self.n_prefix :]
         plain = plain.mean(dim=1, keepdim=True) if self.pooled else plain

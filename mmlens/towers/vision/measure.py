@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmlens.towers.vision.attention import ATTENTION_POINTS, OpenAttention
+from mmlens.towers.attention import ATTENTION_POINTS, measuring, openings
 from mmlens.towers.vision.taps import Reached
 from mmlens.values.errors import CapabilityError, MMLensError
 
@@ -42,11 +42,9 @@ def first_pass(vision: HookedVision) -> Tensor:
         CapabilityError: the encoder needs more than pixels, or its features can't be used.
     """
     name = type(vision.module).__name__
-    opened = openings(vision.module)
     try:
-        for attention in opened:
-            attention.checking = True
-        out = vision._values(ramp(vision))
+        with measuring(openings(vision.module)):
+            out = vision._values(ramp(vision))
     except MMLensError:
         raise
     except Exception as error:
@@ -55,9 +53,6 @@ def first_pass(vision: HookedVision) -> Tensor:
             f"{name} can't be run on pixels of {vision.image_size[0]} x {vision.image_size[1]}"
             f" alone, which is how mmlens runs an encoder: {reason}"
         ) from error
-    finally:
-        for attention in opened:
-            attention.checking = False
     if not isinstance(out, Tensor) or out.dim() not in (3, 4) or out.shape[0] != 1:
         what = f"values of shape {tuple(out.shape)}" if isinstance(out, Tensor) else "no tensor"
         raise CapabilityError(
@@ -70,12 +65,6 @@ def first_pass(vision: HookedVision) -> Tensor:
             " in float32 or bfloat16, or look at its weights."
         )
     return out
-
-
-def openings(module: nn.Module) -> list[OpenAttention]:
-    """The opened attention modules of an encoder."""
-    forwards = (vars(m).get("forward") for m in module.modules())
-    return [f for f in forwards if isinstance(f, OpenAttention)]
 
 
 def channels_last(vision: HookedVision, out: Tensor) -> bool:

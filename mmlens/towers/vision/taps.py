@@ -6,7 +6,7 @@ tapped, i.e. where replacing the tensor changes what comes after:
 
     hook_embed                    patches + positions (convolutional nets: the stem's output)
     blocks.L.hook_resid_pre       what enters block L        [batch, pos, d] or [batch, d, row, col]
-    blocks.L.attn.hook_q ...      see `vision_attention`
+    blocks.L.attn.hook_q ...      see `mmlens.towers.attention`
     blocks.L.hook_attn_out        what attention adds to the residual stream (after layer scale)
     blocks.L.mlp.hook_pre, _post  neurons before and after their nonlinearity; W_out reads hook_post
     blocks.L.hook_mlp_out         what the MLP adds to the residual stream (after layer scale)
@@ -24,7 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from mmlens.towers.vision.attention import ATTENTION_POINTS, OpenAttention, reader_for, warm
+from mmlens.towers.attention import (
+    ATTENTION_POINTS,
+    OpenAttention,
+    open_attention,
+    warm,
+)
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -47,7 +52,7 @@ LAYOUTS: dict[str, Layout] = {
     "hf": Layout(
         embed=(("embeddings", "out"), ("embedder", "out")),
         blocks=("layers", "encoder.layers", "encoder.layer", "model.layer", "layer"),
-        attn=("attention", "self_attn", "attention.attention"),
+        attn=("attention", "self_attn", "attn"),
         mlp_in=("mlp.fc1", "mlp.gate_proj", "mlp.up_proj", "intermediate.dense"),
         mlp_out=("mlp.fc2", "mlp.down_proj", "output.dense"),
         attn_adds=("layer_scale1", "attention", "self_attn"),
@@ -243,10 +248,8 @@ def _block_taps(block: nn.Module, layout: Layout) -> Iterator[tuple[Any, nn.Modu
 
 def _attach_attention(block: nn.Module, layout: Layout, prefix: str, point: Any) -> None:
     module = find(block, layout.attn)
-    reader = reader_for(module) if module is not None else None
-    if module is not None and reader is not None:
-        opened = {name: point(prefix + name) for name in ATTENTION_POINTS}
-        module.forward = reader(module, opened)  # instance attribute of our own copy
+    if module is not None:
+        open_attention(module, {name: point(prefix + name) for name in ATTENTION_POINTS})
 
 
 def untap(root: nn.Module) -> nn.Module:
@@ -259,14 +262,6 @@ def untap(root: nn.Module) -> nn.Module:
         if isinstance(vars(module).get("forward"), OpenAttention):
             del module.forward
     return root
-
-
-def detach_attention(blocks: list[nn.Module], kind: str) -> None:
-    """Gives every attention module its own forward back."""
-    for block in blocks:
-        module = find(block, LAYOUTS[kind].attn)
-        if module is not None:
-            vars(module).pop("forward", None)
 
 
 _ORDER = (

@@ -1,0 +1,59 @@
+"""Attention patterns that can be written where TransformerLens only reads them.
+
+Where TransformerLens' bridge hands attention over to the module of transformers (GPT-J, OPT,
+GPT-Neo, XGLM, BERT, Llama 4), it passes the pattern to `hook_pattern` afterwards, so that an edit
+comes too late, and gives the pattern to `hook_attn_scores` as well. Those modules are opened in the
+bridge's own copy of the model (`mmlens.towers.attention`): the masked scores and the pattern pass
+the same two points on the way. Each module is measured; where the opened one gives other values
+than its own forward it stays as TransformerLens has it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mmlens.towers.attention import OpenAttention, measuring
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from mmlens.towers.language.language_model import LanguageModel
+
+POINTS = ("hook_attn_scores", "hook_pattern")
+
+
+class _Inside(OpenAttention):
+    """Catches the softmax of eager attention, which a bridge's copy always has: equal bit for bit.
+
+    It returns no pattern, which TransformerLens would pass to the points a second time.
+    """
+
+    by_interface = False
+
+    def openly(self, *args: Any, **kwargs: Any) -> Any:
+        out = super().openly(*args, **kwargs)
+        return (out[0], None, *out[2:]) if isinstance(out, tuple) and len(out) > 1 else out
+
+
+def open_patterns(lm: LanguageModel) -> None:
+    """Open the attention modules of a bridge made here, by one forward pass over five tokens."""
+    import torch
+
+    found = [_opened(block) for block in lm.root.blocks]
+    opened = [one for one in found if one is not None]
+    if not opened:
+        return
+    ids = torch.arange(5, device=lm.device).unsqueeze(0) % max(1, lm.n_words)
+    with lm.bare(), measuring(opened):
+        lm.forward(ids, torch.ones_like(ids))
+
+
+def _opened(block: nn.Module) -> OpenAttention | None:
+    """The opening of a block whose attention the bridge hands over, or None."""
+    from transformer_lens.model_bridge.generalized_components import AttentionBridge
+
+    bridge: Any = getattr(block, "attn", None)
+    if getattr(type(bridge), "forward", None) is not AttentionBridge.forward:
+        return None
+    module = bridge.original_component
+    return _Inside(module, {name: getattr(bridge, name) for name in POINTS}).install()
