@@ -36,6 +36,11 @@ _GPT: dict[str, Any] = {
     "vocab_size": N_WORDS, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64,
     "bos_token_id": 0, "eos_token_id": 0,
 }  # fmt: skip
+_NEO: dict[str, Any] = {
+    "vocab_size": N_WORDS, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "window_size": 4,
+    "attention_types": [[["global", "local"], 1]], "max_position_embeddings": 64,
+    "bos_token_id": 0, "eos_token_id": 0,
+}  # fmt: skip
 _OPT = _SMALL | {"ffn_dim": 48, "word_embed_proj_dim": 32, "dropout": 0.0}
 _NARROW = {"word_embed_proj_dim": 16}
 _BEHIND = {"do_layer_norm_before": False}
@@ -76,6 +81,7 @@ _SSM: dict[str, Any] = {"mamba_d_ssm": 64, "mamba_n_heads": 8, "mamba_d_head": 8
 WITH_UNITS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2", _GPT),
     "gptj": ("GPTJ", _GPT | {"rotary_dim": 4}),
+    "gpt-neo": ("GPTNeo", _NEO),
     "gpt-neox": ("GPTNeoX", _OWN_HEADS),
     "opt": ("OPT", _OPT),
     "opt, projected": ("OPT", _OPT | _NARROW),

@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +62,7 @@ class OpenAttention(Attending):
         self.checking = False
         self.agrees: bool | None = None
 
-    def install(self) -> Self:
+    def install(self) -> OpenAttention:
         """Take the place of the module's forward: an attribute of this instance, not its class."""
         vars(self.module)["forward"] = self
         return self

@@ -33,7 +33,11 @@ OPENED = "mmlens_opened"
 
 _SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
 
-Heads = Float[Tensor, "batch head pos d_head"]
+Queries = Float[Tensor, "batch head query d_head"]
+Keys = Float[Tensor, "batch kv_head key d_head"]
+Values = Float[Tensor, "batch kv_head key d_value"]
+Heads = Float[Tensor, "..."]
+"""As a module gives them to torch's kernel, which also takes [batch * head, pos, d_head]."""
 
 
 class Attending:
@@ -81,13 +85,13 @@ class Attending:
 
     def attend(
         self,
-        q: Heads,
-        k: Heads,
-        v: Heads,
+        q: Queries,
+        k: Keys,
+        v: Values,
         scale: float,
         mask: Tensor | None = None,
         softcap: float | None = None,
-    ) -> Heads:
+    ) -> Float[Tensor, "batch head query d_value"]:
         """z, every step through its hook point.
 
         Args:
@@ -170,15 +174,15 @@ def _register() -> None:
 
 def _attended(
     module: Any,
-    query: Heads,
-    key: Heads,
-    value: Heads,
+    query: Queries,
+    key: Keys,
+    value: Values,
     attention_mask: Tensor | None = None,
     scaling: float | None = None,
     is_causal: bool | None = None,
     softcap: float | None = None,
     **kwargs: Any,
-) -> tuple[Float[Tensor, "batch pos head d_head"], None]:
+) -> tuple[Float[Tensor, "batch query head d_value"], None]:
     """The function of transformers' attention interface."""
     if any(kwargs.get(name) is not None for name in ("position_bias", "s_aux")):
         raise NotImplementedError("attention with a bias beside its mask, or with sinks")
@@ -240,7 +244,7 @@ def _kernel(
     return opening.attend(q, k, v, factor, mask).reshape(*query.shape[:-1], -1)
 
 
-def _seen(mask: Tensor | None, causal: bool, q: Heads, k: Heads) -> Tensor | None:
+def _seen(mask: Tensor | None, causal: bool, q: Tensor, k: Tensor) -> Tensor | None:
     """The mask, True where a query sees a key; a single query of a cache sees all keys."""
     if mask is None and causal and q.shape[-2] > 1:
         return torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
