@@ -30,13 +30,15 @@ NEWLY_OPEN = [
     "hf:DPTModel",
     "hf:InternVLVisionModel",
     "hf:Blip2VisionModel",
+    "hf:BlipVisionModel",
+    "hf:FlavaImageModel",
     "hf:MLCDVisionModel",
     "open_clip:EVA02-L-14-336",
     "timm:vit_small_patch16_dinov3",
     "timm:vit_relpos_small_patch16_224",
     "timm:vit_pe_core_tiny_patch16_384",
 ]
-"""Rotations, biases, norms per head, qkv in one matrix: what a forward written by hand didn't do."""
+"""Rotations, relative positions, norms per head, one matrix for q, k and v."""
 OUT = ("o_proj", "out_proj", "projection_layer", "projection", "proj", "output.dense")
 
 

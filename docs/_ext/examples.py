@@ -19,7 +19,11 @@ from mmlens.papers.bootstrap import intervals
 
 intervals([[0.2], [0.4], [0.3]], draws=0)
 """,
-    "CapabilityError": 'model.edit(mm.Edit("pattern", 0.0, layer=1))',
+    "CapabilityError": """
+import pickle
+
+pickle.dumps(model.edit(mm.Edit("z", lambda z: z * 2, layer=1)))
+""",
     "CheckpointError": 'mm.load("scenes")',
     "DataError": 'mm.dataset("pictoos:held_out:20")',
     "ExperimentError": """

@@ -6,10 +6,11 @@
 
     transformers    the attention interface: the module's config names a function registered here
     torch           `scaled_dot_product_attention`, which timm calls
-    eager code      of transformers, which calls no kernel: its `softmax`. Scores and pattern pass
-                    the points, equal bit for bit; q, k, v and z don't
+    eager code      of transformers, which calls no kernel: its `softmax` and the products before
+                    and behind it, equal bit for bit
 
-What the module does before (projections, norms per head, rotations) and after stays its own code.
+What the module does before (projections, norms per head, rotations) and after stays its own code. A
+bias that a module computes of its queries (SAM) is made before they pass, and stays.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ OPENED = "mmlens_opened"
 """The name of the function that is registered with transformers; no user's config says it."""
 
 _SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
+_PRODUCT = (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm)
 
 Queries = Float[Tensor, "batch head query d_head"]
 Keys = Float[Tensor, "batch kv_head key d_head"]
@@ -199,12 +201,13 @@ def _attended(
 
 
 class _Caught(TorchFunctionMode):
-    """Inside, torch's attention kernel, and where there is none the softmax, pass the points."""
+    """Inside, what torch is called for to attend passes the points."""
 
     def __init__(self, opening: Attending) -> None:
         super().__init__()
         self.opening = opening
         self.eager = type(opening.module).__module__.startswith("transformers.")
+        self.softened = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -214,14 +217,31 @@ class _Caught(TorchFunctionMode):
             return func(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
             return _kernel(opening, *args, **kwargs)
-        if self.eager and func in _SOFTMAX:
-            scores = opening.by_head(args[0])
-            if opening.over_positions(scores):
-                opening.attended += 1
-                scores = opening.through("hook_attn_scores", scores)
-                pattern = opening.through("hook_pattern", func(scores, *args[1:], **kwargs))
-                return pattern.reshape(args[0].shape)
+        if self.eager and func in _SOFTMAX + _PRODUCT:
+            first, *more = (opening.by_head(x) if isinstance(x, Tensor) else x for x in args)
+            if opening.over_positions(first):
+                if func in _SOFTMAX:
+                    out = self.softmax(func, first, *more, **kwargs)
+                else:
+                    out = self.product(first, *more)
+                return out.flatten(0, 1) if args[0].dim() == 3 else out
         return func(*args, **kwargs)
+
+    def softmax(self, func: Any, scores: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        opening = self.opening
+        opening.attended += 1
+        self.softened = True
+        scores = opening.through("hook_attn_scores", scores)
+        return opening.through("hook_pattern", func(scores, *args, **kwargs))
+
+    def product(self, left: Tensor, right: Tensor) -> Tensor:
+        """q k^T before the softmax, pattern v behind it."""
+        opening = self.opening
+        if not self.softened:
+            keys = opening.through("hook_k", right.transpose(2, 3), True).transpose(2, 3)
+            return torch.matmul(opening.through("hook_q", left, True), keys)
+        z = torch.matmul(left, opening.through("hook_v", right, True))
+        return opening.through("hook_z", z, True)
 
 
 def _kernel(

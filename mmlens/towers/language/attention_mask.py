@@ -1,7 +1,8 @@
 """The attention mask as a hook point of its own: where attention can be cut on every family.
 
-On GPT-J, OPT and GPT-Neo the attention pattern can be read but not written. What every eager kernel
-does read is the additive mask of its attention module, so that is where mmlens stands:
+A pattern that is written has to add up to 1 again, and in a TransformerLens bridge of one's own it
+may be read only. What every eager kernel does read is the additive mask of its attention module, so
+that is where mmlens stands:
 
     scores[head, query, key] + mask[head, query, key]  ->  softmax  ->  pattern
 

@@ -1,8 +1,8 @@
 """What the hooks of this architecture really do, measured once when a model is wrapped.
 
-Some hook points never fire, and on GPT-J, OPT and GPT-Neo the attention pattern can be read but not
-written. A feature asks here before it promises anything; `mmlens.audit(model)` measures every
-point.
+Some hook points never fire, and in a TransformerLens bridge of one's own the attention pattern of
+GPT-J, OPT and GPT-Neo can be read but not written. A feature asks here before it promises anything;
+`mmlens.audit(model)` measures every point.
 """
 
 from __future__ import annotations
