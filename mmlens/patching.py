@@ -10,74 +10,8 @@ from typing import TYPE_CHECKING
 
 from mmlens.values.lazy import on_first_use
 
-_HOME = {
-    "Pair": "mmlens.bench.pairs",
-    "soft_noise": "mmlens.bench.pairs",
-    "captions": "mmlens.methods.captions",
-    "another": "mmlens.bench.corrupters",
-    "blur": "mmlens.bench.corrupters",
-    "erased": "mmlens.bench.corrupters",
-    "grey": "mmlens.bench.corrupters",
-    "mean_picture": "mmlens.bench.corrupters",
-    "only_at": "mmlens.bench.corrupters",
-    "pixel_noise": "mmlens.bench.corrupters",
-    "shuffled": "mmlens.bench.corrupters",
-    "patch": "mmlens.methods.patch",
-    "recovered": "mmlens.methods.patch",
-    "attribution_patching": "mmlens.methods.attribution_patching",
-    "direct_logits": "mmlens.methods.direct_logits",
-    "knockout": "mmlens.methods.knockout",
-    "knockouts": "mmlens.methods.knockout",
-    "attention": "mmlens.methods.knockout",
-    "ablate": "mmlens.methods.ablate",
-    "ablation_curve": "mmlens.methods.ablate",
-    "mean_over": "mmlens.methods.ablate",
-    "mean_difference": "mmlens.methods.steer",
-    "remove": "mmlens.methods.steer",
-    "steer": "mmlens.methods.steer",
-    "word": "mmlens.methods.steer",
-    "written_by": "mmlens.methods.steer",
-    "path_patching": "mmlens.methods.path_patching",
-    "edge_attribution": "mmlens.methods.path_patching",
-    "other_patches": "mmlens.bench.places",
-    "patches_under": "mmlens.bench.places",
-}
-__all__ = [
-    "Pair",
-    "ablate",
-    "ablation_curve",
-    "another",
-    "attention",
-    "attribution_patching",
-    "blur",
-    "captions",
-    "direct_logits",
-    "edge_attribution",
-    "erased",
-    "grey",
-    "knockout",
-    "knockouts",
-    "mean_difference",
-    "mean_over",
-    "mean_picture",
-    "metrics",
-    "only_at",
-    "other_patches",
-    "patch",
-    "patches_under",
-    "path_patching",
-    "pixel_noise",
-    "recovered",
-    "remove",
-    "shuffled",
-    "soft_noise",
-    "steer",
-    "word",
-    "written_by",
-]
-
 if TYPE_CHECKING:
-    from mmlens.bench import measures as metrics
+    from mmlens.bench import measures as metrics  # noqa: F401  published under another name
     from mmlens.bench.corrupters import another as another
     from mmlens.bench.corrupters import blur as blur
     from mmlens.bench.corrupters import erased as erased
@@ -108,5 +42,5 @@ if TYPE_CHECKING:
     from mmlens.methods.steer import steer as steer
     from mmlens.methods.steer import word as word
     from mmlens.methods.steer import written_by as written_by
-
-__getattr__, __dir__ = on_first_use(__name__, _HOME, {"metrics": "mmlens.bench.measures"})
+else:
+    __getattr__, __dir__, __all__ = on_first_use(__name__)

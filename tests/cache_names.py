@@ -11,6 +11,8 @@ from transformer_lens.model_bridge.generalized_components.joint_qkv_attention im
 )
 from transformers import Cache
 
+from mmlens.towers.language import kv_cache
+
 
 def rename_cache(patch: pytest.MonkeyPatch, name: str | None) -> None:
     """Let GPT-2's attention be called with the cache under `name` (None: without it)."""
@@ -23,3 +25,9 @@ def rename_cache(patch: pytest.MonkeyPatch, name: str | None) -> None:
         return torch.nn.Module.__call__(self, *args, **options)
 
     patch.setattr(JointQKVAttentionBridge, "__call__", call, raising=False)
+
+
+def unbridged(patch: pytest.MonkeyPatch) -> None:
+    """Let it be called with the cache under the name that nothing reads, and nothing bridges."""
+    rename_cache(patch, "cache" if kv_cache.READ_AS != "cache" else "past_key_values")
+    patch.setattr(kv_cache, "hand_over", lambda root: [])

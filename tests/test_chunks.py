@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 
 import mmlens as mm
-from mmlens.datasets import Sample
+from mmlens.datasets import Sample, Samples
 from mmlens.explore.many import read_one
 from mmlens.families import toy
 from mmlens.runtime import chunks
 from mmlens.runtime.chunks import fitting, times
 from mmlens.runtime.memory import free_memory
+from mmlens.sweep import sweep
 
 GB = 1 << 30
 
@@ -75,6 +78,19 @@ def test_pieces_are_counted_by_the_memory_that_is_left(monkeypatch):
     assert fitting(GB / 8, cpu) == 8 and fitting(GB * 9.0, cpu) == 1 and fitting(1.0, cpu) == 256
 
 
+def test_pieces_fit_into_a_container_of_a_large_machine(tmp_path, monkeypatch):
+    tree = machine(tmp_path, {**OUTSIDE, **v2("", 3 * GB, GB)})
+    read = Path.read_text
+
+    def within(path: Path, *args: Any, **options: Any) -> str:
+        inside = str(path).startswith(("/proc/", "/sys/"))
+        return read(tree / str(path)[1:] if inside else path, *args, **options)
+
+    monkeypatch.setattr(Path, "read_text", within)
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_AVPHYS_PAGES": 64 * GB}.__getitem__)
+    assert fitting(GB / 8, torch.device("cpu")) == 8  # half of the 2 GB that are left
+
+
 def test_this_machine_tells_something():
     assert 0 <= free_memory() < 1 << 50
 
@@ -96,6 +112,19 @@ def test_what_a_neuron_says_does_not_depend_on_the_neurons_beside_it():
     said = mm.decode(together, neurons)
     for i, neuron in enumerate(neurons):
         assert mm.decode(alone, neuron).probs[0] == said.probs[i]
+
+
+def test_what_was_read_in_two_goes_is_what_was_read_in_one(tmp_path):
+    samples = Samples("toys", [f"p{i}" for i in range(2)],
+                      lambda i: Sample(f"p{i}", toy.picture((i, 1), seed=i)), "toys 2")  # fmt: skip
+    how: dict[str, Any] = {"options": {"prompt": "A picture of", "k": 5, "lens": 1, "firing": 2}}
+    how |= {"chunk": 1, "progress": False}
+    whole = sweep(read_one, mm.load("toy-gptj"), samples, tmp_path / "one", **how)
+    sweep(read_one, mm.load("toy-gptj"), samples, tmp_path / "two", **how)
+    (tmp_path / "two" / "chunks" / "00001.json").unlink()
+    again = sweep(read_one, mm.load("toy-gptj"), samples, tmp_path / "two", **how)
+    for name in ("table", "decoded", "firing", "lens"):
+        pd.testing.assert_frame_equal(again.table(name), whole.table(name), check_exact=True)
 
 
 def test_what_is_read_of_a_picture_does_not_depend_on_those_read_before_it():

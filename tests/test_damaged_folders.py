@@ -138,13 +138,22 @@ def test_a_tensor_that_is_not_the_models_is_refused(folder, file, key, wrong):
         assert part in str(refused.value), str(refused.value)
 
 
+@pytest.mark.parametrize("part", ["lm/model", "vision/model", "projection"])
+def test_hashes_are_checked_without_being_asked_for(folder, part):
+    path = folder / f"{part}.safetensors"
+    key, state = min((k, s) for s in [in_memory(path)] for k in s)
+    save_file(state | {key: state[key] + 1e-3}, path, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="changed since the bridge was saved"):
+        load(folder)
+
+
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
 def test_files_of_two_parts_that_changed_places_are_refused(folder, file):
     one, two = folder / "vision" / file, folder / "lm" / file
     kept = one.read_bytes()
     one.write_bytes(two.read_bytes())
     two.write_bytes(kept)
-    for verify in (True, False):
+    for verify in (False, True):
         with pytest.raises(CheckpointError, match=r"config.json|model.safetensors"):
             load(folder, verify=verify)
 
@@ -157,6 +166,14 @@ def test_the_tokenizer_of_a_larger_model_is_refused(folder, toy):
         load(folder)
     with pytest.raises(CheckpointError, match="tokenizer of lm/ has 394 words and .* for 387"):
         load(folder, verify=False)
+
+
+def test_a_bridge_that_lost_its_tokenizer_is_refused(folder):
+    for file in (folder / "lm").glob("tokenizer*"):
+        file.unlink()
+    for verify in (False, True):
+        with pytest.raises(CheckpointError, match="tokenizer"):
+            load(folder, verify=verify)
 
 
 def test_a_bridge_without_a_tokenizer_says_so_itself(toy, tmp_path):
@@ -182,6 +199,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("vision.mean", "grey", "mean='grey'"),
     ("vision.mean", [float("nan"), 0, 0], "mean=nan"),
     ("vision.rescale", 0, "rescale=0"),
+    ("vision.rescale", 0.0, "rescale=0"),
     ("vision.rescale", None, "rescale=None"),
     ("vision.resize", "magic", "resize='magic'"),
     ("vision.interpolation", "cubic", "interpolation='cubic'"),
@@ -236,6 +254,23 @@ def test_a_wrong_value_in_bridge_json_is_refused_with_its_key(folder, key, value
     with pytest.raises(CheckpointError, match=sentence) as refused:
         load(folder)
     assert "bridge" in str(refused.value)
+
+
+@pytest.mark.parametrize("size", [64, [64, 32], 40])
+def test_another_image_size_is_refused_where_the_encoder_would_take_it(toy, tmp_path, size):
+    """DINOv2 stretches its positions to whatever comes, so only the grid that is kept tells."""
+    import transformers
+
+    config = transformers.Dinov2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8
+    )
+    eye = transformers.Dinov2Model(config).eval()
+    path = save(from_parts(eye, None, toy.lm.hf, tokenizer()), tmp_path / "bridge") / "bridge.json"
+    spec = json.loads(path.read_text())
+    spec["vision"]["image_size"] = size
+    path.write_text(json.dumps(spec))
+    with pytest.raises(CheckpointError, match=r"grid of \(4, 4\).*its encoder gives .* image_size"):
+        load(path.parent)
 
 
 @pytest.mark.parametrize(
@@ -329,7 +364,7 @@ def test_places_that_cannot_be_written_are_refused_in_a_sentence(toy, tmp_path):
 def test_saving_over_a_bridge_leaves_one_whole_bridge(toy, folder, monkeypatch):
     before = {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
     other = load_model("toy-llama")
-    monkeypatch.setattr("mmlens.checkpoints.folder_write._save_tensors", _full)
+    monkeypatch.setattr("mmlens.checkpoints.folder_write.save_tensors", _full)
     with pytest.raises(WriteError, match="No space left"):
         save(other, folder)
     assert before == {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

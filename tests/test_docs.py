@@ -113,8 +113,8 @@ def spoken_of() -> dict[str, Any]:
         "view": view,
         "patching": patching,
         "metrics": metrics,
-        **{name: getattr(mm, name) for name in mm._HOME},
-        **{name: getattr(patching, name) for name in patching._HOME if name != "Pair"},
+        **{name: getattr(mm, name) for name in mm.__all__},
+        **{name: getattr(patching, name) for name in patching.__all__ if name != "Pair"},
         "model": model,
         "prompt": prompt,
         "photo": photo,
@@ -134,7 +134,7 @@ def spoken_of() -> dict[str, Any]:
         "other_run": mm.activations(model, prompt, "resid_post", layer=4),
         "direction": torch.zeros(model.cfg.d_model),
         "scores": mm.attribute(model, prompt, of=" dog"),
-        "best": mm.top_neurons(mm.attribute(model, prompt, of=" dog"), 40, by="max"),
+        "best": mm.top_neurons(mm.attribute(model, prompt, of=" dog"), 40, rank_by="max"),
     }
 
 
@@ -215,6 +215,20 @@ def test_the_catalogue_has_an_example_of_every_error_and_says_what_it_gets():
     assert "> There is no model 'toy-gpj': did you mean 'toy-gptj'" in told
 
 
+def test_the_example_of_what_attribution_cannot_see_shows_it():
+    page = (ROOT / "docs" / "which-method.md").read_text("utf-8")
+    section = page.partition("## What attribution cannot see")[2].partition("\n## ")[0]
+    code = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert code
+    names: dict[str, Any] = {"mm": mm}
+    exec(code[0], names)
+    told = names["found"]
+    cancel = [told["two units that cancel", unit] for unit in ("L2.0", "L2.1", "L2.0 and L2.1")]
+    assert abs(cancel[2]["true"]) < 1e-4 < 0.1 < min(abs(one["true"]) for one in cancel[:2])
+    full = told["a saturated norm", "L2.0"]  # turned down a little, it changes next to nothing
+    assert abs(full["gradient x activation"]) < 0.2 * abs(full["true"])
+
+
 def test_tables_are_read_off_the_code():
     from tables import acts, citation, families, methods, sentences
 
@@ -222,9 +236,10 @@ def test_tables_are_read_off_the_code():
 
     assert all(f"`{name}`" in families() for name in mm.models())
     assert all(f"`{name}`" in acts() for name, site in SITES.items() if site.part == "lm")
-    pattern = next(row for row in acts().splitlines() if row.startswith("| `pattern`"))
-    assert "| read |" in pattern
-    assert "| read, edit |" in pattern
+    rows = {row.split("`")[1]: row for row in acts().splitlines() if row.startswith("| `")}
+    assert rows["pattern"].count("| read, edit ") == len(toy.KINDS)
+    assert "| - |" in rows["resid_mid"]
+    assert "| read, edit |" in rows["resid_mid"]
     assert "`mmlens.attribute`" in methods()
     assert "arxiv.org/abs/2308.01544" in citation()
     assert "There is no site ...: ..." in sentences()

@@ -24,7 +24,7 @@ from mmlens.towers.language import attention_mask, measured
 from mmlens.towers.language.language_model import LanguageModel, wrap_lm
 from mmlens.values.errors import CapabilityError, NumericsError
 from tests.bridges import KINDS, bridge, prompt
-from tests.cache_names import rename_cache
+from tests.cache_names import rename_cache, unbridged
 
 
 def run(*args: str) -> Any:
@@ -95,6 +95,32 @@ def test_a_cache_that_is_lost_on_the_way_is_said_with_what_still_works(
     found = {check["name"]: check["holds"] for check in examine("toy-gpt2")["model"]["checks"]}
     assert found.pop("cached = full generation") is False
     assert all(holds is not False for holds in found.values())  # the rest goes on
+
+
+def test_a_cache_argument_that_is_renamed_back_is_said_with_what_still_works(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    unbridged(monkeypatch)
+    out, told = run("toy-gpt2"), run("toy-gpt2", "--json")
+    assert out.exit_code == told.exit_code == 1
+    assert "cached = full generation: no, so generate goes without the cache" in out.output
+    found = {check["name"]: check for check in json.loads(told.output)["model"]["checks"]}
+    cached = found.pop("cached = full generation")
+    assert cached["holds"] is False
+    assert float(cached["measured"].split()[2].rstrip(",")) > 0.01
+    assert all(check["holds"] is not False for check in found.values())
+    works = ("logits are Hugging Face's own", "soft prompt = inputs_embeds", "hook points fire")
+    assert [found[name]["holds"] for name in works] == [True] * 3
+    assert out.output.count(": no, so ") == 1  # and nothing else is said to be wrong
+
+
+def test_a_cache_argument_under_a_new_name_that_is_found_leaves_everything_well(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    rename_cache(monkeypatch, "some_new_name")
+    out = run("toy-gpt2")
+    assert out.exit_code == 0, out.output
+    assert "NO" not in out.output
 
 
 def test_a_model_that_ignores_the_padding_mask_is_noticed():

@@ -11,6 +11,8 @@ from transformers import (
     GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTJConfig,
+    GPTJForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
 )
@@ -18,7 +20,7 @@ from transformers import (
 import mmlens as mm
 from mmlens.towers.language.language_model import wrap_lm
 from tests.bridges import KINDS, bridge, prompt
-from tests.cache_names import rename_cache
+from tests.cache_names import rename_cache, unbridged
 
 FILES = {
     "repetition_penalty": 1.5,
@@ -43,15 +45,19 @@ def by_argmax(model: Any, soft: Any, steps: int) -> list[int]:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kind", ["llama", "gptj"])
 @pytest.mark.parametrize("key", FILES)
-def test_greedy_is_the_argmax_whatever_generation_config_came_with_the_checkpoint(key: str):
-    torch.manual_seed(0)
-    hf = LlamaForCausalLM(toy_llama())
+def test_greedy_is_the_argmax_whatever_generation_config_came_with_the_checkpoint(
+    key: str, kind: str
+):
+    torch.manual_seed({"llama": 8, "gptj": 3}[kind])  # their argmax repeats itself
+    hf: Any = LlamaForCausalLM(toy_llama()) if kind == "llama" else GPTJForCausalLM(toy_gptj())
     hf.generation_config = GenerationConfig(eos_token_id=399, **{key: FILES[key]})
     model = mm.HookedVLM(None, None, wrap_lm(hf, None), name="told")
     ids = torch.arange(1, 9).unsqueeze(0)
-    said = model.generate(ids, 6, return_type="tokens", stop_at_eos=False)[0].tolist()
-    assert said == by_argmax(model, model.embed(ids), 6)
+    right = by_argmax(model, model.embed(ids), 6)
+    assert len(set(right)) < 6
+    assert model.generate(ids, 6, return_type="tokens", stop_at_eos=False)[0].tolist() == right
     assert model.root.original_model.generation_config.eos_token_id == 399  # put back as it was
 
 
@@ -114,6 +120,21 @@ def test_a_cache_that_never_reaches_the_attention_is_noticed_said_once_and_gone_
 
 
 @torch.no_grad()
+def test_a_cache_argument_that_is_renamed_back_is_measured_and_said_aloud(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    unbridged(monkeypatch)
+    model = mm.HookedVLM(None, None, wrap_lm(GPT2LMHeadModel(toy_gpt2())), name="unbridged")
+    ids = torch.arange(1, 9).unsqueeze(0)
+    with pytest.warns(UserWarning, match="'unbridged' gives other logits than reading the whole"):
+        said = model.generate(ids, 6, return_type="tokens", stop_at_eos=False)[0].tolist()
+    assert said == by_argmax(model, model.embed(ids), 6)
+    assert model.lm.caching.error > 0.01 and not model.lm.caching.exact
+    with pytest.raises(mm.MMLensError, match="reading everything again .* leave it out"):
+        model(ids, return_type="logits_and_cache")
+
+
+@torch.no_grad()
 def test_measuring_the_cache_in_the_middle_of_a_run_does_not_read_the_runs_prompt():
     model = mm.load("toy-gpt2")
     seen: list[float] = []
@@ -157,6 +178,12 @@ def toy_llama() -> LlamaConfig:
         num_hidden_layers=2,
         num_attention_heads=2,
         initializer_range=0.5,
+    )
+
+
+def toy_gptj() -> GPTJConfig:
+    return GPTJConfig(
+        vocab_size=400, n_embd=16, n_layer=2, n_head=2, rotary_dim=4, initializer_range=0.5
     )
 
 

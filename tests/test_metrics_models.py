@@ -159,7 +159,7 @@ def ending() -> tuple[Any, Any]:
     return CLIPModel(config), CLIPProcessor(image_processor=images, tokenizer=words)
 
 
-def test_of_a_text_beyond_the_model_s_length_the_end_token_stays(torchmetrics):
+def test_of_a_text_beyond_the_model_s_length_the_end_token_stays(torchmetrics, recwarn):
     model, processor = ending()
     long, short = "a dog on a mat " * 9, "a dog"
     scores = []
@@ -172,9 +172,9 @@ def test_of_a_text_beyond_the_model_s_length_the_end_token_stays(torchmetrics):
             out = model.eval()(**given)
         scores.append(max(0.0, 100 * float((out.image_embeds * out.text_embeds).sum())))
     assert max(scores) > 1
-    with pytest.warns(UserWarning, match="1 texts are longer than the 12 tokens"):
-        score = metrics.clip_score([long] * len(PICTURES), PICTURES, backbone=(model, processor))
+    score = metrics.clip_score([long] * len(PICTURES), PICTURES, backbone=(model, processor))
     assert score.items == pytest.approx(scores, abs=1e-3)
+    assert any("1 texts are longer than the 12 tokens" in str(one.message) for one in recwarn)
     assert score.settings["texts_cut"] == 1 and score.settings["max_tokens"] == 12
     whole = metrics.clip_score([short] * len(PICTURES), PICTURES, backbone=(model, processor))
     assert "texts_cut" not in whole.settings
@@ -231,7 +231,7 @@ def test_a_backbone_that_cannot_be_found_is_named_with_the_nearest(torchmetrics,
         metrics.bert_score(SAID, TRUE, backbone="roberta-lrage")
     with pytest.raises(ModelError, match=r"no backbone 'openai/clip-vit-base-patch23'.*patch32"):
         metrics.clip_score(TEXTS, PICTURES, backbone="openai/clip-vit-base-patch23")
-    with pytest.raises(CheckpointError, match=f"The folder {tmp_path.name!r} holds no backbone"):
+    with pytest.raises(CheckpointError, match=f"The folder .*{tmp_path.name}' holds no backbone"):
         metrics.bert_score(SAID, TRUE, backbone=tmp_path)
     with pytest.raises(ModelError, match="A Linear is no backbone: give a folder, a name such as"):
         metrics.clip_score(TEXTS, PICTURES, backbone=torch.nn.Linear(1, 1))

@@ -29,6 +29,14 @@ def test_the_source_archive_holds_what_its_tests_and_docs_read():
     }
 
 
+def test_a_folder_is_in_the_source_archive_whole_or_not_at_all():
+    files = held("sdist")
+    folders = {Path(file).parent for file in files} - {Path(".")}
+    for folder in folders:
+        there = {p for p in (ROOT / folder).glob("*") if p.is_file() and p.suffix != ".pyc"}
+        assert {str(p.relative_to(ROOT)) for p in there} - files == set(), folder
+
+
 def test_the_wheel_holds_the_package_alone_with_its_licences():
     files = held("wheel")
     assert {file.split("/")[0] for file in files} == {"mmlens"}

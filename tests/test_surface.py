@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import pytest
 import torch
@@ -266,6 +267,39 @@ def test_inference_mode_gives_the_same_and_leaves_nothing_behind():
     (resid @ directions).sum().backward()
     assert resid.grad is not None
     assert mm.attribute(model, P, " dog", after="").values.shape == (3, 19, 128)
+
+
+@pytest.mark.parametrize("option", ["past_kv_cache", "past_key_values"])
+@pytest.mark.parametrize("kind", ["gptj", "llama", "gpt2"])
+@torch.no_grad()
+def test_a_cache_that_hugging_face_filled_is_read_on_from(kind, option):
+    from transformers import DynamicCache
+
+    model = bridge(f"toy-{kind}")
+    past = DynamicCache(config=model.lm.hf.config)
+    vectors = model.embed(P + " a").vectors
+    model.lm.hf(inputs_embeds=vectors, past_key_values=past, use_cache=True)
+    whole = model.lm.hf(inputs_embeds=model.embed(P + " a dog").vectors, use_cache=False).logits
+    assert past.get_seq_length() == whole.shape[1] - 1
+    assert off(model(" dog", **{option: past})[:, -1], whole[:, -1]) < 1e-5
+
+
+def test_what_differs_on_purpose_does_and_stands_on_the_page_about_transformer_lens():
+    page = (Path(__file__).parents[1] / "docs/coming-from-transformerlens.md").read_text("utf-8")
+    differs = page.partition("## Where it differs, and why")[2].partition("\n## ")[0]
+    model = bridge("toy-gpt2")
+    assert not model.generate(TEXT, 1).startswith(TEXT)
+    bos = model.tokenizer.bos_token_id
+    assert bos not in model.to_tokens(TEXT)[0].tolist() and not model.prepend_bos
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    for words in (
+        "`generate` returns the new words alone", "No BOS token unless you say so",
+        "`cfg.default_prepend_bos`", "`padding_side`", "Parameters are frozen",
+        "`reset_hooks(including_permanent=True)` leaves the pictures in", "`start_at_layer` is",
+        "A call inside a hook is a run of its own", "`model.train()` keeps the model in eval mode",
+        "`stop_at_layer` may be the number of layers", "What a hook returns is looked at",
+    ):  # fmt: skip
+        assert words in differs, words
 
 
 @pytest.mark.parametrize("kind", ["gptj", "llama", "gpt2"])

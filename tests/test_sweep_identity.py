@@ -21,6 +21,7 @@ import torch
 import mmlens as mm
 from mmlens.datasets import Sample, Samples
 from mmlens.families import toy
+from mmlens.patching import remove
 from mmlens.sweep import Sweep, SweepError, sweep
 from mmlens.sweep.identity import Identity
 from mmlens.tally import Moments, Top
@@ -116,6 +117,9 @@ MODELS = {
     "a module without weights": lambda n: edited(network(0.1 + n)),
     "two lambdas of a line": lambda n: edited([lambda x: x * 2, lambda x: x * 3][n]),
     "an amount": lambda n: edited(float(n)),
+    "how much is removed": lambda n: model().edit(
+        remove("resid_post", torch.ones(32), layer=1, amount=0.5 + 0.5 * n)
+    ),
     "a tensor": lambda n: edited(torch.full((32,), float(n))),
     "adding": lambda n: edited(1.0, **({"add": True} if n else {})),
     "the place of a tensor": lambda n: edited(torch.ones(32), pos=[1, 2][n]),
@@ -379,8 +383,30 @@ def test_two_sweeps_never_work_in_one_folder(tmp_path):
         ask(model(), tmp_path)
 
 
+ENTERED, GO_ON = threading.Event(), threading.Event()
+
+
+def waiting(model: Any, sample: Sample) -> pd.DataFrame:
+    ENTERED.set()
+    GO_ON.wait(60)
+    return pd.DataFrame({"n": [1]})
+
+
+def test_the_same_sweep_in_two_threads_is_made_by_the_first_alone(tmp_path):
+    pytest.importorskip("fcntl", reason="this system locks no folders")
+    first = threading.Thread(target=ask, args=(model(), tmp_path, waiting))
+    first.start()
+    assert ENTERED.wait(60)
+    threading.Timer(1.0, GO_ON.set).start()  # a second one that is let in ends, too
+    with pytest.raises(SweepError, match="Another sweep is working"):
+        ask(model(), tmp_path, waiting)
+    GO_ON.set()
+    first.join()
+    assert list(Sweep(tmp_path).table("waiting")["n"]) == [1]
+
+
 def held(folder: Path, ready: Any) -> None:
-    from mmlens.sweep.folder import alone
+    from mmlens.sweep.sweep_folder import alone
 
     with alone(folder):
         ready.set()

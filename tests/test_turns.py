@@ -83,6 +83,21 @@ def test_a_call_inside_a_hook_runs_with_its_own_edits_and_the_outer_one_goes_on(
         assert got[2] == said
 
 
+@pytest.mark.parametrize("kind", ["gptj", "gpt2"])
+@torch.no_grad()
+def test_a_call_inside_a_hook_never_sees_the_edits_of_the_outer_model(kind):
+    outer, inner = pair(kind)
+    alone, got = inner(OTHER), []
+
+    def look(tensor, hook):
+        if not got:  # once, whoever calls
+            got.append(None)
+            got[0] = inner(OTHER)
+
+    outer.run_with_hooks(prompt(), [("blocks.1.hook_resid_pre", look)])
+    assert off(got[0], alone) == 0.0
+
+
 @torch.no_grad()
 def test_a_hook_may_call_the_model_that_it_is_on():
     model = mm.load("toy-gptj")

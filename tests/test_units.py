@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from bridges import bridge, off, prompt
 from language_models import UNKNOWN, WITH_UNITS, WITHOUT_UNITS, bare, make, pair, soft
 from torch import nn
@@ -13,7 +14,9 @@ from torch import nn
 import mmlens as mm
 from mmlens import patching
 from mmlens.families import toy
+from mmlens.towers.language.language_model import wrap_lm
 from mmlens.values.errors import AddressError, CapabilityError, MMLensError
+from mmlens.values.prompt import IMAGE_TOKEN, SoftPrompt
 
 LAYER, POS, UNIT, WORD = 1, 5, 7, 11
 every_model = pytest.mark.parametrize("kind", [*WITH_UNITS, *WITHOUT_UNITS])
@@ -128,7 +131,45 @@ def test_a_patch_stands_at_one_position_where_embeddings_are_narrower_than_the_s
         from_parts(eye, nn.Linear(16, 32), hf, toy.tokenizer())
 
 
+@pytest.mark.parametrize("kind", ["granite", "falcon-h1", "gemma", "llama"])
+@torch.no_grad()
+def test_a_vector_that_is_the_embedding_of_a_word_is_read_as_the_word(kind):
+    hf, model = pair(kind)
+    ids, read = torch.tensor([[5, 9, 3, 11, 7, 2, 30]]), soft(model)
+    same = SoftPrompt(model.lm.embed(ids), read.ids, read.mask, read.labels)
+    assert int((read.ids[0] == IMAGE_TOKEN).sum()) == 3
+    assert off(model(same), hf(ids, use_cache=False).logits) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["granite", "falcon-h1", "gemma", "llama"])
+@torch.no_grad()
+def test_a_projection_that_was_trained_through_inputs_embeds_is_read_in_its_units(kind):
+    from mmlens.families.parts import from_parts
+
+    hf, eye = make(kind, vocab_size=len(toy.tokenizer()) + 1), bridge("toy-gpt2").vision
+    torch.manual_seed(5)
+    trained = nn.Linear(16, 32)
+    model = from_parts(eye, trained, hf, toy.tokenizer())
+    patches = trained(eye(eye.preprocess(toy.picture())[None]))
+    words = hf.get_input_embeddings()(torch.tensor([toy.tokenizer()("A picture of")["input_ids"]]))
+    words = words * 3.0 if kind == "falcon-h1" else words  # it scales words alone, before
+    theirs = hf(inputs_embeds=torch.cat([patches, words], 1), use_cache=False).logits
+    assert off(model(prompt()), theirs) < 1e-5
+
+
 # What units are ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["Falcon", "OPT"])
+def test_the_width_of_an_mlp_is_that_of_its_matrix_where_it_is_not_four_times_the_stream(kind):
+    small: dict[str, Any] = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 1}
+    small |= {"num_attention_heads": 4}
+    small |= {"ffn_hidden_size": 80} if kind == "Falcon" else {"ffn_dim": 80}
+    small |= {"word_embed_proj_dim": 32} if kind == "OPT" else {}
+    hf = getattr(transformers, f"{kind}ForCausalLM")(
+        getattr(transformers, f"{kind}Config")(**small)
+    )
+    assert wrap_lm(hf).root.cfg.d_mlp == 80
 
 
 @every_unit
@@ -156,11 +197,18 @@ def test_a_neuron_writes_the_direction_that_the_stream_really_takes(kind):
 
 
 @every_unit
+def test_the_words_of_a_neuron_are_those_that_its_direction_raises(kind):
+    hf, model = pair(kind)
+    wanted = words_of(hf, true_direction(kind))[:10]
+    assert mm.decode(model, mm.Neuron(LAYER, UNIT), 10).words[0] == wanted
+
+
+@every_unit
 def test_silencing_a_neuron_moves_hugging_faces_logit_by_its_score(kind):
     hf, model = pair(kind)
     read = soft(model)
     scores = mm.attribute(
-        model, read, target=lambda logits: logits[WORD], point="post", layers=[0]
+        model, read, target=lambda logits: logits[WORD], point="post", layer=[0]
     ).sel(layer=0)
     pos, unit = divmod(int(scores.values.abs().argmax()), scores.values.shape[-1])
 
@@ -176,7 +224,7 @@ def test_silencing_a_neuron_moves_hugging_faces_logit_by_its_score(kind):
 @torch.no_grad()
 def test_the_lens_at_the_last_layer_is_hugging_faces_own_prediction(kind):
     hf, model = pair(kind)
-    lens = mm.logit_lens(model, soft(model), [3, WORD], unit="logit", layers=[LAYER])
+    lens = mm.logit_lens(model, soft(model), [3, WORD], quantity="logit", layer=[LAYER])
     own = hf(inputs_embeds=soft(model).vectors, use_cache=False).logits[0]
     assert off(lens.values[0], own[:, [3, WORD]]) < 1e-5
 
@@ -205,7 +253,7 @@ def test_a_norm_behind_the_stream_gives_no_shares_and_says_so():
 @pytest.mark.parametrize("kind", WITHOUT_UNITS)
 def test_a_layer_without_units_is_refused_in_a_sentence_by_every_question(kind):
     _, model = pair(kind)
-    last = len(model.lm.units.layers) - 1
+    last = model.cfg.n_layers - 1
     neuron, read = mm.Neuron(last, 3), soft(model)
     number = lambda logits: logits[WORD]  # noqa: E731
     for ask in (
@@ -231,7 +279,7 @@ def test_dense_layers_beside_expert_layers_are_right(kind):
     true = true_direction(kind, 0)
     assert float(torch.cosine_similarity(written, true, dim=0)) > 0.9999
     number = lambda logits: logits[WORD]  # noqa: E731
-    scores = mm.attribute(model, soft(model), target=number, point="post", layers=[0])
+    scores = mm.attribute(model, soft(model), target=number, point="post", layer=[0])
     assert scores.shape[-1] == len(model.blocks[0].mlp.W_out)
     with pytest.raises(CapabilityError, match=r"Layers with units: 0; .*layers=\[0\]"):
         mm.attribute(model, soft(model), target=number)
@@ -269,7 +317,7 @@ def test_tables_and_the_explorer_show_the_end_that_is_written():
     from mmlens.view.explorer_page.data import Detail, Shared, picture_data
 
     model = bridge("toy-llama")
-    seen = mm.look(model, toy.picture(), words=" a dog", full=True)
+    seen = mm.look(model, toy.picture(), caption=" a dog", full=True)
     table: Any = seen.table
     minus = table[table.sign < 0].iloc[0]
     active = mm.activations(model, mm.Prompt(toy.picture(), "A picture of a"), "neurons")
@@ -288,12 +336,38 @@ def test_tables_and_the_explorer_show_the_end_that_is_written():
     assert '"minus"' in explore(seen).html
 
 
+def test_a_look_shows_the_words_that_each_neuron_writes_with_the_sign_that_it_has_there():
+    model = bridge("toy-llama")
+    table: Any = mm.look(model, toy.picture(), words=" a dog", full=True).table
+    active = mm.activations(model, mm.Prompt(toy.picture(), "A picture of a"), "neurons")
+    signs = []
+    for row in table.itertuples():
+        here = active.sel(row.neuron, pos=row.patch).item()
+        signs.append(1 if here > 0 else -1)
+        written = here * model.blocks[row.neuron.layer].mlp.W_out[row.neuron.unit]
+        highest = int((written @ model.W_U)[: model.lm.n_words].argmax())
+        assert row.words[0] == model.to_string([highest])
+    assert signs.count(-1) > len(signs) / 4  # about half
+
+
+def test_pages_say_when_words_are_those_of_a_negative_activation():
+    from mmlens.view import cards, explore
+
+    model = bridge("toy-llama")
+    seen = mm.look(model, toy.picture(), words=" a dog", full=True)
+    active = mm.activations(model, mm.Prompt(toy.picture(), "A picture of a"), "neurons")
+    here = [active.sel(row.neuron, pos=row.patch).item() for row in seen.table.itertuples()]
+    minus = seen.table[[value < 0 for value in here]]
+    assert "minus its output raises" in str(cards(minus.head(2)))
+    assert '"minus"' in explore(seen).html
+
+
 def test_scores_before_the_activation_function_predict_what_they_say_they_predict():
     model = bridge("toy-llama")
     dog = model.to_single_token(" dog")
     ask = lambda point: mm.attribute(model, prompt(), " dog", after="", point=point)  # noqa: E731
     pre, post = ask("pre"), ask("post")
-    assert "the gate's input alone" in pre.about["silencing"]
+    assert "the gate's input alone" in pre.about.get("silencing", "")
     assert post.about["silencing"] == "Edit('neurons', 0.0, ...)"
     assert (
         "alone"

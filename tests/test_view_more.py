@@ -14,6 +14,7 @@ from PIL import Image
 
 from mmlens import Neuron, Patch, Scores, Token, view
 from mmlens.values.errors import AddressError
+from mmlens.view import choose
 from mmlens.view.figures import attention_text
 from mmlens.view.figures.cards import spotlight
 from mmlens.view.figures.curves import interval
@@ -299,7 +300,7 @@ def test_show_finds_the_view_with_a_picture_and_without(x, pictured, bare, monke
                 view.show(x, picture)
             continue
         called = Mock(wraps=getattr(view, name))
-        monkeypatch.setattr(view, name, called)
+        monkeypatch.setitem(choose._VIEWS, name, called)
         assert view.show(x, picture) is not None
         called.assert_called_once()
         monkeypatch.undo()

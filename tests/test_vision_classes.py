@@ -19,7 +19,7 @@ from mmlens.families.parts import find_lm, from_parts
 from mmlens.towers.vision.encoder import HookedVision
 from mmlens.towers.vision.wrap import wrap_vision
 from mmlens.values.errors import CapabilityError, MMLensError
-from mmlens.values.sites import SITES as NAMED
+from mmlens.values.sites import SITES
 
 open_clip = pytest.importorskip("open_clip")
 timm = pytest.importorskip("timm")
@@ -45,7 +45,7 @@ REFUSED = {  # the sentence each is refused with
 }
 OVERLAPPING = {"hf:Swinv2Model", "timm:xcit_nano_12_p16_224"}  # a stem, or merged patches
 MIXERS = {"timm:mixer_s32_224", "timm:gmlp_s16_224"}  # every position sees every other at once
-SITES = [
+NAMES = [
     *("resid_pre", "attn_out", "mlp_out", "resid_post", "neurons_pre", "neurons"),
     *("q", "k", "v", "z", "pattern"),
 ]
@@ -174,8 +174,8 @@ def check_sites(vision: HookedVision, words) -> None:
     model = from_parts(vision, None, words)
     prompt = mm.Prompt(toy.picture((0, 0)), "A")
     first = mm.Patch(0, 0)
-    for site in SITES:
-        point = NAMED[f"vision.{site}"].at(0)
+    for site in NAMES:
+        point = SITES[f"vision.{site}"].at(0)
         if point.removeprefix("vision.") not in vision.hook_dict:
             continue
         where = {"query" if site == "pattern" else "pos": first}

@@ -49,15 +49,26 @@ def test_words_put_behind_a_prompt_have_the_ids_of_the_whole_text(kind):
 @every_tokenizer
 def test_words_before_the_explained_one_and_a_given_caption_go_on_where_the_prompt_ends(kind):
     model, prompt = reader(kind), mm.Prompt(toy.picture(), "A picture of")
-    scores = mm.attribute(model, prompt, " dog", after=" a", layers=0)
+    scores = mm.attribute(model, prompt, " dog", after=" a", layer=0)
     same = mm.attribute(
-        model, mm.Prompt(toy.picture(), "A picture of a"), " dog", after="", layers=0
+        model, mm.Prompt(toy.picture(), "A picture of a"), " dog", after="", layer=0
     )
     assert off(scores.values, same.values) == 0.0
     assert scores.of("pos")[-1] == mm.Token(" a", 19)
-    table: Any = mm.attribute_caption(model, prompt, 1, words=" a dog")
+    table: Any = mm.attribute_caption(model, prompt, 1, caption=" a dog")
     assert list(dict.fromkeys(map(str, table.token))) == [" a", " dog"]
     assert [t.at for t in dict.fromkeys(table.token)] == [19, 20]
+
+
+@every_tokenizer
+def test_words_before_and_instead_of_the_explained_one_take_no_piece_of_their_own(kind):
+    """Asked by ids, so that no word has to be found by how it prints."""
+    model, prompt = reader(kind), mm.Prompt(toy.picture(), "A picture of")
+    dog = whole(kind, "A picture of a dog")[-1]
+    scores = mm.attribute(model, prompt, dog, after=" a", layers=0)
+    assert len(scores.of("pos")) == 16 + len(whole(kind, "A picture of a"))
+    table: Any = mm.attribute_caption(model, prompt, 1, words=" a dog")
+    assert len(table.token.unique()) == 2
 
 
 @every_tokenizer
@@ -69,7 +80,7 @@ def test_a_space_behind_a_picture_is_the_only_one(kind):
     said = [str(x) for x in model.embed(both).labels[0] if isinstance(x, mm.Token)]
     assert said[-4:-2] == [" with", " a"]
     assert read(kind, both)[-2:] == whole(kind, "A dog")  # a text of its own, as it was trained
-    scores = mm.attribute(model, mm.Prompt(photo), " dog", after=" a", layers=0)
+    scores = mm.attribute(model, mm.Prompt(photo), " dog", after=" a", layer=0)
     assert scores.of("pos")[16:] == (mm.Token(" a", 16),)
 
 
@@ -85,6 +96,18 @@ def test_a_word_of_one_token_is_found_by_what_it_prints(kind):
     assert max(Counter(printed[i] for i in whole_pieces).values()) == 1
     assert [i for i in whole_pieces if model.to_single_token(printed[i]) != i] == []
     assert model.to_single_token(" dog") == whole(kind, "A dog")[-1]
+
+
+@every_tokenizer
+def test_every_word_of_the_vocabulary_is_found_by_how_the_labels_print_it(kind):
+    model = reader(kind)
+    found = []
+    for word in ("picture", "of", "a", "dog"):
+        try:
+            found.append(model.to_single_token(f" {word}"))
+        except TargetError:
+            found.append(-1)
+    assert found == whole(kind, "A picture of a dog")[1:]
 
 
 @pytest.mark.parametrize("kind", PREFIXED)
@@ -120,7 +143,7 @@ def test_words_read_on_from_a_cache_go_on_where_it_ends(kind):
 
 @every_tokenizer
 def test_captions_are_learned_with_the_ids_that_are_read(kind):
-    from mmlens.train.loss import Speller
+    from mmlens.train.caption_loss import Speller
 
     speller = Speller(spelling(kind), "A picture of")
     ids = speller(["a dog"]).ids[0].tolist()

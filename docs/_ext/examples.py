@@ -28,7 +28,7 @@ pickle.dumps(model.edit(mm.Edit("z", lambda z: z * 2, layer=1)))
     "DataError": 'mm.dataset("pictoos:held_out:20")',
     "ExperimentError": """
 from mmlens.papers.tables import ask
-from mmlens.papers.mmn.questions.units import top_units
+from mmlens.papers.mmn.questions.decoded_units import top_units
 
 ask(top_units, model, [])
 """,

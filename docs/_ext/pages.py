@@ -19,6 +19,8 @@ from typing import Any
 from results import ROOT, figure
 from snippets import is_python
 
+from mmlens.values.lazy import public_names
+
 DOCS = Path(__file__).parents[1]
 PAGES = {
     "model": ("Models", "mmlens", ("families", "model")),
@@ -101,10 +103,9 @@ def _public(package: str) -> Iterable[tuple[str, str]]:
                     importlib.import_module(f"{package}.{found.name}"), f"{found.name}."
                 )
         return
-    home = getattr(here, "_HOME", {})
+    homes = public_names(package)
     for name in names:
-        at = home.get(name) or getattr(here, name).__module__
-        yield name, at if at.startswith("mmlens.") else f"{package}.{at}"
+        yield name, homes[name][0] if name in homes else getattr(here, name).__module__
     for found in pkgutil.iter_modules(here.__path__):
         if found.name in here.__all__ and found.name not in names:
             yield from _own(importlib.import_module(f"{package}.{found.name}"), f"{found.name}.")

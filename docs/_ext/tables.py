@@ -20,6 +20,8 @@ from examples import ERRORS
 from results import ROOT, workplace
 from sphinx.util.docutils import SphinxDirective
 
+from mmlens.values.lazy import public_names
+
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Markdown."""
@@ -104,9 +106,9 @@ def methods() -> str:
     import mmlens as mm
 
     rows = []
-    for name, home in mm._HOME.items():
-        if home.startswith("methods."):
-            told = first_line(import_module(f"mmlens.{home}"))
+    for name, (home, _) in public_names("mmlens").items():
+        if home.startswith("mmlens.methods."):
+            told = first_line(import_module(home))
             rows.append((f"{{py:func}}`mmlens.{name}`", _plain(told), returns(getattr(mm, name))))
     return table(("call", "asks", "gives"), rows)
 

@@ -16,6 +16,7 @@ import torch
 from PIL import Image, ImageFilter
 
 from mmlens.bench.pairs import Corrupter
+from mmlens.bench.picture_boxes import Box, patch_boxes
 from mmlens.model.doors import opened
 from mmlens.values.arguments import count, instance, number, several, shown
 from mmlens.values.errors import AddressError, PictureError
@@ -115,7 +116,7 @@ def shuffled(model: HookedVLM, seed: int = 0) -> Corrupter:
     seed = count(seed, "seed", least=0)
 
     def corrupt(image: Image.Image) -> Image.Image:
-        boxes = _boxes(model, image)
+        boxes = list(_within(model, image).values())
         order = np.random.default_rng(seed).permutation(len(boxes))
         out, source = image.convert("RGB").copy(), image.convert("RGB")
         for target, taken in zip(boxes, order, strict=True):
@@ -139,29 +140,24 @@ def only_at(model: HookedVLM, corrupter: Corrupter, patches: Sequence[Patch]) ->
 
     def corrupt(image: Image.Image) -> Image.Image:
         out, changed = image.convert("RGB").copy(), corrupter(image)
-        boxes = _boxes(model, image)
-        rows, cols = model.vision.grid
+        boxes = _within(model, image)
         for patch in patches:
-            if not (0 <= patch.row < rows and 0 <= patch.col < cols):
+            if (patch.row, patch.col) not in boxes:
+                rows, cols = model.vision.grid
                 raise AddressError(f"Patch {patch} is outside the grid of {rows} x {cols}.")
-            box = boxes[patch.row * cols + patch.col]
+            box = boxes[patch.row, patch.col]
             out.paste(changed.crop(box), box[:2])
         return out
 
     return corrupt
 
 
-def _boxes(model: HookedVLM, image: Image.Image) -> list[tuple[int, int, int, int]]:
-    """Whole pixels of each patch in reading order, cut to the picture."""
-    if model.vision is None:
-        raise PictureError(f"{model.name!r} has no vision encoder, so a picture has no patches.")
-    rows, cols = model.vision.grid
-    found = []
-    for row in range(rows):
-        for col in range(cols):
-            x0, y0, x1, y1 = (round(v) for v in model.vision.box(row, col, *image.size))
-            found.append((max(0, x0), max(0, y0), min(image.width, x1), min(image.height, y1)))
-    return found
+def _within(model: HookedVLM, image: Image.Image) -> dict[tuple[int, int], Box]:
+    """(row, col) -> the whole pixels of that patch, cut to the picture."""
+    return {
+        place: (max(0, x0), max(0, y0), min(image.width, x1), min(image.height, y1))
+        for place, (x0, y0, x1, y1) in patch_boxes(model, *image.size).items()
+    }
 
 
 def _picture(array: Any) -> Image.Image:

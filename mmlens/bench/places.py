@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from mmlens.bench.picture_boxes import patch_boxes
 from mmlens.model import hooking
 from mmlens.model.doors import opened
 from mmlens.model.reading import picture_labels
@@ -217,14 +218,11 @@ def patches_under(
             f"A mask of {array.shape} does not fit a picture of {picture.height} rows and"
             f" {picture.width} columns."
         )
-    rows, cols = model.vision.grid
     found = []
-    for row in range(rows):
-        for col in range(cols):
-            x0, y0, x1, y1 = (round(v) for v in model.vision.box(row, col, *picture.size))
-            cell = array[max(0, y0) : max(y1, y0 + 1), max(0, x0) : max(x1, x0 + 1)]
-            if cell.size and cell.mean() >= share:
-                found.append(Patch(row, col, image))
+    for (row, col), (x0, y0, x1, y1) in patch_boxes(model, *picture.size).items():
+        cell = array[max(0, y0) : max(y1, y0 + 1), max(0, x0) : max(x1, x0 + 1)]
+        if cell.size and cell.mean() >= share:
+            found.append(Patch(row, col, image))
     return found
 
 

@@ -23,14 +23,13 @@ from mmlens.checkpoints.weights import (
     plain_tensors,
     quietly,
     read_state,
-    reason,
     weights_hash,
 )
 from mmlens.runtime.casting import dtype_of
 from mmlens.towers.vision.encoder import without_pooler
 from mmlens.towers.vision.pixels import Pixels
 from mmlens.towers.vision.wrap import HookedVision, build
-from mmlens.values.errors import CheckpointError, MMLensError
+from mmlens.values.errors import CheckpointError, MMLensError, reason
 
 
 def check_files(spec: dict[str, Any], folder: Path) -> None:

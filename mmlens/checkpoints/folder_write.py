@@ -13,7 +13,7 @@ from torch import nn
 
 from mmlens.checkpoints.bridge_json import FORMAT
 from mmlens.checkpoints.folder_read import file_hash
-from mmlens.checkpoints.weights import expanded, quietly, weights_hash
+from mmlens.checkpoints.weights import expanded, quietly, save_tensors, weights_hash
 from mmlens.runtime.casting import stays
 from mmlens.towers.vision.wrap import HookedVision, build
 from mmlens.values.errors import CheckpointError
@@ -105,7 +105,7 @@ def write(model: Any, hf: Any, named: Named, spec: dict[str, Any], new: Path) ->
             hf.save_pretrained(new / "lm")
         if model.tokenizer is not None:
             model.tokenizer.save_pretrained(new / "lm")
-    _save_tensors(model.projection, new / "projection.safetensors")
+    save_tensors(model.projection, new / "projection.safetensors")
     small = sorted(p for p in new.rglob("*") if p.is_file() and p.suffix != ".safetensors")
     files = {path.relative_to(new).as_posix(): file_hash(path) for path in small}
     spec = spec | ({"files": files} if files else {})
@@ -129,10 +129,4 @@ def _save_vision(vision: HookedVision, folder: Path) -> None:
             f"{type(vision.module).__name__} could not be built again from what is known of it; "
             "wrap it with from_timm(module, name=..., kwargs=...) or with arch=... of its own."
         )
-    _save_tensors(vision.module, folder / "model.safetensors")
-
-
-def _save_tensors(module: nn.Module, path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({k: v.detach().cpu().clone() for k, v in module.state_dict().items()}, path)
+    save_tensors(vision.module, folder / "model.safetensors")

@@ -17,7 +17,7 @@ from torch import nn
 
 from mmlens.checkpoints.bridge_json import read_json
 from mmlens.checkpoints.folder import describe
-from mmlens.checkpoints.weights import linear_from_state, read_state
+from mmlens.checkpoints.weights import linear_from_state, read_state, save_tensors
 from mmlens.values.errors import CheckpointError, ModelError
 from mmlens.values.whole_files import replacing_files
 
@@ -59,7 +59,7 @@ def push_projection(
         api = HfApi()
     with tempfile.TemporaryDirectory() as folder:
         with replacing_files(folder, last="bridge.json") as root:
-            _save_linear(model.projection, root / "projection.safetensors")
+            save_tensors(model.projection, root / "projection.safetensors")
             told = json.dumps(spec, indent=2) + "\n"
             (root / "bridge.json").write_text(told, encoding="utf-8")
             card = _CARD.format(
@@ -111,9 +111,3 @@ def pull_projection(repo_id: str, revision: str | None = None, *, api: Any = Non
             f"{linear.in_features} -> {linear.out_features}."
         )
     return linear
-
-
-def _save_linear(linear: nn.Module, path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({k: v.detach().cpu().clone() for k, v in linear.state_dict().items()}, path)

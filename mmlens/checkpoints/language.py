@@ -8,18 +8,18 @@ both are refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mmlens.checkpoints.weights import expanded, loaded_whole, quietly, reason
+from mmlens.checkpoints.weights import expanded, loaded_whole, quietly
 from mmlens.runtime.casting import cast, device_of, dtype_of
 from mmlens.runtime.sharing import share_weights
 from mmlens.towers.language.kinds import check_lm
 from mmlens.towers.language.language_model import LanguageModel, wrap_lm
-from mmlens.values.errors import CheckpointError, ModelError, nearest
+from mmlens.values.errors import CheckpointError, ModelError
+from mmlens.values.hub_errors import unfound
 
 
 def find_lm(
@@ -99,43 +99,3 @@ def load_tokenizer(source: Any, revision: str | None = None) -> Any:
             f" {' or '.join(sorted(names))}."
         )
     return words
-
-
-def unfound(what: str, source: str, error: Exception, known: Iterable[str]) -> Exception:
-    """The sentence for a part that could not be loaded, from a folder or from the hub."""
-    place = expanded(source)
-    if place.is_dir():
-        files = " (tokenizer.json, tokenizer_config.json)" if what == "tokenizer" else ""
-        return CheckpointError(f"The folder {source!r} holds no {what}{files}: {reason(error)}")
-    if place.is_file():
-        return CheckpointError(f"{source!r} is a file: give the folder that holds the {what}.")
-    names = list(known)
-    why = _why(error)
-    if source in names:
-        return ModelError(
-            f"The {what} {source!r} could not be fetched ({why}): load it once where there is a"
-            " network, or give a folder that holds it."
-        )
-    return ModelError(
-        f"There is no {what} {source!r}, neither a folder here nor a model that the Hugging Face "
-        f"Hub gave us ({why}): {nearest(source, names)}"
-    )
-
-
-def _why(error: BaseException) -> str:
-    """Why the hub gave nothing: its last reason in one short phrase."""
-    from huggingface_hub import constants
-
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(cause)
-    kinds = {kind.__name__ for one in chain for kind in type(one).__mro__}
-    if constants.HF_HUB_OFFLINE or "OfflineModeIsEnabled" in kinds:
-        return "offline: HF_HUB_OFFLINE is set, and it is not among the files kept here"
-    if "GatedRepoError" in kinds:
-        return "the hub asks for a login with access to it"
-    if kinds & {"RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError"}:
-        return "the hub has none of that name"
-    if kinds & {"LocalEntryNotFoundError", "ConnectionError", "ConnectError", "TransportError"}:
-        return "the hub cannot be reached from here"
-    return reason(error)

@@ -17,12 +17,13 @@ from typing import Any
 import torch
 
 from mmlens.checkpoints.bridge_json import read_json
-from mmlens.checkpoints.language import unfound
-from mmlens.checkpoints.weights import SPARE, expanded, loaded_whole, quietly, reason
+from mmlens.checkpoints.weights import SPARE, expanded, loaded_whole, quietly
 from mmlens.checkpoints.whole import refuse_whole
 from mmlens.runtime.casting import dtype_of
-from mmlens.towers.vision.wrap import HookedVision, optional, wrap_vision
-from mmlens.values.errors import CheckpointError, ModelError, nearest
+from mmlens.towers.vision.wrap import HookedVision, wrap_vision
+from mmlens.values.errors import CheckpointError, ModelError, nearest, reason
+from mmlens.values.hub_errors import unfound
+from mmlens.values.optional_packages import package
 
 _VISION_CLASSES = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
 _KNOWN_VISION = [
@@ -107,7 +108,7 @@ def _processor(source: str, options: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _open_clip(rest: str) -> HookedVision:
-    open_clip = optional("open_clip")
+    open_clip = package("open_clip", "vision")
     model, _, weights = rest.partition("/")
     if model not in open_clip.list_models():
         hint = nearest(model, open_clip.list_models())
@@ -149,7 +150,7 @@ def _trained_with_quick_gelu(open_clip: Any, model: str, weights: str) -> bool:
 
 
 def _timm(rest: str) -> HookedVision:
-    timm = optional("timm")
+    timm = package("timm", "vision")
     if not timm.is_model(rest.split(".")[0]):
         raise ModelError(f"timm has no model {rest!r}: {nearest(rest, timm.list_models())}")
     known = timm.list_pretrained(f"{rest.split('.')[0]}.*")

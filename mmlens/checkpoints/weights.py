@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mmlens.towers.projection import keeps_positions
 from mmlens.values.arguments import SEEDS, count, shown
 from mmlens.values.arguments import path as path_of
-from mmlens.values.errors import CheckpointError
+from mmlens.values.errors import CheckpointError, reason
 
 ProjectionSource = nn.Module | Mapping[str, Tensor] | str | Path
 
@@ -41,13 +41,6 @@ def expanded(path: str | Path, name: str = "path") -> Path:
     except (RuntimeError, OSError, ValueError) as error:
         raise CheckpointError(f"{shown(str(path))} names no place: {reason(error)}") from error
     return place
-
-
-def reason(error: BaseException) -> str:
-    """The first line that an error says, as the end of a sentence."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = " ".join(lines[:2]) if lines and lines[0].endswith(":") else (lines or [""])[0]
-    return (said or type(error).__name__).rstrip(".") + "."
 
 
 def loaded_whole(told: Any, where: str, spare: tuple[str, ...] = ()) -> None:
@@ -241,3 +234,10 @@ def weights_hash(state: Mapping[str, Any]) -> str:
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def save_tensors(module: nn.Module, path: Path) -> None:
+    """A module's tensors as one safetensors file; each is copied, since none may share memory."""
+    from safetensors.torch import save_file
+
+    save_file({k: v.detach().cpu().clone() for k, v in module.state_dict().items()}, path)

@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmlens.checkpoints.weights import reason
 from mmlens.runtime.autograd import ordinary
 from mmlens.towers.language.kinds import whole
 from mmlens.towers.vision.encoder import LAST
 from mmlens.towers.vision.wrap import HookedVision, wrap_vision
-from mmlens.values.errors import CapabilityError, CheckpointError
+from mmlens.values.errors import CapabilityError, CheckpointError, reason
 
 
 def is_whole(part: Any) -> bool:

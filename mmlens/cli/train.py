@@ -85,15 +85,16 @@ def _bridge(
     """The bridge to train, on the device that this process trains on."""
     import torch
 
-    from mmlens.datasets.extra import package
-    from mmlens.families import from_parts, load
+    from mmlens.families import load
+    from mmlens.families.parts import from_parts
+    from mmlens.values.optional_packages import package
 
     if (model is None) == (vision is None or lm is None):
         raise ModelError("Say what to train: --model NAME, or --vision ENCODER --lm MODEL.")
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ModelError(f"--dtype {dtype} is none of float32, bfloat16, float16.")
     ours = (
-        package("accelerate").PartialState(cpu=device == "cpu").device
+        package("accelerate", "train").PartialState(cpu=device == "cpu").device
     )  # of this process among several
     place: Any = ours if device in (None, "cuda") else torch.device(device)
     kind = getattr(torch, dtype)

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from mmlens.datasets.extra import package
+from mmlens.datasets.caption_pairs import DataError, captions_in
 from mmlens.datasets.folders import folder_at
-from mmlens.datasets.pairs import DataError, captions_in
 from mmlens.datasets.sample import Sample, Samples, Thing, content_hash
 from mmlens.datasets.turned import stored, turned_box, turned_mask
+from mmlens.values.optional_packages import package
 
 
 def coco(folder: str | Path, split: str = "val2017") -> Samples:

@@ -19,17 +19,6 @@ from typing import TYPE_CHECKING
 
 from mmlens.values.lazy import on_first_use
 
-_HOME = {
-    "Depth": "look",
-    "Found": "many",
-    "Look": "look",
-    "NO_THINGS": "things",
-    "choose": "things",
-    "read_all": "many",
-    "read_found": "many",
-}
-__all__ = ["NO_THINGS", "Depth", "Found", "Look", "choose", "read_all", "read_found"]
-
 if TYPE_CHECKING:
     from mmlens.explore.look import Depth as Depth
     from mmlens.explore.look import Look as Look
@@ -38,5 +27,5 @@ if TYPE_CHECKING:
     from mmlens.explore.many import read_found as read_found
     from mmlens.explore.things import NO_THINGS as NO_THINGS
     from mmlens.explore.things import choose as choose
-
-__getattr__, __dir__ = on_first_use(__name__, _HOME)
+else:
+    __getattr__, __dir__, __all__ = on_first_use(__name__)

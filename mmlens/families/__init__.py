@@ -20,6 +20,8 @@ from mmlens.values.arguments import shown
 from mmlens.values.errors import ArgumentError, ModelError, nearest
 
 if TYPE_CHECKING:
+    import torch
+
     from mmlens.model.hooked import HookedVLM
 
 Loader = Callable[..., "HookedVLM"]
@@ -55,12 +57,20 @@ def describe(name: str) -> str:
     return _lines[name]
 
 
-def load(name: str | Path, **options: Any) -> HookedVLM:
+def load(
+    name: str | Path,
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+    **options: Any,
+) -> HookedVLM:
     """A model by name, or from a folder that `model.save` wrote.
 
     Args:
         name: one of `models()`, or a folder with a `bridge.json`.
-        options: what the family takes (each family's docstring says).
+        dtype, device: of the whole model. None: what the family or folder says (float32 on the
+            CPU where it says nothing).
+        options: what else the family takes (each family's docstring says).
 
     Raises:
         ModelError: no such family or folder; the sentence names the nearest ones.
@@ -73,6 +83,7 @@ def load(name: str | Path, **options: Any) -> HookedVLM:
     from mmlens.checkpoints.weights import expanded
     from mmlens.runtime.autograd import ordinary
 
+    options |= {k: v for k, v in (("dtype", dtype), ("device", device)) if v is not None}
     loaders = _find_families()
     folder = expanded(name)
     if (folder / "bridge.json").is_file() or (folder.exists() and str(name) not in loaders):
@@ -100,10 +111,3 @@ def _check_options(name: str, loader: Callable[..., Any], options: Mapping[str, 
     for option in options:
         if option not in known:
             raise ArgumentError(f"load({name!r}) takes no {option}=: {nearest(option, known)}")
-
-
-def from_parts(*args: Any, **options: Any) -> HookedVLM:
-    """Join any vision encoder, projection and language model; see `mmlens.families.parts`."""
-    from mmlens.families.parts import from_parts as join
-
-    return join(*args, **options)

@@ -45,9 +45,10 @@ from mmlens.families.parts import find_vision, label
 from mmlens.runtime.casting import cast, device_of, dtype_of
 from mmlens.runtime.sharing import share_weights
 from mmlens.towers.language.language_model import wrap_lm
-from mmlens.towers.vision.wrap import HookedVision, from_hf, from_open_clip, from_timm, optional
+from mmlens.towers.vision.wrap import HookedVision, from_hf, from_open_clip, from_timm
 from mmlens.values.arguments import SEEDS, count
 from mmlens.values.errors import CheckpointError
+from mmlens.values.optional_packages import package
 
 IMAGE_WORD = "<|image|>"
 IMAGE_ID = 50257
@@ -172,7 +173,7 @@ def _encoder(name: str, recipe: Recipe, encoder: Any) -> HookedVision:
     if isinstance(source, (str, Path)):
         if recipe.kind != "nfrn50" or not str(source).startswith("timm:"):
             return find_vision(source)
-        source = optional("timm").create_model(str(source)[5:], pretrained=True)
+        source = package("timm", "vision").create_model(str(source)[5:], pretrained=True)
     if recipe.kind == "nfrn50":
         kwargs = getattr(source, "mmlens_kwargs", {})
         size = getattr(source, "mmlens_size", 384)

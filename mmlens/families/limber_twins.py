@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmlens.towers.vision.wrap import HookedVision, optional
+from mmlens.runtime.seeding import seeded as drawing
+from mmlens.towers.vision.wrap import HookedVision
+from mmlens.values.optional_packages import package
 
 
 def seeded(kind: str, seed: int) -> nn.Module:
     """The paper's architecture with random weights, without touching torch's global generator."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawing(seed):
         return _architecture(kind, tiny=False)
 
 
@@ -40,12 +41,12 @@ def _architecture(kind: str, tiny: bool) -> nn.Module:
         config = BeitConfig(**size)  # use_mean_pooling stays True: no norm after the last block
         return BeitModel(config, add_pooling_layer=False)
     if kind == "clip":
-        resnet = optional("open_clip").modified_resnet.ModifiedResNet
+        resnet = package("open_clip", "vision").modified_resnet.ModifiedResNet
         if tiny:
             return resnet([1, 1, 1, 1], output_dim=16, heads=4, image_size=96, width=8)
         return resnet([6, 8, 18, 8], output_dim=768, heads=48, image_size=384, width=96)
     kwargs = {"width_factor": 0.125} if tiny else {}
-    module: Any = optional("timm").create_model("nf_resnet50", pretrained=False, **kwargs)
+    module: Any = package("timm", "vision").create_model("nf_resnet50", pretrained=False, **kwargs)
     module.mmlens_kwargs, module.mmlens_size = kwargs, 64 if tiny else 384
     return module
 

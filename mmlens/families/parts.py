@@ -25,6 +25,7 @@ from mmlens.checkpoints.weights import (
     projection_from,
 )
 from mmlens.checkpoints.whole import apart
+from mmlens.model.hooked import HookedVLM
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.casting import device_of, dtype_of
 from mmlens.runtime.sharing import share_weights
@@ -47,7 +48,7 @@ def from_parts(
     fold_ln: bool = False,
     feature_layer: Any = None,
     family: str = "parts",
-) -> Any:
+) -> HookedVLM:
     """A `HookedVLM` from three parts.
 
     Args:
@@ -70,8 +71,6 @@ def from_parts(
         CheckpointError: the projection doesn't fit between the two.
         AddressError: the encoder has no such feature layer.
     """
-    from mmlens.model.hooked import HookedVLM
-
     if lm is None:
         raise ModelError("from_parts needs a language model: lm='gpt2', a folder, or a model.")
     pin = revision if isinstance(revision, dict) else dict.fromkeys(("vision", "lm"), revision)

@@ -12,7 +12,7 @@ vocabulary of objects, and two plain counts with names of their own, `word_overl
 `world_score`. With the extra `metrics`: `clip_score` and `bert_score`, by torchmetrics and a
 backbone that you name.
 
-Each returns a `Metric`: the corpus value, one value per item, and the settings that made them.
+Each returns a `MetricResult`: the corpus value, one value per item, and the settings.
 METEOR is left out: its published numbers come from a Java program and its paraphrase table, and
 the Python versions (nltk's, for one) give other numbers under the same name. SPICE likewise.
 """
@@ -23,39 +23,6 @@ from typing import TYPE_CHECKING
 
 from mmlens.values.lazy import on_first_use
 
-_HOME = {
-    "Metric": "result",
-    "MetricError": "result",
-    "caption_words": "ptb",
-    "bleu": "precision",
-    "rouge_l": "subsequence",
-    "cider_d": "consensus",
-    "chair": "hallucination",
-    "Vocabulary": "vocabulary",
-    "coco_vocabulary": "vocabulary",
-    "pictos_vocabulary": "vocabulary",
-    "word_overlap_f1": "counts",
-    "world_score": "counts",
-    "clip_score": "image_text",
-    "bert_score": "token_match",
-}
-__all__ = [
-    "Metric",
-    "MetricError",
-    "Vocabulary",
-    "bert_score",
-    "bleu",
-    "caption_words",
-    "chair",
-    "cider_d",
-    "clip_score",
-    "coco_vocabulary",
-    "pictos_vocabulary",
-    "rouge_l",
-    "word_overlap_f1",
-    "world_score",
-]
-
 if TYPE_CHECKING:
     from mmlens.metrics.consensus import cider_d as cider_d
     from mmlens.metrics.counts import word_overlap_f1 as word_overlap_f1
@@ -64,12 +31,12 @@ if TYPE_CHECKING:
     from mmlens.metrics.image_text import clip_score as clip_score
     from mmlens.metrics.precision import bleu as bleu
     from mmlens.metrics.ptb import caption_words as caption_words
-    from mmlens.metrics.result import Metric as Metric
     from mmlens.metrics.result import MetricError as MetricError
+    from mmlens.metrics.result import MetricResult as MetricResult
     from mmlens.metrics.subsequence import rouge_l as rouge_l
     from mmlens.metrics.token_match import bert_score as bert_score
     from mmlens.metrics.vocabulary import Vocabulary as Vocabulary
     from mmlens.metrics.vocabulary import coco_vocabulary as coco_vocabulary
     from mmlens.metrics.vocabulary import pictos_vocabulary as pictos_vocabulary
-
-__getattr__, __dir__ = on_first_use(__name__, _HOME)
+else:
+    __getattr__, __dir__, __all__ = on_first_use(__name__)

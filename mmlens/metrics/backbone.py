@@ -6,25 +6,20 @@ backbone, and another gives other numbers. Only the name of a remote model reach
 
 from __future__ import annotations
 
-import importlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mmlens.values.errors import CapabilityError, CheckpointError, ModelError, nearest
+from mmlens.values.errors import ModelError
+from mmlens.values.hub_errors import unfound
+from mmlens.values.optional_packages import package
 
 
 def torchmetrics_function(module: str, name: str) -> Any:
-    """A function of torchmetrics, or one sentence on how to get it."""
-    try:
-        return getattr(importlib.import_module(f"torchmetrics.functional.{module}"), name)
-    except ModuleNotFoundError:
-        raise CapabilityError(
-            f"{name} needs the package 'torchmetrics', which is not installed:"
-            " pip install 'mmlens[metrics]'."
-        ) from None
+    """A function of torchmetrics."""
+    return getattr(package(f"torchmetrics.functional.{module}", "metrics", name), name)
 
 
 def load_backbone(
@@ -55,7 +50,7 @@ def load_backbone(
         model = transformers.AutoModel.from_pretrained(str(backbone), **options)
         words = getattr(transformers, reader).from_pretrained(str(backbone), **options)
     except (OSError, ValueError) as error:
-        raise _unfound(str(backbone), local, error, known) from error
+        raise unfound("backbone", str(backbone), error, known) from error
     return (
         model.to(device).eval() if device is not None else model.eval(),
         words,
@@ -67,13 +62,3 @@ def _recorded(label: str, model: Any) -> dict[str, Any]:
     commit = getattr(getattr(model, "config", None), "_commit_hash", None)
     known = {"backbone": label, "torchmetrics": version("torchmetrics")}
     return known | ({"commit": commit} if commit else {})
-
-
-def _unfound(source: str, local: bool, error: Exception, known: list[str]) -> Exception:
-    if local:
-        reason = str(error).splitlines()[0]
-        return CheckpointError(f"The folder {Path(source).name!r} holds no backbone: {reason}")
-    return ModelError(
-        f"There is no backbone {source!r}, neither a folder here nor a model that the Hugging Face"
-        f" Hub gave us: {nearest(source, known)}"
-    )

@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING
 
 from mmlens.values.lazy import on_first_use
 
-_MODULES = ("bootstrap", "comparisons", "mmn", "scoring", "tables")
-__all__ = [*_MODULES]
-
 if TYPE_CHECKING:
     from mmlens.papers import bootstrap as bootstrap
     from mmlens.papers import comparisons as comparisons
     from mmlens.papers import mmn as mmn
     from mmlens.papers import scoring as scoring
     from mmlens.papers import tables as tables
-
-__getattr__, __dir__ = on_first_use(__name__, {}, _MODULES)
+else:
+    __getattr__, __dir__, __all__ = on_first_use(__name__)

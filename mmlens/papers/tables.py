@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ import pandas as pd
 import torch
 
 from mmlens.datasets.sample import Sample
+from mmlens.runtime.seeding import seed_of, seeded
 from mmlens.values.arguments import count, instance, shown
 from mmlens.values.errors import MMLensError, nearest
 
@@ -64,8 +64,7 @@ def ask(
         raise ExperimentError(f"samples={shown(samples)}: write a list of samples, [...].")
     for sample in samples:  # one at a time, so that no picture is kept
         instance(sample, "samples", Sample, "samples of mmlens.dataset(...)")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(zlib.crc32(f"{seed} {sample.id}".encode()))
+        with seeded(seed_of(seed, sample.id)):
             answer = question(model, sample, **options)
         table = next(iter(answer.values())) if isinstance(answer, Mapping) else answer
         tables.append(table.assign(sample=sample.id))
@@ -86,7 +85,7 @@ def by_id(samples: Any) -> dict[str, Sample]:
 
 def generator(seed: int, sample: Sample) -> torch.Generator:
     """Random numbers that depend on the seed and on which picture it is, and on nothing else."""
-    return torch.Generator().manual_seed(zlib.crc32(f"{seed} {sample.id}".encode()))
+    return torch.Generator().manual_seed(seed_of(seed, sample.id))
 
 
 def answered(table: pd.DataFrame, model: HookedVLM, **options: Any) -> pd.DataFrame:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 from mmlens.values.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from mmlens.pictos.scenes import Scene, Scenes, Thing
-    from mmlens.pictos.world import World
-
-_HOME = {"World": "world", "Scene": "scenes", "Scenes": "scenes", "Thing": "scenes"}
-__all__ = ["Scene", "Scenes", "Thing", "World"]
-
-__getattr__, __dir__ = on_first_use(__name__, _HOME)
+    from mmlens.pictos.scenes import Scene as Scene
+    from mmlens.pictos.scenes import SceneObject as SceneObject
+    from mmlens.pictos.scenes import Scenes as Scenes
+    from mmlens.pictos.world import World as World
+else:
+    __getattr__, __dir__, __all__ = on_first_use(__name__)

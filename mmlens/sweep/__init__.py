@@ -27,13 +27,10 @@ from typing import TYPE_CHECKING
 
 from mmlens.values.lazy import on_first_use
 
-_HOME = {"Sweep": "folder", "SweepError": "record", "sweep": "run", "top_images": "images"}
-__all__ = ["Sweep", "SweepError", "sweep", "top_images"]
-
 if TYPE_CHECKING:
-    from mmlens.sweep.folder import Sweep as Sweep
     from mmlens.sweep.images import top_images as top_images
     from mmlens.sweep.record import SweepError as SweepError
-    from mmlens.sweep.run import sweep as sweep
-
-__getattr__, __dir__ = on_first_use(__name__, _HOME)
+    from mmlens.sweep.sweep_folder import Sweep as Sweep
+    from mmlens.sweep.sweeping import sweep as sweep
+else:
+    __getattr__, __dir__, __all__ = on_first_use(__name__)

@@ -6,7 +6,6 @@ A function is its bytecode, so that comments and lines do not count, and what th
 from __future__ import annotations
 
 import dis
-import hashlib
 import sys
 import sysconfig
 import types
@@ -14,6 +13,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from mmlens.datasets.sample import content_hash
 
 if TYPE_CHECKING:
     from mmlens.sweep.identity import Identity
@@ -26,11 +27,7 @@ _SKIPPED |= {"__firstlineno__", "__static_attributes__", "__abstractmethods__", 
 
 
 def hashed(*parts: str | bytes) -> bytes:
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-        digest.update(f"{len(data)}:".encode() + data)
-    return digest.digest()
+    return bytes.fromhex(content_hash(*parts))
 
 
 def function_parts(found: Identity, value: Any, name: str) -> Parts:

@@ -9,8 +9,8 @@ from datetime import timedelta
 
 import torch
 
-from mmlens.datasets.extra import package
 from mmlens.sweep.record import SweepError
+from mmlens.values.optional_packages import package
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def crew() -> Crew:
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     on_cpu = on_cpu or not torch.accelerator.is_available()
     # whoever is done first may wait for days
-    state = package("accelerate").PartialState(cpu=on_cpu, timeout=timedelta(days=30))
+    state = package("accelerate", "train").PartialState(cpu=on_cpu, timeout=timedelta(days=30))
     if state.num_processes != started:  # each would do, and write, everything
         raise SweepError(
             f"WORLD_SIZE says {started} processes and accelerate sees {state.num_processes}: start"

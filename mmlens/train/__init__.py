@@ -6,29 +6,12 @@ from typing import TYPE_CHECKING
 
 from mmlens.values.lazy import on_first_use
 
-_HOME = {
-    "DataError": "mmlens.datasets.pairs",
-    "Pair": "mmlens.datasets.pairs",
-    "open_pairs": "mmlens.datasets.sources",
-    "cache_features": "mmlens.train.features",
-    "fit": "mmlens.train.training",
-    "TrainedProjection": "mmlens.train.training",
-}
-__all__ = [
-    "DataError",
-    "Pair",
-    "TrainedProjection",
-    "cache_features",
-    "fit",
-    "open_pairs",
-]
-
 if TYPE_CHECKING:
-    from mmlens.datasets.pairs import DataError as DataError
-    from mmlens.datasets.pairs import Pair as Pair
+    from mmlens.datasets.caption_pairs import CaptionPair as CaptionPair
+    from mmlens.datasets.caption_pairs import DataError as DataError
     from mmlens.datasets.sources import open_pairs as open_pairs
     from mmlens.train.features import cache_features as cache_features
     from mmlens.train.training import TrainedProjection as TrainedProjection
     from mmlens.train.training import fit as fit
-
-__getattr__, __dir__ = on_first_use(__name__, _HOME)
+else:
+    __getattr__, __dir__, __all__ = on_first_use(__name__)

@@ -88,3 +88,10 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
         return f"did you mean {', '.join(repr(c) for c in close)}?"
     shown = ", ".join(repr(k) for k in names[:8])
     return f"there is {shown}{', ...' if len(names) > 8 else ''}"
+
+
+def reason(error: BaseException) -> str:
+    """The first line that an error says, as the end of a sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = " ".join(lines[:2]) if lines and lines[0].endswith(":") else (lines or [""])[0]
+    return (said or type(error).__name__).rstrip(".") + "."

@@ -1,52 +1,63 @@
-"""Names of a package that are looked up in their module on first use (PEP 562).
+"""Names of a package that are imported on first use (PEP 562), from the one list in its source.
 
-    _HOME = {"sweep": "run"}                              # name -> module of the package
-    __getattr__, __dir__ = on_first_use(__name__, _HOME)
+    if TYPE_CHECKING:
+        from mmlens.sweep.sweeping import sweep as sweep
+    else:
+        __getattr__, __dir__, __all__ = on_first_use(__name__)
 
-So `import mmlens` and each of its packages are quick; type checkers read the imports under
-`if TYPE_CHECKING:` instead.
+Type checkers and editors read the imports as they stand; at run time the same lines are the table
+of what `__getattr__` imports. So `import mmlens` and each of its packages are quick, and a name is
+published in one place.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 
-def on_first_use(
-    package: str, home: Mapping[str, str], modules: Iterable[str] | Mapping[str, str] = ()
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package.
+def public_names(package: str) -> dict[str, tuple[str, str]]:
+    """The names that a package imports on first use: name -> (module, its name there)."""
+    spec = find_spec(package)
+    source = spec.loader.get_source(package) if spec and spec.loader else None  # type: ignore
+    found: dict[str, tuple[str, str]] = {}
+    for block in ast.parse(source or "").body:
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING":
+            for line in block.body:
+                if isinstance(line, ast.ImportFrom) and line.module:
+                    found |= {one.asname or one.name: (line.module, one.name) for one in line.names}
+    return found
+
+
+def on_first_use(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """`__getattr__`, `__dir__` and `__all__` of a package, from its `if TYPE_CHECKING:` block.
 
     Args:
         package: its `__name__`.
-        home: each public name with the module that it lives in: below the package, or in full.
-        modules: submodules that are names too, or names with the submodules that they mean.
 
     Raises:
-        AttributeError: there is no such name, with the nearest ones.
+        AttributeError: from `__getattr__`: there is no such name, with the nearest ones.
     """
-    meant = modules if isinstance(modules, Mapping) else {name: name for name in modules}
-    everything = sorted({*home, *meant})
-
-    def full(module: str) -> str:
-        return module if module.startswith("mmlens.") else f"{package}.{module}"
+    names = public_names(package)
 
     def look_up(name: str) -> Any:
-        if name in home:
-            value = getattr(importlib.import_module(full(home[name])), name)
-        elif name in meant:
-            value = importlib.import_module(full(meant[name]))
-        else:
+        if name not in names:
             from mmlens.values.errors import nearest
 
-            raise AttributeError(f"{package} has no {name!r}: {nearest(name, everything)}")
+            raise AttributeError(f"{package} has no {name!r}: {nearest(name, names)}")
+        module, there = names[name]
+        if module == package:  # a module of the package is a name of it, too
+            value: Any = importlib.import_module(f"{package}.{there}")
+        else:
+            value = getattr(__import__(module, fromlist=[there]), there)
         vars(sys.modules[package])[name] = value  # the next look-up does not come here
         return value
 
     def listed() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *everything})
+        return sorted({*vars(sys.modules[package]), *names})
 
-    return look_up, listed
+    return look_up, listed, sorted(names)

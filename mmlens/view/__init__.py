@@ -27,65 +27,26 @@ from mmlens.values import scores as _scores
 from mmlens.values.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from mmlens.view.choose import show
-    from mmlens.view.display import notebook
-    from mmlens.view.explorer_page.page import explore
-    from mmlens.view.figures.attention_on_image import attention_on_image
-    from mmlens.view.figures.attention_text import attention_text
-    from mmlens.view.figures.cards import cards, gallery
-    from mmlens.view.figures.compare import compare
-    from mmlens.view.figures.curves import curves
-    from mmlens.view.figures.heatmap import bars, heatmap
-    from mmlens.view.figures.lens import lens
-    from mmlens.view.figures.neurons import neurons
-    from mmlens.view.figures.on_image import on_image
-    from mmlens.view.figures.panels import panels
-    from mmlens.view.figures.tokens import tokens
-    from mmlens.view.style.theme import use_theme
-    from mmlens.view.write import save
-
-_HOME = {
-    "on_image": "figures.on_image",
-    "panels": "figures.panels",
-    "heatmap": "figures.heatmap",
-    "bars": "figures.heatmap",
-    "curves": "figures.curves",
-    "lens": "figures.lens",
-    "neurons": "figures.neurons",
-    "cards": "figures.cards",
-    "gallery": "figures.cards",
-    "tokens": "figures.tokens",
-    "attention_on_image": "figures.attention_on_image",
-    "attention_text": "figures.attention_text",
-    "compare": "figures.compare",
-    "explore": "explorer_page.page",
-    "show": "choose",
-    "save": "write",
-    "use_theme": "style.theme",
-    "notebook": "display",
-}
-__all__ = [
-    "attention_on_image",
-    "attention_text",
-    "bars",
-    "cards",
-    "compare",
-    "curves",
-    "explore",
-    "gallery",
-    "heatmap",
-    "lens",
-    "neurons",
-    "notebook",
-    "on_image",
-    "panels",
-    "save",
-    "show",
-    "tokens",
-    "use_theme",
-]
-
-__getattr__, __dir__ = on_first_use(__name__, _HOME)
+    from mmlens.view.choose import show as show
+    from mmlens.view.display import notebook as notebook
+    from mmlens.view.explorer_page.page import explore as explore
+    from mmlens.view.figures.attention_on_image import attention_on_image as attention_on_image
+    from mmlens.view.figures.attention_text import attention_text as attention_text
+    from mmlens.view.figures.cards import cards as cards
+    from mmlens.view.figures.cards import gallery as gallery
+    from mmlens.view.figures.compare import compare as compare
+    from mmlens.view.figures.curves import curves as curves
+    from mmlens.view.figures.heatmap import bars as bars
+    from mmlens.view.figures.heatmap import heatmap as heatmap
+    from mmlens.view.figures.lens import lens as lens
+    from mmlens.view.figures.neurons import neurons as neurons
+    from mmlens.view.figures.on_image import on_image as on_image
+    from mmlens.view.figures.panels import panels as panels
+    from mmlens.view.figures.tokens import tokens as tokens
+    from mmlens.view.style.theme import use_theme as use_theme
+    from mmlens.view.write import save as save
+else:
+    __getattr__, __dir__, __all__ = on_first_use(__name__)
 
 
 def _shown(scores: _scores.Scores) -> dict[str, Any]:

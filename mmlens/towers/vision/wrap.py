@@ -17,7 +17,8 @@ from mmlens.towers.vision.encoder import HookedVision, without_pooler
 from mmlens.towers.vision.pixels import pair
 from mmlens.towers.vision.processors import hf_recipe
 from mmlens.towers.vision.recipes import open_clip_recipe, timm_recipe
-from mmlens.values.errors import CapabilityError, CheckpointError, ModelError
+from mmlens.values.errors import CapabilityError, CheckpointError
+from mmlens.values.optional_packages import package
 
 __all__ = ["HookedVision", "build", "from_hf", "from_open_clip", "from_timm", "wrap_vision"]
 
@@ -158,25 +159,13 @@ def build(spec: dict[str, Any], config: dict[str, Any] | None = None) -> nn.Modu
             'from_timm(module, name=..., kwargs=...) or arch={"name": ..., "kwargs": {...}}.'
         )
     if kind == "timm":
-        timm = optional("timm")
+        timm = package("timm", "vision")
         return timm.create_model(arch["name"], pretrained=False, **arch["kwargs"])
-    open_clip = optional("open_clip")
+    open_clip = package("open_clip", "vision")
     if name == "ModifiedResNet":
         return open_clip.modified_resnet.ModifiedResNet(**arch["kwargs"])
     quick = {"act_layer": open_clip.transformer.QuickGELU} if arch.get("quick_gelu") else {}
     return open_clip.transformer.VisionTransformer(**arch["kwargs"], **quick)
-
-
-def optional(name: str) -> Any:
-    """open_clip or timm, or one sentence on how to get it."""
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as missing:
-        raise ModelError(
-            f"This encoder needs {name}, which is not installed; pip install 'mmlens[vision]'."
-        ) from missing
 
 
 def _open_clip_arch(visual: Any) -> dict[str, Any]:

@@ -26,10 +26,10 @@ from mmlens.methods.attribution_patching import attribution_patching
 from mmlens.methods.patch import patch
 from mmlens.model.targets import extend, one
 from mmlens.papers.bootstrap import DRAWS, summarise
-from mmlens.papers.mmn.questions.explained import WORDS, Rule, explain
-from mmlens.papers.mmn.questions.options import checked
+from mmlens.papers.mmn.questions.asked import Asked
+from mmlens.papers.mmn.questions.explained import PROMPT, Rule
 from mmlens.papers.mmn.questions.regions import UNMASKED, named_mask
-from mmlens.papers.tables import UNNAMED, answered, finished, skipped, used
+from mmlens.papers.tables import UNNAMED, finished, used
 from mmlens.values.arguments import count, several
 from mmlens.values.labels import Patch
 from mmlens.values.prompt import Prompt
@@ -46,7 +46,7 @@ def estimated(
     *,
     site: str = "resid_pre",
     steps: Sequence[int] = (0, 8),
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
 ) -> pd.DataFrame:
@@ -60,14 +60,12 @@ def estimated(
         noun, arm ("steps 0", ...), places (how many), spearman, skipped, options.
     """
     steps = [count(n, "steps", least=0, most=1000) for n in several(steps, "steps")]
-    asked = {"site": site, "steps": steps, "words": words, "noun": noun}
-    asked |= {"max_new_tokens": max_new_tokens}
-    checked(model, sample, asked)
-    seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
+    asked = Asked.from_arguments(locals(), COLUMNS)
+    seen = asked.explained()
     mask = seen and named_mask(sample, seen.noun)
     if seen is None or mask is None:
-        return skipped(UNMASKED if seen else UNNAMED, COLUMNS, model, **asked)
-    without = one(model, Prompt(erased(mask)(sample.image), words))
+        return asked.skipped(UNMASKED if seen else UNNAMED)
+    without = one(model, Prompt(erased(mask)(sample.image), prompt))
     said = seen.soft.ids[0, without.ids.shape[1] :].tolist()
     pair = Pair(seen.soft, extend(model, without, said))
     metric = measures.logit(model, seen.token)
@@ -79,7 +77,7 @@ def estimated(
         ranks = pd.Series(guess.sel(pos=Patch).values.flatten().numpy()).rank()
         row = {"noun": seen.noun, "arm": f"steps {n}", "places": len(moved)}
         rows.append(row | {"spearman": ranks.corr(moved.rank())})
-    return answered(pd.DataFrame(rows, columns=list(COLUMNS)), model, **asked)
+    return asked.answered(rows)
 
 
 def summary(table: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:

@@ -26,8 +26,10 @@ import torch
 from mmlens.bench.silencing import WHERE, masks, number_after
 from mmlens.datasets.sample import Sample
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
-from mmlens.papers.mmn.questions.ablate import numbers
-from mmlens.papers.mmn.questions.explained import WORDS, Explained, Rule, explain
+from mmlens.papers.mmn.questions.ablation import numbers
+from mmlens.papers.mmn.questions.asked import Asked
+from mmlens.papers.mmn.questions.decoded_units import neurons_of, numbers_of, ranked
+from mmlens.papers.mmn.questions.explained import PROMPT, Explained, Rule
 from mmlens.papers.mmn.questions.maps import (
     PERCENTILE,
     SIZE,
@@ -37,19 +39,9 @@ from mmlens.papers.mmn.questions.maps import (
     true_mask,
     unit_ious,
 )
-from mmlens.papers.mmn.questions.options import checked
 from mmlens.papers.mmn.questions.rankings import METHODS, rankings
 from mmlens.papers.mmn.questions.regions import named_mask
-from mmlens.papers.mmn.questions.units import neurons_of, numbers_of, ranked
-from mmlens.papers.tables import (
-    UNNAMED,
-    ExperimentError,
-    answered,
-    finished,
-    generator,
-    skipped,
-    used,
-)
+from mmlens.papers.tables import UNNAMED, ExperimentError, finished, used
 from mmlens.values.arguments import count, several
 from mmlens.values.labels import Neuron, Patch
 from mmlens.values.scores import Scores
@@ -66,17 +58,17 @@ def faithful(
     sample: Sample,
     *,
     methods: Sequence[str] = METHODS,
+    top: int = 20,
     positions: Sequence[str] = ("image", "last"),
     ks: Sequence[int | float] = SHARES,
-    top: int = 20,
     value: float | str = 0.0,
     where: str = "same",
-    by: str = "pair",
+    rank_by: str = "pair",
     target: str = "logit",
     steps: int = 8,
     percentile: float = PERCENTILE,
     size: int = SIZE,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
     batch: int = 8,
@@ -95,26 +87,23 @@ def faithful(
         arm (the method), at, metric ("probability" by k, "area", "IoU of units", "IoU of map",
         "planted"), k (None but for "probability"), value, skipped, options.
     """
-    asked: dict[str, Any] = {"methods": several(methods, "methods"), "top": top}
-    asked |= {"positions": several(positions, "positions"), "ks": several(ks, "ks")}
-    asked |= {"value": value, "where": where, "by": by, "target": target}
-    asked |= {"steps": steps, "percentile": percentile, "size": size, "words": words}
-    asked |= {"noun": noun, "max_new_tokens": max_new_tokens, "seed": seed}
-    checked(model, sample, asked, batch=batch)
+    methods, ks = several(methods, "methods"), several(ks, "ks")
+    positions = several(positions, "positions")
+    asked = Asked.from_arguments(locals(), COLUMNS)
     count(steps, "steps", most=1000)
     counts = numbers(ks, model.cfg.n_layers * model.cfg.d_mlp)
-    seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
+    seen = asked.explained()
     if seen is None:
-        return skipped(UNNAMED, COLUMNS, model, **asked)
+        return asked.skipped(UNNAMED)
     mask = named_mask(sample, seen.noun)
     truth = true_mask(model, mask, size) if mask is not None else None
     orders: dict[tuple[str, str], torch.Tensor] = {}
     rows: list[tuple[Any, ...]] = []
     for method, scores in rankings(
-        model, seen, generator(seed, sample), methods, target=target, steps=steps
+        model, seen, asked.random(), methods, target=target, steps=steps
     ):
         for at in positions:
-            order = orders[method, at] = ranked(scores, by, WHERE[at])
+            order = orders[method, at] = ranked(scores, rank_by, WHERE[at])
             rows += [(method, at, "planted", None, share) for share in _recovery(model, order)]
             if truth is not None and at == "image":
                 met = _map_iou(scores, order[:top], truth, percentile)
@@ -129,7 +118,7 @@ def faithful(
         own = {method: order for (method, place), order in orders.items() if place == at}
         spot = at if where == "same" else where
         rows += _curves(model, seen, own, at, counts, value=value, where=spot, batch=batch)
-    return answered(pd.DataFrame(rows, columns=list(COLUMNS)), model, **asked)
+    return asked.answered(rows)
 
 
 def summary(table: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from mmlens.bench.picture_boxes import seen_box
 from mmlens.methods.activations import activations
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import Neuron, Patch
@@ -68,10 +69,7 @@ def true_mask(
 ) -> Bool[Tensor, "size size"]:
     """A thing's mask in what the encoder sees of the picture (crop included), resized alike."""
     height, width = mask.shape
-    rows, cols = model.vision.grid
-    left, top, _, _ = model.vision.box(0, 0, width, height)
-    _, _, right, bottom = model.vision.box(rows - 1, cols - 1, width, height)
-    x0, y0, x1, y1 = round(left), round(top), round(right), round(bottom)
+    x0, y0, x1, y1 = (round(edge) for edge in seen_box(model, width, height))
     margins = (-x0, x1 - width, -y0, y1 - height)  # negative ones cut off
     seen = functional.pad(mask.float(), margins)[None, None]
     large = functional.interpolate(

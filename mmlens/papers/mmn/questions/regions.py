@@ -22,7 +22,15 @@ from mmlens.datasets.sample import Sample
 from mmlens.methods.decode import decode
 from mmlens.methods.top_neurons import top_neurons
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
-from mmlens.papers.mmn.questions.explained import WORDS, Rule, explain, names_thing
+from mmlens.papers.mmn.questions.asked import Asked
+from mmlens.papers.mmn.questions.decoded_units import (
+    neurons_of,
+    numbers_of,
+    partners,
+    scored,
+    shuffle,
+)
+from mmlens.papers.mmn.questions.explained import PROMPT, Rule, names_thing
 from mmlens.papers.mmn.questions.maps import (
     PERCENTILE,
     SIZE,
@@ -32,17 +40,7 @@ from mmlens.papers.mmn.questions.maps import (
     true_mask,
     unit_maps,
 )
-from mmlens.papers.mmn.questions.options import checked
-from mmlens.papers.mmn.questions.units import neurons_of, numbers_of, partners, scored, shuffle
-from mmlens.papers.tables import (
-    UNNAMED,
-    ExperimentError,
-    answered,
-    finished,
-    generator,
-    skipped,
-    used,
-)
+from mmlens.papers.tables import UNNAMED, ExperimentError, finished, used
 from mmlens.values.arguments import choice
 from mmlens.values.labels import Neuron
 
@@ -66,9 +64,9 @@ def unit_regions(
     size: int = SIZE,
     point: str = "pre",
     target: str = "logit",
-    by: str = "pair",
+    rank_by: str = "pair",
     gain: bool = False,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
     seed: int = 0,
@@ -85,19 +83,16 @@ def unit_regions(
         map", "mean map of random"), rank, neuron, interpretable (in the random arm that of the
         attributed unit whose partner it is), iou, area, ceiling, skipped, options.
     """
-    asked = {"k": k, "average": average, "percentile": percentile, "size": size, "point": point}
-    asked |= {"target": target, "by": by, "gain": gain, "words": words, "noun": noun}
-    asked |= {"max_new_tokens": max_new_tokens, "seed": seed}
-    checked(model, sample, asked)
+    asked = Asked.from_arguments(locals(), COLUMNS)
     alone = single_things(sample)
     if not alone:
-        return skipped(MASKLESS, COLUMNS, model, **asked)
-    seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
+        return asked.skipped(MASKLESS)
+    seen = asked.explained()
     if seen is None:
-        return skipped(UNNAMED, COLUMNS, model, **asked)
-    best = top_neurons(scored(model, seen, point, target), k, by=by)
+        return asked.skipped(UNNAMED)
+    best = top_neurons(scored(model, seen, point, target), k, rank_by=rank_by)
     units = list(dict.fromkeys(best["neuron"]))
-    others = _random_units(model, units, generator(seed, sample))
+    others = _random_units(model, units, asked.random())
     maps = unit_maps(model, seen.soft, [*units, *others])
     told = _arms(units, others, decode(model, units, gain=gain)["interpretable"].tolist())
     means = [maps[: len(units)][:average].mean(0), maps[len(units) :][:average].mean(0)]
@@ -109,7 +104,7 @@ def unit_regions(
         about |= {"area": float(truth.float().mean()), "ceiling": ceiling(truth, percentile)}
         values = iou(masks, truth).tolist()
         rows += [{**about, **arm, "iou": v} for arm, v in zip(told, values, strict=True)]
-    return answered(pd.DataFrame(rows, columns=list(COLUMNS)), model, **asked)
+    return asked.answered(rows)
 
 
 def summary(

@@ -15,20 +15,16 @@ from mmlens.datasets.sample import Sample
 from mmlens.methods.decode import decode
 from mmlens.methods.top_neurons import top_neurons
 from mmlens.model.provenance import about
-from mmlens.papers.mmn.questions.explained import WORDS, Rule, explain
+from mmlens.papers.mmn.questions.asked import Asked
+from mmlens.papers.mmn.questions.decoded_units import COLUMNS, scored, signs, with_words
+from mmlens.papers.mmn.questions.explained import PROMPT, Rule
 from mmlens.papers.mmn.questions.maps import PERCENTILE, SIZE, masks_of, unit_maps
-from mmlens.papers.mmn.questions.options import checked
-from mmlens.papers.mmn.questions.units import scored, signs, with_words
-from mmlens.papers.tables import UNNAMED, answered, skipped
+from mmlens.papers.tables import UNNAMED
 from mmlens.values.labels import Patch
 from mmlens.values.scores import Scores
 
 if TYPE_CHECKING:
     from mmlens.model.hooked import HookedVLM
-
-COLUMNS = (
-    "rank", "neuron", "patch", "score", "sign", "words", "interpretable", "caption", "noun",
-)  # fmt: skip
 
 
 def picture_sheet(
@@ -44,7 +40,7 @@ def picture_sheet(
     point: str = "pre",
     target: str = "logit",
     gain: bool = False,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
 ) -> dict[str, pd.DataFrame | Scores]:
@@ -60,13 +56,10 @@ def picture_sheet(
         skipped, options. sheet_map: Scores(pos), the mean activation per patch. sheet_mask:
         Scores(y, x), 1 above the percentile, for the picture as the encoder sees it.
     """
-    asked = {"top": top, "tokens": tokens, "keep": keep, "k": k, "percentile": percentile}
-    asked |= {"size": size, "point": point, "target": target, "gain": gain, "words": words}
-    asked |= {"noun": noun, "max_new_tokens": max_new_tokens}
-    checked(model, sample, asked)
-    seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
+    asked = Asked.from_arguments(locals(), COLUMNS)
+    seen = asked.explained()
     if seen is None:
-        return {"sheet": skipped(UNNAMED, COLUMNS, model, **asked)}
+        return {"sheet": asked.skipped(UNNAMED)}
     found = top_neurons(scored(model, seen, point, target), k, active=signs(model, seen))
     best: Any = found.drop_duplicates("neuron")
     best = with_words(best, decode(model, best, tokens, gain=gain))
@@ -74,14 +67,14 @@ def picture_sheet(
         best = best[best["interpretable"]]
     best = best.head(top).reset_index(drop=True)
     if not len(best):
-        return {"sheet": skipped("no unit says words", COLUMNS, model, **asked)}
+        return {"sheet": asked.skipped("no unit says words")}
     best = best.assign(rank=range(len(best)), caption=seen.caption, noun=seen.noun)
     grid = unit_maps(model, seen.soft, best["neuron"].tolist()).mean(0)
     patches = tuple(label for label in seen.soft.labels[0] if isinstance(label, Patch))
     told = about(model, method="sheet", noun=seen.noun, top=top, percentile=percentile)
     mask = masks_of(grid, size, percentile).to(torch.uint8)
     return {
-        "sheet": answered(best[list(COLUMNS)], model, **asked),
+        "sheet": asked.answered(best[list(COLUMNS)]),
         "sheet_map": Scores(grid.flatten(), ("pos",), {"pos": patches}, told),
         "sheet_mask": Scores(mask, ("y", "x"), about=told),
     }

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from mmlens.papers.mmn.report.measure import Measured
+from mmlens.bench.picture_boxes import seen_box
+from mmlens.papers.mmn.report.outcomes import Outcome
 from mmlens.view.style.printed import visible
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Sheet:
     units: list[tuple[str, str, bool]] = field(default_factory=list)
 
 
-def sheets(found: Measured, model: HookedVLM, samples: Samples) -> list[Sheet]:
+def sheets(found: Outcome, model: HookedVLM, samples: Samples) -> list[Sheet]:
     """The sheets of every picture that has one, in the order of the data."""
     if found.sweep is None:
         return []
@@ -49,7 +50,8 @@ def sheets(found: Measured, model: HookedVLM, samples: Samples) -> list[Sheet]:
         photo = samples[places[str(name)]].image
         mask = found.sweep.scores("sheet_mask", str(name)).numpy() > 0
         first: Any = rows.iloc[0]
-        seen = photo.crop(_box(model, photo))
+        left, top, right, bottom = seen_box(model, *photo.size)
+        seen = photo.crop((round(left), round(top), round(right), round(bottom)))
         shown = seen.resize(mask.shape[::-1], Image.Resampling.BICUBIC)
         columns = zip(rows["neuron"], rows["words"], rows["interpretable"], strict=True)
         units = [(str(n), " ".join(map(visible, words)), bool(yes)) for n, words, yes in columns]
@@ -58,14 +60,6 @@ def sheets(found: Measured, model: HookedVLM, samples: Samples) -> list[Sheet]:
         lit = _address(_lit(shown, mask), "jpeg")
         out.append(Sheet(str(name), first["caption"], first["noun"], address, lit, small, units))
     return out
-
-
-def _box(model: HookedVLM, photo: Image.Image) -> tuple[int, int, int, int]:
-    """The pixels that the encoder sees."""
-    rows, cols = model.vision.grid
-    left, top, _, _ = model.vision.box(0, 0, *photo.size)
-    _, _, right, bottom = model.vision.box(rows - 1, cols - 1, *photo.size)
-    return round(left), round(top), round(right), round(bottom)
 
 
 def _lit(photo: Image.Image, mask: np.ndarray) -> Image.Image:

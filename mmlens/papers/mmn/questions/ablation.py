@@ -23,26 +23,18 @@ from mmlens.bench.silencing import WHERE, captions_after, masks, number_after
 from mmlens.datasets.sample import Sample
 from mmlens.metrics.counts import word_overlap_f1
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
-from mmlens.papers.mmn.questions.explained import WORDS, Rule, explain
-from mmlens.papers.mmn.questions.options import ARMS as ARMS
-from mmlens.papers.mmn.questions.options import checked
-from mmlens.papers.mmn.questions.units import (
+from mmlens.papers.mmn.questions.asked import Asked
+from mmlens.papers.mmn.questions.decoded_units import (
     interpretable_first,
     partners,
     ranked,
     scored,
     shuffle,
 )
+from mmlens.papers.mmn.questions.explained import PROMPT, Rule
+from mmlens.papers.mmn.questions.question_options import ARMS as ARMS
 from mmlens.papers.scoring import Compare
-from mmlens.papers.tables import (
-    UNNAMED,
-    ExperimentError,
-    answered,
-    finished,
-    generator,
-    skipped,
-    used,
-)
+from mmlens.papers.tables import UNNAMED, ExperimentError, finished, used
 from mmlens.values.arguments import choice, instance, number, several, shown
 
 if TYPE_CHECKING:
@@ -62,11 +54,11 @@ def ablations(
     where: str = "all",
     point: str = "pre",
     target: str = "logit",
-    by: str = "pair",
+    rank_by: str = "pair",
     gain: bool = False,
     random_from: str = "others",
     captions: bool = True,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
     batch: int = 8,
@@ -86,24 +78,15 @@ def ablations(
     Returns:
         arm, k, share (of all units), prob, caption, noun, skipped, options.
     """
-    asked: dict[str, Any] = {
-        "ks": several(ks, "ks"),
-        "arms": several(arms, "arms"),
-        "value": value,
-        "where": where,
-        "point": point,
-    }
-    asked |= {"target": target, "by": by, "gain": gain, "random_from": random_from}
-    asked |= {"captions": captions, "words": words, "noun": noun}
-    asked |= {"max_new_tokens": max_new_tokens, "seed": seed}
-    checked(model, sample, asked, batch=batch)
+    ks, arms = several(ks, "ks"), several(arms, "arms")
+    asked = Asked.from_arguments(locals(), COLUMNS)
     choice(where, "where", tuple(WHERE), error=ExperimentError)
     counts = numbers(ks, model.cfg.n_layers * model.cfg.d_mlp)
-    seen = explain(model, sample, words=words, noun=noun, max_new_tokens=max_new_tokens)
+    seen = asked.explained()
     if seen is None:
-        return skipped(UNNAMED, COLUMNS, model, **asked)
-    order = ranked(scored(model, seen, point, target), by)
-    random = shuffle(model, generator(seed, sample))
+        return asked.skipped(UNNAMED)
+    order = ranked(scored(model, seen, point, target), rank_by)
+    random = shuffle(model, asked.random())
     variants = chosen(model, order, counts, arms, random, gain=gain, random_from=random_from)
     units = masks(model, list(variants.values()))
     how = {"value": value, "where": where, "batch": batch}
@@ -114,7 +97,7 @@ def ablations(
     table = pd.DataFrame(list(variants), columns=["arm", "k"])
     total = model.cfg.n_layers * model.cfg.d_mlp
     table = table.assign(share=table["k"] / total, prob=prob.tolist(), caption=said, noun=seen.noun)
-    return answered(table, model, **asked)
+    return asked.answered(table)
 
 
 def numbers(ks: Sequence[int | float], total: int) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -13,18 +12,18 @@ from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
-import torch
 
 from mmlens.datasets.sample import Samples
 from mmlens.datasets.spec import dataset as named_data
 from mmlens.model.doors import opened
 from mmlens.model.hooked import HookedVLM
+from mmlens.runtime.seeding import seed_of, seeded
 from mmlens.sweep.bar import Bar
 from mmlens.sweep.crew import crew
-from mmlens.sweep.folder import Sweep, alone, begin
-from mmlens.sweep.parts import table_bytes, tensor_bytes, to_arrow
 from mmlens.sweep.record import SweepError, record
 from mmlens.sweep.running import Running, check_fed, heal, unfed
+from mmlens.sweep.sweep_files import table_bytes, tensor_bytes, to_arrow
+from mmlens.sweep.sweep_folder import Sweep, alone, begin
 from mmlens.tally import Tally
 from mmlens.values.arguments import choice, count, instance, path
 from mmlens.values.placeless import placeless
@@ -174,8 +173,7 @@ class _Work:
     def _ask(self, place: int, count: bool) -> tuple[dict[str, pa.Table], dict[str, Scores]]:
         """The tables and Scores of one sample that are to be stored; what is tallied is counted."""
         name = self.samples.ids[place]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(zlib.crc32(f"{self.seed} {name}".encode()))
+        with seeded(seed_of(self.seed, name)):
             answer = self.question(self.model, self.samples[place], **self.options)
         answers = _named_answers(self.question.__name__, answer)
         if answers and not self.answers:
