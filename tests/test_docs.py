@@ -232,12 +232,13 @@ def test_the_example_of_what_attribution_cannot_see_shows_it():
 def test_tables_are_read_off_the_code():
     from tables import acts, citation, families, methods, sentences
 
+    from mmlens.families.toy import KINDS
     from mmlens.values.sites import SITES
 
     assert all(f"`{name}`" in families() for name in mm.models())
     assert all(f"`{name}`" in acts() for name, site in SITES.items() if site.part == "lm")
     rows = {row.split("`")[1]: row for row in acts().splitlines() if row.startswith("| `")}
-    assert rows["pattern"].count("| read, edit ") == len(toy.KINDS)
+    assert rows["pattern"].count("| read, edit ") == len(KINDS)
     assert "| - |" in rows["resid_mid"]
     assert "| read, edit |" in rows["resid_mid"]
     assert "`mmlens.attribute`" in methods()

@@ -11,8 +11,8 @@ key]. All of them are read *and* written; q and k are taken after rotation and p
 before the scale, where the library scales the scores. A query and a key may come from different
 towers: cross-attention is opened alike.
 
-What is opened is measured (`measuring`): a module whose opened forward differs from its own, or
-attends several times, is closed again.
+What is opened is measured (`measuring`): where the opened forward of a module differs from its own,
+or attends several times, the modules of that model are closed again.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def open_attention(module: nn.Module, points: Mapping[str, HookPoint]) -> OpenAt
     """Let an attention module of our own copy of a model pass its q, k, v, pattern and z on.
 
     Self-attention and cross-attention alike, of vision encoders, language models and what lies
-    between. Run the model inside `measuring` afterwards: what is not exact is closed again.
+    between. Run the model inside `measuring` afterwards, which closes what is not exact.
 
     Args:
         module: called once a layer; what it returns, or the first item of that, is its output.
@@ -149,10 +149,10 @@ def openings(module: nn.Module) -> list[OpenAttention]:
 
 @contextmanager
 def measuring(found: Iterable[OpenAttention]) -> Iterator[None]:
-    """Forward passes inside compare opened with closed attention; then what differs is closed.
+    """Forward passes inside compare opened with closed attention; if one differs all are closed.
 
-    No KV cache may be written meanwhile, because every module runs twice. A module that no pass
-    reaches is closed, too.
+    A site with holes in its layers would be harder to read than none. No KV cache may be written
+    meanwhile, because every module runs twice. A module that no pass reaches is closed, too.
     """
     found = list(found)
     for opening in found:
@@ -160,9 +160,10 @@ def measuring(found: Iterable[OpenAttention]) -> Iterator[None]:
     try:
         yield
     finally:
+        differs = any(opening.agrees is False for opening in found)
         for opening in found:
             opening.checking = False
-            if not opening.agrees:
+            if differs or not opening.agrees:
                 opening.close()
 
 
