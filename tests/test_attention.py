@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -62,8 +63,12 @@ def block_of(vision: HookedVision) -> Any:
 def kept_by(points: dict[str, HookPoint], run: Callable[[], Any]) -> dict[str, torch.Tensor]:
     """What passes these points while `run()` runs."""
     kept: dict[str, torch.Tensor] = {}
+
+    def keep(name: str, tensor: torch.Tensor, hook: Any) -> None:
+        kept[name] = tensor
+
     for name, point in points.items():
-        point.add_hook(lambda value, hook, name=name: kept.__setitem__(name, value))
+        point.add_hook(partial(keep, name))
     try:
         run()
     finally:
@@ -75,7 +80,7 @@ def kept_by(points: dict[str, HookPoint], run: Callable[[], Any]) -> dict[str, t
 @contextmanager
 def written(point: HookPoint, change: Callable[[torch.Tensor], torch.Tensor]):
     """Inside, what passes this point is changed."""
-    point.add_hook(lambda value, hook: change(value))
+    point.add_hook(lambda tensor, hook: change(tensor))
     try:
         yield
     finally:
@@ -228,7 +233,9 @@ def test_an_encoder_with_a_layer_that_attends_twice_stays_closed(doubled):
         )
     ).eval()  # fmt: skip
 
-    class Doubled(type(module.layers[1].attention)):
+    own: Any = type(module.layers[1].attention)
+
+    class Doubled(own):
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             one, _ = super().forward(*args, **kwargs)
             other, _ = super().forward(*args, **kwargs)
@@ -273,12 +280,12 @@ def test_only_our_own_copy_is_opened():
     chosen = module.config._attn_implementation
     seen: list[Any] = []
 
-    def look(value: torch.Tensor, hook: Any) -> torch.Tensor:
+    def look(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
         sibling: Any = openings(vision.module)[1].module
         seen.append((sibling.config._attn_implementation, module.config._attn_implementation))
         seen.append(torch.equal(module(pixel_values=x).last_hidden_state, own))
         seen.append(torch.equal(other(pixel_values=x).last_hidden_state, others))
-        return value * 0
+        return tensor * 0
 
     vision.hook_dict["blocks.0.attn.hook_z"].add_hook(look)
     vision(x)
@@ -310,7 +317,8 @@ def test_what_a_hook_computes_is_no_attention_of_the_module():
 
     def sharper(pattern: torch.Tensor) -> torch.Tensor:
         count.append(1)
-        again = F.scaled_dot_product_attention(*(pattern[..., :8] for _ in range(3)))
+        few = pattern[..., :8]
+        again = F.scaled_dot_product_attention(few, few, few)
         return (pattern.log() * 2).softmax(-1) + 0 * again.sum()
 
     with torch.no_grad(), written(vision.hook_dict["blocks.0.attn.hook_pattern"], sharper):

@@ -157,10 +157,12 @@ def measuring(found: Iterable[OpenAttention]) -> Iterator[None]:
     found = list(found)
     for opening in found:
         opening.checking = True
+    finished = False
     try:
         yield
+        finished = True
     finally:
-        differs = any(opening.agrees is False for opening in found)
+        differs = not finished or any(opening.agrees is False for opening in found)
         for opening in found:
             opening.checking = False
             if differs or not opening.agrees:

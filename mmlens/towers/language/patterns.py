@@ -4,12 +4,13 @@ Where TransformerLens' bridge hands attention over to the module of transformers
 GPT-Neo, XGLM, BERT, Llama 4), it passes the pattern to `hook_pattern` afterwards, so that an edit
 comes too late, and gives the pattern to `hook_attn_scores` as well. Those modules are opened in the
 bridge's own copy of the model (`mmlens.towers.attention`): the masked scores and the pattern pass
-the same two points on the way. Each module is measured; where the opened one gives other values
-than its own forward it stays as TransformerLens has it.
+the same two points on the way. Each module is measured; where an opened one gives other values than
+its own forward, all stay as TransformerLens has them.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mmlens.towers.attention import OpenAttention, measuring
@@ -44,7 +45,8 @@ def open_patterns(lm: LanguageModel) -> None:
     if not opened:
         return
     ids = torch.arange(5, device=lm.device).unsqueeze(0) % max(1, lm.n_words)
-    with lm.bare(), measuring(opened):
+    # a model that doesn't run says so to whoever runs it
+    with suppress(Exception), lm.bare(), measuring(opened):
         lm.forward(ids, torch.ones_like(ids))
 
 
