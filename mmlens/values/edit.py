@@ -25,8 +25,8 @@ from mmlens.values.addresses import (
     reaches_the_end,
     read_address,
 )
-from mmlens.values.edit_values import called, check_value
-from mmlens.values.errors import AddressError, SiteError
+from mmlens.values.edit_values import called, check_value, from_scores
+from mmlens.values.errors import AddressError
 from mmlens.values.labels import Head, Label, Neuron
 from mmlens.values.maps import MAP, inner_of, is_map
 from mmlens.values.scores import Scores
@@ -240,7 +240,7 @@ class Edit:
         import torch
 
         if isinstance(self.value, Scores):
-            new = self._from_scores(layer, names, place, start, shape)
+            new = from_scores(self, layer, names, place, start, shape)
         elif callable(self.value):
             new = called(self, old)
             if not isinstance(new, torch.Tensor):
@@ -258,34 +258,6 @@ class Edit:
                 f" {tuple(old.shape)} (axes {', '.join(self.site.axes)})."
             ) from None
         return old + new if self.add else new
-
-    def _from_scores(
-        self,
-        layer: int | None,
-        names: tuple[Label, ...],
-        place: tuple[Any, ...],
-        start: int,
-        shapes: tuple[int, ...],
-    ) -> torch.Tensor:
-        scores: Scores = self.value
-        if layer is not None and "layer" in scores.axes:
-            scores = scores.sel(layer=layer)
-        extra = [axis for axis in scores.axes if axis not in self.site.axes]
-        if extra:
-            raise SiteError(
-                f"{scores!r} has axes {', '.join(extra)} that site {self.site.name!r} does not"
-                " have: narrow it with .sel(...)."
-            )
-        shape = [1] * len(self.site.axes)
-        for dim, axis in enumerate(self.site.axes):
-            if axis not in scores.axes:
-                continue
-            here = place[dim].flatten().tolist()
-            begin = self.site.begins(axis, shapes, start)
-            wanted = [names[i + begin] for i in here] if axis in POSITIONS else here
-            scores = scores.sel(**{axis: wanted})
-            shape[dim] = len(here)
-        return scores.values.reshape(shape)
 
 
 def _check_axes(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mmlens.values.addresses import POSITIONS
 from mmlens.values.arguments import shown
-from mmlens.values.errors import AddressError, MMLensError
+from mmlens.values.errors import AddressError, MMLensError, SiteError
+from mmlens.values.labels import Label
 from mmlens.values.scores import Scores
 
 if TYPE_CHECKING:
@@ -44,3 +46,32 @@ def called(edit: Any, old: torch.Tensor) -> Any:
             f"The function of {edit!r} raised {type(error).__name__} for values of shape"
             f" {tuple(old.shape)}: {error}"
         ) from error
+
+
+def from_scores(
+    edit: Any,
+    layer: int | None,
+    names: tuple[Label, ...],
+    place: tuple[Any, ...],
+    start: int,
+    shapes: tuple[int, ...],
+) -> torch.Tensor:
+    scores: Scores = edit.value
+    if layer is not None and "layer" in scores.axes:
+        scores = scores.sel(layer=layer)
+    extra = [axis for axis in scores.axes if axis not in edit.site.axes]
+    if extra:
+        raise SiteError(
+            f"{scores!r} has axes {', '.join(extra)} that site {edit.site.name!r} does not"
+            " have: narrow it with .sel(...)."
+        )
+    shape = [1] * len(edit.site.axes)
+    for dim, axis in enumerate(edit.site.axes):
+        if axis not in scores.axes:
+            continue
+        here = place[dim].flatten().tolist()
+        begin = edit.site.begins(axis, shapes, start)
+        wanted = [names[i + begin] for i in here] if axis in POSITIONS else here
+        scores = scores.sel(**{axis: wanted})
+        shape[dim] = len(here)
+    return scores.values.reshape(shape)
