@@ -256,3 +256,15 @@ def test_blocks_that_end_in_a_sum_have_no_point_before_a_relu():
     for name in ("timm:nf_resnet26", "timm:convnext_atto"):
         vision = wrap_vision(*ENCODERS[name]())
         assert not any(point.endswith("hook_resid_add") for point in vision.hook_dict)
+
+
+def test_a_block_that_goes_on_after_its_relu_has_no_residual_sum():
+    module, prepared = ENCODERS["timm:resnet18"]()
+
+    class Later(type(module.layer2[0])):
+        def forward(self, x):
+            return super().forward(x) - 0.5
+
+    module.layer2[0].__class__ = Later
+    sums = [p for p in wrap_vision(module, prepared).hook_dict if p.endswith("hook_resid_add")]
+    assert sums == [f"blocks.{layer}.hook_resid_add" for layer in (0, 2, 3)]
