@@ -32,6 +32,7 @@ TESTED: dict[str, tuple[str, str]] = {
     "webdataset": ("1.0.2", "1.0.2"),
     "pycocotools": ("2.0.8", "2.0.11"),
     "torchmetrics": ("1.9.0", "1.9.0"),
+    "num2words": ("0.5.14", "0.5.14"),
 }
 """Package: (lowest, newest)."""
 
@@ -40,5 +41,6 @@ EXTRAS = {
     "train": ("accelerate", "datasets", "webdataset"),
     "coco": ("pycocotools",),
     "metrics": ("torchmetrics",),
+    "vlm": ("num2words",),
 }
 """Which of them come with an extra only; `datasets` comes with transformer-lens, too."""
