@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from mmlens.methods.nearest_tokens import nearest_tokens as nearest_tokens
     from mmlens.methods.top_neurons import top_neurons as top_neurons
     from mmlens.model.hooked import HookedVLM as HookedVLM
-    from mmlens.sweep.folder import Sweep as Sweep
     from mmlens.sweep.images import top_images as top_images
+    from mmlens.sweep.sweep_folder import Sweep as Sweep
     from mmlens.values.edit import Edit as Edit
     from mmlens.values.errors import MMLensError as MMLensError
     from mmlens.values.labels import Head as Head

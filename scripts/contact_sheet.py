@@ -39,12 +39,12 @@ def read(model: mm.HookedVLM) -> dict[str, Any]:
     scene = next(s for s in scenes if len(s.things) == 2 and _named(model, s))
     photo, thing = scene.image, _named(model, scene)
     mask = next(one.mask for one in scene.things if one.name == thing)
-    seen = mm.look(model, photo, target=thing)
-    word, prompt = str(seen.target), mm.Prompt(photo, "A picture of" + _before(seen))
+    seen = mm.look(model, photo, of=thing)
+    word, prompt = str(seen.token), mm.Prompt(photo, "A picture of" + _before(seen))
     scores = mm.attribute(model, prompt, of=word)
     best = seen.neurons
     metric = measures.probability(model, word)
-    pair = patching.Pair.by(prompt, patching.erased(mask))
+    pair = patching.Pair.corrupted(prompt, patching.erased(mask))
     where = patching.patches_under(model, mask, photo, share=0.15)
     sets = {"the thing": where, "the rest": patching.other_patches(seen.maps.of("pos"), where)}
     routes = {f"{name} -> last": (spots, -1) for name, spots in sets.items()}
@@ -84,7 +84,7 @@ def _named(model: mm.HookedVLM, scene: Any) -> str | None:
 
 def _before(seen: mm.Look) -> str:
     """What the caption says before its target."""
-    return "".join(str(token) for token in seen.tokens if token.at < seen.target.at)
+    return "".join(str(token) for token in seen.tokens if token.at < seen.token.at)
 
 
 def _lens(model: mm.HookedVLM, prompt: mm.Prompt, word: str) -> mm.Scores:
@@ -97,8 +97,10 @@ def _curves(model: mm.HookedVLM, prompts: list[mm.Prompt]) -> mm.Scores:
     for prompt in prompts:
         seen = mm.look(model, prompt.pictures[0])
         here = mm.Prompt(prompt.pictures[0], seen.prompt + _before(seen))
-        ranked = mm.top_neurons(mm.attribute(model, here, of=str(seen.target)), 30, by="max").neuron
-        metric = measures.probability(model, str(seen.target))
+        ranked = mm.top_neurons(
+            mm.attribute(model, here, of=str(seen.token)), 30, rank_by="max"
+        ).neuron
+        metric = measures.probability(model, str(seen.token))
         found.append(patching.ablation_curve(model, here, metric, list(ranked), randoms=3))
     one = found[0]
     about = {key: value for key, value in one.about.items() if key != "clean"}
@@ -123,7 +125,7 @@ def _maps(model: mm.HookedVLM, scenes: Any, tops: Any) -> dict[Any, mm.Scores]:
 def figures(found: dict[str, Any]) -> dict[str, Any]:
     """Every view by its name, in the theme in use."""
     photo, seen, scores, mask = found["photo"], found["seen"], found["scores"], found["mask"]
-    here, words = seen.maps.sel(token=seen.target), mm.Token
+    here, words = seen.maps.sel(token=seen.token), mm.Token
     activation = seen.activations.sel(neuron=seen.neurons.neuron[0])
     said = seen.neurons.drop_duplicates("neuron")
     pattern = found["text"]

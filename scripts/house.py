@@ -1,6 +1,7 @@
 """The rooms of mmlens and who imports whom, read from the import statements.
 
-    python scripts/house.py            # rooms, floors and arrows, as text
+    python scripts/house.py                         # rooms, floors and arrows, as text
+    python scripts/house.py --svg docs/house.svg    # the same as a picture
 
 Every import under mmlens/ counts, those inside functions and under `if TYPE_CHECKING:` too. Rooms
 stand on floors, and a room imports rooms of lower floors only. Within a room modules form no
@@ -10,7 +11,9 @@ circle, but for annotations: `if TYPE_CHECKING:` may name the class that a modul
 
 from __future__ import annotations
 
+import argparse
 import ast
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,20 +147,44 @@ def circles(arrows: Mapping[str, set[str]]) -> list[list[str]]:
     return [list(group) for group in sorted(groups)]
 
 
-def main() -> None:
-    """Rooms from the top floor to the ground, with the rooms that each imports."""
-    arrows: dict[str, set[str]] = {}
-    counts: dict[str, int] = {}
-    for name, found in every_import().items():
-        room = room_of(name)
-        counts[room] = counts.get(room, 0) + 1
+def room_arrows(package: Path = PACKAGE) -> dict[str, set[str]]:
+    """Each room with the rooms that it imports; doors and allowed exceptions are left out."""
+    arrows: dict[str, set[str]] = {room: set() for room in FLOOR_OF}
+    for name, found in every_import(package).items():
         if name not in DOORS:
-            to = {room_of(one.of) for one in found if one.of.startswith("mmlens.")}
-            arrows.setdefault(room, set()).update(to - {room, ""})
+            ends = {room_of(one.of) for one in found if (name, one.of) not in ALLOWED}
+            arrows.setdefault(room_of(name), set()).update(ends & set(FLOOR_OF) - {room_of(name)})
+    return arrows
+
+
+def picture(package: Path = PACKAGE) -> str:
+    """The house as an SVG."""
+    from house_picture import house_svg
+
+    return house_svg(FLOORS, room_arrows(package))
+
+
+def as_text() -> str:
+    """Rooms from the top floor to the ground, with the rooms that each imports."""
+    arrows, counts = room_arrows(), Counter(map(room_of, modules()))
+    lines = []
     for floor in range(len(FLOORS) - 1, -1, -1):
         for room in FLOORS[floor].split():
-            below = ", ".join(sorted(arrows.get(room, ()), key=lambda r: (-FLOOR_OF[r], r)))
-            print(f"{floor}  {room:<12} {counts.get(room, 0):>3} files   {below}")
+            below = ", ".join(sorted(arrows[room], key=lambda r: (-FLOOR_OF[r], r)))
+            lines.append(f"{floor}  {room:<12} {counts[room]:>3} files   {below}")
+    lines += [f"allowed: {a} -> {b}: {why}" for (a, b), why in ALLOWED.items()]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the house, or draw it."""
+    parser = argparse.ArgumentParser(description="The rooms of mmlens and who imports whom.")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw it into this file")
+    file = parser.parse_args().svg
+    if file is None:
+        print(as_text())
+    else:
+        file.write_text(picture(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from mmlens import datasets, metrics, patching, tally, view
 from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families import toy
 from mmlens.papers.mmn.questions import (
-    ablate,
+    ablation,
     classes,
     estimates,
     faithfulness,
@@ -133,9 +133,9 @@ class Right:
             "Head": {"layer": 1, "head": 0},
             "Scores": {"values": torch.zeros(2), "axes": ("layer",), "labels": {"layer": (0, 1)}},
             "Edit": {"site_name": "neurons", "value": 0.0},
-            "load": {"name": "toy-gptj"}, "attribute_caption": {"words": " dog"},
+            "load": {"name": "toy-gptj"}, "attribute_caption": {"caption": " dog"},
             "top_neurons": {"pos": None},
-            "logit_lens": {"unit": "prob"}, "dataset": {"source": "pictos:held_out:2"},
+            "logit_lens": {"quantity": "prob"}, "dataset": {"source": "pictos:held_out:2"},
             "activations": {"site": "neurons"}, "look": {"prompt": "A picture of", "k": 2},
             "view.attention_on_image": {"scores": weights.sel(head=0)},
             "view.attention_text": {"scores": weights.sel(head=0)},
@@ -165,7 +165,7 @@ class Right:
             "sweep.top_images": {"k": 1}, "metrics.caption_words": {"text": "a dog"},
             "metrics.chair": {"references": [["dog"]], "vocabulary": metrics.pictos_vocabulary()},
             "metrics.world_score": {"references": [["dog"]]},
-            "metrics.Metric": {"name": "m", "corpus": 1.0, "items": (1.0,)},
+            "metrics.MetricResult": {"name": "m", "corpus": 1.0, "items": (1.0,)},
             "metrics.Vocabulary": {"name": "v", "objects": {"dog": "dog"}},
             "metrics.coco_vocabulary": {"path": "synonyms.txt"},
             "metrics.bleu": {"n": 4}, "metrics.cider_d": {"n": 4},
@@ -173,7 +173,7 @@ class Right:
             "patching.ablation_curve": {"ranked": [self.neuron], "k": (0, 1), "randoms": 1},
             "patching.attention": {"layer": 1}, "patching.attribution_patching": {"layer": None},
             "patching.captions": {"edits": {"none": []}, "max_new_tokens": 1},
-            "patching.knockout": {"source": mm.Patch, "target": -1},
+            "patching.knockout": {"source": mm.Patch, "destination": -1},
             "patching.knockouts": {"routes": {"a": (mm.Patch, -1)}},
             "patching.mean_difference": {"site": "resid_post"},
             "patching.mean_over": {"site": "neurons"}, "patching.mean_picture":
@@ -229,12 +229,13 @@ HOMES = {"": mm, "view.": view, "datasets.": datasets, "sweep.": mm.sweep, "metr
          "patching.": patching, "tally.": tally}  # fmt: skip
 QUESTIONS = (
     translate.top_units, project.nearest_words, regions.unit_regions, classes.class_activations,
-    ablate.ablations, sheet.picture_sheet, faithfulness.faithful, sensitivity.option_effects,
+    ablation.ablations, sheet.picture_sheet, faithfulness.faithful, sensitivity.option_effects,
     routes.route_effects, estimates.estimated,
 )  # fmt: skip
 SUMMARIES = {
     translate: translate.top_units, layers: translate.top_units, project: project.nearest_words,
-    regions: regions.unit_regions, ablate: ablate.ablations, faithfulness: faithfulness.faithful,
+    regions: regions.unit_regions, ablation: ablation.ablations,
+    faithfulness: faithfulness.faithful,
     sensitivity: sensitivity.option_effects, routes: routes.route_effects,
     estimates: estimates.estimated,
 }  # fmt: skip

@@ -135,7 +135,7 @@ def test_padding_is_never_read_and_never_found():
             mm.activations(model, padded, "resid_post", layer=1, pos=wrong)
     scores = mm.attribute(model, padded, " cat", after=" and")
     assert scores.of("pos") == (Token("A", 0), Token(" dog", 1), Token(" and", 2))
-    table: Any = mm.attribute_caption(model, padded, 1, words=" and cat", pos=None)
+    table: Any = mm.attribute_caption(model, padded, 1, caption=" and cat", pos=None)
     assert [t.at for t in dict.fromkeys(table.token)] == [2, 3]
 
 
@@ -168,7 +168,7 @@ def test_what_names_nothing_is_refused(nothing):
         asks += [
             lambda: model.edit(mm.Edit("neurons", 0.0, layer=nothing)),
             lambda: mm.activations(model, prompt(), "neurons", layer=nothing),
-            lambda: mm.attribute(model, prompt(), " dog", after="", layers=nothing),
+            lambda: mm.attribute(model, prompt(), " dog", after="", layer=nothing),
         ]
     for ask in asks:
         with pytest.raises(AddressError, match="names nothing"):
@@ -222,7 +222,7 @@ def test_an_edit_that_puts_no_numbers_is_refused(value):
 
 @pytest.mark.parametrize("k", [-1, 0])
 def test_a_count_out_of_range_is_refused(k):
-    scores = mm.attribute(bridge("toy-gpt2"), prompt(), " dog", after="", layers=0)
+    scores = mm.attribute(bridge("toy-gpt2"), prompt(), " dog", after="", layer=0)
     for ask in (lambda: mm.top_neurons(scores.sel(layer=[0]), k), lambda: scores.to_frame(k)):
         with pytest.raises(ArgumentError, match=f"k={k}: write a whole number from 1 on"):
             ask()

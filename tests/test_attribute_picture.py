@@ -50,7 +50,7 @@ def test_integrated_gradients_of_the_patches_sum_to_what_the_picture_changes(kin
 @every_place
 def test_the_gradient_is_the_slope_of_moving_a_patch_to_its_baseline(at):
     model = bridge("toy-gptj")
-    found = mm.attribute_picture(model, prompt(), 7, after="", at=at, by="gradient")
+    found = mm.attribute_picture(model, prompt(), 7, after="", at=at, attribution="gradient")
     patch = Patch(1, 2)
     x = values_at(model, NAMES[at])
     over = (-2, -1) if at == "pixels" else (-2,)
@@ -71,7 +71,9 @@ def test_the_gradient_is_the_slope_of_moving_a_patch_to_its_baseline(at):
 @every_kind
 def test_occlusion_of_a_patch_is_the_edit_that_puts_its_baseline_there(kind):
     model = bridge(f"toy-{kind}")
-    found = mm.attribute_picture(model, prompt(), 7, after="", by="occlusion", baseline=0.0)
+    found = mm.attribute_picture(
+        model, prompt(), 7, after="", attribution="occlusion", baseline=0.0
+    )
     patch = Patch(2, 1)
     changed = model.edit(mm.Edit("soft_prompt", 0.0, pos=patch))
     true = number(model, prompt()) - number(changed, prompt())
@@ -79,20 +81,26 @@ def test_occlusion_of_a_patch_is_the_edit_that_puts_its_baseline_there(kind):
 
 
 @every_place
-@pytest.mark.parametrize("by", ["integrated_gradients", "occlusion"])
-def test_the_patch_that_a_planted_neuron_reads_comes_first(by, at):
+@pytest.mark.parametrize("attribution", ["integrated_gradients", "occlusion"])
+def test_the_patch_that_a_planted_neuron_reads_comes_first(attribution, at):
     model = bridge("toy-gptj-planted")
-    found = mm.attribute_picture(model, prompt((2, 1)), " dog", after="", by=by, at=at)
+    found = mm.attribute_picture(
+        model, prompt((2, 1)), " dog", after="", attribution=attribution, at=at
+    )
     assert found.labels["pos"][int(found.values.argmax())] == Patch(2, 1)
 
 
 def test_two_pictures_have_patches_of_their_own():
     model = bridge("toy-gpt2")
     two = mm.Prompt(toy.picture((0, 0)), "and", toy.picture((3, 3)), "A picture of")
-    for by in ("integrated_gradients", "occlusion"):
-        found = mm.attribute_picture(model, two, 7, after="", by=by, at="pixels", batch=3)
+    for attribution in ("integrated_gradients", "occlusion"):
+        found = mm.attribute_picture(
+            model, two, 7, after="", attribution=attribution, at="pixels", batch=3
+        )
         assert {patch.image for patch in found.labels["pos"]} == {0, 1}
-        single = mm.attribute_picture(model, two, 7, after="", by=by, at="pixels", batch=1)
+        single = mm.attribute_picture(
+            model, two, 7, after="", attribution=attribution, at="pixels", batch=1
+        )
         assert torch.allclose(found.values, single.values, atol=1e-5)
 
 
@@ -102,7 +110,9 @@ def test_an_edited_model_is_asked_as_it_is():
     before = mm.attribute_picture(model, prompt(), " dog", after="")
     after = mm.attribute_picture(quiet, prompt(), " dog", after="")
     assert not torch.allclose(before.values, after.values)
-    occluded = mm.attribute_picture(quiet, prompt(), " dog", after="", by="occlusion", baseline=0.0)
+    occluded = mm.attribute_picture(
+        quiet, prompt(), " dog", after="", attribution="occlusion", baseline=0.0
+    )
     changed = quiet.edit(mm.Edit("soft_prompt", 0.0, pos=Patch(2, 1)))
     token = model.to_single_token(" dog")
     with torch.no_grad():
@@ -114,7 +124,7 @@ def test_an_edited_model_is_asked_as_it_is():
     "options, sentence",
     [
         ({"at": "pixel"}, "there is no such at: did you mean 'pixels'"),
-        ({"by": "gradients"}, "there is no such by: did you mean"),
+        ({"attribution": "gradients"}, "there is no such attribution: did you mean"),
         ({"steps": 0}, "steps=0: write a whole number from 1 to 1000"),
     ],
 )

@@ -52,7 +52,7 @@ def test_look_prints_caption_target_and_neurons_and_writes_the_page(here):
 
 def test_target_words_and_page_can_be_chosen(here):
     code, out, _ = run(
-        "look", "white.png", "--model", NAME, "--words", " a cat", "--target", "cat",
+        "look", "white.png", "--model", NAME, "--caption", " a cat", "--of", "cat",
         "--out", "cat.html", "--neurons", "1",
     )  # fmt: skip
     assert code == 0
@@ -85,10 +85,10 @@ def test_explore_reads_pictures_into_a_folder_and_shows_them_without_the_model(h
         (["look", "notes.txt"], "'notes.txt' is not a picture that Pillow knows"),
         (["look", "white.png", "--model", "pictoss"], "There is no model 'pictoss': did you mean"),
         (
-            ["look", "white.png", "--model", NAME, "--target", "zebra"],
+            ["look", "white.png", "--model", NAME, "--of", "zebra"],
             "' zebra' is 6 tokens here",
         ),
-        (["look", "white.png", "--model", NAME, "--target", "cat"], "does not say 'cat' here"),
+        (["look", "white.png", "--model", NAME, "--of", "cat"], "does not say 'cat' here"),
         (["look", "white.png", "--out", "no/such/x.html"], "There is no folder 'no/such'"),
         (["audit", "toy-gptt"], "There is no model 'toy-gptt': did you mean 'toy-gptj'"),
     ],

@@ -115,7 +115,7 @@ def test_inference_mode_changes_no_number_and_hinders_no_gradient():
             model(PROMPT),
             mm.attribute(model, PROMPT, **given).values,
             mm.attribute(model, soft, **given).values,
-            mm.integrated_gradients(model, PROMPT, **given, steps=2, layers=1).values,
+            mm.integrated_gradients(model, PROMPT, **given, steps=2, layer=1).values,
             mm.attribute_picture(model, PROMPT, **given).values,
             mm.patching.attribution_patching(model, pair, lambda logits: logits[7]).values,
         ]
@@ -133,7 +133,7 @@ def test_inference_mode_changes_no_number_and_hinders_no_gradient():
 
 def test_without_gradients_integrated_gradients_are_the_same():
     toy = load("toy-gptj")
-    given = {"of": " dog", "after": "", "steps": 2, "layers": 0}
+    given = {"of": " dog", "after": "", "steps": 2, "layer": 0}
     wanted = mm.integrated_gradients(toy, PROMPT, **given).values
     with torch.no_grad():
         assert torch.equal(mm.integrated_gradients(toy, PROMPT, **given).values, wanted)

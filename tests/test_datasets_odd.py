@@ -19,7 +19,7 @@ from PIL import Image
 import mmlens as mm
 from mmlens import Scores, datasets
 from mmlens.datasets import DataError
-from mmlens.datasets.pairs import Listed, Pair
+from mmlens.datasets.caption_pairs import CaptionPair, Listed
 from mmlens.datasets.sources import open_pairs
 from mmlens.sweep import SweepError, sweep
 from mmlens.sweep.images import picture_activations
@@ -219,12 +219,12 @@ def test_everything_but_a_bridge_is_written_into_a_folder_of_such_a_name(tmp_pat
     (tmp_path / "a.png").rename(folder / LATIN)
     (folder / LATIN).with_suffix(".txt").write_text("a dog")
     model = bridge("toy-gptj")
-    seen = mm.look(model, folder / LATIN, words=" dog", k=2)
+    seen = mm.look(model, folder / LATIN, caption=" dog", k=2)
     assert b"caf\\xe9" in seen.save(folder / f"{Path(LATIN).stem}.html").read_bytes()
     page = mm.view.explore([seen], [LATIN], title=LATIN).save(folder / "all.html").read_bytes()
     assert b"caf\\xe9.png" in page
     tally, samples = {"activations": [Top(k=1)]}, datasets.images(folder)
-    options = {"layers": [0]}
+    options = {"layer": [0]}
     for _ in range(2):
         done = sweep(picture_activations, model, samples, folder / "sweep", options=options,
                      tallies=tally, progress=False)  # fmt: skip
@@ -279,7 +279,9 @@ def test_sizes_that_hold_no_picture_are_refused(options, tmp_path):
 
 
 def test_a_cache_of_features_whose_manifest_or_shard_is_damaged_is_made_again(tmp_path):
-    pairs = Listed([Pair(Image.new("RGB", (32, 32), (i, 0, 0)), ("a",), str(i)) for i in range(4)])
+    pairs = Listed(
+        [CaptionPair(Image.new("RGB", (32, 32), (i, 0, 0)), ("a",), str(i)) for i in range(4)]
+    )
     vision = bridge("toy-gptj").vision
 
     def cached() -> torch.Tensor:

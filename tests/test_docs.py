@@ -134,7 +134,7 @@ def spoken_of() -> dict[str, Any]:
         "other_run": mm.activations(model, prompt, "resid_post", layer=4),
         "direction": torch.zeros(model.cfg.d_model),
         "scores": mm.attribute(model, prompt, of=" dog"),
-        "best": mm.top_neurons(mm.attribute(model, prompt, of=" dog"), 40, by="max"),
+        "best": mm.top_neurons(mm.attribute(model, prompt, of=" dog"), 40, rank_by="max"),
     }
 
 

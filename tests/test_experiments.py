@@ -20,7 +20,7 @@ from mmlens.bench.silencing import captions_after, masks, number_after
 from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families import toy
 from mmlens.papers.mmn.questions import (
-    ablate,
+    ablation,
     classes,
     faithfulness,
     layers,
@@ -31,8 +31,8 @@ from mmlens.papers.mmn.questions import (
     sheet,
     translate,
 )
+from mmlens.papers.mmn.questions.decoded_units import numbers_of, partners, ranked, scored, shuffle
 from mmlens.papers.mmn.questions.explained import explain, nouns
-from mmlens.papers.mmn.questions.units import numbers_of, partners, ranked, scored, shuffle
 from mmlens.papers.tables import ExperimentError, ask
 from mmlens.values.errors import ArgumentError
 
@@ -124,7 +124,7 @@ QUESTIONS = [
     (project.nearest_words, {}),
     (regions.unit_regions, {}),
     (classes.class_activations, {"units": ["L1.5"]}),
-    (ablate.ablations, {}),
+    (ablation.ablations, {}),
     (sheet.picture_sheet, {}),
     (faithfulness.faithful, {}),
     (sensitivity.option_effects, {}),
@@ -154,7 +154,7 @@ def test_e1_the_planted_neuron_is_what_is_decoded(kind):
     assert first["patch"].tolist() == [mm.Patch(*place) for place in PLACES[:2]]
     assert all(words[0] == " dog" and len(words) == 10 for words in first["words"])
     told = json.loads(table["options"][0])
-    assert (told["point"], told["target"], told["by"], told["gain"]) == (
+    assert (told["point"], told["target"], told["rank_by"], told["gain"]) == (
         "pre",
         "logit",
         "pair",
@@ -320,7 +320,7 @@ def test_e4_a_neuron_of_one_class_is_quiet_on_the_other():
 
 
 def test_e5_silencing_nothing_changes_nothing_and_the_planted_neuron_is_fatal():
-    table = asked(ablate.ablations, ks=(0, 1, 0.5), where="image")
+    table = asked(ablation.ablations, ks=(0, 1, 0.5), where="image")
     assert sorted(set(table["k"])) == [0, 1, 192]
     start = table[table["k"] == 0]
     for one in SAMPLES[:2]:
@@ -329,7 +329,7 @@ def test_e5_silencing_nothing_changes_nothing_and_the_planted_neuron_is_fatal():
         mine = start[start["sample"] == one.id]
         assert mine["prob"].tolist() == pytest.approx([plain] * len(mine), abs=1e-5)
         assert set(mine["caption"]) == {seen.caption}
-    out = ablate.summary(table)
+    out = ablation.summary(table)
     assert mean_of(out, arm="attributed", metric="drop", k=0) == pytest.approx(0.0, abs=1e-5)
     assert mean_of(out, arm="attributed", metric="caption unchanged", k=0) == 1.0
     assert mean_of(out, arm="attributed", metric="drop", k=1) > 0.5
@@ -374,7 +374,7 @@ def test_e5_random_units_have_the_same_layers_and_are_others():
         assert not set(other.tolist()) & set(order[:k].tolist())
     assert partners(model, order, random) is None
     assert partners(model, order, random, others=False) is not None
-    variants = ablate.chosen(model, order, [0, 30], ablate.ARMS, random)
+    variants = ablation.chosen(model, order, [0, 30], ablation.ARMS, random)
     assert not variants["interpretable", 0].numel()
     assert variants["random", 30].tolist() == partners(model, order[:30], random).tolist()
 
@@ -383,17 +383,17 @@ def test_e5_ranks_units_by_the_largest_or_summed_score_over_patches():
     model = planted()
     scores = scored(model, explain(model, SAMPLES[0], **SHORT))  # type: ignore[arg-type]
     for by in ("max", "sum"):
-        best = numbers_of(model, mm.top_neurons(scores, 30, by=by)["neuron"].tolist())
+        best = numbers_of(model, mm.top_neurons(scores, 30, rank_by=by)["neuron"].tolist())
         assert ranked(scores, by)[:30].tolist() == best.tolist()
     pairs = mm.top_neurons(scores, 500)["neuron"].drop_duplicates().tolist()
     assert ranked(scores)[: len(pairs)].tolist() == numbers_of(model, pairs).tolist()
 
 
 def test_e5_numbers_and_shares_of_units():
-    assert ablate.numbers([0, 50, 0.25, 6400], 1000) == [0, 50, 250]
-    assert ablate.numbers([1, 1.0], 10) == [1, 10]
+    assert ablation.numbers([0, 50, 0.25, 6400], 1000) == [0, 50, 250]
+    assert ablation.numbers([1, 1.0], 10) == [1, 10]
     with pytest.raises(ExperimentError, match="shares from 0"):
-        ablate.numbers([2.5], 10)
+        ablation.numbers([2.5], 10)
 
 
 # -- on disk ---------------------------------------------------------------------------------------

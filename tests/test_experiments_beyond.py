@@ -115,7 +115,7 @@ def test_each_option_is_measured_against_the_default():
     )
     out = sensitivity.summary(table)
     assert mean_of(out, arm="default", metric="units shared") == 1.0
-    assert 0 < mean_of(out, arm="by=sum", metric="units shared") <= 1.0
+    assert 0 < mean_of(out, arm="rank_by=sum", metric="units shared") <= 1.0
     assert mean_of(out, arm="default", metric="drop") > 0.5
     # the decode alone does not change which units are found, nor the ablation which are listed
     for arm in ("gain=True", "value=mean", "where=image"):
@@ -123,8 +123,8 @@ def test_each_option_is_measured_against_the_default():
     assert mean_of(out, arm="gain=True - default", metric="drop") == pytest.approx(0.0, abs=1e-6)
     told = json.loads(out["options"][0])
     assert told["default"]["point"] == "pre"
-    with pytest.raises(ExperimentError, match="no change 'by=luck'"):
-        sensitivity.option_effects(model, SAMPLES[0], changes=["by=luck"])
+    with pytest.raises(ExperimentError, match="no change 'rank_by=luck'"):
+        sensitivity.option_effects(model, SAMPLES[0], changes=["rank_by=luck"])
 
 
 # -- on the patching bench -------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def test_each_option_is_measured_against_the_default():
 def test_the_planted_word_takes_the_route_from_its_patch():
     model = bridge("toy-gptj-planted")
     table = ask(routes.route_effects, model, SAMPLES, max_new_tokens=1)
-    first = table[table["sample"] == SAMPLES[0].id].set_index(["arm", "target"])
+    first = table[table["sample"] == SAMPLES[0].id].set_index(["arm", "destination"])
     soft = explain(model, SAMPLES[0], max_new_tokens=1).soft
     token, last = model.to_single_token(" dog"), soft.ids.shape[1] - 1
     cut = model.edit(patching.knockout([mm.Patch(2, 1)], [last]))
@@ -145,7 +145,7 @@ def test_the_planted_word_takes_the_route_from_its_patch():
     assert first.loc[("object", "last"), "said"] == float(by_hand.argmax() == token)
     assert (table["patches"] == 1).all()
     found = routes.summary(table)
-    lost = found[(found["metric"] == "lost") & (found["target"] == "last")].set_index("arm")
+    lost = found[(found["metric"] == "lost") & (found["destination"] == "last")].set_index("arm")
     assert lost.loc["object", "low"] > 0.5 > 0.2 > lost.loc["background", "high"]
     assert lost.loc["object - background", "low"] > 0.3 and (lost["n"] == 4).all()
 
@@ -166,7 +166,7 @@ def test_estimates_are_ranked_against_true_patches():
     table = ask(estimates.estimated, model, SAMPLES[:2], steps=(0, 4), max_new_tokens=1)
     seen = explain(model, SAMPLES[0], max_new_tokens=1)
     erased = patching.erased(SAMPLES[0].things[0].mask)
-    pair = patching.Pair.by(seen.prompt.prompts[0], erased)
+    pair = patching.Pair.corrupted(seen.prompt.prompts[0], erased)
     metric = patching.metrics.logit(model, seen.token)
     true = patching.patch(model, pair, metric, pos=mm.Patch).values.flatten()
     guess = patching.attribution_patching(model, pair, metric, steps=4)

@@ -59,7 +59,7 @@ def read(shift: float = 0.0, **options: Any) -> Any:
         "prompt": f"A picture of {EVIL}",
         "caption": "".join(token.text for token in TOKENS),
         "tokens": TOKENS,
-        "target": TOKENS[1],
+        "token": TOKENS[1],
         "maps": Scores(maps, ("token", "pos"), {"token": TOKENS, "pos": PATCHES}),
         "table": pd.DataFrame(rows, columns=["token", "neuron", "patch", "score", "words"]),
         "activations": Scores(active, ("neuron", "pos"), {"neuron": NEURONS, "pos": PATCHES}),
@@ -180,7 +180,7 @@ def test_what_is_no_page_is_refused():
     with pytest.raises(AddressError, match=re.escape("An explorer needs Scores(token, pos)")):
         view.explore(read(maps=other))
     with pytest.raises(AddressError, match="is none of the tokens"):
-        view.explore(read(target=Token(" cat", 13)))
+        view.explore(read(token=Token(" cat", 13)))
     for looks, names in (([], None), ([read()], ["a", "b"]), ([read(), read()], ["a", "a"])):
         with pytest.raises(AddressError, match="give at least one picture, and each its own name"):
             view.explore(looks, names)
@@ -425,14 +425,14 @@ def seen() -> mm.Look:
 
 def test_what_is_silenced_is_what_an_edit_silences(seen):
     model, best = bridge(MODEL), Neuron(1, 5)
-    before = " dog" * seen.tokens.index(seen.target)
+    before = " dog" * seen.tokens.index(seen.token)
     prompt = mm.Prompt(toy.picture((2, 1)), "A picture of" + before)
     word = model.to_single_token(" dog")
     for one, expected in (
-        (model, seen.before.sel(token=seen.target)),
+        (model, seen.before.sel(token=seen.token)),
         (
             model.edit(mm.Edit("neurons", 0.0, best)),
-            seen.without.sel(neuron=best, token=seen.target),
+            seen.without.sel(neuron=best, token=seen.token),
         ),
     ):
         prob = one(prompt)[0, -1].float().softmax(-1)[word].item()
@@ -454,11 +454,11 @@ def test_the_page_of_a_model_shows_its_numbers(seen, show):
     made = view.explore(seen, title="white.png")
     assert sum(made.sizes.values()) < 6
     tab = show(made.html, "#L1.5")
-    at = seen.tokens.index(seen.target)
+    at = seen.tokens.index(seen.token)
     cells = tab.locator(".ablation tbody tr").nth(at).locator("td").all_inner_texts()
     numbers = seen.before, seen.without.sel(neuron=Neuron(1, 5))
     for shown, one in zip(cells, numbers, strict=False):
-        assert number(shown) == pytest.approx(one.sel(token=seen.target).item(), abs=1.1e-3)
+        assert number(shown) == pytest.approx(one.sel(token=seen.token).item(), abs=1.1e-3)
     tab.locator("#photo").focus()
     for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowDown", "Enter"):
         tab.keyboard.press(key)

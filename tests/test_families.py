@@ -48,7 +48,7 @@ def test_patching_everything_gives_the_other_run_and_the_last_lens_the_model(nam
     clean = mm.activations(model, prompt(), "resid_post", layer=last)
     patched = model.edit(mm.Edit("resid_post", clean, layer=last))
     assert off(patched(prompt(turned=True)), model(prompt())) < 1e-4
-    lens = mm.logit_lens(model, prompt(), [5], layers=last, pos=-1)
+    lens = mm.logit_lens(model, prompt(), [5], layer=last, pos=-1)
     assert lens.values.item() == pytest.approx(
         float(model(prompt())[0, -1].softmax(-1)[5]), abs=1e-6
     )

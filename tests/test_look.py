@@ -28,7 +28,7 @@ def seen(model: mm.HookedVLM) -> Look:
 
 
 def test_the_planted_neuron_comes_first_says_its_word_and_looks_at_its_patch(seen):
-    assert seen.caption == " dog dog dog" and seen.target == Token(" dog", 19)
+    assert seen.caption == " dog dog dog" and seen.token == Token(" dog", 19)
     best = seen.neurons.iloc[0]
     assert best.neuron == Neuron(1, 5) and best.patch == Patch(2, 1)
     assert best.words[0] == " dog"
@@ -37,19 +37,19 @@ def test_the_planted_neuron_comes_first_says_its_word_and_looks_at_its_patch(see
 
 
 def test_the_patch_map_peaks_where_the_word_comes_from(seen):
-    here = seen.maps.sel(token=seen.target)
+    here = seen.maps.sel(token=seen.token)
     assert here.of("pos")[int(here.values.argmax())] == Patch(2, 1)
 
 
 def test_the_numbers_are_those_of_the_questions(model, seen):
     prompt = mm.Prompt(toy.picture((2, 1)), "A picture of")
     scores = mm.attribute(model, prompt, of=" dog")
-    top = mm.top_neurons(scores, 10, by="max")
+    top = mm.top_neurons(scores, 10, rank_by="max")
     assert list(top.neuron) == list(seen.neurons.neuron)
     assert list(top.patch) == list(seen.neurons.patch)
     assert np.allclose(top.score, seen.neurons.score, rtol=1e-4)
     summed = scores.sel(pos=Patch).sum("layer", "unit")
-    assert torch.allclose(summed.values, seen.maps.sel(token=seen.target).values, atol=1e-4)
+    assert torch.allclose(summed.values, seen.maps.sel(token=seen.token).values, atol=1e-4)
     for neuron in seen.neurons.neuron[:3]:
         direct = mm.activations(model, prompt, "neurons", neuron, pos=Patch)
         assert torch.allclose(direct.values, seen.activations.sel(neuron=neuron).values, atol=1e-5)
@@ -62,8 +62,8 @@ def test_every_word_of_the_caption_has_its_map_and_its_neurons(seen):
 
 
 def test_other_words_can_be_explained_than_the_models_own(model):
-    seen = look(model, toy.picture(), words=" a cat", target="cat", k=2)
-    assert seen.target.text == " cat" and len(seen.neurons) == 2
+    seen = look(model, toy.picture(), caption=" a cat", of="cat", k=2)
+    assert seen.token.text == " cat" and len(seen.neurons) == 2
 
 
 def test_the_page_holds_the_caption_and_the_provenance(seen, tmp_path):
@@ -116,4 +116,4 @@ def test_at_least_one_neuron_is_asked_for(model):
 def test_a_nan_is_refused_and_never_ranked(model):
     broken = model.edit(mm.Edit("neurons", float("nan"), Neuron(1, 5)))
     with pytest.raises(NumericsError, match="NaN or infinity"):
-        look(broken, toy.picture(), words=" dog")
+        look(broken, toy.picture(), caption=" dog")

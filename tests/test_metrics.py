@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mmlens import metrics
-from mmlens.metrics import Metric, MetricError, Vocabulary
+from mmlens.metrics import MetricError, MetricResult, Vocabulary
 from mmlens.metrics.subsequence import common_subsequence
 
 TABLES = Path(__file__).parent / "metrics"
@@ -20,7 +20,7 @@ def table(name: str):
     return json.loads((TABLES / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def all_of(candidates, references) -> dict[str, Metric]:
+def all_of(candidates, references) -> dict[str, MetricResult]:
     made = [metrics.bleu(candidates, references, n=n) for n in (1, 2, 3, 4)]
     made += [metrics.rouge_l(candidates, references), metrics.cider_d(candidates, references)]
     return {metric.name: metric for metric in made}
@@ -178,7 +178,7 @@ def test_the_synonyms_of_coco_come_from_a_file_with_the_authors_special_cases(tm
 
 
 def test_every_caption_of_the_bundled_world_names_what_is_in_the_scene():
-    from mmlens.pictos.captions import canonical, paraphrases
+    from mmlens.pictos.scene_captions import canonical, paraphrases
     from mmlens.pictos.world import STYLES, World
 
     vocabulary = metrics.pictos_vocabulary()

@@ -128,7 +128,9 @@ def test_transformer_lens_own_patching_agrees():
 def test_the_planted_neuron_and_its_patch_are_found():
     model = bridge("toy-gptj-planted")
     metric = measures.probability(model, " dog")
-    pair = patching.Pair.by(CLEAN, patching.only_at(model, patching.grey(20), [mm.Patch(2, 1)]))
+    pair = patching.Pair.corrupted(
+        CLEAN, patching.only_at(model, patching.grey(20), [mm.Patch(2, 1)])
+    )
     grid = patching.recovered(patching.patch(model, pair, metric, layer=[0, 1]))
     best = grid.to_frame(1).iloc[0]
     assert best.pos == mm.Patch(2, 1)
@@ -263,7 +265,7 @@ def test_how_it_was_computed_is_told():
     [
         (lambda m: patching.Pair(CLEAN, "A picture of").read(m), PromptError, "19 positions"),
         (
-            lambda m: patching.Pair.by(mm.Prompt("words"), patching.grey()),
+            lambda m: patching.Pair.corrupted(mm.Prompt("words"), patching.grey()),
             PromptError,
             "no picture to corrupt",
         ),

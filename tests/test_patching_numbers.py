@@ -71,10 +71,12 @@ def test_direct_shares_need_no_double_precision(monkeypatch):
 
 VERBS: dict[str, Any] = {
     "attribute": lambda m: mm.attribute(m, CLEAN, " dog", after=""),
-    "attribute_caption": lambda m: mm.attribute_caption(m, CLEAN, words=" dog"),
+    "attribute_caption": lambda m: mm.attribute_caption(m, CLEAN, caption=" dog"),
     "integrated_gradients": lambda m: mm.integrated_gradients(m, CLEAN, " dog", after=""),
     "attribute_picture": lambda m: mm.attribute_picture(m, CLEAN, " dog", after=""),
-    "occlusion": lambda m: mm.attribute_picture(m, CLEAN, " dog", after="", by="occlusion"),
+    "occlusion": lambda m: mm.attribute_picture(
+        m, CLEAN, " dog", after="", attribution="occlusion"
+    ),
     "logit_lens of a word": lambda m: mm.logit_lens(m, CLEAN, " dog"),
     "logit_lens": lambda m: mm.logit_lens(m, CLEAN),
     "activations": lambda m: mm.activations(m, CLEAN, "resid_post"),
@@ -179,7 +181,7 @@ def test_inference_mode_around_a_question_changes_no_answer():
         "estimate": lambda: patching.attribution_patching(model, PAIR, to_cat(model)),
         "integrated": lambda: patching.attribution_patching(model, PAIR, to_cat(model), steps=2),
         "attribute": lambda: mm.attribute(model, CLEAN, " dog", after=""),
-        "gradients": lambda: mm.integrated_gradients(model, CLEAN, " dog", after="", layers=1),
+        "gradients": lambda: mm.integrated_gradients(model, CLEAN, " dog", after="", layer=1),
         "picture": lambda: mm.attribute_picture(model, CLEAN, " dog", after=""),
     }
     for name, ask in asks.items():

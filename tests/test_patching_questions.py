@@ -279,7 +279,7 @@ def test_cached_and_uncached_generation_agree_under_every_edit(kind):
     word = patching.word(model, " dog")
     edits = [
         patching.steer("resid_post", apart, layer=1, scale=5.0),
-        patching.steer("resid_post", word, layer=2, scale=3.0, unit=True),
+        patching.steer("resid_post", word, layer=2, scale=3.0, normalize=True),
         patching.steer("mlp_out", patching.written_by(model, SOME[1]), layer=1, pos=mm.Patch),
         patching.remove("resid_post", word, layer=[1, 2]),
         patching.remove("resid_post", apart, layer=1, pos=mm.Patch, positive=True),

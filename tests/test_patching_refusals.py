@@ -112,7 +112,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda m: patching.attribution_patching(m, PAIR, to_cat(m), layer=[]),
         "nam",
     ),
-    "no layers of a lens": (lambda m: mm.logit_lens(m, CLEAN, layers=[]), "name"),
+    "no layers of a lens": (lambda m: mm.logit_lens(m, CLEAN, layer=[]), "name"),
     "no positions of a lens": (lambda m: mm.logit_lens(m, CLEAN, pos=[]), "name"),
     "no patches": (lambda m: patching.only_at(m, patching.grey(), []), r"patches=\[\]"),
     # other layouts, other kinds
@@ -173,11 +173,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "a picture's number": (lambda m: patching.patches_under(m, WHOLE, PHOTO, image=-1), "image=-1"),
     "a corrupter that fails": (
-        lambda m: patching.Pair.by(CLEAN, lambda image: 1 / 0),
+        lambda m: patching.Pair.corrupted(CLEAN, lambda image: 1 / 0),
         "ZeroDivisionError",
     ),
     "a corrupter that returns nothing": (
-        lambda m: patching.Pair.by(CLEAN, lambda image: None),
+        lambda m: patching.Pair.corrupted(CLEAN, lambda image: None),
         "None",
     ),
 }

@@ -45,7 +45,7 @@ def test_look_explains_the_thing_and_its_top_neurons_decode_to_it_more_than_to_o
         seen = look(model(), scene.image, k=30)
         name = f" {scene.objects[0].name}"
         if name in seen.caption:
-            assert seen.target.text == name
+            assert seen.token.text == name
             names.append(name)
             words.append({word for said in seen.neurons.words for word in said})
     own = sum(n in said for n, said in zip(names, words, strict=True)) / len(names)
@@ -61,7 +61,7 @@ def test_silencing_the_neurons_that_say_it_lowers_the_word_and_random_ones_do_no
         said = model().generate(prompt)
         if name not in said:
             continue
-        best = mm.top_neurons(mm.attribute(model(), prompt, of=name), 200, by="max")
+        best = mm.top_neurons(mm.attribute(model(), prompt, of=name), 200, rank_by="max")
         before = said[: said.index(name)]
         curve = patching.ablation_curve(
             model(),

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from mmlens.pictos.captions import canonical, plural
+from mmlens.pictos.scene_captions import canonical, plural
 from mmlens.pictos.world import STYLES, World, pair_is_unseen, unseen_pairs
 
 

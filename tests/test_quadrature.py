@@ -46,7 +46,7 @@ def test_integrated_gradients_add_up_with_a_norm_behind_the_mlp(stem):
 
 def test_each_unit_gets_what_a_fine_integral_on_hugging_face_s_own_modules_gives():
     model = twin("Olmo2")
-    ours = mm.integrated_gradients(model, CLEAN, " dog", after="", layers=1).values[0]
+    ours = mm.integrated_gradients(model, CLEAN, " dog", after="", layer=1).values[0]
     down, vectors = model.lm.hf.model.layers[1].mlp.down_proj, model.embed(CLEAN).vectors
     token = model.to_single_token(" dog")
     seen: list[torch.Tensor] = []
@@ -77,7 +77,7 @@ def test_each_unit_gets_what_a_fine_integral_on_hugging_face_s_own_modules_gives
 def test_what_is_missing_is_said():
     model = twin("Gemma2")
     with pytest.warns(UserWarning, match=r"layer 1 add up to .* is missing, .* more steps than 1"):
-        scores = mm.integrated_gradients(model, CLEAN, " dog", after="", layers=1, steps=1)
+        scores = mm.integrated_gradients(model, CLEAN, " dog", after="", layer=1, steps=1)
     change = logit(model) - logit(model, layer=1)
     missing = change - scores.sum().item()
     assert scores.about["missing"]["1"] == pytest.approx(missing, abs=1e-4)
@@ -103,7 +103,7 @@ def test_integrated_attribution_says_how_far_it_is_from_patching_the_layer():
     [
         ({"steps": 0}, "steps=0: write a whole number from 1 to 1000"),
         ({"batch": 0}, "batch=0"),
-        ({"layers": []}, "names nothing"),
+        ({"layer": []}, "names nothing"),
         ({"baseline": float("nan")}, "baseline=nan"),
         ({"baseline": mm.Scores(torch.zeros(3, 7), ("layer", "unit"))}, "does not fit units"),
     ],

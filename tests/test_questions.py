@@ -24,7 +24,7 @@ def test_the_planted_neuron_is_found_first_decoded_located_and_fatal(kind):
         assert best.neuron[0] == PLANTED
         assert best.patch[0] == mm.Patch(*white)
         assert (
-            mm.integrated_gradients(model, prompt(white), " dog", after="", layers=1)
+            mm.integrated_gradients(model, prompt(white), " dog", after="", layer=1)
             .to_frame(1)
             .unit[0]
             == 5
@@ -76,7 +76,7 @@ def test_silencing_a_neuron_moves_the_logit_by_its_score_to_first_order(kind):
     with torch.no_grad():
         plain = model(prompt())[0, -1, dog]
         part = 0.02
-        for neuron in mm.top_neurons(scores, 3, by="sum", pos=None).neuron:
+        for neuron in mm.top_neurons(scores, 3, rank_by="sum", pos=None).neuron:
             less = mm.Edit("neurons", lambda x: x * (1 - part), neuron)
             shrunk = model.edit(less)(prompt())[0, -1, dog]
             score = scores.sel(neuron).sum().item()
@@ -121,7 +121,7 @@ def test_integrated_gradients_are_complete(kind):
 def test_a_caption_at_once_gives_what_each_token_gives_alone(kind):
     model = bridge(f"toy-{kind}")
     words = " a dog and"
-    table = mm.attribute_caption(model, prompt(), 20, words=words)
+    table = mm.attribute_caption(model, prompt(), 20, caption=words)
     assert list(dict.fromkeys(t.text for t in table.token)) == [" a", " dog", " and"]
     for word, after in ((" a", ""), (" dog", " a"), (" and", " a dog")):
         alone = mm.top_neurons(mm.attribute(model, prompt(), word, after=after), 20)
@@ -134,7 +134,7 @@ def test_a_caption_at_once_gives_what_each_token_gives_alone(kind):
 @torch.no_grad()
 def test_the_lens_at_the_last_layer_is_the_model_itself(kind):
     model = bridge(f"toy-{kind}")
-    lens = mm.logit_lens(model, prompt(), [" dog", " cat"], unit="prob")
+    lens = mm.logit_lens(model, prompt(), [" dog", " cat"], quantity="prob")
     probs = model(prompt())[0].softmax(-1)
     wanted = probs[:, [model.to_single_token(w) for w in (" dog", " cat")]]
     assert off(lens.sel(layer=-1).values, wanted) < 1e-6
@@ -180,7 +180,7 @@ def test_nearest_tokens_of_a_words_own_vector_is_the_word():
 def test_rankings_by_pair_max_and_sum_agree_with_the_scores():
     model = bridge("toy-gptj-planted")
     scores = mm.attribute(model, prompt(), " dog", after="")
-    rank: Any = lambda by: mm.top_neurons(scores, 50, by=by)  # noqa: E731
+    rank: Any = lambda by: mm.top_neurons(scores, 50, rank_by=by)  # noqa: E731
     pairs, top, total = rank("pair"), rank("max"), rank("sum")
     assert top.neuron.is_unique and total.neuron.is_unique
     assert pairs.drop_duplicates("neuron").neuron.tolist()[:5] == top.neuron.tolist()[:5]
@@ -224,12 +224,12 @@ def test_a_word_is_explained_where_the_model_says_it():
             "'pre' or 'post'",
         ),
         (
-            lambda m: mm.attribute(m, prompt(), " dog", after="", layers=9),
+            lambda m: mm.attribute(m, prompt(), " dog", after="", layer=9),
             AddressError,
             "no layer 9",
         ),
         (lambda m: mm.decode(m, mm.Neuron(8, 0)), AddressError, "no neuron L8.0"),
-        (lambda m: mm.logit_lens(m, prompt(), unit="bits"), AddressError, "no unit 'bits'"),
+        (lambda m: mm.logit_lens(m, prompt(), quantity="bits"), AddressError, "no quantity 'bits'"),
         (lambda m: mm.activations(m, "words", "vision.neurons"), mm.MMLensError, "has none"),
         (
             lambda m: mm.attribute(m, [prompt(), prompt()], " dog", after=""),
@@ -248,7 +248,7 @@ def test_nan_is_refused_and_never_ranked():
     for ask in (
         lambda: mm.attribute(broken, prompt(), " dog", after=""),
         lambda: broken.generate(prompt()),
-        lambda: mm.attribute_caption(broken, prompt(), words=" a dog"),
+        lambda: mm.attribute_caption(broken, prompt(), caption=" a dog"),
     ):
         with pytest.raises(NumericsError, match="NaN"):
             ask()

@@ -19,11 +19,10 @@ from mmlens import families
 from mmlens.cli.app import app
 from mmlens.cli.reproduce import at_most, number_or_word
 from mmlens.datasets.sample import Sample, Samples, Thing
-from mmlens.papers.mmn.report import FULL, QUICK, Reading, ReproduceError, reproduce
-from mmlens.papers.mmn.report.choose import Chosen, choose, most_shown
+from mmlens.papers.mmn.report import FULL, QUICK, OpenChoices, ReproduceError, reproduce
 from mmlens.papers.mmn.report.findings import finding
-from mmlens.papers.mmn.report.measure import (
-    Measured,
+from mmlens.papers.mmn.report.outcomes import (
+    Outcome,
     Study,
     _classes,
     _projection,
@@ -31,10 +30,11 @@ from mmlens.papers.mmn.report.measure import (
     _told,
     _units,
 )
-from mmlens.papers.mmn.report.page import cell, page, tally
 from mmlens.papers.mmn.report.paper import PAPER, published
+from mmlens.papers.mmn.report.report_page import cell, page, tally
+from mmlens.papers.mmn.report.reproduction import offline_scorers
 from mmlens.papers.mmn.report.results import results
-from mmlens.papers.mmn.report.run import offline_scorers
+from mmlens.papers.mmn.report.selection import Chosen, choose, most_shown
 from mmlens.papers.mmn.report.sheets import Sheet
 from mmlens.papers.mmn.report.told import HOW, TITLES, Finding, Row, Setting
 from mmlens.papers.mmn.report.verdicts import CLAIMS, Verdict, verdict
@@ -49,7 +49,7 @@ TINY = replace(
     choose=1, measure=1, ablation=1, ks=(0.0, 0.1), sheets=1, faithful=1, sensitive=1,
     methods=("gradient x activation (pre)", "random"),
 )  # fmt: skip
-READING = Reading(max_new_tokens=2, keep="all")
+READING = OpenChoices(max_new_tokens=2, keep="all")
 
 
 def picture(place: int, name: str, caption: str = "a thing") -> Sample:
@@ -66,7 +66,7 @@ def data(n: int = 8, names: tuple[str, ...] = ("dog", "cat"), caption: str = "a 
 
 
 def made(out: Path, **options: Any) -> Any:
-    options = {"plan": TINY, "reading": READING, "draws": 20, "progress": False} | options
+    options = {"plan": TINY, "choices": READING, "draws": 20, "progress": False} | options
     return reproduce(bridge(NAME), options.pop("data", data()), out, **options)
 
 
@@ -189,7 +189,7 @@ def test_words_about_the_projection_follow_its_verdict():
     def told(beyond: float, family: str = "pictos") -> str:
         rows = [apart(0.5, beyond)]
         rows += [row(arm, "F1", 0.1, 0.0, 0.2, over="max") for arm in ("prompt", "random")]
-        found = finding(Measured("E2", pd.DataFrame(rows)), Setting(True, family))
+        found = finding(Outcome("E2", pd.DataFrame(rows)), Setting(True, family))
         return " ".join(found.differs)
 
     assert "Unlike in the paper" in told(0.001) and "lists of names" in told(0.001)
@@ -202,7 +202,7 @@ def test_readings_are_told_only_where_they_differ_after_correction():
     rows += [
         row(f"{arm} - default", "drop", 0.1, 0.05, 0.2, p=p) for arm, p in (("a", 0.01), ("b", 0.3))
     ]
-    found = finding(Measured("sensitivity", pd.DataFrame(rows)), Setting())
+    found = finding(Outcome("sensitivity", pd.DataFrame(rows)), Setting())
     assert found.says == "Results of E1, E3 or E5 change with a."
     assert found.table[2:] == [["a", "0.500 (+0.100)"], ["b", "0.500"]]
     assert "all 2 comparisons" in found.differs[0]
@@ -213,7 +213,7 @@ def test_the_docs_name_as_many_pictures_as_the_plans():
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     table = {line.split("|")[1].strip(): line for line in lines[::-1]}  # the first of a name counts
     counts = {"E1, E6": "units", "E2": "projection", "E5": "ablation", "E7": "sheets",
-              "methods": "faithful", "readings": "sensitive"}  # fmt: skip
+              "methods": "faithful", "choices": "sensitive"}  # fmt: skip
     for name, field in counts.items():
         full, quick = (re.match(r"[\d,]+", cell.strip()) for cell in table[name].split("|")[3:5])
         assert full and int(full[0].replace(",", "")) == getattr(FULL, field), name
@@ -227,7 +227,7 @@ def test_words_about_layers_follow_the_histogram():
     def told(first: float) -> Finding:
         rows = [row("all", "share", v, v, v, layer=i) for i, v in enumerate((first, 1 - first))]
         rows += [row(arm, "units", 4.0, 0, 0, layer=0) for arm in ("all", "interpretable")]
-        return finding(Measured("E6", pd.DataFrame(rows)), Setting())
+        return finding(Outcome("E6", pd.DataFrame(rows)), Setting())
 
     assert "layer 0 of 0 to 1: 90 %" in told(0.9).says and told(0.9).differs
     assert "layer 1" in told(0.2).says and not told(0.2).differs
@@ -281,7 +281,7 @@ def test_the_report_holds_every_section_table_and_verdict(report):
     for column in ("mean", "low", "high", "n", "options"):
         assert column in pd.read_csv(report.page.parent / "tables" / "E5.csv").columns
     assert html.count('class="sheet"') == 1
-    assert "point pre, target logit, by pair" in html
+    assert "point pre, target logit, rank_by pair" in html
 
 
 def test_every_figure_is_there_in_both_themes(report):
@@ -321,7 +321,7 @@ def test_a_browser_draws_the_report_by_its_own_scripts_alone(report, browser):
 
 def test_a_hostile_caption_token_or_name_is_text():
     evil = Finding("E7", EVIL, None, [Row(EVIL, CLOSE, "|", "`x`")], [CLOSE])
-    found = Measured("E7", why="")
+    found = Outcome("E7", why="")
     sheet = Sheet(EVIL, CLOSE, EVIL, "data:image/png;base64,", "data:image/png;base64,", True,
                   [("L0.1", EVIL, True)])  # fmt: skip
     html = page([evil], {"E7": found}, [sheet], title=EVIL, lead=CLOSE, about={EVIL: "{{js}}"})
@@ -366,9 +366,9 @@ class Killed(BaseException):
 
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(report, tmp_path, monkeypatch):
     evil, asked = data(caption=f"a dog {EVIL} {CLOSE}"), []
-    from mmlens.sweep import run
+    from mmlens.sweep import sweeping
 
-    whole = run._Work._ask
+    whole = sweeping._Work._ask
 
     def dies(self: Any, place: int, count: bool) -> Any:
         asked.append(place)
@@ -376,7 +376,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(report, tmp_path, monke
             raise Killed
         return whole(self, place, count)
 
-    monkeypatch.setattr(run._Work, "_ask", dies)
+    monkeypatch.setattr(sweeping._Work, "_ask", dies)
     with pytest.raises(Killed):
         made(tmp_path, data=evil)
     assert not (tmp_path / "report.html").exists()
@@ -424,7 +424,7 @@ def test_the_command_writes_the_report_and_says_the_verdicts(tmp_path, monkeypat
     model = bridge(NAME)
     monkeypatch.setattr(families, "load", lambda name: model)
     monkeypatch.setattr("mmlens.papers.mmn.report.plan.QUICK", TINY)
-    monkeypatch.setattr("mmlens.papers.mmn.report.plan.Reading", lambda *a: READING)
+    monkeypatch.setattr("mmlens.papers.mmn.report.plan.OpenChoices", lambda *a: READING)
     code, out, err = run(
         "mmn", "--model", NAME, "--data", "pictos:held_out:6", "--quick", "--out", "o",
         "--results", "docs/results.md", "--pictures", "2",
@@ -441,5 +441,5 @@ def test_the_command_writes_the_report_and_says_the_verdicts(tmp_path, monkeypat
 def test_a_value_is_a_number_or_a_word():
     assert (number_or_word("0"), number_or_word("mean")) == (0.0, "mean")
     with pytest.raises(ReproduceError, match="There is no where 'text'"):
-        Reading(where="text")
-    assert Reading(value=-1).value == -1
+        OpenChoices(where="text")
+    assert OpenChoices(value=-1).value == -1

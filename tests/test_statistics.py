@@ -19,7 +19,7 @@ from mmlens.model.targets import extend
 from mmlens.papers.bootstrap import differences, intervals, summarise
 from mmlens.papers.comparisons import distance, holm, sign_flips
 from mmlens.papers.mmn.questions import (
-    ablate,
+    ablation,
     asked,
     classes,
     estimates,
@@ -100,12 +100,12 @@ def test_a_drop_is_the_share_of_the_mean_probability_that_is_lost():
         (name, "attributed", k, p[name], "") for k, p in ((0, before), (9, after)) for name in p
     ]
     table = pd.DataFrame(rows, columns=["sample", "arm", "k", "prob", "caption"])
-    out: Any = ablate.summary(table.assign(caption=None, skipped="", options="{}"))
+    out: Any = ablation.summary(table.assign(caption=None, skipped="", options="{}"))
     drop = out[(out["metric"] == "drop") & (out["k"] == 9)]["mean"].item()
     assert drop == pytest.approx(1 - 0.300005 / 1.200001)  # and not (.75 + .75 - 4) / 3
     cut = [(n, "last", arm, before[n], p, 0.0) for n in before
            for arm, p in (("object", after[n]), ("background", before[n]))]  # fmt: skip
-    columns = ["sample", "target", "arm", "before", "probability", "said"]
+    columns = ["sample", "destination", "arm", "before", "probability", "said"]
     lost: Any = routes.summary(pd.DataFrame(cut, columns=columns).assign(skipped="", options="{}"))
     lost = lost[lost["metric"] == "lost"].set_index("arm")["mean"]
     assert lost["object"] == lost["object - background"] == pytest.approx(drop)
@@ -204,9 +204,9 @@ def test_e2_is_decided_by_pictures_and_not_by_the_lack_of_them(n, alike, wanted)
 @pytest.mark.parametrize("n", [1, 2])
 def test_one_or_two_pictures_decide_nothing(n):
     table = ask(
-        ablate.ablations, bridge("toy-gptj-planted"), SAMPLES[:n], ks=(0, 1), max_new_tokens=1
+        ablation.ablations, bridge("toy-gptj-planted"), SAMPLES[:n], ks=(0, 1), max_new_tokens=1
     )
-    out: Any = ablate.summary(table)
+    out: Any = ablation.summary(table)
     found = verdict("E5", out)
     assert found.word == "undecided" and f"Measured on {n} picture" in found.says
     gap = out[(out["arm"] == "attributed - random") & (out["metric"] == "drop") & (out["k"] == 1)]

@@ -190,11 +190,11 @@ def at_call(number: int, function: Callable[..., Any], after: bool) -> Callable[
 
 def killed(out: Path, where: str, number: int, after: bool) -> None:
     """In a process of its own: begin or go on, and be killed at one call."""
-    from mmlens.sweep import run
+    from mmlens.sweep import sweeping
 
     if where == "asking":
-        real = run._Work._ask
-        run._Work._ask = at_call(number, real, after)  # type: ignore[method-assign]
+        real = sweeping._Work._ask
+        sweeping._Work._ask = at_call(number, real, after)  # type: ignore[method-assign]
     else:
         os.replace = at_call(number, os.replace, after)  # type: ignore[assignment]
     asked(out)
@@ -209,12 +209,12 @@ KILLS = [
 
 def asked_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The places of the samples that are asked about from now on."""
-    from mmlens.sweep import run
+    from mmlens.sweep import sweeping
 
     seen: list[int] = []
-    real = run._Work._ask
+    real = sweeping._Work._ask
     patched = lambda self, place, count: seen.append(place) or real(self, place, count)  # noqa: E731
-    monkeypatch.setattr(run._Work, "_ask", patched)
+    monkeypatch.setattr(sweeping._Work, "_ask", patched)
     return seen
 
 

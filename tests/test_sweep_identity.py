@@ -406,7 +406,7 @@ def test_the_same_sweep_in_two_threads_is_made_by_the_first_alone(tmp_path):
 
 
 def held(folder: Path, ready: Any) -> None:
-    from mmlens.sweep.folder import alone
+    from mmlens.sweep.sweep_folder import alone
 
     with alone(folder):
         ready.set()

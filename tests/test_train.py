@@ -17,13 +17,13 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import mmlens as mm
-from mmlens.datasets.pairs import Listed
+from mmlens.datasets.caption_pairs import Listed
 from mmlens.families import toy
 from mmlens.runtime.sharing import share_weights
-from mmlens.train import DataError, Pair, cache_features, fit, open_pairs
+from mmlens.train import CaptionPair, DataError, cache_features, fit, open_pairs
+from mmlens.train.caption_loss import Speller, count, loss_sum, sequence
 from mmlens.train.feed import Feed, drop
-from mmlens.train.loss import Speller, count, loss_sum, sequence
-from mmlens.train.recipe import Recipe
+from mmlens.train.recipe import TrainingRecipe
 from mmlens.train.recompute import recompute
 from mmlens.values.errors import CapabilityError, CheckpointError, NumericsError
 
@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 def in_memory(n: int = 12) -> Listed:
     words = [[*COLOURS][i % 3] for i in range(n)]
-    pairs = [Pair(picture(w, i), (w, f"small {w}"), f"{i}.png") for i, w in enumerate(words)]
+    pairs = [CaptionPair(picture(w, i), (w, f"small {w}"), f"{i}.png") for i, w in enumerate(words)]
     return Listed(pairs)
 
 
@@ -131,7 +131,7 @@ def test_the_loss_is_the_one_of_the_hooked_model():
 
 
 def test_the_rate_warms_up_in_the_logarithm_and_falls_to_zero():
-    recipe = Recipe(steps=15000, batch_size=1)
+    recipe = TrainingRecipe(steps=15000, batch_size=1)
     assert recipe.rate(0) == 0
     assert recipe.rate(9) == pytest.approx(math.log(10) / math.log(100))
     assert recipe.rate(100) == 1
@@ -158,7 +158,7 @@ def test_every_epoch_shows_every_picture_once_and_draws_a_caption():
     speller = Speller(toy.tokenizer())
     batches = iter(Feed(pairs, bridge("toy-gptj").vision.pixels, speller, 12))
     small = toy.tokenizer()("small")["input_ids"][0]
-    said = [(next(batches).words.ids[:, 0] == small).sum() for _ in range(4)]
+    said = [(next(batches).captions.ids[:, 0] == small).sum() for _ in range(4)]
     assert 0 < sum(said) < 48
 
 
@@ -204,7 +204,7 @@ class Deadly(Listed):
 
     left = 14
 
-    def tensor(self, pair: Pair, pixels: Any) -> torch.Tensor:
+    def tensor(self, pair: CaptionPair, pixels: Any) -> torch.Tensor:
         self.left -= 1
         if not self.left:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -289,7 +289,7 @@ class Poisoned(Listed):
 
     left = 12
 
-    def tensor(self, pair: Pair, pixels: Any) -> torch.Tensor:
+    def tensor(self, pair: CaptionPair, pixels: Any) -> torch.Tensor:
         self.left -= 1
         return super().tensor(pair, pixels) + (0 if self.left else math.nan)
 

@@ -15,11 +15,11 @@ import torch
 from bridges import bridge
 from PIL import Image
 
-from mmlens.datasets.pairs import Listed
+from mmlens.datasets.caption_pairs import Listed
 from mmlens.families import toy
-from mmlens.train import DataError, Pair, cache_features, open_pairs
+from mmlens.train import CaptionPair, DataError, cache_features, open_pairs
+from mmlens.train.caption_loss import Speller
 from mmlens.train.feed import Feed
-from mmlens.train.loss import Speller
 from mmlens.values.errors import CapabilityError, CheckpointError, NumericsError, PictureError
 
 
@@ -191,7 +191,7 @@ def feed(pairs: Listed, **options: Any) -> Feed:
 
 
 def some(n: int, bad: int | None = None, **options: Any) -> Listed:
-    pairs = [Pair(b"oops" if i == bad else png(i), ("a dog",), f"{i}.png") for i in range(n)]
+    pairs = [CaptionPair(b"oops" if i == bad else png(i), ("a dog",), f"{i}.png") for i in range(n)]
     return Listed(pairs, **options)
 
 
@@ -200,7 +200,7 @@ def test_a_bad_picture_is_refused_by_name_or_has_no_targets():
         next(iter(feed(some(4, bad=2), seed=None)))
     batch = next(iter(feed(some(4, bad=2, skip_bad=True), seed=None)))
     assert list(batch.bad) == ["2.png"]
-    assert (batch.words.labels[2] == -100).all() and (batch.words.labels[1] != -100).any()
+    assert (batch.captions.labels[2] == -100).all() and (batch.captions.labels[1] != -100).any()
     with pytest.raises(DataError, match="Not one picture of a batch can be read"):
         next(iter(feed(some(1, bad=0, skip_bad=True), seed=None)))
     with pytest.raises(DataError, match="There are no captioned pictures"):
@@ -243,7 +243,7 @@ def test_a_cache_that_was_stopped_goes_on(tmp_path):
     vision, calls = bridge("toy-gptj").vision, []
 
     class Stopped(Listed):
-        def tensor(self, pair: Pair, pixels: Any) -> torch.Tensor:
+        def tensor(self, pair: CaptionPair, pixels: Any) -> torch.Tensor:
             calls.append(pair.key)
             if len(calls) == 4:
                 raise KeyboardInterrupt

@@ -79,7 +79,7 @@ def test_transformer_lens_own_logit_lens_agrees(model):
     _, cache = model.run_with_cache(CLEAN)
     theirs = tool.logit_lens(model, cache=cache)
     assert theirs is not None
-    ours = mm.logit_lens(model, CLEAN, [" dog"], unit="logit").values[..., 0]
+    ours = mm.logit_lens(model, CLEAN, [" dog"], quantity="logit").values[..., 0]
     dog = model.to_single_token(" dog")
     resid = cache.accumulated_resid(layer=-1, apply_ln=True)
     logits = (resid @ model.W_U + model.b_U)[1:, 0, :, dog]

@@ -208,7 +208,7 @@ def test_silencing_a_neuron_moves_hugging_faces_logit_by_its_score(kind):
     hf, model = pair(kind)
     read = soft(model)
     scores = mm.attribute(
-        model, read, target=lambda logits: logits[WORD], point="post", layers=[0]
+        model, read, target=lambda logits: logits[WORD], point="post", layer=[0]
     ).sel(layer=0)
     pos, unit = divmod(int(scores.values.abs().argmax()), scores.values.shape[-1])
 
@@ -224,7 +224,7 @@ def test_silencing_a_neuron_moves_hugging_faces_logit_by_its_score(kind):
 @torch.no_grad()
 def test_the_lens_at_the_last_layer_is_hugging_faces_own_prediction(kind):
     hf, model = pair(kind)
-    lens = mm.logit_lens(model, soft(model), [3, WORD], unit="logit", layers=[LAYER])
+    lens = mm.logit_lens(model, soft(model), [3, WORD], quantity="logit", layer=[LAYER])
     own = hf(inputs_embeds=soft(model).vectors, use_cache=False).logits[0]
     assert off(lens.values[0], own[:, [3, WORD]]) < 1e-5
 
@@ -279,7 +279,7 @@ def test_dense_layers_beside_expert_layers_are_right(kind):
     true = true_direction(kind, 0)
     assert float(torch.cosine_similarity(written, true, dim=0)) > 0.9999
     number = lambda logits: logits[WORD]  # noqa: E731
-    scores = mm.attribute(model, soft(model), target=number, point="post", layers=[0])
+    scores = mm.attribute(model, soft(model), target=number, point="post", layer=[0])
     assert scores.shape[-1] == len(model.blocks[0].mlp.W_out)
     with pytest.raises(CapabilityError, match=r"Layers with units: 0; .*layers=\[0\]"):
         mm.attribute(model, soft(model), target=number)
@@ -317,7 +317,7 @@ def test_tables_and_the_explorer_show_the_end_that_is_written():
     from mmlens.view.explorer_page.data import Detail, Shared, picture_data
 
     model = bridge("toy-llama")
-    seen = mm.look(model, toy.picture(), words=" a dog", full=True)
+    seen = mm.look(model, toy.picture(), caption=" a dog", full=True)
     table: Any = seen.table
     minus = table[table.sign < 0].iloc[0]
     active = mm.activations(model, mm.Prompt(toy.picture(), "A picture of a"), "neurons")

@@ -49,13 +49,13 @@ def test_words_put_behind_a_prompt_have_the_ids_of_the_whole_text(kind):
 @every_tokenizer
 def test_words_before_the_explained_one_and_a_given_caption_go_on_where_the_prompt_ends(kind):
     model, prompt = reader(kind), mm.Prompt(toy.picture(), "A picture of")
-    scores = mm.attribute(model, prompt, " dog", after=" a", layers=0)
+    scores = mm.attribute(model, prompt, " dog", after=" a", layer=0)
     same = mm.attribute(
-        model, mm.Prompt(toy.picture(), "A picture of a"), " dog", after="", layers=0
+        model, mm.Prompt(toy.picture(), "A picture of a"), " dog", after="", layer=0
     )
     assert off(scores.values, same.values) == 0.0
     assert scores.of("pos")[-1] == mm.Token(" a", 19)
-    table: Any = mm.attribute_caption(model, prompt, 1, words=" a dog")
+    table: Any = mm.attribute_caption(model, prompt, 1, caption=" a dog")
     assert list(dict.fromkeys(map(str, table.token))) == [" a", " dog"]
     assert [t.at for t in dict.fromkeys(table.token)] == [19, 20]
 
@@ -80,7 +80,7 @@ def test_a_space_behind_a_picture_is_the_only_one(kind):
     said = [str(x) for x in model.embed(both).labels[0] if isinstance(x, mm.Token)]
     assert said[-4:-2] == [" with", " a"]
     assert read(kind, both)[-2:] == whole(kind, "A dog")  # a text of its own, as it was trained
-    scores = mm.attribute(model, mm.Prompt(photo), " dog", after=" a", layers=0)
+    scores = mm.attribute(model, mm.Prompt(photo), " dog", after=" a", layer=0)
     assert scores.of("pos")[16:] == (mm.Token(" a", 16),)
 
 
@@ -143,7 +143,7 @@ def test_words_read_on_from_a_cache_go_on_where_it_ends(kind):
 
 @every_tokenizer
 def test_captions_are_learned_with_the_ids_that_are_read(kind):
-    from mmlens.train.loss import Speller
+    from mmlens.train.caption_loss import Speller
 
     speller = Speller(spelling(kind), "A picture of")
     ids = speller(["a dog"]).ids[0].tolist()

@@ -20,8 +20,8 @@ from PIL import Image
 import mmlens as mm
 from mmlens import Scores, view
 from mmlens.checkpoints.folder import save as save_bridge
-from mmlens.datasets.pairs import Listed, Pair
-from mmlens.sweep.folder import Sweep
+from mmlens.datasets.caption_pairs import CaptionPair, Listed
+from mmlens.sweep.sweep_folder import Sweep
 from mmlens.tally import Moments
 from mmlens.train import cache_features, resume
 from mmlens.values.errors import WriteError
@@ -81,7 +81,7 @@ def words(folder: Path, n: int) -> None:
 
 @lru_cache
 def seen(n: int) -> Any:
-    return mm.look(bridge("toy-gptj"), Image.new("RGB", (32, 32), (n, 0, 0)), words=" dog", k=2)
+    return mm.look(bridge("toy-gptj"), Image.new("RGB", (32, 32), (n, 0, 0)), caption=" dog", k=2)
 
 
 def look(folder: Path, n: int) -> None:
@@ -107,7 +107,7 @@ def bridge_folder(folder: Path, n: int) -> None:
 
 
 def features(folder: Path, n: int) -> None:
-    pairs = [Pair(Image.new("RGB", (32, 32), (i, n, 0)), ("a",), f"{i}") for i in range(4)]
+    pairs = [CaptionPair(Image.new("RGB", (32, 32), (i, n, 0)), ("a",), f"{i}") for i in range(4)]
     cache_features(bridge("toy-gptj").vision, Listed(pairs), folder, shard_size=4)
 
 

@@ -24,7 +24,7 @@ intervals([[0.2], [0.4], [0.3]], draws=0)
     "DataError": 'mm.dataset("pictoos:held_out:20")',
     "ExperimentError": """
 from mmlens.papers.tables import ask
-from mmlens.papers.mmn.questions.units import top_units
+from mmlens.papers.mmn.questions.decoded_units import top_units
 
 ask(top_units, model, [])
 """,

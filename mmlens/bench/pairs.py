@@ -1,7 +1,7 @@
 """Two prompts that differ in one thing: the clean one, and the corrupt one that lacks it.
 
     Pair(Prompt(dog, "A picture of"), Prompt(cat, "A picture of"))   # another picture
-    Pair.by(Prompt(dog, "A picture of"), grey())                     # a corrupter of pictures
+    Pair.corrupted(Prompt(dog, "A picture of"), grey())              # a corrupter of pictures
     Pair(prompt, soft_noise(model, prompt, std=1.0))                 # noise behind the projection
 
 Both must have the same layout: as many positions, pictures at the same places. Which corruption is
@@ -44,7 +44,7 @@ class Pair:
     corrupt: Prompt | SoftPrompt | str
 
     @classmethod
-    def by(cls, prompt: Prompt, corrupter: Corrupter, picture: int | None = None) -> Pair:
+    def corrupted(cls, prompt: Prompt, corrupter: Corrupter, picture: int | None = None) -> Pair:
         """A prompt and the same prompt with its pictures (or one of them) corrupted.
 
         Raises:

@@ -91,11 +91,11 @@ def look(
     model: Annotated[
         str, typer.Option(help="A name that `mmlens models` lists, or a folder.")
     ] = "pictos",
-    target: Annotated[
+    of: Annotated[
         str | None,
         typer.Option(help="The word of the caption to explain.", show_default="the first thing"),
     ] = None,
-    words: Annotated[
+    caption: Annotated[
         str | None,
         typer.Option(help="Explain these words.", show_default="what the model says"),
     ] = None,
@@ -127,13 +127,11 @@ def look(
         from mmlens.view.explorer_page.page import explore
 
         tops = read_found(sweep).tops if sweep is not None else None
-        depth = Depth(one_by_one="all" if deep else "target")
-        seen = look_at(
-            load(model), photo, prompt, target=target, words=words, k=neurons, full=depth
-        )
+        depth = Depth(one_by_one="all" if deep else "token")
+        seen = look_at(load(model), photo, prompt, of=of, caption=caption, k=neurons, full=depth)
         made = explore(seen, title=picture.name, tops=tops)
         made.save(page)
-    _report(seen, chosen=target is None)
+    _report(seen, chosen=of is None)
     typer.echo(f"\nPage: {page}, {made.told}")
 
 
@@ -188,7 +186,7 @@ def audit(model: Annotated[str, typer.Argument(help="A name, or a folder.")]) ->
 
 
 def _report(seen: Look, chosen: bool) -> None:
-    """Caption, target and the table of neurons, on standard output."""
+    """Caption, explained word and the table of neurons, on standard output."""
     from rich.console import Console
     from rich.text import Text
 
@@ -199,8 +197,8 @@ def _report(seen: Look, chosen: bool) -> None:
     console.print(
         Text.assemble((visible_line(seen.prompt), "dim"), (visible_line(seen.caption), "bold"))
     )
-    why = ", the first word that names a thing (another: --target WORD)" if chosen else ""
-    console.print(Text(f"Explained: {plain(seen.target)!r}{why}\n"))
+    why = ", the first word that names a thing (another: --of WORD)" if chosen else ""
+    console.print(Text(f"Explained: {plain(seen.token)!r}{why}\n"))
     table = _table()
     for name, side in (("neuron", "left"), ("score", "right"), ("patch", "left")):
         table.add_column(name, justify=side, no_wrap=True)
@@ -217,11 +215,11 @@ def _report(seen: Look, chosen: bool) -> None:
         )
     console.print(table)
     if seen.before is not None and seen.together is not None:
-        was, left = (one.sel(token=seen.target).item() for one in (seen.before, seen.together))
+        was, left = (one.sel(token=seen.token).item() for one in (seen.before, seen.together))
         which = (
             "this neuron" if len(seen.neurons) == 1 else f"the first {min(len(seen.neurons), 10)}"
         )
-        typer.echo(f"{plain(seen.target)!r} has probability {was:.3f}, without {which} {left:.3f}.")
+        typer.echo(f"{plain(seen.token)!r} has probability {was:.3f}, without {which} {left:.3f}.")
 
 
 def visible_line(text: str) -> str:

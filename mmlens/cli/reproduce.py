@@ -51,7 +51,7 @@ def mmn_command(
     target: Annotated[str, typer.Option(help="Explain the token's: logit, prob, logprob.")] = (
         "logit"
     ),
-    by: Annotated[str, typer.Option(help="Rank units by: pair, max or sum.")] = "pair",
+    rank_by: Annotated[str, typer.Option(help="Rank units by: pair, max or sum.")] = "pair",
     gain: Annotated[bool, typer.Option("--gain", help="Decode with the final norm's gain.")] = (
         False
     ),
@@ -79,12 +79,12 @@ def mmn_command(
     ] = False,
 ) -> None:
     """Multimodal Neurons in Pretrained Text-Only Transformers (Schwettmann et al. 2023)."""
-    from mmlens.papers.mmn.report.plan import FULL, QUICK, Reading
-    from mmlens.papers.mmn.report.run import DATA, reproduce
+    from mmlens.papers.mmn.report.plan import FULL, QUICK, OpenChoices
+    from mmlens.papers.mmn.report.reproduction import DATA, reproduce
     from mmlens.sweep.record import SweepError
 
-    reading = Reading(
-        point, target, by, gain, number_or_word(value), where, random_from, shuffle, keep, noun
+    choices = OpenChoices(
+        point, target, rank_by, gain, number_or_word(value), where, random_from, shuffle, keep, noun
     )
     plan = at_most(QUICK if quick else FULL, pictures)
     backbones = {"CLIPScore": clip_backbone, "BERTScore": bert_backbone}
@@ -93,7 +93,7 @@ def mmn_command(
         plan = replace(plan, vectors=min(plan.vectors or 20, 20))  # a backbone takes its time
     try:
         report = reproduce(
-            model, data or DATA, out, plan=plan, reading=reading, scorers=scorers, compare=compare,
+            model, data or DATA, out, plan=plan, choices=choices, scorers=scorers, compare=compare,
             results=results, seed=seed, resume=not anew,
         )  # fmt: skip
     except SweepError as error:

@@ -3,7 +3,7 @@
     samples = mm.dataset("coco:FOLDER")        # or datasets.coco(folder), .pictos(), .images(), ...
     samples[0].image, samples[0].captions, samples[0].things
 
-The readers of captioned pictures that `mmlens train` uses live here too (`pairs`, `sources`).
+What `mmlens train` reads captioned pictures with lies here too (`caption_pairs`, `sources`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from mmlens.values.lazy import on_first_use
 
 if TYPE_CHECKING:
     from mmlens.datasets.bundled import pictos as pictos
+    from mmlens.datasets.caption_pairs import DataError as DataError
     from mmlens.datasets.captioned import hugging_face as hugging_face
     from mmlens.datasets.captioned import images as images
     from mmlens.datasets.coco_format import coco as coco
-    from mmlens.datasets.pairs import DataError as DataError
     from mmlens.datasets.sample import Sample as Sample
     from mmlens.datasets.sample import Samples as Samples
     from mmlens.datasets.sample import Thing as Thing

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 import mmlens.pictos
-from mmlens.datasets.pairs import DataError
+from mmlens.datasets.caption_pairs import DataError
 from mmlens.datasets.sample import Box, Sample, Samples, Thing, content_hash
 from mmlens.pictos.world import World
 from mmlens.values.arguments import count

@@ -1,7 +1,7 @@
 """Any folder of pictures, and any Hugging Face data set, as `Samples`.
 
-What `mmlens train` reads as `Pairs` is read here by the same code; only that pictures may lack a
-caption, because a question about a model does not need one.
+What `mmlens train` reads as `CaptionPairs` is read here by the same code; only that pictures may
+lack a caption, because a question about a model does not need one.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mmlens.datasets.caption_pairs import DataError, Listed
 from mmlens.datasets.folders import absent, folder_at, read_rows
-from mmlens.datasets.pairs import DataError, Listed
 from mmlens.datasets.sample import Sample, Samples, content_hash
 from mmlens.datasets.sources import open_pairs
 from mmlens.values.whole_files import printable

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmlens.datasets.pairs import DataError, Listed, Pair, captions_in
+from mmlens.datasets.caption_pairs import CaptionPair, DataError, Listed, captions_in
 from mmlens.values.arguments import path as path_of
 from mmlens.values.errors import nearest
 from mmlens.values.picture_files import pictures, readable, suffix
@@ -49,7 +49,7 @@ def read_folder(folder: str | Path, skip_bad: bool = False) -> Listed:
             caption (with `skip_bad` the last two are counted in `.bad`).
     """
     folder = folder_at(folder)
-    pairs: list[Pair] = []
+    pairs: list[CaptionPair] = []
     out = Listed(pairs, repr(str(folder)), skip_bad)
     for path, captions, where in read_rows(folder):
         key = printable(Path(os.path.relpath(path, folder)).as_posix())  # no folder of this machine
@@ -58,7 +58,7 @@ def read_folder(folder: str | Path, skip_bad: bool = False) -> Listed:
         elif why := absent(path, folder, where):
             out.reject(key, f"{key!r}{why}")
         else:
-            pairs.append(Pair(path, captions, key))
+            pairs.append(CaptionPair(path, captions, key))
     if not pairs and not out.bad:
         raise DataError(
             f"{str(folder)!r} holds no captioned pictures: put dog.txt beside dog.jpg, or a"

@@ -20,7 +20,7 @@ from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 
-from mmlens.datasets.pairs import DataError
+from mmlens.datasets.caption_pairs import DataError
 from mmlens.values.errors import PictureError
 from mmlens.values.pictures import open_picture
 

@@ -1,4 +1,4 @@
-"""`open_pairs`: a folder, tar shards or a Hugging Face dataset as `Pairs`.
+"""`open_pairs`: a folder, tar shards or a Hugging Face dataset as `CaptionPairs`.
 
 Tar shards are read by the `webdataset` package, datasets by `datasets`; both come with
 `pip install 'mmlens[train]'` and are imported only when they are needed. Neither decodes a picture:
@@ -14,8 +14,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmlens.datasets.caption_pairs import (
+    CaptionPair,
+    CaptionPairs,
+    DataError,
+    Listed,
+    Streamed,
+    captions_in,
+)
 from mmlens.datasets.folders import CAPTIONS, read_folder
-from mmlens.datasets.pairs import DataError, Listed, Pair, Pairs, Streamed, captions_in
 from mmlens.values.errors import nearest
 from mmlens.values.optional_packages import package
 from mmlens.values.picture_files import readable
@@ -31,13 +38,13 @@ def open_pairs(
     caption: str | None = "caption",
     split: str = "train",
     skip_bad: bool = False,
-) -> Pairs:
+) -> CaptionPairs:
     """Captioned pictures from wherever they are.
 
     Args:
         source: a folder (see `mmlens.datasets.folders`); tar shards: a path, a list, or a pattern
             "cc3m-{00000..00331}.tar"; a `datasets.Dataset`, a folder that it was saved to, or
-            "hf:NAME" of one on the Hugging Face Hub; or a list of `Pair`.
+            "hf:NAME" of one on the Hugging Face Hub; or a list of `CaptionPair`.
         image, caption: the columns of a dataset; with `caption=None` its pictures have none.
         split: which part of a dataset that has several.
         skip_bad: count pictures that cannot be read (`.bad`) and go on, instead of refusing.
@@ -45,18 +52,18 @@ def open_pairs(
     Raises:
         DataError: nothing is there, or it is none of these.
     """
-    if isinstance(source, Pairs):
+    if isinstance(source, CaptionPairs):
         return source
     if type(source).__module__.split(".")[0] == "datasets":
         return _from_dataset(source, image, caption, split, skip_bad)
-    if isinstance(source, (list, tuple)) and source and isinstance(source[0], Pair):
+    if isinstance(source, (list, tuple)) and source and isinstance(source[0], CaptionPair):
         return Listed(list(source), skip_bad=skip_bad)
     if isinstance(source, (list, tuple)) and source:
         return _from_shards([str(item) for item in source], skip_bad)
     if not isinstance(source, (str, Path)):
         raise DataError(
             f"A {type(source).__name__} holds no captioned pictures: give a folder, tar shards, a"
-            " datasets.Dataset or a list of mmlens.train.Pair."
+            " datasets.Dataset or a list of mmlens.train.CaptionPair."
         )
     text, path = str(source), Path(source)
     if text.startswith("hf:"):
@@ -95,7 +102,7 @@ def _from_shards(patterns: Sequence[str], skip_bad: bool) -> Streamed:
             status = Path(shard).stat()
             digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
 
-    def read(seed: int | None) -> Iterator[Pair | tuple[str, str]]:
+    def read(seed: int | None) -> Iterator[CaptionPair | tuple[str, str]]:
         pipeline = wds.WebDataset(
             shards,
             shardshuffle=False if seed is None else len(shards),
@@ -113,7 +120,7 @@ def _from_shards(patterns: Sequence[str], skip_bad: bool) -> Streamed:
     return Streamed(read, digest.hexdigest(), f"{len(shards)} tar shards", skip_bad)
 
 
-def _from_sample(sample: dict[str, Any]) -> Pair | tuple[str, str]:
+def _from_sample(sample: dict[str, Any]) -> CaptionPair | tuple[str, str]:
     shard = Path(str(sample.get("__url__", ""))).name
     key = f"{sample['__key__']} of {shard}"
     picture = next((v for k, v in sample.items() if f".{k.lower()}" in readable()), None)
@@ -131,14 +138,14 @@ def _from_sample(sample: dict[str, Any]) -> Pair | tuple[str, str]:
             key,
             f"{key!r} has no caption: there is {', '.join(_fields(sample))}, no txt or json.",
         )
-    return Pair(picture, captions, key)
+    return CaptionPair(picture, captions, key)
 
 
 def _fields(sample: dict[str, Any]) -> list[str]:
     return [name for name in sample if not name.startswith("__")]
 
 
-class _Column(Sequence[Pair]):
+class _Column(Sequence[CaptionPair]):
     """The rows of a dataset as pairs; a row is read when it is asked for."""
 
     def __init__(self, dataset: Any, image: str, caption: str | None) -> None:
@@ -161,7 +168,7 @@ class _Rows(Listed):
 
 def _from_dataset(
     dataset: Any, image: str, caption: str | None, split: str, skip_bad: bool
-) -> Pairs:
+) -> CaptionPairs:
     datasets = package("datasets", "train")
     if isinstance(dataset, dict):
         if split not in dataset:
@@ -176,7 +183,7 @@ def _from_dataset(
     if isinstance(dataset, datasets.Dataset):
         return _Rows(_Column(dataset, image, caption), "the dataset", skip_bad)
 
-    def read(seed: int | None) -> Iterator[Pair | tuple[str, str]]:
+    def read(seed: int | None) -> Iterator[CaptionPair | tuple[str, str]]:
         rows = dataset if seed is None else dataset.shuffle(seed=seed, buffer_size=SHUFFLED)
         return (_from_row(row, i, image, caption) for i, row in enumerate(rows))
 
@@ -184,11 +191,11 @@ def _from_dataset(
     return Streamed(read, hashlib.sha256(mark.encode()).hexdigest(), "the dataset", skip_bad)
 
 
-def _from_row(row: dict[str, Any], index: int, image: str, caption: str | None) -> Pair:
+def _from_row(row: dict[str, Any], index: int, image: str, caption: str | None) -> CaptionPair:
     """A row without a caption is a pair without one, which the feed refuses."""
     source, key = row[image], f"row {index}"
     if isinstance(source, dict):  # datasets.Image(decode=False)
         name = source.get("path")
         key = f"{key} ({Path(name).name})" if name else key
         source = source["bytes"] if source.get("bytes") is not None else name
-    return Pair(source, captions_in(row[caption]) if caption is not None else (), key)
+    return CaptionPair(source, captions_in(row[caption]) if caption is not None else (), key)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mmlens.datasets.bundled import pictos
+from mmlens.datasets.caption_pairs import DataError
 from mmlens.datasets.captioned import hugging_face, images
 from mmlens.datasets.coco_format import coco
-from mmlens.datasets.pairs import DataError
 from mmlens.datasets.sample import Samples
 
 KINDS = ("pictos:held_out:200", "coco:FOLDER", "hf:NAME")

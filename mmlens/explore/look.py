@@ -54,14 +54,14 @@ class Depth:
         lens: words per layer and patch.
         firing: neurons per patch.
         silenced: neurons per word that are silenced, together and one by one.
-        one_by_one: which of them are silenced alone, a row of a batch each: those of the "target",
-            of every word ("words"), or of `firing` too ("all").
+        one_by_one: which of them are silenced alone, a row of a batch each: those of the "token"
+            that is explained, of the whole "caption", or of `firing` too ("all").
     """
 
     lens: int = 5
     firing: int = 8
     silenced: int = 10
-    one_by_one: Literal["target", "words", "all"] = "words"
+    one_by_one: Literal["token", "caption", "all"] = "caption"
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class Look:
         prompt: the words after the picture.
         caption: what was explained: the model's own words, or those given.
         tokens: its tokens.
-        target: the token that `neurons` explains.
+        token: the token that `neurons` explains.
         maps: Scores(token, pos): the score of every patch for every token, summed over all layers
             and units. A sum over layers counts an effect once per layer that it passes through.
         table: the top neurons of every token: token, neuron, patch (where its score is highest),
@@ -97,7 +97,7 @@ class Look:
     prompt: str
     caption: str
     tokens: tuple[Token, ...] = field(repr=False)
-    target: Token
+    token: Token
     maps: Scores
     table: pd.DataFrame = field(repr=False)
     activations: Scores
@@ -112,8 +112,8 @@ class Look:
 
     @property
     def neurons(self) -> pd.DataFrame:
-        """The rows of `table` that explain the target, the largest score first."""
-        rows: Any = self.table[self.table["token"] == self.target]
+        """The rows of `table` that explain `token`, the largest score first."""
+        rows: Any = self.table[self.table["token"] == self.token]
         return rows.drop(columns="token").reset_index(drop=True)
 
     def to_html(self, title: str = "A picture, read by the model") -> str:
@@ -133,8 +133,8 @@ def look(
     picture: Any,
     prompt: str = "A picture of",
     *,
-    target: str | None = None,
-    words: str | None = None,
+    of: str | None = None,
+    caption: str | None = None,
     k: int = 10,
     max_new_tokens: int = 30,
     full: bool | Depth = False,
@@ -146,9 +146,9 @@ def look(
     Args:
         picture: anything that `open_picture` reads.
         prompt: the words between the picture and the caption.
-        target: a word of the caption, with or without its leading space; by default the first that
+        of: a word of the caption, with or without its leading space; by default the first that
             names a thing.
-        words: explain these words instead of the model's own caption.
+        caption: explain these words instead of the model's own caption.
         max_new_tokens: length of that caption at most.
         full: also the lens, the neurons that fire at each patch, and what is lost without each
             neuron, for `view.explore`; a `Depth` says how much of it.
@@ -162,10 +162,10 @@ def look(
     depth = full if isinstance(full, Depth) else Depth() if flag(full, "full") else None
     photo = open_picture(picture)
     soft, targets = aim_caption(
-        model, Prompt(photo, prompt), words=words, max_new_tokens=max_new_tokens
+        model, Prompt(photo, prompt), words=caption, max_new_tokens=max_new_tokens
     )
     tokens = tuple(aimed.token for aimed in targets if aimed.token is not None)
-    chosen = choose(model, tokens, target)
+    chosen = choose(model, tokens, of)
 
     labels = soft.labels[0]
     places = [i for i, label in enumerate(labels) if isinstance(label, Patch)]
@@ -218,14 +218,14 @@ def _more(
     table: pd.DataFrame,
     active: pd.DataFrame | None,
     neurons: tuple[Neuron, ...],
-    target: Token,
+    token: Token,
     depth: Depth,
 ) -> dict[str, Any]:
     """What `full=True` adds: the lens, and the caption without each neuron."""
     tokens = tuple(aimed.token for aimed in targets if aimed.token is not None)
     first: Any = table.groupby("token", sort=False).head(depth.silenced)
     groups = [list(first.loc[first["token"] == token, "neuron"]) for token in tokens]
-    alone = groups[tokens.index(target)] if depth.one_by_one == "target" else first["neuron"]
+    alone = groups[tokens.index(token)] if depth.one_by_one == "token" else first["neuron"]
     of_words = set(table["neuron"])
     others = [n for n in neurons if n not in of_words] if depth.one_by_one == "all" else []
     silent = tuple(dict.fromkeys([*alone, *others]))

@@ -24,9 +24,9 @@ from mmlens.datasets.sample import Sample
 from mmlens.datasets.spec import dataset as named_data
 from mmlens.explore.look import Depth, Look, look
 from mmlens.explore.patches import maps_of
-from mmlens.sweep.folder import Sweep
 from mmlens.sweep.record import SweepError
-from mmlens.sweep.run import sweep
+from mmlens.sweep.sweep_folder import Sweep
+from mmlens.sweep.sweeping import sweep
 from mmlens.tally import Top
 from mmlens.values.labels import Neuron, Patch
 from mmlens.values.prompt import Prompt
@@ -128,7 +128,7 @@ def read_one(
     small.thumbnail((SIDE, SIDE))
     small.save(buffer, "png" if max(seen.picture.size) <= SIDE // 2 else "jpeg")
     zoom = small.width / seen.picture.width
-    head = {"caption": seen.caption, "prompt": seen.prompt, "target": seen.target,
+    head = {"caption": seen.caption, "prompt": seen.prompt, "token": seen.token,
             "box": [edge * zoom for edge in seen.box], "picture": buffer.getvalue()}  # fmt: skip
     parts = {name: getattr(seen, name) for name in (*_TABLES, *_SCORES)}
     return {"head": pd.DataFrame([head]), **parts}
@@ -164,7 +164,7 @@ def _look(head: Any, name: str, tables: Any, scores: Any) -> Look:
         prompt=head["prompt"],
         caption=head["caption"],
         tokens=tuple(maps.of("token")),
-        target=head["target"],
+        token=head["token"],
         box=tuple(head["box"]),
         about=maps.about,
         **own,

@@ -29,7 +29,7 @@ def choose(model: HookedVLM, tokens: tuple[Token, ...], word: str | None = None)
         TargetError: `word` is several tokens, or none of the caption.
     """
     if word is not None:
-        text(word, "target", error=TargetError)
+        text(word, "of", error=TargetError)
         exact = [token for token in tokens if token.text == word]
         near = [token for token in tokens if token.text.strip() == word.strip()]
         if exact or near:

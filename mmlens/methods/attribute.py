@@ -51,7 +51,7 @@ def attribute(
     target: str | Number = "logit",
     after: str | None = None,
     point: str = "pre",
-    layers: Any = None,
+    layer: Any = None,
 ) -> Scores:
     """Gradient x activation of every MLP unit for one word: Scores(layer, pos, unit).
 
@@ -62,7 +62,7 @@ def attribute(
         point: "pre" or "post" the activation function (the paper reads as "pre"); in a gated MLP
             "pre" is the gate's input and "post" the product of gate and value, which is what
             `Edit("neurons", ...)` acts on: `about["silencing"]` has the Edit that a score predicts.
-        layers: some layers only.
+        layer: some layers only, as in `Scores.sel`; the axis stays.
 
     Raises:
         TargetError: several tokens, or a word that the model does not say.
@@ -70,7 +70,7 @@ def attribute(
         NumericsError: NaN in activations or gradients.
     """
     soft, aimed = aim(model, prompt, of, target, after)
-    chosen = sorted(places(range(model.cfg.n_layers), layers, "layer"))
+    chosen = sorted(places(range(model.cfg.n_layers), layer, "layer"))
     kept: dict[int, torch.Tensor] = {}
 
     def receive(index: int, layer: int, product: torch.Tensor) -> None:
@@ -99,16 +99,16 @@ def attribute_caption(
     prompt: Any,
     k: int = 100,
     *,
-    words: str | None = None,
+    caption: str | None = None,
     target: str | Number = "logit",
     point: str = "pre",
-    layers: Any = None,
+    layer: Any = None,
     pos: Any = Patch,
 ) -> pd.DataFrame:
     """For every token of the caption, the `k` (unit, position) pairs of highest score.
 
     Args:
-        words: explain these words instead of the model's own caption.
+        caption: explain these words instead of the model's own caption.
         pos: the positions that count (default: the picture's), as in `Scores.sel`.
 
     Returns:
@@ -117,9 +117,9 @@ def attribute_caption(
     import pandas as pd
 
     k = count(k, "k")
-    soft, targets = aim_caption(model, prompt, target, words)
+    soft, targets = aim_caption(model, prompt, target, caption)
     labels = soft.labels[0]
-    chosen = sorted(places(range(model.cfg.n_layers), layers, "layer"))
+    chosen = sorted(places(range(model.cfg.n_layers), layer, "layer"))
     where = torch.tensor(places(labels, pos, "pos"), device=model.lm.device)
     best = [_Best(k) for _ in targets]
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mmlens.model.hooked import HookedVLM
 
 PLACES = ("soft_prompt", "features", "pixels")
-WAYS = ("gradient", "integrated_gradients", "occlusion")
+ATTRIBUTIONS = ("gradient", "integrated_gradients", "occlusion")
 
 
 @ordinary()
@@ -47,7 +47,7 @@ def attribute_picture(
     of: str | int | None = None,
     *,
     at: str = "soft_prompt",
-    by: str = "integrated_gradients",
+    attribution: str = "integrated_gradients",
     target: str | Number = "logit",
     after: str | None = None,
     baseline: float | None = None,
@@ -60,7 +60,7 @@ def attribute_picture(
         of, target, after: as in `attribute`.
         at: "soft_prompt" (what the language model reads), "features" (what the encoder says) or
             "pixels" (through the encoder, summed over each patch's square).
-        by: "gradient", "integrated_gradients" or "occlusion".
+        attribution: "gradient", "integrated_gradients" or "occlusion".
         baseline: what a place without information holds, a number at that site (pixels are the
             encoder's, 0 is usually mid-grey); None for the mean over the picture.
         steps: nodes of the quadrature of integrated gradients (up to four times as many where they
@@ -69,12 +69,12 @@ def attribute_picture(
         batch: pictures computed side by side (halved when memory runs out).
 
     Raises:
-        SiteError: no such `at` or `by`.
+        SiteError: no such `at` or `attribution`.
         PromptError: a prompt without a picture, or one whose picture is not known.
         TargetError: as in `attribute`.
     """
     _known(at, PLACES, "at")
-    _known(by, WAYS, "by")
+    _known(attribution, ATTRIBUTIONS, "attribution")
     steps = count(steps, "steps", most=MOST, error=AddressError)
     soft, aimed = aim(model, prompt, of, target, after)
     if not soft.prompts or not soft.prompts[0].pictures:
@@ -85,9 +85,9 @@ def attribute_picture(
     x = place.read()
     base = _baseline(x, baseline, at)
     extra: dict[str, Any] = {}
-    if by == "occlusion":
+    if attribution == "occlusion":
         values = _occlusion(place, x, base, batch)
-    elif by == "integrated_gradients":
+    elif attribution == "integrated_gradients":
         with torch.no_grad():
             ends = place.numbers(torch.stack([base, x]))
         found = complete(
@@ -101,7 +101,7 @@ def attribute_picture(
         values = place.patches((x - base) * place.gradient(x, base, *_end(x), batch))
     labels = tuple(p for picture in picture_labels(model, soft.prompts) for p in picture)
     told = about(model, method="attribute_picture", prompt=soft, of=aimed.token, target=target,
-                 at=at, by=by, baseline="mean" if baseline is None else baseline,
+                 at=at, attribution=attribution, baseline="mean" if baseline is None else baseline,
                  **extra)  # fmt: skip
     return Scores(finite(values.flatten(), f"the attribution at {at}"), ("pos",), {"pos": labels},
                   told)  # fmt: skip

@@ -45,7 +45,7 @@ def integrated_gradients(
     after: str | None = None,
     baseline: float | Scores = 0.0,
     steps: int = 16,
-    layers: Any = None,
+    layer: Any = None,
     batch: int = 8,
 ) -> Scores:
     """Integrated gradients of the MLP units of each layer for one word: Scores(layer, pos, unit).
@@ -66,9 +66,9 @@ def integrated_gradients(
     soft, aimed = aim(model, prompt, of, target, after)
     steps = count(steps, "steps", most=MOST, error=AddressError)
     batch = count(batch, "batch")
-    chosen = sorted(places(range(model.cfg.n_layers), layers, "layer"))
+    chosen = sorted(places(range(model.cfg.n_layers), layer, "layer"))
     if not chosen:
-        raise AddressError(f"layers={layers!r} names no layer: write some, or None for all.")
+        raise AddressError(f"layer={layer!r} names no layer: write some, or None for all.")
     model.lm.units.need(model.name, chosen)
     found = {n: _one_layer(model, soft, aimed, n, baseline, steps, batch) for n in chosen}
     told = about(

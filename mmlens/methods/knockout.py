@@ -1,10 +1,10 @@
 """Attention knockout: which way a picture's information takes through the layers.
 
-    quiet = model.edit(knockout(source=dog_patches, target=-1, layer=range(4, 8)))
+    quiet = model.edit(knockout(source=dog_patches, destination=-1, layer=range(4, 8)))
     knockouts(model, prompt, metric, {"object -> last": (dog_patches, -1),
                                       "image -> image": (Patch, Patch)}, window=2)
 
-A route is the attention of the target positions (queries) to the source positions (keys): it is cut
+A route is the attention of destination positions (queries) to source positions (keys): it is cut
 by -inf in the mask, before the softmax, so that what remains still sums to 1 (Geva et al. 2023; Neo
 et al. 2025 on pictures). A position never stops seeing itself. It is an Edit at "attn_mask", which
 every eager kernel reads, also where edits of the pattern are ignored (`language.attention_mask`).
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 CUT = float("-inf")
 
 
-def knockout(source: Any, target: Any, layer: Any = None, head: Any = None) -> Edit:
-    """An Edit that keeps the target positions from attending to the source positions.
+def knockout(source: Any, destination: Any, layer: Any = None, head: Any = None) -> Edit:
+    """An Edit that keeps destination positions from attending to source positions.
 
     Args:
         source: what is no longer seen: labels, a type, a list, as in `Scores.sel`.
-        target: who no longer sees it.
+        destination: who no longer sees it.
         layer, head: where; default everywhere.
     """
     layers = list(layer) if isinstance(layer, range) else layer
-    return Edit("attn_mask", CUT, key=source, query=target, layer=layers, head=head)
+    return Edit("attn_mask", CUT, key=source, query=destination, layer=layers, head=head)
 
 
 def knockouts(
@@ -61,7 +61,7 @@ def knockouts(
 
     Args:
         metric: one, or several by name, which the same passes serve: Scores(metric, route, ...).
-        routes: name -> (source, target).
+        routes: name -> (source, destination).
         window: how many layers are cut together, around the labelled one; None cuts all layers and
             gives Scores(route).
         step: the distance between windows.
@@ -76,7 +76,7 @@ def knockouts(
     if window is not None and not (isinstance(window, int) and 1 <= window <= n):
         raise AddressError(f"A window of {window} layers does not exist: write 1 to {n}, or None.")
     step = count(step, "step")
-    instance(routes, "routes", Mapping, "a mapping, {'object -> last': (source, target)}")
+    instance(routes, "routes", Mapping, "a mapping, {'object -> last': (source, destination)}")
     several = dict(metric) if isinstance(metric, Mapping) else {"": metric}
     if not routes or not several:
         raise AddressError("There is nothing to cut or to measure: give a route and a metric.")
@@ -85,12 +85,12 @@ def knockouts(
     middles = list(range(0, n, step)) if window is not None else [None]
     rows = []
     for name, route in routes.items():
-        source, target = _ends(name, route)
-        _check(labels, name, source, target)
-        first = min(places(labels, target, "pos"))
+        source, destination = _ends(name, route)
+        _check(labels, name, source, destination)
+        first = min(places(labels, destination, "pos"))
         for middle in middles:
             cut = _window(n, middle, window)
-            quiet = edited(model, knockout(source, target, cut))
+            quiet = edited(model, knockout(source, destination, cut))
             logits = go_on(quiet, kept, 1, [], cut[0], first)
             rows.append(torch.stack([numbers(one_of, logits)[0] for one_of in several.values()]))
     values = torch.stack(rows, -1).view(len(several), len(routes), len(middles))
@@ -110,7 +110,7 @@ def knockouts(
 def _ends(name: str, route: Any) -> tuple[Any, Any]:
     if not isinstance(route, (tuple, list)) or len(route) != 2:
         raise AddressError(
-            f"The route {name!r} is {shown(route)}: write (source, target), as in (Patch, -1)."
+            f"The route {name!r} is {shown(route)}: write (source, destination), as in (Patch, -1)."
         )
     return route[0], route[1]
 
@@ -123,11 +123,11 @@ def _window(n: int, middle: int | None, window: int | None) -> list[int]:
     return [layer for layer in range(start, start + window) if 0 <= layer < n]
 
 
-def _check(labels: tuple[Any, ...], name: str, source: Any, target: Any) -> None:
-    keys, queries = places(labels, source, "pos"), places(labels, target, "pos")
+def _check(labels: tuple[Any, ...], name: str, source: Any, destination: Any) -> None:
+    keys, queries = places(labels, source, "pos"), places(labels, destination, "pos")
     if not any(key < query for key in keys for query in queries):
         raise AddressError(
-            f"The route {name!r} has no edge: no target position comes after a source position, and"
+            f"The route {name!r} has no edge: no destination comes after a source position, and"
             " a position only sees those before it."
         )
 

@@ -37,28 +37,30 @@ def logit_lens(
     tokens: Sequence[str | int] | str | None = None,
     *,
     k: int = 5,
-    unit: str = "prob",
-    layers: Any = None,
+    quantity: str = "prob",
+    layer: Any = None,
     pos: Any = None,
 ) -> Scores | pd.DataFrame:
     """Words at every layer and position.
 
     Args:
         tokens: words of one token each; None: the `k` most probable of all.
-        unit: "prob", "logprob" or "logit".
-        layers, pos: some layers or positions only, as in `Scores.sel`.
+        quantity: "prob", "logprob" or "logit".
+        layer, pos: some layers or positions only, as in `Scores.sel`; the axes stay.
 
     Returns:
         With `tokens`, Scores(layer, pos, token). Without, a table of layer, pos, rank (from 0),
-        token, and a column named like `unit`.
+        token, and a column named like `quantity`.
 
     Raises:
         TargetError: a word of several tokens.
         CapabilityError: the lens does not give the model's own logits at the last layer here.
     """
     opened(model)
-    if unit not in ("prob", "logprob", "logit"):
-        raise AddressError(f"There is no unit {unit!r}: write 'prob', 'logprob' or 'logit'.")
+    if quantity not in ("prob", "logprob", "logit"):
+        raise AddressError(
+            f"There is no quantity {quantity!r}: write 'prob', 'logprob' or 'logit'."
+        )
     if model.lm.can.lens_error > 1e-3:  # NaN is none: what is read will be refused by its name
         raise CapabilityError(
             f"The final norm and unembedding of {model.name!r} do not give its own logits"
@@ -67,11 +69,9 @@ def logit_lens(
     soft = one(model, prompt)
     labels = soft.labels[0]
     where = places(labels, pos, "pos")
-    chosen = sorted(places(range(model.cfg.n_layers), layers, "layer"))
+    chosen = sorted(places(range(model.cfg.n_layers), layer, "layer"))
     if not where or not chosen:
-        raise AddressError(
-            f"layers={layers!r} and pos={pos!r} name nothing: leave them out for all."
-        )
+        raise AddressError(f"layer={layer!r} and pos={pos!r} name nothing: leave them out for all.")
     k = count(k, "k")
     words = [tokens] if isinstance(tokens, (str, int)) else tokens
     ids = None if words is None else [id_of(model.lm, w) for w in several(words, "tokens")]
@@ -80,7 +80,7 @@ def logit_lens(
     def look(tensor: torch.Tensor, hook: Any) -> None:
         resid = tensor[0, where].detach()
         size = max(1, _FLOATS // max(1, model.lm.n_words))
-        read = lambda a, b: _read(model, resid[a:b], unit, ids, k)  # noqa: E731
+        read = lambda a, b: _read(model, resid[a:b], quantity, ids, k)  # noqa: E731
         pieces = in_chunks(len(where), size, read)
         kept[hook.layer()] = [torch.cat(part) for part in zip(*pieces, strict=True)]
 
@@ -93,21 +93,23 @@ def logit_lens(
     if ids is not None:
         values = torch.stack([kept[layer][0] for layer in chosen])
         named = tuple(model.to_string([i]) for i in ids)
-        told = about(model, method="logit_lens", unit=unit, prompt=soft)
+        told = about(model, method="logit_lens", unit=quantity, prompt=soft)
         return Scores(
             values,
             ("layer", "pos", "token"),
             {"layer": tuple(chosen), "pos": at, "token": named},
             told,
         )
-    return _table(model, chosen, at, kept, unit)
+    return _table(model, chosen, at, kept, quantity)
 
 
 def _read(
-    model: HookedVLM, resid: torch.Tensor, unit: str, ids: list[int] | None, k: int
+    model: HookedVLM, resid: torch.Tensor, quantity: str, ids: list[int] | None, k: int
 ) -> tuple[torch.Tensor, ...]:
     logits = model.lm.logits_of(resid).float()
-    values = {"prob": logits.softmax, "logprob": logits.log_softmax}.get(unit, lambda _: logits)(-1)
+    values = {"prob": logits.softmax, "logprob": logits.log_softmax}.get(
+        quantity, lambda _: logits
+    )(-1)
     if ids is not None:
         return (values[:, ids],)
     best = values[:, : model.lm.n_words].topk(min(k, model.lm.n_words))
@@ -115,7 +117,7 @@ def _read(
 
 
 def _table(
-    model: HookedVLM, layers: list[int], at: tuple[Any, ...], kept: dict[int, Any], unit: str
+    model: HookedVLM, layers: list[int], at: tuple[Any, ...], kept: dict[int, Any], quantity: str
 ) -> pd.DataFrame:
     import pandas as pd
 
@@ -127,4 +129,4 @@ def _table(
         )
         for rank, (value, token) in enumerate(zip(values, tokens, strict=True))
     ]
-    return pd.DataFrame(rows, columns=["layer", "pos", "rank", "token", unit])
+    return pd.DataFrame(rows, columns=["layer", "pos", "rank", "token", quantity])

@@ -4,7 +4,7 @@
     model.edit(steer("resid_post", dog, scale=4, layer=5)).generate(prompt)
     model.edit(remove("resid_post", word(model, " dog"), layer=5)).generate(prompt)
 
-    steer    x -> x + scale * d                     (Turner et al. 2023; unit=True: d / |d|)
+    steer    x -> x + scale * d                     (Turner et al. 2023; normalize=True: d / |d|)
     remove   x -> x - amount * (x . d) d / |d|^2    (Ravfogel et al. 2020; Jiang et al. 2024, on
                                                      image positions, where x . d > 0 only)
 
@@ -99,16 +99,16 @@ def written_by(model: HookedVLM, neuron: Neuron) -> Scores:
 
 
 def steer(
-    site: str, direction: Direction, *address: Any, scale: float = 1.0, unit: bool = False,
+    site: str, direction: Direction, *address: Any, scale: float = 1.0, normalize: bool = False,
     **by_axis: Any,
 ) -> Edit:  # fmt: skip
     """An Edit that adds `scale` times a direction at the address.
 
     Args:
-        unit: bring the direction to length 1 first.
+        normalize: bring the direction to length 1 first.
     """
     d = _vector(direction)
-    d = d / d.norm() if unit else d
+    d = d / d.norm() if normalize else d
     number(scale, "scale")
     return Edit.steer(site, d, *address, scale=scale, **by_axis)
 

@@ -1,8 +1,8 @@
 """The neurons that matter most, as a table.
 
-MMN ranks (unit, patch) pairs (Table S.1: "units can repeat"); `by="max"` and `by="sum"` rank units
-by their largest or summed score over the patches instead. The paper gives no rule for unit-level
-lists: max over patches keeps the order of the pairs.
+MMN ranks (unit, patch) pairs (Table S.1: "units can repeat"); `rank_by="max"` and `rank_by="sum"`
+rank units by their largest or summed score over the patches instead. The paper gives no rule for
+unit-level lists: max over patches keeps the order of the pairs.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def top_neurons(
     scores: Scores,
     k: int = 10,
     *,
-    by: str = "pair",
+    rank_by: str = "pair",
     pos: Any = "default",
     active: Scores | None = None,
 ) -> pd.DataFrame:
     """The `k` largest of Scores(layer, pos, unit).
 
     Args:
-        by: "pair" (unit and position), "max" or "sum" (units, over the positions).
+        rank_by: "pair" (unit and position), "max" or "sum" (units, over the positions).
         pos: the positions that count, as in `Scores.sel`; by default the picture's if there is
             one, else all.
         active: Scores(layer, pos, unit), the activations of the same prompt, as
@@ -43,10 +43,12 @@ def top_neurons(
     Raises:
         AddressError: scores of other axes, or no such ranking. ArgumentError: `k` is no count.
     """
-    if active is not None and by == "sum":
-        raise AddressError("A sum over positions has no one activation: write by='pair' or 'max'.")
-    if by not in ("pair", "max", "sum"):
-        raise AddressError(f"There is no ranking {by!r}: write 'pair', 'max' or 'sum'.")
+    if active is not None and rank_by == "sum":
+        raise AddressError(
+            "A sum over positions has no one activation: write rank_by='pair' or 'max'."
+        )
+    if rank_by not in ("pair", "max", "sum"):
+        raise AddressError(f"There is no ranking {rank_by!r}: write 'pair', 'max' or 'sum'.")
     _check(scores)
     if active is not None:
         instance(active, "active", Scores, "what activations(model, prompt, 'neurons') returns")
@@ -54,9 +56,9 @@ def top_neurons(
         seen = "pos" in scores.axes and any(isinstance(x, Patch) for x in scores.of("pos"))
         pos = Patch if seen else None
     chosen = scores.sel(pos=pos) if pos is not None else scores
-    if by == "pair" or "pos" not in chosen.axes:
+    if rank_by == "pair" or "pos" not in chosen.axes:
         table = chosen.to_frame(k)
-    elif by == "sum":
+    elif rank_by == "sum":
         table = chosen.sum("pos").to_frame(k)
     else:
         table = chosen.max("pos").to_frame(k)

@@ -12,7 +12,7 @@ vocabulary of objects, and two plain counts with names of their own, `word_overl
 `world_score`. With the extra `metrics`: `clip_score` and `bert_score`, by torchmetrics and a
 backbone that you name.
 
-Each returns a `Metric`: the corpus value, one value per item, and the settings that made them.
+Each returns a `MetricResult`: the corpus value, one value per item, and the settings.
 METEOR is left out: its published numbers come from a Java program and its paraphrase table, and
 the Python versions (nltk's, for one) give other numbers under the same name. SPICE likewise.
 """
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from mmlens.metrics.image_text import clip_score as clip_score
     from mmlens.metrics.precision import bleu as bleu
     from mmlens.metrics.ptb import caption_words as caption_words
-    from mmlens.metrics.result import Metric as Metric
     from mmlens.metrics.result import MetricError as MetricError
+    from mmlens.metrics.result import MetricResult as MetricResult
     from mmlens.metrics.subsequence import rouge_l as rouge_l
     from mmlens.metrics.token_match import bert_score as bert_score
     from mmlens.metrics.vocabulary import Vocabulary as Vocabulary

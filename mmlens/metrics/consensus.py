@@ -17,7 +17,7 @@ from math import exp, log, sqrt
 
 from mmlens.metrics.precision import LONGEST, ngrams
 from mmlens.metrics.ptb import caption_words
-from mmlens.metrics.result import Metric, MetricError, check_references, mean
+from mmlens.metrics.result import MetricError, MetricResult, check_references, mean
 from mmlens.values.arguments import count, number
 
 _Weights = list[dict[tuple[str, ...], float]]
@@ -53,7 +53,7 @@ def cider_d(
     references: Sequence[Sequence[str]],
     n: int = 4,
     sigma: float = 6.0,
-) -> Metric:
+) -> MetricResult:
     """CIDEr-D of each candidate, [item] in [0, 10], and the mean.
 
     Args:
@@ -90,4 +90,4 @@ def cider_d(
         ]
         items.append(10 * mean(scores))
     settings = {"n": n, "sigma": sigma, "documents": len(said), "tokens": "ptb"}
-    return Metric("CIDEr-D", mean(items), tuple(items), settings | {"after": "coco-caption"})
+    return MetricResult("CIDEr-D", mean(items), tuple(items), settings | {"after": "coco-caption"})

@@ -12,14 +12,14 @@ from collections.abc import Callable, Collection, Sequence
 
 from mmlens.metrics.hallucination import objects_of
 from mmlens.metrics.ptb import caption_words
-from mmlens.metrics.result import Metric, MetricError, check_pairs, check_references, mean
+from mmlens.metrics.result import MetricError, MetricResult, check_pairs, check_references, mean
 from mmlens.metrics.vocabulary import Vocabulary, pictos_vocabulary
 from mmlens.values.arguments import instance
 
 
 def word_overlap_f1(
     candidates: Sequence[str], references: Sequence[Sequence[str]], *, over: str = "best"
-) -> Metric:
+) -> MetricResult:
     """F1 of the words that candidate and reference share, [item] in [0, 1], and the mean.
 
     Words are counted as often as they occur, without regard to order.
@@ -43,14 +43,14 @@ def word_overlap_f1(
             combine([2 * (own & o).total() / max(1, own.total() + o.total()) for o in others])
         )
     settings = {"over": over, "tokens": "ptb"}
-    return Metric("word overlap F1", mean(items), tuple(items), settings)
+    return MetricResult("word overlap F1", mean(items), tuple(items), settings)
 
 
 def world_score(
     candidates: Sequence[str],
     references: Sequence[Collection[str]],
     vocabulary: Vocabulary | None = None,
-) -> Metric:
+) -> MetricResult:
     """The share of a text's known names that are in the scene, [item] in [0, 1], and the mean.
 
     Each object counts once, however often the text names it. A text without a known name scores 0.
@@ -74,7 +74,7 @@ def world_score(
         silent += not said
         items.append(len(said & true) / max(1, len(said)))
     settings = {"vocabulary": words.name, "without_mention": silent}
-    return Metric("world score", mean(items), tuple(items), settings)
+    return MetricResult("world score", mean(items), tuple(items), settings)
 
 
 def combined(name: str, over: str) -> Callable[[Sequence[float]], float]:

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from mmlens.metrics.result import (
-    Metric,
     MetricError,
+    MetricResult,
     check_list,
     check_pairs,
     check_references,
@@ -32,7 +32,7 @@ def chair(
     *,
     per: str = "instance",
     captions: Sequence[Sequence[str]] | None = None,
-) -> Metric:
+) -> MetricResult:
     """CHAIR-i or CHAIR-s of each candidate, [item] in [0, 1], and of the corpus.
 
     Args:
@@ -76,9 +76,9 @@ def chair(
     }
     if per == "sentence":
         items = tuple(float(wrong > 0) for wrong in false)
-        return Metric("CHAIR-s", mean(items), items, settings)
+        return MetricResult("CHAIR-s", mean(items), items, settings)
     items = tuple(wrong / max(1, len(names)) for wrong, names in zip(false, said, strict=True))
-    return Metric("CHAIR-i", sum(false) / max(1, mentions), items, settings)
+    return MetricResult("CHAIR-i", sum(false) / max(1, mentions), items, settings)
 
 
 def objects_of(metric: str, item: int, names: Collection[str], vocabulary: Vocabulary) -> set[str]:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from mmlens.metrics.backbone import load_backbone, torchmetrics_function
-from mmlens.metrics.result import Metric, check_pairs, mean
+from mmlens.metrics.result import MetricResult, check_pairs, mean
 from mmlens.values.pictures import open_picture
 
 _KNOWN = [
@@ -35,7 +35,7 @@ def clip_score(
     *,
     backbone: Any,
     device: str | torch.device | None = None,
-) -> Metric:
+) -> MetricResult:
     """CLIPScore of each text with its picture, [item] in [0, 100], and the mean.
 
     Pictures and texts that occur several times are encoded once. Of a text longer than the model
@@ -76,7 +76,7 @@ def clip_score(
             " model reads; their ends are left out.",
             stacklevel=2,
         )
-    return Metric("CLIPScore", mean(items), tuple(items), settings)
+    return MetricResult("CLIPScore", mean(items), tuple(items), settings)
 
 
 class _Processor:

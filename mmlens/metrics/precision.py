@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from math import exp
 
 from mmlens.metrics.ptb import caption_words
-from mmlens.metrics.result import Metric, MetricError, check_references
+from mmlens.metrics.result import MetricError, MetricResult, check_references
 from mmlens.values.arguments import count
 
 LONGEST = 100
@@ -62,7 +62,9 @@ def _count(candidate: Sequence[str], references: Sequence[Sequence[str]], n: int
     return _Counts(tuple(matches), tuple(max(0, length - k) for k in range(n)), length, closest)
 
 
-def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]], n: int = 4) -> Metric:
+def bleu(
+    candidates: Sequence[str], references: Sequence[Sequence[str]], n: int = 4
+) -> MetricResult:
     """BLEU-`n` of each candidate, [item] in [0, 1], and of the corpus.
 
     Args:
@@ -89,4 +91,6 @@ def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]], n: int 
     )
     settings = {"n": n, "reference_length": "closest", "tokens": "ptb", "after": "coco-caption"}
     lengths = {"words": total.length, "reference_words": total.reference}
-    return Metric(f"BLEU-{n}", total.bleu(), tuple(c.bleu() for c in counts), settings | lengths)
+    return MetricResult(
+        f"BLEU-{n}", total.bleu(), tuple(c.bleu() for c in counts), settings | lengths
+    )

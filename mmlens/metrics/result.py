@@ -15,7 +15,7 @@ class MetricError(MMLensError, ValueError):
 
 
 @dataclass(frozen=True)
-class Metric:
+class MetricResult:
     """A number, what it is made of, and how.
 
     `corpus` is not always the mean of `items`: BLEU and CHAIR-i add up counts before they divide.

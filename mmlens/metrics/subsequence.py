@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmlens.metrics.ptb import caption_words
-from mmlens.metrics.result import Metric, MetricError, check_references, mean
+from mmlens.metrics.result import MetricError, MetricResult, check_references, mean
 from mmlens.values.arguments import number
 
 
@@ -43,7 +43,7 @@ def _rouge(candidate: Sequence[str], references: Sequence[Sequence[str]], beta: 
 
 def rouge_l(
     candidates: Sequence[str], references: Sequence[Sequence[str]], beta: float = 1.2
-) -> Metric:
+) -> MetricResult:
     """ROUGE-L of each candidate, [item] in [0, 1], and the mean.
 
     Args:
@@ -63,4 +63,4 @@ def rouge_l(
         for text, texts in zip(candidates, references, strict=True)
     )
     settings = {"beta": beta, "tokens": "ptb", "after": "coco-caption"}
-    return Metric("ROUGE-L", mean(items), items, settings)
+    return MetricResult("ROUGE-L", mean(items), items, settings)

@@ -18,7 +18,7 @@ import torch
 
 from mmlens.metrics.backbone import load_backbone, torchmetrics_function
 from mmlens.metrics.counts import combined
-from mmlens.metrics.result import Metric, MetricError, check_references, mean
+from mmlens.metrics.result import MetricError, MetricResult, check_references, mean
 
 _KNOWN = ["roberta-large", "bert-base-uncased", "microsoft/deberta-xlarge-mnli"]
 _MOST_TOKENS = 512
@@ -34,7 +34,7 @@ def bert_score(
     over: str = "best",
     baseline: float | None = None,
     device: str | torch.device | None = None,
-) -> Metric:
+) -> MetricResult:
     """BERTScore of each candidate, [item] in [-1, 1] and seldom below 0, and the mean.
 
     Args:
@@ -83,7 +83,7 @@ def bert_score(
         value = combine([0.0 if isnan(value) else value for value in values])
         items.append(value if baseline is None else (value - baseline) / (1 - baseline))
     settings = {"part": part, "layer": at, "over": over, "baseline": baseline}
-    return Metric(f"BERTScore {part}", mean(items), tuple(items), recorded | settings)
+    return MetricResult(f"BERTScore {part}", mean(items), tuple(items), recorded | settings)
 
 
 def _reader(model: Any, tokenizer: Any) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mmlens.metrics.ptb import caption_words
 from mmlens.metrics.result import MetricError
-from mmlens.pictos.captions import plural
+from mmlens.pictos.scene_captions import plural
 from mmlens.values.arguments import shown
 from mmlens.values.errors import nearest
 

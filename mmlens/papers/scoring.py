@@ -1,8 +1,8 @@
 """Metrics as experiments take them: functions of texts and of the samples they are about.
 
-A scorer gets texts and, one for each, samples, and returns a `Metric` with one value per text. The
-paper uses CLIPScore and BERTScore with unnamed backbones; without a backbone the plain word overlap
-stands in, under its own name.
+A scorer gets texts and, one for each, samples, and returns a `MetricResult` with one value per
+text. The paper uses CLIPScore and BERTScore with unnamed backbones; without a backbone the plain
+word overlap stands in, under its own name.
 
     {"BERTScore": against_captions(metrics.bert_score, backbone="roberta-large", over="mean"),
      "CLIPScore": against_pictures(metrics.clip_score, backbone="openai/clip-vit-base-patch32")}
@@ -18,37 +18,39 @@ import pandas as pd
 
 from mmlens.datasets.sample import Sample
 from mmlens.metrics.counts import word_overlap_f1, world_score
-from mmlens.metrics.result import Metric
+from mmlens.metrics.result import MetricResult
 from mmlens.papers.tables import ExperimentError, by_id
 from mmlens.values.arguments import shown
 
-Scorer = Callable[[Sequence[str], Sequence[Sample]], Metric]
-Compare = Callable[[Sequence[str], Sequence[Sequence[str]]], Metric]
+Scorer = Callable[[Sequence[str], Sequence[Sample]], MetricResult]
+Compare = Callable[[Sequence[str], Sequence[Sequence[str]]], MetricResult]
 """Texts and, for each, reference texts: `word_overlap_f1`, `bert_score` with a backbone, ..."""
 
 
-def against_captions(metric: Callable[..., Metric] = word_overlap_f1, **options: Any) -> Scorer:
+def against_captions(
+    metric: Callable[..., MetricResult] = word_overlap_f1, **options: Any
+) -> Scorer:
     """Texts against everything that people said of the picture."""
     return partial(_scored, metric, "captions", options)
 
 
-def against_pictures(metric: Callable[..., Metric], **options: Any) -> Scorer:
+def against_pictures(metric: Callable[..., MetricResult], **options: Any) -> Scorer:
     """Texts against the picture itself: `clip_score` with a backbone."""
     return partial(_scored, metric, "image", options)
 
 
-def against_things(metric: Callable[..., Metric] = world_score, **options: Any) -> Scorer:
+def against_things(metric: Callable[..., MetricResult] = world_score, **options: Any) -> Scorer:
     """Texts against the names of what the picture shows."""
     return partial(_scored, metric, "names", options)
 
 
 def _scored(
-    metric: Callable[..., Metric],
+    metric: Callable[..., MetricResult],
     what: str,
     options: Mapping[str, Any],
     texts: Sequence[str],
     samples: Sequence[Sample],
-) -> Metric:
+) -> MetricResult:
     return metric(texts, [getattr(sample, what) for sample in samples], **options)
 
 

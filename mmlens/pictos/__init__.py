@@ -9,8 +9,8 @@ from mmlens.values.lazy import on_first_use
 
 if TYPE_CHECKING:
     from mmlens.pictos.scenes import Scene as Scene
+    from mmlens.pictos.scenes import SceneObject as SceneObject
     from mmlens.pictos.scenes import Scenes as Scenes
-    from mmlens.pictos.scenes import Thing as Thing
     from mmlens.pictos.world import World as World
 else:
     __getattr__, __dir__, __all__ = on_first_use(__name__)

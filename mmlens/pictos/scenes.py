@@ -6,11 +6,11 @@ from functools import cached_property
 from PIL import Image
 from torch import Tensor
 
-from mmlens.pictos.captions import canonical, paraphrases
+from mmlens.pictos.scene_captions import canonical, paraphrases
 
 
 @dataclass(frozen=True)
-class Thing:
+class SceneObject:
     """One pictured thing; `row` and `col` are its centre in pixels, `mask` its place in `masks`."""
 
     name: str
@@ -27,7 +27,7 @@ class Scene:
     image: Image.Image
     caption: str
     captions: tuple[str, ...]
-    objects: tuple[Thing, ...]
+    objects: tuple[SceneObject, ...]
     masks: Tensor  # Bool[object, side, side]
     style: str
     ground: str

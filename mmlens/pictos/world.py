@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from mmlens.pictos.captions import GROUNDS
-from mmlens.pictos.scenes import Scene, Scenes, Thing
+from mmlens.pictos.scene_captions import GROUNDS
+from mmlens.pictos.scenes import Scene, SceneObject, Scenes
 from mmlens.pictos.sprites import sprites
 
 SPLITS = ("train", "held_out", "unseen_pairs")
@@ -110,7 +110,7 @@ class World:
         many = self.batch([i])
         names, style, centres = many.names[0], many.styles[0], many.centres[0].tolist()
         things = tuple(
-            Thing(n, style, centres[k][0], centres[k][1], k) for k, n in enumerate(names)
+            SceneObject(n, style, centres[k][0], centres[k][1], k) for k, n in enumerate(names)
         )
         pixels = (many.images[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()
         return Scene(Image.fromarray(pixels), many.captions[0], many.paraphrases(0), things,

@@ -20,7 +20,7 @@ from mmlens.model.doors import opened
 from mmlens.model.hooked import HookedVLM
 from mmlens.sweep.crew import crew
 from mmlens.sweep.record import SweepError
-from mmlens.sweep.run import sweep
+from mmlens.sweep.sweeping import sweep
 from mmlens.tally import Top
 from mmlens.values.addresses import places
 from mmlens.values.errors import AddressError
@@ -75,10 +75,10 @@ def top_images(
 
 
 def picture_activations(
-    model: HookedVLM, sample: Sample, layers: Sequence[int], units: Sequence[int] | None = None
+    model: HookedVLM, sample: Sample, layer: Sequence[int], units: Sequence[int] | None = None
 ) -> dict[str, Scores]:
     """A question for `sweep`: the activations at patches, Scores(layer, pos, unit)."""
-    narrow: dict[str, Any] = {"layer": list(layers), "pos": Patch}
+    narrow: dict[str, Any] = {"layer": list(layer), "pos": Patch}
     narrow |= {"unit": list(units)} if units is not None else {}
     return {"activations": activations(model, Prompt(sample.image), "neurons", **narrow)}
 
@@ -104,4 +104,4 @@ def _options(model: HookedVLM, wanted: Sequence[Any]) -> dict[str, Any]:
     found = places(range(model.cfg.n_layers), layers, "layer")
     if units is not None:
         places(range(model.cfg.d_mlp), units, "unit")
-    return {"layers": found, "units": units}
+    return {"layer": found, "units": units}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from mmlens.values.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from mmlens.datasets.pairs import DataError as DataError
-    from mmlens.datasets.pairs import Pair as Pair
+    from mmlens.datasets.caption_pairs import CaptionPair as CaptionPair
+    from mmlens.datasets.caption_pairs import DataError as DataError
     from mmlens.datasets.sources import open_pairs as open_pairs
     from mmlens.train.features import cache_features as cache_features
     from mmlens.train.training import TrainedProjection as TrainedProjection

@@ -28,7 +28,7 @@ from rich.progress import track
 from torch import Tensor
 
 from mmlens.checkpoints.weights import weights_hash
-from mmlens.datasets.pairs import DataError, Listed, Pair, Pairs
+from mmlens.datasets.caption_pairs import CaptionPair, CaptionPairs, DataError, Listed
 from mmlens.towers.vision.wrap import HookedVision
 from mmlens.values.arguments import count
 from mmlens.values.errors import CheckpointError, NumericsError, PictureError, writing
@@ -52,7 +52,7 @@ class CachedPairs(Listed):
                 found = [(tuple(one["captions"]), one["key"]) for one in said]
             except (ValueError, KeyError, TypeError) as error:
                 raise _damaged(folder / shard["pairs"], error) from error
-            pairs += [Pair((number, row), *one) for row, one in enumerate(found)]
+            pairs += [CaptionPair((number, row), *one) for row, one in enumerate(found)]
         super().__init__(pairs, f"the cache {folder.name!r}", skip_bad)
         self.folder, self.manifest = folder, manifest
         self.bad = dict(manifest["bad"])
@@ -62,7 +62,7 @@ class CachedPairs(Listed):
     def fingerprint(self) -> str:
         return str(self.manifest["key"])
 
-    def tensor(self, pair: Pair, pixels: Any) -> Tensor:
+    def tensor(self, pair: CaptionPair, pixels: Any) -> Tensor:
         """Float[patch, d_vision], in float32 whatever is on the disk."""
         number, row = pair.source
         if number not in self._open:
@@ -103,7 +103,7 @@ def encoder_hash(vision: HookedVision) -> str:
 
 def cache_features(
     vision: HookedVision,
-    pairs: Pairs,
+    pairs: CaptionPairs,
     folder: str | Path,
     *,
     half: bool = False,
@@ -167,15 +167,15 @@ def _manifest(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
 def _write_shard(
     folder: Path,
     manifest: dict[str, Any],
-    group: list[Pair],
+    group: list[CaptionPair],
     vision: HookedVision,
-    pairs: Pairs,
+    pairs: CaptionPairs,
     half: bool,
     batch_size: int,
 ) -> None:
     from safetensors.torch import save
 
-    good: list[Pair] = []
+    good: list[CaptionPair] = []
     features = [f.cpu() for f in _features(group, good, vision, pairs, batch_size)]
     manifest["taken"] += len(group)
     manifest["bad"] |= pairs.bad
@@ -200,7 +200,11 @@ def _write_shard(
 
 
 def _features(
-    group: list[Pair], good: list[Pair], vision: HookedVision, pairs: Pairs, batch_size: int
+    group: list[CaptionPair],
+    good: list[CaptionPair],
+    vision: HookedVision,
+    pairs: CaptionPairs,
+    batch_size: int,
 ) -> Iterator[Tensor]:
     """Float[pair, patch, d_vision] batch by batch; what could be read is put into `good`."""
     todo = iter(group)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from mmlens.datasets.pairs import DataError, Pair, Pairs
-from mmlens.train.loss import Speller, Words
+from mmlens.datasets.caption_pairs import CaptionPair, CaptionPairs, DataError
+from mmlens.train.caption_loss import CaptionTokens, Speller
 from mmlens.values.errors import PictureError
 from mmlens.values.placeless import placeless
 
@@ -29,13 +29,13 @@ class Batch:
 
     Attributes:
         inputs: Float[row, 3, h, w] pixels or Float[row, patch, d_vision] features.
-        words: the captions.
+        captions: their tokens.
         seeds: per row, for its dropout.
         bad: key and sentence of pictures that could not be read; their rows have no targets.
     """
 
     inputs: Tensor
-    words: Words
+    captions: CaptionTokens
     seeds: list[int]
     bad: dict[str, str] = field(default_factory=dict)
 
@@ -55,7 +55,7 @@ class Feed(IterableDataset):
         rank, world: this process among how many.
     """
 
-    pairs: Pairs
+    pairs: CaptionPairs
     pixels: Callable[[Any], Tensor]
     speller: Speller
     batch_size: int
@@ -77,14 +77,14 @@ class Feed(IterableDataset):
         """The same, read ahead by worker processes, in the same order."""
         return DataLoader(self, batch_size=None, num_workers=workers)
 
-    def _batches(self) -> Iterator[list[tuple[int, Pair]]]:
+    def _batches(self) -> Iterator[list[tuple[int, CaptionPair]]]:
         seed = self.seed
         pairs = iter(self.pairs) if seed is None else self.pairs.stream(seed, self.start)
         numbered = enumerate(pairs, self.start)
         while rows := list(islice(numbered, self.batch_size)):
             yield rows
 
-    def _read(self, rows: list[tuple[int, Pair]]) -> Batch:
+    def _read(self, rows: list[tuple[int, CaptionPair]]) -> Batch:
         inputs: list[Tensor | None] = []
         captions, seeds = [], []
         bad: dict[str, str] = {}
@@ -99,11 +99,11 @@ class Feed(IterableDataset):
                 f"Not one picture of a batch can be read; the last: {[*bad.values()][-1]}"
             )
         full = [torch.zeros_like(some) if x is None else x for x in inputs]
-        words = self.speller(captions)
+        tokens = self.speller(captions)
         wrong = [i for i, (_, pair) in enumerate(rows) if pair.key in bad]
-        return Batch(torch.stack(full), words.silent(wrong) if wrong else words, seeds, bad)
+        return Batch(torch.stack(full), tokens.silent(wrong) if wrong else tokens, seeds, bad)
 
-    def _caption(self, pair: Pair, draw: random.Random, bad: dict[str, str]) -> str:
+    def _caption(self, pair: CaptionPair, draw: random.Random, bad: dict[str, str]) -> str:
         """One of the captions, another in the next epoch."""
         if not pair.captions:
             self.pairs.reject(pair.key, f"{pair.key!r} of {self.pairs.name} has no caption.")
@@ -111,7 +111,7 @@ class Feed(IterableDataset):
             return ""
         return pair.captions[0 if self.seed is None else draw.randrange(len(pair.captions))]
 
-    def _tensor(self, pair: Pair, bad: dict[str, str]) -> Tensor | None:
+    def _tensor(self, pair: CaptionPair, bad: dict[str, str]) -> Tensor | None:
         try:
             return self.pairs.tensor(pair, self.pixels)
         except PictureError as error:

@@ -11,12 +11,12 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mmlens.datasets.pairs import DataError
+from mmlens.datasets.caption_pairs import DataError
 from mmlens.values.arguments import count, number
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """What `fit` was asked for; see there.
 
     Raises:

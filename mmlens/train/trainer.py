@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mmlens.datasets.pairs import DataError, Pairs
+from mmlens.datasets.caption_pairs import CaptionPairs, DataError
 from mmlens.model.hooked import HookedVLM
 from mmlens.runtime.casting import cast
 from mmlens.towers.language.copies import hugging_face
+from mmlens.train.caption_loss import Speller, count, loss_sum
 from mmlens.train.features import CachedPairs
 from mmlens.train.feed import Batch, Feed, drop
-from mmlens.train.loss import Speller, count, loss_sum
-from mmlens.train.recipe import Recipe
+from mmlens.train.recipe import TrainingRecipe
 from mmlens.train.recompute import recompute
 from mmlens.train.resume import read_checkpoint, save_checkpoint
 from mmlens.values.errors import CapabilityError, NumericsError
@@ -48,8 +48,8 @@ class Trainer:
     def __init__(
         self,
         model: HookedVLM,
-        pairs: Pairs,
-        recipe: Recipe,
+        pairs: CaptionPairs,
+        recipe: TrainingRecipe,
         workers: int = 0,
         again: bool = False,
     ) -> None:
@@ -103,7 +103,7 @@ class Trainer:
         """
         began = time.perf_counter()
         group = [next(batches) for _ in range(self.recipe.accumulate)]
-        targets = self._sum(float(sum(count(batch.words) for batch in group)))
+        targets = self._sum(float(sum(count(batch.captions) for batch in group)))
         total = 0.0
         self.adam.zero_grad()
         for batch in group:
@@ -138,12 +138,12 @@ class Trainer:
         }
 
     @torch.no_grad()
-    def held_out(self, pairs: Pairs) -> float:
+    def held_out(self, pairs: CaptionPairs) -> float:
         """The mean loss per target of pictures that are not learned from, without dropout."""
         total = targets = 0.0
         for batch in self._loader(pairs, None, 0):
             total += float(self._loss(batch, self.learned, 0.0))
-            targets += count(batch.words)
+            targets += count(batch.captions)
         return self._sum(total) / max(self._sum(targets), 1.0)
 
     def save(self, folder: Path) -> None:
@@ -179,7 +179,7 @@ class Trainer:
             bad |= found
         return bad
 
-    def _loader(self, pairs: Pairs, seed: int | None, start: int) -> DataLoader:
+    def _loader(self, pairs: CaptionPairs, seed: int | None, start: int) -> DataLoader:
         """This process's batches; see `mmlens.train.feed`."""
         rank, size = self.accelerator.process_index, self.recipe.batch_size
         pixels = self.vision.pixels
@@ -194,7 +194,7 @@ class Trainer:
             with torch.no_grad():
                 features = self.vision(features).to(device)
         soft = drop(projection(features.float()), dropout, batch.seeds)
-        return loss_sum(self.lm, soft, batch.words.to(device), self.bos)
+        return loss_sum(self.lm, soft, batch.captions.to(device), self.bos)
 
     def _sum(self, value: float) -> float:
         """Over all processes."""
@@ -226,7 +226,7 @@ def _check(model: HookedVLM) -> None:
         )
 
 
-def _room(model: HookedVLM, recipe: Recipe) -> int:
+def _room(model: HookedVLM, recipe: TrainingRecipe) -> int:
     """The most tokens of a caption: what the recipe says, or what the positions leave."""
     rows, cols = model.vision.grid
     prefix = len(model.tokenizer(recipe.prefix or "", add_special_tokens=False)["input_ids"])

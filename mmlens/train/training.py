@@ -22,11 +22,11 @@ from typing import Any
 import pandas as pd
 
 from mmlens.checkpoints.folder import save as save_bridge
-from mmlens.datasets.pairs import DataError, Pairs
+from mmlens.datasets.caption_pairs import CaptionPairs, DataError
 from mmlens.model.doors import opened
 from mmlens.model.hooked import HookedVLM
 from mmlens.runtime.autograd import ordinary
-from mmlens.train.recipe import Recipe
+from mmlens.train.recipe import TrainingRecipe
 from mmlens.train.resume import NAME, Curve
 from mmlens.train.trainer import Trainer
 from mmlens.values.arguments import count
@@ -56,7 +56,7 @@ class TrainedProjection:
 @ordinary()
 def fit(
     model: HookedVLM,
-    pairs: Pairs,
+    pairs: CaptionPairs,
     *,
     out: str | Path,
     steps: int,
@@ -71,7 +71,7 @@ def fit(
     accumulate: int = 1,
     prefix: str | None = None,
     max_tokens: int = 128,
-    held_out: Pairs | None = None,
+    held_out: CaptionPairs | None = None,
     check_every: int = 500,
     save_every: int = 500,
     resume: bool = True,
@@ -113,7 +113,7 @@ def fit(
             cannot be used.
     """
     opened(model)
-    recipe = Recipe(
+    recipe = TrainingRecipe(
         steps=steps, batch_size=batch_size, lr=lr, betas=betas, weight_decay=weight_decay,
         clip=clip, warmup=warmup, dropout=dropout, seed=seed, accumulate=accumulate,
         prefix=prefix, max_tokens=max_tokens,
@@ -143,7 +143,7 @@ def fit(
 def _run(
     trainer: Trainer,
     folder: Path,
-    held_out: Pairs | None,
+    held_out: CaptionPairs | None,
     check_every: int,
     save_every: int,
     progress: bool,

@@ -1,7 +1,7 @@
 """Names of a package that are imported on first use (PEP 562), from the one list in its source.
 
     if TYPE_CHECKING:
-        from mmlens.sweep.run import sweep as sweep
+        from mmlens.sweep.sweeping import sweep as sweep
     else:
         __getattr__, __dir__, __all__ = on_first_use(__name__)
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import BeitModel, GPTJForCausalLM, PreTrainedTokenizerFast
 
-from mmlens.pictos.captions import plural
+from mmlens.pictos.scene_captions import plural
 
 PROMPT = "A picture of"
 

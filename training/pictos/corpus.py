@@ -29,7 +29,15 @@ from tokenizer import train_tokenizer
 from transformers import PreTrainedTokenizerFast
 from wordnet import sentences
 
-from mmlens.pictos.captions import GROUNDS, NUMBERS, a, canonical, counted, paraphrases, plural
+from mmlens.pictos.scene_captions import (
+    GROUNDS,
+    NUMBERS,
+    a,
+    canonical,
+    counted,
+    paraphrases,
+    plural,
+)
 from mmlens.pictos.world import pair_is_unseen
 
 Word = tuple[str, str]  # a word of a list, and what it is about: "eucalyptus", "koala"

@@ -5,7 +5,7 @@ python training/pictos/draw_scenes.py
 
 from pathlib import Path
 
-from mmlens.pictos.captions import counted
+from mmlens.pictos.scene_captions import counted
 from mmlens.pictos.world import Scene, World
 
 HERE = Path(__file__).parents[2] / "scenes"

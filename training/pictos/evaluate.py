@@ -27,7 +27,7 @@ from bridge import PROMPT, Bridge, names_in, style_of
 from common import PACKAGE
 from torch import Tensor
 
-from mmlens.pictos.captions import a
+from mmlens.pictos.scene_captions import a
 from mmlens.pictos.world import STYLES, World
 
 SAID = (

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from train_lm import new_lm, optimiser
 from transformers import GPTJForCausalLM, PreTrainedTokenizerFast
 
-from mmlens.pictos.captions import plural
+from mmlens.pictos.scene_captions import plural
 
 
 def kept_tokens(bpe: dict, counts: np.ndarray, least: int, always: set[int]) -> list[int]:

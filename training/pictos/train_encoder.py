@@ -20,7 +20,7 @@ from common import Muon, Run, arguments, weight_groups
 from torch import Tensor, nn
 from transformers import BeitConfig, BeitModel
 
-from mmlens.pictos.captions import GROUNDS
+from mmlens.pictos.scene_captions import GROUNDS
 from mmlens.pictos.scenes import Scenes
 from mmlens.pictos.sprites import sprites
 from mmlens.pictos.world import GROUND_RGB, STYLES, World

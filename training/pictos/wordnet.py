@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmlens.pictos.captions import a
+from mmlens.pictos.scene_captions import a
 
 DICT = Path("/usr/share/wordnet")
 PLAIN = re.compile(r"^[a-z]+(_[a-z]+)?$")

@@ -94,7 +94,7 @@ def picture_data(seen: Read, name: str, detail: Detail, shared: Shared) -> dict[
     """One picture as JSON.
 
     Raises:
-        AddressError: other axes, no patches, or a target that is none of the tokens.
+        AddressError: other axes, no patches, or a token that is none of the tokens.
     """
     maps, active = seen.maps, seen.activations
     if maps.axes != ("token", "pos") or active.axes != ("neuron", "pos"):
@@ -103,8 +103,8 @@ def picture_data(seen: Read, name: str, detail: Detail, shared: Shared) -> dict[
             f" {active!r}."
         )
     tokens, patches = list(maps.of("token")), list(maps.of("pos"))
-    if seen.target not in tokens:
-        raise AddressError(f"The target {seen.target!r} is none of the tokens {tokens!r}.")
+    if seen.token not in tokens:
+        raise AddressError(f"The token {seen.token!r} is none of the tokens {tokens!r}.")
     grid = _grid(patches)
     tops = [_tops(seen.table, token, detail.neurons, shared) for token in tokens]
     fires, firing = _firing(seen.firing, patches, detail.firing)
@@ -116,7 +116,7 @@ def picture_data(seen: Read, name: str, detail: Detail, shared: Shared) -> dict[
         "prompt": seen.prompt,
         "grid": grid,
         "patches": [[patch.row, patch.col] for patch in patches],
-        "target": tokens.index(seen.target),
+        "target": tokens.index(seen.token),
         "words": _words(tokens, seen.before, seen.together),
         "tops": tops,
         "firing": firing,

@@ -179,7 +179,7 @@ def _filled(first: Any, title: str, data: str, many: bool) -> str:
         "title": escape(title), "css": _static("style.css"), "js": script, "digest": digest,
         "data": data, "about": _about(first.about or {}), "many": "many" if many else "one",
         "caption": escape(first.caption), "prompt": escape(first.prompt),
-        "explained": escape(plain(first.target)),
+        "explained": escape(plain(first.token)),
     }  # fmt: skip
     # in one pass, so that no part is read as skeleton
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _static("page.html"))

@@ -1,7 +1,7 @@
 """Words in a grid: what the model would say at each layer and position, or at each patch.
 
     view.lens(mm.logit_lens(model, prompt))                 # layer by position
-    view.lens(mm.logit_lens(model, prompt, layers=5))       # one layer: patch rows by columns
+    view.lens(mm.logit_lens(model, prompt, layer=5))       # one layer: patch rows by columns
     view.lens(mm.nearest_tokens(model, prompt, pos=Patch))  # nearest words of projected patches
 
 The best word is the cell's text, its number the colour, the next best are told by the pointer.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST = 20
-_UNITS = {
+_QUANTITIES = {
     "prob": "probability",
     "logprob": "log probability",
     "logit": "logit",
@@ -52,14 +52,14 @@ def lens(table: pd.DataFrame, *, title: str | None = None) -> go.Figure:
         AddressError: other columns, or more positions than can be read.
     """
     table = given.table(table, (), "mm.logit_lens(model, prompt)", empty=True)
-    unit = next((name for name in _UNITS if name in table.columns), None)
-    if unit is None or not {"pos", "rank", "token"} <= set(table.columns) or not len(table):
+    quantity = next((name for name in _QUANTITIES if name in table.columns), None)
+    if quantity is None or not {"pos", "rank", "token"} <= set(table.columns) or not len(table):
         raise AddressError(
             "A lens shows rows with the columns pos, rank, token and a number (prob, logprob, logit"
             f" or cosine); this table has {len(table)} rows and {list(table.columns)}."
         )
-    if not all(isinstance(one, Real) for one in table[unit]):
-        raise AddressError(f"The column {unit!r} of this table holds no numbers.")
+    if not all(isinstance(one, Real) for one in table[quantity]):
+        raise AddressError(f"The column {quantity!r} of this table holds no numbers.")
     if not all(isinstance(one, Hashable) for one in table["pos"]):
         raise AddressError("The column 'pos' of this table holds lists: a label is no list.")
     for layer in table["layer"].unique() if "layer" in table.columns else ():
@@ -71,14 +71,16 @@ def lens(table: pd.DataFrame, *, title: str | None = None) -> go.Figure:
     told = np.full(z.shape, "", dtype=object)
     for (row, column), found in cells.items():
         first = found[0]
-        z[row, column] = first[unit]
+        z[row, column] = first[quantity]
         words[row, column] = in_figure(short(visible(first["token"])))
-        told[row, column] = _told(found, unit)
-    heat = _cells(z, told, unit)
+        told[row, column] = _told(found, quantity)
+    heat = _cells(z, told, quantity)
     figure = Figure([heat, _words(z, words, heat)])
-    measure = _UNITS[unit]
-    named = "What the model would say at each " if unit != "cosine" else "The nearest word of each "
-    subtitle = f"most probable word and its {measure}" if unit != "cosine" else measure
+    measure = _QUANTITIES[quantity]
+    named = (
+        "What the model would say at each " if quantity != "cosine" else "The nearest word of each "
+    )
+    subtitle = f"most probable word and its {measure}" if quantity != "cosine" else measure
     layer = f"layer {table['layer'].iloc[0]}" if "layer" in table.columns and not layered else ""
     return theme.finish(
         figure,
@@ -106,7 +108,7 @@ def _by_layer(table: pd.DataFrame) -> tuple[Cells, list[Any], list[Any], str]:
     note = ""
     if len(positions) > MOST:
         left = [one for one in positions if not isinstance(one, Patch)]
-        note = f"{len(positions) - len(left)} patches left out: give layers= one layer to see them"
+        note = f"{len(positions) - len(left)} patches left out: give layer= one layer to see them"
         positions = left
     if not 0 < len(positions) <= MOST:
         raise AddressError(
@@ -147,18 +149,18 @@ def _filled(table: pd.DataFrame, rows: list[Any], positions: list[Any], axis: st
     return cells
 
 
-def _told(found: list[dict[str, Any]], unit: str) -> str:
+def _told(found: list[dict[str, Any]], quantity: str) -> str:
     """Lines of words and numbers for the pointer."""
     place = in_figure(label(found[0]["pos"]))
-    lines = [f"{in_figure(visible(one['token']))} {one[unit]:.3g}" for one in found[:8]]
+    lines = [f"{in_figure(visible(one['token']))} {one[quantity]:.3g}" for one in found[:8]]
     layer = f"layer {found[0]['layer']}, " if "layer" in found[0] else ""
     return f"{layer}{place}<br><b>{lines[0]}</b>" + "".join(f"<br>{line}" for line in lines[1:])
 
 
-def _cells(z: np.ndarray, told: np.ndarray, unit: str) -> go.Heatmap:
+def _cells(z: np.ndarray, told: np.ndarray, quantity: str) -> go.Heatmap:
     finite = z[np.isfinite(z)]
-    low = 0.0 if unit == "prob" else float(finite.min(initial=0.0))
-    high = 1.0 if unit == "prob" else float(finite.max(initial=0.0))
+    low = 0.0 if quantity == "prob" else float(finite.min(initial=0.0))
+    high = 1.0 if quantity == "prob" else float(finite.max(initial=0.0))
     return go.Heatmap(
         z=z,
         customdata=told,
@@ -168,7 +170,7 @@ def _cells(z: np.ndarray, told: np.ndarray, unit: str) -> go.Heatmap:
         zmax=high if high > low else low + 1,
         xgap=1,
         ygap=1,
-        colorbar=theme.colourbar(_UNITS[unit]),
+        colorbar=theme.colourbar(_QUANTITIES[quantity]),
     )
 
 

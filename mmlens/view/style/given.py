@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _FAR = 4
 """How many sides of the picture an edge of a box may lie away from its corner."""
-_LOOK = ("picture", "prompt", "caption", "target", "maps", "table", "activations", "box", "about",
+_LOOK = ("picture", "prompt", "caption", "token", "maps", "table", "activations", "box", "about",
          "before", "without", "together", "lens", "firing", "decoded")  # fmt: skip
 
 

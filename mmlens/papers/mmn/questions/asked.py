@@ -1,7 +1,7 @@
 """What a question was asked: its options, checked at the door and recorded in every row.
 
-    def a_question(model, sample, *, k=100, words=WORDS, noun="auto", max_new_tokens=30):
-        asked = Asked.by(locals(), COLUMNS)      # the first line, where locals are the arguments
+    def a_question(model, sample, *, k=100, prompt=PROMPT, noun="auto", max_new_tokens=30):
+        asked = Asked.from_arguments(locals(), COLUMNS)  # first, while locals are the arguments
         seen = asked.explained()
         if seen is None:
             return asked.skipped(UNNAMED)
@@ -23,13 +23,13 @@ import torch
 from mmlens.datasets.sample import Sample
 from mmlens.papers import tables
 from mmlens.papers.mmn.questions.explained import Explained, explain
-from mmlens.papers.mmn.questions.options import checked
+from mmlens.papers.mmn.questions.question_options import checked
 
 if TYPE_CHECKING:
     from mmlens.model.hooked import HookedVLM
 
 _APART = ("model", "sample", "batch")
-_EXPLAINING = ("words", "noun", "max_new_tokens")
+_EXPLAINING = ("prompt", "noun", "max_new_tokens")
 _LAST = (*_EXPLAINING, "seed")
 """Options that every table records behind the question's own."""
 
@@ -49,7 +49,7 @@ class Asked:
     options: Mapping[str, Any]
 
     @classmethod
-    def by(
+    def from_arguments(
         cls,
         given: Mapping[str, Any],
         columns: Sequence[str],

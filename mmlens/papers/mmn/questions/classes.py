@@ -21,9 +21,9 @@ from mmlens.datasets.sample import Sample, content_hash
 from mmlens.model.targets import one
 from mmlens.papers.bootstrap import DRAWS, summarise
 from mmlens.papers.mmn.questions.asked import Asked
-from mmlens.papers.mmn.questions.explained import WORDS
+from mmlens.papers.mmn.questions.decoded_units import top_units as top_units
+from mmlens.papers.mmn.questions.explained import PROMPT
 from mmlens.papers.mmn.questions.maps import unit_maps
-from mmlens.papers.mmn.questions.units import top_units as top_units
 from mmlens.papers.tables import ExperimentError, by_id, finished, used
 from mmlens.values.arguments import choice, count, several, shown, text
 from mmlens.values.labels import Neuron
@@ -70,7 +70,7 @@ def chosen(
 
 
 def class_activations(
-    model: HookedVLM, sample: Sample, *, units: Sequence[str], words: str = WORDS
+    model: HookedVLM, sample: Sample, *, units: Sequence[str], prompt: str = PROMPT
 ) -> pd.DataFrame:
     """The mean activation of these units over all patches of a picture of one class.
 
@@ -80,13 +80,13 @@ def class_activations(
     units = [text(unit, "units") for unit in several(units, "units")]
     digest = content_hash(*units)[:16]  # hundreds of units in every row would outweigh the rest
     told = f"{len(units)} units, sha256:{digest}"
-    given = {"model": model, "sample": sample, "words": words}
-    asked = Asked.by(given, COLUMNS, beside=("units",), units=told)
+    given = {"model": model, "sample": sample, "prompt": prompt}
+    asked = Asked.from_arguments(given, COLUMNS, beside=("units",), units=told)
     concept = class_of(sample)
     if concept is None:
         return asked.skipped("the picture shows no class or several")
     neurons = [Neuron.parse(unit) for unit in dict.fromkeys(units)]
-    soft = one(model, Prompt(sample.image, words))
+    soft = one(model, Prompt(sample.image, prompt))
     values = unit_maps(model, soft, neurons).mean((-2, -1)).tolist()
     table = pd.DataFrame({"concept": concept, "neuron": neurons, "activation": values})
     return asked.answered(table)

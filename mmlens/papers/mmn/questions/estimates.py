@@ -27,7 +27,7 @@ from mmlens.methods.patch import patch
 from mmlens.model.targets import extend, one
 from mmlens.papers.bootstrap import DRAWS, summarise
 from mmlens.papers.mmn.questions.asked import Asked
-from mmlens.papers.mmn.questions.explained import WORDS, Rule
+from mmlens.papers.mmn.questions.explained import PROMPT, Rule
 from mmlens.papers.mmn.questions.regions import UNMASKED, named_mask
 from mmlens.papers.tables import UNNAMED, finished, used
 from mmlens.values.arguments import count, several
@@ -46,7 +46,7 @@ def estimated(
     *,
     site: str = "resid_pre",
     steps: Sequence[int] = (0, 8),
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
 ) -> pd.DataFrame:
@@ -60,12 +60,12 @@ def estimated(
         noun, arm ("steps 0", ...), places (how many), spearman, skipped, options.
     """
     steps = [count(n, "steps", least=0, most=1000) for n in several(steps, "steps")]
-    asked = Asked.by(locals(), COLUMNS)
+    asked = Asked.from_arguments(locals(), COLUMNS)
     seen = asked.explained()
     mask = seen and named_mask(sample, seen.noun)
     if seen is None or mask is None:
         return asked.skipped(UNMASKED if seen else UNNAMED)
-    without = one(model, Prompt(erased(mask)(sample.image), words))
+    without = one(model, Prompt(erased(mask)(sample.image), prompt))
     said = seen.soft.ids[0, without.ids.shape[1] :].tolist()
     pair = Pair(seen.soft, extend(model, without, said))
     metric = measures.logit(model, seen.token)

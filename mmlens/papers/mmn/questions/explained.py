@@ -23,9 +23,9 @@ from mmlens.datasets.sample import Sample
 from mmlens.explore import NO_THINGS
 from mmlens.model.targets import caption as said_after
 from mmlens.model.targets import extend, one
-from mmlens.papers.mmn.questions.options import RULES as RULES
+from mmlens.papers.mmn.questions.question_options import RULES as RULES
 from mmlens.papers.tables import ExperimentError
-from mmlens.pictos.captions import plural
+from mmlens.pictos.scene_captions import plural
 from mmlens.towers.language.tokenization import word
 from mmlens.values.errors import nearest
 from mmlens.values.prompt import Prompt, SoftPrompt
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Rule = str | Callable[[str], Sequence[str]]
 """The name of a rule, or a function from a text to its nouns in order."""
-WORDS = "A picture of"
+PROMPT = "A picture of"
 _NO_NOUNS = NO_THINGS | frozenset(
     """words pictures drawings photos images one very also then than when where while what which who
     whom whose how why she him hers ours your yours you they them theirs will would can could shall
@@ -68,18 +68,18 @@ def explain(
     model: HookedVLM,
     sample: Sample,
     *,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
 ) -> Explained | None:
     """The first noun of the model's caption of a picture, or None where it names nothing.
 
     Args:
-        words: what follows the picture in the prompt.
+        prompt: what follows the picture in the prompt.
         noun: how nouns are found (see the module's text).
     """
-    prompt = one(model, Prompt(sample.image, words))
-    ids = said_after(model, prompt, max_new_tokens)
+    read = one(model, Prompt(sample.image, prompt))
+    ids = said_after(model, read, max_new_tokens)
     pieces = [word(model.lm, token) for token in ids]
     text = "".join(pieces)
     found = spans(text, rule_for(model, noun))
@@ -91,8 +91,8 @@ def explain(
         at += len(piece)
         ends.append(at)
     place = next(i for i, stop in enumerate(ends) if stop > begin)
-    soft = extend(model, prompt, ids[:place])
-    return Explained(prompt, text, text[begin:end], ids[place], soft)
+    soft = extend(model, read, ids[:place])
+    return Explained(read, text, text[begin:end], ids[place], soft)
 
 
 def nouns(text: str, rule: Rule) -> list[str]:

@@ -26,9 +26,10 @@ import torch
 from mmlens.bench.silencing import WHERE, masks, number_after
 from mmlens.datasets.sample import Sample
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
-from mmlens.papers.mmn.questions.ablate import numbers
+from mmlens.papers.mmn.questions.ablation import numbers
 from mmlens.papers.mmn.questions.asked import Asked
-from mmlens.papers.mmn.questions.explained import WORDS, Explained, Rule
+from mmlens.papers.mmn.questions.decoded_units import neurons_of, numbers_of, ranked
+from mmlens.papers.mmn.questions.explained import PROMPT, Explained, Rule
 from mmlens.papers.mmn.questions.maps import (
     PERCENTILE,
     SIZE,
@@ -40,7 +41,6 @@ from mmlens.papers.mmn.questions.maps import (
 )
 from mmlens.papers.mmn.questions.rankings import METHODS, rankings
 from mmlens.papers.mmn.questions.regions import named_mask
-from mmlens.papers.mmn.questions.units import neurons_of, numbers_of, ranked
 from mmlens.papers.tables import UNNAMED, ExperimentError, finished, used
 from mmlens.values.arguments import count, several
 from mmlens.values.labels import Neuron, Patch
@@ -63,12 +63,12 @@ def faithful(
     ks: Sequence[int | float] = SHARES,
     value: float | str = 0.0,
     where: str = "same",
-    by: str = "pair",
+    rank_by: str = "pair",
     target: str = "logit",
     steps: int = 8,
     percentile: float = PERCENTILE,
     size: int = SIZE,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
     batch: int = 8,
@@ -89,7 +89,7 @@ def faithful(
     """
     methods, ks = several(methods, "methods"), several(ks, "ks")
     positions = several(positions, "positions")
-    asked = Asked.by(locals(), COLUMNS)
+    asked = Asked.from_arguments(locals(), COLUMNS)
     count(steps, "steps", most=1000)
     counts = numbers(ks, model.cfg.n_layers * model.cfg.d_mlp)
     seen = asked.explained()
@@ -103,7 +103,7 @@ def faithful(
         model, seen, asked.random(), methods, target=target, steps=steps
     ):
         for at in positions:
-            order = orders[method, at] = ranked(scores, by, WHERE[at])
+            order = orders[method, at] = ranked(scores, rank_by, WHERE[at])
             rows += [(method, at, "planted", None, share) for share in _recovery(model, order)]
             if truth is not None and at == "image":
                 met = _map_iou(scores, order[:top], truth, percentile)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from mmlens.papers.bootstrap import DRAWS, summarise
-from mmlens.papers.mmn.questions.units import top_units as top_units
+from mmlens.papers.mmn.questions.decoded_units import top_units as top_units
 from mmlens.papers.tables import finished, used
 from mmlens.values.arguments import count
 from mmlens.values.labels import Neuron

@@ -30,7 +30,7 @@ from mmlens.model.targets import one
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
 from mmlens.papers.comparisons import MARGIN, distance, holm
 from mmlens.papers.mmn.questions.asked import Asked
-from mmlens.papers.mmn.questions.explained import WORDS, Rule, nouns, rule_for
+from mmlens.papers.mmn.questions.explained import PROMPT, Rule, nouns, rule_for
 from mmlens.papers.scoring import Scorer, default_scorers, values_of
 from mmlens.papers.tables import finished, used
 from mmlens.values.addresses import places
@@ -52,7 +52,7 @@ def nearest_words(
     vectors: int | None = None,
     drawn_nouns: int = 5,
     caption: bool = True,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
     seed: int = 0,
@@ -64,15 +64,15 @@ def nearest_words(
         vectors: so many vectors, drawn at random; by default all.
         drawn_nouns: how many nouns of the captions.
         caption: whether the model's own caption is generated as an arm.
-        words, noun, max_new_tokens: see `explained`.
+        prompt, noun, max_new_tokens: see `explained`.
 
     Returns:
         arm, place (index of the patch), text (tokens or words separated by commas), cosine (of the
         nearest token), skipped, options.
     """
-    asked = Asked.by(locals(), COLUMNS)
+    asked = Asked.from_arguments(locals(), COLUMNS)
     random = asked.random()
-    soft = one(model, Prompt(sample.image, words))
+    soft = one(model, Prompt(sample.image, prompt))
     where = torch.tensor(places(soft.labels[0], Patch, "pos"))
     if vectors is not None:
         where = where[torch.randperm(len(where), generator=random)[:vectors].sort().values]

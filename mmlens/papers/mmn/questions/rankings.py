@@ -21,8 +21,8 @@ import torch
 
 from mmlens.methods.activations import activations
 from mmlens.methods.integrated_gradients import integrated_gradients
+from mmlens.papers.mmn.questions.decoded_units import scored
 from mmlens.papers.mmn.questions.explained import Explained
-from mmlens.papers.mmn.questions.units import scored
 from mmlens.papers.tables import ExperimentError
 from mmlens.values.errors import nearest
 from mmlens.values.scores import Scores

@@ -23,7 +23,14 @@ from mmlens.methods.decode import decode
 from mmlens.methods.top_neurons import top_neurons
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
 from mmlens.papers.mmn.questions.asked import Asked
-from mmlens.papers.mmn.questions.explained import WORDS, Rule, names_thing
+from mmlens.papers.mmn.questions.decoded_units import (
+    neurons_of,
+    numbers_of,
+    partners,
+    scored,
+    shuffle,
+)
+from mmlens.papers.mmn.questions.explained import PROMPT, Rule, names_thing
 from mmlens.papers.mmn.questions.maps import (
     PERCENTILE,
     SIZE,
@@ -33,7 +40,6 @@ from mmlens.papers.mmn.questions.maps import (
     true_mask,
     unit_maps,
 )
-from mmlens.papers.mmn.questions.units import neurons_of, numbers_of, partners, scored, shuffle
 from mmlens.papers.tables import UNNAMED, ExperimentError, finished, used
 from mmlens.values.arguments import choice
 from mmlens.values.labels import Neuron
@@ -58,9 +64,9 @@ def unit_regions(
     size: int = SIZE,
     point: str = "pre",
     target: str = "logit",
-    by: str = "pair",
+    rank_by: str = "pair",
     gain: bool = False,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
     seed: int = 0,
@@ -77,14 +83,14 @@ def unit_regions(
         map", "mean map of random"), rank, neuron, interpretable (in the random arm that of the
         attributed unit whose partner it is), iou, area, ceiling, skipped, options.
     """
-    asked = Asked.by(locals(), COLUMNS)
+    asked = Asked.from_arguments(locals(), COLUMNS)
     alone = single_things(sample)
     if not alone:
         return asked.skipped(MASKLESS)
     seen = asked.explained()
     if seen is None:
         return asked.skipped(UNNAMED)
-    best = top_neurons(scored(model, seen, point, target), k, by=by)
+    best = top_neurons(scored(model, seen, point, target), k, rank_by=rank_by)
     units = list(dict.fromkeys(best["neuron"]))
     others = _random_units(model, units, asked.random())
     maps = unit_maps(model, seen.soft, [*units, *others])

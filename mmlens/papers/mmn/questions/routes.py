@@ -23,7 +23,7 @@ from mmlens.datasets.sample import Sample
 from mmlens.methods.knockout import knockouts
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
 from mmlens.papers.mmn.questions.asked import Asked
-from mmlens.papers.mmn.questions.explained import WORDS, Rule
+from mmlens.papers.mmn.questions.explained import PROMPT, Rule
 from mmlens.papers.mmn.questions.regions import UNMASKED, named_mask
 from mmlens.papers.tables import UNNAMED, finished, used
 from mmlens.values.addresses import places
@@ -32,7 +32,7 @@ from mmlens.values.labels import Patch
 if TYPE_CHECKING:
     from mmlens.model.hooked import HookedVLM
 
-COLUMNS = ("noun", "target", "arm", "patches", "before", "probability", "lost", "said")
+COLUMNS = ("noun", "destination", "arm", "patches", "before", "probability", "lost", "said")
 CROWDED = "less bare ground than patches of the thing"
 
 
@@ -41,7 +41,7 @@ def route_effects(
     sample: Sample,
     *,
     share: float = 0.01,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
     seed: int = 0,
@@ -52,11 +52,11 @@ def route_effects(
         share: so much of a patch must lie under the thing's mask; by default any touch counts.
 
     Returns:
-        noun, target ("last", "text"), arm ("object", "background"), patches (how many), before and
-        probability (without and with the cut), lost (1 - probability / before), said (whether the
-        noun still leads), skipped, options.
+        noun, destination ("last", "text"), arm ("object", "background"), patches (how many),
+        before and probability (without and with the cut), lost (1 - probability / before), said
+        (whether the noun still leads), skipped, options.
     """
-    asked = Asked.by(locals(), COLUMNS)
+    asked = Asked.from_arguments(locals(), COLUMNS)
     seen = asked.explained()
     mask = seen and named_mask(sample, seen.noun)
     if seen is None or mask is None:
@@ -72,36 +72,39 @@ def route_effects(
     drawn = torch.randperm(len(bare), generator=asked.random())[: len(thing)]
     arms = {"object": thing, "background": [bare[i] for i in sorted(drawn.tolist())]}
     last = len(labels) - 1
-    targets = {"last": [last], "text": list(range(max(places(labels, Patch, "pos")) + 1, last + 1))}
+    destinations = {
+        "last": [last],
+        "text": list(range(max(places(labels, Patch, "pos")) + 1, last + 1)),
+    }
 
-    routes = {f"{arm} {target}": (patches, positions) for arm, patches in arms.items()
-              for target, positions in targets.items()}  # fmt: skip
+    routes = {f"{arm} {destination}": (patches, positions) for arm, patches in arms.items()
+              for destination, positions in destinations.items()}  # fmt: skip
     asks = {"probability": measures.probability(model, seen.token),
             "rank": measures.rank(model, seen.token)}  # fmt: skip
     cut = knockouts(model, seen.soft, asks, routes)
     before = float(cut.about["clean"]["probability"])
     rows = []
-    for target in targets:
+    for destination in destinations:
         for arm, patches in arms.items():
-            route = f"{arm} {target}"
+            route = f"{arm} {destination}"
             value = cut.sel(metric="probability", route=route).item()
             leads = cut.sel(metric="rank", route=route).item() == 0
-            row: dict[str, Any] = {"noun": seen.noun, "target": target, "arm": arm}
+            row: dict[str, Any] = {"noun": seen.noun, "destination": destination, "arm": arm}
             row |= {"patches": len(patches), "before": before, "probability": value}
             rows.append(row | {"lost": 1 - value / before, "said": float(leads)})
     return asked.answered(rows)
 
 
 def summary(table: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
-    """Share of the probability lost and of nouns still said, by arm and target, with intervals.
+    """Share of the probability lost and of nouns still said, by arm and destination: intervals.
 
     "lost" is 1 - mean probability / mean before, over the same pictures.
     """
-    rows = used(table, "target", "arm", "before", "probability", "said")
-    keys = rows[["sample", "arm", "target"]]
+    rows = used(table, "destination", "arm", "before", "probability", "said")
+    keys = rows[["sample", "arm", "destination"]]
     before, after = rows["before"].astype(float), rows["probability"].astype(float)
     lost = keys.assign(metric="lost", value=before - after, base=before)
     said = keys.assign(metric="said", value=rows["said"].astype(float), base=1.0)
     long = with_differences(pd.concat([lost, said]), ("object", "background"))
-    out = summarise(long, ["arm", "metric", "target"], draws=draws, seed=seed)
+    out = summarise(long, ["arm", "metric", "destination"], draws=draws, seed=seed)
     return finished(out, "routes", table, draws=draws, seed=seed)

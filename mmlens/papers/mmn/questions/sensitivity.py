@@ -30,10 +30,10 @@ from mmlens.metrics.counts import word_overlap_f1
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
 from mmlens.papers.comparisons import holm, sign_flips
 from mmlens.papers.mmn.questions.asked import Asked
-from mmlens.papers.mmn.questions.explained import WORDS, Explained, Rule
+from mmlens.papers.mmn.questions.decoded_units import ranked, scored
+from mmlens.papers.mmn.questions.explained import PROMPT, Explained, Rule
 from mmlens.papers.mmn.questions.maps import true_mask, unit_ious
 from mmlens.papers.mmn.questions.regions import named_mask
-from mmlens.papers.mmn.questions.units import ranked, scored
 from mmlens.papers.tables import UNNAMED, ExperimentError, finished, used
 from mmlens.values.arguments import several
 from mmlens.values.labels import Neuron
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 DEFAULT: dict[str, Any] = {
     "point": "pre",
     "target": "logit",
-    "by": "pair",
+    "rank_by": "pair",
     "gain": False,
     "value": 0.0,
     "where": "all",
@@ -55,8 +55,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "point=post": {"point": "post"},
     "target=prob": {"target": "prob"},
     "target=logprob": {"target": "logprob"},
-    "by=max": {"by": "max"},
-    "by=sum": {"by": "sum"},
+    "rank_by=max": {"rank_by": "max"},
+    "rank_by=sum": {"rank_by": "sum"},
     "gain=True": {"gain": True},
     "value=mean": {"value": "mean"},
     "where=image": {"where": "image"},
@@ -72,7 +72,7 @@ def option_effects(
     changes: Sequence[str] = tuple(CHANGES),
     k: int = 100,
     silence: float = 0.014,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
     batch: int = 8,
@@ -88,25 +88,27 @@ def option_effects(
         arm (the option), metric, value, skipped, options. The metric "probability before" is p_0.
     """
     changes = several(changes, "changes")
-    asked = Asked.by(locals(), COLUMNS, default=DEFAULT)
+    asked = Asked.from_arguments(locals(), COLUMNS, default=DEFAULT)
     unknown = [change for change in changes if change not in CHANGES]
     if unknown:
         raise ExperimentError(f"There is no change {unknown[0]!r}: there is {', '.join(CHANGES)}.")
     seen = asked.explained()
     if seen is None:
         return asked.skipped(UNNAMED)
-    readings = {name: DEFAULT | CHANGES[name] for name in dict.fromkeys(["default", *changes])}
+    choices = {name: DEFAULT | CHANGES[name] for name in dict.fromkeys(["default", *changes])}
     read: dict[tuple[str, str], Scores] = {}
-    for how in readings.values():
+    for how in choices.values():
         key = how["point"], how["target"]
         read[key] = read[key] if key in read else scored(model, seen, *key)
-    found = {name: read[how["point"], how["target"]] for name, how in readings.items()}
+    found = {name: read[how["point"], how["target"]] for name, how in choices.items()}
     top = {
-        name: list(dict.fromkeys(top_neurons(scores, k, by=readings[name]["by"])["neuron"]))
+        name: list(
+            dict.fromkeys(top_neurons(scores, k, rank_by=choices[name]["rank_by"])["neuron"])
+        )
         for name, scores in found.items()
     }
     rows = [(name, "units shared", _jaccard(top["default"], units)) for name, units in top.items()]
-    for name, how in readings.items():
+    for name, how in choices.items():
         said = _said(model, sample, top[name], how["gain"])
         rows += [(name, metric, value) for metric, value in said.items()]
     mask = named_mask(sample, seen.noun)
@@ -114,7 +116,7 @@ def option_effects(
         every = [neuron for units in top.values() for neuron in units]
         met = unit_ious(model, seen.soft, every, true_mask(model, mask))
         rows += [(name, "IoU", sum(met[n] for n in own) / len(own)) for name, own in top.items()]
-    drops, before = _drops(model, seen, found, readings, silence, batch)
+    drops, before = _drops(model, seen, found, choices, silence, batch)
     rows += [(name, "drop", value) for name, value in drops.items()]
     rows.append(("default", BEFORE, before))
     return asked.answered(rows)
@@ -167,17 +169,17 @@ def _drops(
     model: HookedVLM,
     seen: Explained,
     found: Mapping[str, Scores],
-    readings: Mapping[str, Mapping[str, Any]],
+    choices: Mapping[str, Mapping[str, Any]],
     silence: float,
     batch: int,
 ) -> tuple[dict[str, float], float]:
     """1 - p / p_0 without the top units, by reading, and p_0; those that silence alike together."""
     out: dict[str, float] = {}
     before = float("nan")
-    ways = dict.fromkeys((how["value"], how["where"]) for how in readings.values())
+    ways = dict.fromkeys((how["value"], how["where"]) for how in choices.values())
     for value, where in ways:
-        same = [n for n, how in readings.items() if (how["value"], how["where"]) == (value, where)]
-        orders = [ranked(found[name], readings[name]["by"]) for name in same]
+        same = [n for n, how in choices.items() if (how["value"], how["where"]) == (value, where)]
+        orders = [ranked(found[name], choices[name]["rank_by"]) for name in same]
         lists = [order[: max(1, round(silence * len(order)))] for order in orders]
         units = masks(model, [orders[0][:0], *lists])
         number = lambda logits: logits.softmax(-1)[:, seen.token]  # noqa: E731

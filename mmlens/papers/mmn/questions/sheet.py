@@ -16,9 +16,9 @@ from mmlens.methods.decode import decode
 from mmlens.methods.top_neurons import top_neurons
 from mmlens.model.provenance import about
 from mmlens.papers.mmn.questions.asked import Asked
-from mmlens.papers.mmn.questions.explained import WORDS, Rule
+from mmlens.papers.mmn.questions.decoded_units import COLUMNS, scored, signs, with_words
+from mmlens.papers.mmn.questions.explained import PROMPT, Rule
 from mmlens.papers.mmn.questions.maps import PERCENTILE, SIZE, masks_of, unit_maps
-from mmlens.papers.mmn.questions.units import COLUMNS, scored, signs, with_words
 from mmlens.papers.tables import UNNAMED
 from mmlens.values.labels import Patch
 from mmlens.values.scores import Scores
@@ -40,7 +40,7 @@ def picture_sheet(
     point: str = "pre",
     target: str = "logit",
     gain: bool = False,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
 ) -> dict[str, pd.DataFrame | Scores]:
@@ -56,7 +56,7 @@ def picture_sheet(
         skipped, options. sheet_map: Scores(pos), the mean activation per patch. sheet_mask:
         Scores(y, x), 1 above the percentile, for the picture as the encoder sees it.
     """
-    asked = Asked.by(locals(), COLUMNS)
+    asked = Asked.from_arguments(locals(), COLUMNS)
     seen = asked.explained()
     if seen is None:
         return {"sheet": asked.skipped(UNNAMED)}

@@ -22,7 +22,7 @@ import pandas as pd
 
 from mmlens.datasets.sample import Sample
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
-from mmlens.papers.mmn.questions.units import top_units as top_units
+from mmlens.papers.mmn.questions.decoded_units import top_units as top_units
 from mmlens.papers.scoring import Scorer, default_scorers, values_of
 from mmlens.papers.tables import ExperimentError, finished, used
 from mmlens.values.arguments import choice, count

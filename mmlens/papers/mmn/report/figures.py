@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mmlens.papers.mmn.report.measure import Measured
+from mmlens.papers.mmn.report.outcomes import Outcome
 from mmlens.papers.strips import colours, finish, ink, marked, spread, strips
 from mmlens.view.style import theme
 from mmlens.view.style.theme import in_figure
@@ -21,7 +21,7 @@ from mmlens.view.style.theme import in_figure
 MEANS = "means over pictures with 95 % intervals (studentised bootstrap)"
 
 
-def figure(found: Measured) -> go.Figure | None:
+def figure(found: Outcome) -> go.Figure | None:
     """The figure of one experiment in the theme in use; None where there is none to draw."""
     makers = {
         "E1": _translates,

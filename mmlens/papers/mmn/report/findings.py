@@ -9,14 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 from mmlens.papers.mmn.report import verdicts
-from mmlens.papers.mmn.report.measure import Measured
+from mmlens.papers.mmn.report.open_choices import choices_table
+from mmlens.papers.mmn.report.outcomes import Outcome
 from mmlens.papers.mmn.report.paper import published
-from mmlens.papers.mmn.report.readings import readings
 from mmlens.papers.mmn.report.told import PICTOS_DIFFERS, Finding, Row, Setting
 from mmlens.papers.mmn.report.verdicts import CLAIMS, STAYS, P, change, interval, probability
 
 
-def finding(found: Measured, setting: Setting) -> Finding:
+def finding(found: Outcome, setting: Setting) -> Finding:
     """The words about one experiment."""
     judged = verdicts.verdict(found.key, found.summary, found.why) if found.key in CLAIMS else None
     if found.why or not len(found.summary):
@@ -24,12 +24,12 @@ def finding(found: Measured, setting: Setting) -> Finding:
     says, rows, differs = _TELLERS[found.key](found, setting)
     if judged is not None and judged.holds is False and setting.family == "pictos":
         differs = [*differs, *PICTOS_DIFFERS.get(found.key, [])]
-    table = readings(found) if found.key == "sensitivity" else []
+    table = choices_table(found) if found.key == "sensitivity" else []
     says = judged.says if judged else says
     return Finding(found.key, says, judged, rows, differs, table, _pictures(found))
 
 
-def _pictures(found: Measured) -> str:
+def _pictures(found: Outcome) -> str:
     """Pictures asked about, and those of them that had no answer."""
     told = " + ".join(str(n) for n in found.asked.values()) + " pictures"
     table: Any = found.summary
@@ -58,7 +58,7 @@ def _by_metric(rows: Any, how: str = ".3f") -> str:
     return "; ".join(f"{row['metric']} {number(row, how)}" for row in rows.to_dict("records"))
 
 
-def _translates(found: Measured, setting: Setting) -> Told:
+def _translates(found: Outcome, setting: Setting) -> Told:
     rows = [
         _row("E1", arm, _by_metric(found.rows(arm=arm)), label)
         for arm, label in (
@@ -84,7 +84,7 @@ def _translates(found: Measured, setting: Setting) -> Told:
     return "", rows, differs
 
 
-def _way(found: Measured) -> str:
+def _way(found: Outcome) -> str:
     """How far of the way from wrong pictures to the caption the neurons go."""
     parts = []
     for metric in found.summary["metric"].unique():
@@ -97,7 +97,7 @@ def _way(found: Measured) -> str:
     return "; ".join(parts) or "the caption is no better than wrong pictures"
 
 
-def _projection(found: Measured, setting: Setting) -> Told:
+def _projection(found: Outcome, setting: Setting) -> Told:
     rows = []
     for arm, label in (
         ("random", "random vectors (baseline)"),
@@ -130,7 +130,7 @@ def _projection(found: Measured, setting: Setting) -> Told:
     return "", rows, differs
 
 
-def _regions(found: Measured, setting: Setting) -> Told:
+def _regions(found: Outcome, setting: Setting) -> Told:
     gaps = found.rows(arm="attributed - random", metric="IoU")
     gaps = gaps[gaps["concept"] != "all"]
     above = f"{int((gaps['mean'] > 0).sum())} of {len(gaps)}"
@@ -158,7 +158,7 @@ def _regions(found: Measured, setting: Setting) -> Told:
     return "", rows, differs
 
 
-def _classes(found: Measured, setting: Setting) -> Told:
+def _classes(found: Outcome, setting: Setting) -> Told:
     own = found.rows(metric="own class highest")
     told = f"{int(own['mean'].sum())} of {len(own)}"
     says = f"Units of a class are most active on that class for {told} classes."
@@ -169,7 +169,7 @@ def _classes(found: Measured, setting: Setting) -> Told:
     return says, [_row("E4", "own class highest", told)], differs
 
 
-def _ablation(found: Measured, setting: Setting) -> Told:
+def _ablation(found: Outcome, setting: Setting) -> Told:
     drops = found.rows(metric="drop")
     most = int(drops.loc[drops["arm"] == "attributed", "k"].max())
     share = f"{most} of {setting.units:,} units" if setting.units else f"{most} units"
@@ -221,7 +221,7 @@ def _last_step(drops: Any) -> list[str]:
     return told
 
 
-def _layers(found: Measured, setting: Setting) -> Told:
+def _layers(found: Outcome, setting: Setting) -> Told:
     own = found.rows(arm="all", metric="share").sort_values("layer")
     top: Any = own.loc[own["mean"].idxmax()]
     layers = setting.layers or int(own["layer"].max()) + 1
@@ -247,13 +247,13 @@ def _layers(found: Measured, setting: Setting) -> Told:
     return says, rows, differs
 
 
-def _sheets(found: Measured, setting: Setting) -> Told:
+def _sheets(found: Outcome, setting: Setting) -> Told:
     rows = found.summary
     there = rows.loc[rows["skipped"] == "", "sample"].nunique()
     return f"{there} pictures of the data, the first ones, not chosen by hand.", [], []
 
 
-def _faithful(found: Measured, setting: Setting) -> Told:
+def _faithful(found: Outcome, setting: Setting) -> Told:
     areas = found.rows(metric="area", at="image")
     areas = areas[~areas["arm"].str.contains(" - ")].sort_values("mean")
     best, rest = areas.iloc[0], areas.iloc[1:]
@@ -267,7 +267,7 @@ def _faithful(found: Measured, setting: Setting) -> Told:
     return says + ".", rows, [note]
 
 
-def _sensitive(found: Measured, setting: Setting) -> Told:
+def _sensitive(found: Outcome, setting: Setting) -> Told:
     table: Any = found.summary
     gaps = table[table["arm"].str.endswith(" - default")]
     clear = gaps[gaps["p"] <= P]
@@ -287,7 +287,7 @@ STANDS_IN = (
 )
 
 
-_TELLERS: dict[str, Callable[[Measured, Setting], Told]] = {
+_TELLERS: dict[str, Callable[[Outcome, Setting], Told]] = {
     "E1": _translates,
     "E2": _projection,
     "E3": _regions,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from mmlens.papers.mmn.questions.ablate import PAPER_KS
-from mmlens.papers.mmn.questions.explained import RULES, WORDS
+from mmlens.papers.mmn.questions.ablation import PAPER_KS
+from mmlens.papers.mmn.questions.explained import PROMPT, RULES
 from mmlens.papers.mmn.questions.rankings import METHODS
 from mmlens.papers.mmn.questions.translate import TIMES
 from mmlens.values.arguments import count
@@ -83,13 +83,13 @@ QUICK = Plan(
 
 
 @dataclass(frozen=True)
-class Reading:
+class OpenChoices:
     """How the paper is read where it is open; the defaults are those that the experiments name.
 
     Attributes:
         point: units are scored before ("pre") or after ("post") the activation function.
         target: what is explained: the token's "logit", "prob" or "logprob".
-        by: units are ranked by "pair" (unit, patch), or by "max" or "sum" over patches.
+        rank_by: units are ranked by "pair" (unit, patch), or by "max" or "sum" over patches.
         gain: whether a unit is decoded with the final norm's gain.
         value: what a silenced unit is: a number, or "mean".
         where: silenced at "all" positions, those of the "image", or the "last".
@@ -97,13 +97,13 @@ class Reading:
         shuffle: random pairs of E1, by "pictures" or by "neurons".
         keep: E1 and E4 take "interpretable" units, or "all".
         noun: how the noun of the caption is found.
-        words: the prompt.
+        prompt: the words after the picture.
         max_new_tokens: length of a caption at most.
     """
 
     point: str = "pre"
     target: str = "logit"
-    by: str = "pair"
+    rank_by: str = "pair"
     gain: bool = False
     value: float | int | str = 0.0
     where: str = "all"
@@ -111,7 +111,7 @@ class Reading:
     shuffle: str = "pictures"
     keep: str = "interpretable"
     noun: str = "auto"
-    words: str = WORDS
+    prompt: str = PROMPT
     max_new_tokens: int = 30
 
     def __post_init__(self) -> None:
@@ -128,13 +128,13 @@ class Reading:
     @property
     def explained(self) -> dict[str, Any]:
         """What every question needs to find the word that it explains."""
-        return self.of("words", "noun", "max_new_tokens")
+        return self.of("prompt", "noun", "max_new_tokens")
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "point": ("pre", "post"),
     "target": ("logit", "prob", "logprob"),
-    "by": ("pair", "max", "sum"),
+    "rank_by": ("pair", "max", "sum"),
     "value": ("mean",),  # or a number
     "where": ("all", "image", "last"),
     "random_from": ("others", "any"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmlens.papers.mmn.report.page import tally
 from mmlens.papers.mmn.report.paper import CITED
+from mmlens.papers.mmn.report.report_page import tally
 from mmlens.papers.mmn.report.told import HOW, RULES, UNDECIDED, Finding, Row
 from mmlens.papers.mmn.report.verdicts import Verdict
 

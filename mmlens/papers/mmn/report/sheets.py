@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mmlens.bench.picture_boxes import seen_box
-from mmlens.papers.mmn.report.measure import Measured
+from mmlens.papers.mmn.report.outcomes import Outcome
 from mmlens.view.style.printed import visible
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Sheet:
     units: list[tuple[str, str, bool]] = field(default_factory=list)
 
 
-def sheets(found: Measured, model: HookedVLM, samples: Samples) -> list[Sheet]:
+def sheets(found: Outcome, model: HookedVLM, samples: Samples) -> list[Sheet]:
     """The sheets of every picture that has one, in the order of the data."""
     if found.sweep is None:
         return []

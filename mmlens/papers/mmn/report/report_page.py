@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from mmlens.papers.mmn.report.figures import figure
-from mmlens.papers.mmn.report.measure import Measured
+from mmlens.papers.mmn.report.outcomes import Outcome
 from mmlens.papers.mmn.report.paper import CITED
 from mmlens.papers.mmn.report.sheets import Sheet
 from mmlens.papers.mmn.report.told import HOW, RULES, UNDECIDED, Finding, Row
@@ -29,12 +29,12 @@ from mmlens.view.style.html import locked
 
 SIGNS = {True: "✓ holds", False: "✗ fails", None: "– undecided"}
 KINDS = {True: "holds", False: "fails", None: "open"}
-NAMES = {"faithfulness": "methods", "sensitivity": "readings"}
+NAMES = {"faithfulness": "methods", "sensitivity": "choices"}
 
 
 def page(
     findings: Sequence[Finding],
-    measured: Mapping[str, Measured],
+    measured: Mapping[str, Outcome],
     sheets: Sequence[Sheet],
     *,
     title: str,
@@ -81,7 +81,7 @@ def tally(verdicts: Sequence[Verdict]) -> str:
     return told + (f"; {unknown} {'is' if unknown == 1 else 'are'} undecided" if unknown else "")
 
 
-def both(found: Measured) -> str:
+def both(found: Outcome) -> str:
     """The figure of an experiment in both themes, as JSON for the page; empty without a figure."""
     before, parts = theme.colours()["page"], []
     try:
@@ -106,7 +106,7 @@ def _claim(verdict: Verdict) -> str:
     )
 
 
-def _section(one: Finding, found: Measured, sheets: Sequence[Sheet], drawn: bool) -> str:
+def _section(one: Finding, found: Outcome, sheets: Sequence[Sheet], drawn: bool) -> str:
     sign = ""
     if one.verdict is not None:
         kind = KINDS[one.verdict.holds]
@@ -176,7 +176,7 @@ def _text(text: str) -> str:
     return escape(text)
 
 
-def _tidy(found: Measured) -> str:
+def _tidy(found: Outcome) -> str:
     """The whole summary, folded."""
     table: Any = found.summary.drop(columns=["experiment", "skipped", "options"], errors="ignore")
     table = table.dropna(axis=1, how="all")
@@ -210,7 +210,7 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def _from(found: Measured) -> str:
+def _from(found: Outcome) -> str:
     """How it was asked: pictures, skipped ones, all options."""
     asked = ", ".join(f"sweep {name}: {n} pictures" for name, n in found.asked.items())
     if "experiment" in found.summary.columns:

@@ -1,11 +1,11 @@
-"""Captioned pictures, wherever they lie, as one small kind of thing: `Pair(source, captions, key)`.
+"""Captioned pictures, wherever they lie: `CaptionPair(source, captions, key)`.
 
-`Pairs` can be gone through again and again, each time in an order drawn from a seed. Two kinds:
-`Listed` knows all its pairs and shuffles them; `Streamed` (tar shards, a dataset that comes over
-the network) only ever sees the next one. A pair opens its picture when it is asked for it.
+`CaptionPairs` can be gone through again and again, each time in an order drawn from a seed. Two
+kinds: `Listed` knows all its pairs and shuffles them; `Streamed` (tar shards, a dataset that comes
+over the network) only ever sees the next one. A pair opens its picture when it is asked for it.
 
 A picture that cannot be read is refused with its name. With `skip_bad=True` it is counted in
-`Pairs.bad` and the run reports it; it never disappears silently.
+`CaptionPairs.bad` and the run reports it; it never disappears silently.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class DataError(MMLensError, ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class CaptionPair:
     """A picture and what may be said of it.
 
     Attributes:
@@ -61,7 +61,7 @@ class Pair:
             raise PictureError(said) from None
 
 
-class Pairs:
+class CaptionPairs:
     """Captioned pictures to go through, in their own order or in one drawn from a seed."""
 
     holds = "pixels"
@@ -71,10 +71,10 @@ class Pairs:
         self.name, self.skip_bad = name, skip_bad
         self.bad: dict[str, str] = {}
 
-    def __iter__(self) -> Iterator[Pair]:
+    def __iter__(self) -> Iterator[CaptionPair]:
         raise NotImplementedError
 
-    def shuffled(self, seed: int) -> Iterator[Pair]:
+    def shuffled(self, seed: int) -> Iterator[CaptionPair]:
         """All pairs once, in the order of this seed."""
         raise NotImplementedError
 
@@ -83,7 +83,7 @@ class Pairs:
         """Changes when the pictures do; a cache and a checkpoint remember it."""
         raise NotImplementedError
 
-    def stream(self, seed: int, start: int = 0) -> Iterator[Pair]:
+    def stream(self, seed: int, start: int = 0) -> Iterator[CaptionPair]:
         """Pairs without end, epoch after epoch, from the `start`-th on: the data of a training."""
         for epoch in itertools.count():
             some = False
@@ -96,7 +96,7 @@ class Pairs:
             if not some:
                 raise DataError(f"There are no captioned pictures in {self.name}.")
 
-    def tensor(self, pair: Pair, pixels: Callable[[Any], Tensor]) -> Tensor:
+    def tensor(self, pair: CaptionPair, pixels: Callable[[Any], Tensor]) -> Tensor:
         """What the model is fed with: Float[3, h, w] by the encoder's own preprocessing."""
         return pixels(pair.picture)
 
@@ -107,11 +107,11 @@ class Pairs:
         self.bad[placeless(key)] = placeless(why)
 
 
-class Listed(Pairs):
+class Listed(CaptionPairs):
     """Pairs that are all known: a folder, a table, a list."""
 
     def __init__(
-        self, pairs: Sequence[Pair], name: str = "this list", skip_bad: bool = False
+        self, pairs: Sequence[CaptionPair], name: str = "this list", skip_bad: bool = False
     ) -> None:
         super().__init__(name, skip_bad)
         self._pairs = pairs
@@ -119,18 +119,18 @@ class Listed(Pairs):
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def __getitem__(self, index: int) -> Pair:
+    def __getitem__(self, index: int) -> CaptionPair:
         return self._pairs[index]
 
-    def __iter__(self) -> Iterator[Pair]:
+    def __iter__(self) -> Iterator[CaptionPair]:
         return (self[i] for i in range(len(self)))
 
-    def shuffled(self, seed: int) -> Iterator[Pair]:
+    def shuffled(self, seed: int) -> Iterator[CaptionPair]:
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         return (self[i] for i in order.tolist())
 
-    def stream(self, seed: int, start: int = 0) -> Iterator[Pair]:
-        """As in `Pairs`; epochs that are over are not gone through again."""
+    def stream(self, seed: int, start: int = 0) -> Iterator[CaptionPair]:
+        """As in `CaptionPairs`; epochs that are over are not gone through again."""
         over = start // len(self) if len(self) else 0
         return super().stream(seed + over, start - over * len(self))
 
@@ -143,12 +143,12 @@ class Listed(Pairs):
         return digest.hexdigest()
 
 
-class Streamed(Pairs):
+class Streamed(CaptionPairs):
     """Pairs that come one after the other; the order is shuffled as well as the source can."""
 
     def __init__(
         self,
-        read: Callable[[int | None], Iterable[Pair | tuple[str, str]]],
+        read: Callable[[int | None], Iterable[CaptionPair | tuple[str, str]]],
         fingerprint: str,
         name: str,
         skip_bad: bool = False,
@@ -157,19 +157,19 @@ class Streamed(Pairs):
         super().__init__(name, skip_bad)
         self._read, self._fingerprint = read, fingerprint
 
-    def __iter__(self) -> Iterator[Pair]:
+    def __iter__(self) -> Iterator[CaptionPair]:
         return self._good(None)
 
-    def shuffled(self, seed: int) -> Iterator[Pair]:
+    def shuffled(self, seed: int) -> Iterator[CaptionPair]:
         return self._good(seed)
 
     @property
     def fingerprint(self) -> str:
         return self._fingerprint
 
-    def _good(self, seed: int | None) -> Iterator[Pair]:
+    def _good(self, seed: int | None) -> Iterator[CaptionPair]:
         for pair in self._read(seed):
-            if isinstance(pair, Pair):
+            if isinstance(pair, CaptionPair):
                 yield pair
             else:
                 self.reject(*pair)

@@ -63,7 +63,7 @@ CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "share": partial(number, least=0.0, most=1.0, **_own),
     "silence": partial(number, above=0.0, most=1.0, **_own),
     "point": partial(choice, known=POINTS, **_own),
-    "by": partial(choice, known=RANKINGS, **_own),
+    "rank_by": partial(choice, known=RANKINGS, **_own),
     "random_from": partial(choice, known=("others", "any"), **_own),
     "keep": partial(choice, known=("all", "interpretable"), **_own),
     "where": partial(choice, known=("same", *WHERE), **_own),
@@ -71,7 +71,7 @@ CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "arms": partial(_some, known=ARMS),
     "target": _target,
     "value": _value,
-    **dict.fromkeys(("words", "site"), partial(text, **_own)),
+    **dict.fromkeys(("prompt", "site"), partial(text, **_own)),
     "noun": _noun,
 }
 

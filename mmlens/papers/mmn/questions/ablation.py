@@ -24,15 +24,15 @@ from mmlens.datasets.sample import Sample
 from mmlens.metrics.counts import word_overlap_f1
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
 from mmlens.papers.mmn.questions.asked import Asked
-from mmlens.papers.mmn.questions.explained import WORDS, Rule
-from mmlens.papers.mmn.questions.options import ARMS as ARMS
-from mmlens.papers.mmn.questions.units import (
+from mmlens.papers.mmn.questions.decoded_units import (
     interpretable_first,
     partners,
     ranked,
     scored,
     shuffle,
 )
+from mmlens.papers.mmn.questions.explained import PROMPT, Rule
+from mmlens.papers.mmn.questions.question_options import ARMS as ARMS
 from mmlens.papers.scoring import Compare
 from mmlens.papers.tables import UNNAMED, ExperimentError, finished, used
 from mmlens.values.arguments import choice, instance, number, several, shown
@@ -54,11 +54,11 @@ def ablations(
     where: str = "all",
     point: str = "pre",
     target: str = "logit",
-    by: str = "pair",
+    rank_by: str = "pair",
     gain: bool = False,
     random_from: str = "others",
     captions: bool = True,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
     batch: int = 8,
@@ -79,13 +79,13 @@ def ablations(
         arm, k, share (of all units), prob, caption, noun, skipped, options.
     """
     ks, arms = several(ks, "ks"), several(arms, "arms")
-    asked = Asked.by(locals(), COLUMNS)
+    asked = Asked.from_arguments(locals(), COLUMNS)
     choice(where, "where", tuple(WHERE), error=ExperimentError)
     counts = numbers(ks, model.cfg.n_layers * model.cfg.d_mlp)
     seen = asked.explained()
     if seen is None:
         return asked.skipped(UNNAMED)
-    order = ranked(scored(model, seen, point, target), by)
+    order = ranked(scored(model, seen, point, target), rank_by)
     random = shuffle(model, asked.random())
     variants = chosen(model, order, counts, arms, random, gain=gain, random_from=random_from)
     units = masks(model, list(variants.values()))

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlens.sweep.parts import read_scores, read_tables
 from mmlens.sweep.record import SweepError, check
+from mmlens.sweep.sweep_files import read_scores, read_tables
 from mmlens.values.arguments import path as checked
 from mmlens.values.errors import nearest, writing
 from mmlens.values.scores import Scores

@@ -20,10 +20,10 @@ from mmlens.model.hooked import HookedVLM
 from mmlens.runtime.seeding import seed_of, seeded
 from mmlens.sweep.bar import Bar
 from mmlens.sweep.crew import crew
-from mmlens.sweep.folder import Sweep, alone, begin
-from mmlens.sweep.parts import table_bytes, tensor_bytes, to_arrow
 from mmlens.sweep.record import SweepError, record
 from mmlens.sweep.running import Running, check_fed, heal, unfed
+from mmlens.sweep.sweep_files import table_bytes, tensor_bytes, to_arrow
+from mmlens.sweep.sweep_folder import Sweep, alone, begin
 from mmlens.tally import Tally
 from mmlens.values.arguments import choice, count, instance, path
 from mmlens.values.placeless import placeless

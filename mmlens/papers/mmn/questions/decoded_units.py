@@ -21,7 +21,7 @@ from mmlens.methods.attribute import attribute
 from mmlens.methods.decode import decode, sign_of
 from mmlens.methods.top_neurons import top_neurons
 from mmlens.papers.mmn.questions.asked import Asked
-from mmlens.papers.mmn.questions.explained import WORDS, Explained, Rule
+from mmlens.papers.mmn.questions.explained import PROMPT, Explained, Rule
 from mmlens.papers.tables import UNNAMED, ExperimentError
 from mmlens.values.labels import Neuron, Patch
 from mmlens.values.scores import Scores
@@ -41,45 +41,47 @@ def top_units(
     k: int = 100,
     point: str = "pre",
     target: str = "logit",
-    by: str = "pair",
+    rank_by: str = "pair",
     gain: bool = False,
     tokens: int = 10,
-    words: str = WORDS,
+    prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
 ) -> pd.DataFrame:
     """The `k` pairs of highest score for the first noun of the caption, and what their units say.
 
     Args:
-        k: how many pairs (with `by` "max" or "sum": units).
-        point, target, by: as in `attribute` and `top_neurons`.
+        k: how many pairs (with `rank_by` "max" or "sum": units).
+        point, target, rank_by: as in `attribute` and `top_neurons`.
         gain: decode with the final norm's gain (the paper names no norm).
         tokens: how many decoded tokens are kept.
-        words, noun, max_new_tokens: see `explained`.
+        prompt, noun, max_new_tokens: see `explained`.
 
     Returns:
         rank (from 0), neuron, patch (None with "sum"), score, sign (-1: the words are those of a
         negative activation; gated MLPs only), words (list), interpretable, caption, noun, skipped,
         options.
     """
-    asked = Asked.by(locals(), COLUMNS)
+    asked = Asked.from_arguments(locals(), COLUMNS)
     seen = asked.explained()
     if seen is None:
         return asked.skipped(UNNAMED)
-    best = top_neurons(scored(model, seen, point, target), k, by=by, active=signs(model, seen, by))
+    best = top_neurons(
+        scored(model, seen, point, target), k, rank_by=rank_by, active=signs(model, seen, rank_by)
+    )
     said = decode(model, best, tokens, gain=gain).drop(columns="probs")
     table = with_words(best, said)
     table = table.assign(rank=range(len(table)), caption=seen.caption, noun=seen.noun)
     return asked.answered(table.reindex(columns=list(COLUMNS)))
 
 
-def signs(model: HookedVLM, seen: Explained, by: str = "pair") -> Scores | None:
+def signs(model: HookedVLM, seen: Explained, rank_by: str = "pair") -> Scores | None:
     """The activations that say at which end a unit speaks: of gated MLPs, where half are negative.
 
     Elsewhere the paper's reading holds, the output row as it stands; a "sum" has no one activation.
     """
     gated = any(one.gated for one in model.lm.units.layers)
-    return activations(model, seen.soft, "neurons") if gated and by != "sum" else None
+    return activations(model, seen.soft, "neurons") if gated and rank_by != "sum" else None
 
 
 def with_words(best: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
@@ -94,18 +96,18 @@ def scored(model: HookedVLM, seen: Explained, point: str = "pre", target: str = 
     return attribute(model, seen.soft, seen.token, after="", point=point, target=target)
 
 
-def ranked(scores: Scores, by: str = "pair", pos: Any = Patch) -> torch.Tensor:
+def ranked(scores: Scores, rank_by: str = "pair", pos: Any = Patch) -> torch.Tensor:
     """All units, the highest first: Long[layer * unit], a unit's number being layer * units + unit.
 
     Args:
-        by: "pair" or "max" (largest score over the positions), or "sum".
+        rank_by: "pair" or "max" (largest score over the positions), or "sum".
         pos: the positions that count, as in `Scores.sel`.
     """
-    if by not in ("pair", "max", "sum"):
-        raise ExperimentError(f"There is no ranking {by!r}: write 'pair', 'max' or 'sum'.")
+    if rank_by not in ("pair", "max", "sum"):
+        raise ExperimentError(f"There is no ranking {rank_by!r}: write 'pair', 'max' or 'sum'.")
     chosen = scores.sel(pos=pos)
     if "pos" in chosen.axes:
-        chosen = chosen.sum("pos") if by == "sum" else chosen.max("pos")
+        chosen = chosen.sum("pos") if rank_by == "sum" else chosen.max("pos")
     return chosen.values.flatten().argsort(descending=True, stable=True).cpu()
 
 

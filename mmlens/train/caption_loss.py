@@ -29,7 +29,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Words:
+class CaptionTokens:
     """The words of a batch, to stand right of the pictures.
 
     Attributes:
@@ -42,11 +42,13 @@ class Words:
     labels: Tensor
     mask: Tensor
 
-    def to(self, device: torch.device) -> Words:
+    def to(self, device: torch.device) -> CaptionTokens:
         """The same on another device."""
-        return Words(*(getattr(self, name).to(device) for name in ("ids", "labels", "mask")))
+        return CaptionTokens(
+            *(getattr(self, name).to(device) for name in ("ids", "labels", "mask"))
+        )
 
-    def silent(self, rows: Sequence[int]) -> Words:
+    def silent(self, rows: Sequence[int]) -> CaptionTokens:
         """The same with nothing to learn in these rows (their picture could not be read)."""
         labels = self.labels.clone()
         labels[list(rows)] = IGNORED
@@ -73,7 +75,7 @@ class Speller:
         self.eos = int(tokenizer.eos_token_id)
         self.prefix = follow(tokenizer, prefix or "")
 
-    def __call__(self, captions: Sequence[str]) -> Words:
+    def __call__(self, captions: Sequence[str]) -> CaptionTokens:
         rows = [self._row(caption) for caption in captions]
         width = max(len(row) for row in rows)
         ids = torch.full((len(rows), width), self.eos)
@@ -81,7 +83,7 @@ class Speller:
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row)
             mask[i, : len(row)] = 1
-        return Words(ids, self._labels(ids, mask), mask)
+        return CaptionTokens(ids, self._labels(ids, mask), mask)
 
     def _labels(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Targets: the words up to the first EOS after the prefix; a cut caption has no EOS."""
@@ -103,7 +105,7 @@ class Speller:
 def sequence(
     lm: Any,
     soft: Float[Tensor, "batch patch d_model"],
-    words: Words,
+    captions: CaptionTokens,
     bos: int | None = None,
 ) -> tuple[Float[Tensor, "batch pos d_model"], Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
     """What the language model reads: vectors, mask and labels [batch, pos], pictures first.
@@ -111,32 +113,32 @@ def sequence(
     Args:
         lm: a Hugging Face causal LM.
         soft: the projected pictures.
-        words: what follows them.
+        captions: what follows them.
         bos: the id of a token to put before all, for a model that wants one (LiMBeR: none).
     """
     table = lm.get_input_embeddings()
-    parts = [soft.to(table.weight.dtype), table(words.ids)]
+    parts = [soft.to(table.weight.dtype), table(captions.ids)]
     if bos is not None:
         first = table(torch.full((len(soft), 1), bos, device=soft.device))
         parts = [first, *parts]
     vectors = torch.cat(parts, dim=1)
-    before = vectors.shape[1] - words.ids.shape[1]
-    mask = F.pad(words.mask, (before, 0), value=1)
-    return vectors, mask, F.pad(words.labels, (before, 0), value=IGNORED)
+    before = vectors.shape[1] - captions.ids.shape[1]
+    mask = F.pad(captions.mask, (before, 0), value=1)
+    return vectors, mask, F.pad(captions.labels, (before, 0), value=IGNORED)
 
 
 def loss_sum(
     lm: Any,
     soft: Float[Tensor, "batch patch d_model"],
-    words: Words,
+    captions: CaptionTokens,
     bos: int | None = None,
 ) -> Float[Tensor, ""]:
-    """- sum over targets of log p, in float32; divide by `count(words)` for LiMBeR's mean.
+    """- sum over targets of log p, in float32; divide by `count(captions)` for LiMBeR's mean.
 
     A sum, so that micro-batches and processes add up to exactly the mean over all their targets.
     """
-    vectors, mask, _ = sequence(lm, soft, words, bos)
-    length = words.ids.shape[1]
+    vectors, mask, _ = sequence(lm, soft, captions, bos)
+    length = captions.ids.shape[1]
     positions = torch.arange(vectors.shape[1], device=vectors.device).expand(len(vectors), -1)
     options: dict[str, Any] = {"position_ids": positions, "logits_to_keep": length + 1}
     known = inspect.signature(lm.forward).parameters
@@ -144,10 +146,10 @@ def loss_sum(
     out = lm(inputs_embeds=vectors, attention_mask=mask, use_cache=False, **options)
     logits = out.logits[:, -length - 1 : -1].float()  # the one before each word speaks it
     return F.cross_entropy(
-        logits.flatten(0, 1), words.labels.flatten(), ignore_index=IGNORED, reduction="sum"
+        logits.flatten(0, 1), captions.labels.flatten(), ignore_index=IGNORED, reduction="sum"
     )
 
 
-def count(words: Words) -> int:
+def count(captions: CaptionTokens) -> int:
     """The number of targets."""
-    return int((words.labels != IGNORED).sum())
+    return int((captions.labels != IGNORED).sum())

@@ -20,13 +20,13 @@ from mmlens.metrics.counts import word_overlap_f1
 from mmlens.metrics.vocabulary import pictos_vocabulary
 from mmlens.model.provenance import about as provenance
 from mmlens.papers.bootstrap import DRAWS, MOST
-from mmlens.papers.mmn.report.choose import choose
 from mmlens.papers.mmn.report.findings import finding
-from mmlens.papers.mmn.report.measure import Measured, Study, measure
-from mmlens.papers.mmn.report.page import page
+from mmlens.papers.mmn.report.outcomes import Outcome, Study, measure
 from mmlens.papers.mmn.report.paper import TITLE
-from mmlens.papers.mmn.report.plan import FULL, QUICK, Plan, Reading
+from mmlens.papers.mmn.report.plan import FULL, QUICK, OpenChoices, Plan
+from mmlens.papers.mmn.report.report_page import page
 from mmlens.papers.mmn.report.results import results as as_markdown
+from mmlens.papers.mmn.report.selection import choose
 from mmlens.papers.mmn.report.sheets import sheets
 from mmlens.papers.mmn.report.told import TITLES, Finding, Setting
 from mmlens.papers.scoring import Compare, Scorer, against_things, default_scorers
@@ -55,7 +55,7 @@ class Report:
     results: Path
     verdicts: pd.DataFrame = field(repr=False)
     findings: list[Finding] = field(repr=False)
-    measured: Mapping[str, Measured] = field(repr=False)
+    measured: Mapping[str, Outcome] = field(repr=False)
 
 
 def reproduce(
@@ -65,7 +65,7 @@ def reproduce(
     *,
     quick: bool = False,
     plan: Plan | None = None,
-    reading: Reading | None = None,
+    choices: OpenChoices | None = None,
     scorers: Mapping[str, Scorer] | None = None,
     compare: Mapping[str, Compare] | None = None,
     results: str | Path | None = None,
@@ -81,7 +81,7 @@ def reproduce(
         out: the folder; a run that was stopped goes on in it.
         quick: few pictures and wide intervals (`plan.QUICK` instead of `plan.FULL`).
         plan: how many pictures each question is asked about, instead of these two.
-        reading: how the paper is read where it is open.
+        choices: how the paper is read where it is open.
         scorers: of E1 and E2, by name (see `mmlens.papers.scoring`); by default the offline
             word overlap and, where the things are those of the bundled world, its score.
         compare: of E5, how a new caption is compared with the old one.
@@ -102,9 +102,9 @@ def reproduce(
     count(draws, "draws", most=MOST)
     if plan is not None:
         instance(plan, "plan", Plan, "mmlens.papers.mmn.QUICK, or a Plan of your own")
-    if reading is not None:
-        instance(reading, "reading", Reading, "a mmlens.papers.mmn.report.Reading")
-    plan, reading = plan or (QUICK if quick else FULL), reading or Reading()
+    if choices is not None:
+        instance(choices, "choices", OpenChoices, "a mmlens.papers.mmn.report.OpenChoices")
+    plan, choices = plan or (QUICK if quick else FULL), choices or OpenChoices()
     folder, samples = made(Path(out)), dataset(data)
     if results is not None:
         made(Path(results).parent)
@@ -115,7 +115,7 @@ def reproduce(
     chosen = choose(samples, plan)
     offline = scorers is None
     study = Study(
-        bridge, samples, plan, reading, chosen, folder / "sweeps" / plan.name,
+        bridge, samples, plan, choices, chosen, folder / "sweeps" / plan.name,
         scorers if scorers is not None else offline_scorers(chosen.known),
         compare or {"word overlap F1": word_overlap_f1},
         seed, draws, resume, progress, tell,
@@ -134,7 +134,7 @@ def offline_scorers(known: frozenset[str]) -> dict[str, Scorer]:
 
 def _write(
     study: Study,
-    found: Mapping[str, Measured],
+    found: Mapping[str, Outcome],
     offline: bool,
     folder: Path,
     copy: str | Path | None,
@@ -185,7 +185,7 @@ def _about(study: Study) -> dict[str, Any]:
         "data": f"{study.samples.name}, {len(study.samples)} pictures, hash {study.samples.hash}",
         f"plan ({study.plan.name})": _line(numbers),
         "shares of units silenced": shares,
-        "reading": _line(asdict(study.reading)),
+        "choices": _line(asdict(study.choices)),
         "metrics": ", ".join(study.scorers),
         "bootstrap": f"studentised, {study.draws} draws, seed {study.seed}",
     }

@@ -1,7 +1,7 @@
 """The sweeps of all experiments, and their summaries: seven times a question, many pictures.
 
 Every question writes a sweep into a folder of its own and goes on where it was stopped. What the
-data cannot answer (no masks, no captions, nothing named) is a `Measured` without a summary that
+data cannot answer (no masks, no captions, nothing named) is an `Outcome` without a summary that
 says why.
 """
 
@@ -18,7 +18,7 @@ from mmlens.datasets.sample import Samples
 from mmlens.metrics.result import MetricError
 from mmlens.papers.bootstrap import DRAWS
 from mmlens.papers.mmn.questions import (
-    ablate,
+    ablation,
     classes,
     faithfulness,
     layers,
@@ -28,19 +28,19 @@ from mmlens.papers.mmn.questions import (
     sheet,
     translate,
 )
-from mmlens.papers.mmn.report.choose import Chosen, together
-from mmlens.papers.mmn.report.plan import Plan, Reading
+from mmlens.papers.mmn.report.plan import OpenChoices, Plan
+from mmlens.papers.mmn.report.selection import Chosen, together
 from mmlens.papers.scoring import Compare, Scorer
 from mmlens.papers.tables import ExperimentError
-from mmlens.sweep.folder import Sweep
-from mmlens.sweep.run import sweep
+from mmlens.sweep.sweep_folder import Sweep
+from mmlens.sweep.sweeping import sweep
 
 if TYPE_CHECKING:
     from mmlens.model.hooked import HookedVLM
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class Outcome:
     """One experiment: its summary, or why there is none.
 
     Attributes:
@@ -72,7 +72,7 @@ class Study:
     model: HookedVLM
     samples: Samples
     plan: Plan
-    reading: Reading
+    choices: OpenChoices
     chosen: Chosen
     folder: Path
     scorers: Mapping[str, Scorer]
@@ -101,7 +101,7 @@ class Study:
         return {"draws": self.draws, "seed": self.seed}
 
 
-def measure(study: Study) -> Iterator[Measured]:
+def measure(study: Study) -> Iterator[Outcome]:
     """All experiments, one after the other, as they are finished."""
     yield from _units(study)
     yield _told("E2", _projection, study)
@@ -113,58 +113,58 @@ def measure(study: Study) -> Iterator[Measured]:
     yield _told("sensitivity", _sensitive, study)
 
 
-def _told(key: str, work: Callable[[Study], Measured], study: Study) -> Measured:
+def _told(key: str, work: Callable[[Study], Outcome], study: Study) -> Outcome:
     """What was measured, or the sentence that says why it could not be."""
     try:
         return work(study)
     except (ExperimentError, MetricError) as error:
-        return Measured(key, why=str(error))
+        return Outcome(key, why=str(error))
 
 
-def _units(study: Study) -> Iterator[Measured]:
+def _units(study: Study) -> Iterator[Outcome]:
     """E1 and E6, from one sweep."""
     samples = study.first(study.plan.units)
-    done = study.ask("units", translate.top_units, samples, 8, **_units_options(study.reading))
+    done = study.ask("units", translate.top_units, samples, 8, **_units_options(study.choices))
     table, asked = done.table("top_units"), {"units": len(samples)}
-    how = {**study.reading.of("keep", "shuffle"), "times": study.plan.shuffles}
+    how = {**study.choices.of("keep", "shuffle"), "times": study.plan.shuffles}
 
-    def e1(_: Study) -> Measured:
+    def e1(_: Study) -> Outcome:
         found = translate.summary(table, samples, study.scorers, **how, **study.drawn)
-        return Measured("E1", found, asked=asked)
+        return Outcome("E1", found, asked=asked)
 
-    def e6(_: Study) -> Measured:
+    def e6(_: Study) -> Outcome:
         found = layers.summary(table, study.model.cfg.n_layers, **study.drawn)
-        return Measured("E6", found, asked=asked)
+        return Outcome("E6", found, asked=asked)
 
     yield _told("E1", e1, study)
     yield _told("E6", e6, study)
 
 
-def _units_options(reading: Reading) -> dict[str, Any]:
-    return {**reading.of("point", "target", "by", "gain"), **reading.explained}
+def _units_options(choices: OpenChoices) -> dict[str, Any]:
+    return {**choices.of("point", "target", "rank_by", "gain"), **choices.explained}
 
 
-def _projection(study: Study) -> Measured:
+def _projection(study: Study) -> Outcome:
     samples = study.first(study.plan.projection)
-    options = {"vectors": study.plan.vectors, "seed": study.seed, **study.reading.explained}
+    options = {"vectors": study.plan.vectors, "seed": study.seed, **study.choices.explained}
     done = study.ask("projection", project.nearest_words, samples, 8, **options)
     found = project.summary(done.table("nearest_words"), samples, study.scorers, **study.drawn)
-    return Measured("E2", found, asked={"projection": len(samples)})
+    return Outcome("E2", found, asked={"projection": len(samples)})
 
 
-def _regions(study: Study) -> Measured:
+def _regions(study: Study) -> Outcome:
     concepts = study.chosen.concepts
     if not concepts:
         raise ExperimentError("No picture of the data shows a thing whose mask is known.")
     samples = study.samples.pick(together(concepts.values()))
-    options = {**_units_options(study.reading), "seed": study.seed}
+    options = {**_units_options(study.choices), "seed": study.seed}
     done = study.ask("regions", regions.unit_regions, samples, 8, **options)
     table: Any = done.table("unit_regions")
     own = table[table["concept"].isin(list(concepts)) | (table["skipped"] != "")]
-    return Measured("E3", regions.summary(own, **study.drawn), asked={"regions": len(samples)})
+    return Outcome("E3", regions.summary(own, **study.drawn), asked={"regions": len(samples)})
 
 
-def _classes(study: Study) -> Measured:
+def _classes(study: Study) -> Outcome:
     if len(study.chosen.first) < 2:
         raise ExperimentError(
             "Fewer than two classes have two pictures that show nothing else: there is nothing to"
@@ -172,52 +172,58 @@ def _classes(study: Study) -> Measured:
         )
     seen = study.samples.pick(together(study.chosen.first.values()))
     other = study.samples.pick(together(study.chosen.second.values()))
-    options = _units_options(study.reading)
+    options = _units_options(study.choices)
     first = study.ask("class-units", translate.top_units, seen, 8, **options)
-    units = classes.chosen(first.table("top_units"), seen, keep=study.reading.keep)
+    units = classes.chosen(first.table("top_units"), seen, keep=study.choices.keep)
     every = list(dict.fromkeys(unit for own in units.values() for unit in own))
     second = study.ask(
-        "classes", classes.class_activations, other, 16, units=every, words=study.reading.words
+        "classes", classes.class_activations, other, 16, units=every, prompt=study.choices.prompt
     )
     found = classes.summary(second.table("class_activations"), units, **study.drawn)
-    return Measured("E4", found, asked={"class-units": len(seen), "classes": len(other)})
+    return Outcome("E4", found, asked={"class-units": len(seen), "classes": len(other)})
 
 
-def _ablation(study: Study) -> Measured:
+def _ablation(study: Study) -> Outcome:
     samples = study.first(study.plan.ablation)
-    names = ("point", "target", "by", "gain", "value", "where", "random_from")
-    options = {**study.reading.of(*names), **study.reading.explained}
+    names = ("point", "target", "rank_by", "gain", "value", "where", "random_from")
+    options = {**study.choices.of(*names), **study.choices.explained}
     done = study.ask(
-        "ablation", ablate.ablations, samples, 4, ks=list(study.plan.ks), seed=study.seed, **options
+        "ablation",
+        ablation.ablations,
+        samples,
+        4,
+        ks=list(study.plan.ks),
+        seed=study.seed,
+        **options,
     )
-    found = ablate.summary(done.table("ablations"), study.compare, **study.drawn)
-    return Measured("E5", found, asked={"ablation": len(samples)})
+    found = ablation.summary(done.table("ablations"), study.compare, **study.drawn)
+    return Outcome("E5", found, asked={"ablation": len(samples)})
 
 
-def _sheets(study: Study) -> Measured:
+def _sheets(study: Study) -> Outcome:
     samples = study.first(study.plan.sheets)
-    options = {**study.reading.of("point", "target", "gain"), **study.reading.explained}
+    options = {**study.choices.of("point", "target", "gain"), **study.choices.explained}
     done = study.ask("sheets", sheet.picture_sheet, samples, 4, **options)
     table: Any = done.table("sheet")
     if not (table["skipped"] == "").any():
         raise ExperimentError(f"No picture has a sheet: {table['skipped'].iloc[0]}.")
-    return Measured("E7", table, asked={"sheets": len(samples)}, sweep=done)
+    return Outcome("E7", table, asked={"sheets": len(samples)}, sweep=done)
 
 
-def _faithful(study: Study) -> Measured:
+def _faithful(study: Study) -> Outcome:
     samples = study.first(study.plan.faithful)
-    options = {**study.reading.of("by", "target", "value"), **study.reading.explained}
+    options = {**study.choices.of("rank_by", "target", "value"), **study.choices.explained}
     done = study.ask(
         "faithfulness", faithfulness.faithful, samples, 2, methods=list(study.plan.methods),
         seed=study.seed, **options,
     )  # fmt: skip
     found = faithfulness.summary(done.table("faithful"), **study.drawn)
-    return Measured("faithfulness", found, asked={"faithfulness": len(samples)})
+    return Outcome("faithfulness", found, asked={"faithfulness": len(samples)})
 
 
-def _sensitive(study: Study) -> Measured:
+def _sensitive(study: Study) -> Outcome:
     samples = study.first(study.plan.sensitive)
     done = study.ask("sensitivity", sensitivity.option_effects, samples, 2,
-                     **study.reading.explained)  # fmt: skip
+                     **study.choices.explained)  # fmt: skip
     found = sensitivity.summary(done.table("option_effects"), **study.drawn)
-    return Measured("sensitivity", found, asked={"sensitivity": len(samples)})
+    return Outcome("sensitivity", found, asked={"sensitivity": len(samples)})
