@@ -385,29 +385,11 @@ ENCODERS: dict[str, Twin] = {
         patch_kernel=[7, 7],
         patch_stride=[4, 4],
     ),
-    "hf:GroupViTVisionModel": _hf(
-        "GroupViTVisionModel",
-        hidden_size=24,
-        intermediate_size=40,
-        depths=[1, 1],
-        num_hidden_layers=2,
-        num_group_tokens=[4, 0],
-        num_output_groups=[2, 0],
-        num_attention_heads=3,
-        image_size=32,
-        patch_size=8,
+    "hf:GroupViTVisionModel": _like(
+        "GroupViTVisionModel", depths=[1, 1], num_group_tokens=[4, 0], num_output_groups=[2, 0]
     ),
-    "hf:GroupViTVisionModel 4 groups": _hf(
-        "GroupViTVisionModel",
-        hidden_size=24,
-        intermediate_size=40,
-        depths=[1, 1],
-        num_hidden_layers=2,
-        num_group_tokens=[6, 0],
-        num_output_groups=[4, 0],
-        num_attention_heads=3,
-        image_size=32,
-        patch_size=8,
+    "hf:GroupViTVisionModel 4 groups": _like(
+        "GroupViTVisionModel", depths=[1, 1], num_group_tokens=[6, 0], num_output_groups=[4, 0]
     ),
     "hf:SegformerModel": _hf(
         "SegformerModel",

@@ -47,6 +47,8 @@ ELSEWHERE = re.compile(
     r"FOLDER|hf:|open_clip:|\bme/|google/|gpt2|\.ckpt|runs/|fit\(|backbone=|\.\.\.[,)]"
 )
 """Marks of what only a reader has: data, the network, a training."""
+OTHERS = ("Pair", "metrics")
+"""Names of the patching bench that mean something else behind `mm`."""
 NOT_RUN = {
     "mmlens.families": "it would register a family under a name that exists",
     "mmlens.values.lazy": "it belongs into a package's __init__",
@@ -114,7 +116,7 @@ def spoken_of() -> dict[str, Any]:
         "patching": patching,
         "metrics": metrics,
         **{name: getattr(mm, name) for name in mm.__all__},
-        **{name: getattr(patching, name) for name in patching.__all__ if name != "Pair"},
+        **{name: getattr(patching, name) for name in patching.__all__ if name not in OTHERS},
         "model": model,
         "prompt": prompt,
         "photo": photo,

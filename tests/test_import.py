@@ -100,7 +100,8 @@ def test_names_modules_and_both_under_another_name_are_imported_on_first_use(tmp
     assert stones.__all__ == ["grams", "highest", "lowest", "rows"]
     assert stones.lowest.__name__ == "stones.rows.first" and stones.grams == 3
     assert stones.rows.__name__ == "stones.rows"
-    assert set(stones.__all__) < set(dir(stones))
+    assert {name for name in dir(stones) if not name.startswith("__")} == set(stones.__all__)
+    assert "__doc__" in dir(stones)
     with pytest.raises(AttributeError, match="stones has no 'gram': did you mean 'grams'"):
         _ = stones.gram
     with pytest.raises(RuntimeError, match="nobody asked for it"):

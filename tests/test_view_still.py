@@ -16,6 +16,7 @@ from mmlens.values.errors import AddressError, CapabilityError
 from mmlens.view.still.drawing import png, still, svg
 from mmlens.view.still.frame import round_ticks
 from mmlens.view.still.marks import Photo, Shape, Text
+from mmlens.view.still.raster import to_picture
 from mmlens.view.style import theme
 from mmlens.view.style.colourscale import on, read
 
@@ -49,6 +50,27 @@ def test_a_png_shows_the_same_colours_where_the_marks_say():
     for cell in [m for m in marks if isinstance(m, Shape) and not m.width][:4]:
         x, y = np.mean(cell.points, 0)
         assert picture.getpixel((round(2 * x), round(2 * y))) == ImageColor.getrgb(cell.colour)
+
+
+def test_a_png_has_the_letters_of_its_svg_with_and_without_fonts_on_the_machine():
+    figure = view.heatmap(grid(), title="attribution")
+    document = svg(figure)
+    mute = re.sub(r"<text.*?</text>", "", document, flags=re.DOTALL)
+    for system_fonts in (True, False):
+        written = np.asarray(to_picture(document, 1, system_fonts=system_fonts), float)
+        blank = np.asarray(to_picture(mute, 1, system_fonts=system_fonts), float)
+        inked = np.argwhere((written != blank).any(-1))
+        top = inked[inked[:, 0] < 40]  # the title: its letters are dark, 16 high, from the left on
+        assert len(top) > 200 and top[:, 1].min() < 20
+        assert written[tuple(top.T)].min() < 60
+
+
+@pytest.mark.parametrize("scale", [0.1, 1, 1.5, 3])
+def test_a_png_has_scale_pixels_per_pixel_of_its_figure(scale):
+    figure = view.heatmap(grid())
+    picture, tall = png(figure, scale), figure.layout.height
+    assert picture.mode == "RGB"
+    assert picture.size == pytest.approx((700 * scale, tall * scale), abs=1)
 
 
 def test_an_svg_is_xml_whose_tokens_are_text():

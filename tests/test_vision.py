@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from encoders import shake
 from packaging.version import Version
 from PIL import Image
 from torch import nn
@@ -30,23 +31,6 @@ transformers = pytest.importorskip("transformers")
 TINY = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
 TIMM = {"depth": 2, "embed_dim": 24, "num_heads": 3}
 SQUARE = {"image_size": 24, "patch_size": 8}
-
-
-def shake(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights large enough that every part matters (zero inits and 1e-5 layer scales included)."""
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, p in module.named_parameters():
-            scale = 0.3 if p.dim() < 2 else 1.0 / max(1, p[0].numel()) ** 0.5
-            noise = torch.randn(p.shape, generator=draw) * scale
-            one = p.dim() == 1 and name.endswith(
-                ("weight", "gamma", "lambda1", "gamma_1", "gamma_2")
-            )
-            p.copy_(noise + 1.0 if one or "lambda_" in name else noise)
-        for name, b in module.named_buffers():
-            if name.endswith("running_mean"):
-                b.copy_(torch.randn(b.shape, generator=draw) * 0.1)
-    return module.eval()
 
 
 def hf(kind: str, **more):

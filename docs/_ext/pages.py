@@ -106,7 +106,7 @@ def _public(package: str) -> Iterable[tuple[str, str]]:
     homes = public_names(package)
     for name in names:
         yield name, homes[name][0] if name in homes else getattr(here, name).__module__
-    for found in pkgutil.iter_modules(here.__path__):
+    for found in pkgutil.iter_modules(getattr(here, "__path__", ())):
         if found.name in here.__all__ and found.name not in names:
             yield from _own(importlib.import_module(f"{package}.{found.name}"), f"{found.name}.")
 

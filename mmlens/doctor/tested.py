@@ -20,6 +20,7 @@ TESTED: dict[str, tuple[str, str]] = {
     "plotly": ("6.0.0", "7.1.0"),
     "circuitsvis": ("1.43.3", "1.43.3"),
     "pillow": ("11.0.0", "13.0.0"),
+    "resvg-py": ("0.5.0", "0.5.0"),
     "typer": ("0.15.0", "0.29.2"),
     "rich": ("13.0.0", "15.0.0"),
     "jaxtyping": ("0.3.0", "0.3.11"),
@@ -31,6 +32,7 @@ TESTED: dict[str, tuple[str, str]] = {
     "webdataset": ("1.0.2", "1.0.2"),
     "pycocotools": ("2.0.8", "2.0.11"),
     "torchmetrics": ("1.9.0", "1.9.0"),
+    "num2words": ("0.5.14", "0.5.14"),
 }
 """Package: (lowest, newest)."""
 
@@ -39,5 +41,6 @@ EXTRAS = {
     "train": ("accelerate", "datasets", "webdataset"),
     "coco": ("pycocotools",),
     "metrics": ("torchmetrics",),
+    "vlm": ("num2words",),
 }
 """Which of them come with an extra only; `datasets` comes with transformer-lens, too."""

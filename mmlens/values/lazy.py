@@ -58,6 +58,7 @@ def on_first_use(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
         return value
 
     def listed() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *names})
+        own = (name for name in vars(sys.modules[package]) if name.startswith("__"))
+        return sorted({*own, *names})  # what the package itself imports is nothing to complete
 
     return look_up, listed, sorted(names)

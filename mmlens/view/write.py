@@ -2,7 +2,7 @@
 
 view.save(figure, "page.html")     alive, plotly.js included (5 MB); HTML views are small
 view.save(figure, "paper.svg")     a still picture, written by hand (`mmlens.view.still.drawing`)
-view.save(figure, "paper.png")     the same, painted with Pillow
+view.save(figure, "paper.png")     the same as pixels
 """
 
 from __future__ import annotations

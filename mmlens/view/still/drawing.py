@@ -1,4 +1,4 @@
-"""A plotly figure as a still picture, without a browser: SVG as text, PNG by Pillow.
+"""A plotly figure as a still picture, without a browser: SVG, and that as PNG.
 
     view.save(figure, "paper.svg")        # or .png
 
@@ -17,10 +17,10 @@ from PIL import Image
 
 from mmlens.values.errors import CapabilityError
 from mmlens.view.still import frame
-from mmlens.view.still.brush import to_picture
 from mmlens.view.still.frame import Axis, drawn
 from mmlens.view.still.keys import bar_room, bars_of_colour, dash_of, legend, legend_room
 from mmlens.view.still.marks import Mark, Number, Photo, Shape, Text, to_svg
+from mmlens.view.still.raster import to_picture
 from mmlens.view.still.traces import trace_marks, values_on
 
 KNOWN = ("heatmap", "bar", "scatter")
@@ -42,8 +42,7 @@ def png(figure: Any, scale: float | int = 2) -> Image.Image:
     Raises:
         CapabilityError: something in it that only plotly.js draws.
     """
-    size, page, marks, _ = still(figure)
-    return to_picture(size, page, marks, scale)
+    return to_picture(svg(figure), scale)
 
 
 def still(figure: Any) -> tuple[tuple[int, int], str, list[Mark], str]:

@@ -1,7 +1,7 @@
 """The few marks that still pictures are made of, and how they are written as SVG.
 
 A figure becomes a list of marks in pixels (`drawing`); `to_svg` writes them as text, with
-every word escaped, and `mmlens.view.still.brush` paints them.
+every word escaped, and `mmlens.view.still.raster` makes pixels of that.
 """
 
 from __future__ import annotations

@@ -1,0 +1,43 @@
+"""An SVG as pixels, by resvg: no browser, and the fonts of the system.
+
+Where the system has none of the fonts that the SVG names, letters come from the one that Pillow
+brings (Latin only).
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import resvg_py
+from PIL import Image, ImageFont
+
+
+def to_picture(svg: str, scale: float | int, *, system_fonts: bool = True) -> Image.Image:
+    """The document as a picture of `scale` pixels per unit.
+
+    Args:
+        system_fonts: whether the fonts of this machine are used.
+    """
+    font, family = _pillows_font()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "font.ttf"  # resvg takes files
+        path.write_bytes(font)
+        pixels = resvg_py.svg_to_bytes(
+            svg_string=svg,
+            zoom=float(scale),
+            font_files=[str(path)],
+            serif_family=family,  # where no family of a text is there, resvg takes this one
+            skip_system_fonts=not system_fonts,
+        )
+    return Image.open(io.BytesIO(bytes(pixels))).convert("RGB")
+
+
+@lru_cache(1)
+def _pillows_font() -> tuple[bytes, str]:
+    font: Any = ImageFont.load_default(12)
+    family, _ = font.getname()
+    return font.path.getvalue(), family
