@@ -154,6 +154,31 @@ def test_a_written_pattern_is_the_pattern_that_acts(name):
         assert apart(first(opening.module, lambda: vision(x)), own) < NEAR
 
 
+@pytest.mark.parametrize("name", NEWLY_OPEN)
+@torch.no_grad()
+def test_written_queries_keys_values_and_z_act(name):
+    _, vision, x = wrapped(name)
+    opening = block_of(vision)
+    points = opening.points
+
+    def under(point: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+        with written(points[point], change):
+            return kept_by({n: points[n] for n in ("hook_pattern", "hook_z")}, lambda: vision(x))
+
+    own = kept_by(points, lambda: vision(x))
+    blind, unseen = (
+        under(point, lambda v: v * 0)["hook_pattern"] for point in ("hook_q", "hook_k")
+    )
+    assert apart(blind, unseen) < NEAR  # biases and masks alone are left
+    assert apart(blind, own["hook_pattern"]) > 1e-2
+    assert apart(under("hook_v", lambda v: v * 2)["hook_z"], own["hook_z"] * 2) < NEAR
+    with written(points["hook_z"], lambda z: z * 0):
+        out = first(opening.module, lambda: vision(x))
+    norm = getattr(opening.module, "norm", lambda z: z)
+    nothing = output_matrix(opening.module)(norm(torch.zeros_like(own["hook_z"].flatten(2))))
+    assert apart(out, nothing) < NEAR
+
+
 EAGER = ["hf:DINOv3ViTModel", "hf:InternVLVisionModel", "hf:BlipVisionModel", "hf:FlavaImageModel"]
 
 

@@ -167,7 +167,7 @@ def labelled(vision: HookedVision) -> set[str]:
     return {
         name
         for name, shape in seen.items()
-        if (shape[0], shape[-1], len(shape)) == (2, n, 4)
+        if (shape[0], *shape[2:]) == (2, n, n)
         or (shape[:2] == (2, n) and len(shape) == (4 if ".attn." in name else 3))
     }
 
