@@ -58,11 +58,16 @@ NOT_RUN = {
 
 @pytest.fixture
 def few_families(monkeypatch):
-    """Families that a page adds are gone after it."""
+    """Families and sites that a page adds are gone after it."""
+    from mmlens.values.sites import SITES
+
     mm.models()
+    sites = dict(SITES)
     for table in ("_loaders", "_lines"):
         monkeypatch.setattr(families, table, dict(getattr(families, table)))
     yield
+    SITES.clear()
+    SITES.update(sites)
     view.use_theme("light")
 
 
