@@ -1,4 +1,4 @@
-"""Neurons as cards: what each one decodes to, where it is active, and which pictures excite it most.
+"""Neurons as cards: what each decodes to, where it is active, which pictures excite it most.
 
     view.cards(mm.decode(model, neurons), picture=photo, activations=seen.activations)
     view.gallery(mm.top_images(model, data, neurons), pictures, maps=maps)
