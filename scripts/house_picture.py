@@ -16,7 +16,7 @@ from html import escape
 from itertools import pairwise
 
 WIDTH, MARGIN, LEFT = 420.0, 8.0, 26.0
-PITCH, HEIGHT, GAP = 58.0, 32.0, 9.0
+PITCH, HEIGHT, GAP, SHOWN = 58.0, 32.0, 9.0, 1.15
 STYLE = """
 .paper { fill: #ffffff }
 .floor { stroke: #1f2328; stroke-opacity: .13 }
@@ -82,7 +82,8 @@ def house_svg(floors: Sequence[str], arrows: Mapping[str, set[str]]) -> str:
     height = PITCH * len(floors) + 2 * MARGIN
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH:.0f} {height:.0f}"'
-        ' role="img" aria-labelledby="title desc">',
+        f' width="{SHOWN * WIDTH:.0f}" height="{SHOWN * height:.0f}" role="img"'
+        ' aria-labelledby="title desc">',
         '<title id="title">The rooms of mmlens and what they import</title>',
         f'<desc id="desc">{escape(_told(floors, needed(arrows)))}</desc>',
         f"<style>{STYLE}</style>",

@@ -60,11 +60,16 @@ NOT_RUN = {
 
 @pytest.fixture
 def few_families(monkeypatch):
-    """Families that a page adds are gone after it."""
+    """Families and sites that a page adds are gone after it."""
+    from mmlens.values.sites import SITES
+
     mm.models()
+    sites = dict(SITES)
     for table in ("_loaders", "_lines"):
         monkeypatch.setattr(families, table, dict(getattr(families, table)))
     yield
+    SITES.clear()
+    SITES.update(sites)
     view.use_theme("light")
 
 
@@ -116,12 +121,11 @@ def spoken_of() -> dict[str, Any]:
         "patching": patching,
         "metrics": metrics,
         **{name: getattr(mm, name) for name in mm.__all__},
-        **{name: getattr(patching, name) for name in patching.__all__ if name not in OTHERS},
+        **{name: getattr(patching, name) for name in patching.__all__ if name != "metrics"},
         "model": model,
         "prompt": prompt,
         "photo": photo,
         "pair": pair,
-        "Pair": patching.Pair,
         "clean": prompt,
         "corrupt": other,
         "prompts": [prompt, other],

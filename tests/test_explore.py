@@ -251,7 +251,7 @@ def test_every_word_is_text(show):
 def test_the_caption_is_walked_by_arrow_keys_and_looked_at_by_pointing(show):
     tab = show(view.explore(read()).html)
     before = painted(tab)
-    assert text(tab, "map-title") == "Where the picture speaks for “dog”"
+    assert text(tab, "map-title") == "Attribution of “dog”"
     assert text(tab, "together") == (
         "“dog” has probability 0.875; with the first 2 neurons silenced 0.063."
     )

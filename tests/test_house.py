@@ -56,3 +56,26 @@ def test_a_new_import_changes_the_picture():
     after = house_svg(floors, {"view": {"values", "tally"}, "model": {"values"}})
     heads = [len(re.findall('class="head"', svg)) for svg in (before, after)]
     assert heads == [2, 3] and "view imports tally, values." in after
+
+
+def test_the_map_names_every_room_on_its_floor_and_every_file_that_it_points_to():
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", page, re.MULTILINE)
+    assert {room: int(floor) for floor, room in rows} == FLOOR_OF
+    (where,) = re.findall(r"^\*\*Where is \.\.\.\*\*.*?(?=\n\n)", page, re.MULTILINE | re.DOTALL)
+    places = re.findall(r"`([\w/]+(?:/|\.py))`", where)
+    assert len(places) == 9
+    assert [place for place in places if not (ROOT / "mmlens" / place).exists()] == []
+
+
+def test_every_decision_page_is_listed_and_says_what_would_overturn_it():
+    folder = ROOT / "docs" / "decisions"
+    index = (folder / "index.md").read_text(encoding="utf-8")
+    for path in sorted(folder.glob("*.md")):
+        if path.name != "index.md":
+            text = path.read_text(encoding="utf-8")
+            assert f"({path.name})" in index and f"\n{path.stem}\n" in index, path.name
+            assert "## What would overturn" in text, path.name
+            choices = [line[3:] for line in text.splitlines() if line.startswith("## ")]
+            kept = [one for one in choices if not one.startswith("What w")]
+            assert all(f"\n- {one}\n" in index for one in kept), path.name

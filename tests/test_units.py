@@ -338,7 +338,7 @@ def test_tables_and_the_explorer_show_the_end_that_is_written():
 
 def test_a_look_shows_the_words_that_each_neuron_writes_with_the_sign_that_it_has_there():
     model = bridge("toy-llama")
-    table: Any = mm.look(model, toy.picture(), words=" a dog", full=True).table
+    table: Any = mm.look(model, toy.picture(), caption=" a dog", full=True).table
     active = mm.activations(model, mm.Prompt(toy.picture(), "A picture of a"), "neurons")
     signs = []
     for row in table.itertuples():
@@ -354,7 +354,7 @@ def test_pages_say_when_words_are_those_of_a_negative_activation():
     from mmlens.view import cards, explore
 
     model = bridge("toy-llama")
-    seen = mm.look(model, toy.picture(), words=" a dog", full=True)
+    seen = mm.look(model, toy.picture(), caption=" a dog", full=True)
     active = mm.activations(model, mm.Prompt(toy.picture(), "A picture of a"), "neurons")
     here = [active.sel(row.neuron, pos=row.patch).item() for row in seen.table.itertuples()]
     minus = seen.table[[value < 0 for value in here]]

@@ -162,7 +162,7 @@ def test_neurons_are_points_with_their_words():
     assert list(points.x) == [5, 9] and list(points.y) == [0, 2]
     assert points.marker.color[0] == theme.colours()["raises"]
     assert points.marker.color[1] == theme.colours()["lowers"]
-    assert "says ·dog &lt;b&gt;" in points.customdata[0]
+    assert "decodes to ·dog &lt;b&gt;" in points.customdata[0]
 
 
 def test_names_in_a_crowd_of_neurons_do_not_cover_each_other():

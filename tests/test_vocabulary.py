@@ -33,8 +33,11 @@ SAME_CLASS = {
     "Depth": "explore: how much `look` reads; values.picture_modes: bits of a picture",
 }
 """Names of two classes that wait to be told apart."""
-SAME_FILE = {"look": "cli/look.py has the command that calls explore/look.py"}
-"""Names that two files may have."""
+SAME_FILE = {
+    "look": "cli/look.py has the command that calls explore/look.py",
+    "tower": "each kind of tower says in its tower.py what it is to a model",
+}
+"""Names that several files may have."""
 
 
 def public() -> Iterator[tuple[str, Any]]:

@@ -65,9 +65,9 @@ def test_words_before_and_instead_of_the_explained_one_take_no_piece_of_their_ow
     """Asked by ids, so that no word has to be found by how it prints."""
     model, prompt = reader(kind), mm.Prompt(toy.picture(), "A picture of")
     dog = whole(kind, "A picture of a dog")[-1]
-    scores = mm.attribute(model, prompt, dog, after=" a", layers=0)
+    scores = mm.attribute(model, prompt, dog, after=" a", layer=0)
     assert len(scores.of("pos")) == 16 + len(whole(kind, "A picture of a"))
-    table: Any = mm.attribute_caption(model, prompt, 1, words=" a dog")
+    table: Any = mm.attribute_caption(model, prompt, 1, caption=" a dog")
     assert len(table.token.unique()) == 2
 
 

@@ -38,9 +38,9 @@ ask(top_units, model, [])
     "PictureError": 'mm.Prompt(Path("README.md"), "A picture of")',
     "PromptError": 'mm.Prompt("scenes/koala.png", "A picture of")',
     "ReproduceError": """
-from mmlens.papers.mmn.report.plan import Reading
+from mmlens.papers.mmn.report.plan import OpenChoices
 
-Reading(point="middle")
+OpenChoices(point="middle")
 """,
     "SampleIndexError": 'mm.dataset("pictos:held_out:20")[20]',
     "SiteError": 'mm.activations(model, prompt, "neuron")',

@@ -30,19 +30,26 @@ PAGES = {
         ("values",),
     ),
     "methods": ("Questions to a model", "mmlens", ("methods", "explore")),
+    "explore": ("Pictures read through a model", "mmlens.explore", ()),
     "patching": ("Patching", "mmlens.patching", ()),
+    "towers": (
+        "Towers: wrapping an encoder or a language model",
+        "mmlens.towers",
+        ("vision.wrap", "vision.encoder", "vision.pixels", "language.language_model"),
+    ),
     "view": ("Views", "mmlens.view", ()),
     "datasets": ("Data sets", "mmlens.datasets", ()),
+    "pictos": ("The bundled world", "mmlens.pictos", ()),
     "sweep": ("Sweeps", "mmlens.sweep", ()),
     "tally": ("Running statistics", "mmlens.tally", ()),
     "experiments": ("Experiments", "mmlens.papers.mmn.questions", ()),
     "metrics": ("Metrics of captions", "mmlens.metrics", ()),
     "train": ("Training a projection", "mmlens.train", ()),
     "reproduce": ("Reproducing a study", "mmlens.papers.mmn.report", ()),
+    "papers": ("Tables, intervals and scoring of studies", "mmlens.papers", ()),
     "errors": ("Errors", "mmlens.values.errors", ()),
 }
-"""File name -> title, package, and which modules of it (all when empty)."""
-
+"""File name -> title, package, and which rooms or modules of it (all when empty)."""
 
 _written: dict[int, str] = {}
 """Where each thing is described: once, however many names it has."""
@@ -76,11 +83,10 @@ def _page(title: str, package: str, only: tuple[str, ...]) -> str:
     if not only:
         parts.append(f".. automodule:: {package}\n   :no-index:")
     by_module: dict[str, list[str]] = {}
-    for name, module in _public(package):
-        below = module.removeprefix(f"{package}.").split(".")[0]
-        if not only or below in only:
+    for name, module in _public(package, only):
+        if not only or _lies_in(module, package, only):
             by_module.setdefault(module, []).append(name)
-    order = [m for o in only for m in by_module if m.removeprefix(f"{package}.").split(".")[0] == o]
+    order = [m for one in only for m in by_module if _lies_in(m, package, (one,))]
     for module in order or by_module:
         if module != package:
             parts += [
@@ -91,10 +97,22 @@ def _page(title: str, package: str, only: tuple[str, ...]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _public(package: str) -> Iterable[tuple[str, str]]:
-    """(name as users write it below `package`, module that it lives in)."""
+def _lies_in(module: str, package: str, only: tuple[str, ...]) -> bool:
+    return any(f"{module}.".startswith(f"{package}.{one}.") for one in only)
+
+
+def _public(package: str, only: tuple[str, ...] = ()) -> Iterable[tuple[str, str]]:
+    """(name as users write it below `package`, module that it lives in).
+
+    Args:
+        only: modules of a package that publishes no names of its own.
+    """
     here = importlib.import_module(package)
     names = [n for n in getattr(here, "__all__", ()) if not inspect.ismodule(getattr(here, n))]
+    if not names and only:
+        for module in only:
+            yield from _own(importlib.import_module(f"{package}.{module}"), f"{module}.")
+        return
     if not names:
         yield from _own(here, "")
         for found in pkgutil.iter_modules(getattr(here, "__path__", ())):

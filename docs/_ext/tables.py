@@ -106,10 +106,11 @@ def methods() -> str:
     import mmlens as mm
 
     rows = []
-    for name, (home, _) in public_names("mmlens").items():
-        if home.startswith("mmlens.methods."):
-            told = first_line(import_module(home))
-            rows.append((f"{{py:func}}`mmlens.{name}`", _plain(told), returns(getattr(mm, name))))
+    for package, here in (("mmlens", mm), ("mmlens.patching", mm.patching)):
+        for name, (home, _) in public_names(package).items():
+            if home.startswith("mmlens.methods."):
+                told, thing = first_line(import_module(home)), getattr(here, name)
+                rows.append((f"{{py:func}}`{package}.{name}`", _plain(told), returns(thing)))
     return table(("call", "asks", "gives"), rows)
 
 

@@ -2,7 +2,7 @@
 
 A `Variant` says where one row takes its values from the source: layers, positions, and heads or
 units. Rows that enter at the same layer and at neighbouring positions share a batch (`reuse`); how
-many fit is chosen from the memory that is free, halved when it runs out after all, and told.
+many fit is chosen from the free memory, and halved on out-of-memory, with a warning.
 
 Everything of the bench (patching, ablation, single neurons) is a list of variants.
 """

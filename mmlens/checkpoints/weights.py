@@ -1,6 +1,6 @@
 """Weights from files that are not trusted: nothing is executed, and shapes are checked first.
 
-A projection is small and comes in many dresses: LiMBeR's `proj.ckpt` (a dict of `weight` and
+A projection is small and comes in several formats: LiMBeR's `proj.ckpt` (a dict of `weight` and
 `bias`), a safetensors file, a state dict whose names carry a prefix. Pickles are read with
 `weights_only=True`, so one that wants to run code is refused, and a wrong shape is a sentence that
 names both sides.

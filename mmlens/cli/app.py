@@ -202,8 +202,8 @@ def _report(seen: Look, chosen: bool) -> None:
     table = _table()
     for name, side in (("neuron", "left"), ("score", "right"), ("patch", "left")):
         table.add_column(name, justify=side, no_wrap=True)
-    table.add_column("looks at", no_wrap=True)
-    table.add_column("says")
+    table.add_column("activates at", no_wrap=True)
+    table.add_column("decodes to")
     for row in seen.neurons.to_dict("records"):
         where = blocks(patch_grid(seen.activations.sel(neuron=row["neuron"])))
         table.add_row(

@@ -1,4 +1,4 @@
-"""What a command line says, as a data set.
+"""Parse the specification of a data set, as the command line gives it.
 
 pictos:held_out:200         so many scenes of the bundled world; a seed may follow
 coco:FOLDER                 COCO's val2017; coco:FOLDER:train2017 is another split

@@ -1,7 +1,7 @@
 """Tiny random bridges, one per class of language model, built in a second without any file.
 
     load("toy-gptj")             random weights: every property must hold here as on a real model
-    load("toy-gptj-planted")     one neuron whose truth is known: `model.provenance["planted"]`
+    load("toy-gptj-planted")     one neuron with known ground truth: `model.provenance["planted"]`
 
 The planted neuron fires at white patches (fitted by least squares), writes the unembedding
 direction of " dog", and the next layer's attention copies what it wrote to the last position. So

@@ -11,7 +11,7 @@
     view.neurons(table)                  neurons as points, layer by unit
     view.cards(table)                    neurons as cards: words, and where they are active
     view.gallery(table, pictures)        the pictures that excite each neuron most
-    view.attention_on_image(photo, s)    from one position to the patches it looks at
+    view.attention_on_image(photo, s)    from one position to the patches it attends to
     view.attention_text(scores)          from word to word
     view.compare({"a": s, "b": t})       several models on one scale
     view.explore(seen)                   pictures to look around in, one HTML file

@@ -1,4 +1,4 @@
-"""Neurons as cards: what each one says, where it looks, and which pictures excite it most.
+"""Neurons as cards: what each decodes to, where it is active, which pictures excite it most.
 
     view.cards(mm.decode(model, neurons), picture=photo, activations=seen.activations)
     view.gallery(mm.top_images(model, data, neurons), pictures, maps=maps)
@@ -134,7 +134,7 @@ def spotlight(picture: Image.Image, grid: np.ndarray, box: Box | None = None) ->
 
 
 def _words(said: pd.DataFrame) -> dict[Any, Any]:
-    """What each neuron says."""
+    """What each neuron decodes to."""
     call = "mm.decode(model, neurons)"
     said = given.table(said, ("neuron", "words"), call, name="said", empty=True)
     return dict(zip(said["neuron"], said["words"], strict=True)) if len(said) else {}

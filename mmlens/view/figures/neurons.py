@@ -1,4 +1,4 @@
-"""A table of neurons as points: which layer, which unit, how strong, and what each one says."""
+"""A table of neurons as points: which layer, which unit, how strong, and what it decodes to."""
 
 from __future__ import annotations
 
@@ -123,6 +123,7 @@ def _told(table: pd.DataFrame) -> list[str]:
         words = row.get("words")
         if words is not None and len(words):
             end = " at its negative activation" if row.get("sign", 1) < 0 else ""
-            text += f"<br>says{end} " + " ".join(in_figure(visible(word)) for word in words[:8])
+            first = " ".join(in_figure(visible(word)) for word in words[:8])
+            text += f"<br>decodes{end} to {first}"
         lines.append(text)
     return lines

@@ -2,8 +2,9 @@
 
 Jupyter stores a plotly figure as JSON that only a front end with plotly can draw; nbconvert's HTML,
 GitHub and other readers show nothing in its place. A `Figure` is a `go.Figure` to edit like any
-other, and puts a drawing of itself (SVG, `view.still.drawing`) beside that JSON; who can draw the
-JSON does. So nothing is set when mmlens is imported, and no page carries 5 MB of plotly.js.
+other, and puts a drawing of itself (SVG, `view.still.drawing`) beside that JSON; front ends
+that support plotly draw the JSON. So nothing is set when mmlens is imported, and no page carries
+5 MB of plotly.js.
 """
 
 from __future__ import annotations

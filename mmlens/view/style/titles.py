@@ -64,7 +64,7 @@ def _question(scores: Scores) -> str:
     if word and method == "logit_lens":
         return f"Where “{plain(word)}” appears: {name} by {by}"
     if word:
-        return f"What speaks for “{plain(word)}”"
+        return f"Attribution of “{plain(word)}”"
     return f"{name.capitalize()} by {by}"
 
 

@@ -10,7 +10,7 @@ judged by
                     it is mean p_k / mean p_0: a ratio of means (`bootstrap`).
     IoU of units    masks of the top units' activation maps with the mask of the thing that c names
     IoU of map      the same for the top units' summed scores per patch
-    planted         1 / rank of the planted neuron, in models whose truth is built in
+    planted         1 / rank of the planted neuron, in models with known ground truth
 
 Units are silenced where they were scored (`where="same"`), or everywhere. Not in the paper.
 """

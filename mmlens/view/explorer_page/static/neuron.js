@@ -1,4 +1,4 @@
-// One neuron: what it says, the caption without it, the words it speaks for, its top pictures.
+// One neuron: what it decodes to, the caption without it, the words it is attributed, its top pictures.
 import { at, bare, list, made, none, points, prob, signed, unpack } from "./base.js";
 import { mini } from "./paint.js";
 import { all, many, now, onRender, showPicture, showWord, state } from "./state.js";

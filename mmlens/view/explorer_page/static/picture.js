@@ -34,7 +34,7 @@ const renderMap = () => {
     at("low").textContent = "0 or below";
     at("high").textContent = `activation ${bare(map.top)}`;
   } else {
-    at("map-title").textContent = `Where the picture speaks for ${quoted(map.word)}`;
+    at("map-title").textContent = `Attribution of ${quoted(map.word)}`;
     at("low").textContent = `−${bare(map.top)} lowers`;
     at("high").textContent = `raises +${bare(map.top)}`;
   }
