@@ -129,7 +129,7 @@ def _common(
     one = wanted.get(batch)
     if isinstance(one, int) and -len(rows) <= one < len(rows):
         return rows[one]
-    if batch == "picture":  # which picture a patch is in says the axis of pictures
+    if batch == "picture":
         rows = tuple(map(_of_one_picture, rows)) if len(rows) > 1 else rows
     if not same_layout(rows):
         lengths = sorted({sum(not isinstance(x, Padding) for x in row) for row in rows})
@@ -141,7 +141,9 @@ def _common(
 
 
 def _of_one_picture(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(replace(x, image=0) if isinstance(x, (Patch, Marker)) else x for x in row)
+    """Which picture, or crop of one, a position is in says the axis of pictures."""
+    inside = (Patch, Marker)
+    return tuple(replace(x, image=0, crop=0) if isinstance(x, inside) else x for x in row)
 
 
 def _named(labels: tuple[Any, ...]) -> Any:

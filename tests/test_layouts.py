@@ -1,0 +1,129 @@
+"""Layouts that are no single grid: tiles and newlines are labelled, edited and knocked out."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiled_toy import GRID, TiledReader, twin
+
+import mmlens as mm
+from mmlens import patching
+from mmlens.model.hooked import HookedVLM
+from mmlens.values.labels import Marker
+
+WORDS = " A picture of"
+WIDE, HIGH = (64, 32), (32, 64)
+
+
+def photo(size: tuple[int, int], seed: int = 0) -> Image.Image:
+    noise = np.random.default_rng(seed).random((size[1] // 4, size[0] // 4, 3)) * 255
+    return Image.fromarray(noise.astype("uint8")).resize(size, Image.Resampling.BILINEAR)
+
+
+@pytest.fixture(scope="module")
+def parts() -> tuple[Any, HookedVLM, Any]:
+    return twin()
+
+
+@pytest.fixture(scope="module")
+def model(parts) -> HookedVLM:
+    return parts[1]
+
+
+@pytest.mark.parametrize("size", [WIDE, HIGH])
+def test_logits_are_those_of_the_whole_model(parts, size):
+    whole, model, processor = parts
+    picture = photo(size)
+    seen = processor(picture, return_tensors="pt")
+    crops = torch.stack(model.image_reader.crops(model.vision, picture))[None]
+    assert (crops - seen["pixel_values"]).abs().max() < 0.02  # a grey level: torchvision and Pillow
+    ids = torch.tensor(model.tokenizer(WORDS, add_special_tokens=False)["input_ids"])
+    n = len(model.image_reader.labels(model.vision, picture, 0))
+    ids = torch.cat([torch.full((n,), whole.config.image_token_index), ids])[None]
+    with torch.no_grad():
+        truth = whole(
+            input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=crops,
+            image_sizes=seen["image_sizes"],
+        ).logits  # fmt: skip
+        ours = model(mm.Prompt(picture, WORDS))
+    assert ours.shape == truth.shape
+    assert (ours - truth).abs().max() <= 1e-5 * truth.abs().max()
+
+
+def test_every_position_has_its_label_in_the_order_of_the_layout(model):
+    labels = model.embed(mm.Prompt(photo(WIDE), WORDS)).labels[0]
+    base, tiled = labels[: GRID * GRID], labels[GRID * GRID :]
+    assert base[5] == mm.Patch(1, 1) and all(one.crop == 0 for one in base)
+    row = tiled[: 2 * GRID + 1]
+    assert [one.crop for one in row[: 2 * GRID]] == [1] * GRID + [2] * GRID
+    assert isinstance(row[-1], Marker) and str(row[-1]) == "[newline]"
+    assert sum(isinstance(one, Marker) for one in labels) == GRID
+    assert str(mm.Patch(0, 3, 0, 2)) == "(0, 3) of crop 2"
+
+
+def crop_of(label: Any) -> int | None:
+    return label.crop if isinstance(label, mm.Patch) else None
+
+
+def test_a_painted_square_changes_the_patches_whose_box_it_is_and_no_newline(model):
+    picture = photo(WIDE)
+    before = model.embed(mm.Prompt(picture))
+    reader = model.image_reader
+    for patch in (mm.Patch(0, 0, 0, 1), mm.Patch(2, 3, 0, 2), mm.Patch(3, 0)):
+        box = tuple(round(v) for v in reader.box(model.vision, patch, *picture.size))
+        painted = copy.copy(picture)
+        painted.paste((255, 0, 255), box)
+        change = (model.embed(mm.Prompt(painted)).vectors - before.vectors)[0].norm(dim=-1)
+        same = [i for i, one in enumerate(before.labels[0]) if crop_of(one) == patch.crop]
+        best = max(same, key=lambda i: float(change[i]))
+        assert before.labels[0][best] == patch
+        markers = [i for i, one in enumerate(before.labels[0]) if isinstance(one, Marker)]
+        assert float(change[markers].max()) == 0.0
+
+
+def test_a_knockout_from_text_to_a_tile_cuts_that_tile_alone(model):
+    prompt = mm.Prompt(photo(WIDE), WORDS)
+    soft = model.embed(prompt)
+    tile = [one for one in soft.labels[0] if isinstance(one, mm.Patch) and one.crop == 2]
+    cut = model.edit(patching.knockout(tile, -1))
+    pattern = mm.activations(cut, prompt, "pattern", layer=1, query=-1)
+    there = pattern.sel(key=tile).values.abs().max()
+    other = [one for one in soft.labels[0] if isinstance(one, mm.Patch) and one.crop == 1]
+    assert float(there) < 1e-30 and float(pattern.sel(key=other).values.min()) > 0
+    assert not torch.equal(cut(prompt)[0, -1], model(prompt)[0, -1])
+
+
+def test_an_edit_inside_the_encoder_reaches_the_crop_that_it_names(model):
+    prompt = mm.Prompt(photo(WIDE), WORDS)
+    edited = model.edit(mm.Edit("vision.resid_post", 0.0, layer=0, pos=mm.Patch(1, 2, 0, 2)))
+    kept: list[torch.Tensor] = []
+    edited.run_with_hooks(
+        prompt, [("vision.blocks.0.hook_resid_post", lambda x, hook: kept.append(x))]
+    )
+    zero = (kept[0] == 0).all(-1).nonzero().tolist()
+    assert zero == [[2, 1 + 1 * GRID + 2]]  # crop 2, behind CLS
+
+
+def test_attribution_labels_its_positions_by_the_layout(model):
+    prompt = mm.Prompt(photo(WIDE), WORDS)
+    scores = mm.attribute(model, prompt, of=5, after="", point="post")
+    assert scores.of("pos") == model.embed(prompt).labels[0]
+    tiles = scores.sel(pos=mm.Patch)
+    assert len(tiles.of("pos")) == 3 * GRID * GRID
+    best = scores.to_frame(1).iloc[0]
+    unit, at = mm.Neuron(int(best["layer"]), int(best["unit"])), best["pos"]
+    shrunk = model.edit(mm.Edit("neurons", lambda x: x * 0.999, unit, pos=at))
+    change = (model(prompt) - shrunk(prompt))[0, -1, 5].item() / 1e-3
+    assert change == pytest.approx(float(best["score"]), rel=2e-2)
+
+
+def test_the_vision_tower_reads_a_row_per_crop(model):
+    prompt = mm.Prompt(photo(WIDE), WORDS)
+    acts = mm.activations(model, prompt, "vision.neurons", layer=0)
+    assert acts.axes == ("picture", "pos", "unit") and acts.shape[0] == 3
+    assert isinstance(model.image_reader, TiledReader)
