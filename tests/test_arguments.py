@@ -64,7 +64,7 @@ def test_what_counts_as_a_number_is_taken_and_returned_as_one():
         (lambda: path(3, "out"), "out=3: write the name of a file or folder."),
         (lambda: path(None, "out"), "out=None: write the name of a file or folder."),
         (lambda: function(3, "f", "a function"), "f=3 cannot be called: give a function."),
-        (lambda: require(None), "model=None is no HookedVLM: give what mmlens.load returns."),
+        (lambda: require(None), "model=None is no HookedModel: give what mmlens.load returns."),
         (lambda: instance(None, "f", dict, "a table"), "f=None is no dict: give a table."),
     ],
 )

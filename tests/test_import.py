@@ -131,7 +131,7 @@ def test_type_checkers_find_a_name_and_miss_a_misspelled_one(tmp_path):
 def test_the_doors_to_a_model_show_what_they_take():
     of_parts = inspect.signature(mmlens.from_parts)
     assert list(of_parts.parameters)[:4] == ["vision", "projection", "lm", "tokenizer"]
-    assert of_parts.return_annotation == "HookedVLM"
+    assert of_parts.return_annotation == "HookedVLM | HookedVisionModel"
     assert list(inspect.signature(mmlens.load).parameters) == ["name", "dtype", "device", "options"]
 
 

@@ -49,7 +49,7 @@ def from_parts(
     fold_ln: bool = False,
     feature_layer: Any = None,
     family: str = "parts",
-) -> Any:
+) -> HookedVLM | HookedVisionModel:
     """A `HookedVLM` from three parts, or a `HookedVisionModel` from a vision encoder alone.
 
     Args:

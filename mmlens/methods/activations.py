@@ -29,7 +29,7 @@ from mmlens.values.sites import Site, readers, shared
 from mmlens.values.sites import site as site_of
 
 if TYPE_CHECKING:
-    from mmlens.model.base import HookedModel
+    from mmlens.model.hooked_model import HookedModel
 
 
 @needs()

@@ -37,7 +37,7 @@ from mmlens.values.sites import site as site_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model.base import HookedModel
+    from mmlens.model.hooked_model import HookedModel
     from mmlens.model.hooked import HookedVLM
 
 Receive = Callable[[int, Any, torch.Tensor], None]

@@ -24,7 +24,7 @@ from mmlens.values.prompt import Prompt
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model.base import HookedModel
+    from mmlens.model.hooked_model import HookedModel
 
 
 @needs()

@@ -27,7 +27,7 @@ from mmlens.values.errors import (
 if TYPE_CHECKING:
     from transformer_lens.utilities.slice import Slice
 
-    from mmlens.model.base import HookedModel
+    from mmlens.model.hooked_model import HookedModel
 
 Cache = dict[str, torch.Tensor]
 

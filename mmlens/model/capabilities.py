@@ -17,7 +17,7 @@ from mmlens.values.arguments import choice, shown
 from mmlens.values.errors import ArgumentError, CapabilityError
 
 if TYPE_CHECKING:
-    from mmlens.model.base import HookedModel
+    from mmlens.model.hooked_model import HookedModel
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 WHAT = {

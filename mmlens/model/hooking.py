@@ -29,7 +29,7 @@ from mmlens.values.prompt import Prompt
 from mmlens.values.sites import MASK, SITES, Site, readers, tower_of
 
 if TYPE_CHECKING:
-    from mmlens.model.base import HookedModel
+    from mmlens.model.hooked_model import HookedModel
 
 
 Pairs = Any

@@ -23,7 +23,7 @@ from mmlens.values.labels import LM
 from mmlens.values.sites import tower_of
 
 if TYPE_CHECKING:
-    from mmlens.model.base import HookedModel
+    from mmlens.model.hooked_model import HookedModel
 
 
 class KeepsHooks:

@@ -14,7 +14,7 @@ from mmlens.values.errors import AddressError, ArgumentError, nearest
 from mmlens.values.labels import LM
 
 if TYPE_CHECKING:
-    from mmlens.model.base import HookedModel
+    from mmlens.model.hooked_model import HookedModel
 
 RETURNS = ("logits", "loss", "both", "logits_and_cache", None)
 FORWARD = [

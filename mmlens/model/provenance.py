@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mmlens.values.prompt import Prompt, SoftPrompt
 
 if TYPE_CHECKING:
-    from mmlens.model.base import HookedModel
+    from mmlens.model.hooked_model import HookedModel
 
 
 def about(model: HookedModel, **options: Any) -> dict[str, Any]:

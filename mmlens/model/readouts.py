@@ -26,7 +26,7 @@ from mmlens.values.maps import inner_of, is_map
 from mmlens.values.sites import SITES, Site
 
 if TYPE_CHECKING:
-    from mmlens.model.base import HookedModel
+    from mmlens.model.hooked_model import HookedModel
 
 _OVER: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "mean": torch.mean,

@@ -11,7 +11,7 @@ from mmlens.values.sites import MASK, SITES
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model.base import HookedModel
+    from mmlens.model.hooked_model import HookedModel
 
 COLUMNS = ("site", "tower", "hook", "axes", "layers", "writable")
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from mmlens.model import hooking, readouts
-from mmlens.model.base import HookedModel, Input
+from mmlens.model.hooked_model import HookedModel, Input
 from mmlens.model.targets import Number, Target
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.turns import turn

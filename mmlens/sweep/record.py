@@ -23,7 +23,7 @@ from mmlens.values.errors import MMLensError
 from mmlens.values.labels import LM
 
 if TYPE_CHECKING:
-    from mmlens.model.base import HookedModel
+    from mmlens.model.hooked_model import HookedModel
 
 FORMAT = 2
 

@@ -36,7 +36,7 @@ def read_address(
             found = {"layer": part.layer, "unit": part.unit}
         elif isinstance(part, Head):
             found = {"layer": part.layer, "head": part.head // readers}
-        elif isinstance(part, _PLACES) or part in _PLACES:
+        elif isinstance(part, _PLACES) or any(part is kind for kind in _PLACES):
             found = {"pos": part}
         else:
             raise AddressError(

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmlens.towers.vision.routes import Reached
+from mmlens.towers.vision.tap_hooks import Reached
 
 LAST = "last_hidden_state"
 """The feature layer of an encoder that is run to its end."""

@@ -24,9 +24,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmlens.runtime.casting import Movable
-from mmlens.towers.vision import calls, classes, measure
+from mmlens.towers.vision import calls, class_head, measure
 from mmlens.towers.vision.calls import LAST, without_pooler
-from mmlens.towers.vision.maps import ENDS, axes_and_grids, fits, with_ends
+from mmlens.towers.vision.point_axes import ENDS, axes_and_grids, fits, with_ends
 from mmlens.towers.vision.pixels import Pixels
 from mmlens.towers.vision.prefix import markers
 from mmlens.towers.vision.taps import attach, mlp_weights
@@ -56,7 +56,7 @@ class HookedVision(VisionTower, Movable):
 
     Attributes:
         axes: per hook point what its axes are, batch axis left out: ("pos", "dim"), ("channel",
-            "row", "col"), ... (`vision.maps`). Points of other shapes have no entry.
+            "row", "col"), ... (`vision.point_axes`). Points of other shapes have no entry.
         grids: (rows, cols) of the hook points that hold maps; each layer has its own.
         markers: the names of the `n_prefix` tokens before the patches, in order.
         class_names: one per class logit; empty without a head.
@@ -80,10 +80,10 @@ class HookedVision(VisionTower, Movable):
         feature_layer: str = LAST,
     ) -> None:
         super().__init__()
-        self.whole, self._path = classes.shared(whole, module)
-        self.module: Any = self.inside if self.whole is not None else classes.untapped(module)
+        self.whole, self._path = class_head.shared(whole, module)
+        self.module: Any = self.inside if self.whole is not None else class_head.untapped(module)
         if without_pooler(type(module)):  # it comes after the patches; only a head reads it
-            self.module = classes.without_child(self.module, "pooler")
+            self.module = class_head.without_child(self.module, "pooler")
         if hasattr(getattr(self.module, "config", None), "mask_ratio"):
             self.module.config.mask_ratio = 0.0  # a masked autoencoder sees the whole picture here
         self.kind, self.pixels, self.pooled, self.arch = kind, pixels, pooled, arch
@@ -169,7 +169,7 @@ class HookedVision(VisionTower, Movable):
                 " as an AutoModelForImageClassification or timm.create_model(name,"
                 f" num_classes=10), with {LAST!r} as its feature layer."
             )
-        return classes.run(self, self.classifier, self._head.tap, pixels)
+        return class_head.run(self, self.classifier, self._head.tap, pixels)
 
     def _check_pixels(self, pixels: Tensor) -> None:
         if pixels.shape[1:] != (3, *self.image_size):
@@ -199,8 +199,8 @@ class HookedVision(VisionTower, Movable):
 
     def __reduce__(self) -> Any:
         """For pickles and copies: the bare encoder, which is tapped again."""
-        whole, path = classes.shared(self.whole, self.inside)
-        bare = whole.get_submodule(path) if whole is not None else classes.untapped(self.module)
+        whole, path = class_head.shared(self.whole, self.inside)
+        bare = whole.get_submodule(path) if whole is not None else class_head.untapped(self.module)
         return _tapped, (bare, self.kind, self.pixels, {**self._options(), "whole": whole})
 
     def at(self, feature_layer: str) -> HookedVision:
@@ -285,7 +285,7 @@ class HookedVision(VisionTower, Movable):
         fired = {name: seen[name][0] for name in self.hook_dict}
         self.axes, self.grids = axes_and_grids(self, fired, n)
         self.markers = markers(self.module, self.n_prefix)
-        self._head = classes.find_head(self, self._asked_names)
+        self._head = class_head.find_head(self, self._asked_names)
         self.class_names, self.class_points = self._head.names, self._head.points
 
 

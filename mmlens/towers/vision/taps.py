@@ -1,7 +1,7 @@
 """Where TransformerLens's names live inside a vision encoder: tables, and the taps that go there.
 
 A tap is a torch hook that routes one tensor of an unchanged module through a HookPoint
-(`vision.routes`). Only places that can be *written* are tapped, i.e. where replacing the tensor
+(`vision.tap_hooks`). Only places that can be *written* are tapped, i.e. where replacing the tensor
 changes what comes after:
 
     hook_embed                    patches + positions (convolutional nets: the stem's output)
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from mmlens.towers.attention import ATTENTION_POINTS, OpenAttention, open_attention
-from mmlens.towers.vision.routes import InTap, OutTap, TurnTap
+from mmlens.towers.vision.tap_hooks import InTap, OutTap, TurnTap
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint

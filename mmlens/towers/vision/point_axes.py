@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mmlens.towers.attention import ATTENTION_POINTS
 from mmlens.towers.vision.painting import CLEAR, CONTRADICTION, halves, keeps_aspect, leanings
-from mmlens.towers.vision.routes import looking
+from mmlens.towers.vision.tap_hooks import looking
 
 if TYPE_CHECKING:
     from mmlens.towers.vision.encoder import HookedVision
