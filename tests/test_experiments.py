@@ -24,12 +24,12 @@ from mmlens.papers.mmn.questions import (
     classes,
     faithfulness,
     layers,
-    maps,
     project,
     regions,
     sensitivity,
     sheet,
     translate,
+    unit_masks,
 )
 from mmlens.papers.mmn.questions.decoded_units import numbers_of, partners, ranked, scored, shuffle
 from mmlens.papers.mmn.questions.explained import explain, nouns
@@ -237,16 +237,16 @@ def test_e2_every_vector_gets_its_nearest_words_and_as_many_random_ones():
 def test_e3_a_mask_meets_itself_and_the_mask_of_a_map_is_its_top_share():
     random = torch.Generator().manual_seed(0)
     grids = torch.rand(3, 4, 4, generator=random)
-    found = maps.masks_of(grids, 64)
+    found = unit_masks.masks_of(grids, 64)
     assert found.float().mean((-2, -1)).tolist() == pytest.approx([0.05] * 3, abs=0.002)
     large: Any = torch.nn.functional.interpolate(grids[None], (64, 64), mode="bilinear")
     exact = large[0] > torch.quantile(large[0].flatten(1), 0.95, dim=1)[:, None, None]
     assert bool((found == exact).all())
-    assert maps.iou(found, found[0])[0] == 1.0
-    assert maps.iou(found[:1], ~found[0]).tolist() == [0.0]
+    assert unit_masks.iou(found, found[0])[0] == 1.0
+    assert unit_masks.iou(found[:1], ~found[0]).tolist() == [0.0]
     half = torch.zeros(64, 64, dtype=torch.bool)
     half[:32] = True
-    assert maps.ceiling(half) == pytest.approx(0.1)
+    assert unit_masks.ceiling(half) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("kind", ["gptj", "llama"])
@@ -258,8 +258,8 @@ def test_e3_the_planted_neuron_lies_on_the_white_patch(kind):
     # a hand-made map of the white patch alone, through the same mask
     grid = torch.zeros(4, 4)
     grid[PLACES[0]] = 1.0
-    truth = maps.true_mask(planted(kind), SAMPLES[0].things[0].mask)
-    by_hand = float(maps.iou(maps.masks_of(grid), truth))
+    truth = unit_masks.true_mask(planted(kind), SAMPLES[0].things[0].mask)
+    by_hand = float(unit_masks.iou(unit_masks.masks_of(grid), truth))
     assert truth.float().mean() == pytest.approx(1 / 16, abs=1e-3)
     assert 0.7 < by_hand < 0.8  # at the corners the patch is left, at its middle it is not filled
     assert own["iou"].iloc[0] == pytest.approx(by_hand, abs=0.25)

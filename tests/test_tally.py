@@ -143,7 +143,7 @@ def test_memory_does_not_grow_with_the_data(kind):
 def test_blocks_of_cells_change_nothing(monkeypatch):
     values = stream()
     whole = [tallied(kind, values) for kind in KINDS]
-    monkeypatch.setattr("mmlens.tally.base.BLOCK", 11)
+    monkeypatch.setattr("mmlens.tally.cells.BLOCK", 11)
     assert all(same(tallied(kind, values), one) for kind, one in zip(KINDS, whole, strict=True))
 
 

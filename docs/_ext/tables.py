@@ -73,7 +73,7 @@ def acts() -> str:
     models = {kind: mm.load(f"toy-{kind}") for kind in KINDS}
     rows = []
     for name, site in SITES.items():
-        if site.part != "lm":
+        if not site.in_lm:
             continue
         row = [code(name)]
         for model in models.values():

@@ -15,7 +15,7 @@ counts, minima and maxima, up to rounding for mean and variance.
 
 from __future__ import annotations
 
-from mmlens.tally.base import Tally
+from mmlens.tally.cells import Tally
 from mmlens.tally.statistics import Moments, Quantiles
 from mmlens.tally.top import Top
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmlens.tally.base import Tally
+from mmlens.tally.cells import Tally
 from mmlens.values.errors import AddressError
 from mmlens.values.scores import Scores
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mmlens.tally.base import Tally
+from mmlens.tally.cells import Tally
 from mmlens.values.addresses import read_address
 from mmlens.values.arguments import count
 from mmlens.values.errors import AddressError

@@ -23,7 +23,7 @@ from mmlens.papers.bootstrap import DRAWS, summarise
 from mmlens.papers.mmn.questions.asked import Asked
 from mmlens.papers.mmn.questions.decoded_units import top_units as top_units
 from mmlens.papers.mmn.questions.explained import PROMPT
-from mmlens.papers.mmn.questions.maps import unit_maps
+from mmlens.papers.mmn.questions.unit_masks import unit_maps
 from mmlens.papers.tables import ExperimentError, by_id, finished, used
 from mmlens.values.arguments import choice, count, several, shown, text
 from mmlens.values.labels import Neuron

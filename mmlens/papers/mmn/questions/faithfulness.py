@@ -30,7 +30,9 @@ from mmlens.papers.mmn.questions.ablation import numbers
 from mmlens.papers.mmn.questions.asked import Asked
 from mmlens.papers.mmn.questions.decoded_units import neurons_of, numbers_of, ranked
 from mmlens.papers.mmn.questions.explained import PROMPT, Explained, Rule
-from mmlens.papers.mmn.questions.maps import (
+from mmlens.papers.mmn.questions.rankings import METHODS, rankings
+from mmlens.papers.mmn.questions.regions import named_mask
+from mmlens.papers.mmn.questions.unit_masks import (
     PERCENTILE,
     SIZE,
     iou,
@@ -39,8 +41,6 @@ from mmlens.papers.mmn.questions.maps import (
     true_mask,
     unit_ious,
 )
-from mmlens.papers.mmn.questions.rankings import METHODS, rankings
-from mmlens.papers.mmn.questions.regions import named_mask
 from mmlens.papers.tables import UNNAMED, ExperimentError, finished, used
 from mmlens.values.arguments import count, several
 from mmlens.values.labels import Neuron, Patch

@@ -31,7 +31,7 @@ from mmlens.papers.mmn.questions.decoded_units import (
     shuffle,
 )
 from mmlens.papers.mmn.questions.explained import PROMPT, Rule, names_thing
-from mmlens.papers.mmn.questions.maps import (
+from mmlens.papers.mmn.questions.unit_masks import (
     PERCENTILE,
     SIZE,
     ceiling,

@@ -32,8 +32,8 @@ from mmlens.papers.comparisons import holm, sign_flips
 from mmlens.papers.mmn.questions.asked import Asked
 from mmlens.papers.mmn.questions.decoded_units import ranked, scored
 from mmlens.papers.mmn.questions.explained import PROMPT, Explained, Rule
-from mmlens.papers.mmn.questions.maps import true_mask, unit_ious
 from mmlens.papers.mmn.questions.regions import named_mask
+from mmlens.papers.mmn.questions.unit_masks import true_mask, unit_ious
 from mmlens.papers.tables import UNNAMED, ExperimentError, finished, used
 from mmlens.values.arguments import several
 from mmlens.values.labels import Neuron

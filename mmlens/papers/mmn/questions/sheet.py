@@ -18,7 +18,7 @@ from mmlens.model.provenance import about
 from mmlens.papers.mmn.questions.asked import Asked
 from mmlens.papers.mmn.questions.decoded_units import COLUMNS, scored, signs, with_words
 from mmlens.papers.mmn.questions.explained import PROMPT, Rule
-from mmlens.papers.mmn.questions.maps import PERCENTILE, SIZE, masks_of, unit_maps
+from mmlens.papers.mmn.questions.unit_masks import PERCENTILE, SIZE, masks_of, unit_maps
 from mmlens.papers.tables import UNNAMED
 from mmlens.values.labels import Patch
 from mmlens.values.scores import Scores
