@@ -283,10 +283,13 @@ def test_differences_are_taken_of_the_same_labels():
 
 
 def test_there_is_no_difference_of_probabilities_and_logits():
-    a = Scores(torch.zeros(2), ("layer",), {}, {"unit": "prob"})
-    assert (a - Scores(torch.ones(2), ("layer",), {}, {"unit": "prob"})).values.tolist() == [-1, -1]
+    a = Scores(torch.zeros(2), ("layer",), {}, {"quantity": "prob"})
+    assert (a - Scores(torch.ones(2), ("layer",), {}, {"quantity": "prob"})).values.tolist() == [
+        -1,
+        -1,
+    ]
     with pytest.raises(AddressError, match="measured differently"):
-        _ = a - Scores(torch.ones(2), ("layer",), {}, {"unit": "logit"})
+        _ = a - Scores(torch.ones(2), ("layer",), {}, {"quantity": "logit"})
 
 
 def test_labels_of_every_kind_come_back_as_they_were_saved(tmp_path):

@@ -281,7 +281,7 @@ def test_dense_layers_beside_expert_layers_are_right(kind):
     number = lambda logits: logits[WORD]  # noqa: E731
     scores = mm.attribute(model, soft(model), target=number, point="post", layer=[0])
     assert scores.shape[-1] == len(model.blocks[0].mlp.W_out)
-    with pytest.raises(CapabilityError, match=r"Layers with units: 0; .*layers=\[0\]"):
+    with pytest.raises(CapabilityError, match=r"Layers with units: 0; .*layer=\[0\]"):
         mm.attribute(model, soft(model), target=number)
     assert words_of(hf, written)[0] == mm.decode(model, mm.Neuron(0, UNIT)).words[0][0]
 

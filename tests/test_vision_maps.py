@@ -14,8 +14,8 @@ from encoders import ENCODERS, settle, shake
 from measured import check_sizes, check_squares, noise, passing
 from torch import nn
 
-from mmlens.towers.vision.point_axes import order_of
 from mmlens.towers.vision.painting import halves
+from mmlens.towers.vision.point_axes import order_of
 from mmlens.towers.vision.prefix import markers
 from mmlens.towers.vision.wrap import wrap_vision
 from mmlens.values.errors import AddressError

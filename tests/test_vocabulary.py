@@ -29,18 +29,9 @@ MEANT: dict[str, set[str]] = {
 """Parameter -> the only public functions that may have it; in all of these it means one thing."""
 NEVER = {"layers": "layer", "positions": "pos", "heads": "head"}
 """What an address is not called, and what it is."""
-SAME_CLASS = {
-    "Depth": "explore: how much `look` reads; values.picture_modes: bits of a picture",
-    "Head": "values.labels: a head of attention; towers.vision.classes: what a classifier has",
-}
-"""Names of two classes that wait to be told apart."""
 SAME_FILE = {
     "look": "cli/look.py has the command that calls explore/look.py",
     "tower": "each kind of tower says in its tower.py what it is to a model",
-    "classes": "experiment E4 of the paper; towers.vision: those of a classifier",
-    "routes": "experiment of the ways that a thing takes; towers.vision: hooks that route a tensor",
-    "copies": "of a model, and of the language model in it, which the first calls",
-    "maps": "of convolutions: their labels (values), and how they are found (towers.vision)",
 }
 """Names that several files may have."""
 
@@ -106,7 +97,7 @@ def test_no_two_classes_have_one_name():
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].append(str(path.relative_to(PACKAGE)))
     twice = {name: where for name, where in homes.items() if len(where) > 1}
-    assert set(twice) <= set(SAME_CLASS), twice
+    assert twice == {}
 
 
 def test_no_two_files_have_one_name():

@@ -165,7 +165,7 @@ def look(
     depth = full if isinstance(full, Depth) else Depth() if flag(full, "full") else None
     photo = open_picture(picture)
     soft, targets = aim_caption(
-        model, Prompt(photo, prompt), words=caption, max_new_tokens=max_new_tokens
+        model, Prompt(photo, prompt), given=caption, max_new_tokens=max_new_tokens
     )
     tokens = tuple(aimed.token for aimed in targets if aimed.token is not None)
     chosen = choose(model, tokens, of)

@@ -93,7 +93,7 @@ def logit_lens(
     if ids is not None:
         values = torch.stack([kept[layer][0] for layer in chosen])
         named = tuple(model.to_string([i]) for i in ids)
-        told = about(model, method="logit_lens", unit=quantity, prompt=soft)
+        told = about(model, method="logit_lens", quantity=quantity, prompt=soft)
         return Scores(
             values,
             ("layer", "pos", "token"),

@@ -126,7 +126,7 @@ def recovered(scores: Scores) -> Scores:
             " between them. Take another pair, or another metric."
         )
     values = (scores.values - corrupt) / (clean - corrupt)
-    return Scores(values, scores.axes, scores.labels, {**scores.about, "unit": "recovered"})
+    return Scores(values, scores.axes, scores.labels, {**scores.about, "quantity": "recovered"})
 
 
 def _runs(

@@ -28,8 +28,8 @@ from mmlens.model import (
     readouts,
     targets,
 )
-from mmlens.model.hooked_model import HookedModel
 from mmlens.model.bridge_copies import Joined
+from mmlens.model.hooked_model import HookedModel
 from mmlens.model.image_reader import ImageReader
 from mmlens.model.surface import Surface, check_left
 from mmlens.model.token_ids import tokens_of

@@ -92,16 +92,16 @@ def aim_caption(
     model: HookedVLM,
     prompt: Any,
     target: str | Number = "logit",
-    words: str | None = None,
+    given: str | None = None,
     max_new_tokens: int = 30,
 ) -> tuple[SoftPrompt, list[Target]]:
-    """The prompt with its caption (the model's own, or `words`), and one target per token of it."""
+    """The prompt with its caption (the model's own, or `given`), and one target per token of it."""
     soft = one(model, prompt)
-    own = words is None
-    said = caption(model, soft, max_new_tokens) if own else going_on(model, soft, words, "words")
+    own = given is None
+    said = caption(model, soft, max_new_tokens) if own else going_on(model, soft, given, "caption")
     if not said:
         raise TargetError(
-            "The caption is empty, so there is no token to explain: give words='...'."
+            "The caption is empty, so there is no token to explain: give caption='...'."
         )
     length = soft.ids.shape[1]
     whole = extend(model, soft, said[:-1])

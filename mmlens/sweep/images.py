@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from mmlens.datasets.sample import Sample
 from mmlens.datasets.spec import dataset as named_data
 from mmlens.methods.activations import activations
-from mmlens.model.hooked_model import HookedModel
 from mmlens.model.capabilities import require
+from mmlens.model.hooked_model import HookedModel
 from mmlens.model.readouts import unit_site
 from mmlens.sweep.crew import crew
 from mmlens.sweep.record import SweepError

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from mmlens.datasets.sample import Samples
 from mmlens.datasets.spec import dataset as named_data
-from mmlens.model.hooked_model import HookedModel
 from mmlens.model.capabilities import require
+from mmlens.model.hooked_model import HookedModel
 from mmlens.runtime.seeding import seed_of, seeded
 from mmlens.sweep.bar import Bar
 from mmlens.sweep.crew import crew

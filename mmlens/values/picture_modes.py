@@ -25,7 +25,7 @@ _BITS, _FORMAT, _ZERO = 258, 339, 262
 
 
 @dataclass(frozen=True)
-class Depth:
+class BitDepth:
     """How the numbers of a file are to be read.
 
     Attributes:
@@ -41,7 +41,7 @@ class Depth:
     key: Any = None
 
 
-def depth_of(picture: Image.Image) -> Depth:
+def depth_of(picture: Image.Image) -> BitDepth:
     """Read from the header of an opened picture, before its pixels are loaded."""
     key = picture.info.get("transparency")
     tags = getattr(picture, "tag_v2", None)
@@ -50,7 +50,7 @@ def depth_of(picture: Image.Image) -> Depth:
         grey = picture.mode not in ("1", "L", "P", "RGB", "RGBA")  # in these Pillow turns it round
         inverted = grey and _first(tags.get(_ZERO, 1)) == 0
         top = None if kind == 3 or bits > 16 else 2 ** (bits - (kind == 2)) - 1
-        return Depth(top, kind == 2, inverted, key)
+        return BitDepth(top, kind == 2, inverted, key)
     if isinstance(key, tuple) and any(
         "16B" in str(tile[3]) for tile in getattr(picture, "tile", ())
     ):
@@ -58,14 +58,14 @@ def depth_of(picture: Image.Image) -> Depth:
     whole = picture.mode.startswith("I;16") or (
         picture.mode == "I" and picture.format in ("PNG", "PPM", "JPEG2000")
     )
-    return Depth(65535 if whole else None, key=key)
+    return BitDepth(65535 if whole else None, key=key)
 
 
 def _first(value: Any) -> int:
     return int(value[0] if isinstance(value, tuple) else value)
 
 
-def to_rgb(picture: Image.Image, name: str, depth: Depth) -> Image.Image:
+def to_rgb(picture: Image.Image, name: str, depth: BitDepth) -> Image.Image:
     """A loaded, upright picture as a new one: RGB, 8 bits, sRGB, nothing transparent."""
     alpha = None
     if picture.mode.startswith("I") or picture.mode == "F":
@@ -92,7 +92,7 @@ def to_rgb(picture: Image.Image, name: str, depth: Depth) -> Image.Image:
     return out
 
 
-def _scaled(values: np.ndarray, name: str, mode: str, depth: Depth) -> np.ndarray:
+def _scaled(values: np.ndarray, name: str, mode: str, depth: BitDepth) -> np.ndarray:
     if depth.signed and values.min() < 0:
         raise PictureError(
             f"{name} holds negative numbers (down to {values.min()}), and nothing says which of"

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmlens.values.errors import PictureError, nearest
-from mmlens.values.picture_modes import Depth, depth_of, to_bytes, to_rgb
+from mmlens.values.picture_modes import BitDepth, depth_of, to_bytes, to_rgb
 
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused: 100 megapixels are 300 MB once decoded."""
@@ -42,7 +42,7 @@ def open_picture(source: str | Path | Image.Image | np.ndarray | bytes) -> Image
             or the array has other channels or values.
     """
     if isinstance(source, np.ndarray):
-        return to_rgb(_from_array(source), _name_of(source), Depth())
+        return to_rgb(_from_array(source), _name_of(source), BitDepth())
     if isinstance(source, Image.Image):
         return _decode(source, _name_of(source))
     if isinstance(source, bytes):

@@ -158,12 +158,12 @@ class Scores:
         """The difference to another result of the same axes and labels, or to a number.
 
         Raises:
-            AddressError: other axes, other labels, another unit or target, or no number.
+            AddressError: other axes, other labels, another quantity or target, or no number.
         """
         if not isinstance(other, Scores):
             less = number(other, "What is taken from Scores", error=AddressError)
             return Scores(self.values - less, self.axes, self.labels, self.about)
-        for what in ("unit", "target"):
+        for what in ("quantity", "target"):
             mine, theirs = self.about.get(what), other.about.get(what)
             if mine is not None and theirs is not None and mine != theirs:
                 raise AddressError(

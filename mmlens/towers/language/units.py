@@ -179,7 +179,7 @@ class Units:
         if not having:
             return "Ask at 'mlp_out', 'resid_post' or 'z' instead."
         shown = ", ".join(having[:8]) + (", ..." if len(having) > 8 else "")
-        return f"Layers with units: {shown}; ask about these (layers=[{having[0]}])."
+        return f"Layers with units: {shown}; ask about these (layer=[{having[0]}])."
 
 
 def check_units(lm: LanguageModel) -> Units:

@@ -57,7 +57,7 @@ class FeaturesTap(OutTap):
 
 
 @dataclass(frozen=True)
-class ClassHead:
+class ClassifierHead:
     """What was measured of a classifier.
 
     Attributes:
@@ -73,7 +73,7 @@ class ClassHead:
     reason: str = ""
 
 
-def find_head(vision: HookedVision, told: tuple[str, ...] | None) -> ClassHead:
+def find_head(vision: HookedVision, told: tuple[str, ...] | None) -> ClassifierHead:
     """Measures the classifier of an encoder that is measured already.
 
     Args:
@@ -81,9 +81,11 @@ def find_head(vision: HookedVision, told: tuple[str, ...] | None) -> ClassHead:
     """
     module, own = vision.classifier, type(vision.module).__name__
     if module is None or told == () or not _count(module):
-        return ClassHead(reason=f"{own} was wrapped without the head of a classifier")
+        return ClassifierHead(reason=f"{own} was wrapped without the head of a classifier")
     if vision.feature_layer != calls.LAST:
-        return ClassHead(reason=f"{own} ends at its feature layer {vision.feature_layer!r} here")
+        return ClassifierHead(
+            reason=f"{own} ends at its feature layer {vision.feature_layer!r} here"
+        )
     name = type(module).__name__
     try:
         tap = None if vision.pooled else _tap(vision, module)
@@ -91,15 +93,15 @@ def find_head(vision: HookedVision, told: tuple[str, ...] | None) -> ClassHead:
         ours, points = _with_every_hook(vision, module, tap)
     except Exception as error:  # a head may ask for more than the features
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return ClassHead(reason=f"The head of {name} can't be run ({why})")
+        return ClassifierHead(reason=f"The head of {name} can't be run ({why})")
     near = 1e-3 if vision.dtype in (torch.float32, torch.float64) else 5e-2
     alike = plain.shape == ours.shape and plain.dim() == 2
     if not alike or not (ours - plain).abs().max() <= near * (1 + plain.abs().max()):
-        return ClassHead(reason=f"{name} gives no class logits from its features")
+        return ClassifierHead(reason=f"{name} gives no class logits from its features")
     n = plain.shape[1]
     names = told or _names(module)
     names = names if len(names) == n else tuple(str(number) for number in range(n))
-    return ClassHead(names, points, tap)
+    return ClassifierHead(names, points, tap)
 
 
 def untapped(module: nn.Module) -> nn.Module:

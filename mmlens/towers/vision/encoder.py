@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from mmlens.runtime.casting import Movable
 from mmlens.towers.vision import calls, class_head, measure
 from mmlens.towers.vision.calls import LAST, without_pooler
-from mmlens.towers.vision.point_axes import ENDS, axes_and_grids, fits, with_ends
 from mmlens.towers.vision.pixels import Pixels
+from mmlens.towers.vision.point_axes import ENDS, axes_and_grids, fits, with_ends
 from mmlens.towers.vision.prefix import markers
 from mmlens.towers.vision.taps import attach, mlp_weights
 from mmlens.towers.vision.tower import VisionTower

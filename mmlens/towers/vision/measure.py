@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from mmlens.towers.attention import measuring, openings
 from mmlens.towers.vision.calls import LAST
-from mmlens.towers.vision.point_axes import order_of
 from mmlens.towers.vision.painting import halves, keeps_aspect, ramp
+from mmlens.towers.vision.point_axes import order_of
 from mmlens.towers.vision.tap_hooks import Reached, looking
 from mmlens.towers.vision.taps import last_activation
 from mmlens.values.errors import AddressError, CapabilityError, MMLensError, nearest

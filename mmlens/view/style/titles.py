@@ -34,8 +34,8 @@ def quantity(scores: Scores) -> str:
     if method == "activations":
         return "attention weight" if site.endswith("pattern") else f"activation at {site}"
     if method == "logit_lens":
-        return _QUANTITIES.get(str(scores.about.get("unit")), "logit lens")
-    if scores.about.get("unit") == "recovered":
+        return _QUANTITIES.get(str(scores.about.get("quantity")), "logit lens")
+    if scores.about.get("quantity") == "recovered":
         return "share recovered"
     unit = f" ({scores.about['target']})" if scores.about.get("target") else ""
     return _QUANTITIES.get(method, method.replace("_", " ") or "value") + unit
