@@ -1,5 +1,5 @@
 """Tables that are read off the code: directives `sites`, `acts`, `families`, `errors`, `sentences`,
-`methods`, `commands`, `versions`, `refused` and `citation`.
+`methods`, `verbs`, `commands`, `versions`, `refused` and `citation`.
 
 None of their rows is written by hand, so a new site, family, error or method is in the docs when
 it is in the code.
@@ -112,6 +112,43 @@ def methods() -> str:
                 told, thing = first_line(import_module(home)), getattr(here, name)
                 rows.append((f"{{py:func}}`{package}.{name}`", _plain(told), returns(thing)))
     return table(("call", "asks", "gives"), rows)
+
+
+def verbs() -> str:
+    """Which verb each kind of model takes, from what the verb needs and the model can."""
+    import mmlens as mm
+
+    bridge = mm.load("toy-gpt2")
+    models = {
+        "bridge": bridge,
+        "language model": mm.HookedVLM(None, None, bridge.lm, name="gpt2"),
+        "ViT with classes": mm.from_parts(vision=_vit()),
+        "ResNet with classes": mm.from_parts(vision=_resnet()),
+    }
+    rows = []
+    for package, here in (("mmlens", mm), ("mmlens.patching", mm.patching)):
+        for name in public_names(package):
+            needs = getattr(getattr(here, name), "needs", None)
+            if needs is not None:
+                takes = (all(model.can(one) for one in needs) for model in models.values())
+                told = ", ".join(map(code, needs)) or "a model"
+                cells = ["yes" if taken else "refused" for taken in takes]
+                rows.append((f"{{py:func}}`{package}.{name}`", told, *cells))
+    return table(("verb", "needs", *models), rows)
+
+
+def _vit() -> Any:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = ViTConfig(**small, intermediate_size=24, image_size=32, patch_size=8, num_labels=3)
+    return ViTForImageClassification(config).eval()
+
+
+def _resnet() -> Any:
+    import timm
+
+    return timm.create_model("resnet10t", pretrained=False, num_classes=3).eval()
 
 
 def returns(function: Callable[..., Any]) -> str:
@@ -314,7 +351,18 @@ def _html(make: Callable[[], str]) -> type[SphinxDirective]:
 
 def setup(app: Any) -> dict[str, bool]:
     """Register the directives."""
-    for make in (sites, acts, families, methods, commands, versions, errors, refused, citation):
+    for make in (
+        sites,
+        acts,
+        families,
+        methods,
+        verbs,
+        commands,
+        versions,
+        errors,
+        refused,
+        citation,
+    ):
         app.add_directive(make.__name__, _markdown(make))
     app.add_directive("sentences", _html(sentences))
     return {"parallel_read_safe": False, "parallel_write_safe": True}

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
+from mmlens.model.capabilities import needs
 from mmlens.model.targets import one
 from mmlens.values.addresses import places
 from mmlens.values.arguments import SEEDS, count, instance, number
@@ -98,6 +99,7 @@ def _corrupted(corrupter: Corrupter, picture: Image.Image) -> Image.Image:
     return instance(corrupted, "what the corrupter gives", Image.Image, "a PIL picture")
 
 
+@needs("pictures")
 def soft_noise(
     model: HookedVLM, prompt: Any, std: float = 1.0, seed: int = 0, pos: Any = None
 ) -> SoftPrompt:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mmlens.datasets.sample import Sample
 from mmlens.datasets.spec import dataset as named_data
 from mmlens.methods.activations import activations
-from mmlens.model.capabilities import require
+from mmlens.model.capabilities import needs
 from mmlens.model.hooked_model import HookedModel
 from mmlens.model.readouts import unit_site
 from mmlens.sweep.crew import crew
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@needs()
 def top_images(
     model: HookedModel,
     dataset: Any,
@@ -60,7 +61,6 @@ def top_images(
     Raises:
         AddressError: no such neuron or layer. SweepError: a picture failed; it is named.
     """
-    require(model)
     samples, wanted = named_data(dataset), _listed(neurons)
     tower = _tower(model, wanted)
     if out is None and crew().world > 1:
