@@ -20,9 +20,9 @@ def verbs() -> dict[str, Any]:
     for package, here in (("mmlens", mm), ("mmlens.patching", patching)):
         for name in public_names(package):
             thing = getattr(here, name)
-            first = next(iter(inspect.signature(thing).parameters), "") if callable(thing) else ""
-            if inspect.isfunction(thing) and first == "model":
-                found[f"{package}.{name}"] = thing
+            if inspect.isfunction(thing):
+                first = next(iter(inspect.signature(thing).parameters), "")
+                found |= {f"{package}.{name}": thing} if first == "model" else {}
     return found
 
 
