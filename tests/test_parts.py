@@ -154,7 +154,7 @@ def test_a_misspelt_language_model_is_answered_with_the_nearest(toy, tmp_path):
     with pytest.raises(ModelError, match="give tokenizer="):
         from_parts(vision=toy.vision, lm=toy.lm.hf)
     with pytest.raises(ModelError, match="needs a language model"):
-        from_parts(vision=toy.vision)
+        from_parts(vision=None)
     with pytest.raises(CapabilityError, match="transformers, open_clip or timm"):
         from_parts(vision=nn.Linear(2, 2), lm=toy.lm)
 

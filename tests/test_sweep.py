@@ -521,7 +521,7 @@ def test_top_images_are_a_sort_of_all_activations_for_every_neuron(tmp_path):
 
 
 def test_a_neuron_that_is_not_there_is_refused_before_anything_is_read():
-    with pytest.raises(AddressError, match="There is no unit 999"):
+    with pytest.raises(AddressError, match="There is no neuron L0.999"):
         top_images(model(), pictures(), mm.Neuron(0, 999))
     with pytest.raises(AddressError, match="There is no layer 9"):
         top_images(model(), pictures(), 9)

@@ -20,6 +20,7 @@ from mmlens.families.parts import find_lm, from_parts
 from mmlens.towers.vision.encoder import HookedVision
 from mmlens.towers.vision.wrap import wrap_vision
 from mmlens.values.errors import CapabilityError, MMLensError
+from mmlens.values.maps import is_map
 from mmlens.values.sites import SITES
 
 open_clip = pytest.importorskip("open_clip")
@@ -172,6 +173,17 @@ def labelled(vision: HookedVision) -> set[str]:
     }
 
 
+def check_map(model: mm.HookedVLM, prompt: mm.Prompt, site: str) -> None:
+    """An edit at a patch changes that cell of a map, all its channels and no other cell."""
+    first = mm.Patch(0, 0)
+    changed = model.edit(mm.Edit(site, 7.0, layer=0, pos=first))
+    before, after = (mm.activations(m, prompt, site, layer=0) for m in (model, changed))
+    rows, cols = before.axes.index("row"), before.axes.index("col")
+    moved = (after.values - before.values).movedim((rows, cols), (0, 1)).flatten(2).abs().amax(2)
+    assert moved.nonzero().tolist() == [[0, 0]], site
+    assert (after.sel(row=0, col=0).values == 7.0).all()
+
+
 def check_sites(vision: HookedVision, words) -> None:
     """An edit at a patch changes that position of its site, and no other; or it is refused."""
     model = from_parts(vision, None, words)
@@ -180,6 +192,9 @@ def check_sites(vision: HookedVision, words) -> None:
     for site in NAMES:
         point = SITES[f"vision.{site}"].at(0)
         if point.removeprefix("vision.") not in vision.hook_dict:
+            continue
+        if is_map(vision.axes.get(point.removeprefix("vision."), ())):
+            check_map(model, prompt, f"vision.{site}")
             continue
         where = {"query" if site == "pattern" else "pos": first}
         edit = mm.Edit(f"vision.{site}", 7.0, layer=0, **where)

@@ -64,7 +64,7 @@ def places_of(scores: mm.Scores) -> dict[str, object]:
     one = scores.sel(layer=LAYER)
     table = one.sel(pos=mm.Patch).to_frame() if "pos" in one.axes else one.to_frame()
     best = table.loc[table["score"].abs().idxmax()]
-    return {axis: best[axis] for axis in one.axes}
+    return {a: best[a] if a == "pos" else int(best[a]) for a in one.axes}
 
 
 def test_its_class_logits_are_those_of_the_module_that_was_given(model):

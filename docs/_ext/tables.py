@@ -128,7 +128,8 @@ def verbs() -> str:
     rows = []
     for package, here in (("mmlens", mm), ("mmlens.patching", mm.patching)):
         for name in public_names(package):
-            needs = getattr(getattr(here, name), "needs", None)
+            verb = getattr(here, name)
+            needs = getattr(verb, "needs", None) if inspect.isfunction(verb) else None
             if needs is not None:
                 takes = (all(model.can(one) for one in needs) for model in models.values())
                 told = ", ".join(map(code, needs)) or "a model"

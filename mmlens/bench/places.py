@@ -22,7 +22,7 @@ from mmlens.bench.picture_boxes import patch_boxes
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.values.addresses import places
-from mmlens.values.arguments import count, number, several
+from mmlens.values.arguments import count, number, several, shown
 from mmlens.values.errors import AddressError, PictureError, PromptError, SiteError, nearest
 from mmlens.values.labels import Patch
 from mmlens.values.maps import is_map
@@ -223,7 +223,10 @@ def patches_under(
     number(share, "share", above=0, most=1)
     count(image, "image", least=0)
     picture = open_picture(picture)
-    array = np.asarray(mask.cpu() if isinstance(mask, torch.Tensor) else mask) > 0
+    array = np.asarray(mask.cpu() if isinstance(mask, torch.Tensor) else mask)
+    if array.dtype.kind not in "biuf":
+        raise PictureError(f"mask={shown(mask)} is no mask: give Bool[height, width].")
+    array = array > 0
     if array.shape != (picture.height, picture.width):
         raise PictureError(
             f"A mask of {array.shape} does not fit a picture of {picture.height} rows and"

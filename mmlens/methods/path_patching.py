@@ -103,11 +103,15 @@ def _inner(model: HookedVLM, receiver: Part | None, site: str) -> dict[str, list
     """Which place of the site's inner axis the receiver reads."""
     if receiver is None:
         return {}
-    number, size, share = vars(receiver)[_axis(receiver)], model.cfg.d_mlp, 1
+    number, size, share = _index(receiver), model.cfg.d_mlp, 1
     if isinstance(receiver, Head):
         share, size = readers(SITES[site], model.cfg), int(model.cfg.n_heads)
     [index] = places(range(size), number, _axis(receiver))
     return {_axis(receiver): [index // share]}
+
+
+def _index(part: Part) -> int:
+    return part.head if isinstance(part, Head) else part.unit
 
 
 def _axis(part: Part) -> str:
@@ -123,7 +127,7 @@ def _way_in(
     if not several(senders, "senders", least=0, what="list of Heads or Neurons"):
         raise AddressError("There is no sender: give at least one Head or Neuron.")
     for part in (*senders, *([] if receiver is None else [receiver])):
-        if not isinstance(part, (Head, Neuron)) or min(vars(part).values()) < 0:
+        if not isinstance(part, (Head, Neuron)) or min(part.layer, _index(part)) < 0:
             raise AddressError(f"{shown(part)} is no part of a model: write Head(0, 1) or Neuron.")
     late = [s for s in senders if receiver is not None and s.layer >= receiver.layer]
     if late:

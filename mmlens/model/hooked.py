@@ -224,6 +224,9 @@ class HookedVLM(Joined, Surface, HookedModel):
             mask, prepend_bos: as in `running`.
             how: further options of the language model's forward pass.
         """
+        if at is not None:
+            instance(at, "at", torch.Tensor, "positions as a tensor Int[k]")
+        options.refuse_unknown("run", how, options.FORWARD)
         with self.running(input, mask, prepend_bos, grad) as soft:
             ids = soft.ids.clamp(min=0)
             if at is not None:
@@ -257,6 +260,7 @@ class HookedVLM(Joined, Surface, HookedModel):
 
     def picture_rows(self, prompts: Sequence[Prompt], site: Site, layer: int | None = None) -> Any:
         """What stands at each position of a site in pictures: a row per picture, or crop of one."""
+        instance(site, "site", Site, "a row of mmlens.values.sites.SITES")
         return reading.picture_rows(self, prompts, site, layer)
 
     def _shared(self) -> list[Any]:

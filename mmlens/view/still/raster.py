@@ -15,6 +15,8 @@ from typing import Any
 import resvg_py
 from PIL import Image, ImageFont
 
+from mmlens.values.errors import WriteError
+
 
 def to_picture(svg: str, scale: float | int, *, system_fonts: bool = True) -> Image.Image:
     """The document as a picture of `scale` pixels per unit.
@@ -25,7 +27,13 @@ def to_picture(svg: str, scale: float | int, *, system_fonts: bool = True) -> Im
     font, family = _pillows_font()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "font.ttf"  # resvg takes files
-        path.write_bytes(font)
+        try:
+            path.write_bytes(font)
+        except OSError as error:
+            raise WriteError(
+                f"The font for a PNG cannot be written ({error.strerror}): make room in the folder"
+                " for temporary files, or save the figure as SVG."
+            ) from error
         pixels = resvg_py.svg_to_bytes(
             svg_string=svg,
             zoom=float(scale),
