@@ -9,7 +9,8 @@ per arm.
 2. attribution of all layers for all 8 tokens / one plain forward               at most 1 + 8
 3. the paper's procedure / attribution                                          at least 3
    (per token: Hugging Face model, retain_grad on every MLP activation, full backward with
-   parameter gradients)
+   parameter gradients); beside it the same by skilled plain autograd (one forward pass, frozen
+   parameters), and by captum where it is installed
 4. extra peak memory of attribution / of the paper's procedure                  at most 1/3
 5. `import mmlens`                                                              at most 0.3 s
 6. `mmlens look` on the bundled model / importing TransformerLens' bridge       at most 1.3
@@ -18,6 +19,7 @@ per arm.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import resource
 import statistics
 import subprocess
@@ -54,6 +56,7 @@ def ours(model: Any, vectors: torch.Tensor) -> Any:
     """All layers, all positions, for every token of the caption, the 100 best pairs of each."""
     from mmlens.methods.attribute import _Best, products
     from mmlens.model.targets import Target, extend
+    from mmlens.values.sites import SITES
 
     soft = model.embed(vectors)
     length = vectors.shape[1]
@@ -67,6 +70,8 @@ def ours(model: Any, vectors: torch.Tensor) -> Any:
         extend(model, soft, CAPTION[:-1]),
         targets,
         lambda index, layer, product: best[index].add(layer, product),
+        SITES["neurons_pre"],
+        range(model.cfg.n_layers),
     )
     return best
 
@@ -91,6 +96,44 @@ def papers(hf: Any, vectors: torch.Tensor) -> list[torch.Tensor]:
         scores = torch.stack([z.detach() * z.grad for z in kept])
         tops.append(scores.flatten().topk(100).values)
     return tops
+
+
+def plain(hf: Any, vectors: torch.Tensor) -> list[torch.Tensor]:
+    """The same numbers by skilled plain autograd: one forward pass, frozen parameters."""
+    hf.requires_grad_(False)
+    words = hf.transformer.wte(torch.tensor([CAPTION[:-1]]))
+    kept: list[torch.Tensor] = []
+    handles = [
+        block.mlp.c_fc.register_forward_hook(lambda module, inputs, output: kept.append(output))
+        for block in hf.transformer.h
+    ]
+    whole = torch.cat([vectors, words], 1).requires_grad_()
+    logits = hf(inputs_embeds=whole, use_cache=False).logits[0, vectors.shape[1] - 1 :]
+    tops = []
+    for step, token in enumerate(CAPTION):
+        grads = torch.autograd.grad(logits[step, token], kept, retain_graph=True)
+        scores = torch.stack([z.detach() * g for z, g in zip(kept, grads, strict=True)])
+        tops.append(scores.flatten().topk(100).values)
+    for handle in handles:
+        handle.remove()
+    hf.requires_grad_(True)
+    return tops
+
+
+def with_captum(model: Any, hf: Any, vectors: torch.Tensor) -> None:
+    """The same by captum: `LayerGradientXActivation` of every layer, a call per token."""
+    from captum.attr import LayerGradientXActivation
+
+    def logit(embeds: torch.Tensor) -> torch.Tensor:
+        return hf(inputs_embeds=embeds, use_cache=False).logits[:, -1]
+
+    layers = [block.mlp.c_fc for block in hf.transformer.h]
+    for step, token in enumerate(CAPTION):
+        words = hf.transformer.wte(torch.tensor([CAPTION[:step]], dtype=torch.long))
+        found = LayerGradientXActivation(logit, layers).attribute(
+            torch.cat([vectors, words], 1), target=token
+        )
+        torch.stack([one.detach() for one in found]).flatten().topk(100)
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -147,7 +190,9 @@ def main(rounds: int) -> None:
     hf, model, vectors = small()
     soft = model.embed(vectors)
     _ = model.lm.can
-    times: dict[str, list[float]] = {"hf": [], "hooked": [], "ours": [], "paper": []}
+    arms = ("hf", "hooked", "ours", "paper", "plain", "captum")
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    captum = importlib.util.find_spec("captum") is not None
     with torch.no_grad():
         hf(inputs_embeds=vectors), model(soft)
     for _ in range(rounds):
@@ -157,7 +202,10 @@ def main(rounds: int) -> None:
                 times["hooked"].append(seconds(lambda: model(soft)))
         times["ours"].append(seconds(lambda: ours(model, vectors)))
         times["paper"].append(seconds(lambda: papers(hf, vectors)))
-    t = {name: statistics.median(values) for name, values in times.items()}
+        times["plain"].append(seconds(lambda: plain(hf, vectors)))
+        if captum:
+            times["captum"].append(seconds(lambda: with_captum(model, hf, vectors)))
+    t = {name: statistics.median(values) for name, values in times.items() if values}
     memory = {arm: peak(arm) for arm in ("ours", "paper")}
     values = [b.values for b in ours(model, vectors)]
     worst = max(
@@ -166,6 +214,9 @@ def main(rounds: int) -> None:
     print(f"one Hugging Face forward: {t['hf']:.3f} s CPU, one thread, median of {rounds}")
     line("hooked forward / Hugging Face forward", t["hooked"] / t["hf"], "at most 1.05")
     line("attribution, 8 tokens / one plain forward", t["ours"] / t["hooked"], "at most 9")
+    line("plain autograd, 8 tokens / one plain forward", t["plain"] / t["hooked"], "a rival")
+    if captum:
+        line("captum, 8 tokens / one plain forward", t["captum"] / t["hooked"], "a rival")
     line("the paper's procedure / attribution", t["paper"] / t["ours"], "at least 3")
     line(
         "extra peak memory, attribution / the paper's",
