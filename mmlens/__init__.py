@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mmlens.methods.logit_lens import logit_lens as logit_lens
     from mmlens.methods.nearest_tokens import nearest_tokens as nearest_tokens
     from mmlens.methods.top_neurons import top_neurons as top_neurons
-    from mmlens.model.hooked import HookedVLM as HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM as HookedVLM
     from mmlens.sweep.images import top_images as top_images
     from mmlens.sweep.sweep_folder import Sweep as Sweep
     from mmlens.values.edit import Edit as Edit

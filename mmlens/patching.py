@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 from mmlens.values.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from mmlens.bench import measures as metrics  # noqa: F401  published under another name
-    from mmlens.bench.corrupters import another as another
-    from mmlens.bench.corrupters import blur as blur
-    from mmlens.bench.corrupters import erased as erased
-    from mmlens.bench.corrupters import grey as grey
-    from mmlens.bench.corrupters import mean_picture as mean_picture
-    from mmlens.bench.corrupters import only_at as only_at
-    from mmlens.bench.corrupters import pixel_noise as pixel_noise
-    from mmlens.bench.corrupters import shuffled as shuffled
-    from mmlens.bench.pairs import Pair as Pair
-    from mmlens.bench.pairs import soft_noise as soft_noise
-    from mmlens.bench.places import other_patches as other_patches
-    from mmlens.bench.places import patches_under as patches_under
+    from mmlens.causal import measures as metrics  # noqa: F401  published under another name
+    from mmlens.causal.corrupters import another as another
+    from mmlens.causal.corrupters import blur as blur
+    from mmlens.causal.corrupters import erased as erased
+    from mmlens.causal.corrupters import grey as grey
+    from mmlens.causal.corrupters import mean_picture as mean_picture
+    from mmlens.causal.corrupters import only_at as only_at
+    from mmlens.causal.corrupters import pixel_noise as pixel_noise
+    from mmlens.causal.corrupters import shuffled as shuffled
+    from mmlens.causal.pairs import Pair as Pair
+    from mmlens.causal.pairs import soft_noise as soft_noise
+    from mmlens.causal.places import other_patches as other_patches
+    from mmlens.causal.places import patches_under as patches_under
     from mmlens.methods.ablate import ablate as ablate
     from mmlens.methods.ablate import ablation_curve as ablation_curve
     from mmlens.methods.ablate import mean_over as mean_over

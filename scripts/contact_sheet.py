@@ -26,7 +26,7 @@ from plotly.offline import get_plotlyjs
 
 import mmlens as mm
 from mmlens import patching, view
-from mmlens.bench import measures
+from mmlens.causal import measures
 from mmlens.view.style import theme
 
 DOCS = Path(__file__).parent.parent / "docs"

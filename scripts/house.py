@@ -24,7 +24,7 @@ FLOORS = (
     "runtime pictos tally",
     "towers datasets metrics view",
     "model",
-    "checkpoints bench",
+    "checkpoints causal",
     "families methods",
     "sweep",
     "train explore doctor",
@@ -36,7 +36,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.
 DOORS = ("mmlens", "mmlens.patching", "mmlens.__main__")
 """Modules that only say where names live; they may name any room."""
 ALLOWED = {
-    ("mmlens.model.hooked", "mmlens.checkpoints.folder"): (
+    ("mmlens.model.hooked_vlm", "mmlens.checkpoints.folder"): (
         "model.save(folder) is what users write; saving knows models, models know no files"
     ),
     ("mmlens.towers.language.copies", "mmlens.towers.language.language_model"): (

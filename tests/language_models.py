@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 
-from mmlens.model.hooked import HookedVLM
+from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.towers.language.language_model import wrap_lm
 from mmlens.values.labels import Patch, Token
 from mmlens.values.prompt import IMAGE_TOKEN, SoftPrompt

@@ -12,7 +12,7 @@ from packaging.version import Version
 from torch import nn
 
 from mmlens.families import toy
-from mmlens.model.hooked import HookedVLM
+from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.towers.language.language_model import wrap_lm
 from mmlens.towers.vision.wrap import wrap_vision
 

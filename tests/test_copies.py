@@ -19,7 +19,7 @@ from mmlens.datasets.sources import open_pairs
 from mmlens.families import load
 from mmlens.families.parts import from_parts
 from mmlens.families.toy import picture, tokenizer
-from mmlens.model.hooked import HookedVLM
+from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.towers.language.language_model import wrap_lm
 from mmlens.train.features import cache_features
 from mmlens.train.training import fit

@@ -105,7 +105,7 @@ def spoken_of() -> dict[str, Any]:
     from PIL import Image, ImageOps
 
     from mmlens import metrics, patching, pictos
-    from mmlens.bench import measures as of_logits
+    from mmlens.causal import measures as of_logits
 
     scene = pictos.World("held_out", 1, things=2, style="literal").scene(0)
     photo = Image.open(ROOT / "scenes/dog-and-bicycle.png").convert("RGB")

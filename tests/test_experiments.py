@@ -16,7 +16,7 @@ from bridges import bridge, off
 from PIL import Image
 
 import mmlens as mm
-from mmlens.bench.silencing import captions_after, masks, number_after
+from mmlens.causal.silencing import captions_after, masks, number_after
 from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families import toy
 from mmlens.papers.mmn.questions import (

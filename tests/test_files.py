@@ -20,7 +20,7 @@ from mmlens.checkpoints.weights import read_state, weights_hash
 from mmlens.families import load as load_model
 from mmlens.families.parts import from_parts
 from mmlens.families.toy import picture, tokenizer
-from mmlens.model.hooked import HookedVLM
+from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.towers.language.language_model import wrap_lm
 from mmlens.values.edit import Edit
 from mmlens.values.errors import CapabilityError, CheckpointError, ModelError

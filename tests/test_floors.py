@@ -107,19 +107,27 @@ def test_few_modules_lie_loose():
 @pytest.mark.parametrize(
     "file, line, rule",
     [
-        ("values/scores.py", "from mmlens.model.hooked import HookedVLM", "not lie below 'values'"),
+        (
+            "values/scores.py",
+            "from mmlens.model.hooked_vlm import HookedVLM",
+            "not lie below 'values'",
+        ),
         ("model/run.py", "def f():\n    from mmlens.methods import decode", "below 'model'"),
         ("methods/decode.py", "import mmlens.papers", "not lie below 'methods'"),
         ("methods/decode.py", "from mmlens.sweep.sweeping import sweep", "not lie below 'methods'"),
         ("sweep/sweeping.py", "from mmlens.cli.app import main", "not lie below 'sweep'"),
-        ("view/table.py", "from mmlens.model.hooked import HookedVLM", "a view knows values only"),
+        (
+            "view/table.py",
+            "from mmlens.model.hooked_vlm import HookedVLM",
+            "a view knows values only",
+        ),
         ("view/table.py", "from mmlens.methods.decode import decode", "a view knows values only"),
         ("view/table.py", "import torch", "a view loads no torch at import time"),
         ("view/table.py", "from torch.nn import functional", "a view loads no torch"),
         ("methods/decode.py", "from ..values.scores import Scores", "write the import absolutely"),
         (
             "values/a.py",
-            "if TYPE_CHECKING:\n    from mmlens.model.hooked import X",
+            "if TYPE_CHECKING:\n    from mmlens.model.hooked_vlm import X",
             "below 'values'",
         ),
         ("new/tool.py", "from mmlens.values.scores import Scores", "'new' has no floor"),
@@ -140,7 +148,7 @@ def test_a_broken_floor_is_named_with_file_line_and_rule(tmp_path, file, line, r
     [
         ("methods/decode.py", "from mmlens.values.scores import Scores"),
         ("methods/decode.py", "from mmlens.methods.attribute import attribute"),
-        ("model/run.py", "if TYPE_CHECKING:\n    from mmlens.model.hooked import HookedVLM"),
+        ("model/run.py", "if TYPE_CHECKING:\n    from mmlens.model.hooked_vlm import HookedVLM"),
         ("view/table.py", "from mmlens.values import pictures\ndef f():\n    import torch"),
         ("view/table.py", "from mmlens.view.style import theme"),
         ("values/scores.py", "from mmlens import __version__"),

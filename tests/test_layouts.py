@@ -13,7 +13,7 @@ from tiled_toy import GRID, TiledReader, twin
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.model.hooked import HookedVLM
+from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.values.labels import Marker
 
 WORDS = " A picture of"

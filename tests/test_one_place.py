@@ -8,7 +8,7 @@ import pytest
 import torch
 from bridges import bridge
 
-from mmlens.bench.picture_boxes import patch_boxes, seen_box
+from mmlens.causal.picture_boxes import patch_boxes, seen_box
 from mmlens.runtime.seeding import seed_of, seeded
 from mmlens.values.errors import CapabilityError
 from mmlens.values.optional_packages import package

@@ -12,7 +12,7 @@ from bridges import KINDS, bridge, off, prompt
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.bench import measures, prefix_reuse
+from mmlens.causal import measures, prefix_reuse
 from mmlens.families.parts import from_parts
 from mmlens.runtime.run import current
 from mmlens.values.errors import (

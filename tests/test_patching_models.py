@@ -13,7 +13,7 @@ from patching_twins import twin
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.bench import measures, prefix_reuse
+from mmlens.causal import measures, prefix_reuse
 from mmlens.values.errors import AddressError
 
 CLEAN, CORRUPT = prompt((2, 1)), prompt((0, 3))

@@ -11,7 +11,7 @@ from patching_twins import twin
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.bench import measures
+from mmlens.causal import measures
 from mmlens.methods import direct_logits
 from mmlens.values.errors import CapabilityError, MMLensError, NumericsError, TargetError
 

@@ -11,7 +11,7 @@ from bridges import KINDS, bridge, needs_edges, off, prompt
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.bench import measures
+from mmlens.causal import measures
 from mmlens.values.errors import AddressError, CapabilityError, NumericsError
 
 every_family = pytest.mark.parametrize("kind", KINDS)

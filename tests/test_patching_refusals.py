@@ -11,7 +11,7 @@ from bridges import bridge, needs_edges, prompt
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.bench import measures
+from mmlens.causal import measures
 from mmlens.values.errors import MMLensError
 
 CLEAN, CORRUPT = prompt((2, 1)), prompt((0, 3))

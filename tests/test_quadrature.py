@@ -12,7 +12,7 @@ from patching_twins import twin
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.bench import measures
+from mmlens.causal import measures
 from mmlens.methods.quadrature import gauss_legendre
 from mmlens.values.errors import AddressError
 

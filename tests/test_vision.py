@@ -18,9 +18,9 @@ from PIL import Image
 from torch import nn
 
 from mmlens.towers.vision.encoder import HookedVision
+from mmlens.towers.vision.pixel_recipes import open_clip_recipe, timm_recipe
 from mmlens.towers.vision.pixels import Pixels
 from mmlens.towers.vision.processors import hf_recipe
-from mmlens.towers.vision.recipes import open_clip_recipe, timm_recipe
 from mmlens.towers.vision.wrap import build, from_open_clip, from_timm, wrap_vision
 from mmlens.values.errors import AddressError, CapabilityError, CheckpointError, PictureError
 

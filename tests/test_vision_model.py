@@ -12,7 +12,7 @@ from PIL import Image
 
 import mmlens as mm
 from mmlens import view
-from mmlens.model.vision_model import HookedVisionModel
+from mmlens.model.hooked_vision_model import HookedVisionModel
 from mmlens.values.errors import (
     AddressError,
     ArgumentError,

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from mmlens.families.parts import find_vision
+from mmlens.towers.vision.pixel_recipes import open_clip_recipe, timm_recipe
 from mmlens.towers.vision.pixels import Pixels
 from mmlens.towers.vision.processors import hf_recipe
-from mmlens.towers.vision.recipes import open_clip_recipe, timm_recipe
 from mmlens.towers.vision.wrap import wrap_vision
 from mmlens.values.errors import CheckpointError, MMLensError, ModelError, PictureError
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from mmlens.families import toy
-from mmlens.model.hooked import HookedVLM
+from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.model.image_reader import ImageReader
 from mmlens.towers.language.language_model import wrap_lm
 from mmlens.towers.vision.wrap import wrap_vision

@@ -104,7 +104,7 @@ def load(
         CheckpointError: something is missing, unsafe, changed, of the wrong shape, or from a newer
             mmlens; the sentence names the file.
     """
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
     from mmlens.towers.language.language_model import wrap_lm
 
     folder, place, asked = expanded(folder), device_of(device), dtype_of(dtype)

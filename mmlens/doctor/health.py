@@ -14,7 +14,7 @@ from mmlens.values.prompt import Prompt
 from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from PIL import Image
 
-from mmlens.bench.picture_boxes import seen_box
+from mmlens.causal.picture_boxes import seen_box
 from mmlens.explore.patches import firing, maps_of
 from mmlens.explore.strongest import Strongest, ends_in, strongest_table
 from mmlens.explore.things import choose
@@ -45,7 +45,7 @@ from mmlens.values.whole_files import printable, write_whole
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 
 @dataclass(frozen=True)

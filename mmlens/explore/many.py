@@ -35,7 +35,7 @@ from mmlens.values.scores import Scores
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 SIDE = 320
 """Pixels of the longer side of the copies that a sweep keeps."""

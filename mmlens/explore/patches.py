@@ -18,7 +18,7 @@ from mmlens.values.sites import SITES
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 
 def firing(model: HookedVLM, soft: SoftPrompt, k: int = 8) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from mmlens.values.labels import Neuron, Token
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 
 class Strongest:

@@ -10,7 +10,7 @@ from mmlens.values.errors import TargetError
 from mmlens.values.labels import Token
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 _WORDS = """
 the and with picture drawing word photo photograph image painting sketch icon symbol sign

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmlens.bench.silencing import silenced
+from mmlens.causal.silencing import silenced
 from mmlens.model.prompt_tokens import rows
 from mmlens.model.targets import Target, finite
 from mmlens.runtime.chunks import in_chunks
@@ -22,7 +22,7 @@ from mmlens.values.labels import Neuron
 from mmlens.values.prompt import SoftPrompt
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 Silent = Sequence[Neuron]
 

@@ -22,7 +22,7 @@ from mmlens.values.errors import ArgumentError, ModelError, nearest
 if TYPE_CHECKING:
     import torch
 
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 Loader = Callable[..., "HookedVLM"]
 _loaders: dict[str, Loader] = {}

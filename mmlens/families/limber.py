@@ -116,7 +116,7 @@ def limber(
     Raises:
         CheckpointError: a missing, unsafe or unfitting checkpoint.
     """
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
     recipe, seed = RECIPES[name], count(seed, "seed", least=0, most=SEEDS - 2)
     if twin:

@@ -25,8 +25,8 @@ from mmlens.checkpoints.weights import (
     projection_from,
 )
 from mmlens.checkpoints.whole import apart
-from mmlens.model.hooked import HookedVLM
-from mmlens.model.vision_model import HookedVisionModel
+from mmlens.model.hooked_vision_model import HookedVisionModel
+from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.casting import device_of, dtype_of
 from mmlens.runtime.sharing import share_weights

@@ -74,7 +74,7 @@ def toy(
         backend: `"bridge"`, or `"hooked_transformer"` where TransformerLens 3.x has one.
         rows: vocabulary rows beyond the tokenizer's words, as real checkpoints have.
     """
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
     from mmlens.towers.language.language_model import wrap_lm
     from mmlens.towers.vision.wrap import wrap_vision
 

@@ -22,9 +22,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmlens.bench.places import Place, place_of
-from mmlens.bench.prefix_reuse import Kept, keep
-from mmlens.bench.variants import Metric, Variant, numbers, read, run
+from mmlens.causal.places import Place, place_of
+from mmlens.causal.prefix_reuse import Kept, keep
+from mmlens.causal.variants import Metric, Variant, numbers, read, run
 from mmlens.methods.patch import layers_of, pictured, variants_at
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
@@ -39,7 +39,7 @@ from mmlens.values.scores import Scores
 from mmlens.values.sites import shared
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 Unit = Neuron | Head
 MOST = 10_000

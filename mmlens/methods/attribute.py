@@ -37,8 +37,8 @@ from mmlens.values.sites import site as site_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model.hooked import HookedVLM
     from mmlens.model.hooked_model import HookedModel
+    from mmlens.model.hooked_vlm import HookedVLM
 
 Receive = Callable[[int, Any, torch.Tensor], None]
 """(index of the target, layer, product Float[pos, unit])."""

@@ -34,7 +34,7 @@ from mmlens.values.scores import Scores
 from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 PLACES = ("soft_prompt", "features", "pixels")
 ATTRIBUTIONS = ("gradient", "integrated_gradients", "occlusion")

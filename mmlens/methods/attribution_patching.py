@@ -20,10 +20,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmlens.bench.pairs import Pair
-from mmlens.bench.places import Place, place_of
-from mmlens.bench.prefix_reuse import Kept
-from mmlens.bench.variants import Metric, differentiable, measured, read
+from mmlens.causal.pairs import Pair
+from mmlens.causal.places import Place, place_of
+from mmlens.causal.prefix_reuse import Kept
+from mmlens.causal.variants import Metric, differentiable, measured, read
 from mmlens.methods.patch import _runs
 from mmlens.methods.quadrature import MOST, Integral, complete
 from mmlens.model import hooking
@@ -41,7 +41,7 @@ from mmlens.values.scores import Scores
 from mmlens.values.sites import shared
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 
 @needs("logits")

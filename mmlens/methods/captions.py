@@ -23,7 +23,7 @@ from mmlens.values.errors import AddressError, PromptError
 from mmlens.values.prompt import Prompt
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 NOTHING = "(nothing)"
 

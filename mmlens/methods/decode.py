@@ -33,7 +33,7 @@ from mmlens.values.labels import Neuron
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 _FLOATS = 1 << 25
 """Probabilities in memory at a time."""

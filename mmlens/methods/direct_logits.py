@@ -32,7 +32,7 @@ from mmlens.values.scores import Scores
 from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 _NO_DOUBLE = ("mps",)
 """Kinds of devices without double precision: Apple's."""

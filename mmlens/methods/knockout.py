@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.bench.prefix_reuse import edited, go_on, keep
-from mmlens.bench.variants import Metric, numbers
+from mmlens.causal.prefix_reuse import edited, go_on, keep
+from mmlens.causal.variants import Metric, numbers
 from mmlens.methods.activations import activations
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
@@ -32,7 +32,7 @@ from mmlens.values.scores import Scores
 from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 CUT = float("-inf")
 

@@ -26,7 +26,7 @@ from mmlens.values.sites import SITES
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 _FLOATS = 1 << 25
 

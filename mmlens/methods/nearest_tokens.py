@@ -20,7 +20,7 @@ from mmlens.values.arguments import count
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 
 @needs("unembed")

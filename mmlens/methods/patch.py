@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from mmlens.bench.pairs import A_PAIR, Pair
-from mmlens.bench.places import Place, groups, place_of, read_by
-from mmlens.bench.prefix_reuse import Kept, keep
-from mmlens.bench.variants import Metric, Progress, Variant, numbers, read, run
+from mmlens.causal.pairs import A_PAIR, Pair
+from mmlens.causal.places import Place, groups, place_of, read_by
+from mmlens.causal.prefix_reuse import Kept, keep
+from mmlens.causal.variants import Metric, Progress, Variant, numbers, read, run
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
@@ -34,7 +34,7 @@ from mmlens.values.scores import Scores
 from mmlens.values.sites import readers, shared
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 DIRECTIONS = ("denoise", "noise")
 

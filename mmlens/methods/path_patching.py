@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.bench.pairs import A_PAIR, Pair
-from mmlens.bench.prefix_reuse import edited
-from mmlens.bench.variants import Metric, differentiable, measured, numbers
+from mmlens.causal.pairs import A_PAIR, Pair
+from mmlens.causal.prefix_reuse import edited
+from mmlens.causal.variants import Metric, differentiable, measured, numbers
 from mmlens.methods.activations import activations
 from mmlens.methods.patch import DIRECTIONS
 from mmlens.model.capabilities import needs
@@ -39,7 +39,7 @@ from mmlens.values.sites import SITES, readers
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 Part = Head | Neuron
 _SITE: dict[type, str] = {Head: "z", Neuron: "neurons"}

@@ -32,7 +32,7 @@ from mmlens.values.labels import Neuron
 from mmlens.values.scores import Scores
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 Direction = Scores | torch.Tensor
 

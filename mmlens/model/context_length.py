@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mmlens.values.errors import PromptError
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
     from mmlens.values.prompt import SoftPrompt
 
 

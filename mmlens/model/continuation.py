@@ -24,7 +24,7 @@ from mmlens.values.labels import Label, Token
 from mmlens.values.prompt import SoftPrompt, next_at
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 _READ = "_mmlens_read"
 

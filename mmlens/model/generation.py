@@ -22,7 +22,7 @@ from mmlens.values.arguments import SEEDS, choice, count, flag, number
 from mmlens.values.errors import ArgumentError, CapabilityError, NumericsError, nearest
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
     from mmlens.values.prompt import SoftPrompt
 
 _OURS = {"max_new_tokens", "use_cache", "output_logits", "return_dict_in_generate"}

@@ -15,7 +15,7 @@ import torch
 from mmlens.model.context_length import check_room
 from mmlens.model.image_reader import seen
 from mmlens.model.prompt_tokens import PromptTokens
-from mmlens.model.token_ids import known, read_ids, read_tokens
+from mmlens.model.prompts_from_ids import known, read_ids, read_tokens
 from mmlens.towers.language.tokenization import ids_after, ids_of, placeholder, word
 from mmlens.towers.projection import keeps_positions
 from mmlens.values.arguments import text as text_of
@@ -27,7 +27,7 @@ from mmlens.values.sites import Site
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 Rows = tuple[tuple[Label, ...], ...]
 

@@ -22,7 +22,7 @@ from mmlens.values.errors import ArgumentError, CapabilityError, PromptError, Ta
 from mmlens.values.prompt import SoftPrompt
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 
 class Embed:

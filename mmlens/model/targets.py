@@ -23,7 +23,7 @@ from mmlens.values.labels import Padding, Token
 from mmlens.values.prompt import SoftPrompt, next_at
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 Number = Callable[[torch.Tensor], torch.Tensor]
 _NUMBERS: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {

@@ -25,7 +25,7 @@ from mmlens.values.arguments import count, instance, shown
 from mmlens.values.errors import MMLensError, nearest
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 UNNAMED = "the caption names nothing"
 

@@ -33,7 +33,7 @@ class Run:
         differentiable: whether a graph starts at the embedding when gradients are enabled.
         scale: what stands at the hook on the embedding, per vector of the prompt (`language.ends`).
         enters: at which position forward passes begin, when keys and values of those before it are
-            at hand (`mmlens.bench.prefix_reuse`).
+            at hand (`mmlens.causal.prefix_reuse`).
     """
 
     soft: SoftPrompt

@@ -98,7 +98,7 @@ def _untouched(root: Any) -> Iterator[None]:
         if module is not None:
             own = vars(module)
             names = [name for name in ("_stop_at_layer_idx", "_current_batch_size") if name in own]
-            if getattr(own.get("forward"), "__module__", "") == "mmlens.bench.prefix_reuse":
+            if getattr(own.get("forward"), "__module__", "") == "mmlens.causal.prefix_reuse":
                 names.append("forward")
             kept.append((own, {name: own.pop(name) for name in names}))
     try:

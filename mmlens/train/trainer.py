@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mmlens.datasets.caption_pairs import CaptionPairs, DataError
-from mmlens.model.hooked import HookedVLM
+from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.runtime.casting import cast
 from mmlens.towers.language.copies import hugging_face
 from mmlens.train.caption_loss import Speller, count, loss_sum

@@ -24,7 +24,7 @@ import pandas as pd
 from mmlens.checkpoints.folder import save as save_bridge
 from mmlens.datasets.caption_pairs import CaptionPairs, DataError
 from mmlens.model.capabilities import require
-from mmlens.model.hooked import HookedVLM
+from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.runtime.autograd import ordinary
 from mmlens.train.recipe import TrainingRecipe
 from mmlens.train.resume import NAME, Curve

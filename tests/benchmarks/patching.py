@@ -29,7 +29,7 @@ from ratios import line, seconds, small
 
 def main(layers: list[int], samples: int) -> None:
     """Measure both arms and print the ratio."""
-    from mmlens.bench import measures
+    from mmlens.causal import measures
     from mmlens.patching import Pair, patch
 
     torch.set_num_threads(1)

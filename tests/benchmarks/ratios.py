@@ -46,7 +46,7 @@ def small(hf_only: bool = False) -> tuple[Any, Any, torch.Tensor]:
     )
     if hf_only:
         return hf, None, vectors
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
     from mmlens.towers.language.language_model import wrap_lm
 
     return hf, HookedVLM(None, None, wrap_lm(hf), name="gpt2-small-sized"), vectors

@@ -15,9 +15,9 @@ from torch import nn
 
 from mmlens.towers.vision.calls import without_pooler
 from mmlens.towers.vision.encoder import HookedVision
+from mmlens.towers.vision.pixel_recipes import open_clip_recipe, timm_recipe
 from mmlens.towers.vision.pixels import pair
 from mmlens.towers.vision.processors import hf_recipe
-from mmlens.towers.vision.recipes import open_clip_recipe, timm_recipe
 from mmlens.values.errors import CapabilityError, CheckpointError
 from mmlens.values.optional_packages import package
 

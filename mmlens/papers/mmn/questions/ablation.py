@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from mmlens.bench.silencing import WHERE, captions_after, masks, number_after
+from mmlens.causal.silencing import WHERE, captions_after, masks, number_after
 from mmlens.datasets.sample import Sample
 from mmlens.metrics.counts import word_overlap_f1
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
@@ -38,7 +38,7 @@ from mmlens.papers.tables import UNNAMED, ExperimentError, finished, used
 from mmlens.values.arguments import choice, instance, number, several, shown
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 PAPER_KS = (0, 50, 100, 200, 400, 800, 1600, 3200, 6400)
 COLUMNS = ("arm", "k", "share", "prob", "caption", "noun")

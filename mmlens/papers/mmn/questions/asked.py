@@ -26,7 +26,7 @@ from mmlens.papers.mmn.questions.explained import Explained, explain
 from mmlens.papers.mmn.questions.question_options import checked
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 _APART = ("model", "sample", "batch")
 _EXPLAINING = ("prompt", "noun", "max_new_tokens")

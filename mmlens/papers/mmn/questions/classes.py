@@ -30,7 +30,7 @@ from mmlens.values.labels import Neuron
 from mmlens.values.prompt import Prompt
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 COLUMNS = ("concept", "neuron", "activation")
 

@@ -27,7 +27,7 @@ from mmlens.values.labels import Neuron, Patch
 from mmlens.values.scores import Scores
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 COLUMNS = (
     "rank", "neuron", "patch", "score", "sign", "words", "interpretable", "caption", "noun",

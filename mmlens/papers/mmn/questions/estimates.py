@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mmlens.bench import measures
-from mmlens.bench.corrupters import erased
-from mmlens.bench.pairs import Pair
+from mmlens.causal import measures
+from mmlens.causal.corrupters import erased
+from mmlens.causal.pairs import Pair
 from mmlens.datasets.sample import Sample
 from mmlens.methods.attribution_patching import attribution_patching
 from mmlens.methods.patch import patch
@@ -35,7 +35,7 @@ from mmlens.values.labels import Patch
 from mmlens.values.prompt import Prompt
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 COLUMNS = ("noun", "arm", "places", "spearman")
 

@@ -31,7 +31,7 @@ from mmlens.values.errors import nearest
 from mmlens.values.prompt import Prompt, SoftPrompt
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 Rule = str | Callable[[str], Sequence[str]]
 """The name of a rule, or a function from a text to its nouns in order."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from mmlens.bench.silencing import WHERE, masks, number_after
+from mmlens.causal.silencing import WHERE, masks, number_after
 from mmlens.datasets.sample import Sample
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
 from mmlens.papers.mmn.questions.ablation import numbers
@@ -47,7 +47,7 @@ from mmlens.values.labels import Neuron, Patch
 from mmlens.values.scores import Scores
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 SHARES = (0.0, 0.001, 0.004, 0.016, 0.064, 0.256)
 COLUMNS = ("arm", "at", "metric", "k", "value")

@@ -38,7 +38,7 @@ from mmlens.values.labels import Patch
 from mmlens.values.prompt import Prompt
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 COLUMNS = ("arm", "place", "text", "cosine")
 PAIRS = (("prompt", "random"), ("nouns", "prompt"))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mmlens.bench.silencing import WHERE
+from mmlens.causal.silencing import WHERE
 from mmlens.datasets.sample import Sample
 from mmlens.model.capabilities import require
 from mmlens.papers.tables import ExperimentError
@@ -18,7 +18,7 @@ from mmlens.values.arguments import choice, count, flag, instance, number, sever
 from mmlens.values.errors import nearest
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 RULES = ("auto", "pictos", "content")
 POINTS, RANKINGS = ("pre", "post"), ("pair", "max", "sum")

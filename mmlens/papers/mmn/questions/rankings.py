@@ -28,7 +28,7 @@ from mmlens.values.errors import nearest
 from mmlens.values.scores import Scores
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 METHODS = (
     "gradient x activation (pre)",

@@ -45,7 +45,7 @@ from mmlens.values.arguments import choice
 from mmlens.values.labels import Neuron
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 COLUMNS = (
     ("concept", "named", "arm", "rank", "neuron", "interpretable", "iou", "area", "ceiling")

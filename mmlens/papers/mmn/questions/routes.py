@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from mmlens.bench import measures
-from mmlens.bench.places import patches_under
+from mmlens.causal import measures
+from mmlens.causal.places import patches_under
 from mmlens.datasets.sample import Sample
 from mmlens.methods.knockout import knockouts
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
@@ -30,7 +30,7 @@ from mmlens.values.addresses import places
 from mmlens.values.labels import Patch
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 COLUMNS = ("noun", "destination", "arm", "patches", "before", "probability", "lost", "said")
 CROWDED = "less bare ground than patches of the thing"

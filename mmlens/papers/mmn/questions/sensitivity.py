@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from mmlens.bench.silencing import masks, number_after
+from mmlens.causal.silencing import masks, number_after
 from mmlens.datasets.sample import Sample
 from mmlens.methods.decode import decode
 from mmlens.methods.top_neurons import top_neurons
@@ -40,7 +40,7 @@ from mmlens.values.labels import Neuron
 from mmlens.values.scores import Scores
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 DEFAULT: dict[str, Any] = {
     "point": "pre",

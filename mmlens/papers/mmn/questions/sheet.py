@@ -24,7 +24,7 @@ from mmlens.values.labels import Patch
 from mmlens.values.scores import Scores
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 
 def picture_sheet(

@@ -15,14 +15,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from mmlens.bench.picture_boxes import seen_box
+from mmlens.causal.picture_boxes import seen_box
 from mmlens.methods.activations import activations
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import Neuron, Patch
 from mmlens.values.prompt import SoftPrompt
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 PERCENTILE, SIZE = 0.95, 224
 

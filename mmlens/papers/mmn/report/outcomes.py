@@ -36,7 +36,7 @@ from mmlens.sweep.sweep_folder import Sweep
 from mmlens.sweep.sweeping import sweep
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,7 +35,7 @@ from mmlens.values.errors import writing
 from mmlens.values.whole_files import write_whole
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 DATA = "pictos:held_out:4000"
 
@@ -96,7 +96,7 @@ def reproduce(
             model, other data or other options, or a picture failed.
     """
     from mmlens.families import load
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
     count(seed, "seed", least=0)
     count(draws, "draws", most=MOST)

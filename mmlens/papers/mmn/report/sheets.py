@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from mmlens.bench.picture_boxes import seen_box
+from mmlens.causal.picture_boxes import seen_box
 from mmlens.papers.mmn.report.outcomes import Outcome
 from mmlens.view.style.printed import visible
 
 if TYPE_CHECKING:
     from mmlens.datasets.sample import Samples
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 DIMMED = 0.28
 

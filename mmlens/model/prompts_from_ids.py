@@ -18,7 +18,7 @@ from mmlens.values.labels import Label, Padding, Token
 from mmlens.values.prompt import IMAGE_TOKEN, Prompt, SoftPrompt
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 
 def tokens_of(model: HookedVLM, soft: SoftPrompt) -> torch.Tensor:

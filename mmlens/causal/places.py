@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from mmlens.bench.picture_boxes import patch_boxes
+from mmlens.causal.picture_boxes import patch_boxes
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.values.addresses import places
@@ -33,7 +33,7 @@ from mmlens.values.sites import Site, readers, site
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 Indices = tuple[int, ...] | None
 INNER = ("head", "unit", "dim")

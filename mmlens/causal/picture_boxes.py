@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mmlens.values.errors import PictureError
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 Box = tuple[int, int, int, int]
 """(x0, y0, x1, y1), whole pixels."""

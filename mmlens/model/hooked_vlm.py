@@ -31,8 +31,8 @@ from mmlens.model import (
 from mmlens.model.bridge_copies import Joined
 from mmlens.model.hooked_model import HookedModel
 from mmlens.model.image_reader import ImageReader
+from mmlens.model.prompts_from_ids import tokens_of
 from mmlens.model.surface import Surface, check_left
-from mmlens.model.token_ids import tokens_of
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.run import reading as being_read
 from mmlens.runtime.turns import turn

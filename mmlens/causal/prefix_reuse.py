@@ -35,7 +35,7 @@ from mmlens.values.prompt import IMAGE_TOKEN, SoftPrompt
 from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
     from mmlens.values.edit import Edit
 
 BOTH, LAYERS, NOTHING = "layers and positions", "layers", "nothing"
@@ -229,7 +229,7 @@ def measured(model: HookedVLM, width: int = _SHORTEST) -> str:
 
 
 def _agrees(model: HookedVLM, reuse: str, width: int) -> bool:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
     bare = HookedVLM(None, None, model.lm, name=model.name)
     generator = torch.Generator().manual_seed(0)

@@ -26,7 +26,7 @@ from mmlens.values.errors import MMLensError, PictureError, PromptError
 from mmlens.values.prompt import Prompt, SoftPrompt
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 Corrupter = Callable[[Image.Image], Image.Image]
 A_PAIR = "Pair(clean, corrupt)"

@@ -26,7 +26,7 @@ from mmlens.values.prompt import SoftPrompt
 from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 WHERE: dict[str, Any] = {"all": None, "image": Patch, "last": -1}
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from mmlens.bench.pairs import Corrupter
-from mmlens.bench.picture_boxes import Box, patch_boxes
+from mmlens.causal.pairs import Corrupter
+from mmlens.causal.picture_boxes import Box, patch_boxes
 from mmlens.model.capabilities import needs
 from mmlens.values.arguments import count, instance, number, several, shown
 from mmlens.values.errors import AddressError, PictureError
@@ -24,7 +24,7 @@ from mmlens.values.labels import Patch
 from mmlens.values.pictures import open_picture
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 
 def another(picture: Any) -> Corrupter:

@@ -22,7 +22,7 @@ from mmlens.model.targets import one
 from mmlens.towers.language.tokenization import id_of
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 Measure = Callable[[torch.Tensor], torch.Tensor]
 

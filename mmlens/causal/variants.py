@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmlens.bench.places import Place
-from mmlens.bench.prefix_reuse import Kept, begins, go_on
+from mmlens.causal.places import Place
+from mmlens.causal.prefix_reuse import Kept, begins, go_on
 from mmlens.model import hooking
 from mmlens.model.targets import finite, one_number
 from mmlens.runtime.chunks import fitting, in_chunks
@@ -30,7 +30,7 @@ from mmlens.values.prompt import SoftPrompt
 from mmlens.values.sites import Site
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked import HookedVLM
+    from mmlens.model.hooked_vlm import HookedVLM
 
 Metric = Callable[[torch.Tensor], Any]
 """Logits of the last position, Float[d_vocab], to one number."""
