@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmlens.model.capture import capture
 from mmlens.model.prompt_tokens import rows
 from mmlens.model.targets import finite, one
 from mmlens.runtime.run import current
@@ -80,14 +81,9 @@ def keep(model: HookedVLM, prompt: Any, reuse: str | None = None) -> Kept:
     soft = one(model, prompt)
     kept = Kept(soft, torch.empty(0))
     kept.reuse = allowed(model, kept.width) if reuse is None else reuse
-    hooks: list[Any] = []
     options: dict[str, Any] = {}
-    if kept.reuse != NOTHING:
-
-        def hold(tensor: torch.Tensor, hook: Any) -> None:
-            kept.resid[hook.layer()] = tensor[0].detach().clone()
-
-        hooks = [(SITES["resid_pre"].at(layer), hold) for layer in range(model.cfg.n_layers)]
+    layers = range(0 if kept.reuse == NOTHING else model.cfg.n_layers)
+    names = {layer: SITES["resid_pre"].at(layer) for layer in layers}
     if kept.reuse == BOTH:
         from transformers import DynamicCache
 
@@ -97,10 +93,14 @@ def keep(model: HookedVLM, prompt: Any, reuse: str | None = None) -> Kept:
     first = model.root.blocks[0]
     handle = first.register_forward_hook(lambda module, args, out: seen.append(out))
     try:
-        with torch.no_grad(), model.hooks(hooks):
+        with (
+            torch.no_grad(),
+            capture(model, names.values(), lambda x: x[0].detach().clone()) as resid,
+        ):
             logits = model.run(soft, **_few(model), **options)[0, -1]
     finally:
         handle.remove()
+    kept.resid = {layer: resid[name] for layer, name in names.items()}
     kept.handed = len(seen[0]) if isinstance(seen[0], tuple) else 0
     kept.logits = finite(logits, f"the logits of {model.name!r}")
     return kept

@@ -22,6 +22,7 @@ from torch import Tensor
 from mmlens.causal.places import Place
 from mmlens.causal.prefix_reuse import Kept, begins, go_on
 from mmlens.model import hooking
+from mmlens.model.capture import capture
 from mmlens.model.targets import finite, one_number
 from mmlens.runtime.chunks import fitting, in_chunks
 from mmlens.values.arguments import count, function
@@ -221,18 +222,13 @@ def read(
     model: HookedVLM, soft: SoftPrompt, place: Place, layers: Sequence[int | None]
 ) -> dict[int | None, torch.Tensor]:
     """What stands at the site in a run, per layer: [pos, ...], in vision [picture, ...]."""
-    found: dict[int | None, torch.Tensor] = {}
     model.lm.units.need_at(model.name, place.site, layers)
-    names = {hooking.names(model, place.site.at(layer))[0]: layer for layer in layers}
-
-    def hold(tensor: torch.Tensor, hook: Any) -> None:
-        value = tensor.detach().clone()
-        found[names[hook.name]] = value[0] if place.site.in_lm else value
-
+    names = {layer: hooking.names(model, place.site.at(layer))[0] for layer in layers}
     few = {"logits_to_keep": 1} if model.lm.keeps_logits else {}
-    with torch.no_grad(), model.hooks([(name, hold) for name in names]):
+    with torch.no_grad(), capture(model, names.values(), lambda x: x.detach().clone()) as kept:
         model(soft, return_type=None, **few)
-    missing = [layer for layer in layers if layer not in found]
+    missing = [layer for layer in layers if names[layer] not in kept]
     if missing:
         raise AddressError(f"Nothing stood at {place.site.name!r} in layer {missing[0]}.")
-    return found
+    inside = place.site.in_lm
+    return {at: kept[name][0] if inside else kept[name] for at, name in names.items()}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.model.capture import capture
 from mmlens.towers.language import measured
 from mmlens.towers.language.measured import Measured
 from mmlens.values.prompt import Prompt
@@ -111,11 +112,10 @@ def _gradient(model: HookedVLM) -> Check:
     else:
         prompt = Prompt(Image.effect_noise((64, 64), 80).convert("RGB"))
     soft = model.embed(prompt)
-    kept: list[torch.Tensor] = []
     at = SITES["resid_pre"].at(0)
-    with torch.enable_grad(), model.hooks([(at, lambda x, hook: kept.append(x))]):
+    with torch.enable_grad(), capture(model, [at]) as kept:
         logits = model.run(soft, grad=True)
-        (gradient,) = torch.autograd.grad(logits[0, -1].max(), kept[0])
+        (gradient,) = torch.autograd.grad(logits[0, -1].max(), kept[at])
     size = float(gradient.abs().max())
     return Check("", 0 < size < float("inf"), f"largest {size:.2g}")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.model.capture import capture
 from mmlens.values.labels import Neuron, Patch
 from mmlens.values.prompt import SoftPrompt
 from mmlens.values.sites import SITES
@@ -56,16 +57,9 @@ def maps_of(
     model: HookedVLM, soft: SoftPrompt, neurons: Sequence[Neuron], at: torch.Tensor
 ) -> torch.Tensor:
     """Float[neuron, patch], from one forward pass up to the highest layer needed."""
-    values = torch.zeros(len(neurons), len(at))
     layers = sorted({neuron.layer for neuron in neurons})
-
-    def keep(tensor: torch.Tensor, hook: Any) -> None:
-        here = [i for i, neuron in enumerate(neurons) if neuron.layer == hook.layer()]
-        units = torch.tensor([neurons[i].unit for i in here], device=tensor.device)
-        values[here] = tensor[0, at][:, units].T.float().cpu()
-
     stop = layers[-1] + 1 if layers[-1] + 1 < model.cfg.n_layers else None
-    names = [SITES["neurons"].at(layer) for layer in layers]
-    with torch.no_grad(), model.hooks(fwd_hooks=[(name, keep) for name in names]):
+    names = {layer: SITES["neurons"].at(layer) for layer in layers}
+    with torch.no_grad(), capture(model, names.values(), lambda x: x[0, at].float()) as kept:
         model(soft, return_type=None, stop_at_layer=stop)
-    return values
+    return torch.stack([kept[names[one.layer]][:, one.unit].cpu() for one in neurons])

@@ -21,6 +21,7 @@ import torch
 
 from mmlens.methods.quadrature import MOST, complete
 from mmlens.model.capabilities import needs
+from mmlens.model.capture import capture
 from mmlens.model.prompt_tokens import rows
 from mmlens.model.provenance import about
 from mmlens.model.targets import Number, Target, aim, finite
@@ -119,11 +120,9 @@ class _Place:
 
     def read(self) -> torch.Tensor:
         """The value at the site: [picture, patch, dim], or [picture, channel, y, x] of pixels."""
-        kept: list[torch.Tensor] = []
-        hook = (self.name, lambda x, hook: kept.append(x.detach()))
-        with torch.no_grad(), self.model.hooks(fwd_hooks=[hook]):
-            self.model.embed(self.soft)
-        return kept[0].float()
+        with torch.no_grad(), capture(self.model, [self.name], torch.Tensor.detach) as kept:
+            self.model.run_to("projection", self.soft)
+        return kept[self.name].float()
 
     def numbers(self, values: torch.Tensor) -> torch.Tensor:
         """y for each of `values` [run, picture, ...]: Float[run]."""

@@ -20,8 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmlens.model import hooking
 from mmlens.model.capabilities import needs
+from mmlens.model.capture import capture
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite, one
 from mmlens.towers.language.tokenization import id_of
@@ -99,19 +99,12 @@ def _read(
 ) -> tuple[dict[str, list[torch.Tensor]], torch.Tensor]:
     """What stands at one position, per site one tensor per layer; and the logits there."""
     last = model.cfg.n_layers - 1
-    kept: dict[str, list[torch.Tensor]] = {name: [] for name in (*sites, "embed", "resid")}
-
-    def hold(name: str) -> Any:
-        return lambda tensor, hook: kept[name].append(tensor[0, at].detach())
-
-    hooks = [(SITES[name].at(layer), hold(name)) for name in sites for layer in range(last + 1)]
-    hooks.append((SITES["resid_pre"].at(0), hold("embed")))
-    hooks.append((SITES["resid_post"].at(last), hold("resid")))
-    known = hooking.points(model)
-    for name, _ in hooks:
-        hooking.names(model, name, known)
-    with torch.no_grad():
-        logits = model.run_with_hooks(soft, fwd_hooks=hooks)[0, at]
+    places = {name: [SITES[name].at(layer) for layer in range(last + 1)] for name in sites}
+    places |= {"embed": [SITES["resid_pre"].at(0)], "resid": [SITES["resid_post"].at(last)]}
+    names = dict.fromkeys(name for several in places.values() for name in several)
+    with torch.no_grad(), capture(model, names, lambda x: x[0, at].detach()) as found:
+        logits = model.run(soft)[0, at]
+    kept = {name: [found[place] for place in several] for name, several in places.items()}
     for name, tensors in kept.items():
         for tensor in tensors:
             finite(tensor, f"what stands at {name!r} in {model.name!r}")

@@ -19,6 +19,7 @@ import torch
 
 from mmlens.methods.quadrature import MOST, Integral, complete
 from mmlens.model.capabilities import needs
+from mmlens.model.capture import capture
 from mmlens.model.prompt_tokens import rows
 from mmlens.model.provenance import about
 from mmlens.model.targets import Number, Target, aim
@@ -147,9 +148,6 @@ def _base(baseline: float | Scores, layer: int, z: torch.Tensor) -> torch.Tensor
 
 
 def _read(model: HookedVLM, soft: Any, name: str) -> torch.Tensor:
-    kept: list[torch.Tensor] = []
-    with torch.no_grad():
-        model.run_with_hooks(
-            soft, fwd_hooks=[(name, lambda x, hook: kept.append(x.detach()))], return_type=None
-        )
-    return kept[0][0]
+    with torch.no_grad(), capture(model, [name], torch.Tensor.detach) as kept:
+        model(soft, return_type=None)
+    return kept[name][0]

@@ -29,6 +29,7 @@ from mmlens.model import (
     targets,
 )
 from mmlens.model.bridge_copies import Joined
+from mmlens.model.capture import capture
 from mmlens.model.hooked_model import HookedModel
 from mmlens.model.image_reader import ImageReader
 from mmlens.model.prompts_from_ids import tokens_of
@@ -149,12 +150,10 @@ class HookedVLM(Joined, Surface, HookedModel):
         return loss.returned(out, soft, returns, loss_per_token)
 
     def _behind_the_last(self, *how: Any) -> torch.Tensor:
-        last: list[torch.Tensor] = []
         name = SITES["resid_post"].at(self.cfg.n_layers - 1)
-        keep = self.hooks([(name, lambda tensor, hook: last.append(tensor))])
-        with keep, self.running(*how) as soft:
+        with capture(self, [name]) as kept, self.running(*how) as soft:
             self.lm.forward(soft.ids.clamp(min=0), soft.mask)
-        return last[0]
+        return kept[name]
 
     @property
     def towers(self) -> dict[str, Any]:

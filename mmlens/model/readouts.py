@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.model import hooking
+from mmlens.model.capture import capture
 from mmlens.model.targets import Number, Target, checked
 from mmlens.values.addresses import places
 from mmlens.values.arguments import shown
@@ -128,14 +129,9 @@ def _class(names: Sequence[str], of: Any) -> int:
 
 def answers(model: HookedModel, reading: Any, targets: Sequence[Target]) -> list[torch.Tensor]:
     """For each target what its number is a function of: a row of logits, or what a unit does."""
-    kept: dict[str, torch.Tensor] = {}
-
-    def keep(tensor: torch.Tensor, hook: Any) -> None:
-        kept[hook.name] = tensor[0]
-
-    at_hooks = list(dict.fromkeys(target.at for target in targets if target.at is not None))
+    at_hooks = dict.fromkeys(target.at for target in targets if target.at is not None)
     rows = torch.tensor([target.position for target in targets])
-    with model.hooks([(name, keep) for name in at_hooks]):
+    with capture(model, at_hooks, lambda x: x[0]) as kept:
         found = model.answer_rows(reading, rows)
     return [
         row if target.at is None else kept[target.at]
