@@ -23,6 +23,7 @@ from mmlens.runtime.sharing import share_weights
 from mmlens.towers.attention import ATTENTION_POINTS, measuring, open_attention, openings
 from mmlens.towers.vision.encoder import HookedVision
 from mmlens.towers.vision.wrap import wrap_vision
+from mmlens.values.errors import CapabilityError
 
 NEAR = 2e-6
 NEWLY_OPEN = [
@@ -50,6 +51,10 @@ def wrapped(name: str) -> tuple[Any, HookedVision, torch.Tensor]:
         module, prepared = ENCODERS[name]()
     except (ImportError, AttributeError) as error:
         pytest.skip(f"this release has no such class: {error}")
+    except RuntimeError as error:  # timm's
+        if "Unknown model" not in str(error):
+            raise
+        pytest.skip(f"this release has no such model: {error}")
     vision = wrap_vision(module, prepared)
     draw = torch.Generator().manual_seed(3)
     return module, vision, torch.randn(2, 3, *vision.image_size, generator=draw)
@@ -245,7 +250,12 @@ def test_windows_keep_their_own_axes_and_write():
 
 
 def test_attention_between_channels_has_no_points():
-    _, vision, _ = wrapped("timm:xcit_nano_12_p16_224")
+    try:
+        _, vision, _ = wrapped("timm:xcit_nano_12_p16_224")
+    except CapabilityError as error:
+        if "n_prefix=" not in str(error):
+            raise
+        pytest.skip("this release of timm does not say how many positions come first")
     assert not [name for name in vision.hook_dict if ".attn." in name]
 
 
@@ -417,7 +427,10 @@ def qformer() -> tuple[Any, str, Callable[[Any, Any, Any], torch.Tensor]]:
 @torch.no_grad()
 def test_a_text_attends_to_a_picture_in_patterns_that_are_read_and_written(make, kind):
     model, path, run = make()
-    model.set_attn_implementation(kind)
+    try:
+        model.set_attn_implementation(kind)
+    except ValueError as error:
+        pytest.skip(f"this release computes it in one way only: {error}")
     copy: Any = share_weights(model)
     ids = torch.tensor([[3, 7, 11, 2, 9], [4, 8, 1, 6, 5]])
     picture = torch.randn(2, 7, 24, generator=torch.Generator().manual_seed(5))

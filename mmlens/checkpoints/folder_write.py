@@ -121,7 +121,7 @@ def _save_vision(vision: HookedVision, folder: Path) -> None:
     try:
         with torch.device("meta"):
             again = build(vision.spec())
-    except NotImplementedError:  # one that computes while it is made, as older NF-ResNets of timm
+    except (NotImplementedError, RuntimeError):  # one that computes while it is made: older timm
         again = build(vision.spec())
     ours = {key: value.shape for key, value in vision.module.state_dict().items()}
     if ours != {key: value.shape for key, value in again.state_dict().items()}:
