@@ -111,6 +111,14 @@ def test_activations_are_what_a_plain_hook_sees_with_the_axes_of_the_tower(model
     assert scores.axes == (("pos", "unit") if "neurons" in site else ("channel", "row", "col"))
 
 
+@pytest.mark.parametrize("make", [lambda: mm.load("toy-gpt2"), vit], ids=["bridge", "ViT"])
+def test_activations_in_the_encoder_take_one_pass_of_it(make):
+    model, passes = make(), []
+    model.vision.hook_dict["hook_pixels"].add_hook(lambda x, hook: passes.append(1))
+    mm.activations(model, mm.Prompt(PHOTO), "vision.neurons", layer=0)
+    assert len(passes) == 1
+
+
 def test_prefix_tokens_are_markers_beside_the_patches():
     scores = mm.activations(vit(), PHOTO, "vision.neurons", layer=0)
     labels = scores.of("pos")

@@ -65,7 +65,7 @@ def activations(
     kept: dict[int | None, Scores] = {}
 
     with torch.no_grad():
-        reading = model.read(prompt)
+        reading = model.read(prompt) if where.in_lm else prompt
         rows = {layer: _rows(model, reading, where, layer) for layer in layers}
         for layer in layers:
             _common(rows[layer], _batch(where), wanted)
@@ -83,8 +83,7 @@ def activations(
                 model.run_to(where.tower, prompt)
     for layer, scores in kept.items():
         _no_nan(scores.values, where, layer)
-    read = reading if where.in_lm else prompt
-    told = about(model, method="activations", site=site, prompt=read, address=wanted)
+    told = about(model, method="activations", site=site, prompt=reading, address=wanted)
     told |= shared(where, cfg) | ({} if where.in_lm else {"tower": where.tower})
     return _stack(kept, layers, wanted, told)
 
@@ -112,7 +111,7 @@ def _rows(
 ) -> tuple[tuple[Any, ...], ...]:
     if where.in_lm:
         return reading.labels
-    rows = model.picture_rows(reading.prompts, where, layer)
+    rows = model.picture_rows(model.prompts_of(reading), where, layer)
     if not rows:
         raise PromptError(f"Site {where.name!r} is read from pictures, and this prompt has none.")
     return rows

@@ -85,6 +85,10 @@ class HookedModel(KeepsHooks, Movable):
         """
         raise NotImplementedError
 
+    def prompts_of(self, input: Input) -> tuple[Prompt, ...]:
+        """The prompts in an input, without reading it; none when it is made of ids or tensors."""
+        raise NotImplementedError
+
     def running(self, input: Input, *args: Any, **how: Any) -> AbstractContextManager[Any]:
         """A context in which hooks and edits stand and the input is being read."""
         raise NotImplementedError

@@ -61,13 +61,21 @@ class HookedVisionModel(HookedModel):
             return input
         if isinstance(input, torch.Tensor) and input.is_floating_point():
             return PictureReading(input.to(self.vision.device))
-        several = input if isinstance(input, (list, tuple)) else [input]
-        prompts = tuple(p if isinstance(p, Prompt) else Prompt(p) for p in several)
+        prompts = self.prompts_of(input)
         if not prompts or any(prompt.text for prompt in prompts):
             raise PromptError(f"{self.name!r} reads pictures alone: give it no words.")
         pictures = [picture for prompt in prompts for picture in prompt.pictures]
         pixels = torch.stack([self.vision.preprocess(picture) for picture in pictures])
         return PictureReading(pixels.to(self.vision.device, self.vision.dtype), prompts)
+
+    def prompts_of(self, input: Input) -> tuple[Prompt, ...]:
+        """The prompts in an input, without preprocessing it; none when it is made of pixels."""
+        if isinstance(input, PictureReading):
+            return input.prompts
+        if isinstance(input, torch.Tensor) and input.is_floating_point():
+            return ()
+        several = input if isinstance(input, (list, tuple)) else [input]
+        return tuple(p if isinstance(p, Prompt) else Prompt(p) for p in several)
 
     @contextmanager
     def running(self, input: Input, grad: bool = True, **how: Any) -> Iterator[PictureReading]:

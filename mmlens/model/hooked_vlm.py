@@ -257,6 +257,10 @@ class HookedVLM(Joined, Surface, HookedModel):
             return targets.aim(self, prompt, of, target, after)
         return targets.one(self, prompt), readouts.aim_unit(self, of, target)
 
+    def prompts_of(self, input: Input) -> tuple[Prompt, ...]:
+        """The prompts in an input, without reading it; none when it is made of ids or vectors."""
+        return reading.prompts_of(input)
+
     def picture_rows(self, prompts: Sequence[Prompt], site: Site, layer: int | None = None) -> Any:
         """What stands at each position of a site in pictures: a row per picture, or crop of one."""
         instance(site, "site", Site, "a row of mmlens.values.sites.SITES")

@@ -145,8 +145,8 @@ def check_edit(model: HookedModel, edit: Edit) -> None:
     chosen = here.layers(layers(model, edit.site))
     if edit.site.in_lm:
         tower.units.need_at(model.name, edit.site, chosen)
-    for layer, real in check_places(model, edit.site, chosen).items():
-        _ = layer, here.fitted(real)
+    for real in check_places(model, edit.site, chosen).values():
+        here.fitted(real)
     if edit.site.in_lm:
         _check_written(model, edit, chosen)
 

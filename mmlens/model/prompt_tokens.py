@@ -3,7 +3,7 @@
 `model.to_tokens(prompt)` gives an Int[batch, pos] tensor with `IMAGE_TOKEN` (-1) at patches; it is
 what `transformer_lens.patching.*` and `tools.analysis.*` want, and the model finds the pictures in
 it. The ids are the truth: words are read from the tensor when it is used, whatever was written into
-it (`embedding.embed`).
+it (`reading.embed`).
 
 What an operation does to the pictures is measured. It is done again on ids in which every patch has
 a number of its own, in two numberings: where it only moved, copied or replaced ids, both tell where

@@ -262,7 +262,7 @@ class HookedVision(VisionTower, Movable):
             )
 
     def _measure(self, n_prefix: int | None) -> None:
-        """See `vision_measure`."""
+        """See `mmlens.towers.vision.measure`."""
         out = measure.first_pass(self)
         self.channels_last = measure.channels_last(self, out)
         self.n_prefix, self.grid = measure.grid(self, out, n_prefix)
