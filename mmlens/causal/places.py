@@ -108,7 +108,7 @@ def place_of(model: HookedVLM, soft: SoftPrompt, name: str) -> Place:
     """
     where = site(name)
     cfg = model.cfg
-    if where.axes[-1] == "key":
+    if "key" in where.axes:
         raise SiteError(
             f"{name!r} is not made of positions: cut routes with patching.knockout(...), or patch"
             " 'z', what a head reads through its pattern."

@@ -22,10 +22,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmlens.causal.pairs import same_pictures
 from mmlens.causal.places import Place, place_of
 from mmlens.causal.prefix_reuse import Kept, keep
 from mmlens.causal.variants import Metric, Variant, numbers, read, run
-from mmlens.methods.patch import layers_of, pictured, variants_at
+from mmlens.methods.patch import layers_of, place_in, variants_at
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
@@ -71,9 +72,7 @@ def ablate(
         The metric; `about["clean"]` is the metric with nothing ablated.
     """
     kept = keep(model, prompt)
-    where = place_of(model, kept.soft, "embed" if site == "soft_prompt" else site)
-    if site == "soft_prompt" and "pos" not in address:
-        address["pos"] = pictured(kept)
+    where = place_in(model, kept, site, address)
     axes, labels, variants = variants_at(model, where, units, by, address)
     source = _source(model, kept, where, layers_of(variants), value)
     values, rows = run(model, kept, where, source, variants, metric, batch=batch)
@@ -187,7 +186,7 @@ def _source(
     """What stands there instead, per layer; one position long where it is the same everywhere."""
     if isinstance(value, (Prompt, SoftPrompt, str)):
         other = one(model, value)
-        if not torch.equal(other.is_picture, kept.soft.is_picture):
+        if other.ids.shape != kept.soft.ids.shape or not same_pictures(other, kept.soft):
             raise AddressError(
                 f"The other prompt has {other.ids.shape[1]} positions, this one {kept.width}, or it"
                 " has its pictures at other places: to resample, give a prompt of the same layout."

@@ -151,6 +151,8 @@ def _stacked(
         row = rows[0] if len(rows) == 1 else ()
         axes = axes if len(rows) == 1 else ("picture", *axes)
     labels: dict[str, Any] = {axis: row for axis in axes if axis in POSITIONS and row}
+    if where.has_picture_keys:
+        labels["key"] = reading.picture_keys.labels[0]
     if not where.layered:
         return Scores(kept[None], axes, labels, told)
     values = torch.stack([kept[layer] for layer in chosen])

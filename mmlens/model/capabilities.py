@@ -27,6 +27,8 @@ WHAT = {
     "neurons": "has MLP units in its language model",
     "classes": "gives logits of classes for a picture",
     "pictures": "reads pictures",
+    "positions": "has its pictures among the positions of a prompt",
+    "picture keys": "has cross-attention to its pictures",
     "text": "reads text",
     "blocks": "has a language model of blocks that can be patched one by one",
     "write:pattern": "obeys edits of its attention patterns",
@@ -39,7 +41,14 @@ def abilities(model: HookedModel, what: str) -> bool:
     """Whether a model has a capability."""
     choice(what, "what", tuple(WHAT))
     lm, vision = model.towers.get("lm"), model.towers.get("vision")
+    if what in _LAYOUTS:
+        crosses = getattr(model, "image_reader", None) and model.image_reader.crosses  # type: ignore[attr-defined]
+        return lm is not None and vision is not None and crosses is _LAYOUTS[what]
     return bool(_TESTS[what](lm, vision))
+
+
+_LAYOUTS = {"positions": False, "picture keys": True}
+"""What a picture becomes to a language model, and whether it crosses."""
 
 
 _TESTS: dict[str, Callable[[Any, Any], Any]] = {
