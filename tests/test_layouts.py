@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiled_toy import GRID, TiledReader, twin
 
 import mmlens as mm
 from mmlens import patching
+from mmlens.families.toy_tiled import GRID, TiledReader, twin
 from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.values.labels import Marker
 

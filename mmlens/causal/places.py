@@ -10,7 +10,7 @@ are the patches of its pictures (with [CLS]); of the pixels, the squares that be
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -233,10 +233,10 @@ def patches_under(
             f" {picture.width} columns."
         )
     found = []
-    for (row, col), (x0, y0, x1, y1) in patch_boxes(model, *picture.size).items():
+    for patch, (x0, y0, x1, y1) in patch_boxes(model, picture).items():
         cell = array[max(0, y0) : max(y1, y0 + 1), max(0, x0) : max(x1, x0 + 1)]
         if cell.size and cell.mean() >= share:
-            found.append(Patch(row, col, image))
+            found.append(replace(patch, image=image))
     return found
 
 

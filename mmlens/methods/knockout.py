@@ -191,6 +191,11 @@ def attention(
     known = hooking.points(model)
     asked = places(hooking.layers(model, site), layer, "layer")
     silent = [n for n in asked if site.at(n) not in known]
+    if across and silent:
+        raise CapabilityError(
+            f"{model.name!r} reads no pictures by cross-attention in layer {silent[0]}: leave"
+            " across= out for the attention among positions."
+        )
     if silent:
         raise CapabilityError(
             f"The attention of {model.name!r} never holds its pattern in layer {silent[0]} (a fused"

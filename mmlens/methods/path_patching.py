@@ -156,7 +156,7 @@ def _held(site: str, held: dict[str, Scores], layers: list[int]) -> list[Edit]:
     return [Edit(site, held[site].sel(layer=layers), layer=layers)] if layers else []
 
 
-@needs("logits", "blocks")
+@needs("logits", "blocks", "positions")
 @ordinary()
 def edge_attribution(model: HookedVLM, pair: Pair, metric: Metric, k: int = 100) -> pd.DataFrame:
     """The edges between heads and MLPs of largest estimated effect (Syed et al. 2023), by

@@ -27,8 +27,7 @@ WHAT = {
     "neurons": "has MLP units in its language model",
     "classes": "gives logits of classes for a picture",
     "pictures": "reads pictures",
-    "positions": "has its pictures among the positions of a prompt",
-    "picture keys": "has cross-attention to its pictures",
+    "positions": "has every picture among the positions of its prompts",
     "text": "reads text",
     "blocks": "has a language model of blocks that can be patched one by one",
     "write:pattern": "obeys edits of its attention patterns",
@@ -41,14 +40,10 @@ def abilities(model: HookedModel, what: str) -> bool:
     """Whether a model has a capability."""
     choice(what, "what", tuple(WHAT))
     lm, vision = model.towers.get("lm"), model.towers.get("vision")
-    if what in _LAYOUTS:
-        crosses = getattr(model, "image_reader", None) and model.image_reader.crosses  # type: ignore[attr-defined]
-        return lm is not None and vision is not None and crosses is _LAYOUTS[what]
+    crosses = getattr(getattr(model, "image_reader", None), "crosses", False)
+    if what == "positions":
+        return lm is not None and not crosses
     return bool(_TESTS[what](lm, vision))
-
-
-_LAYOUTS = {"positions": False, "picture keys": True}
-"""What a picture becomes to a language model, and whether it crosses."""
 
 
 _TESTS: dict[str, Callable[[Any, Any], Any]] = {
