@@ -121,6 +121,8 @@ def verbs() -> str:
     bridge = mm.load("toy-gpt2")
     models = {
         "bridge": bridge,
+        "tiles": mm.load("toy-tiled"),
+        "cross-attention": mm.load("toy-cross"),
         "language model": mm.HookedVLM(None, None, bridge.lm, name="gpt2"),
         "ViT with classes": mm.from_parts(vision=_vit()),
         "ResNet with classes": mm.from_parts(vision=_resnet()),
