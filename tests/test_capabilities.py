@@ -12,7 +12,6 @@ import mmlens as mm
 from mmlens.model.capabilities import WHAT, needs, require
 from mmlens.values.errors import ArgumentError, CapabilityError
 
-
 VERBS = verbs()
 
 

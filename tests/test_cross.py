@@ -24,7 +24,6 @@ from mmlens.values.errors import (
     SiteError,
 )
 from mmlens.values.labels import Padding
-from mmlens.values.prompt import SoftPrompt
 
 WORDS = "A picture of a"
 WIDE, HIGH = (64, 32), (32, 64)
@@ -136,9 +135,7 @@ def test_generation_says_the_same_with_and_without_a_cache_and_as_hugging_face(
         ids_of(model), encoder_hidden_states=features(whole, model, photo()), max_new_tokens=8,
         do_sample=False, use_cache=False, num_beams=beams, eos_token_id=None, pad_token_id=0,
     )  # fmt: skip
-    plain = model.generate(
-        prompt, 8, return_type="tokens", num_beams=beams, stop_at_eos=False
-    )
+    plain = model.generate(prompt, 8, return_type="tokens", num_beams=beams, stop_at_eos=False)
     assert torch.equal(own[:, ids_of(model).shape[1] :], plain)
 
 
@@ -169,7 +166,9 @@ def test_patterns_have_the_labels_of_words_and_of_patches(model, prompt, whole):
     soft = model.read(prompt)
     pattern = mm.activations(model, prompt, "cross_pattern", layer=1)
     assert pattern.axes == ("head", "query", "key")
-    assert pattern.of("query") == soft.labels[0] and pattern.of("key") == soft.picture_keys.labels[0]
+    assert (
+        pattern.of("query") == soft.labels[0] and pattern.of("key") == soft.picture_keys.labels[0]
+    )
     kept: list[torch.Tensor] = []
     module = whole.decoder.transformer.h[1].crossattention
     handle = module.register_forward_hook(lambda m, args, out: kept.append(out[1]))
@@ -281,7 +280,9 @@ def test_gradient_times_activation_of_patches_is_the_finite_difference(model, pr
     assert keys.of("key") == model.read(prompt).picture_keys.labels[0]
     for patch in (mm.Patch(1, 1, 0, 1), mm.Patch(3, 0)):
         moved = difference(model, prompt, "cross_k", {"key": patch, "layer": 2})
-        assert float(keys.sel(layer=2, key=patch).values) == pytest.approx(moved, rel=2e-2, abs=1e-4)
+        assert float(keys.sel(layer=2, key=patch).values) == pytest.approx(
+            moved, rel=2e-2, abs=1e-4
+        )
 
 
 def test_attributions_of_the_picture_sum_to_what_its_baseline_changes(model, prompt):
@@ -309,7 +310,9 @@ def test_shares_of_a_logit_count_what_is_read_across(model, prompt):
     total = float(shares.values.sum()) + shares.about["bias"]
     with torch.no_grad():
         assert total == pytest.approx(float(model(prompt)[0, -1, 7]), abs=1e-3)
-    assert not any(p.startswith("cross") for p in patching.direct_logits(model, WORDS, 7).of("part"))
+    assert not any(
+        p.startswith("cross") for p in patching.direct_logits(model, WORDS, 7).of("part")
+    )
 
 
 def test_a_direct_path_leaves_out_what_later_layers_read_across(model, prompt):
@@ -327,7 +330,8 @@ def test_a_direct_path_leaves_out_what_later_layers_read_across(model, prompt):
 
 
 def test_noise_falls_on_the_keys_of_the_picture(model, prompt):
-    soft, noisy = model.read(prompt), patching.soft_noise(model, prompt, pos=tile(1))
+    soft: Any = model.read(prompt)
+    noisy: Any = patching.soft_noise(model, prompt, pos=tile(1))
     assert torch.equal(noisy.vectors, soft.vectors)
     moved = (noisy.picture_keys.vectors - soft.picture_keys.vectors)[0].norm(dim=-1)
     assert float(moved[:16].max()) == 0.0 and float(moved[16:].min()) > 0
@@ -398,7 +402,7 @@ def test_what_would_lose_the_picture_is_refused(model, prompt, tmp_path):
     with pytest.raises(CapabilityError, match="none that can be opened"):
         HookedVLM(model.vision, model.projection, mm.load("toy-gptj").lm, name="x",
                   image_reader=CrossReader())  # fmt: skip
-    soft: SoftPrompt = model.read(prompt)
+    soft: Any = model.read(prompt)
     with pytest.raises(PromptError, match="no cross-attention that could read them"):
         mm.load("toy-gpt2")(soft)
     short = copy.copy(soft)
@@ -412,3 +416,10 @@ def test_a_text_model_with_cross_attention_reads_text(model):
     words = HookedVLM(None, None, model.lm, name="words")
     assert torch.equal(words(WORDS), model(WORDS))
     assert model.generate(WORDS, 3) == words.generate(WORDS, 3)
+
+
+def test_a_picture_without_words_is_read_beside_the_first_token(model):
+    picture = photo()
+    assert [str(label) for label in model.read(mm.Prompt(picture)).labels[0]] == ["<eos>"]
+    acts = mm.activations(model, mm.Prompt(picture), "vision.neurons", layer=0)
+    assert acts.axes == ("picture", "pos", "unit") and acts.shape[:2] == (2, 16)

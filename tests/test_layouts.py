@@ -141,6 +141,7 @@ REFUSED = {
         "mmlens.look": "every picture among the positions",
         "mmlens.attribute_caption": "pictures of 'toy-cross' are no positions",
         "mmlens.patching.edge_attribution": "every picture among the positions",
+        "mmlens.top_images": "neurons of its encoder",
     },
 }
 """Per toy, the verbs that do not take its layout, and a part of the sentence that says so."""

@@ -9,6 +9,7 @@ import numpy as np
 
 import mmlens as mm
 from mmlens import patching
+from mmlens.datasets.sample import Sample, Samples
 from mmlens.families import toy
 from mmlens.values.lazy import public_names
 
@@ -32,6 +33,8 @@ def calls() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
     photo, other = (toy.picture(at).resize((64, 32)) for at in ((2, 1), (0, 3)))
     prompt = mm.Prompt(photo, WORDS)
     pair = patching.Pair(prompt, mm.Prompt(other, WORDS))
+    samples = [Sample(name, one) for name, one in (("a", photo), ("b", other))]
+    data = Samples("two", ["a", "b"], samples.__getitem__, "hash")
     mask, neuron = np.zeros((32, 64), bool), mm.Neuron(1, 5)
     mask[16:24, 8:16] = True
     token = {"of": 5, "after": ""}
@@ -51,7 +54,7 @@ def calls() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
         "mmlens.logit_lens": ask(prompt),
         "mmlens.look": ask(photo, WORDS, max_new_tokens=2),
         "mmlens.nearest_tokens": ask(prompt, 2),
-        "mmlens.top_images": ask([("a", photo), ("b", other)], [neuron], 1),
+        "mmlens.top_images": ask(data, [neuron], 1),
         "mmlens.patching.ablate": ask(prompt, word),
         "mmlens.patching.ablation_curve": ask(prompt, word, [neuron], k=(0, 1), randoms=1),
         "mmlens.patching.attention": ask(prompt, 1),

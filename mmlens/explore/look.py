@@ -173,7 +173,7 @@ def look(
     labels = soft.labels[0]
     places = [i for i, label in enumerate(labels) if isinstance(label, Patch)]
     patches = tuple(labels[i] for i in places)
-    if len({patch.crop for patch in patches}) > 1:
+    if len({label.crop for label in labels if isinstance(label, Patch)}) > 1:
         raise CapabilityError(
             f"{model.name!r} reads this picture in several crops, and a page shows one grid: ask"
             " mmlens.attribute and mmlens.decode, and draw a crop with view.on_image."

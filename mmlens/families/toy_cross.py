@@ -1,6 +1,6 @@
 """A tiny random model whose pictures are no positions: tiles are keys of cross-attention layers.
 
-    load("toy-cross")            SigLIP (32 px, 16 patches a tile) - linear - GPT-2 with cross-attention
+    load("toy-cross")            SigLIP (16 patches a tile) - linear - GPT-2 with cross-attention
     load("toy-cross-planted")    one head with known ground truth: `model.provenance["planted"]`
 
 The layout is that of Mllama, Flamingo and transformers' VisionEncoderDecoderModel: words alone have
@@ -91,8 +91,8 @@ def parts(seed: int = 0) -> Any:
         hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
         image_size=SIDE, patch_size=PATCH, vision_use_head=False,
     )  # fmt: skip
-    words = hf.GPT2Config(
-        **toy._GPT, vocab_size=len(toy.tokenizer()) + 2, add_cross_attention=True, is_decoder=True,
+    words: Any = hf.GPT2Config(
+        **toy._GPT, vocab_size=len(toy.tokenizer()) + 2, add_cross_attention=True,
         bos_token_id=0, eos_token_id=0, pad_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0,
         attn_pdrop=0.0, tie_word_embeddings=False,
     )  # fmt: skip

@@ -104,7 +104,7 @@ def twin(seed: int = 0) -> tuple[Any, HookedVLM, Any]:
     text = hf.LlamaConfig(
         hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
         num_key_value_heads=2, vocab_size=image_token + 1, max_position_embeddings=256,
-        tie_word_embeddings=False, attn_implementation="eager",
+        tie_word_embeddings=False,
     )  # fmt: skip
     eyes = hf.CLIPVisionConfig(
         hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2,
@@ -113,11 +113,14 @@ def twin(seed: int = 0) -> tuple[Any, HookedVLM, Any]:
     config = hf.LlavaNextConfig(
         vision_config=eyes, text_config=text, image_token_index=image_token,
         image_grid_pinpoints=PINPOINTS, vision_feature_layer=-2,
-        vision_feature_select_strategy="default", attn_implementation="eager",
+        vision_feature_select_strategy="default",
     )  # fmt: skip
     whole = hf.LlavaNextForConditionalGeneration(config).eval()
     toy._fill(whole, generator, 0.15)
-    settings = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
+    settings: dict[str, Any] = {
+        "size": {"shortest_edge": SIDE},
+        "crop_size": {"height": SIDE, "width": SIDE},
+    }
     processor = hf.LlavaNextImageProcessor(image_grid_pinpoints=PINPOINTS, **settings)
     vision = wrap_vision(whole.model.vision_tower, hf.CLIPImageProcessor(**settings))
     causal = hf.LlamaForCausalLM(text).eval()

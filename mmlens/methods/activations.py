@@ -108,22 +108,19 @@ def _layers(model: HookedModel, where: Site, wanted: Mapping[str, Any]) -> list[
     return list(places(hooking.layers(model, where), wanted.get("layer"), "layer"))
 
 
-def _rows(
-    model: HookedModel, reading: Any, where: Site, layer: int | None
-) -> dict[str, Rows]:
+def _rows(model: HookedModel, reading: Any, where: Site, layer: int | None) -> dict[str, Rows]:
     """For each axis of positions what stands there, per row of the batch."""
+    keys: Any = None
     if where.in_lm:
         rows, keys = reading.labels, reading.picture_keys
     else:
-        rows, keys = model.picture_rows(model.prompts_of(reading), where, layer), None
+        rows = model.picture_rows(model.prompts_of(reading), where, layer)
     if not rows or (where.of_crossing and keys is None):
         raise PromptError(f"Site {where.name!r} is read from pictures, and this prompt has none.")
     return dict.fromkeys(POSITIONS, rows) | ({"key": keys.labels} if where.has_picture_keys else {})
 
 
-def _common(
-    rows: Rows, batch: str, wanted: Mapping[str, Any]
-) -> tuple[Any, ...]:
+def _common(rows: Rows, batch: str, wanted: Mapping[str, Any]) -> tuple[Any, ...]:
     """One label per position for every row; where the rows have different words, all of them.
 
     Raises:

@@ -9,7 +9,8 @@ so every part has a share, and shares and bias add up to the logit, which is che
 as closely as the model's dtype rounds what is added up. What a part does through later layers is
 not in it: patch for that.
 
-Axes: (part) for "embed", "attn 0", "mlp 0", ... ("cross 0" where a layer reads pictures across); (layer, head); (layer, unit).
+Axes: (part) for "embed", "attn 0", "mlp 0", ..., with "cross 0" between them where a layer reads
+pictures by cross-attention; (layer, head); (layer, unit).
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def _read(
     """What stands at one position, per site one tensor per layer; and the logits there."""
     last = model.cfg.n_layers - 1
     places = {name: [SITES[name].at(layer) for layer in range(last + 1)] for name in sites}
-    if "cross_attn_out" in places:  # where pictures are read beside the positions, and this has some
+    if "cross_attn_out" in places:
         fires = model.lm.can.fires if soft.picture_keys is not None else ()
         places["cross_attn_out"] = [name for name in places["cross_attn_out"] if name in fires]
     places |= {"embed": [SITES["resid_pre"].at(0)], "resid": [SITES["resid_post"].at(last)]}
@@ -161,7 +162,9 @@ def _parts(
     told: dict[str, Any],
 ) -> Scores:
     names, writes = ["embed"], [kept["embed"][0]]
-    crossing = dict(zip(hooking.layers(model, SITES["cross_attn_out"]), kept["cross_attn_out"]))
+    across = kept["cross_attn_out"]
+    layers = hooking.layers(model, SITES["cross_attn_out"]) if across else []
+    crossing = dict(zip(layers, across, strict=True))
     for layer in range(model.cfg.n_layers):
         names.append(f"attn {layer}")
         writes.append(kept["attn_out"][layer])

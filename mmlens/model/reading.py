@@ -188,7 +188,8 @@ def _read(model: HookedVLM, prompt: Prompt, bos: bool) -> list[tuple[int, Label]
     parts: list[tuple[int, Label]] = []
     image, begun, crosses = 0, False, model.image_reader.crosses
     refuse_placeholder(model, prompt.text, pictures=bool(prompt.pictures))
-    if bos and model.tokenizer is not None and model.tokenizer.bos_token_id is not None:
+    alone = crosses and not prompt.text  # beside a picture has to stand something
+    if (bos or alone) and model.tokenizer is not None and model.tokenizer.bos_token_id is not None:
         parts.append((model.tokenizer.bos_token_id, Token(model.tokenizer.bos_token, 0)))
     for part in prompt.parts:
         if isinstance(part, str):

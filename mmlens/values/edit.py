@@ -178,7 +178,9 @@ class Edit:
         """
         missing, n = 0, values.shape[0]
         for row in range(n):
-            names = dict.fromkeys(POSITIONS, labels[row * len(labels) // n] if labels else ())
+            names: dict[str, Any] = dict.fromkeys(
+                POSITIONS, labels[row * len(labels) // n] if labels else ()
+            )
             if self.site.has_picture_keys:
                 names["key"] = keys[row * len(keys) // n] if keys else ()
             try:

@@ -68,8 +68,9 @@ class Site:
     def begins(self, axis: str, shape: tuple[int, ...], start: int) -> int:
         """The prompt position of the first index on an axis of positions.
 
-        Keys of cross-attention begin where they do. Others end where the queries end: a KV cache holds all those before, or, where attention has
-        a sliding window, the last ones only (one of fixed size has room behind the last).
+        Keys of cross-attention begin where they do. Others end where the queries end: a KV cache
+        holds all those before, or, where attention has a sliding window, the last ones only (one of
+        fixed size has room behind the last).
 
         Args:
             shape: of what stands here, without the batch.

@@ -90,9 +90,7 @@ def open_crossing(lm: LanguageModel) -> Crossing | None:
     closed = {at for at, one in opened.items() if not one.agrees}
     inside = {f"blocks.{at}.cross_attn." for at in closed}
     crossing.points = {
-        name: point
-        for name, point in crossing.points.items()
-        if not name.startswith(tuple(inside))
+        name: point for name, point in crossing.points.items() if not name.startswith(tuple(inside))
     }
     lm.root.original_model.register_forward_pre_hook(crossing.given, with_kwargs=True)
     return crossing
