@@ -50,6 +50,7 @@ def test_what_a_model_can_is_what_it_has(models):
     bridge, words, tiled, crosses, classes = models.values()
     assert bridge.can("pictures") and bridge.can("logits") and not bridge.can("classes")
     assert all(model.can("positions") for model in (bridge, words, tiled))
+    assert bridge.can("grid") and not tiled.can("grid") and not crosses.can("grid")
     assert not crosses.can("positions") and crosses.can("pictures") and crosses.can("logits")
     assert words.can("generate") and not words.can("pictures")
     assert classes.can("classes") and not classes.can("text") and not classes.can("unembed")

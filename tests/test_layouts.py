@@ -134,11 +134,11 @@ def test_the_vision_tower_reads_a_row_per_crop(model):
 
 REFUSED = {
     "toy-tiled": {
-        "mmlens.look": "in several crops, and a page shows one grid",
+        "mmlens.look": "reads a picture as one grid",
         "mmlens.patching.edge_attribution": "n_key_value_heads=2",
     },
     "toy-cross": {
-        "mmlens.look": "every picture among the positions",
+        "mmlens.look": "reads a picture as one grid",
         "mmlens.attribute_caption": "pictures of 'toy-cross' are no positions",
         "mmlens.patching.edge_attribution": "every picture among the positions",
         "mmlens.top_images": "neurons of its encoder",

@@ -99,7 +99,7 @@ def _corrupted(corrupter: Corrupter, picture: Image.Image) -> Image.Image:
     return instance(corrupted, "what the corrupter gives", Image.Image, "a PIL picture")
 
 
-@needs("pictures")
+@needs("logits", "pictures")
 def soft_noise(
     model: HookedVLM, prompt: Any, std: float = 1.0, seed: int = 0, pos: Any = None
 ) -> SoftPrompt:

@@ -34,7 +34,7 @@ from mmlens.model.provenance import about
 from mmlens.model.targets import Target, aim_caption
 from mmlens.runtime.autograd import ordinary
 from mmlens.values.arguments import count, flag
-from mmlens.values.errors import CapabilityError, PromptError
+from mmlens.values.errors import PromptError
 from mmlens.values.labels import Neuron, Patch, Token
 from mmlens.values.pictures import open_picture
 from mmlens.values.prompt import Prompt, SoftPrompt
@@ -129,7 +129,7 @@ class Look:
         return write_whole(path, self.to_html(title or printable(Path(path).stem)))
 
 
-@needs("generate", "pictures", "positions")
+@needs("generate", "pictures", "grid")
 @ordinary()
 def look(
     model: HookedVLM,
@@ -173,11 +173,6 @@ def look(
     labels = soft.labels[0]
     places = [i for i, label in enumerate(labels) if isinstance(label, Patch)]
     patches = tuple(labels[i] for i in places)
-    if len({label.crop for label in labels if isinstance(label, Patch)}) > 1:
-        raise CapabilityError(
-            f"{model.name!r} reads this picture in several crops, and a page shows one grid: ask"
-            " mmlens.attribute and mmlens.decode, and draw a crop with view.on_image."
-        )
     at = torch.tensor(places, device=model.lm.device)
     maps = torch.zeros(len(tokens), len(places))
     best = [Strongest(k) for _ in tokens]

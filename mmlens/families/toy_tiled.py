@@ -33,6 +33,8 @@ class TiledReader(ImageReader):
     Pictures are as large as their tiles, so nothing is padded.
     """
 
+    one_grid = False
+
     def __init__(self, newline: torch.Tensor) -> None:
         self.newline = newline
 

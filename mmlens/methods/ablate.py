@@ -139,7 +139,7 @@ def ablation_curve(
     return Scores(values.reshape(len(arms), len(counts)), ("arm", "k"), labels, told)
 
 
-@needs()
+@needs("logits")
 def mean_over(
     model: HookedVLM, prompts: Sequence[Any], site: str = "neurons", pos: Any = None
 ) -> Scores:

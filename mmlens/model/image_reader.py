@@ -26,9 +26,10 @@ class ImageReader:
 
     Attributes:
         crosses: whether pictures are keys of cross-attention instead of positions.
+        one_grid: whether every picture is one grid of positions, as pages and maps draw it.
     """
 
-    crosses = False
+    crosses, one_grid = False, True
 
     def count(self, vision: Any, picture: Image.Image) -> int:
         """How many crops the encoder reads of a picture."""
@@ -63,7 +64,7 @@ class ImageReader:
 class CrossReader(ImageReader):
     """One crop, the whole picture, and a key of cross-attention for every patch."""
 
-    crosses = True
+    crosses, one_grid = True, False
 
 
 def seen(
