@@ -44,8 +44,8 @@ class LanguageTower:
     @property
     def every_point(self) -> Mapping[str, Any]:
         """All hook points, those that never fire as well."""
-        crossing = {} if self.crossing is None else self.crossing.points
-        return {**self.root.hook_dict, **crossing}
+        own = self.root.hook_dict
+        return own if self.crossing is None else {**own, **self.crossing.points}
 
     def site(self, site: Site, layer: int | None = None) -> Site:
         """The site as it is: TransformerLens' axes."""
