@@ -6,25 +6,11 @@ import inspect
 from typing import Any
 
 import pytest
+from verb_calls import verbs
 
 import mmlens as mm
-from mmlens import patching
 from mmlens.model.capabilities import WHAT, needs, require
 from mmlens.values.errors import ArgumentError, CapabilityError
-from mmlens.values.lazy import public_names
-
-
-def verbs() -> dict[str, Any]:
-    """Every public function of a model."""
-    found = {}
-    for package, here in (("mmlens", mm), ("mmlens.patching", patching)):
-        for name in public_names(package):
-            thing = getattr(here, name)
-            if inspect.isfunction(thing):
-                first = next(iter(inspect.signature(thing).parameters), "")
-                found |= {f"{package}.{name}": thing} if first == "model" else {}
-    return found
-
 
 VERBS = verbs()
 
@@ -37,6 +23,8 @@ def models() -> dict[str, Any]:
     return {
         "bridge": bridge,
         "language model": mm.HookedVLM(None, None, bridge.lm, name="gpt2"),
+        "tiled": mm.load("toy-tiled"),
+        "cross-attention": mm.load("toy-cross"),
         "classifier": mm.from_parts(vision=net),
     }
 
@@ -59,8 +47,11 @@ def test_a_verb_refuses_what_is_no_model_and_a_model_that_cannot(name, models):
 
 
 def test_what_a_model_can_is_what_it_has(models):
-    bridge, words, classes = models.values()
+    bridge, words, tiled, crosses, classes = models.values()
     assert bridge.can("pictures") and bridge.can("logits") and not bridge.can("classes")
+    assert all(model.can("positions") for model in (bridge, words, tiled))
+    assert bridge.can("grid") and not tiled.can("grid") and not crosses.can("grid")
+    assert not crosses.can("positions") and crosses.can("pictures") and crosses.can("logits")
     assert words.can("generate") and not words.can("pictures")
     assert classes.can("classes") and not classes.can("text") and not classes.can("unembed")
     with pytest.raises(ArgumentError, match="did you mean 'logits'|'logits'"):

@@ -241,10 +241,12 @@ def test_tables_are_read_off_the_code():
     from mmlens.families.toy import KINDS
     from mmlens.values.sites import SITES
 
-    assert all(f"`{name}`" in families() for name in mm.models())
-    assert all(f"`{name}`" in acts() for name, site in SITES.items() if site.in_lm)
-    rows = {row.split("`")[1]: row for row in acts().splitlines() if row.startswith("| `")}
-    assert rows["pattern"].count("| read, edit ") == len(KINDS)
+    acted, loaded = acts(), families()
+    assert all(f"`{name}`" in loaded for name in mm.models())
+    assert all(f"`{name}`" in acted for name, site in SITES.items() if site.in_lm)
+    rows = {row.split("`")[1]: row for row in acted.splitlines() if row.startswith("| `")}
+    assert rows["pattern"].count("| read, edit ") == len(KINDS) + 1  # and with cross-attention
+    assert rows["cross_pattern"].count("| read, edit ") == 1
     assert "| - |" in rows["resid_mid"]
     assert "| read, edit |" in rows["resid_mid"]
     assert "`mmlens.attribute`" in methods()

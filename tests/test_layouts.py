@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiled_toy import GRID, TiledReader, twin
+from verb_calls import calls, verbs
 
 import mmlens as mm
-from mmlens import patching
+from mmlens import patching, view
+from mmlens.families.toy_tiled import GRID, TiledReader, twin
+from mmlens.model import hooking
 from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.patching import only_at, patches_under, shuffled
+from mmlens.values.errors import AddressError, MMLensError
 from mmlens.values.labels import Marker
 
 WORDS = " A picture of"
@@ -141,3 +144,79 @@ def test_the_vision_tower_reads_a_row_per_crop(model):
     acts = mm.activations(model, prompt, "vision.neurons", layer=0)
     assert acts.axes == ("picture", "pos", "unit") and acts.shape[0] == 3
     assert isinstance(model.image_reader, TiledReader)
+
+
+REFUSED = {
+    "toy-tiled": {
+        "mmlens.look": "reads a picture as one grid",
+        "mmlens.patching.edge_attribution": "n_key_value_heads=2",
+    },
+    "toy-cross": {
+        "mmlens.look": "reads a picture as one grid",
+        "mmlens.attribute_caption": "pictures of 'toy-cross' are no positions",
+        "mmlens.patching.edge_attribution": "every picture among the positions",
+        "mmlens.top_images": "neurons of its encoder",
+    },
+}
+"""Per toy, the verbs that do not take its layout, and a part of the sentence that says so."""
+
+
+def test_every_verb_has_a_call_that_the_toys_are_asked():
+    assert set(calls()) == set(verbs())
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.filterwarnings("ignore")
+def test_every_verb_answers_on_a_layout_or_refuses_it_in_one_sentence(name, monkeypatch):
+    model, refused = mm.load(name), {}
+    known = hooking.points(model)
+    few = {point: known[point] for point in list(known)[::20]}  # an audit of all takes its time
+    for verb, (args, options) in calls().items():
+        with monkeypatch.context() as here:
+            if verb == "mmlens.audit":
+                here.setattr(hooking, "points", lambda model: few)
+            try:
+                assert verbs()[verb](model, *args, **options) is not None
+            except MMLensError as error:
+                refused[verb] = str(error)
+                assert "\n" not in refused[verb]
+    assert set(refused) == set(REFUSED[name])
+    for verb, sentence in REFUSED[name].items():
+        assert sentence in refused[verb]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_boxes_of_patches_are_those_of_the_layout(name):
+    model = mm.load(name)
+    tiles = 1 if name == "toy-tiled" else 0  # behind the thumbnail
+    patch = mm.Patch(1, 2, 0, tiles + 1)
+    picture = photo(WIDE)
+    there = (32 + 2 * 8, 8, 32 + 3 * 8, 16)
+    mask = np.zeros((32, 64), bool)
+    mask[there[1] : there[3], there[0] : there[2]] = True
+    assert patch in patching.patches_under(model, mask, picture)
+    changed = patching.only_at(model, patching.grey(), [patch])(picture)
+    different = (np.asarray(changed) != np.asarray(picture)).any(-1)
+    assert different[mask].any() and not different[~mask].any()
+    mixed = np.asarray(patching.shuffled(model)(picture)).reshape(-1, 3)
+    plain = np.asarray(picture).reshape(-1, 3)
+    assert np.array_equal(np.sort(mixed, 0), np.sort(plain, 0))  # the same pixels elsewhere
+    with pytest.raises(AddressError, match="outside the grid of 4 x 4"):
+        patching.only_at(model, patching.grey(), [mm.Patch(9, 9)])(picture)
+
+
+def test_a_drawing_takes_the_patches_of_one_crop(model):
+    picture = photo(WIDE)
+    scores = mm.attribute_picture(model, mm.Prompt(picture, WORDS), 5, after="")
+    with pytest.raises(AddressError, match="3 crops of a picture"):
+        view.on_image(picture, scores)
+    tile = [one for one in scores.of("pos") if one.crop == 2]
+    assert view.on_image(picture, scores.sel(pos=tile), box=(32, 0, 64, 32)).data
+
+
+def test_copies_keep_how_pictures_are_read_and_saving_says_that_it_cannot(model, tmp_path):
+    again = copy.deepcopy(model)
+    prompt = mm.Prompt(photo(WIDE), WORDS)
+    assert torch.equal(again(prompt), model(prompt))
+    with pytest.raises(MMLensError, match="can be saved"):
+        model.save(tmp_path / "saved")

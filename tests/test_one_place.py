@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from bridges import bridge
+from PIL import Image
 
 from mmlens.causal.picture_boxes import patch_boxes, seen_box
 from mmlens.runtime.seeding import seed_of, seeded
@@ -36,7 +37,8 @@ def test_what_is_drawn_from_a_seed_leaves_the_callers_generator_alone():
 @pytest.mark.parametrize("size", [(32, 32), (90, 47), (20, 61)])
 def test_the_seen_part_of_a_picture_is_what_its_patches_cover(size):
     model = bridge("toy-gpt2")
-    boxes = patch_boxes(model, *size)
+    found = patch_boxes(model, Image.new("RGB", size))
+    boxes = {(patch.row, patch.col): box for patch, box in found.items()}
     rows, cols = model.vision.grid
     assert list(boxes) == [Patch(row, col) for row in range(rows) for col in range(cols)]
     left, top, far, low = zip(*boxes.values(), strict=True)

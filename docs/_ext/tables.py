@@ -70,7 +70,7 @@ def acts() -> str:
     from mmlens.values.errors import CapabilityError
     from mmlens.values.sites import SITES
 
-    models = {kind: mm.load(f"toy-{kind}") for kind in KINDS}
+    models = {kind: mm.load(f"toy-{kind}") for kind in (*KINDS, "cross")}
     rows = []
     for name, site in SITES.items():
         if not site.in_lm:
@@ -85,7 +85,7 @@ def acts() -> str:
             except mm.MMLensError:
                 row.append("-")
         rows.append(row)
-    return table(("site", *KINDS), rows)
+    return table(("site", *models), rows)
 
 
 # -- families, methods, commands ------------------------------------------------------------------
@@ -121,6 +121,8 @@ def verbs() -> str:
     bridge = mm.load("toy-gpt2")
     models = {
         "bridge": bridge,
+        "tiles": mm.load("toy-tiled"),
+        "cross-attention": mm.load("toy-cross"),
         "language model": mm.HookedVLM(None, None, bridge.lm, name="gpt2"),
         "ViT with classes": mm.from_parts(vision=_vit()),
         "ResNet with classes": mm.from_parts(vision=_resnet()),

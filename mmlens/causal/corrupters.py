@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageFilter
 
 from mmlens.causal.pairs import Corrupter
-from mmlens.causal.picture_boxes import Box, patch_boxes
+from mmlens.causal.picture_boxes import Box, apart, patch_boxes
 from mmlens.model.capabilities import needs
 from mmlens.values.arguments import count, instance, number, several, shown
 from mmlens.values.errors import AddressError, PictureError
@@ -117,9 +117,7 @@ def shuffled(model: HookedVLM, seed: int = 0) -> Corrupter:
     seed = count(seed, "seed", least=0)
 
     def corrupt(image: Image.Image) -> Image.Image:
-        every = _within(model, image)
-        finest = max(min(patch.crop, 1) for patch in every)  # tiles, where there are any
-        boxes = [box for patch, box in every.items() if min(patch.crop, 1) == finest]
+        boxes = apart(_within(model, image).values())
         order = np.random.default_rng(seed).permutation(len(boxes))
         out, source = image.convert("RGB").copy(), image.convert("RGB")
         for target, taken in zip(boxes, order, strict=True):
@@ -145,10 +143,13 @@ def only_at(model: HookedVLM, corrupter: Corrupter, patches: Sequence[Patch]) ->
         out, changed = image.convert("RGB").copy(), corrupter(image)
         boxes = _within(model, image)
         for patch in patches:
-            box = boxes.get(replace(patch, image=0))
-            if box is None:
-                rows, cols = model.vision.grid
-                raise AddressError(f"Patch {patch} is outside the grid of {rows} x {cols}.")
+            here = replace(patch, image=0)
+            if here not in boxes:
+                last = max(boxes)
+                raise AddressError(
+                    f"Patch {patch} is outside the grid of {last.row + 1} x {last.col + 1}."
+                )
+            box = boxes[here]
             out.paste(changed.crop(box), box[:2])
         return out
 
@@ -158,8 +159,8 @@ def only_at(model: HookedVLM, corrupter: Corrupter, patches: Sequence[Patch]) ->
 def _within(model: HookedVLM, image: Image.Image) -> dict[Patch, Box]:
     """The whole pixels of every patch, cut to the picture."""
     return {
-        patch: (max(0, x0), max(0, y0), min(image.width, x1), min(image.height, y1))
-        for patch, (x0, y0, x1, y1) in patch_boxes(model, *image.size).items()
+        place: (max(0, x0), max(0, y0), min(image.width, x1), min(image.height, y1))
+        for place, (x0, y0, x1, y1) in patch_boxes(model, image).items()
     }
 
 

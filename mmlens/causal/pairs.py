@@ -78,7 +78,7 @@ class Pair:
                 f"The clean prompt has {clean.ids.shape[1]} positions and the corrupt one"
                 f" {corrupt.ids.shape[1]}: give prompts of one layout (words of as many tokens)."
             )
-        if not torch.equal(clean.is_picture, corrupt.is_picture):
+        if not same_pictures(clean, corrupt):
             raise PromptError(
                 "The clean and the corrupt prompt have their pictures at different places: give"
                 " prompts of one layout."
@@ -99,7 +99,7 @@ def _corrupted(corrupter: Corrupter, picture: Image.Image) -> Image.Image:
     return instance(corrupted, "what the corrupter gives", Image.Image, "a PIL picture")
 
 
-@needs("pictures")
+@needs("logits", "pictures")
 def soft_noise(
     model: HookedVLM, prompt: Any, std: float = 1.0, seed: int = 0, pos: Any = None
 ) -> SoftPrompt:
@@ -115,14 +115,27 @@ def soft_noise(
     number(std, "std", least=0)
     seed = count(seed, "seed", least=0, most=SEEDS)
     soft = one(model, prompt)
-    if not bool(soft.is_picture.any()):
+    keys = soft.picture_keys
+    if not soft.has_pictures:
         raise PromptError("This prompt has no picture whose vectors could be noised.")
-    where = soft.is_picture[0].cpu()
+    vectors = soft.vectors if keys is None else keys.vectors
+    labels = soft.labels[0] if keys is None else keys.labels[0]
+    pictured = soft.is_picture[0] if keys is None else keys.mask[0]
+    where = pictured.cpu()
     if pos is not None:
         where = torch.zeros_like(where)
-        where[places(soft.labels[0], pos, "pos")] = True
+        where[places(labels, pos, "pos")] = True
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(soft.vectors.shape, generator=generator).to(soft.vectors)
-    scale = soft.vectors[soft.is_picture].std() * std
-    vectors = soft.vectors + noise * scale * where.to(noise.device)[None, :, None]
-    return replace(soft, vectors=vectors, prompts=())
+    noise = torch.randn(vectors.shape, generator=generator).to(vectors)
+    scale = vectors[0, pictured].std() * std
+    noised = vectors + noise * scale * where.to(noise.device)[None, :, None]
+    if keys is None:
+        return replace(soft, vectors=noised, prompts=())
+    return replace(soft, picture_keys=replace(keys, vectors=noised), prompts=())
+
+
+def same_pictures(one_prompt: SoftPrompt, other: SoftPrompt) -> bool:
+    """Whether two prompts have their pictures at the same positions, or the same picture keys."""
+    keys = [None if soft.picture_keys is None else soft.picture_keys.labels
+            for soft in (one_prompt, other)]  # fmt: skip
+    return torch.equal(one_prompt.is_picture, other.is_picture) and keys[0] == keys[1]

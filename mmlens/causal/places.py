@@ -116,7 +116,7 @@ def place_of(model: HookedVLM, soft: SoftPrompt, name: str) -> Place:
     """
     where = site(name)
     cfg = model.cfg
-    if where.axes[-1] == "key":
+    if "key" in where.axes:
         raise SiteError(
             f"{name!r} is not made of positions: cut routes with patching.knockout(...), or patch"
             " 'z', what a head reads through its pattern."
@@ -241,7 +241,7 @@ def patches_under(
             f" {picture.width} columns."
         )
     found = []
-    for patch, (x0, y0, x1, y1) in patch_boxes(model, *picture.size).items():
+    for patch, (x0, y0, x1, y1) in patch_boxes(model, picture).items():
         cell = array[max(0, y0) : max(y1, y0 + 1), max(0, x0) : max(x1, x0 + 1)]
         if cell.size and cell.mean() >= share:
             found.append(replace(patch, image=image))

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -31,8 +31,8 @@ from mmlens.model.targets import finite, one
 from mmlens.runtime.run import current
 from mmlens.towers.language.kv_cache import given
 from mmlens.values.errors import CapabilityError, MMLensError
-from mmlens.values.labels import Token
-from mmlens.values.prompt import IMAGE_TOKEN, SoftPrompt
+from mmlens.values.labels import Marker, Token
+from mmlens.values.prompt import IMAGE_TOKEN, PictureKeys, SoftPrompt
 from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
@@ -253,6 +253,8 @@ def _agrees(model: HookedVLM, reuse: str, width: int) -> bool:
     ids = torch.full((1, width), IMAGE_TOKEN, device=vectors.device)
     labels = (tuple(Token("", i) for i in range(width)),)
     soft = SoftPrompt(vectors, ids, torch.ones_like(ids, dtype=torch.bool), labels)
+    if model.lm.crossing is not None:
+        soft = replace(soft, picture_keys=_keys(model, generator))
     layer, pos = model.cfg.n_layers // 2, width - 4
     new = vectors[0, 0] * 3
 
@@ -278,3 +280,12 @@ def _agrees(model: HookedVLM, reuse: str, width: int) -> bool:
         return False  # an architecture of another build: patched passes run in full there
     tolerance = 1e-4 if model.lm.dtype in (torch.float32, torch.float64) else 3e-2
     return bool((short - full).abs().max() <= tolerance * full.abs().max().clamp(min=1))
+
+
+def _keys(model: HookedVLM, generator: torch.Generator) -> PictureKeys:
+    """A few keys of cross-attention, beside which a measurement is made."""
+    labels = (tuple(Marker("key", i) for i in range(4)),)
+    vectors = torch.randn(1, len(labels[0]), model.lm.crossing.d_key, generator=generator)  # type: ignore[union-attr]
+    vectors = vectors.to(model.lm.device, model.lm.dtype)
+    there = torch.ones(vectors.shape[:2], dtype=torch.bool, device=vectors.device)
+    return PictureKeys(vectors, there, labels)

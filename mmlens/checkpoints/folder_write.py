@@ -14,6 +14,7 @@ from torch import nn
 from mmlens.checkpoints.bridge_json import FORMAT
 from mmlens.checkpoints.folder_read import file_hash
 from mmlens.checkpoints.weights import expanded, quietly, save_tensors, weights_hash
+from mmlens.model.image_reader import ImageReader
 from mmlens.runtime.casting import stays
 from mmlens.towers.vision.wrap import HookedVision, build
 from mmlens.values.errors import CheckpointError
@@ -33,6 +34,12 @@ def check_saved(model: Any) -> None:
         kind = type(model.projection).__name__
         raise CheckpointError(
             f"Only a bridge with an encoder and one nn.Linear can be saved, not with a {kind}."
+        )
+    if type(model.image_reader) is not ImageReader:
+        kind = type(model.image_reader).__name__
+        raise CheckpointError(
+            f"Only a bridge whose pictures are one grid of positions can be saved, not one whose"
+            f" pictures a {kind} reads: save its parts, and build the model again."
         )
 
 

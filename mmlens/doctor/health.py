@@ -100,7 +100,7 @@ def _units(model: HookedVLM) -> Check:
 
 
 def _points(model: HookedVLM) -> Check:
-    there, fire = len(model.root.hook_dict), len(model.lm.can.fires)
+    there, fire = len(model.lm.every_point), len(model.lm.can.fires)
     return Check("", fire > 0, f"{fire} of {there} names fire in a plain forward pass")
 
 

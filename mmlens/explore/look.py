@@ -129,7 +129,7 @@ class Look:
         return write_whole(path, self.to_html(title or printable(Path(path).stem)))
 
 
-@needs("generate", "pictures")
+@needs("generate", "pictures", "grid")
 @ordinary()
 def look(
     model: HookedVLM,

@@ -22,10 +22,11 @@ import numpy as np
 import torch
 
 from mmlens.causal.changes import Source, Variant
+from mmlens.causal.pairs import same_pictures
 from mmlens.causal.places import Place, place_of
 from mmlens.causal.prefix_reuse import Kept, keep
 from mmlens.causal.variants import Metric, numbers, run, standing
-from mmlens.methods.patch import layers_of, pictured, variants_at
+from mmlens.methods.patch import layers_of, place_in, variants_at
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
@@ -71,9 +72,7 @@ def ablate(
         The metric; `about["clean"]` is the metric with nothing ablated.
     """
     kept = keep(model, prompt)
-    where = place_of(model, kept.soft, "embed" if site == "soft_prompt" else site)
-    if site == "soft_prompt" and "pos" not in address:
-        address["pos"] = pictured(kept)
+    where = place_in(model, kept, site, address)
     axes, labels, variants = variants_at(model, where, units, by, address)
     source = _source(model, kept, where, layers_of(variants), value)
     each = partial(numbers, metric)
@@ -142,7 +141,7 @@ def ablation_curve(
     return Scores(values.reshape(len(arms), len(counts)), ("arm", "k"), labels, told)
 
 
-@needs()
+@needs("logits")
 def mean_over(
     model: HookedVLM, prompts: Sequence[Any], site: str = "neurons", pos: Any = None
 ) -> Scores:
@@ -189,7 +188,7 @@ def _source(
     """What stands there instead, per layer; one position long where it is the same everywhere."""
     if isinstance(value, (Prompt, SoftPrompt, str)):
         other = one(model, value)
-        if not torch.equal(other.is_picture, kept.soft.is_picture):
+        if other.ids.shape != kept.soft.ids.shape or not same_pictures(other, kept.soft):
             raise AddressError(
                 f"The other prompt has {other.ids.shape[1]} positions, this one {kept.width}, or it"
                 " has its pictures at other places: to resample, give a prompt of the same layout."

@@ -31,6 +31,8 @@ from mmlens.values.sites import site as site_of
 if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
 
+Rows = tuple[tuple[Any, ...], ...]
+
 
 @needs()
 def activations(
@@ -67,8 +69,8 @@ def activations(
     with torch.no_grad():
         reading = model.read(prompt) if where.in_lm else prompt
         rows = {layer: _rows(model, reading, where, layer) for layer in layers}
-        for layer in layers:
-            _common(rows[layer], _batch(where), wanted)
+        for several in (some for layer in layers for some in rows[layer].values()):
+            _common(several, _batch(where), wanted)
 
         def keep(tensor: torch.Tensor, hook: Any) -> None:
             layer = names[hook.name]
@@ -106,20 +108,19 @@ def _layers(model: HookedModel, where: Site, wanted: Mapping[str, Any]) -> list[
     return list(places(hooking.layers(model, where), wanted.get("layer"), "layer"))
 
 
-def _rows(
-    model: HookedModel, reading: Any, where: Site, layer: int | None
-) -> tuple[tuple[Any, ...], ...]:
+def _rows(model: HookedModel, reading: Any, where: Site, layer: int | None) -> dict[str, Rows]:
+    """For each axis of positions what stands there, per row of the batch."""
+    keys: Any = None
     if where.in_lm:
-        return reading.labels
-    rows = model.picture_rows(model.prompts_of(reading), where, layer)
-    if not rows:
+        rows, keys = reading.labels, reading.picture_keys
+    else:
+        rows = model.picture_rows(model.prompts_of(reading), where, layer)
+    if not rows or (where.of_crossing and keys is None):
         raise PromptError(f"Site {where.name!r} is read from pictures, and this prompt has none.")
-    return rows
+    return dict.fromkeys(POSITIONS, rows) | ({"key": keys.labels} if where.has_picture_keys else {})
 
 
-def _common(
-    rows: tuple[tuple[Any, ...], ...], batch: str, wanted: Mapping[str, Any]
-) -> tuple[Any, ...]:
+def _common(rows: Rows, batch: str, wanted: Mapping[str, Any]) -> tuple[Any, ...]:
     """One label per position for every row; where the rows have different words, all of them.
 
     Raises:
@@ -156,7 +157,7 @@ def _label(
     tensor: torch.Tensor,
     where: Site,
     real: Site,
-    rows: tuple[tuple[Any, ...], ...],
+    rows: Mapping[str, Rows],
     wanted: Mapping[str, Any],
 ) -> Scores:
     batch, axes = _batch(where), real.axes
@@ -167,13 +168,12 @@ def _label(
         inner = {channel if a in ("unit", "dim", "channel") else a: w for a, w in inner.items()}
         if "pos" in inner:
             values, axes = as_positions(values, axes), ("pos", channel)
-    labels = _common(rows, batch, inner)
-    known = {axis: labels for axis in axes if axis in POSITIONS}
+    known = {axis: _common(rows[axis], batch, inner) for axis in axes if axis in POSITIONS}
     scores = Scores(values, (batch, *axes), known)
-    for axis in known:  # padding is no part of a prompt
+    for axis, labels in known.items():  # padding is no part of a prompt
         read = places(labels, None, axis)
         scores = scores.sel(**{axis: slice(None)}) if len(read) < len(labels) else scores
-    scores = scores.sel(**{batch: 0}) if len(rows) == 1 else scores
+    scores = scores.sel(**{batch: 0}) if len(rows["pos"]) == 1 else scores
     scores = scores.sel(**inner)
     return Scores(scores.values.clone(), scores.axes, scores.labels)
 

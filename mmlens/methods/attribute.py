@@ -28,7 +28,7 @@ from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.backward import seed, wide
 from mmlens.values.addresses import POSITIONS, places
 from mmlens.values.arguments import count
-from mmlens.values.errors import AddressError
+from mmlens.values.errors import AddressError, CapabilityError
 from mmlens.values.labels import LM, Neuron, Patch
 from mmlens.values.scores import Scores
 from mmlens.values.sites import SITES, Site
@@ -151,6 +151,8 @@ def _stacked(
         row = rows[0] if len(rows) == 1 else ()
         axes = axes if len(rows) == 1 else ("picture", *axes)
     labels: dict[str, Any] = {axis: row for axis in axes if axis in POSITIONS and row}
+    if where.has_picture_keys:
+        labels["key"] = reading.picture_keys.labels[0]
     if not where.layered:
         return Scores(kept[None], axes, labels, told)
     values = torch.stack([kept[layer] for layer in chosen])
@@ -184,8 +186,12 @@ def attribute_caption(
 
     k = count(k, "k")
     soft, targets = aim_caption(model, prompt, target, caption)
-    labels = soft.labels[0]
-    chosen = sorted(places(range(model.cfg.n_layers), layer, "layer"))
+    if pos is Patch and soft.picture_keys is not None:
+        raise CapabilityError(
+            f"The pictures of {model.name!r} are no positions: write pos=None for its words, or"
+            " attribute(..., site='soft_prompt') for its patches."
+        )
+    chosen, labels = sorted(places(range(model.cfg.n_layers), layer, "layer")), soft.labels[0]
     where = torch.tensor(places(labels, pos, "pos"), device=model.lm.device)
     best = [_Best(k) for _ in targets]
 

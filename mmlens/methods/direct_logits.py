@@ -9,7 +9,8 @@ so every part has a share, and shares and bias add up to the logit, which is che
 as closely as the model's dtype rounds what is added up. What a part does through later layers is
 not in it: patch for that.
 
-Axes: (part) for "embed", "attn 0", "mlp 0", ...; (layer, head); (layer, unit).
+Axes: (part) for "embed", "attn 0", "mlp 0", ..., with "cross 0" between them where a layer reads
+pictures by cross-attention; (layer, head); (layer, unit).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.capture import capture
 from mmlens.model.provenance import about
@@ -68,7 +70,7 @@ def direct_logits(
     at = places(soft.labels[0], pos, "pos")
     if len(at) != 1:
         raise AddressError(f"These are {len(at)} positions: direct_logits reads one at a time.")
-    wanted = {"part": ("attn_out", "mlp_out"), "head": ("attn_out", "z"),
+    wanted = {"part": ("attn_out", "mlp_out", "cross_attn_out"), "head": ("attn_out", "z"),
               "neuron": ("mlp_out", "neurons")}[by]  # fmt: skip
     if by == "neuron":
         model.lm.units.need(model.name)
@@ -100,6 +102,9 @@ def _read(
     """What stands at one position, per site one tensor per layer; and the logits there."""
     last = model.cfg.n_layers - 1
     places = {name: [SITES[name].at(layer) for layer in range(last + 1)] for name in sites}
+    if "cross_attn_out" in places:
+        fires = model.lm.can.fires if soft.picture_keys is not None else ()
+        places["cross_attn_out"] = [name for name in places["cross_attn_out"] if name in fires]
     places |= {"embed": [SITES["resid_pre"].at(0)], "resid": [SITES["resid_post"].at(last)]}
     names = dict.fromkeys(name for several in places.values() for name in several)
     with torch.no_grad(), capture(model, names, lambda x: x[0, at].detach()) as found:
@@ -157,9 +162,17 @@ def _parts(
     told: dict[str, Any],
 ) -> Scores:
     names, writes = ["embed"], [kept["embed"][0]]
+    across = kept["cross_attn_out"]
+    layers = hooking.layers(model, SITES["cross_attn_out"]) if across else []
+    crossing = dict(zip(layers, across, strict=True))
     for layer in range(model.cfg.n_layers):
-        names += [f"attn {layer}", f"mlp {layer}"]
-        writes += [kept["attn_out"][layer], kept["mlp_out"][layer]]
+        names.append(f"attn {layer}")
+        writes.append(kept["attn_out"][layer])
+        if layer in crossing:
+            names.append(f"cross {layer}")
+            writes.append(crossing[layer])
+        names.append(f"mlp {layer}")
+        writes.append(kept["mlp_out"][layer])
     terms = _wide(torch.stack(writes)) * direction
     shares = terms.sum(-1)
     off = abs(float(shares.sum()) - wanted)

@@ -8,6 +8,9 @@ A route is the attention of destination positions (queries) to source positions 
 by -inf in the mask, before the softmax, so that what remains still sums to 1 (Geva et al. 2023; Neo
 et al. 2025 on pictures). A position never stops seeing itself. It is an Edit at "attn_mask", which
 every eager kernel reads, also where edits of the pattern are ignored (`language.attention_mask`).
+
+Where pictures are keys of cross-attention, the route from a patch is cut in its scores there:
+`knockout(patches, -1, across=True)`. A position that is cut off from every patch reads nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import one
 from mmlens.values.addresses import places
-from mmlens.values.arguments import count, instance, shown
+from mmlens.values.arguments import count, flag, instance, shown
 from mmlens.values.edit import Edit
 from mmlens.values.errors import AddressError, CapabilityError
 from mmlens.values.scores import Scores
@@ -33,20 +36,25 @@ from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
+    from mmlens.values.prompt import SoftPrompt
 
 CUT = float("-inf")
 
 
-def knockout(source: Any, destination: Any, layer: Any = None, head: Any = None) -> Edit:
+def knockout(
+    source: Any, destination: Any, layer: Any = None, head: Any = None, *, across: bool = False
+) -> Edit:
     """An Edit that keeps destination positions from attending to source positions.
 
     Args:
         source: what is no longer seen: labels, a type, a list, as in `Scores.sel`.
         destination: who no longer sees it.
         layer, head: where; default everywhere.
+        across: whether the source are pictures that the model reads by cross-attention.
     """
     layers = list(layer) if isinstance(layer, range) else layer
-    return Edit("attn_mask", CUT, key=source, query=destination, layer=layers, head=head)
+    site = "cross_attn_scores" if flag(across, "across") else "attn_mask"
+    return Edit(site, CUT, key=source, query=destination, layer=layers, head=head)
 
 
 @needs("logits")
@@ -62,7 +70,8 @@ def knockouts(
 
     Args:
         metric: one, or several by name, which the same passes serve: Scores(metric, route, ...).
-        routes: name -> (source, destination).
+        routes: name -> (source, destination); a source that is among the keys of cross-attention
+            and not among the positions is cut there.
         window: how many layers are cut together, around the labelled one; None cuts all layers and
             gives Scores(route).
         step: the distance between windows.
@@ -82,16 +91,16 @@ def knockouts(
     if not routes or not several:
         raise AddressError("There is nothing to cut or to measure: give a route and a metric.")
     kept = keep(model, prompt)
-    labels = kept.soft.labels[0]
     middles = list(range(0, n, step)) if window is not None else [None]
     rows = []
     for name, route in routes.items():
         source, destination = _ends(name, route)
-        _check(labels, name, source, destination)
-        first = min(places(labels, destination, "pos"))
+        across = _across(kept.soft, source)
+        _check(kept.soft, name, source, destination, across)
+        first = min(places(kept.soft.labels[0], destination, "pos"))
         for middle in middles:
             cut = _window(n, middle, window)
-            quiet = edited(model, knockout(source, destination, cut))
+            quiet = edited(model, *_cuts(model, source, destination, cut, across))
             logits = go_on(quiet, kept, 1, [], cut[0], first)
             rows.append(torch.stack([numbers(one_of, logits)[0] for one_of in several.values()]))
     values = torch.stack(rows, -1).view(len(several), len(routes), len(middles))
@@ -124,8 +133,33 @@ def _window(n: int, middle: int | None, window: int | None) -> list[int]:
     return [layer for layer in range(start, start + window) if 0 <= layer < n]
 
 
-def _check(labels: tuple[Any, ...], name: str, source: Any, destination: Any) -> None:
-    keys, queries = places(labels, source, "pos"), places(labels, destination, "pos")
+def _across(soft: SoftPrompt, source: Any) -> bool:
+    """Whether a source is found among the keys of cross-attention alone."""
+    if soft.picture_keys is None:
+        return False
+    try:
+        places(soft.labels[0], source, "pos")
+    except AddressError:
+        return True
+    return False
+
+
+def _cuts(
+    model: HookedVLM, source: Any, destination: Any, layers: list[int], across: bool
+) -> list[Edit]:
+    """The cut of a route in these layers; across, in those of them that have cross-attention."""
+    if across:
+        crossing = hooking.layers(model, SITES["cross_attn_scores"])
+        layers = [layer for layer in layers if layer in crossing]
+    return [knockout(source, destination, layers, across=across)] if layers else []
+
+
+def _check(soft: SoftPrompt, name: str, source: Any, destination: Any, across: bool) -> None:
+    queries = places(soft.labels[0], destination, "pos")
+    if across and soft.picture_keys is not None:
+        places(soft.picture_keys.labels[0], source, "key")
+        return
+    keys = places(soft.labels[0], source, "pos")
     if not any(key < query for key in keys for query in queries):
         raise AddressError(
             f"The route {name!r} has no edge: no destination comes after a source position, and"
@@ -135,21 +169,33 @@ def _check(labels: tuple[Any, ...], name: str, source: Any, destination: Any) ->
 
 @needs("blocks")
 def attention(
-    model: HookedVLM, prompt: Any, layer: Any = None, *, tower: bool = False, **address: Any
+    model: HookedVLM,
+    prompt: Any,
+    layer: Any = None,
+    *,
+    tower: bool = False,
+    across: bool = False,
+    **address: Any,
 ) -> Scores:
     """How much each query attends to each key: Scores(layer, head, query, key).
 
     Args:
         tower: in the vision encoder instead of the language model.
+        across: from words to pictures, where the model reads them by cross-attention.
         address: `head=`, `query=`, `key=`, as in `Scores.sel`.
 
     Raises:
         CapabilityError: the kernel computes attention without ever holding its pattern.
     """
-    site = SITES["vision.pattern" if tower else "pattern"]
+    site = SITES["vision.pattern" if tower else "cross_pattern" if across else "pattern"]
     known = hooking.points(model)
     asked = places(hooking.layers(model, site), layer, "layer")
     silent = [n for n in asked if site.at(n) not in known]
+    if across and silent:
+        raise CapabilityError(
+            f"{model.name!r} reads no pictures by cross-attention in layer {silent[0]}: leave"
+            " across= out for the attention among positions."
+        )
     if silent:
         raise CapabilityError(
             f"The attention of {model.name!r} never holds its pattern in layer {silent[0]} (a fused"

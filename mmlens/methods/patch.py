@@ -76,9 +76,7 @@ def patch(
         PromptError: the layouts differ. SiteError, AddressError: no such place.
     """
     base, source, told = _runs(model, pair, metric, direction)
-    where = place_of(model, base.soft, "embed" if site == "soft_prompt" else site)
-    if site == "soft_prompt" and "pos" not in address:
-        address["pos"] = pictured(base)
+    where = place_in(model, base, site, address)
     axes, labels, variants = variants_at(model, where, units, by, address)
     found = standing(model, source.soft, where, layers_of(variants))
     each = partial(numbers, metric)
@@ -87,6 +85,19 @@ def patch(
     told |= {"method": "patch", "site": site, "direction": direction, "rows": rows}
     told |= shared(where.site, model.cfg)
     return Scores(values.reshape(shape), axes, labels, about(model, **told, reuse=base.reuse))
+
+
+def place_in(model: HookedVLM, base: Kept, site: str, address: dict[str, Any]) -> Place:
+    """The place of a site in a run; "soft_prompt" means the positions of pictures, where there are.
+
+    Args:
+        address: what is asked for; positions of pictures are added where it names none.
+    """
+    if site != "soft_prompt" or base.soft.picture_keys is not None:
+        return place_of(model, base.soft, site)
+    if "pos" not in address:
+        address["pos"] = pictured(base)
+    return place_of(model, base.soft, "embed")
 
 
 def pictured(base: Kept) -> list[Any]:

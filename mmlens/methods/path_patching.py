@@ -77,7 +77,8 @@ def path_patching(
     end = model.cfg.n_layers - 1 if receiver is None else receiver.layer
     inner = _inner(model, receiver, site)
     where = places(base.labels[0], pos, "pos")
-    held = {name: activations(model, base, name) for name in ("attn_out", "mlp_out")}
+    writes = ("attn_out", "mlp_out", *(["cross_attn_out"] if base.picture_keys is not None else []))
+    held = {name: activations(model, base, name) for name in writes}
     scores = []
     for sender in senders:
         kind = _SITE[type(sender)]
@@ -141,13 +142,21 @@ def _frozen(held: dict[str, Scores], sender: Part, end: int, through: str) -> li
     """Edits that hold what the layers between the sender and the receiver write."""
     attn = list(range(sender.layer + 1, end + 1))
     mlp = attn if isinstance(sender, Neuron) else [sender.layer, *attn]
-    edits = [Edit("attn_out", held["attn_out"].sel(layer=attn), layer=attn)] if attn else []
-    if mlp and through == "nothing":
-        edits.append(Edit("mlp_out", held["mlp_out"].sel(layer=mlp), layer=mlp))
+    edits = _held("attn_out", held, attn)
+    if through == "nothing":
+        edits += _held("mlp_out", held, mlp)
+    if "cross_attn_out" in held:
+        across = [layer for layer in held["cross_attn_out"].of("layer") if layer in mlp]
+        edits += _held("cross_attn_out", held, across)
     return edits
 
 
-@needs("logits", "blocks")
+def _held(site: str, held: dict[str, Scores], layers: list[int]) -> list[Edit]:
+    """Edits that hold what stands at a site in some layers."""
+    return [Edit(site, held[site].sel(layer=layers), layer=layers)] if layers else []
+
+
+@needs("logits", "blocks", "positions")
 @ordinary()
 def edge_attribution(model: HookedVLM, pair: Pair, metric: Metric, k: int = 100) -> pd.DataFrame:
     """The edges between heads and MLPs of largest estimated effect (Syed et al. 2023), by

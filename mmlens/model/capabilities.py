@@ -27,6 +27,8 @@ WHAT = {
     "neurons": "has MLP units in its language model",
     "classes": "gives logits of classes for a picture",
     "pictures": "reads pictures",
+    "positions": "has every picture among the positions of its prompts",
+    "grid": "reads a picture as one grid of positions",
     "text": "reads text",
     "blocks": "has a language model of blocks that can be patched one by one",
     "write:pattern": "obeys edits of its attention patterns",
@@ -39,9 +41,16 @@ def abilities(model: HookedModel, what: str) -> bool:
     """Whether a model has a capability."""
     choice(what, "what", tuple(WHAT))
     lm, vision = model.towers.get("lm"), model.towers.get("vision")
+    if what in _LAYOUT:
+        reader = getattr(model, "image_reader", None)
+        return reader is not None and _LAYOUT[what](reader)
     return bool(_TESTS[what](lm, vision))
 
 
+_LAYOUT: dict[str, Callable[[Any], bool]] = {
+    "positions": lambda reader: not reader.crosses,
+    "grid": lambda reader: reader.one_grid,
+}
 _TESTS: dict[str, Callable[[Any, Any], Any]] = {
     "logits": lambda lm, vision: lm is not None,
     "generate": lambda lm, vision: lm is not None,

@@ -44,18 +44,32 @@ def length(past: Any) -> int:
         ) from None
 
 
-def after(new: SoftPrompt, past: Any) -> SoftPrompt:
+def after(new: SoftPrompt, past: Any, crosses: bool = False) -> SoftPrompt:
     """The whole prompt, of which `new` is what the cache does not hold yet.
 
+    Args:
+        crosses: whether the model reads pictures beside the positions.
+
     Raises:
-        PromptError: the cache is of another number of prompts.
+        PromptError: the cache is of another number of prompts, its pictures are not known, or a
+            picture that is no position comes after it.
     """
     held = length(past)
     if held == 0:
         return new
     old = vars(past).get(_READ)
     if old is None or old.ids.shape[1] != held:  # filled elsewhere: nothing is known of it
+        if crosses:
+            raise PromptError(
+                "This cache was filled elsewhere, so the pictures that were read beside its words"
+                " are not known: give the one that return_type='logits_and_cache' returned."
+            )
         old = _unknown(new, held)
+    if new.picture_keys is not None:
+        raise PromptError(
+            "A picture that is read by cross-attention cannot come after what a cache holds: give"
+            " the whole prompt again."
+        )
     if len(old) != len(new):
         raise PromptError(
             f"The cache holds {len(old)} prompts and {len(new)} go on from it: give one for each."
@@ -67,6 +81,7 @@ def after(new: SoftPrompt, past: Any) -> SoftPrompt:
         mask=torch.cat([old.mask, new.mask], 1),
         labels=tuple(a + _moved(b, a) for a, b in zip(old.labels, new.labels, strict=True)),
         prompts=(),
+        picture_keys=old.picture_keys,
     )
 
 

@@ -40,6 +40,7 @@ from mmlens.runtime.turns import turn
 from mmlens.towers.language.language_model import LanguageModel
 from mmlens.towers.projection import Projection
 from mmlens.values.arguments import instance
+from mmlens.values.errors import CapabilityError
 from mmlens.values.labels import Neuron
 from mmlens.values.prompt import Prompt, SoftPrompt
 from mmlens.values.sites import SITES, Site
@@ -58,7 +59,11 @@ class HookedVLM(Joined, Surface, HookedModel):
         name: what the model is called in results.
         provenance: where the parts come from (ids, revisions, hashes), kept in every result.
         prepend_bos: whether a text starts with the BOS token (LiMBeR: no).
-        image_reader: how a picture becomes positions; by default one grid of patches.
+        image_reader: what a picture becomes (positions, or keys of cross-attention); by default one
+            grid of positions.
+
+    Raises:
+        CapabilityError: pictures as keys, and a language model without cross-attention to them.
     """
 
     def __init__(
@@ -82,6 +87,12 @@ class HookedVLM(Joined, Surface, HookedModel):
         self.hook_projection.name = "projection.hook_out"
         self.prepend_bos = prepend_bos
         self.image_reader = image_reader or ImageReader()
+        if self.image_reader.crosses and lm.crossing is None:
+            raise CapabilityError(
+                f"The pictures of {name!r} are keys of cross-attention, and its language model has"
+                " none that can be opened: give a decoder of transformers that takes"
+                " encoder_hidden_states, such as GPT-2 with add_cross_attention=True."
+            )
         self.eval().requires_grad_(False)
 
     # -- words --------------------------------------------------------------------------------
@@ -94,6 +105,8 @@ class HookedVLM(Joined, Surface, HookedModel):
         move_to_device: bool = True,
     ) -> torch.Tensor:
         """Ids Int[batch, pos]; with pictures they carry them (`mmlens.model.prompt_tokens`).
+
+        Pictures that are no positions are in no ids, so they are refused.
 
         Args:
             prepend_bos: whether texts begin with the BOS token; by default `model.prepend_bos`.
@@ -200,7 +213,7 @@ class HookedVLM(Joined, Surface, HookedModel):
             held = continuation.length(past)
             own = mask if mask is None or mask.shape[-1] <= held else mask[:, held:]
             new = reading.embed(self, input, mask=own, prepend_bos=prepend_bos)
-            soft = continuation.after(new, past)
+            soft = continuation.after(new, past, self.image_reader.crosses)
             run = stack.enter_context(being_read(soft, grad, scale))
             run.enters = held
             yield soft

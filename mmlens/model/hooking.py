@@ -99,7 +99,7 @@ def names(
     lm: Any = model.towers.get(LM)
     if wanted in known or (lm is not None and attention_mask.layer_of(lm, wanted) is not None):
         return [wanted]
-    if lm is not None and wanted in lm.root.hook_dict:
+    if lm is not None and wanted in lm.every_point:
         raise SiteError(
             f"The hook {wanted!r} never fires on {model.name!r} (or waits for a set_use_...(True)),"
             f" so nothing would happen: {nearest(wanted, known)}"
@@ -171,7 +171,7 @@ def _names_of(model: HookedModel) -> list[str]:
 
 def written(model: HookedModel, site: Site) -> bool:
     """Whether an edit at a site acts, as far as it was measured when the tower was wrapped."""
-    if not site.in_lm or site.axes[-1] != "key":
+    if not site.in_lm or site.axes[-1] != "key" or site.of_crossing:
         return True
     return model.can("write:attn_mask" if site == MASK else "write:pattern")
 
@@ -221,10 +221,12 @@ def check_places(
 
 
 def layers(model: HookedModel, site: Site) -> Sequence[int]:
-    """The layers that have this site: of an encoder those before its feature layer."""
+    """The layers that have this site: of an encoder those before its feature layer, of
+    cross-attention those that cross.
+    """
     tower = tower_at(model, site)
     every = range(tower.n_layers)
-    if site.in_lm:
+    if site.in_lm and not site.of_crossing:
         return every
     known = tower.points
     return [layer for layer in every if site.at(layer) in known] or every
@@ -254,12 +256,14 @@ def _edit_hooks(model: HookedModel, prompts: Sequence[Prompt]) -> list[Hook]:
 
 def _apply(values: torch.Tensor, hook: Any, changes: Sequence[_Change]) -> torch.Tensor:
     run = current()
+    beside = None if run is None else run.soft.picture_keys
+    keys = () if beside is None else beside.labels
     out = values.clone()
     for one in changes:
         start = run.start if one.rows is None and run is not None else 0
         rows = one.rows if one.rows is not None else (run.soft.labels if run is not None else ())
         if one.edit.site.axes == one.real.axes:
-            out = one.edit.apply_(out, one.layer, rows, start)
+            out = one.edit.apply_(out, one.layer, rows, start, keys)
         else:  # a map, addressed by patches
             flat = as_positions(out, one.real.axes).clone()
             out = as_map(one.edit.apply_(flat, one.layer, rows, start), out, one.real.axes)

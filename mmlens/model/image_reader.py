@@ -1,8 +1,10 @@
-"""How a picture becomes positions of a prompt: crops for the encoder, labels, and their vectors.
+"""What a picture becomes in a prompt: crops for the encoder, labels, and their vectors.
 
 `ImageReader` is the plain way of a bridge: the encoder reads the whole picture once, and every
 patch is a position. A family whose models cut pictures into tiles, put newlines between rows or
-read them through queries brings a reader of its own; everything else asks the reader.
+read them through queries brings a reader of its own; everything else asks the reader. A reader with
+`crosses` puts pictures beside the positions, as keys of cross-attention layers: then what it labels
+are those keys, and a prompt has the positions of its words alone.
 """
 
 from __future__ import annotations
@@ -20,7 +22,14 @@ if TYPE_CHECKING:
 
 
 class ImageReader:
-    """One crop, the whole picture, and a position for every patch, in reading order."""
+    """One crop, the whole picture, and a position for every patch, in reading order.
+
+    Attributes:
+        crosses: whether pictures are keys of cross-attention instead of positions.
+        one_grid: whether every picture is one grid of positions, as pages and maps draw it.
+    """
+
+    crosses, one_grid = False, True
 
     def count(self, vision: Any, picture: Image.Image) -> int:
         """How many crops the encoder reads of a picture."""
@@ -31,7 +40,7 @@ class ImageReader:
         return [vision.preprocess(picture)]
 
     def labels(self, vision: Any, picture: Image.Image, image: int) -> tuple[Label, ...]:
-        """The label of every position of a picture in the prompt.
+        """The label of every position of a picture in the prompt, or of every key of it.
 
         Args:
             image: which picture of the prompt it is.
@@ -42,7 +51,7 @@ class ImageReader:
     def vectors(
         self, projected: Float[Tensor, "crop patch d_model"], labels: tuple[Label, ...]
     ) -> Float[Tensor, "pos d_model"]:
-        """The vector of every position of a picture, from what its crops became."""
+        """The vector of every position (or key) of a picture, from what its crops became."""
         return projected.flatten(0, 1)
 
     def box(
@@ -50,6 +59,12 @@ class ImageReader:
     ) -> tuple[float, float, float, float]:
         """(x0, y0, x1, y1) of a patch in pixels of a picture of (width, height)."""
         return vision.box(patch.row, patch.col, width, height)
+
+
+class CrossReader(ImageReader):
+    """One crop, the whole picture, and a key of cross-attention for every patch."""
+
+    crosses, one_grid = True, False
 
 
 def seen(

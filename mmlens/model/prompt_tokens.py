@@ -94,6 +94,7 @@ def rows(soft: SoftPrompt, index: Any) -> SoftPrompt:
         mask=soft.mask[kept],
         labels=tuple(soft.labels[i] for i in kept.tolist()),
         prompts=tuple(soft.prompts[i] for i in kept.tolist()) if soft.prompts else (),
+        picture_keys=None if soft.picture_keys is None else soft.picture_keys.rows(kept.tolist()),
     )
 
 

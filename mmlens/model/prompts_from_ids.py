@@ -13,7 +13,7 @@ import torch
 
 from mmlens.model.prompt_tokens import PromptTokens, plain
 from mmlens.towers.language.tokenization import text, word
-from mmlens.values.errors import PromptError
+from mmlens.values.errors import CapabilityError, PromptError
 from mmlens.values.labels import Label, Padding, Token
 from mmlens.values.prompt import IMAGE_TOKEN, Prompt, SoftPrompt
 
@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 
 
 def tokens_of(model: HookedVLM, soft: SoftPrompt) -> torch.Tensor:
-    """The ids Int[batch, pos] of a soft prompt of this model; with pictures they carry them."""
+    """The ids Int[batch, pos] of a soft prompt of this model; with pictures they carry them.
+
+    Raises:
+        CapabilityError: its pictures are no positions, so no id stands for them.
+    """
+    if soft.picture_keys is not None:
+        raise CapabilityError(
+            f"The pictures of {model.name!r} are keys of cross-attention and no positions, so token"
+            " ids cannot carry them: give the Prompt, or what model.read(prompt) returns."
+        )
     return PromptTokens.of(soft, _parts(model)) if bool(soft.is_picture.any()) else soft.ids
 
 

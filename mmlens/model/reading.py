@@ -14,6 +14,7 @@ import torch
 
 from mmlens.model.context_length import check_room
 from mmlens.model.image_reader import seen
+from mmlens.model.picture_keys import check_keys, fitting, keys_of
 from mmlens.model.prompt_tokens import PromptTokens
 from mmlens.model.prompts_from_ids import known, read_ids, read_tokens
 from mmlens.towers.language.tokenization import ids_after, ids_of, placeholder, word
@@ -105,14 +106,13 @@ def _soft(
             f" {model.lm.padded}): give prompts of one length, or one at a time."
         )
     vectors = model.lm.embed(known(model, ids).clamp(min=0))
+    if model.image_reader.crosses:
+        keys = keys_of(model, prompts, see)
+        return SoftPrompt(vectors, ids, read, tuple(labels), prompts, keys)
     pictures = [picture for prompt in prompts for picture in prompt.pictures]
     if pictures:
         soft_vectors = torch.cat(see(model, pictures))
-        if soft_vectors.shape[-1] != vectors.shape[-1]:
-            raise PromptError(
-                f"The projection of {model.name!r} gives vectors of {soft_vectors.shape[-1]}"
-                f" numbers, and its language model reads {vectors.shape[-1]}."
-            )
+        fitting(model, soft_vectors, vectors.shape[-1])
         vectors = vectors.masked_scatter(
             (ids == IMAGE_TOKEN).unsqueeze(-1), soft_vectors.to(vectors)
         )
@@ -177,7 +177,7 @@ def refuse_placeholder(model: HookedVLM, text: str, pictures: bool) -> None:
 def going_on(model: HookedVLM, soft: SoftPrompt, text: str, name: str = "text") -> list[int]:
     """The ids of a text that goes on after a prompt; `name` is what the caller calls it."""
     text_of(text, name)
-    refuse_placeholder(model, text, pictures=bool(soft.is_picture.any()))
+    refuse_placeholder(model, text, pictures=soft.has_pictures)
     ids = soft.ids[0].masked_fill(~soft.mask[0], -1).tolist()
     start = max((i + 1 for i, token in enumerate(ids) if token < 0), default=0)
     return ids_after(model.lm, text, ids[start:])
@@ -186,23 +186,25 @@ def going_on(model: HookedVLM, soft: SoftPrompt, text: str, name: str = "text") 
 def _read(model: HookedVLM, prompt: Prompt, bos: bool) -> list[tuple[int, Label]]:
     """Ids and labels of one prompt."""
     parts: list[tuple[int, Label]] = []
-    image = 0
+    image, begun, crosses = 0, False, model.image_reader.crosses
     refuse_placeholder(model, prompt.text, pictures=bool(prompt.pictures))
-    if bos and model.tokenizer is not None and model.tokenizer.bos_token_id is not None:
+    alone = crosses and not prompt.text  # beside a picture has to stand something
+    if (bos or alone) and model.tokenizer is not None and model.tokenizer.bos_token_id is not None:
         parts.append((model.tokenizer.bos_token_id, Token(model.tokenizer.bos_token, 0)))
     for part in prompt.parts:
         if isinstance(part, str):
-            spell = ids_after if image else ids_of
+            spell = ids_after if begun else ids_of
             for token in spell(model.lm, part):
                 parts.append((token, Token(word(model.lm, token), len(parts))))
+            begun = begun or crosses
         else:
             if model.vision is None:
                 raise PromptError(
                     f"{model.name!r} has no vision encoder: give it text, or load a bridge."
                 )
             labels = model.image_reader.labels(model.vision, part, image)
-            parts += [(IMAGE_TOKEN, label) for label in labels]
-            image += 1
+            parts += [] if crosses else [(IMAGE_TOKEN, label) for label in labels]
+            image, begun = image + 1, begun or not crosses
     if not parts:
         raise PromptError(f"{prompt!r} is no token at all to {model.name!r}: write more words.")
     return parts
@@ -210,13 +212,15 @@ def _read(model: HookedVLM, prompt: Prompt, bos: bool) -> list[tuple[int, Label]
 
 def _again(model: HookedVLM, soft: SoftPrompt) -> SoftPrompt:
     touched = any(not edit.site.in_lm for edit in model.edits) or model.watches_vision
-    if not touched or not bool(soft.is_picture.any()):
+    if not touched or not soft.has_pictures:
         return soft
     if not soft.prompts:
         raise CapabilityError(
             "This soft prompt was made by hand, so the vision encoder and projection do not run and"
             " their hooks and edits would never act: give the Prompt with its picture instead."
         )
+    if soft.picture_keys is not None:
+        return replace(soft, picture_keys=keys_of(model, soft.prompts, see))
     fresh = iter(see(model, [p for prompt in soft.prompts for p in prompt.pictures]))
     vectors = soft.vectors.clone()
     for row, (labels, prompt) in enumerate(zip(soft.labels, soft.prompts, strict=True)):
@@ -246,6 +250,7 @@ def _whole(model: HookedVLM, soft: SoftPrompt) -> SoftPrompt:
             " [batch, pos] twice and a label per position."
         )
     known(model, soft.ids)
+    check_keys(model, soft)
     return soft
 
 

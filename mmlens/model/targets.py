@@ -121,6 +121,8 @@ def one(model: HookedVLM, prompt: Any) -> SoftPrompt:
         raise PromptError(
             f"This question takes one prompt at a time, not {len(soft)}: ask in a loop."
         )
+    if soft.picture_keys is not None:
+        soft = replace(soft, picture_keys=soft.picture_keys.unpadded())
     pad = sum(isinstance(label, Padding) for label in soft.labels[0])
     return (
         soft

@@ -43,9 +43,13 @@ class Run:
     start: int = 0
     enters: int = 0
 
+    def begins(self, width: int) -> int:
+        """At which position a forward pass of `width` positions would begin now."""
+        return self.enters if width > self.seen or self.enters else self.seen
+
     def advance(self, width: int) -> None:
         """Note that a forward pass of `width` positions begins."""
-        self.start = self.enters if width > self.seen or self.enters else self.seen
+        self.start = self.begins(width)
         self.seen = self.start + width
 
 

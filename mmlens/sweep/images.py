@@ -25,7 +25,7 @@ from mmlens.sweep.record import SweepError
 from mmlens.sweep.sweeping import sweep
 from mmlens.tally import Top
 from mmlens.values.addresses import places
-from mmlens.values.errors import AddressError
+from mmlens.values.errors import AddressError, CapabilityError
 from mmlens.values.labels import LM, Neuron, Patch
 from mmlens.values.prompt import Prompt
 from mmlens.values.scores import Scores
@@ -60,9 +60,15 @@ def top_images(
 
     Raises:
         AddressError: no such neuron or layer. SweepError: a picture failed; it is named.
+        CapabilityError: neurons of a language model in which pictures are no positions.
     """
     samples, wanted = named_data(dataset), _listed(neurons)
     tower = _tower(model, wanted)
+    if tower == LM and not model.can("positions"):
+        raise CapabilityError(
+            f"The pictures of {model.name!r} are no positions, so no patch of them has activations"
+            " of the language model: ask about neurons of its encoder, Neuron(1, 5, 'vision')."
+        )
     if out is None and crew().world > 1:
         raise SweepError("Several processes need a folder in common: give top_images(out=...).")
     with TemporaryDirectory() if out is None else nullcontext(out) as folder:

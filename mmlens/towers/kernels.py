@@ -120,10 +120,16 @@ class Attending:
             elif mask is not None:
                 scores = scores + mask
             scores = self.through("hook_attn_scores", scores)
-            pattern = self.through("hook_pattern", scores.softmax(-1).to(v.dtype))
+            pattern = self.through("hook_pattern", attended(scores).to(v.dtype))
             return self.through("hook_z", pattern @ v, True)
         finally:
             self.busy = False
+
+
+def attended(scores: Float[Tensor, "batch head query key"]) -> Tensor:
+    """The softmax of scores; a query that is cut off from every key (-inf) attends to none."""
+    alone = scores.isneginf().all(-1, keepdim=True)
+    return scores.masked_fill(alone, 0.0).softmax(-1).masked_fill(alone, 0.0)
 
 
 class _Chosen:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     import torch
 
 Rows = tuple[tuple[Label, ...], ...]
+Names = Mapping[str, tuple[Label, ...]]
+"""The labels of each axis of positions in one row."""
 Value = Any
 """A number, Scores, a tensor (a direction or values), or a function tensor -> tensor."""
 
@@ -159,7 +161,12 @@ class Edit:
         return list(places(every, wanted, "layer"))
 
     def apply_(
-        self, values: torch.Tensor, layer: int | None, labels: Rows, start: int = 0
+        self,
+        values: torch.Tensor,
+        layer: int | None,
+        labels: Rows,
+        start: int = 0,
+        keys: Rows = (),
     ) -> torch.Tensor:
         """Make the edit in `values` [batch, *site.axes], in place.
 
@@ -167,15 +174,20 @@ class Edit:
             labels: per row of the batch (or per group of rows, for beams), the label of every
                 position of the prompt.
             start: the prompt position at which `values` begins (later steps of a generation).
+            keys: per row as well, the label of every key of cross-attention.
         """
-        missing = 0
-        for row in range(values.shape[0]):
-            names = labels[row * len(labels) // values.shape[0]] if labels else ()
+        missing, n = 0, values.shape[0]
+        for row in range(n):
+            names: dict[str, Any] = dict.fromkeys(
+                POSITIONS, labels[row * len(labels) // n] if labels else ()
+            )
+            if self.site.has_picture_keys:
+                names["key"] = keys[row * len(keys) // n] if keys else ()
             try:
                 place = self._place(values[row], layer, names, start)
             except AddressError:  # inside the encoder it may be in another picture
                 missing += 1
-                if self.site.in_lm or missing == values.shape[0]:
+                if self.site.in_lm or missing == n:
                     raise
                 continue
             if place is not None:
@@ -184,7 +196,7 @@ class Edit:
         return values
 
     def _place(
-        self, values: torch.Tensor, layer: int | None, names: tuple[Label, ...], start: int
+        self, values: torch.Tensor, layer: int | None, names: Names, start: int
     ) -> tuple[Any, ...] | None:
         """One index tensor per axis, shaped to broadcast against each other; None if not here."""
         import torch
@@ -196,9 +208,9 @@ class Edit:
                 hits = places(range(size), wanted, axis)
             else:
                 begin = self.site.begins(axis, tuple(values.shape), start)
-                every = places(names, wanted, axis)
+                every = places(names[axis], wanted, axis)
                 if axis != "key" and reaches_the_end(wanted) and self._fits_one(dim):
-                    every = [*every, *range(len(names), begin + size)]
+                    every = [*every, *range(len(names[axis]), begin + size)]
                 hits = [i - begin for i in every if begin <= i < begin + size]
             if not hits:
                 return None
@@ -232,7 +244,7 @@ class Edit:
         self,
         old: torch.Tensor,
         layer: int | None,
-        names: tuple[Label, ...],
+        names: Names,
         place: tuple[Any, ...],
         start: int,
         shape: tuple[int, ...],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mmlens.values.addresses import POSITIONS
@@ -51,7 +52,7 @@ def called(edit: Any, old: torch.Tensor) -> Any:
 def from_scores(
     edit: Any,
     layer: int | None,
-    names: tuple[Label, ...],
+    names: Mapping[str, tuple[Label, ...]],
     place: tuple[Any, ...],
     start: int,
     shapes: tuple[int, ...],
@@ -71,7 +72,7 @@ def from_scores(
             continue
         here = place[dim].flatten().tolist()
         begin = edit.site.begins(axis, shapes, start)
-        wanted = [names[i + begin] for i in here] if axis in POSITIONS else here
+        wanted = [names[axis][i + begin] for i in here] if axis in POSITIONS else here
         scores = scores.sel(**{axis: wanted})
         shape[dim] = len(here)
     return scores.values.reshape(shape)

@@ -10,6 +10,7 @@ label per position, as the language model receives it.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,32 @@ def _part(part: Any) -> Image.Image | str:
 
 
 @dataclass(frozen=True, eq=False)
+class PictureKeys:
+    """Pictures that are no positions of their prompt: keys of cross-attention layers.
+
+    Attributes:
+        vectors: Float[batch, key, d_key], what those layers make keys and values of.
+        mask: Bool[batch, key], False at padding (on the left).
+        labels: per row, one label per key.
+    """
+
+    vectors: torch.Tensor
+    mask: torch.Tensor
+    labels: tuple[tuple[Label, ...], ...]
+
+    def rows(self, index: Sequence[int]) -> PictureKeys:
+        """The keys of some rows, by their numbers."""
+        some = list(index)
+        labels = tuple(self.labels[i] for i in some)
+        return PictureKeys(self.vectors[some], self.mask[some], labels)
+
+    def unpadded(self) -> PictureKeys:
+        """One row without its padding."""
+        pad = sum(isinstance(label, Padding) for label in self.labels[0])
+        return PictureKeys(self.vectors[:, pad:], self.mask[:, pad:], (self.labels[0][pad:],))
+
+
+@dataclass(frozen=True, eq=False)
 class SoftPrompt:
     """Prompts as the language model receives them: one vector and one label per position.
 
@@ -95,6 +122,7 @@ class SoftPrompt:
         mask: Bool[batch, pos], False at padding (on the left).
         labels: per row, one label per position.
         prompts: where it comes from, or empty when the vectors were made by hand.
+        picture_keys: the pictures, where the model reads them by cross-attention.
     """
 
     vectors: torch.Tensor
@@ -102,6 +130,7 @@ class SoftPrompt:
     mask: torch.Tensor
     labels: tuple[tuple[Label, ...], ...]
     prompts: tuple[Prompt, ...] = field(default=(), repr=False)
+    picture_keys: PictureKeys | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -110,6 +139,11 @@ class SoftPrompt:
     def is_picture(self) -> torch.Tensor:
         """Bool[batch, pos]: where a patch is injected."""
         return self.ids == IMAGE_TOKEN
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there is a picture in it, among its positions or beside them."""
+        return self.picture_keys is not None or bool(self.is_picture.any())
 
     @property
     def one_layout(self) -> bool:

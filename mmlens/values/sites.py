@@ -47,6 +47,16 @@ class Site:
         """Whether its last axis counts MLP units."""
         return self.axes[-1] == "unit"
 
+    @property
+    def of_crossing(self) -> bool:
+        """Whether it is in the cross-attention of the language model to pictures."""
+        return self.in_lm and "cross_attn" in self.point
+
+    @property
+    def has_picture_keys(self) -> bool:
+        """Whether its axis `key` counts what stands beside the prompt instead of its positions."""
+        return self.of_crossing and "key" in self.axes
+
     def holding(self, axes: tuple[str, ...]) -> Site:
         """This site where it holds other axes."""
         return self if axes == self.axes else replace(self, axes=axes)
@@ -58,8 +68,9 @@ class Site:
     def begins(self, axis: str, shape: tuple[int, ...], start: int) -> int:
         """The prompt position of the first index on an axis of positions.
 
-        Keys end where the queries end. A KV cache holds all those before, or, where attention has
-        a sliding window, the last ones only (one of fixed size has room behind the last).
+        Keys of cross-attention begin where they do. Others end where the queries end: a KV cache
+        holds all those before, or, where attention has a sliding window, the last ones only (one of
+        fixed size has room behind the last).
 
         Args:
             shape: of what stands here, without the batch.
@@ -67,6 +78,8 @@ class Site:
         """
         if axis != "key":
             return start
+        if self.has_picture_keys:
+            return 0
         queries, keys = (shape[self.axes.index(one)] for one in ("query", "key"))
         return max(0, start + queries - keys)
 
@@ -101,12 +114,23 @@ _BLOCK: dict[str, tuple[str, tuple[str, ...]]] = {
     "pattern": ("attn.hook_pattern", _PAIRS),
     "attn_scores": ("attn.hook_attn_scores", _PAIRS),
 }
+_CROSS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "cross_q": ("cross_attn.hook_q", _HEADS),
+    "cross_k": ("cross_attn.hook_k", ("key", "head", "dim")),
+    "cross_v": ("cross_attn.hook_v", ("key", "head", "dim")),
+    "cross_z": ("cross_attn.hook_z", _HEADS),
+    "cross_pattern": ("cross_attn.hook_pattern", _PAIRS),
+    "cross_attn_scores": ("cross_attn.hook_attn_scores", _PAIRS),
+    "cross_attn_out": ("hook_cross_attn_out", _RESID),
+}
+"""Cross-attention of a language model to pictures: its keys are labelled like their patches."""
 MASK = Site("attn_mask", "blocks.{layer}.attn.hook_mask", _PAIRS)
 """What is added to attention scores before the softmax; mmlens' own point (`attention_mask`)."""
 SITES: dict[str, Site] = {
     "embed": Site("embed", "hook_embed", _RESID),
     **{n: Site(n, f"blocks.{{layer}}.{p}", a) for n, (p, a) in _BLOCK.items()},
     MASK.name: MASK,
+    **{n: Site(n, f"blocks.{{layer}}.{p}", a) for n, (p, a) in _CROSS.items()},
     "final": Site("final", "ln_final.hook_normalized", _RESID),
     "pixels": Site("pixels", "vision.hook_pixels", ("channel", "y", "x")),
     "features": Site("features", "vision.hook_features", _RESID),

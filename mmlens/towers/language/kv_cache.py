@@ -70,11 +70,12 @@ def given(lm: LanguageModel, cache: Any) -> dict[str, Any]:
 def _named(module: Any, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     from transformers import Cache
 
-    if options.get(READ_AS) is None:
+    found = options.get(READ_AS)
+    if found is None:
         found = next((value for value in options.values() if isinstance(value, Cache)), None)
-        if found is not None:
-            options = {**options, READ_AS: found}
-    return args, options
+    # with cross-attention the cache holds two, of which this attention has the first
+    found = getattr(found, "self_attention_cache", found)
+    return args, options if found is None else {**options, READ_AS: found}
 
 
 def _measure(lm: LanguageModel, renamed: bool) -> Caching:
@@ -106,7 +107,10 @@ def _steps(lm: LanguageModel, ids: torch.Tensor, cached: bool) -> list[tuple[int
     hf = lm.root.original_model
     with own_settings(hf), torch.no_grad():
         out: Any = hf.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=plain
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=plain,
+            **lm.beside(ids),
         )
     new = out.sequences[0, ids.shape[1] :].tolist()
     return [(token, step[0].float()) for token, step in zip(new, out.logits, strict=True)]

@@ -24,6 +24,7 @@ from mmlens.runtime.run import inject, nothing_read
 from mmlens.runtime.turns import alone, lock_of, turn
 from mmlens.towers.language import adapters, copies, ends, kv_cache, measured, patterns
 from mmlens.towers.language.bridging import bridge
+from mmlens.towers.language.crossing import Crossing, open_crossing
 from mmlens.towers.language.kinds import check_lm
 from mmlens.towers.language.norms import gain_of
 from mmlens.towers.language.probe import Capabilities, probe
@@ -43,6 +44,7 @@ class LanguageModel(LanguageTower):
         tokenizer: a Hugging Face tokenizer, or None.
         folded: whether the gains of the norms were folded into the weights after them.
         parts: the modules of the copy of `hf` that the bridge runs, by their names in `hf`.
+        crossing: its cross-attention to pictures, where it has one.
         decoded: what `decode` has read so far.
     """
 
@@ -51,6 +53,7 @@ class LanguageModel(LanguageTower):
     tokenizer: Any = None
     folded: bool = False
     parts: dict[str, nn.Module] = field(default_factory=dict, repr=False)
+    crossing: Crossing | None = field(default=None, repr=False)
     decoded: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __reduce__(self) -> Any:
@@ -155,6 +158,12 @@ class LanguageModel(LanguageTower):
             raise CapabilityError("A HookedTransformer computes the logits of all positions.")
         return self.root(ids, attention_mask=mask.long(), **options)
 
+    def beside(self, ids: torch.Tensor) -> dict[str, Any]:
+        """For measurements: what stands beside ids [batch, pos] where there is cross-attention."""
+        if self.crossing is None:
+            return {}
+        return self.crossing.something(len(ids), next(iter(self.root.parameters())))
+
     def logits_at(
         self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor
     ) -> torch.Tensor:
@@ -257,6 +266,8 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
             root, parts = bridge(hf, fold_ln)
         lm = LanguageModel(root, hf, tokenizer, fold_ln, parts)
         lm.open()
+        if hf is not None:
+            lm.crossing = open_crossing(lm)
         with lm.bare():
             measured.refuse_unfaithful(lm)
         if hf is not None:

@@ -103,7 +103,8 @@ def padded(lm: LanguageModel) -> Measured:
         ids = torch.cat([long, torch.cat([torch.zeros_like(long[:, :3]), short], 1)])
         mask = torch.ones_like(ids)
         mask[1, :3] = 0
-        return lm.forward(ids, mask)[1, 3:], lm.forward(short, torch.ones_like(short))[0]
+        both = lm.forward(ids, mask, **lm.beside(ids))
+        return both[1, 3:], lm.forward(short, torch.ones_like(short), **lm.beside(short))[0]
 
     return compared(lm, routes)
 
@@ -138,16 +139,18 @@ def hugging(lm: LanguageModel) -> Measured | None:
     ids = tokens(lm, 6)
     hf: Any = share_weights(lm.hf)  # in eval mode, whatever the caller's is in
     ones = torch.ones_like(ids)
-    own: list[torch.Tensor] = []
+    beside, own = lm.beside(ids), list[torch.Tensor]()
 
     def alone() -> tuple[torch.Tensor, torch.Tensor]:
-        run = hf(input_ids=ids.to(hf.device), attention_mask=ones.to(hf.device), use_cache=False)
+        given = {name: value.to(hf.device) for name, value in beside.items()}
+        asked = {"input_ids": ids, "attention_mask": ones}
+        run = hf(**{n: x.to(hf.device) for n, x in asked.items()}, **given, use_cache=False)
         own.append(run.logits.to(ids.device))
         return own[0], own[0]
 
     if not compared(lm, alone).exact:
         return None
-    return compared(lm, lambda: (lm.forward(ids, ones), own[0]))
+    return compared(lm, lambda: (lm.forward(ids, ones, **beside), own[0]))
 
 
 def refuse_unfaithful(lm: LanguageModel) -> None:

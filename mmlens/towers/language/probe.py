@@ -62,8 +62,7 @@ def probe(lm: LanguageModel) -> Capabilities:
     """Three short forward passes over five tokens."""
     ids = torch.arange(5, device=lm.device).unsqueeze(0) % max(1, lm.n_words)
     mask = torch.ones_like(ids)
-    points = lm.root.hook_dict
-    fires = firing(points, lambda: lm.forward(ids, mask))
+    fires = firing(lm.every_point, lambda: lm.forward(ids, mask, **lm.beside(ids)))
     last = f"blocks.{lm.cfg.n_layers - 1}.hook_resid_post"
     kept: dict[str, torch.Tensor] = {}
 

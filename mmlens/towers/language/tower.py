@@ -14,6 +14,7 @@ class LanguageTower:
 
     root: Any
     can: Any
+    crossing: Any
     name = LM
 
     @property
@@ -33,14 +34,15 @@ class LanguageTower:
 
     @property
     def points(self) -> Mapping[str, Any]:
-        """The hook points that fire, by TransformerLens' names."""
+        """The hook points that fire, by TransformerLens' names, and those of cross-attention."""
         fires = self.can.fires
-        return {name: point for name, point in self.root.hook_dict.items() if name in fires}
+        return {name: point for name, point in self.every_point.items() if name in fires}
 
     @property
     def every_point(self) -> Mapping[str, Any]:
         """All hook points, those that never fire as well."""
-        return self.root.hook_dict
+        own = self.root.hook_dict
+        return own if self.crossing is None else {**own, **self.crossing.points}
 
     def site(self, site: Site, layer: int | None = None) -> Site:
         """The site as it is: TransformerLens' axes."""

@@ -128,6 +128,7 @@ def _by_patch(table: pd.DataFrame) -> tuple[Cells, list[Any], list[Any], str]:
         positions = list(dict.fromkeys(table["pos"]))
         return _filled(table, [""], positions, None), [""], positions, ""
     here = [one for one in patches if one.image == patches[0].image]
+    given.one_crop(here, "This table")
     rows = list(range(max(p.row for p in here) + 1))
     columns = list(range(max(p.col for p in here) + 1))
     cells: Cells = {}

@@ -154,7 +154,7 @@ def grid_of(labels: Any, values: np.ndarray, image: int, name: str) -> np.ndarra
     """Float[row, col]: one value per patch, put where the patch is; NaN where there is none.
 
     Raises:
-        AddressError: no patch of this picture.
+        AddressError: no patch of this picture, or patches of several crops of it.
     """
     here = [
         (label, value)
@@ -163,6 +163,7 @@ def grid_of(labels: Any, values: np.ndarray, image: int, name: str) -> np.ndarra
     ]
     if not here:
         raise AddressError(f"There is no patch of picture {image} in {name}.")
+    given.one_crop([patch for patch, _ in here], name)
     shape = (max(p.row for p, _ in here) + 1, max(p.col for p, _ in here) + 1)
     grid = np.full(shape, np.nan)
     for patch, value in here:

@@ -1,4 +1,6 @@
-"""A tiled model by hand: a base grid, tiles and newlines, as LLaVA-NeXT lays them out.
+"""A tiny random tiled model: a base grid, tiles and newlines, as LLaVA-NeXT lays them out.
+
+    load("toy-tiled")            CLIP (32 px, 16 patches a crop) - MLP - Llama
 
 `TiledReader` is all that such a family brings: how a picture is cut, and which label and vector
 each position gets. The model around it is a plain `HookedVLM` of the parts of a tiny random
@@ -12,11 +14,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from mmlens.families import toy
+from mmlens.families import family, toy
 from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.model.image_reader import ImageReader
 from mmlens.towers.language.language_model import wrap_lm
 from mmlens.towers.vision.wrap import wrap_vision
+from mmlens.values.arguments import SEEDS, count
 from mmlens.values.labels import Label, Marker, Patch
 
 SIDE, PATCH = 32, 8
@@ -30,6 +33,8 @@ class TiledReader(ImageReader):
     Pictures are as large as their tiles, so nothing is padded.
     """
 
+    one_grid = False
+
     def __init__(self, newline: torch.Tensor) -> None:
         self.newline = newline
 
@@ -40,7 +45,7 @@ class TiledReader(ImageReader):
 
     def count(self, vision: Any, picture: Image.Image) -> int:
         rows, cols = self.tiles(picture)
-        return 1 + rows * cols
+        return 1 + rows * cols  # the whole picture first
 
     def crops(self, vision: Any, picture: Image.Image) -> list[torch.Tensor]:
         rows, cols = self.tiles(picture)
@@ -81,17 +86,27 @@ class TiledReader(ImageReader):
         return left, top, left + PATCH, top + PATCH
 
 
-def twin() -> tuple[Any, HookedVLM, Any]:
+@family({"toy-tiled": "a tiny random tiled model: CLIP - MLP - Llama, as in LLaVA-NeXT"})
+def toy_tiled(name: str, *, seed: int = 0) -> Any:
+    """A tiny random tiled model: CLIP (3 layers of 24) - MLP - Llama (3 of 32).
+
+    Args:
+        seed: of all weights.
+    """
+    return twin(count(seed, "seed", least=0, most=SEEDS))[1]
+
+
+def twin(seed: int = 0) -> tuple[Any, HookedVLM, Any]:
     """A tiny LLaVA-NeXT of transformers, the same weights as a HookedVLM, and its processor."""
     import transformers as hf
 
-    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     tokenizer = toy.tokenizer()
     image_token = len(tokenizer)
     text = hf.LlamaConfig(
         hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
         num_key_value_heads=2, vocab_size=image_token + 1, max_position_embeddings=256,
-        tie_word_embeddings=False, attn_implementation="eager",
+        tie_word_embeddings=False,
     )  # fmt: skip
     eyes = hf.CLIPVisionConfig(
         hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2,
@@ -100,20 +115,22 @@ def twin() -> tuple[Any, HookedVLM, Any]:
     config = hf.LlavaNextConfig(
         vision_config=eyes, text_config=text, image_token_index=image_token,
         image_grid_pinpoints=PINPOINTS, vision_feature_layer=-2,
-        vision_feature_select_strategy="default", attn_implementation="eager",
+        vision_feature_select_strategy="default",
     )  # fmt: skip
     whole = hf.LlavaNextForConditionalGeneration(config).eval()
-    with torch.no_grad():  # default weights hardly see a picture
-        for parameter in whole.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    settings = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
+    toy._fill(whole, generator, 0.15)
+    settings: dict[str, Any] = {
+        "size": {"shortest_edge": SIDE},
+        "crop_size": {"height": SIDE, "width": SIDE},
+    }
     processor = hf.LlavaNextImageProcessor(image_grid_pinpoints=PINPOINTS, **settings)
     vision = wrap_vision(whole.model.vision_tower, hf.CLIPImageProcessor(**settings))
     causal = hf.LlamaForCausalLM(text).eval()
     causal.model, causal.lm_head = whole.model.language_model, whole.lm_head
     model = HookedVLM(
         vision.at("blocks.1.hook_resid_post"), whole.model.multi_modal_projector,
-        wrap_lm(causal, tokenizer), name="tiled toy",
+        wrap_lm(causal, tokenizer), name="toy-tiled",
+        provenance={"family": "toy", "seed": seed, "class": "LlamaForCausalLM"},
         image_reader=TiledReader(whole.model.image_newline.detach()),
     )  # fmt: skip
     return whole, model, processor

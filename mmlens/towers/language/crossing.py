@@ -1,0 +1,125 @@
+"""Cross-attention of a language model: how pictures that are no positions of its prompt reach it.
+
+A decoder of transformers takes what it attends to as arguments of its forward pass:
+
+    model(input_ids, encoder_hidden_states=..., encoder_attention_mask=...)
+
+`Crossing` hands those of the prompt that is being read to every pass of the model, under Hugging
+Face's own `generate` as well, and opens the modules that attend to them (`mmlens.towers.attention`)
+under the names `blocks.{layer}.cross_attn.hook_pattern` and so on. Modules whose opened forward is
+not exact stay closed, and their points are not there. A model that takes other arguments (Mllama's
+`cross_attention_states`) brings a `Crossing` that names them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mmlens.runtime.run import current
+from mmlens.towers.attention import ATTENTION_POINTS, measuring, open_attention
+from mmlens.values.prompt import PictureKeys
+from mmlens.values.sites import SITES
+
+if TYPE_CHECKING:
+    from mmlens.towers.language.language_model import LanguageModel
+
+_KEYS = 4
+"""How many keys measurements put beside a few words."""
+
+
+class Crossing:
+    """The cross-attention of one language model.
+
+    Attributes:
+        d_key: the size of what it attends to.
+        points: its hook points by name.
+    """
+
+    states, mask = "encoder_hidden_states", "encoder_attention_mask"
+    """The arguments that hold what is attended to, and which of it is there."""
+
+    def __init__(self, d_key: int) -> None:
+        self.d_key = d_key
+        self.points: dict[str, Any] = {}
+
+    def arguments(self, keys: PictureKeys, start: int) -> dict[str, Tensor]:
+        """The arguments of a forward pass that begins at the position `start`."""
+        return {self.states: keys.vectors, self.mask: keys.mask.long()}
+
+    def given(self, module: nn.Module, args: Any, options: dict[str, Any]) -> Any:
+        """The hook in front of the model: the pictures of the prompt that is being read."""
+        run = current()
+        if run is None or run.soft.picture_keys is None:
+            return None
+        ids = options["input_ids"] if options.get("input_ids") is not None else args[0]
+        found = self.arguments(run.soft.picture_keys, run.begins(ids.shape[1]))
+        beams = ids.shape[0] // len(run.soft)
+        return args, options | {n: x.repeat_interleave(beams, 0) for n, x in found.items()}
+
+    def something(self, rows: int, like: Tensor) -> dict[str, Tensor]:
+        """Arguments for a measurement: the same few random keys for every row."""
+        draw = torch.Generator().manual_seed(0)
+        vectors = torch.randn(1, _KEYS, self.d_key, generator=draw).repeat(rows, 1, 1).to(like)
+        there = torch.ones(rows, _KEYS, dtype=torch.bool, device=like.device)
+        return self.arguments(PictureKeys(vectors, there, ()), 0)
+
+
+def open_crossing(lm: LanguageModel) -> Crossing | None:
+    """The cross-attention of a bridge made here, opened; None where it has none.
+
+    One forward pass over five tokens beside a few keys finds out which modules can be opened.
+    """
+    takes = inspect.signature(lm.root.original_model.forward).parameters
+    modules = {at: _crossing(block) for at, block in enumerate(lm.root.blocks)}
+    if Crossing.states not in takes or not any(modules.values()):
+        return None
+    width = getattr(lm.root.original_model.config, "cross_attention_hidden_size", None)
+    crossing = Crossing(int(width or lm.cfg.d_model))
+    opened = {at: _opened(crossing, at, one) for at, one in modules.items() if one is not None}
+    ids = torch.arange(5, device=lm.device).unsqueeze(0) % max(1, lm.n_words)
+    like = next(iter(lm.root.parameters()))
+    # a model that doesn't run says so to whoever runs it
+    with suppress(Exception), lm.bare(), measuring(opened.values()):
+        lm.forward(ids, torch.ones_like(ids), **crossing.something(1, like))
+    closed = {at for at, one in opened.items() if not one.agrees}
+    inside = {f"blocks.{at}.cross_attn." for at in closed}
+    crossing.points = {
+        name: point for name, point in crossing.points.items() if not name.startswith(tuple(inside))
+    }
+    lm.root.original_model.register_forward_pre_hook(crossing.given, with_kwargs=True)
+    return crossing
+
+
+def _crossing(block: Any) -> nn.Module | None:
+    """The module of a block that takes states from elsewhere and that the bridge leaves alone."""
+    for module in block.original_component.children():
+        if hasattr(module, "original_component"):
+            continue
+        if Crossing.states in inspect.signature(module.forward).parameters:
+            return module
+    return None
+
+
+def _opened(crossing: Crossing, layer: int, module: nn.Module) -> Any:
+    """The opening of a module, whose points and output are the crossing's."""
+    from transformer_lens.hook_points import HookPoint
+
+    inside = {name: HookPoint() for name in (*ATTENTION_POINTS, "hook_attn_scores")}
+    out = HookPoint()
+    named = {f"blocks.{layer}.cross_attn.{name}": point for name, point in inside.items()}
+    named[SITES["cross_attn_out"].at(layer)] = out
+    for name, point in named.items():
+        point.name = name
+    crossing.points |= named
+    module.register_forward_hook(partial(_through, out))
+    return open_attention(module, inside)
+
+
+def _through(point: Any, module: nn.Module, args: Any, out: Any) -> Any:
+    return (point(out[0]), *out[1:]) if isinstance(out, tuple) else point(out)

@@ -1,0 +1,76 @@
+"""Every public verb of a model, and one call of each that fits any model that reads pictures."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+
+import mmlens as mm
+from mmlens import patching
+from mmlens.datasets.sample import Sample, Samples
+from mmlens.families import toy
+from mmlens.values.lazy import public_names
+
+WORDS = " A picture of"
+
+
+def verbs() -> dict[str, Any]:
+    """Every public function of a model."""
+    found = {}
+    for package, here in (("mmlens", mm), ("mmlens.patching", patching)):
+        for name in public_names(package):
+            thing = getattr(here, name)
+            if inspect.isfunction(thing):
+                first = next(iter(inspect.signature(thing).parameters), "")
+                found |= {f"{package}.{name}": thing} if first == "model" else {}
+    return found
+
+
+def calls() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Verb -> what it is asked about a picture of 64 x 32, beside the model."""
+    photo, other = (toy.picture(at).resize((64, 32)) for at in ((2, 1), (0, 3)))
+    prompt = mm.Prompt(photo, WORDS)
+    pair = patching.Pair(prompt, mm.Prompt(other, WORDS))
+    samples = [Sample(name, one) for name, one in (("a", photo), ("b", other))]
+    data = Samples("two", ["a", "b"], samples.__getitem__, "hash")
+    mask, neuron = np.zeros((32, 64), bool), mm.Neuron(1, 5)
+    mask[16:24, 8:16] = True
+    token = {"of": 5, "after": ""}
+    word = lambda logits: logits[5]  # noqa: E731
+
+    def ask(*args: Any, **options: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return args, options
+
+    return {
+        "mmlens.activations": ask(prompt, "neurons"),
+        "mmlens.attribute": ask(prompt, **token),
+        "mmlens.attribute_caption": ask(prompt, 3, caption=" dog"),
+        "mmlens.attribute_picture": ask(prompt, **token),
+        "mmlens.audit": ask(prompt),
+        "mmlens.decode": ask([neuron]),
+        "mmlens.integrated_gradients": ask(prompt, **token),
+        "mmlens.logit_lens": ask(prompt),
+        "mmlens.look": ask(photo, WORDS, max_new_tokens=2),
+        "mmlens.nearest_tokens": ask(prompt, 2),
+        "mmlens.top_images": ask(data, [neuron], 1),
+        "mmlens.patching.ablate": ask(prompt, word),
+        "mmlens.patching.ablation_curve": ask(prompt, word, [neuron], k=(0, 1), randoms=1),
+        "mmlens.patching.attention": ask(prompt, 1),
+        "mmlens.patching.attribution_patching": ask(pair, word),
+        "mmlens.patching.captions": ask(prompt, {"none": []}, max_new_tokens=2),
+        "mmlens.patching.direct_logits": ask(prompt, 5),
+        "mmlens.patching.edge_attribution": ask(pair, word),
+        "mmlens.patching.knockouts": ask(prompt, word, {"tile": ([mm.Patch(1, 1, 0, 1)], -1)}),
+        "mmlens.patching.mean_difference": ask([prompt], [pair.corrupt], "resid_post", layer=1),
+        "mmlens.patching.mean_over": ask([prompt], "neurons"),
+        "mmlens.patching.only_at": ask(patching.grey(), [mm.Patch(1, 1, 0, 1)]),
+        "mmlens.patching.patch": ask(pair, word),
+        "mmlens.patching.patches_under": ask(mask, photo),
+        "mmlens.patching.path_patching": ask(pair, word, [mm.Head(0, 1)]),
+        "mmlens.patching.shuffled": ask(),
+        "mmlens.patching.soft_noise": ask(prompt),
+        "mmlens.patching.word": ask(5),
+        "mmlens.patching.written_by": ask(neuron),
+    }
