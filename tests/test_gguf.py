@@ -18,7 +18,7 @@ from mmlens.checkpoints.folder import save
 from mmlens.checkpoints.gguf import gguf_file, readable
 from mmlens.checkpoints.gguf_header import read_header
 from mmlens.checkpoints.language import find_lm, load_lm
-from mmlens.families import load
+from mmlens.families import load, smol_parts
 from mmlens.families.toy import picture, tokenizer
 from mmlens.values.errors import CapabilityError, CheckpointError, ModelError
 
@@ -254,9 +254,10 @@ def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path):
 
 
 def test_a_real_file_speaks_english():
-    file = Path(os.environ.get("MMLENS_TEST_GGUF", "/nowhere"))
+    fetched = smol_parts.home() / smol_parts.MEMBERS["lm"].file_name
+    file = Path(os.environ.get("MMLENS_TEST_GGUF", fetched))
     if not file.is_file():
-        pytest.skip("MMLENS_TEST_GGUF names no GGUF file of a language model")
+        pytest.skip("`mmlens fetch smol` was not run, and MMLENS_TEST_GGUF names no file")
     lm = find_lm(file)
     ids = lm.tokenizer(" The capital of France is", return_tensors="pt").input_ids
     with torch.no_grad():

