@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import timm
 import torch
@@ -60,9 +62,12 @@ def test_features_are_the_grid_of_timms_encoder_with_same_padding(twin):
     assert ours.shape == (4, 1280)
 
 
-def test_the_projections_file_says_how_pictures_are_prepared(tmp_path):
-    pixels = '{"resize": "shortest", "scale": [110, 110], "rounding": "even"}'
-    file = projection(tmp_path, image_size=96, grid="[3, 3]", pixels=pixels, prompt="A picture of")
+@pytest.mark.parametrize("form", ["one by one", "one object"])
+def test_the_projections_file_says_how_pictures_are_prepared(form, tmp_path):
+    pixels = {"resize": "shortest", "scale": [110, 110], "rounding": "even"}
+    told = {"image_size": 96, "grid": [3, 3], "pixels": pixels, "prompt": "A picture of"}
+    texts = {name: one if isinstance(one, str) else json.dumps(one) for name, one in told.items()}
+    file = projection(tmp_path, **(texts if form == "one by one" else {"mmlens": json.dumps(told)}))
     made = mm.load("smol", twin=True, projection=file, vision=smol._random(smol_parts.encoder()))
     assert made.vision.grid == (3, 3) and made.vision.image_size == (96, 96)
     assert made.vision.pixels.scale == (110, 110) and made.vision.pixels.mean == (0.5, 0.5, 0.5)

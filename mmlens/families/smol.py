@@ -124,7 +124,11 @@ def _linear(projection: ProjectionSource | None) -> nn.Module:
 
 
 def _told(projection: ProjectionSource | None) -> dict[str, Any]:
-    """What the file of a projection says of itself; nothing for one in memory."""
+    """What the file of a projection says of itself; nothing for one in memory.
+
+    Its metadata are image_size, grid, feature_layer, pixels, prompt, ..., one by one or as one
+    JSON object under "mmlens".
+    """
     if projection is not None and not isinstance(projection, (str, Path)):
         return {}
     file = PROJECTION if projection is None else expanded(projection)
@@ -137,7 +141,8 @@ def _told(projection: ProjectionSource | None) -> dict[str, Any]:
             texts = dict(opened.metadata() or {})
     except SafetensorError as error:
         raise CheckpointError(f"{file.name} can't be read as safetensors: {error}.") from error
-    return {key: _value(text) for key, text in texts.items()}
+    told = {key: _value(text) for key, text in texts.items()}
+    return told["mmlens"] if isinstance(told.get("mmlens"), dict) else told
 
 
 def _value(text: str) -> Any:
