@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -136,7 +137,7 @@ def test_a_file_is_named_by_a_bridge_that_lies_beside_it(eye, llama, tmp_path):
 def test_a_prompt_begins_with_bos_where_that_is_asked_for_and_there_is_one(eye, llama):
     with_bos, without = bridge(eye, llama, prepend_bos=True), bridge(eye, llama)
     assert len(with_bos.read(PROMPT).labels[0]) == 1 + len(without.read(PROMPT).labels[0])
-    bare = tokenizer()
+    bare = copy.deepcopy(tokenizer())
     bare.bos_token = None
     with pytest.raises(ModelError, match="prepend_bos=True asks for a BOS token"):
         bridge(eye, llama, tokenizer=bare, prepend_bos=True)
