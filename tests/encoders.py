@@ -166,6 +166,10 @@ def _clip(cls: str = "CLIP", quick: bool = False, **vision: Any) -> Twin:
 
 
 VIT = {"depth": 2, "embed_dim": 24, "num_heads": 3}
+QWEN = {"depth": 1, "hidden_size": 32, "intermediate_size": 40, "num_heads": 2, "patch_size": 8}
+QWEN |= {"out_hidden_size": 32}
+PYRAMID = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
+HEADS = {"num_attention_heads": [1, 2, 3, 4]}
 ENCODERS: dict[str, Twin] = {
     # --- transformers: one width, patches and a prefix --------------------------------------------
     "hf:CLIPVisionModel": _like("CLIPVisionModel"),
@@ -180,9 +184,7 @@ ENCODERS: dict[str, Twin] = {
     "hf:DINOv3ViTModel gated": _like(
         "DINOv3ViTModel", hidden_size=32, num_attention_heads=4, use_gated_mlp=True
     ),
-    "hf:DINOv3ConvNextModel": _hf(
-        "DINOv3ConvNextModel", hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], image_size=64
-    ),
+    "hf:DINOv3ConvNextModel": _hf("DINOv3ConvNextModel", **PYRAMID, image_size=64),
     "hf:ViTModel": _like("ViTModel"),
     "hf:ViTForImageClassification": _like("ViTForImageClassification"),
     "hf:ViTModel 32x48": _like("ViTModel", image_size=(32, 48)),
@@ -246,24 +248,14 @@ ENCODERS: dict[str, Twin] = {
         "qwen2_5_vl.modeling_qwen2_5_vl",
         "Qwen2_5_VLVisionConfig",
         "Qwen2_5_VisionTransformerPretrainedModel",
-        depth=1,
-        hidden_size=32,
-        intermediate_size=40,
-        num_heads=2,
-        patch_size=8,
-        out_hidden_size=32,
+        **QWEN,
         fullatt_block_indexes=[0],
     ),
     "hf:Qwen3VLVisionModel": _inside(
         "qwen3_vl.modeling_qwen3_vl",
         "Qwen3VLVisionConfig",
         "Qwen3VLVisionModel",
-        depth=1,
-        hidden_size=32,
-        intermediate_size=40,
-        num_heads=2,
-        patch_size=8,
-        out_hidden_size=32,
+        **QWEN,
         deepstack_visual_indexes=[0],
     ),
     "hf:MllamaVisionModel": _like(
@@ -347,25 +339,19 @@ ENCODERS: dict[str, Twin] = {
         num_heads=[2, 4],
         window_size=4,
     ),
-    "hf:ConvNextModel": _hf(
-        "ConvNextModel", {"image_size": 64}, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1]
-    ),
-    "hf:ConvNextV2Model": _hf(
-        "ConvNextV2Model", {"image_size": 64}, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1]
-    ),
+    "hf:ConvNextModel": _hf("ConvNextModel", {"image_size": 64}, **PYRAMID),
+    "hf:ConvNextV2Model": _hf("ConvNextV2Model", {"image_size": 64}, **PYRAMID),
     "hf:ResNetModel": _hf(
         "ResNetModel",
         {"image_size": 64},
         embedding_size=8,
-        hidden_sizes=[8, 16, 24, 32],
-        depths=[1, 1, 1, 1],
+        **PYRAMID,
     ),
     "hf:RegNetModel": _hf(
         "RegNetModel",
         {"image_size": 64},
         embedding_size=8,
-        hidden_sizes=[8, 16, 24, 32],
-        depths=[1, 1, 1, 1],
+        **PYRAMID,
         groups_width=4,
     ),
     "hf:BitModel": _hf(
@@ -394,23 +380,20 @@ ENCODERS: dict[str, Twin] = {
     "hf:SegformerModel": _hf(
         "SegformerModel",
         {"image_size": 64},
-        hidden_sizes=[8, 16, 24, 32],
-        depths=[1, 1, 1, 1],
-        num_attention_heads=[1, 2, 3, 4],
+        **PYRAMID,
+        **HEADS,
     ),
     "hf:PvtModel": _hf(
         "PvtModel",
         image_size=64,
-        hidden_sizes=[8, 16, 24, 32],
-        depths=[1, 1, 1, 1],
-        num_attention_heads=[1, 2, 3, 4],
+        **PYRAMID,
+        **HEADS,
     ),
     "hf:PvtV2Model": _hf(
         "PvtV2Model",
         image_size=64,
-        hidden_sizes=[8, 16, 24, 32],
-        depths=[1, 1, 1, 1],
-        num_attention_heads=[1, 2, 3, 4],
+        **PYRAMID,
+        **HEADS,
     ),
     "hf:MobileViTModel": _hf(
         "MobileViTModel",

@@ -16,7 +16,7 @@ from bridges import bridge, off
 from PIL import Image
 
 import mmlens as mm
-from mmlens.causal.silencing import captions_after, masks, number_after
+from mmlens.causal.silencing import captions_after, number_after, units_of
 from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families import toy
 from mmlens.papers.mmn.questions import (
@@ -345,7 +345,7 @@ def test_e5_many_variants_at_once_are_what_edits_do_one_by_one(kind):
     model = planted(kind)
     seen: Any = explain(model, SAMPLES[0], max_new_tokens=2)
     lists: list[Any] = [[], [PLANTED], [], [mm.Neuron(0, 3), mm.Neuron(2, 7), mm.Neuron(1, 9)]]
-    units = masks(model, [numbers_of(model, neurons) for neurons in lists])
+    units = [units_of(neurons) for neurons in lists]
     for where, pos in (("all", None), ("image", mm.Patch), ("last", -1)):
         together = number_after(model, seen.soft, lambda y: y, units, where=where, batch=2)
         said = captions_after(model, seen.prompt, units, where=where, max_new_tokens=3)

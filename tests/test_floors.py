@@ -104,32 +104,23 @@ def test_few_modules_lie_loose():
     assert len(loose) <= MAX_LOOSE, f"{sorted(loose)}: put a module into the room of its kind"
 
 
+A_MODEL = "from mmlens.model.hooked_vlm import HookedVLM"
+
+
 @pytest.mark.parametrize(
     "file, line, rule",
     [
-        (
-            "values/scores.py",
-            "from mmlens.model.hooked_vlm import HookedVLM",
-            "not lie below 'values'",
-        ),
+        ("values/scores.py", A_MODEL, "not lie below 'values'"),
         ("model/run.py", "def f():\n    from mmlens.methods import decode", "below 'model'"),
         ("methods/decode.py", "import mmlens.papers", "not lie below 'methods'"),
         ("methods/decode.py", "from mmlens.sweep.sweeping import sweep", "not lie below 'methods'"),
         ("sweep/sweeping.py", "from mmlens.cli.app import main", "not lie below 'sweep'"),
-        (
-            "view/table.py",
-            "from mmlens.model.hooked_vlm import HookedVLM",
-            "a view knows values only",
-        ),
+        ("view/table.py", A_MODEL, "a view knows values only"),
         ("view/table.py", "from mmlens.methods.decode import decode", "a view knows values only"),
         ("view/table.py", "import torch", "a view loads no torch at import time"),
         ("view/table.py", "from torch.nn import functional", "a view loads no torch"),
         ("methods/decode.py", "from ..values.scores import Scores", "write the import absolutely"),
-        (
-            "values/a.py",
-            "if TYPE_CHECKING:\n    from mmlens.model.hooked_vlm import X",
-            "below 'values'",
-        ),
+        ("values/a.py", f"if TYPE_CHECKING:\n    {A_MODEL}", "below 'values'"),
         ("new/tool.py", "from mmlens.values.scores import Scores", "'new' has no floor"),
         ("values/scores.py", "from mmlens.new.tool import tool", "'new' has no floor"),
     ],

@@ -14,6 +14,7 @@ from tiled_toy import GRID, TiledReader, twin
 import mmlens as mm
 from mmlens import patching
 from mmlens.model.hooked_vlm import HookedVLM
+from mmlens.patching import only_at, patches_under, shuffled
 from mmlens.values.labels import Marker
 
 WORDS = " A picture of"
@@ -84,6 +85,19 @@ def test_a_painted_square_changes_the_patches_whose_box_it_is_and_no_newline(mod
         assert before.labels[0][best] == patch
         markers = [i for i, one in enumerate(before.labels[0]) if isinstance(one, Marker)]
         assert float(change[markers].max()) == 0.0
+
+
+def test_masks_and_corrupters_meet_the_tiles_of_a_picture_where_they_lie(model):
+    picture = photo(WIDE)
+    mask = np.zeros((picture.height, picture.width), bool)
+    mask[8:16, 40:48] = True  # a square of the second tile, which the base grid sees half as wide
+    found = patches_under(model, mask, picture)
+    assert mm.Patch(1, 1, 0, 2) in found and all(one.crop in (0, 2) for one in found)
+    change = only_at(model, lambda image: Image.new("RGB", image.size, (255, 0, 255)), found[-1:])
+    pixels = np.asarray(change(picture)) != np.asarray(picture)
+    assert pixels.any(-1).any() and not pixels.any(-1)[~mask].any()
+    mixed = np.asarray(shuffled(model)(picture)).reshape(-1, 3)
+    assert sorted(map(tuple, mixed)) == sorted(map(tuple, np.asarray(picture).reshape(-1, 3)))
 
 
 def test_a_knockout_from_text_to_a_tile_cuts_that_tile_alone(model):

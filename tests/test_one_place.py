@@ -11,6 +11,7 @@ from bridges import bridge
 from mmlens.causal.picture_boxes import patch_boxes, seen_box
 from mmlens.runtime.seeding import seed_of, seeded
 from mmlens.values.errors import CapabilityError
+from mmlens.values.labels import Patch
 from mmlens.values.optional_packages import package
 
 SEED = 473896420  # CRC-32 of "7 cat.png"
@@ -37,15 +38,16 @@ def test_the_seen_part_of_a_picture_is_what_its_patches_cover(size):
     model = bridge("toy-gpt2")
     boxes = patch_boxes(model, *size)
     rows, cols = model.vision.grid
-    assert list(boxes) == [(row, col) for row in range(rows) for col in range(cols)]
-    left, top, right, bottom = zip(*boxes.values(), strict=True)
-    around = (min(left), min(top), max(right), max(bottom))
+    assert list(boxes) == [Patch(row, col) for row in range(rows) for col in range(cols)]
+    left, top, far, low = zip(*boxes.values(), strict=True)
+    around = (min(left), min(top), max(far), max(low))
     assert seen_box(model, *size) == pytest.approx(around, abs=0.5)
-    for (row, col), box in boxes.items():  # neighbours share an edge, so nothing is seen twice
-        if (row, col + 1) in boxes:
-            assert boxes[row, col + 1][0] == box[2]
-        if (row + 1, col) in boxes:
-            assert boxes[row + 1, col][1] == box[3]
+    for patch, box in boxes.items():  # neighbours share an edge, so nothing is seen twice
+        right, below = Patch(patch.row, patch.col + 1), Patch(patch.row + 1, patch.col)
+        if right in boxes:
+            assert boxes[right][0] == box[2]
+        if below in boxes:
+            assert boxes[below][1] == box[3]
 
 
 def test_a_missing_package_is_told_with_the_extra_that_brings_it(monkeypatch, tmp_path):

@@ -24,6 +24,15 @@ def pair(kind: str):
     return one.edit(silent), two.edit(mm.Edit("vision.resid_post", 0.0, layer=0))
 
 
+def in_two_threads(work) -> None:
+    """work(0) and work(1) at the same time, to the end of both."""
+    threads = [threading.Thread(target=work, args=(i,)) for i in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 @torch.no_grad()
 def test_two_models_on_one_transformer_lens_model_run_in_two_threads():
     models = pair("gptj")
@@ -37,11 +46,7 @@ def test_two_models_on_one_transformer_lens_model_run_in_two_threads():
             wrong.extend(i for _ in range(10) if off(models[i](prompt()), wanted[i]) > 0)
             wrong.extend(i for _ in range(2) if models[i].generate(prompt(), 4) != said[i])
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_two_threads(work)
     assert wrong == []
 
 
@@ -57,11 +62,7 @@ def test_sampling_with_a_seed_says_the_same_in_two_threads():
     def work(seed):
         wrong.extend(seed for _ in range(5) if sample(seed) != wanted[seed])
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_two_threads(work)
     assert wrong == []
 
 

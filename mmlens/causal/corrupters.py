@@ -9,6 +9,7 @@ A corrupted picture has the size of the picture. What needs the patch grid takes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,7 +117,9 @@ def shuffled(model: HookedVLM, seed: int = 0) -> Corrupter:
     seed = count(seed, "seed", least=0)
 
     def corrupt(image: Image.Image) -> Image.Image:
-        boxes = list(_within(model, image).values())
+        every = _within(model, image)
+        finest = max(min(patch.crop, 1) for patch in every)  # tiles, where there are any
+        boxes = [box for patch, box in every.items() if min(patch.crop, 1) == finest]
         order = np.random.default_rng(seed).permutation(len(boxes))
         out, source = image.convert("RGB").copy(), image.convert("RGB")
         for target, taken in zip(boxes, order, strict=True):
@@ -142,21 +145,21 @@ def only_at(model: HookedVLM, corrupter: Corrupter, patches: Sequence[Patch]) ->
         out, changed = image.convert("RGB").copy(), corrupter(image)
         boxes = _within(model, image)
         for patch in patches:
-            if (patch.row, patch.col) not in boxes:
+            box = boxes.get(replace(patch, image=0))
+            if box is None:
                 rows, cols = model.vision.grid
                 raise AddressError(f"Patch {patch} is outside the grid of {rows} x {cols}.")
-            box = boxes[patch.row, patch.col]
             out.paste(changed.crop(box), box[:2])
         return out
 
     return corrupt
 
 
-def _within(model: HookedVLM, image: Image.Image) -> dict[tuple[int, int], Box]:
-    """(row, col) -> the whole pixels of that patch, cut to the picture."""
+def _within(model: HookedVLM, image: Image.Image) -> dict[Patch, Box]:
+    """The whole pixels of every patch, cut to the picture."""
     return {
-        place: (max(0, x0), max(0, y0), min(image.width, x1), min(image.height, y1))
-        for place, (x0, y0, x1, y1) in patch_boxes(model, *image.size).items()
+        patch: (max(0, x0), max(0, y0), min(image.width, x1), min(image.height, y1))
+        for patch, (x0, y0, x1, y1) in patch_boxes(model, *image.size).items()
     }
 
 

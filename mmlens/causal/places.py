@@ -10,12 +10,12 @@ are the patches of its pictures (with [CLS]); of the pixels, the squares that be
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mmlens.causal.picture_boxes import patch_boxes
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from mmlens.model.hooked_vlm import HookedVLM
 
-Indices = tuple[int, ...] | None
+Indices = Sequence[int] | Int[Tensor, " _"] | None
 INNER = ("head", "unit", "dim")
 
 
@@ -64,30 +64,38 @@ class Place:
 
     def mask(
         self, pos: Sequence[Indices], inner: Sequence[Indices], device: torch.device
-    ) -> Bool[Tensor, "row ..."]:
-        """Which values each row takes: [row, pos, ...], in the vision tower [row, picture, ...].
+    ) -> tuple[Bool[Tensor, "row ..."], Bool[Tensor, "row ..."] | None]:
+        """Which values each row takes: those of its positions that are of its inner indices, too.
 
         Args:
             pos: per row, indices of positions (None: all).
             inner: per row, indices on the inner axis (None: all).
+
+        Returns:
+            [row, pos, ...], in the vision tower [row, picture, pos, ...]; and the same for the
+            inner axis, or None where every row takes all of it. In the language model the last
+            column stands for what is said behind the prompt, too: only None reaches there (and
+            it is the only one where no row names positions).
         """
-        where = torch.zeros(len(pos), self.width, dtype=torch.bool)
+        in_lm, pixels = self.site.in_lm, self.site.name == "pixels"
+        alike = in_lm and all(some is None or len(some) == 0 for some in pos)
+        where = torch.zeros(len(pos), 1 if alike else self.width + in_lm, dtype=torch.bool)
         for row, some in zip(where, pos, strict=True):
-            row[slice(None) if some is None else list(some)] = True
+            row[slice(None) if some is None else torch.as_tensor(some, dtype=torch.long)] = True
+        if pixels:
+            return self._pixels(where).to(device), None
         tail = (1,) * len(self.sizes)
-        if self.site.name == "pixels":
-            return self._pixels(where).to(device)
-        if not self.site.in_lm:
-            where = where.reshape(len(pos), self.n_pictures, -1)
-        where = where.reshape(*where.shape, *tail)
+        lead = (
+            (len(pos), -1) if in_lm else (len(pos), self.n_pictures, self.width // self.n_pictures)
+        )
+        where = where.reshape(*lead, *tail).to(device)
         if all(some is None for some in inner):
-            return where.to(device)
+            return where, None
         chosen = torch.zeros(len(pos), self.sizes[0], dtype=torch.bool)
         for row, some in zip(chosen, inner, strict=True):
-            row[slice(None) if some is None else list(some)] = True
+            row[slice(None) if some is None else torch.as_tensor(some, dtype=torch.long)] = True
         between = (1,) * (where.ndim - 1 - len(tail))
-        chosen = chosen.reshape(len(pos), *between, self.sizes[0], *tail[1:])
-        return (where & chosen).to(device)
+        return where, chosen.reshape(len(pos), *between, self.sizes[0], *tail[1:]).to(device)
 
     def _pixels(self, where: Bool[Tensor, "row pos"]) -> Bool[Tensor, "row picture 1 y x"]:
         last = self.labels[-1]
@@ -233,10 +241,10 @@ def patches_under(
             f" {picture.width} columns."
         )
     found = []
-    for (row, col), (x0, y0, x1, y1) in patch_boxes(model, *picture.size).items():
+    for patch, (x0, y0, x1, y1) in patch_boxes(model, *picture.size).items():
         cell = array[max(0, y0) : max(y1, y0 + 1), max(0, x0) : max(x1, x0 + 1)]
         if cell.size and cell.mean() >= share:
-            found.append(Patch(row, col, image))
+            found.append(replace(patch, image=image))
     return found
 
 

@@ -48,11 +48,12 @@ _exact: WeakKeyDictionary[Any, dict[int, str]] = WeakKeyDictionary()
 
 @dataclass(eq=False)
 class Kept:
-    """A run that patched passes go on from.
+    """A run that patched passes go on from; of `Kept(soft)` nothing is known before they run.
 
     Attributes:
         soft: its prompt, one row.
-        logits: Float[d_vocab], of the last position.
+        logits: Float[d_vocab], of the last position; Float[at, d_vocab] where `at` is given.
+        at: the positions that are answered, or None for the last alone.
         resid: per layer, the residual stream entering it, Float[pos, d_model].
         cache: keys and values of all positions, or None.
         handed: how many things a block returns (0: the bare residual stream).
@@ -60,7 +61,8 @@ class Kept:
     """
 
     soft: SoftPrompt
-    logits: torch.Tensor
+    logits: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    at: torch.Tensor | None = None
     resid: dict[int, torch.Tensor] = field(default_factory=dict)
     cache: Any = None
     handed: int = 0
@@ -72,15 +74,20 @@ class Kept:
         return self.soft.ids.shape[1]
 
 
-def keep(model: HookedVLM, prompt: Any, reuse: str | None = None) -> Kept:
+def keep(
+    model: HookedVLM, prompt: Any, reuse: str | None = None, at: torch.Tensor | None = None
+) -> Kept:
     """Read a prompt once, keeping what patched passes need.
 
     Args:
         reuse: what they may skip; by default what is exact here (`allowed`).
+        at: Int[k], positions that are answered in place of the last; all are computed then.
     """
     soft = one(model, prompt)
-    kept = Kept(soft, torch.empty(0))
+    kept = Kept(soft, at=at)
     kept.reuse = allowed(model, kept.width) if reuse is None else reuse
+    if at is not None and kept.reuse == BOTH:
+        kept.reuse = LAYERS
     options: dict[str, Any] = {}
     layers = range(0 if kept.reuse == NOTHING else model.cfg.n_layers)
     names = {layer: SITES["resid_pre"].at(layer) for layer in layers}
@@ -97,7 +104,10 @@ def keep(model: HookedVLM, prompt: Any, reuse: str | None = None) -> Kept:
             torch.no_grad(),
             capture(model, names.values(), lambda x: x[0].detach().clone()) as resid,
         ):
-            logits = model.run(soft, **_few(model), **options)[0, -1]
+            if at is None:
+                logits = model.run(soft, **_few(model), **options)[0, -1]
+            else:
+                logits = model.run(soft, at=at)[0]
     finally:
         handle.remove()
     kept.resid = {layer: resid[name] for layer, name in names.items()}
@@ -109,8 +119,8 @@ def keep(model: HookedVLM, prompt: Any, reuse: str | None = None) -> Kept:
 @torch.no_grad()
 def go_on(
     model: HookedVLM, kept: Kept, n: int, hooks: Hooks, layer: int | None = None, first: int = 0
-) -> Float[Tensor, "row d_vocab"]:
-    """Logits of the last position of `n` rows of the kept run, changed by hooks.
+) -> Float[Tensor, "row ..."]:
+    """Logits of the last position (or of `kept.at`) of `n` rows of the run, changed by hooks.
 
     Args:
         hooks: they see `n` rows and the positions from `begins(kept, first)` on.
@@ -138,7 +148,11 @@ def go_on(
         assert run is not None  # `running` has just begun it
         run.enters = first
         stack.enter_context(_handed_through(model.root.blocks[:skipped], kept.handed))
-        logits = lm.forward(soft.ids.clamp(min=0)[:, first:], soft.mask, **options)[:, -1]
+        ids = soft.ids.clamp(min=0)
+        if kept.at is None:
+            logits = lm.forward(ids[:, first:], soft.mask, **options)[:, -1]
+        else:
+            logits = lm.logits_at(ids, soft.mask, kept.at)
     return finite(logits, f"the patched logits of {model.name!r}")
 
 

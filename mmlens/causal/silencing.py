@@ -1,4 +1,4 @@
-"""Many ablations of one prompt side by side: each row of a batch has other units silenced.
+"""Units of MLPs silenced: the variants of `variants.run`, and what a silenced unit is.
 
 Silencing puts a number (0) in place of a unit's activation after the activation function: at every
 position of the prompt and of what is said after it, or at some positions of the prompt only. MMN
@@ -8,133 +8,103 @@ over the positions of the same prompt there instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Int
 from torch import Tensor
 
-from mmlens.model.prompt_tokens import rows
-from mmlens.runtime.chunks import in_chunks
-from mmlens.runtime.run import current
+from mmlens.causal.changes import Source, Variant
+from mmlens.causal.places import Indices, Place, place_of
+from mmlens.causal.prefix_reuse import Kept, keep
+from mmlens.causal.variants import captions, run
+from mmlens.model.targets import one
 from mmlens.values.addresses import places
 from mmlens.values.errors import ArgumentError
-from mmlens.values.labels import Patch
+from mmlens.values.labels import Neuron, Patch
 from mmlens.values.prompt import SoftPrompt
-from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
 WHERE: dict[str, Any] = {"all": None, "image": Patch, "last": -1}
+Units = Mapping[int | None, Indices]
+"""Per layer, its units that are silenced together."""
 
 
-def masks(model: HookedVLM, chosen: list[torch.Tensor]) -> Bool[Tensor, "variant layer unit"]:
-    """Which units each variant silences, from their numbers layer * units + unit."""
-    out = torch.zeros(len(chosen), model.cfg.n_layers * model.cfg.d_mlp, dtype=torch.bool)
-    for row, numbers in zip(out, chosen, strict=True):
-        row[numbers] = True
-    return out.reshape(len(chosen), model.cfg.n_layers, model.cfg.d_mlp)
+def units_of(neurons: Iterable[Neuron]) -> Units:
+    """Neurons by layer."""
+    found: dict[int | None, list[int]] = {}
+    for neuron in neurons:
+        found.setdefault(neuron.layer, []).append(neuron.unit)
+    return found
+
+
+def units_at(model: HookedVLM, numbers: Int[Tensor, " unit"]) -> Units:
+    """Units by layer, from their numbers layer * units + unit."""
+    layers = numbers // model.cfg.d_mlp
+    return {
+        layer: numbers[layers == layer] - layer * model.cfg.d_mlp
+        for layer in layers.unique().tolist()
+    }
 
 
 def number_after(
     model: HookedVLM,
-    soft: SoftPrompt,
+    prompt: Any,
     number: Callable[[torch.Tensor], torch.Tensor],
-    units: Bool[Tensor, "variant layer unit"],
+    units: Sequence[Units],
     *,
     value: float | str = 0.0,
     where: str = "all",
-    batch: int = 8,
+    at: Int[Tensor, " k"] | None = None,
+    batch: int | None = None,
 ) -> torch.Tensor:
     """A number of the last position's logits with these units silenced: Float[variant, ...].
 
     Args:
         number: a function of logits Float[variant, d_vocab].
-        units: which units each variant silences (`masks`).
+        units: which units each variant silences.
         value: what a silenced unit is: a number, or "mean".
         where: at "all" positions, those of the "image", or the "last" of the prompt.
-        batch: variants computed side by side (halved when memory runs out).
+        at: positions that are answered in place of the last, as in `prefix_reuse.keep`.
+        batch: variants computed side by side (default: what fits into the free memory).
     """
-    few = {"logits_to_keep": 1} if model.lm.keeps_logits else {}
-
-    once, back = _once(units)
-
-    def work(start: int, stop: int) -> torch.Tensor:
-        with torch.no_grad(), silenced(model, soft, once[start:stop], value, where):
-            logits = model(rows(soft, [0] * (stop - start)), **few)[:, -1]
-        return number(logits.float()).cpu()
-
-    return torch.cat(list(in_chunks(len(once), batch, work)))[back]
+    soft = one(model, prompt)
+    place, source, variants = _asked(model, soft, units, value, where)
+    late = any(v.layer or v.first for v in variants if v.acts)  # else nothing could be reused
+    kept = keep(model, soft, at=at) if late else Kept(soft, at=at)
+    floats = lambda logits: number(logits.float())  # noqa: E731
+    return run(model, kept, place, source, variants, floats, batch=batch)[0]
 
 
 def captions_after(
     model: HookedVLM,
-    soft: SoftPrompt,
-    units: Bool[Tensor, "variant layer unit"],
+    prompt: Any,
+    units: Sequence[Units],
     *,
     value: float | str = 0.0,
     where: str = "all",
     max_new_tokens: int = 30,
-    batch: int = 8,
+    batch: int | None = None,
 ) -> list[str]:
     """What the model says (T = 0) with these units silenced, one text per variant."""
-    once, back = _once(units)
-
-    def work(start: int, stop: int) -> list[str]:
-        with silenced(model, soft, once[start:stop], value, where):
-            said = model.generate(rows(soft, [0] * (stop - start)), max_new_tokens)
-        return said if isinstance(said, list) else [said]
-
-    said = [text for texts in in_chunks(len(once), batch, work) for text in texts]
-    return [said[i] for i in back.tolist()]
+    soft = one(model, prompt)
+    asked = _asked(model, soft, units, value, where)
+    return captions(model, Kept(soft), *asked, max_new_tokens, batch=batch)
 
 
-def _once(units: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The variants, those that silence nothing (k = 0 of every arm) once, and where each went."""
-    kept = units.flatten(1).any(1)
-    empty = (~kept).nonzero()[:, 0]
-    kept[empty[:1]] = True
-    back = kept.long().cumsum(0) - 1
-    back[empty] = back[empty[:1]].expand(len(empty))
-    return units[kept], back
-
-
-@contextmanager
-def silenced(
-    model: HookedVLM,
-    soft: SoftPrompt,
-    units: Bool[Tensor, "variant layer unit"],
-    value: float | str = 0.0,
-    where: str = "all",
-) -> Iterator[None]:
-    """Within this context row i of a batch runs without the units of variant i."""
+def _asked(
+    model: HookedVLM, soft: SoftPrompt, units: Sequence[Units], value: float | str, where: str
+) -> tuple[Place, Source, list[Variant]]:
     if where not in WHERE:
         raise ArgumentError(f"There is no place {where!r}: write {', '.join(map(repr, WHERE))}.")
     if isinstance(value, str) and value != "mean":
         raise ArgumentError(f"There is no value {value!r}: write a number or 'mean'.")
-    units = units.to(model.lm.device)
-    here = torch.zeros(soft.ids.shape[1], dtype=torch.bool, device=units.device)
-    here[places(soft.labels[0], WHERE[where], "pos")] = True
-    means: dict[int, torch.Tensor] = {}
-
-    def silence(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
-        layer, run = hook.layer(), current()
-        start = run.start if run is not None else 0
-        off = units[:, layer, None, :]
-        if where != "all":
-            now = torch.zeros(tensor.shape[1], dtype=torch.bool, device=units.device)
-            part = here[start : start + tensor.shape[1]]
-            now[: len(part)] = part
-            off = off & now[:, None]
-        if value != "mean":
-            return tensor.masked_fill(off, float(value))
-        if start == 0:
-            means[layer] = tensor[:, : len(here)].mean(1, keepdim=True)
-        return torch.where(off, means[layer], tensor)
-
-    acting = [layer for layer in range(units.shape[1]) if bool(units[:, layer].any())]
-    with model.hooks(fwd_hooks=[(SITES["neurons"].at(layer), silence) for layer in acting]):
-        yield
+    place = place_of(model, soft, "neurons")
+    pos = None if where == "all" else tuple(places(place.labels, WHERE[where], "pos"))
+    number = torch.tensor(0.0 if value == "mean" else float(value), device=model.lm.device)
+    new = None if value == "mean" else number.expand(1, *place.sizes)
+    source: Source = dict.fromkeys(range(model.cfg.n_layers), new)
+    return place, source, [Variant(at, pos) for at in units]

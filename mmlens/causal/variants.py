@@ -1,17 +1,20 @@
-"""Many patched runs of one prompt side by side: each row of a batch is patched somewhere else.
+"""Many changed runs of one prompt side by side: each row of a batch is changed somewhere else.
 
-A `Variant` says where one row takes its values from the source: layers, positions, and heads or
-units. Rows that enter at the same layer and at neighbouring positions share a batch (`reuse`); how
-many fit is chosen from the free memory, and halved on out-of-memory, with a warning.
+A `Variant` says where one row is changed: layers, positions, and heads or units. What is put there
+is the source: another run's values (patching), a number or a mean (ablation, `silencing`). Three
+things make many of them quick, and change no number:
 
-Everything of the bench (patching, ablation, single neurons) is a list of variants.
+    what a variant cannot have changed is not computed again      `prefix_reuse`
+    rows that enter at one layer and at neighbouring positions    share a batch, as many as fit into
+                                                                  the free memory
+    variants that change nothing                                  are the run itself
+
+Everything of the bench (patching, ablation, single neurons, captions) is a list of variants.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +22,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmlens.causal.changes import Source, Variant, changes
 from mmlens.causal.places import Place
 from mmlens.causal.prefix_reuse import Kept, begins, go_on
 from mmlens.model import hooking
 from mmlens.model.capture import capture
+from mmlens.model.prompt_tokens import rows as rows_of
 from mmlens.model.targets import finite, one_number
 from mmlens.runtime.chunks import fitting, in_chunks
 from mmlens.values.arguments import count, function
-from mmlens.values.errors import AddressError, NumericsError, SiteError
+from mmlens.values.errors import AddressError, NumericsError
 from mmlens.values.prompt import SoftPrompt
 from mmlens.values.sites import Site
 
@@ -35,32 +40,7 @@ if TYPE_CHECKING:
 
 Metric = Callable[[torch.Tensor], Any]
 """Logits of the last position, Float[d_vocab], to one number."""
-Source = Mapping[int | None, Float[Tensor, "*dims"]]
-"""Per layer, what is put in place: [pos, ...] or [1, ...], in the vision encoder [picture, ...]."""
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """Where one row takes its values from the source.
-
-    Attributes:
-        at: layer -> indices on the site's inner axis (heads, units, dims), None for all of them.
-        pos: indices of positions, None for all of them.
-    """
-
-    at: Mapping[int | None, tuple[int, ...] | None]
-    pos: tuple[int, ...] | None = None
-
-    @property
-    def layer(self) -> int:
-        """The first layer that is changed."""
-        return min((layer or 0) for layer in self.at)
-
-    @property
-    def first(self) -> int:
-        """The first position that is changed."""
-        return 0 if self.pos is None else min(self.pos, default=0)
 
 
 def numbers(metric: Metric, logits: Float[Tensor, "row d_vocab"]) -> Float[Tensor, " row"]:
@@ -105,84 +85,109 @@ def run(
     place: Place,
     source: Source,
     variants: Sequence[Variant],
-    metric: Metric,
+    number: Callable[[torch.Tensor], torch.Tensor],
     *,
     batch: int | None = None,
     progress: Progress | None = None,
-) -> tuple[Float[Tensor, " variant"], int]:
-    """The metric of every variant, and how many rows were computed side by side.
+) -> tuple[Float[Tensor, "variant ..."], int]:
+    """A number of the logits of every variant, and how many rows were computed side by side.
 
     Args:
-        kept: the run that is patched (`reuse.keep`).
+        kept: the run that is changed (`prefix_reuse.keep`).
         source: what is put in place, at the variants' layers.
+        number: a function of logits Float[row, d_vocab], or [row, at, d_vocab] where the run was
+            kept with `at`, to a tensor [row, ...] (of a metric: `numbers`).
         batch: at most so many rows; by default what fits into the free memory.
         progress: called with (done, of) after every batch.
     """
     if progress is not None:
         function(progress, "progress", "a function of (done, of)")
     model.lm.units.need_at(model.name, place.site, {at for v in variants for at in v.at})
-    out = torch.zeros(len(variants))
-    fits = fitting(_bytes(model, kept, place), model.lm.device, most=64)
-    size = fits if batch is None else count(batch, "batch")
-    done, largest = 0, 0
-    for band in _bands(variants, place.site, kept):
+    size = _side_by_side(model, kept, place, batch)
+    once, same = _once(variants)
+    found: dict[int, torch.Tensor] = {}
+    if same and len(kept.logits):
+        found[same[0]] = number(kept.logits[None]).cpu()[0]
+        once = once[:-1]
+    done, largest = len(variants) - len(once), 0
+    for band in _bands(variants, once, place.site, source, kept):
 
         def work(start: int, stop: int, band: list[int] = band) -> tuple[list[int], torch.Tensor]:
             some = band[start:stop]
             rows = [variants[i] for i in some]
-            return some, numbers(metric, logits_of(model, kept, place, source, rows))
+            return some, number(_logits(model, kept, place, source, rows)).cpu()
 
         for some, values in in_chunks(len(band), size, work):
-            out[some] = values
+            found.update(zip(some, values, strict=True))
             done, largest = done + len(some), max(largest, len(some))
             if progress is not None:
                 progress(done, len(variants))
-    return out, largest
+    found.update((i, found[same[0]]) for i in same)
+    return torch.stack([found[i] for i in range(len(variants))]), max(1, largest)
 
 
-def logits_of(
+def captions(
+    model: HookedVLM,
+    kept: Kept,
+    place: Place,
+    source: Source,
+    variants: Sequence[Variant],
+    max_new_tokens: int = 30,
+    *,
+    batch: int | None = None,
+) -> list[str]:
+    """What the model says (T = 0) in every variant; one without positions acts on every word, too.
+
+    Args:
+        kept, source, batch: as in `run`; of the source one position, or None.
+    """
+    model.lm.units.need_at(model.name, place.site, {at for v in variants for at in v.at})
+    size = _side_by_side(model, kept, place, batch)
+    once, same = _once(variants)
+
+    def work(start: int, stop: int) -> list[str]:
+        rows = [variants[i] for i in once[start:stop]]
+        with model.hooks(fwd_hooks=changes(model, place, source, rows)):
+            said = model.generate(rows_of(kept.soft, [0] * len(rows)), max_new_tokens)
+        return said if isinstance(said, list) else [said]
+
+    every = [text for texts in in_chunks(len(once), size, work) for text in texts]
+    found = dict(zip(once, every, strict=True))
+    return [found[same[0] if i in same else i] for i in range(len(variants))]
+
+
+def _once(variants: Sequence[Variant]) -> tuple[list[int], list[int]]:
+    """Numbers of the variants that are run, one that changes nothing last; and all such."""
+    same = [i for i, variant in enumerate(variants) if not variant.acts]
+    return [i for i, variant in enumerate(variants) if variant.acts] + same[:1], same
+
+
+def _logits(
     model: HookedVLM, kept: Kept, place: Place, source: Source, rows: Sequence[Variant]
-) -> Float[Tensor, "row d_vocab"]:
-    """Logits of the last position, one row per variant, in one pass."""
-    site, layers = place.site, sorted({layer or 0 for v in rows for layer in v.at})
-    in_lm = site.in_lm
-    first = begins(kept, min(v.first for v in rows)) if in_lm else 0
-    hooks = []
-    for layer in layers if site.layered else [None]:
-        where = place.mask([v.pos if layer in v.at else () for v in rows],
-                           [v.at.get(layer) for v in rows], model.lm.device)  # fmt: skip
-        put = partial(_put, where=where, source=source[layer], first=first, lm=in_lm)
-        hooks.append((hooking.names(model, site.at(layer))[0], put))
-    entry = layers[0] if site.layered else model.cfg.n_layers - 1 if site.name == "final" else None
-    return go_on(model, kept, len(rows), hooks, entry if in_lm else None, first)
+) -> Float[Tensor, "row ..."]:
+    """Logits of the last position (or of `kept.at`), one row per variant, in one pass."""
+    hooks = changes(model, place, source, rows)
+    if not place.site.in_lm:
+        return go_on(model, kept, len(rows), hooks)
+    entry = min(v.layer for v in rows) if place.site.layered else None
+    if place.site.name == "final":
+        entry = model.cfg.n_layers - 1
+    return go_on(model, kept, len(rows), hooks, entry, min(_first(v, source) for v in rows))
 
 
-def _put(
-    tensor: torch.Tensor, hook: Any, where: torch.Tensor, source: torch.Tensor, first: int,
-    lm: bool,
-) -> torch.Tensor:  # fmt: skip
-    """The source's values where the row's variant says so."""
-    new = source.to(tensor)
-    if lm:
-        where = where[:, first:]
-        new = new[first:] if new.shape[0] > 1 else new
-        return torch.where(where, new, tensor)
-    if where.shape[1] != source.shape[0] or tensor.ndim != new.ndim:
-        raise SiteError(
-            f"{hook.name!r} holds {tuple(tensor.shape)} here, not one row per patch: patch"
-            " 'features' or 'soft_prompt' of this encoder."
-        )
-    return torch.where(
-        where.flatten(0, 1), new.repeat(where.shape[0], *[1] * (new.ndim - 1)), tensor
-    )
+def _first(variant: Variant, source: Source) -> int:
+    """The first position that a pass has to compute: a mean is over all of them."""
+    return 0 if any(source[layer] is None for layer in variant.at) else variant.first
 
 
-def _bands(variants: Sequence[Variant], site: Site, kept: Kept) -> Iterator[list[int]]:
+def _bands(
+    variants: Sequence[Variant], some: Sequence[int], site: Site, source: Source, kept: Kept
+) -> Iterator[list[int]]:
     """Numbers of variants that may share a batch: one entry layer, neighbouring first positions."""
     lm = site.in_lm
-    entry = [v.layer if lm and site.layered else 0 for v in variants]
-    start = [begins(kept, v.first) if lm else 0 for v in variants]
-    order = sorted(range(len(variants)), key=lambda i: (entry[i], start[i]))
+    entry = {i: variants[i].layer if lm and site.layered else 0 for i in some}
+    start = {i: begins(kept, _first(variants[i], source)) if lm else 0 for i in some}
+    order = sorted(some, key=lambda i: (entry[i], start[i]))
     for _, same in groupby(order, key=lambda i: entry[i]):
         band: list[int] = []
         for i in same:
@@ -204,12 +209,20 @@ def _spread(kept: Kept, start: int) -> int:
     return max(left // 2, 4096 // left) if gpu else max(4, left // 16, 192 // left)
 
 
+def _side_by_side(model: HookedVLM, kept: Kept, place: Place, batch: int | None) -> int:
+    """How many rows share a batch: so many, or what fits into the free memory."""
+    if batch is not None:
+        return count(batch, "batch")
+    return fitting(_bytes(model, kept, place), model.lm.device, most=64)
+
+
 def _bytes(model: HookedVLM, kept: Kept, place: Place) -> float:
     """About what one row of a batch takes at its peak, generously."""
     cfg, width = model.cfg, kept.width
     d_mlp = getattr(cfg, "d_mlp", None) or 4 * cfg.d_model
     heads = getattr(cfg, "n_heads", 1)
-    live = width * (8 * cfg.d_model + 3 * d_mlp + 3 * heads * width) + 2 * cfg.d_vocab
+    answered = 1 if kept.at is None else len(kept.at)
+    live = width * (8 * cfg.d_model + 3 * d_mlp + 3 * heads * width) + 2 * answered * cfg.d_vocab
     cached = 2 * width * cfg.d_model * cfg.n_layers
     tower = 0
     if not place.site.in_lm and model.vision is not None:
@@ -218,7 +231,7 @@ def _bytes(model: HookedVLM, kept: Kept, place: Place) -> float:
     return (live + cached + tower) * torch.finfo(model.lm.dtype).bits / 8
 
 
-def read(
+def standing(
     model: HookedVLM, soft: SoftPrompt, place: Place, layers: Sequence[int | None]
 ) -> dict[int | None, torch.Tensor]:
     """What stands at the site in a run, per layer: [pos, ...], in vision [picture, ...]."""

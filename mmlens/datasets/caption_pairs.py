@@ -21,8 +21,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmlens.values.errors import MMLensError, PictureError
-from mmlens.values.pictures import open_picture
+from mmlens.values.errors import MMLensError
+from mmlens.values.pictures import open_named
 from mmlens.values.placeless import placeless
 
 
@@ -51,14 +51,7 @@ class CaptionPair:
         Raises:
             PictureError: it cannot be read; the sentence names it.
         """
-        try:
-            return open_picture(self.source)
-        except PictureError as error:
-            said = str(error)
-            if isinstance(self.source, (str, Path)):  # the sentence is kept with the training
-                said = said.replace(str(self.source), self.key)
-            said = said if self.key in said else f"{self.key!r}: {said}"
-            raise PictureError(said) from None
+        return open_named(self.source, self.key)
 
 
 class CaptionPairs:

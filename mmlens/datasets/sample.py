@@ -21,8 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmlens.datasets.caption_pairs import DataError
-from mmlens.values.errors import PictureError
-from mmlens.values.pictures import open_picture
+from mmlens.values.pictures import open_named
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels from the upper left corner; x1 and y1 lie just outside."""
@@ -68,12 +67,7 @@ class Sample:
         Raises:
             PictureError: it cannot be read; the sentence names it.
         """
-        try:
-            return open_picture(self.source)
-        except PictureError as error:
-            raise (
-                error if self.id in str(error) else PictureError(f"{self.id!r}: {error}")
-            ) from None
+        return open_named(self.source, self.id)
 
     @property
     def names(self) -> tuple[str, ...]:

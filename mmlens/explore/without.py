@@ -14,10 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmlens.causal.silencing import silenced
-from mmlens.model.prompt_tokens import rows
-from mmlens.model.targets import Target, finite
-from mmlens.runtime.chunks import in_chunks
+from mmlens.causal.silencing import number_after, units_of
+from mmlens.model.targets import Target
 from mmlens.values.labels import Neuron
 from mmlens.values.prompt import SoftPrompt
 
@@ -28,11 +26,7 @@ Silent = Sequence[Neuron]
 
 
 def probabilities(
-    model: HookedVLM,
-    soft: SoftPrompt,
-    targets: Sequence[Target],
-    silent: Sequence[Silent],
-    batch: int = 16,
+    model: HookedVLM, soft: SoftPrompt, targets: Sequence[Target], silent: Sequence[Silent]
 ) -> Float[Tensor, "variant token"]:
     """The probability of every target without the neurons of each variant (none: as it is).
 
@@ -40,23 +34,15 @@ def probabilities(
         soft: the prompt and the caption up to its last token, as `aim_caption` gives it.
         targets: of the logit, one per token.
         silent: for each variant, the neurons that are silenced together.
-        batch: variants computed side by side (halved when memory runs out).
     """
     positions = torch.tensor([t.position for t in targets], device=model.lm.device)
     ids = torch.tensor([_id_of(model, one) for one in targets], device=model.lm.device)
 
-    def work(start: int, stop: int) -> torch.Tensor:
-        units = torch.zeros(stop - start, model.cfg.n_layers, model.cfg.d_mlp, dtype=torch.bool)
-        for row, several in zip(units, silent[start:stop], strict=True):
-            for neuron in several:
-                row[neuron.layer, neuron.unit] = True
-        copies = rows(soft, [0] * (stop - start))
-        with torch.no_grad(), silenced(model, soft, units):
-            logits = model.run(copies, at=positions)
-        prob = finite(logits.float(), "the logits without a neuron").softmax(-1)
-        return prob.gather(-1, ids.expand(len(prob), -1)[..., None])[..., 0].cpu()
+    def prob(logits: torch.Tensor) -> torch.Tensor:
+        own = ids.expand(len(logits), -1)[..., None]
+        return logits.softmax(-1).gather(-1, own)[..., 0]
 
-    return torch.cat(list(in_chunks(len(silent), batch, work)))
+    return number_after(model, soft, prob, [units_of(some) for some in silent], at=positions)
 
 
 def _id_of(model: HookedVLM, target: Target) -> int:

@@ -73,34 +73,27 @@ def anatomy(hf: Any, kind: str) -> Anatomy:
             [x.attn.c_proj.weight.T for x in layers],
         )
     if kind == "gptj":
-        return Anatomy(
+        return _linear(
             [x.mlp.fc_in for x in layers],
-            [[x.mlp.fc_in.weight] for x in layers],
-            [[x.mlp.fc_in.bias] for x in layers],
-            [x.mlp.fc_out.weight for x in layers],
+            [x.mlp.fc_out for x in layers],
             [x.attn.v_proj.weight for x in layers],
-            [x.attn.out_proj.weight for x in layers],
+            [x.attn.out_proj for x in layers],
         )
     if kind == "gpt-neox":
-        return Anatomy(
+        heads = hf.config.num_attention_heads
+        fused = [x.attention.query_key_value.weight for x in layers]
+        return _linear(
             [x.mlp.dense_h_to_4h for x in layers],
-            [[x.mlp.dense_h_to_4h.weight] for x in layers],
-            [[x.mlp.dense_h_to_4h.bias] for x in layers],
-            [x.mlp.dense_4h_to_h.weight for x in layers],
-            [
-                _fused_values(x.attention.query_key_value.weight, hf.config.num_attention_heads)
-                for x in layers
-            ],
-            [x.attention.dense.weight for x in layers],
+            [x.mlp.dense_4h_to_h for x in layers],
+            [_fused_values(weight, heads) for weight in fused],
+            [x.attention.dense for x in layers],
         )
     if kind == "opt":
-        return Anatomy(
+        return _linear(
             [x.fc1 for x in layers],
-            [[x.fc1.weight] for x in layers],
-            [[x.fc1.bias] for x in layers],
-            [x.fc2.weight for x in layers],
+            [x.fc2 for x in layers],
             [x.self_attn.v_proj.weight for x in layers],
-            [x.self_attn.out_proj.weight for x in layers],
+            [x.self_attn.out_proj for x in layers],
         )
     return Anatomy(
         [x.mlp.gate_proj for x in layers],
@@ -109,6 +102,20 @@ def anatomy(hf: Any, kind: str) -> Anatomy:
         [x.mlp.down_proj.weight for x in layers],
         [x.self_attn.v_proj.weight for x in layers],
         [x.self_attn.o_proj.weight for x in layers],
+    )
+
+
+def _linear(
+    mlp_in: list[Any], mlp_out: list[Any], values: list[torch.Tensor], attn_out: list[Any]
+) -> Anatomy:
+    """An MLP of two linear maps with biases, and what attention reads and writes."""
+    return Anatomy(
+        mlp_in,
+        [[x.weight] for x in mlp_in],
+        [[x.bias] for x in mlp_in],
+        [x.weight for x in mlp_out],
+        values,
+        [x.weight for x in attn_out],
     )
 
 

@@ -15,16 +15,16 @@ Axes: of `ablate` those of `patch`; of `ablation_curve` (arm, k).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from mmlens.causal.changes import Source, Variant
 from mmlens.causal.places import Place, place_of
 from mmlens.causal.prefix_reuse import Kept, keep
-from mmlens.causal.variants import Metric, Variant, numbers, read, run
+from mmlens.causal.variants import Metric, numbers, run, standing
 from mmlens.methods.patch import layers_of, pictured, variants_at
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
@@ -76,7 +76,8 @@ def ablate(
         address["pos"] = pictured(kept)
     axes, labels, variants = variants_at(model, where, units, by, address)
     source = _source(model, kept, where, layers_of(variants), value)
-    values, rows = run(model, kept, where, source, variants, metric, batch=batch)
+    each = partial(numbers, metric)
+    values, rows = run(model, kept, where, source, variants, each, batch=batch)
     share = shared(where.site, model.cfg)
     told = about(model, method="ablate", site=site, value=value, prompt=kept.soft, rows=rows,
                  clean=float(numbers(metric, kept.logits[None])[0]), **share)  # fmt: skip
@@ -133,7 +134,8 @@ def ablation_curve(
     arms = _arms(units, where.sizes[0], model.cfg.n_layers, counts, randoms, seed)
     variants = [Variant(at, spots) for arm in arms.values() for at in arm]
     source = _source(model, kept, where, list(range(model.cfg.n_layers)), value)
-    values, _ = run(model, kept, where, source, variants, metric, batch=batch)
+    each = partial(numbers, metric)
+    values, _ = run(model, kept, where, source, variants, each, batch=batch)
     told = about(model, method="ablation_curve", prompt=kept.soft, value=value, seed=seed,
                  clean=float(numbers(metric, kept.logits[None])[0]))  # fmt: skip
     labels = {"arm": tuple(arms), "k": tuple(counts)}
@@ -164,7 +166,7 @@ def mean_over(
             raise SiteError("Pixels have no positions to average over: mean_picture(...) does it.")
         layered = where.site.layered
         layers = list(hooking.layers(model, where.site)) if layered else [None]
-        found = read(model, soft, where, layers)
+        found = standing(model, soft, where, layers)
         spots = places(where.labels, pos, "pos")
         for layer, values in found.items():
             flat = values if where.site.in_lm else values.flatten(0, 1)
@@ -183,7 +185,7 @@ def mean_over(
 
 def _source(
     model: HookedVLM, kept: Kept, where: Place, layers: Sequence[int | None], value: Value
-) -> dict[int | None, Float[Tensor, "*dims"]]:
+) -> Source:
     """What stands there instead, per layer; one position long where it is the same everywhere."""
     if isinstance(value, (Prompt, SoftPrompt, str)):
         other = one(model, value)
@@ -192,7 +194,7 @@ def _source(
                 f"The other prompt has {other.ids.shape[1]} positions, this one {kept.width}, or it"
                 " has its pictures at other places: to resample, give a prompt of the same layout."
             )
-        return read(model, other, where, layers)
+        return standing(model, other, where, layers)
     if isinstance(value, Scores):
         axes = tuple(axis for axis in where.site.axes if axis != "pos")
         by_layer = {at: value.sel(layer=at) if "layer" in value.axes else value for at in layers}

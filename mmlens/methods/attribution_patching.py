@@ -23,7 +23,7 @@ from torch import Tensor
 from mmlens.causal.pairs import Pair
 from mmlens.causal.places import Place, place_of
 from mmlens.causal.prefix_reuse import Kept
-from mmlens.causal.variants import Metric, differentiable, measured, read
+from mmlens.causal.variants import Metric, differentiable, measured, standing
 from mmlens.methods.patch import _runs
 from mmlens.methods.quadrature import MOST, Integral, complete
 from mmlens.model import hooking
@@ -84,7 +84,7 @@ def attribution_patching(
         layers = [every[i] for i in places(every, wanted, "layer")]
         if not layers:
             raise AddressError(f"layer={layer!r} names no layer: write some, or None for all.")
-    old, new = read(model, base.soft, where, layers), read(model, source.soft, where, layers)
+    old, new = (standing(model, run.soft, where, layers) for run in (base, source))
     if steps:
         sums = {at: _integrated(model, base, where, at, old[at], new[at], metric, steps, batch)
                 for at in layers}  # fmt: skip

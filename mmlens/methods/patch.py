@@ -16,13 +16,15 @@ the corrupt and 1 at the clean run, in both directions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from mmlens.causal.changes import Variant
 from mmlens.causal.pairs import A_PAIR, Pair
 from mmlens.causal.places import Place, groups, place_of, read_by
 from mmlens.causal.prefix_reuse import Kept, keep
-from mmlens.causal.variants import Metric, Progress, Variant, numbers, read, run
+from mmlens.causal.variants import Metric, Progress, numbers, run, standing
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
@@ -78,8 +80,9 @@ def patch(
     if site == "soft_prompt" and "pos" not in address:
         address["pos"] = pictured(base)
     axes, labels, variants = variants_at(model, where, units, by, address)
-    found = read(model, source.soft, where, layers_of(variants))
-    values, rows = run(model, base, where, found, variants, metric, batch=batch, progress=progress)
+    found = standing(model, source.soft, where, layers_of(variants))
+    each = partial(numbers, metric)
+    values, rows = run(model, base, where, found, variants, each, batch=batch, progress=progress)
     shape = [len(labels[axis]) for axis in axes]
     told |= {"method": "patch", "site": site, "direction": direction, "rows": rows}
     told |= shared(where.site, model.cfg)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from math import exp, log, sqrt
 
 from mmlens.metrics.precision import LONGEST, ngrams
-from mmlens.metrics.ptb import caption_words
+from mmlens.metrics.ptb import words_beside
 from mmlens.metrics.result import MetricError, MetricResult, check_references, mean
 from mmlens.values.arguments import count, number
 
@@ -71,23 +71,22 @@ def cider_d(
     count(n, "cider_d: n", most=LONGEST, error=MetricError)
     number(sigma, "cider_d: sigma", above=0, error=MetricError)
     check_references("cider_d", candidates, references)
-    said = [caption_words(text) for text in candidates]
-    true = [[caption_words(text) for text in texts] for texts in references]
+    every = list(words_beside(candidates, references))
     frequency: Counter[tuple[str, ...]] = Counter()
-    for texts in true:
+    for _, texts in every:
         frequency.update({gram for words in texts for gram in ngrams(words, n)})
     items = []
-    for words, texts in zip(said, true, strict=True):
-        own = _weights(words, n, len(said), frequency)
+    for words, texts in every:
+        own = _weights(words, n, len(every), frequency)
         scores = [
             _agreement(
                 own,
-                _weights(other, n, len(said), frequency),
+                _weights(other, n, len(every), frequency),
                 max(0, len(words) - 1) - max(0, len(other) - 1),
                 sigma,
             )
             for other in texts
         ]
         items.append(10 * mean(scores))
-    settings = {"n": n, "sigma": sigma, "documents": len(said), "tokens": "ptb"}
+    settings = {"n": n, "sigma": sigma, "documents": len(every), "tokens": "ptb"}
     return MetricResult("CIDEr-D", mean(items), tuple(items), settings | {"after": "coco-caption"})

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from mmlens.metrics.hallucination import objects_of
-from mmlens.metrics.ptb import caption_words
+from mmlens.metrics.ptb import words_beside
 from mmlens.metrics.result import MetricError, MetricResult, check_pairs, check_references, mean
 from mmlens.metrics.vocabulary import Vocabulary, pictos_vocabulary
 from mmlens.values.arguments import instance
@@ -35,9 +35,8 @@ def word_overlap_f1(
     combine = combined("word_overlap_f1", over)
     check_references("word_overlap_f1", candidates, references)
     items = []
-    for text, texts in zip(candidates, references, strict=True):
-        own = Counter(caption_words(text))
-        others = [Counter(caption_words(other)) for other in texts]
+    for words, texts in words_beside(candidates, references):
+        own, others = Counter(words), [Counter(other) for other in texts]
         # F1 = 2 shared / (words of one + words of the other)
         items.append(
             combine([2 * (own & o).total() / max(1, own.total() + o.total()) for o in others])

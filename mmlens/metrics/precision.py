@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp
 
-from mmlens.metrics.ptb import caption_words
+from mmlens.metrics.ptb import words_beside
 from mmlens.metrics.result import MetricError, MetricResult, check_references
 from mmlens.values.arguments import count
 
@@ -79,10 +79,7 @@ def bleu(
     """
     count(n, "bleu: n", most=LONGEST, error=MetricError)
     check_references("bleu", candidates, references)
-    counts = [
-        _count(caption_words(text), [caption_words(r) for r in texts], n)
-        for text, texts in zip(candidates, references, strict=True)
-    ]
+    counts = [_count(words, others, n) for words, others in words_beside(candidates, references)]
     total = _Counts(
         tuple(map(sum, zip(*(c.matches for c in counts), strict=True))),
         tuple(map(sum, zip(*(c.ngrams for c in counts), strict=True))),

@@ -14,6 +14,7 @@ only, not for "'tis", "d'you" or "y'all", and addresses of web pages fall apart 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 
 from mmlens.values.arguments import text as checked_text
 
@@ -66,3 +67,11 @@ def caption_words(text: str) -> list[str]:
         for token in _TOKEN.findall(plain)
         if token not in DROPPED and token != '"' and not _ELLIPSIS.fullmatch(token)
     ]
+
+
+def words_beside(
+    candidates: Sequence[str], references: Sequence[Sequence[str]]
+) -> Iterator[tuple[list[str], list[list[str]]]]:
+    """The words of each candidate, and those of each of its references."""
+    for text, texts in zip(candidates, references, strict=True):
+        yield caption_words(text), [caption_words(other) for other in texts]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmlens.metrics.ptb import caption_words
+from mmlens.metrics.ptb import words_beside
 from mmlens.metrics.result import MetricError, MetricResult, check_references, mean
 from mmlens.values.arguments import number
 
@@ -59,8 +59,7 @@ def rouge_l(
     number(beta, "rouge_l: beta", above=0, error=MetricError)
     check_references("rouge_l", candidates, references)
     items = tuple(
-        _rouge(caption_words(text), [caption_words(r) for r in texts], beta)
-        for text, texts in zip(candidates, references, strict=True)
+        _rouge(words, others, beta) for words, others in words_beside(candidates, references)
     )
     settings = {"beta": beta, "tokens": "ptb", "after": "coco-caption"}
     return MetricResult("ROUGE-L", mean(items), items, settings)

@@ -12,6 +12,7 @@ Every verb of mmlens takes a `HookedModel` and asks what it can do; none asks fo
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from html import escape
@@ -41,7 +42,7 @@ Input = Any
 """A Prompt, text, a picture, a list of these, or what `read` returned."""
 
 
-class HookedModel(KeepsHooks, Movable):
+class HookedModel(KeepsHooks, Movable, ABC):
     """Towers, edits and a readout.
 
     Args:
@@ -58,9 +59,9 @@ class HookedModel(KeepsHooks, Movable):
     # -- what there is ------------------------------------------------------------------------
 
     @property
+    @abstractmethod
     def towers(self) -> Mapping[str, Tower]:
         """The towers by name, in the order in which they run."""
-        raise NotImplementedError
 
     @property
     def sites(self) -> pd.DataFrame:
@@ -77,22 +78,23 @@ class HookedModel(KeepsHooks, Movable):
 
     # -- running ------------------------------------------------------------------------------
 
+    @abstractmethod
     def read(self, input: Input) -> Any:
         """What the model reads: inputs and labels of every position.
 
         Raises:
             PromptError: the model cannot read this.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def prompts_of(self, input: Input) -> tuple[Prompt, ...]:
         """The prompts in an input, without reading it; none when it is made of ids or tensors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def running(self, input: Input, *args: Any, **how: Any) -> AbstractContextManager[Any]:
         """A context in which hooks and edits stand and the input is being read."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(
         self, input: Input, *, at: torch.Tensor | None = None, grad: bool = False, **how: Any
     ) -> torch.Tensor:
@@ -102,25 +104,24 @@ class HookedModel(KeepsHooks, Movable):
             at: positions (of a language model) or rows (of a classifier) that are answered alone.
             grad: whether a graph starts at the inputs; hooks may start one anywhere.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def run_to(self, tower: str, input: Input) -> None:
         """Run the towers up to this one, with hooks and edits, for what they leave behind."""
-        raise NotImplementedError
 
+    @abstractmethod
     def aim(
         self, prompt: Input, of: Any, target: Any = "logit", after: str | None = None
     ) -> tuple[Any, Target]:
         """One prompt as it is read, and the number of it that is explained."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer_rows(self, reading: Any, rows: torch.Tensor) -> torch.Tensor:
         """Rows of what the model answers to one prompt, Float[k, ...], computed alone."""
-        raise NotImplementedError
 
+    @abstractmethod
     def picture_rows(self, prompts: Sequence[Prompt], site: Site, layer: int | None = None) -> Rows:
         """What stands at each position of a site in pictures: one row per picture (or crop)."""
-        raise NotImplementedError
 
     def run_with_cache(
         self,

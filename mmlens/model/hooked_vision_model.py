@@ -18,6 +18,7 @@ import torch
 
 from mmlens.model import hooking, readouts
 from mmlens.model.hooked_model import HookedModel, Input
+from mmlens.model.image_reader import ImageReader
 from mmlens.model.targets import Number, Target
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.turns import turn
@@ -35,6 +36,9 @@ class HookedVisionModel(HookedModel):
         name: what the model is called in results.
         provenance: where it comes from, kept in every result.
     """
+
+    image_reader = ImageReader()
+    """How a picture becomes positions: one grid of patches."""
 
     def __init__(
         self, vision: Any, *, name: str, provenance: Mapping[str, Any] | None = None

@@ -77,7 +77,7 @@ class HookedVLM(Joined, Surface, HookedModel):
         super().__init__(name, provenance)
         self.vision, self.projection = vision, projection
         self.root = lm.root
-        self.__dict__["lm"] = lm
+        vars(self)["lm"] = lm
         self.hook_projection = HookPoint()
         self.hook_projection.name = "projection.hook_out"
         self.prepend_bos = prepend_bos

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from mmlens.values.errors import CapabilityError
@@ -57,16 +56,6 @@ class Projection:
         """The patches in reading order."""
         rows, cols = self.grid
         return tuple(Patch(row, col, image, crop) for row in range(rows) for col in range(cols))
-
-    def weight(self, name: str, layer: int) -> torch.Tensor:
-        """A projection has no layers.
-
-        Raises:
-            CapabilityError: always.
-        """
-        raise CapabilityError(
-            f"The projection has no layer with {name!r}: read .projection itself."
-        )
 
 
 def keeps_positions(projection: nn.Module, out: Any, positions: int) -> None:

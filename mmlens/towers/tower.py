@@ -1,4 +1,4 @@
-"""What every part of a model gives: hook points, sites, labels and weights, under one name.
+"""What every part of a model gives: hook points, sites and labels, under one name.
 
     tower.name                            "vision", "projection", "lm", ...
     tower.points["vision.blocks.3.hook_resid_post"]        a HookPoint
@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import torch
 from torch import nn
 
 from mmlens.values.labels import Label
@@ -64,12 +63,4 @@ class Tower(Protocol):
         self, site: Site, layer: int | None, image: int = 0, crop: int = 0
     ) -> Sequence[Label]:
         """What stands at each position of a site, for one picture (or one crop of it)."""
-        ...
-
-    def weight(self, name: str, layer: int) -> torch.Tensor:
-        """A weight under TransformerLens' name: "W_in" Float[d, unit], "W_out" Float[unit, d].
-
-        Raises:
-            CapabilityError: this layer has none that can be read.
-        """
         ...

@@ -13,6 +13,7 @@ import io
 import stat
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -56,6 +57,21 @@ def open_picture(source: str | Path | Image.Image | np.ndarray | bytes) -> Image
         " a PIL image, bytes, or a numpy array [row, column, channel]"
         " (a torch tensor [channel, row, column]: tensor.permute(1, 2, 0).cpu().numpy())."
     )
+
+
+def open_named(source: Any, name: str) -> Image.Image:
+    """A picture of a data set, whose errors call it by its name there and not by where it lies.
+
+    Raises:
+        PictureError: as of `open_picture`.
+    """
+    try:
+        return open_picture(source)
+    except PictureError as error:
+        said = str(error)
+        if isinstance(source, (str, Path)):  # the sentence may be kept, and paths are the machine's
+            said = said.replace(str(source), name)
+        raise PictureError(said if name in said else f"{name!r}: {said}") from None
 
 
 def _name_of(picture: Image.Image | np.ndarray) -> str:

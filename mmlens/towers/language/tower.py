@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
-from mmlens.values.errors import CapabilityError
 from mmlens.values.labels import LM, Label
 from mmlens.values.sites import Site
 
@@ -54,14 +51,3 @@ class LanguageTower:
     ) -> Sequence[Label]:
         """Nothing of a picture stands here by itself: a soft prompt labels its own positions."""
         return ()
-
-    def weight(self, name: str, layer: int) -> torch.Tensor:
-        """A weight of a block's MLP under TransformerLens' name.
-
-        Raises:
-            CapabilityError: this layer has none that can be read.
-        """
-        found = getattr(getattr(self.root.blocks[layer], "mlp", None), name, None)
-        if not isinstance(found, torch.Tensor):
-            raise CapabilityError(f"The MLP of layer {layer} has no {name!r} that can be read.")
-        return found

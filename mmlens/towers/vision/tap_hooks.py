@@ -25,8 +25,8 @@ class Reached(Exception):
         self.features = features
 
 
-class OutTap:
-    """Forward hook: a module's output (or its first item) goes through the point.
+class Tap:
+    """Takes one tensor of a module through the point.
 
     Where `ends` is set the forward pass ends here, with `Reached`.
     """
@@ -34,47 +34,41 @@ class OutTap:
     def __init__(self, point: HookPoint, ends: bool = False) -> None:
         self.point, self.ends = point, ends
 
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        key = next(iter(output)) if isinstance(output, dict) else 0  # a ModelOutput is a dict
-        value = output[key] if isinstance(output, (dict, tuple)) else output
+    def _pointed(self, value: Any) -> Tensor | None:
+        """What the point makes of a tensor; None where nothing is attached, or it is no tensor."""
         if not isinstance(value, Tensor):
             return None
         if self.ends:
             raise Reached(self.point(value))
-        if not warm(self.point):
+        return self.point(value) if warm(self.point) else None
+
+
+class OutTap(Tap):
+    """Forward hook: a module's output (or its first item) goes through the point."""
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        key = next(iter(output)) if isinstance(output, dict) else 0  # a ModelOutput is a dict
+        value = self._pointed(output[key] if isinstance(output, (dict, tuple)) else output)
+        if value is None:
             return None
-        value = self.point(value)
         if isinstance(output, dict):
             output[key] = value
             return output
         return (value, *output[1:]) if isinstance(output, tuple) else value
 
 
-class InTap:
-    """Forward pre-hook (with kwargs): a module's first input goes through the point.
-
-    Where `ends` is set the forward pass ends here, with `Reached`.
-    """
-
-    def __init__(self, point: HookPoint, ends: bool = False) -> None:
-        self.point, self.ends = point, ends
+class InTap(Tap):
+    """Forward pre-hook (with kwargs): a module's first input goes through the point."""
 
     def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        value = args[0] if args else next(iter(kwargs.values()), None)
-        if not isinstance(value, Tensor):
+        value = self._pointed(args[0] if args else next(iter(kwargs.values()), None))
+        if value is None:
             return None
-        if self.ends:
-            raise Reached(self.point(value))
-        if not warm(self.point):
-            return None
-        if args:
-            value = self.point(args[0])  # a ReLU in place would overwrite what a hook has kept
-            return (
-                value.clone() if getattr(module, "inplace", False) else value,
-                *args[1:],
-            ), kwargs
-        first = next(iter(kwargs))
-        return args, {**kwargs, first: self.point(kwargs[first])}
+        if not args:
+            return args, {**kwargs, next(iter(kwargs)): value}
+        # a ReLU in place would overwrite what a hook has kept
+        value = value.clone() if getattr(module, "inplace", False) else value
+        return (value, *args[1:]), kwargs
 
 
 class TurnTap:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
-from mmlens.values.errors import CapabilityError
 from mmlens.values.labels import Label, Marker, Patch
 from mmlens.values.maps import is_map
 from mmlens.values.sites import Site
@@ -70,16 +67,3 @@ class VisionTower:
         if not site.layered or is_map(self.axes.get(site.at(layer).removeprefix(_PREFIX), ())):
             return tuple(squares)
         return (*(Marker(name, i, image, crop) for i, name in enumerate(self.markers)), *squares)
-
-    def weights(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        raise NotImplementedError
-
-    def weight(self, name: str, layer: int) -> torch.Tensor:
-        """W_in Float[d_vision, unit] or W_out Float[unit, d_vision] of a layer's MLP.
-
-        Raises:
-            CapabilityError: another weight, or a layer without a plain MLP.
-        """
-        if name not in ("W_in", "W_out"):
-            raise CapabilityError(f"A vision tower gives W_in and W_out, not {name!r}.")
-        return self.weights(layer)[name == "W_out"]

@@ -15,8 +15,6 @@ every script but its own, which it names by its hash.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -39,7 +37,8 @@ from mmlens.view.explorer_page.data import (
     tops_data,
 )
 from mmlens.view.style import given
-from mmlens.view.style.printed import plain
+from mmlens.view.style.html import filled, locked
+from mmlens.view.style.printed import one_line, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,16 +172,13 @@ def _page(
 
 def _filled(first: Any, title: str, data: str, many: bool) -> str:
     """The skeleton with title, style, script and data in it."""
-    script = _script()
-    digest = base64.b64encode(hashlib.sha256(f"\n{script}\n".encode()).digest()).decode("ascii")
     parts = {
-        "title": escape(title), "css": _static("style.css"), "js": script, "digest": digest,
+        "title": escape(title), "css": _static("style.css"), "js": _script(),
         "data": data, "about": _about(first.about or {}), "many": "many" if many else "one",
         "caption": escape(first.caption), "prompt": escape(first.prompt),
         "explained": escape(plain(first.token)),
     }  # fmt: skip
-    # in one pass, so that no part is read as skeleton
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _static("page.html"))
+    return locked(filled(_static("page.html"), parts))
 
 
 def _json(name: str, value: Any) -> str:
@@ -218,15 +214,6 @@ def _static(name: str) -> str:
 def _about(about: Mapping[str, Any]) -> str:
     """Provenance as rows of a description list."""
     return "\n".join(
-        f"<div><dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(_told(value))}</dd></div>"
+        f"<div><dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(one_line(value))}</dd></div>"
         for name, value in about.items()
     )
-
-
-def _told(value: Any) -> str:
-    """Nested values as one line."""
-    if isinstance(value, Mapping):
-        return "; ".join(f"{name} {_told(part)}" for name, part in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_told, value)) or "none"
-    return str(value)

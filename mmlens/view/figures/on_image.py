@@ -41,7 +41,7 @@ def on_image(
         scores: one axis, `pos`; labels that are no patches are left out.
         image: which picture of the prompt.
         box: (x0, y0, x1, y1) in pixels that the grid covers; by default the whole picture
-            (an encoder that crops sees less: `model.vision.box`).
+            (an encoder that crops sees less: `look(...).box`).
         top: the value of full opacity; by default the largest magnitude.
         smooth: run linearly from patch to patch instead of showing each as it is.
         mask: Bool[height, width] of the picture, outlined: the thing that is meant.

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import re
+from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -70,6 +71,22 @@ def whole_page(html: str, title: str) -> str:
         f"<title>{escape(title)}</title></head>"
         f'<body style="margin:0;background:{c["page"]}">{html}</body></html>'
     )
+
+
+def filled(template: str, parts: Mapping[str, str]) -> str:
+    """A page whose `{{names}}` are filled in one pass, so that no part is read as template.
+
+    Args:
+        parts: HTML by name, `title` and `css` of the `{{head}}` among them.
+    """
+    head = (
+        '<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{parts['title']} · mmlens</title>\n<style>\n{parts['css']}\n</style>\n</head>"
+    )
+    whole = {**parts, "head": head}
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: whole[found[1]], template)
 
 
 def locked(page: str, *later: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
 from mmlens.values.labels import Padding, Patch
@@ -31,6 +32,15 @@ def label(value: Any) -> str:
     if isinstance(value, Patch):
         return str(value)
     return "padding" if isinstance(value, Padding) else visible(value)
+
+
+def one_line(value: Any) -> str:
+    """Nested values of a record, such as `about`, as one line."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name} {one_line(part)}" for name, part in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(one_line, value)) or "none"
+    return str(value)
 
 
 def _sign(letter: str) -> str:

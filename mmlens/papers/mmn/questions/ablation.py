@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from mmlens.causal.silencing import WHERE, captions_after, masks, number_after
+from mmlens.causal.silencing import WHERE, captions_after, number_after, units_at
 from mmlens.datasets.sample import Sample
 from mmlens.metrics.counts import word_overlap_f1
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
@@ -61,7 +61,7 @@ def ablations(
     prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
-    batch: int = 8,
+    batch: int | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """The noun's probability and the caption without the top k units, by arm and k.
@@ -73,7 +73,7 @@ def ablations(
         where: silenced at "all" positions, at those of the "image", or at the "last".
         random_from: "others" of the layer than the attributed units, or "any" of the layer.
         captions: whether new captions are generated (None otherwise).
-        batch: variants computed side by side (halved when memory runs out).
+        batch: variants computed side by side (default: what fits into the free memory).
 
     Returns:
         arm, k, share (of all units), prob, caption, noun, skipped, options.
@@ -88,7 +88,7 @@ def ablations(
     order = ranked(scored(model, seen, point, target), rank_by)
     random = shuffle(model, asked.random())
     variants = chosen(model, order, counts, arms, random, gain=gain, random_from=random_from)
-    units = masks(model, list(variants.values()))
+    units = [units_at(model, some) for some in variants.values()]
     how = {"value": value, "where": where, "batch": batch}
     prob = number_after(model, seen.soft, lambda y: y.softmax(-1)[:, seen.token], units, **how)
     said: Sequence[str | None] = [None] * len(units)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from mmlens.causal.silencing import WHERE, masks, number_after
+from mmlens.causal.silencing import WHERE, number_after, units_at
 from mmlens.datasets.sample import Sample
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
 from mmlens.papers.mmn.questions.ablation import numbers
@@ -71,7 +71,7 @@ def faithful(
     prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
-    batch: int = 8,
+    batch: int | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Every method's ranking of one picture, judged.
@@ -162,7 +162,7 @@ def _curves(
     **how: Any,
 ) -> list[tuple[Any, ...]]:
     """The probability of the noun along each ranking, and its area."""
-    units = masks(model, [order[:k] for order in orders.values() for k in counts])
+    units = [units_at(model, order[:k]) for order in orders.values() for k in counts]
     prob = number_after(model, seen.soft, lambda y: y.softmax(-1)[:, seen.token], units, **how)
     rows: list[tuple[Any, ...]] = []
     for method, curve in zip(orders, prob.reshape(len(orders), -1).tolist(), strict=True):

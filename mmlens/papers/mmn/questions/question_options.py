@@ -54,11 +54,11 @@ def _optional(check: Callable[..., Any]) -> Callable[[Any, str], Any]:
 _WHOLE, _SEED = partial(count, **_own), partial(count, least=0, **_own)
 _FLAG = partial(flag, **_own)
 CHECKS: dict[str, Callable[[Any, str], Any]] = {
-    **dict.fromkeys(("k", "tokens", "top", "average", "max_new_tokens", "batch"), _WHOLE),
+    **dict.fromkeys(("k", "tokens", "top", "average", "max_new_tokens"), _WHOLE),
     "size": partial(count, most=4096, **_own),
     **dict.fromkeys(("seed", "drawn_nouns"), _SEED),
     **dict.fromkeys(("gain", "captions", "caption"), _FLAG),
-    "vectors": _optional(_WHOLE),
+    **dict.fromkeys(("batch", "vectors"), _optional(_WHOLE)),
     "percentile": partial(number, least=0.0, most=0.999999, **_own),
     "share": partial(number, least=0.0, most=1.0, **_own),
     "silence": partial(number, above=0.0, most=1.0, **_own),

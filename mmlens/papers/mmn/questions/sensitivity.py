@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from mmlens.causal.silencing import masks, number_after
+from mmlens.causal.silencing import number_after, units_at
 from mmlens.datasets.sample import Sample
 from mmlens.methods.decode import decode
 from mmlens.methods.top_neurons import top_neurons
@@ -75,7 +75,7 @@ def option_effects(
     prompt: str = PROMPT,
     noun: Rule = "auto",
     max_new_tokens: int = 30,
-    batch: int = 8,
+    batch: int | None = None,
 ) -> pd.DataFrame:
     """What each option changes for one picture.
 
@@ -171,7 +171,7 @@ def _drops(
     found: Mapping[str, Scores],
     choices: Mapping[str, Mapping[str, Any]],
     silence: float,
-    batch: int,
+    batch: int | None,
 ) -> tuple[dict[str, float], float]:
     """1 - p / p_0 without the top units, by reading, and p_0; those that silence alike together."""
     out: dict[str, float] = {}
@@ -181,7 +181,7 @@ def _drops(
         same = [n for n, how in choices.items() if (how["value"], how["where"]) == (value, where)]
         orders = [ranked(found[name], choices[name]["rank_by"]) for name in same]
         lists = [order[: max(1, round(silence * len(order)))] for order in orders]
-        units = masks(model, [orders[0][:0], *lists])
+        units = [units_at(model, some) for some in (orders[0][:0], *lists)]
         number = lambda logits: logits.softmax(-1)[:, seen.token]  # noqa: E731
         before, *after = number_after(
             model, seen.soft, number, units, value=value, where=where, batch=batch

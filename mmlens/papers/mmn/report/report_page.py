@@ -25,7 +25,7 @@ from mmlens.papers.mmn.report.sheets import Sheet
 from mmlens.papers.mmn.report.told import HOW, RULES, UNDECIDED, Finding, Row
 from mmlens.papers.mmn.report.verdicts import Verdict
 from mmlens.view.style import theme
-from mmlens.view.style.html import locked
+from mmlens.view.style.html import filled, locked
 
 SIGNS = {True: "✓ holds", False: "✗ fails", None: "– undecided"}
 KINDS = {True: "holds", False: "fails", None: "open"}
@@ -259,6 +259,5 @@ def _static(name: str) -> str:
 
 
 def _fill(**parts: str) -> str:
-    """The skeleton with its `{{names}}` filled in one pass, so that no part is read as skeleton."""
-    page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _static("report.html"))
-    return locked(page, _plotly_js())
+    """The skeleton with its parts."""
+    return locked(filled(_static("report.html"), parts), _plotly_js())

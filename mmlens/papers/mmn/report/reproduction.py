@@ -33,6 +33,7 @@ from mmlens.papers.scoring import Compare, Scorer, against_things, default_score
 from mmlens.values.arguments import count, instance
 from mmlens.values.errors import writing
 from mmlens.values.whole_files import write_whole
+from mmlens.view.style.printed import one_line
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
@@ -181,22 +182,14 @@ def _about(study: Study) -> dict[str, Any]:
     numbers = {k: v for k, v in asdict(study.plan).items() if k not in ("name", "ks", "methods")}
     shares = ", ".join(f"{k:.5f}" for k in study.plan.ks)
     return {
-        **{name.replace("_", " "): _line(value) for name, value in told.items()},
+        **{name.replace("_", " "): one_line(value) for name, value in told.items()},
         "data": f"{study.samples.name}, {len(study.samples)} pictures, hash {study.samples.hash}",
-        f"plan ({study.plan.name})": _line(numbers),
+        f"plan ({study.plan.name})": one_line(numbers),
         "shares of units silenced": shares,
-        "choices": _line(asdict(study.choices)),
+        "choices": one_line(asdict(study.choices)),
         "metrics": ", ".join(study.scorers),
         "bootstrap": f"studentised, {study.draws} draws, seed {study.seed}",
     }
-
-
-def _line(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_line(part)}" for name, part in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_line, value)) or "none"
-    return str(value)
 
 
 def made(folder: Path) -> Path:
