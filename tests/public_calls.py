@@ -217,6 +217,7 @@ LEFT_OUT = {
     "HookedVLM": "built by load and from_parts",
     "from_parts": "whole models: a test of its own",
     "Look": "what look returns", "audit": "every hook point of a model", "models": "no argument",
+    "fetch": "asks the package index: test_fetch",
     "metrics.bert_score": "a backbone", "metrics.clip_score": "a backbone",
     "datasets.coco": "a folder of COCO", "datasets.hugging_face": "a data set of the hub",
     "patching.edge_attribution": "split inputs, which no toy has", "view.notebook": "no argument",

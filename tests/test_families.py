@@ -20,7 +20,7 @@ every_family = pytest.mark.parametrize("name", NAMES)
 @cache
 def family(name: str):
     """A model, made once."""
-    return mm.load(name, twin=True) if name.startswith("limber") else mm.load(name)
+    return mm.load(name, twin=True) if name.startswith(("limber", "smol")) else mm.load(name)
 
 
 def prompt(words: str = "A picture of", turned: bool = False) -> mm.Prompt:

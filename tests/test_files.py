@@ -41,7 +41,7 @@ def folder(toy, tmp_path):
 
 @pytest.mark.parametrize("name", ["toy-llama", "limber-beit", "limber-clip", "limber-nfrn50"])
 def test_a_saved_bridge_gives_the_same_logits(name, tmp_path):
-    model = load_model(name, **({"twin": True} if name.startswith("limber") else {}))
+    model = load_model(name, **({"twin": True} if name.startswith(("limber", "smol")) else {}))
     again = load(save(model, tmp_path / "bridge"), verify=True)
     with torch.no_grad():
         assert torch.equal(again(PROMPT), model(PROMPT))

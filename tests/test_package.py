@@ -138,7 +138,9 @@ def optional_imports() -> set[tuple[str, str]]:
     for path in (ROOT / "mmlens").rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and ast.unparse(call.func) == "package":
-                name, extra, *_ = (ast.unparse(arg).strip("f'\"") for arg in call.args)
+                name, extra, *_ = (
+                    re.sub(r"^f?['\"]|['\"]$", "", ast.unparse(a)) for a in call.args
+                )
                 found.add((name.split(".")[0], extra))
     return found
 
@@ -152,7 +154,7 @@ def test_a_package_that_is_imported_when_needed_is_in_the_extra_that_the_error_n
 
 def test_every_extra_is_told_where_one_installs(metadata):
     install = (ROOT / "docs/install.md").read_text(encoding="utf-8")
-    names = {"vision", "train", "coco", "metrics", "vlm", "docs", "dev"}
+    names = {"vision", "train", "coco", "metrics", "vlm", "gguf", "docs", "dev"}
     assert set(extras(metadata)) == names
     assert set(re.findall(r"^\|.*`(?:-e )?'\.\[(\w+)\]'`", install, re.MULTILINE)) == names
 

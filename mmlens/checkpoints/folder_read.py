@@ -265,9 +265,10 @@ def _elsewhere(spec: dict[str, Any], folder: Path) -> tuple[str, str | None]:
     if "folder" not in spec:
         return spec["hub"], spec.get("revision")
     place = folder / spec["folder"]
-    if not place.is_dir():
+    if not place.exists():
+        what = "file" if place.suffix == ".gguf" else "folder"
         raise CheckpointError(
-            f"bridge.json of {folder.name!r} names the folder {spec['folder']!r}, which is not"
+            f"bridge.json of {folder.name!r} names the {what} {spec['folder']!r}, which is not"
             " there."
         )
     return str(place), None

@@ -80,10 +80,11 @@ def spec_of(model: Any, hf: Any, named: Mapping[str, Mapping[str, str]]) -> dict
 def reference(place: str | tuple[str, str], folder: Path) -> dict[str, str]:
     """Where a part is that is not copied; a folder as it is seen from the bridge's."""
     source, revision = place if isinstance(place, tuple) else (place, None)
-    if expanded(source).is_dir():
+    file = str(source).endswith(".gguf") and expanded(source).is_file()
+    if file or expanded(source).is_dir():
         return {"folder": Path(os.path.relpath(expanded(source), folder)).as_posix()}
     if expanded(source).is_absolute():
-        raise CheckpointError(f"There is no folder {str(source)!r} to name as a part.")
+        raise CheckpointError(f"There is no folder or file {str(source)!r} to name as a part.")
     return {"hub": str(source)} | ({"revision": revision} if revision else {})
 
 

@@ -1,4 +1,4 @@
-"""Finding a language model and its tokenizer: an object in memory, a folder, or a hub id.
+"""Finding a language model and its tokenizer: an object in memory, a folder, a file, or a hub id.
 
 What a folder or the hub holds is loaded whole or not at all. transformers fills what is missing
 from a checkpoint with random numbers and makes a tokenizer of no words where there is none; here
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from mmlens.checkpoints.gguf import gguf_file, gguf_tokenizer, load_gguf
 from mmlens.checkpoints.weights import expanded, loaded_whole, quietly
 from mmlens.runtime.casting import cast, device_of, dtype_of
 from mmlens.runtime.sharing import share_weights
@@ -31,7 +32,7 @@ def find_lm(
     revision: str | None = None,
     fold_ln: bool = False,
 ) -> LanguageModel:
-    """A LanguageModel from a causal LM, a folder or a hub id, with its tokenizer."""
+    """A LanguageModel from a causal LM, a folder, a GGUF file or a hub id, with its tokenizer."""
     kind, place = dtype_of(dtype), device_of(device)
     if isinstance(source, LanguageModel):
         return source
@@ -50,9 +51,12 @@ def find_lm(
 
 
 def load_lm(source: str | Path, *, dtype: torch.dtype, revision: str | None = None) -> Any:
-    """A Hugging Face causal LM from a folder or a hub id."""
+    """A Hugging Face causal LM from a folder, a GGUF file (see `checkpoints.gguf`) or a hub id."""
     from transformers import AutoModelForCausalLM
 
+    if (file := gguf_file(source, revision)) is not None:
+        return load_gguf(file, dtype)
+    source = _unprefixed(source)
     auto: Any = AutoModelForCausalLM
     place = expanded(source)
     local = place.is_dir()
@@ -76,11 +80,14 @@ def load_lm(source: str | Path, *, dtype: torch.dtype, revision: str | None = No
 
 
 def load_tokenizer(source: Any, revision: str | None = None) -> Any:
-    """A tokenizer from a folder or a hub id; an object is returned as it is."""
+    """A tokenizer from a folder, a GGUF file or a hub id; an object is returned as it is."""
     if not isinstance(source, (str, Path)):
         return source
     from transformers import AutoTokenizer
 
+    if not _has_tokenizer(source) and (file := gguf_file(source, revision)) is not None:
+        return gguf_tokenizer(file)
+    source = _unprefixed(source)
     place = expanded(source)
     local = place.is_dir()
     options: dict[str, Any] = {"revision": revision, "local_files_only": local}
@@ -99,3 +106,13 @@ def load_tokenizer(source: Any, revision: str | None = None) -> Any:
             f" {' or '.join(sorted(names))}."
         )
     return words
+
+
+def _has_tokenizer(source: str | Path) -> bool:
+    """Whether a tokenizer lies in a folder as a file of its own, which says more than a GGUF's."""
+    return (expanded(source) / "tokenizer.json").is_file()
+
+
+def _unprefixed(source: str | Path) -> str | Path:
+    """A hub id without the "hf:" that may stand before it."""
+    return source.removeprefix("hf:") if isinstance(source, str) else source

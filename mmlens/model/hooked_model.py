@@ -180,7 +180,7 @@ class HookedModel(KeepsHooks, Movable, ABC):
         return f"{type(self).__name__}({self.name!r}, layers: {towers}{edits})"
 
     def _repr_html_(self) -> str:
-        """A card of the model for notebooks: its towers, and what it can do."""
+        """A card of the model for notebooks: its towers, and where they come from."""
         rows = "".join(
             f"<tr><td><b>{escape(name)}</b></td><td>{tower.n_layers} layers</td>"
             f"<td>{len(tower.points)} hook points</td></tr>"
@@ -188,4 +188,12 @@ class HookedModel(KeepsHooks, Movable, ABC):
         )
         edits = f"<p>{len(self.edits)} edits</p>" if self.edits else ""
         head = f"<b>{type(self).__name__}</b> {escape(self.name)}"
-        return f"<div>{head}<table>{rows}</table>{edits}</div>"
+        return f"<div>{head}<table>{rows}</table>{self._origins()}{edits}</div>"
+
+    def _origins(self) -> str:
+        """Where the parts come from, where the provenance tells it part by part, as HTML."""
+        lines = []
+        for part, told in dict(self.provenance.get("parts") or {}).items():
+            licence = f" ({told['licence']})" if "licence" in told else ""
+            lines.append(f"<li>{escape(part)}: {escape(str(told['source']) + licence)}</li>")
+        return f"<ul>{''.join(lines)}</ul>" if lines else ""

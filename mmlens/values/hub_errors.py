@@ -24,19 +24,19 @@ def unfound(what: str, source: str, error: Exception, known: Iterable[str]) -> E
     if place.is_file():
         return CheckpointError(f"{source!r} is a file: give the folder that holds the {what}.")
     names = list(known)
-    why = _why(error)
+    told = why(error)
     if source in names:
         return ModelError(
-            f"The {what} {source!r} could not be fetched ({why}): load it once where there is a"
+            f"The {what} {source!r} could not be fetched ({told}): load it once where there is a"
             " network, or give a folder that holds it."
         )
     return ModelError(
         f"There is no {what} {source!r}, neither a folder here nor a model that the Hugging Face "
-        f"Hub gave us ({why}): {nearest(source, names)}"
+        f"Hub gave us ({told}): {nearest(source, names)}"
     )
 
 
-def _why(error: BaseException) -> str:
+def why(error: BaseException) -> str:
     """Why the hub gave nothing: its last reason in one short phrase."""
     from huggingface_hub import constants
 

@@ -27,9 +27,9 @@ def hugging_face(lm: LanguageModel) -> Any:
     A model with folded norms gives the weights from before the folding: they say the same, and
     folding them again (in their own number format) gives what the bridge has.
     """
-    plain: Any = share_weights(lm.hf)
+    copied: Any = share_weights(lm.hf)
     if not lm.folded:
-        for path, module in plain.named_modules():
+        for path, module in copied.named_modules():
             running = lm.parts[path]
             for name in module._parameters:
                 if module._parameters[name] is not None:
@@ -37,12 +37,24 @@ def hugging_face(lm: LanguageModel) -> Any:
             for name, buffer in running._buffers.items():
                 if name in module._buffers:
                     module._buffers[name] = buffer
-    if hasattr(plain.config, "quantization_config"):  # these weights are plain numbers
-        del plain.config.quantization_config
-    plain.__dict__.pop("hf_quantizer", None)
-    if getattr(plain, "generation_config", None) is not None:
-        plain.generation_config = _token_ids(plain.generation_config)
-    return plain
+    unquantised(copied)
+    if getattr(copied, "generation_config", None) is not None:
+        copied.generation_config = _token_ids(copied.generation_config)
+    return copied
+
+
+def unquantised(model: Any) -> Any:
+    """The same model without what says that it was quantised: its weights are plain numbers.
+
+    transformers keeps that on models which it dequantised (GGUF), and refuses to write those.
+    """
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    for name in ("hf_quantizer", "quantization_method"):
+        model.__dict__.pop(name, None)
+    if getattr(model, "is_quantized", False):
+        model.is_quantized = False
+    return model
 
 
 def _token_ids(settings: Any) -> Any:
@@ -54,13 +66,13 @@ def _token_ids(settings: Any) -> Any:
     return type(settings)(**{name: getattr(settings, name, None) for name in names})
 
 
-def faithful(lm: LanguageModel, plain: Any) -> Any:
-    """`plain`, if wrapping it gives the weights of `lm` again.
+def faithful(lm: LanguageModel, hf: Any) -> Any:
+    """`hf`, if wrapping it gives the weights of `lm` again.
 
     Raises:
         CapabilityError: weights of the bridge were changed that the Hugging Face model hasn't.
     """
-    again = dict(rewrapped(plain, lm.tokenizer, lm.folded, lm.dtype).root.named_parameters())
+    again = dict(rewrapped(hf, lm.tokenizer, lm.folded, lm.dtype).root.named_parameters())
     for name, ours in lm.root.named_parameters():
         if name not in again or not torch.equal(ours, again[name]):
             raise CapabilityError(
@@ -68,7 +80,7 @@ def faithful(lm: LanguageModel, plain: Any) -> Any:
                 f" bridge, where the {type(lm.hf).__name__} it came from does not see it: change"
                 " the Hugging Face model's weights and wrap it again."
             )
-    return plain
+    return hf
 
 
 def rewrapped(hf: Any, tokenizer: Any, folded: bool, dtype: torch.dtype) -> LanguageModel:

@@ -137,7 +137,8 @@ def hugging(lm: LanguageModel) -> Measured | None:
         return None
 
     ids = tokens(lm, 6)
-    hf: Any = share_weights(lm.hf)  # in eval mode, whatever the caller's is in
+    trains = any(module.training for module in lm.hf.modules())
+    hf: Any = share_weights(lm.hf) if trains else lm.hf
     ones = torch.ones_like(ids)
     beside, own = lm.beside(ids), list[torch.Tensor]()
 
