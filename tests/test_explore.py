@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from PIL import Image
 
 import mmlens as mm
 from mmlens import Neuron, Patch, Scores, Token, view
+from mmlens.explore.deeper import spread
 from mmlens.families import toy
 from mmlens.values.errors import AddressError
 
@@ -163,10 +165,18 @@ def test_a_word_that_is_not_explained_stands_there_without_a_map():
     table = whole[whole["token"] == TOKENS[1]]
     one = read(maps=maps, table=table, together=read().together.sel(token=[1, 2]))
     data = data_of(view.explore(one).html, "p0")
-    assert [one is None for one in data["maps"]] == [True, False, False, True]
+    maps_of: Any = data["maps"]
+    assert [one is None for one in maps_of] == [True, False, False, True]
     assert [len(rows) for rows in data["tops"]] == [0, 2, 0, 0] and data["target"] == 1
     assert [word["together"] for word in data["words"]] == [None, 0.0625, 0.5, None]
     assert [word["before"] for word in data["words"]] == [0.5, 0.875, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("layers, read", [(8, 8), (16, 16), (30, 15), (28, 14), (33, 11)])
+def test_the_lens_of_a_deep_model_reads_some_layers_and_the_last(layers, read):
+    chosen = spread(layers, 16)
+    assert len(chosen) == read and chosen[-1] == layers - 1
+    assert len({b - a for a, b in pairwise(chosen)}) == 1
 
 
 def test_the_sizes_of_the_parts_add_up_to_the_file(tmp_path):

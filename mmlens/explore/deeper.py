@@ -14,6 +14,7 @@ from mmlens.explore.without import probabilities
 from mmlens.methods.logit_lens import logit_lens
 from mmlens.model.provenance import about
 from mmlens.model.targets import Target
+from mmlens.values.arguments import count
 from mmlens.values.labels import Neuron, Patch, Token
 from mmlens.values.prompt import SoftPrompt
 from mmlens.values.scores import Scores
@@ -30,6 +31,8 @@ class Depth:
 
     Attributes:
         lens: words per layer and patch.
+        lens_layers: layers that the lens reads at most, evenly spread and the last among them: the
+            vocabulary is computed for each of them at each patch.
         firing: neurons per patch.
         silenced: neurons per word that are silenced, together and one by one.
         one_by_one: which of them are silenced alone, a row of a batch each: those of the "token"
@@ -38,6 +41,7 @@ class Depth:
     """
 
     lens: int = 5
+    lens_layers: int = 16
     firing: int = 8
     silenced: int = 10
     one_by_one: Literal["token", "caption", "all"] = "caption"
@@ -77,6 +81,18 @@ def read_deeper(
         "before": Scores(prob[0], ("token",), words, told),
         "together": Scores(own, ("token",), {"token": explained}, told),
         "without": Scores(prob[end:], ("neuron", "token"), {"neuron": silent} | words, told),
-        "lens": logit_lens(model, soft, k=depth.lens, pos=Patch),
+        "lens": logit_lens(
+            model,
+            soft,
+            k=depth.lens,
+            layer=spread(model.cfg.n_layers, depth.lens_layers),
+            pos=Patch,
+        ),
         "decoded": ends_in(model, table, active, through),
     }
+
+
+def spread(layers: int, most: int) -> list[int]:
+    """At most so many of the layers, evenly spread; the last is always among them."""
+    step = -(-layers // count(most, "lens_layers"))
+    return list(range(layers - 1, -1, -step))[::-1]
