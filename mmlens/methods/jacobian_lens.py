@@ -103,29 +103,38 @@ def _of_one(
     """Float[layer, d_model, d_model] of one prompt, for rows that are multiplied from the left."""
     last, width = model.cfg.n_layers - 1, model.cfg.d_model
     to = found_in(soft, destination, "destination")
-    names = {SITES["resid_post"].at(layer): layer for layer in range(last + 1)}
     found = torch.empty(last, width, width)
+    run: dict[int, list[torch.Tensor]] = {}  # by rows: one forward pass serves many coordinates
 
     def work(start: int, stop: int) -> None:
-        kept: dict[int, torch.Tensor] = {}
-
-        def tap(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
-            layer = names[hook.name]
-            if layer == 0:  # the graph begins here
-                tensor = tensor.detach().requires_grad_()
-            kept[layer] = tensor
-            return tensor
-
-        copies = rows(soft, [0] * (stop - start))
-        end = torch.tensor([soft.ids.shape[1] - 1], device=model.lm.device)
-        with torch.enable_grad(), model.hooks(fwd_hooks=[(name, tap) for name in names]):
-            model.run(copies, at=end)
-            chosen = kept[last][:, to].sum(1)  # row i: the coordinate start + i
+        n = stop - start
+        if n not in run:
+            run.clear()
+            run[n] = _streams(model, soft, n)
+        *streams, final = run[n]
+        with torch.enable_grad():
+            chosen = final[:, to].sum(1)  # row i: the coordinate start + i
             number = chosen[:, start:stop].diagonal().sum()
-            grads = torch.autograd.grad(number, [kept[layer] for layer in range(last)])
+            grads = torch.autograd.grad(number, streams, retain_graph=stop < width)
         for layer, grad in enumerate(grads):
             mean = wide(grad)[:, source].mean(1)
             found[layer, :, start:stop] = finite(mean, f"the Jacobian of layer {layer}").T.cpu()
 
     list(in_chunks(width, batch, work))
     return found
+
+
+def _streams(model: HookedVLM, soft: SoftPrompt, n: int) -> list[torch.Tensor]:
+    """What stands behind every layer in `n` equal rows, with the graph from the first on."""
+    names = [SITES["resid_post"].at(layer) for layer in range(model.cfg.n_layers)]
+    kept: list[torch.Tensor] = []
+
+    def tap(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
+        tensor = tensor if kept else tensor.detach().requires_grad_()  # the graph begins here
+        kept.append(tensor)
+        return tensor
+
+    end = torch.tensor([soft.ids.shape[1] - 1], device=model.lm.device)
+    with torch.enable_grad(), model.hooks(fwd_hooks=[(name, tap) for name in names]):
+        model.run(rows(soft, [0] * n), at=end)
+    return kept

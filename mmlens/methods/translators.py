@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,12 @@ class Translators:
     matrices: Float[Tensor, "layer d_model d_model"] = field(repr=False)
     biases: Float[Tensor, "layer d_model"] = field(repr=False)
     about: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def digest(self) -> str:
+        """A short hash of the maps, as they are saved."""
+        data = self.matrices.half().numpy().tobytes() + self.biases.half().numpy().tobytes()
+        return blake2b(data, digest_size=6).hexdigest()
 
     def carry(
         self, layer: int, directions: Float[Tensor, "*lead d_model"]

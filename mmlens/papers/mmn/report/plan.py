@@ -43,7 +43,9 @@ class Plan:
         ablation: of E5, at the shares `ks` of all units.
         sheets: of E7.
         faithful, methods: of the benchmark of attribution methods.
-        sensitive: of the table of readings.
+        sensitive: of the table of open choices.
+        readings: of the question how units are to be read; lenses for it are made on the `fitted`
+            pictures behind them, the Jacobian on the first `jacobian` of these.
     """
 
     name: str
@@ -63,6 +65,9 @@ class Plan:
     sensitive: int
     methods: tuple[str, ...] = METHODS
     shuffles: int = TIMES
+    readings: int = 40
+    fitted: int = 24
+    jacobian: int = 4
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -73,12 +78,12 @@ class Plan:
 FULL = Plan(
     "full", scan=4000, units=1000, projection=200, vectors=None, concepts=12, of_concept=12,
     classes=10, choose=5, measure=5, ablation=100, ks=shares(*PAPER_KS), sheets=12, faithful=24,
-    sensitive=32,
+    sensitive=32, readings=100,
 )  # fmt: skip
 QUICK = Plan(
     "quick", scan=1200, units=16, projection=16, vectors=25, concepts=12, of_concept=2,
     classes=5, choose=2, measure=1, ablation=8, ks=shares(0, 100, 400, 1600, 6400), sheets=4,
-    faithful=2, sensitive=3,
+    faithful=2, sensitive=3, readings=8, fitted=4, jacobian=1,
 )  # fmt: skip
 
 
