@@ -13,7 +13,7 @@ from test_experiments import SAMPLES, mean_of, sample
 
 import mmlens as mm
 from mmlens.papers.comparisons import pairing
-from mmlens.papers.mmn.questions import readings
+from mmlens.papers.mmn.questions import ablation, readings
 from mmlens.papers.mmn.report.outcomes import Outcome
 from mmlens.papers.mmn.report.readings_table import readings_table, readings_told
 from mmlens.papers.tables import ExperimentError, ask
@@ -120,3 +120,40 @@ def test_a_lens_that_is_not_there_is_refused():
         readings.unit_readings(model, SAMPLES[0], lenses=["tuned (0)"])
     with pytest.raises(ExperimentError, match="a lens goes into lenses="):
         readings.unit_readings(model, SAMPLES[0], through=["jacobian"])
+
+
+# -- units that are no words -----------------------------------------------------------------------
+
+
+def test_a_unit_that_is_huge_at_the_first_position_is_a_sink_and_no_other_is():
+    model = bridge("toy-llama")
+    prompts = ["A picture of a dog", mm.Prompt(SAMPLES[0].image, "A picture of")]
+    assert len(mm.sink_units(model, prompts)) == 0
+    sunk = model.edit(mm.Edit("neurons", -900.0, mm.Neuron(1, 7), pos=0))
+    table = mm.sink_units(sunk, prompts)
+    assert table["neuron"].tolist() == [mm.Neuron(1, 7)] and table["value"].tolist() == [-900.0]
+    active = mm.activations(sunk, prompts[int(table["prompt"][0])], "neurons", layer=1)
+    rest = active.sel(pos=slice(1, None)).values
+    assert table["times"][0] == pytest.approx(900 / float(rest.pow(2).mean().sqrt()), rel=1e-4)
+    elsewhere = model.edit(mm.Edit("neurons", 900.0, mm.Neuron(1, 7), pos=2))
+    assert len(mm.sink_units(elsewhere, prompts[0])) == 0
+
+
+def test_sinks_are_silenced_apart_and_random_units_are_drawn_several_times():
+    model = bridge("toy-gptj-planted")
+    options: dict[str, Any] = {"ks": [0, 4], "max_new_tokens": 1, "captions": False}
+    plain = ask(ablation.ablations, model, SAMPLES[:1], **options)
+    several = ask(ablation.ablations, model, SAMPLES[:1], randoms=3, **options)
+    first = several[several["draw"] == 0].reset_index(drop=True)
+    assert first["prob"].tolist() == pytest.approx(plain["prob"].tolist(), rel=1e-4)
+    random = several[(several["arm"] == "random") & (several["k"] == 4)]
+    assert random["draw"].tolist() == [0, 1, 2] and random["prob"].nunique() == 3
+    found = ablation.summary(several)
+    drop = mean_of(found, arm="random", metric="drop", k=4)
+    before = float(first.loc[first["k"] == 0, "prob"].iloc[0])
+    assert drop == pytest.approx(1 - random["prob"].mean() / before)
+    sunk = model.edit(mm.Edit("neurons", 900.0, mm.Neuron(0, 3), pos=0))
+    apart = ask(ablation.ablations, sunk, SAMPLES[:1], sinks="apart", **options)
+    assert apart.loc[apart["arm"] == "sinks", "k"].tolist() == [1]
+    kept = ask(ablation.ablations, sunk, SAMPLES[:1], **options)
+    assert "sinks" not in set(kept["arm"])

@@ -286,8 +286,6 @@ STANDS_IN = (
     "Word overlap and world score stand in for BERTScore and CLIPScore, which need a pretrained"
     " backbone: the order of the arms is to be compared, not the values."
 )
-
-
 _TELLERS: dict[str, Callable[[Outcome, Setting], Told]] = {
     "E1": _translates,
     "E2": _projection,

@@ -188,7 +188,7 @@ def _classes(study: Study) -> Outcome:
 
 def _ablation(study: Study) -> Outcome:
     samples = study.first(study.plan.ablation)
-    names = ("point", "target", "rank_by", "gain", "value", "where", "random_from")
+    names = ("point", "target", "rank_by", "gain", "value", "where", "random_from", "sinks")
     options = {**study.choices.of(*names), **study.choices.explained}
     done = study.ask(
         "ablation",
@@ -196,6 +196,7 @@ def _ablation(study: Study) -> Outcome:
         samples,
         4,
         ks=list(study.plan.ks),
+        randoms=study.plan.randoms,
         seed=study.seed,
         **options,
     )

@@ -40,7 +40,7 @@ class Plan:
         projection: of E2; `vectors` of each (None: all patches).
         concepts: of E3, those shown in most pictures, each with up to `of_concept` pictures.
         classes: of E4, with pictures to `choose` the units on, and others to `measure` them on.
-        ablation: of E5, at the shares `ks` of all units.
+        ablation: of E5, at the shares `ks` of all units, against `randoms` draws of random units.
         sheets: of E7.
         faithful, methods: of the benchmark of attribution methods.
         sensitive: of the table of open choices.
@@ -65,6 +65,7 @@ class Plan:
     sensitive: int
     methods: tuple[str, ...] = METHODS
     shuffles: int = TIMES
+    randoms: int = 1
     readings: int = 40
     fitted: int = 24
     jacobian: int = 4
@@ -97,6 +98,8 @@ class OpenChoices:
         rank_by: units are ranked by "pair" (unit, patch), or by "max" or "sum" over patches.
         gain: whether a unit is decoded with the final norm's gain.
         value: what a silenced unit is: a number, or "mean".
+        sinks: units that are huge at the first position are "kept" among the others in E5, or
+            silenced "apart".
         where: silenced at "all" positions, those of the "image", or the "last".
         random_from: random units are "others" of the layer, or "any" of it.
         shuffle: random pairs of E1, by "pictures" or by "neurons".
@@ -113,6 +116,7 @@ class OpenChoices:
     value: float | int | str = 0.0
     where: str = "all"
     random_from: str = "others"
+    sinks: str = "kept"
     shuffle: str = "pictures"
     keep: str = "interpretable"
     noun: str = "auto"
@@ -143,6 +147,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "value": ("mean",),  # or a number
     "where": ("all", "image", "last"),
     "random_from": ("others", "any"),
+    "sinks": ("kept", "apart"),
     "shuffle": ("pictures", "neurons"),
     "keep": ("interpretable", "all"),
     "noun": RULES,
