@@ -217,7 +217,8 @@ class Right:
 LEFT_OUT = {
     "HookedVLM": "built by load and from_parts",
     "from_parts": "whole models: a test of its own",
-    "Look": "what look returns", "Translators": "what jacobian_lens and tuned_lens return", "audit": "every hook point of a model", "models": "no argument",
+    "Translators": "what jacobian_lens and tuned_lens return",
+    "Look": "what look returns", "audit": "every hook point of a model", "models": "no argument",
     "metrics.bert_score": "a backbone", "metrics.clip_score": "a backbone",
     "datasets.coco": "a folder of COCO", "datasets.hugging_face": "a data set of the hub",
     "patching.edge_attribution": "split inputs, which no toy has", "view.notebook": "no argument",

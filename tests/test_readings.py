@@ -26,7 +26,9 @@ def test_the_planted_unit_fits_by_every_reading_and_random_units_do_not():
     model = bridge("toy-gptj-planted")
     prompt = mm.Prompt(SAMPLES[0].image, "A picture of")
     lens = readings.keep_lens(model, mm.jacobian_lens(model, prompt, pos=mm.Patch))
-    table = ask(readings.unit_readings, model, SAMPLES[:2], k=3, lenses=[lens], max_new_tokens=1)
+    table: Any = ask(
+        readings.unit_readings, model, SAMPLES[:2], k=3, lenses=[lens], max_new_tokens=1
+    )
     assert list(table["through"].unique()) == ["unembed", "effect", "jacobian"]
     planted = table[table["neuron"] == PLANTED]
     assert len(planted) == 6 and all(words[0] == " dog" for words in planted["words"])
@@ -37,7 +39,7 @@ def test_the_planted_unit_fits_by_every_reading_and_random_units_do_not():
         assert len({tuple(one) for one in layers.values()}) == 1
         chosen = set(part.loc[part["arm"] == "attributed", "neuron"])
         assert chosen.isdisjoint(part.loc[part["arm"] == "random", "neuron"])
-    out = readings.summary(table)
+    out: Any = readings.summary(table)
     for through in ("unembed", "effect", "jacobian"):
         where = {"through": through, "metric": "one fits", "layer": "all"}
         assert mean_of(out, arm="attributed", **where) == 1.0
@@ -75,7 +77,7 @@ def test_a_true_reading_lies_above_both_controls_and_a_blind_one_does_not():
             return ["dog", "the"]
         return [word, "the"] if arm == "attributed" and unit % 2 else ["of", "the"]
 
-    out = readings.summary(table_of(says))
+    out: Any = readings.summary(table_of(says))
     where: dict[str, Any] = {"metric": "fits", "through": "true"}
     assert mean_of(out, arm="attributed", layer="all", **where) == 0.5
     assert mean_of(out, arm="attributed", layer="1", **where) == 1.0
@@ -130,7 +132,7 @@ def test_a_unit_that_is_huge_at_the_first_position_is_a_sink_and_no_other_is():
     prompts = ["A picture of a dog", mm.Prompt(SAMPLES[0].image, "A picture of")]
     assert len(mm.sink_units(model, prompts)) == 0
     sunk = model.edit(mm.Edit("neurons", -900.0, mm.Neuron(1, 7), pos=0))
-    table = mm.sink_units(sunk, prompts)
+    table: Any = mm.sink_units(sunk, prompts)
     assert table["neuron"].tolist() == [mm.Neuron(1, 7)] and table["value"].tolist() == [-900.0]
     active = mm.activations(sunk, prompts[int(table["prompt"][0])], "neurons", layer=1)
     rest = active.sel(pos=slice(1, None)).values
@@ -142,8 +144,8 @@ def test_a_unit_that_is_huge_at_the_first_position_is_a_sink_and_no_other_is():
 def test_sinks_are_silenced_apart_and_random_units_are_drawn_several_times():
     model = bridge("toy-gptj-planted")
     options: dict[str, Any] = {"ks": [0, 4], "max_new_tokens": 1, "captions": False}
-    plain = ask(ablation.ablations, model, SAMPLES[:1], **options)
-    several = ask(ablation.ablations, model, SAMPLES[:1], randoms=3, **options)
+    plain: Any = ask(ablation.ablations, model, SAMPLES[:1], **options)
+    several: Any = ask(ablation.ablations, model, SAMPLES[:1], randoms=3, **options)
     first = several[several["draw"] == 0].reset_index(drop=True)
     assert first["prob"].tolist() == pytest.approx(plain["prob"].tolist(), rel=1e-4)
     random = several[(several["arm"] == "random") & (several["k"] == 4)]

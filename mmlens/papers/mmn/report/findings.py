@@ -26,8 +26,9 @@ def finding(found: Outcome, setting: Setting) -> Finding:
     if judged is not None and judged.holds is False and setting.family == "pictos":
         differs = [*differs, *PICTOS_DIFFERS.get(found.key, [])]
     table = _TABLES[found.key](found) if found.key in _TABLES else []
-    says = judged.says if judged else says
-    return Finding(found.key, says, judged, rows, differs, table, _pictures(found))
+    return Finding(
+        found.key, judged.says if judged else says, judged, rows, differs, table, _pictures(found)
+    )
 
 
 def _pictures(found: Outcome) -> str:
