@@ -127,6 +127,14 @@ def test_the_effect_is_the_difference_that_an_edit_makes(kind):
             assert row["words"] == [model.to_string([i]) for i in best.indices.tolist()]
 
 
+def test_a_unit_that_is_off_moves_no_logit_in_whatever_batch_it_is():
+    model, asked = bridge("toy-llama-planted"), prompt()
+    off = model.edit(mm.Edit("neurons", 0.0, Neuron(0, 3)))
+    others = [Neuron(2, unit) for unit in range(20)]
+    said = mm.decode(off, [Neuron(0, 3), *others], 5, through="effect", prompt=asked)
+    assert said["moved"][0] == [0.0] * 5 and said["moved"][1][0] > 0.0
+
+
 def test_the_effect_has_the_sign_of_the_activation_by_itself():
     """With the activation turned around, the unit lowers its word instead of raising it."""
     model, asked = bridge("toy-gptj-planted"), prompt()

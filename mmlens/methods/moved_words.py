@@ -24,6 +24,9 @@ from mmlens.values.prompt import SoftPrompt
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
+ROUNDING = 16
+"""So many times the number format's eps of the largest logit is no effect, but rounding."""
+
 
 def effects(
     model: HookedVLM,
@@ -41,20 +44,22 @@ def effects(
         batch: neurons silenced side by side (halved when memory runs out).
 
     Returns:
-        Int ids, Float logits (as it is, minus without), and Float shares of their softmax over the
-        vocabulary.
+        Int ids, Float logits (as it is, minus without; 0 where no more than rounding moves), and
+        Float shares of their softmax over the vocabulary.
     """
     at = torch.tensor([position % soft.ids.shape[1]], device=model.lm.device)
     words = model.lm.n_words
     numbers = [torch.tensor([n.layer * model.cfg.d_mlp + n.unit]) for n in neurons]
-    with torch.no_grad():
-        whole = finite(model.run(soft, at=at)[0, 0, :words].float(), "the logits")
+    nothing = torch.empty(0, dtype=torch.long)
 
     def work(start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        copies = rows(soft, [0] * (stop - start))
-        with torch.no_grad(), silenced(model, soft, masks(model, numbers[start:stop])):
-            without = model.run(copies, at=at)[:, 0, :words].float()
-        lost = whole - finite(without, "the logits without a neuron")
+        """One row of a batch has all its units: batches of other shapes round otherwise."""
+        copies, off = rows(soft, [0] * (stop - start + 1)), [nothing, *numbers[start:stop]]
+        with torch.no_grad(), silenced(model, soft, masks(model, off)):
+            logits = model.run(copies, at=at)[:, 0, :words].float()
+        lost = logits[:1] - finite(logits, "the logits without a neuron")[1:]
+        rounding = ROUNDING * torch.finfo(model.lm.dtype).eps * float(logits[0].abs().max())
+        lost = torch.where(lost.abs() > rounding, lost, 0.0)
         best = lost.topk(min(k, words))
         shares = lost.softmax(-1).gather(-1, best.indices)
         return best.indices.cpu(), best.values.cpu(), shares.cpu()

@@ -212,9 +212,8 @@ def summary(
         tests.get((arm, through, metric, layer), np.nan)
         for through, arm, metric, layer in out[keys].itertuples(index=False)
     ]
-    for (_, _, layer), one in out.groupby(["arm", "metric", "layer"]):
-        if layer == "all":
-            out.loc[one.index, "p"] = holm(one["p"].tolist())
+    for _, one in out[out["layer"] == "all"].groupby(["arm", "metric"]):
+        out.loc[one.index, "p"] = holm(one["p"].tolist())
     return finished(
         out, "readings", table, draws=draws, seed=seed, synonyms={k: list(v) for k, v in
         synonyms.items()},

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from mmlens.papers.mmn.report import verdicts
-from mmlens.papers.mmn.report.open_choices import choices_table
 from mmlens.papers.mmn.report.outcomes import Outcome
 from mmlens.papers.mmn.report.paper import published
-from mmlens.papers.mmn.report.readings_table import readings_table, readings_told
+from mmlens.papers.mmn.report.readings_table import TABLES, readings_told
 from mmlens.papers.mmn.report.told import PICTOS_DIFFERS, Finding, Row, Setting
 from mmlens.papers.mmn.report.verdicts import CLAIMS, STAYS, P, change, interval, probability
 
@@ -25,7 +24,7 @@ def finding(found: Outcome, setting: Setting) -> Finding:
     says, rows, differs = _TELLERS[found.key](found, setting)
     if judged is not None and judged.holds is False and setting.family == "pictos":
         differs = [*differs, *PICTOS_DIFFERS.get(found.key, [])]
-    table = _TABLES[found.key](found) if found.key in _TABLES else []
+    table = TABLES[found.key](found) if found.key in TABLES else []
     return Finding(
         found.key, judged.says if judged else says, judged, rows, differs, table, _pictures(found)
     )
@@ -299,4 +298,3 @@ _TELLERS: dict[str, Callable[[Outcome, Setting], Told]] = {
     "sensitivity": _sensitive,
     "readings": lambda found, setting: readings_told(found),
 }
-_TABLES = {"sensitivity": choices_table, "readings": readings_table}

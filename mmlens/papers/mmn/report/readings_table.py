@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmlens.papers.mmn.report.open_choices import choices_table
 from mmlens.papers.mmn.report.outcomes import Outcome
 from mmlens.papers.mmn.report.told import Row
 from mmlens.papers.mmn.report.verdicts import P, interval, probability
@@ -61,3 +62,7 @@ def _gaps(rows: Any, gap: Any) -> str:
         f" p {probability(row['p'])}"
         for than, row in told
     )
+
+
+TABLES = {"sensitivity": choices_table, "readings": readings_table}
+"""The experiments that are told in a table of their own."""
