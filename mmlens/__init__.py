@@ -38,9 +38,13 @@ if TYPE_CHECKING:
     from mmlens.methods.decode import decode as decode
     from mmlens.methods.decode import interpretable as interpretable
     from mmlens.methods.integrated_gradients import integrated_gradients as integrated_gradients
+    from mmlens.methods.jacobian_lens import jacobian_lens as jacobian_lens
     from mmlens.methods.logit_lens import logit_lens as logit_lens
     from mmlens.methods.nearest_tokens import nearest_tokens as nearest_tokens
+    from mmlens.methods.sink_units import sink_units as sink_units
     from mmlens.methods.top_neurons import top_neurons as top_neurons
+    from mmlens.methods.translators import Translators as Translators
+    from mmlens.methods.tuned_lens import tuned_lens as tuned_lens
     from mmlens.model.hooked_vlm import HookedVLM as HookedVLM
     from mmlens.sweep.images import top_images as top_images
     from mmlens.sweep.sweep_folder import Sweep as Sweep

@@ -45,6 +45,7 @@ from mmlens.papers.mmn.questions import (
     faithfulness,
     layers,
     project,
+    readings,
     regions,
     routes,
     sensitivity,
@@ -134,7 +135,7 @@ class Right:
             "Scores": {"values": torch.zeros(2), "axes": ("layer",), "labels": {"layer": (0, 1)}},
             "Edit": {"site_name": "neurons", "value": 0.0},
             "load": {"name": "toy-gptj"}, "attribute_caption": {"caption": " dog"},
-            "top_neurons": {"pos": None},
+            "top_neurons": {"pos": None}, "tuned_lens": {"steps": 2},
             "logit_lens": {"quantity": "prob"}, "dataset": {"source": "pictos:held_out:2"},
             "activations": {"site": "neurons"}, "look": {"prompt": "A picture of", "k": 2},
             "view.attention_on_image": {"scores": weights.sel(head=0)},
@@ -216,6 +217,7 @@ class Right:
 LEFT_OUT = {
     "HookedVLM": "built by load and from_parts",
     "from_parts": "whole models: a test of its own",
+    "Translators": "what jacobian_lens and tuned_lens return",
     "Look": "what look returns", "audit": "every hook point of a model", "models": "no argument",
     "fetch": "asks the package index: test_fetch",
     "metrics.bert_score": "a backbone", "metrics.clip_score": "a backbone",
@@ -231,14 +233,14 @@ HOMES = {"": mm, "view.": view, "datasets.": datasets, "sweep.": mm.sweep, "metr
 QUESTIONS = (
     translate.top_units, project.nearest_words, regions.unit_regions, classes.class_activations,
     ablation.ablations, sheet.picture_sheet, faithfulness.faithful, sensitivity.option_effects,
-    routes.route_effects, estimates.estimated,
+    routes.route_effects, estimates.estimated, readings.unit_readings,
 )  # fmt: skip
 SUMMARIES = {
     translate: translate.top_units, layers: translate.top_units, project: project.nearest_words,
     regions: regions.unit_regions, ablation: ablation.ablations,
     faithfulness: faithfulness.faithful,
     sensitivity: sensitivity.option_effects, routes: routes.route_effects,
-    estimates: estimates.estimated,
+    estimates: estimates.estimated, readings: readings.unit_readings,
 }  # fmt: skip
 """The summaries, and the questions whose tables they read."""
 

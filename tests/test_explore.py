@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from PIL import Image
 
 import mmlens as mm
 from mmlens import Neuron, Patch, Scores, Token, view
+from mmlens.explore.deeper import spread
 from mmlens.families import toy
 from mmlens.values.errors import AddressError
 
@@ -156,6 +158,27 @@ def test_without_the_full_reading_there_is_a_page_all_the_same():
     assert data_of(html, "data")["neurons"]["L3.17"]["says"] == ["·dog", EVIL, CLOSE]
 
 
+def test_a_word_that_is_not_explained_stands_there_without_a_map():
+    """Of four tokens two are explained; the probabilities of all are known."""
+    maps = read().maps.sel(token=[1, 2])
+    whole: Any = read().table
+    table = whole[whole["token"] == TOKENS[1]]
+    one = read(maps=maps, table=table, together=read().together.sel(token=[1, 2]))
+    data = data_of(view.explore(one).html, "p0")
+    maps_of: Any = data["maps"]
+    assert [one is None for one in maps_of] == [True, False, False, True]
+    assert [len(rows) for rows in data["tops"]] == [0, 2, 0, 0] and data["target"] == 1
+    assert [word["together"] for word in data["words"]] == [None, 0.0625, 0.5, None]
+    assert [word["before"] for word in data["words"]] == [0.5, 0.875, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("layers, read", [(8, 8), (16, 16), (30, 15), (28, 14), (33, 11)])
+def test_the_lens_of_a_deep_model_reads_some_layers_and_the_last(layers, read):
+    chosen = spread(layers, 16)
+    assert len(chosen) == read and chosen[-1] == layers - 1
+    assert len({b - a for a, b in pairwise(chosen)}) == 1
+
+
 def test_the_sizes_of_the_parts_add_up_to_the_file(tmp_path):
     made = several()
     size = made.save(tmp_path / "page.html").stat().st_size
@@ -264,6 +287,18 @@ def test_the_caption_is_walked_by_arrow_keys_and_looked_at_by_pointing(show):
     tab.keyboard.press("ArrowRight")
     assert tab.locator("#words [aria-checked=true]").inner_text() == EVIL
     assert EVIL in text(tab, "map-title") and painted(tab) != before
+
+
+def test_the_arrow_keys_pass_over_words_that_are_not_explained(show):
+    maps = read().maps.sel(token=[1, 3])
+    whole: Any = read().table
+    table = whole[whole["token"] == TOKENS[1]]
+    tab = show(view.explore(read(maps=maps, table=table)).html)
+    assert [one.is_disabled() for one in tab.locator("#words button").all()] == [True, False] * 2
+    tab.locator("#words [aria-checked=true]").focus()
+    for shown in (CLOSE, "dog"):
+        tab.keyboard.press("ArrowRight")
+        assert tab.locator("#words [aria-checked=true]").inner_text() == shown
 
 
 def test_a_neuron_shows_its_words_its_map_and_the_caption_without_it(show):

@@ -9,10 +9,17 @@ from bridges import bridge
 
 import mmlens as mm
 from mmlens import Neuron, Patch, Token
-from mmlens.explore import Look, choose
+from mmlens.explore import Look, choose, thing_tokens
 from mmlens.explore.look import look
 from mmlens.families import toy
-from mmlens.values.errors import NumericsError, PromptError, TargetError
+from mmlens.model.text_end import TextEnd
+from mmlens.values.errors import (
+    ArgumentError,
+    CapabilityError,
+    NumericsError,
+    PromptError,
+    TargetError,
+)
 
 NAME = "toy-gptj-planted"
 
@@ -117,3 +124,82 @@ def test_a_nan_is_refused_and_never_ranked(model):
     broken = model.edit(mm.Edit("neurons", float("nan"), Neuron(1, 5)))
     with pytest.raises(NumericsError, match="NaN or infinity"):
         look(broken, toy.picture(), caption=" dog")
+
+
+# -- where the caption ends, and which of its words are explained ----------------------------------
+
+
+@pytest.mark.parametrize(
+    "words, stop, kept",
+    [
+        (["\n", " a", " dog", ".", "\n", " cat"], (".", "\n"), ["\n", " a", " dog", "."]),
+        ([" a", " dog", "\n", " cat"], (".", "\n"), [" a", " dog"]),
+        ([" a", " dog", ".\n"], (".", "\n"), [" a", " dog", ".\n"]),
+        ([" a", ".", " dog"], (), [" a", ".", " dog"]),
+        ([" a", "<eos>", " dog"], (), [" a"]),
+        ([" a", " dog", " and", " cat"], ("dog and",), [" a", " dog", " and"]),
+    ],
+)
+def test_a_text_is_cut_at_its_first_sentence_or_line(monkeypatch, words, stop, kept):
+    monkeypatch.setattr("mmlens.model.text_end.word", lambda lm, token: words[token])
+    ends = [i for i, one in enumerate(words) if one == "<eos>"]
+    ids, ended = TextEnd(None, ends, stop).of(list(range(len(words))))
+    assert [words[i] for i in ids] == kept and ended == bool(ends or stop)
+
+
+@pytest.mark.parametrize("backend", ["bridge", "hooked_transformer"])
+def test_generation_stops_where_it_is_told_and_pays_for_no_more(backend):
+    try:
+        model = bridge("toy-gptj", backend=backend)
+    except CapabilityError:
+        pytest.skip("TransformerLens 4 has no HookedTransformer")
+    prompt = mm.Prompt(toy.picture(), "A picture of")
+    whole = model.generate(prompt, 12, stop_at_eos=False)
+    mark = whole[4:7]
+    steps = []
+    with model.hooks([("unembed.hook_out", lambda x, hook: steps.append(1))]):
+        short = model.generate(prompt, 12, stop=mark, stop_at_eos=False)
+    assert mark in short and whole.startswith(short) and len(short) < len(whole)
+    assert len(steps) < 12
+    rows = model.generate([prompt, prompt], 12, stop=[mark], stop_at_eos=False)
+    assert rows == [short, short]
+    with pytest.raises(ArgumentError, match="write what ends the text"):
+        model.generate(prompt, stop="")
+
+
+def test_only_the_words_that_name_things_are_explained_unless_all_are_asked_for(model):
+    words = " a dog and two cat in this picture"
+    seen = look(model, toy.picture(), caption=words, full=True)
+    assert [token.text for token in seen.explained] == [" dog", " cat"]
+    assert "".join(token.text for token in seen.tokens) == words == seen.caption
+    whole = look(model, toy.picture(), caption=words, full=True, explain="all")
+    assert whole.explained == whole.tokens == seen.tokens
+    for token in seen.explained:
+        assert torch.allclose(seen.maps.sel(token=token).values,
+                              whole.maps.sel(token=token).values, atol=1e-5)  # fmt: skip
+        assert seen.together is not None and whole.together is not None
+        assert seen.together.sel(token=token).item() == pytest.approx(
+            whole.together.sel(token=token).item(), rel=1e-4
+        )
+    assert seen.before is not None and seen.before.of("token") == seen.tokens
+    assert look(model, toy.picture(), caption=words, of="and").token.text == " and"
+
+
+def test_pieces_of_a_word_are_explained_together():
+    tokens = tuple(Token(word, i) for i, word in enumerate([" a", " gir", "affe", ",", " of", "."]))
+    assert [token.text for token in thing_tokens(tokens)] == [" gir", "affe"]
+
+
+def test_look_reads_the_neurons_through_what_it_is_told(model):
+    asked = mm.Prompt(toy.picture((2, 1)), "A picture of")
+    lens = mm.jacobian_lens(model, asked)
+    read = {how: look(model, toy.picture((2, 1)), max_new_tokens=2, through=how, k=4, full=True)
+            for how in ("effect", lens)}  # fmt: skip
+    for how, seen in read.items():
+        assert seen.neurons.iloc[0].words[0] == " dog"
+        prompt = asked if seen.token.at == 19 else asked + " dog"
+        said = mm.decode(model, seen.neurons, through=how, prompt=prompt)
+        assert list(said.words) == list(seen.neurons.words)
+    assert read["effect"].about["decoded"] == "effect"
+    with pytest.raises(ArgumentError, match="did you mean 'effect'"):
+        look(model, toy.picture(), through="effects")

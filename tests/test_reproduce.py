@@ -47,6 +47,7 @@ NAME = "toy-gptj-planted"
 TINY = replace(
     QUICK, scan=4, units=2, projection=2, vectors=1, concepts=1, of_concept=2, classes=2,
     choose=1, measure=1, ablation=1, ks=(0.0, 0.1), sheets=1, faithful=1, sensitive=1,
+    readings=2, fitted=1,
     methods=("gradient x activation (pre)", "random"),
 )  # fmt: skip
 READING = OpenChoices(max_new_tokens=2, keep="all")

@@ -109,6 +109,16 @@ def look(
         Path | None,
         typer.Option(help="Show each neuron's top pictures from this folder of `mmlens explore`."),
     ] = None,
+    every_word: Annotated[
+        bool,
+        typer.Option("--every-word", help="Explain every word, not the things alone (slower)."),
+    ] = False,
+    whole_text: Annotated[
+        bool, typer.Option("--whole-text", help="Let the caption go on after its first sentence.")
+    ] = False,
+    through: Annotated[
+        str, typer.Option(help="Neurons decode by: unembed, effect (slower), or a lens's file.")
+    ] = "unembed",
     deep: Annotated[
         bool, typer.Option("--deep", help="The caption without each neuron of the page (slower).")
     ] = False,
@@ -125,11 +135,17 @@ def look(
         from mmlens.explore import Depth, read_found
         from mmlens.explore.look import look as look_at
         from mmlens.families import load
+        from mmlens.methods.translators import Translators
+        from mmlens.model.text_end import SENTENCE
         from mmlens.view.explorer_page.page import explore
 
         tops = read_found(sweep).tops if sweep is not None else None
         depth = Depth(one_by_one="all" if deep else "token")
-        seen = look_at(load(model), photo, prompt, of=of, caption=caption, k=neurons, full=depth)
+        how = through if through in ("unembed", "effect") else Translators.load(through)
+        seen = look_at(
+            load(model), photo, prompt, of=of, caption=caption, k=neurons, full=depth, through=how,
+            stop=None if whole_text else SENTENCE, explain="all" if every_word else "things",
+        )  # fmt: skip
         made = explore(seen, title=picture.name, tops=tops)
         made.save(page)
     _report(seen, chosen=of is None)

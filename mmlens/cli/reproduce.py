@@ -60,6 +60,10 @@ def mmn_command(
     random_from: Annotated[
         str, typer.Option(help="Random units are: others of the layer, or any.")
     ] = "others",
+    randoms: Annotated[int, typer.Option(min=1, help="Draws of random units in E5.")] = 1,
+    sinks: Annotated[
+        str, typer.Option(help="Units that are huge at the first position, in E5: kept or apart.")
+    ] = "kept",
     shuffle: Annotated[str, typer.Option(help="Random pairs by: pictures or neurons.")] = (
         "pictures"
     ),
@@ -84,9 +88,10 @@ def mmn_command(
     from mmlens.sweep.record import SweepError
 
     choices = OpenChoices(
-        point, target, rank_by, gain, number_or_word(value), where, random_from, shuffle, keep, noun
-    )
-    plan = at_most(QUICK if quick else FULL, pictures)
+        point, target, rank_by, gain, number_or_word(value), where, random_from, sinks, shuffle,
+        keep, noun,
+    )  # fmt: skip
+    plan = replace(at_most(QUICK if quick else FULL, pictures), randoms=randoms)
     backbones = {"CLIPScore": clip_backbone, "BERTScore": bert_backbone}
     scorers, compare = judged_by({k: v for k, v in backbones.items() if v})
     if scorers:
@@ -118,7 +123,7 @@ def at_most(plan: Any, pictures: int | None) -> Any:
     if pictures is None:
         return plan
     names = ("units", "projection", "of_concept", "choose", "measure", "ablation", "sheets",
-             "faithful", "sensitive")  # fmt: skip
+             "faithful", "sensitive", "readings")  # fmt: skip
     return replace(plan, **{name: min(getattr(plan, name), pictures) for name in names})
 
 

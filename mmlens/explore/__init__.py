@@ -6,8 +6,10 @@
     view.explore(found.looks, found.names, tops=found.tops)
 
 module      what of one picture
-look        the caption, and gradient x activation of every token of it
-things      which word of a caption names a thing
+look        the caption, and gradient x activation of its words
+deeper      with full=True: the lens, and the caption without each neuron
+things      which words of a caption name things
+strongest   the strongest neurons of a token, decoded
 patches     the logit lens at every patch, and the neurons that fire there
 without     the probability of every token without a neuron
 many        all of this over a data set, and the top pictures of its neurons
@@ -20,12 +22,13 @@ from typing import TYPE_CHECKING
 from mmlens.values.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from mmlens.explore.look import Depth as Depth
+    from mmlens.explore.deeper import Depth as Depth
     from mmlens.explore.look import Look as Look
     from mmlens.explore.many import Found as Found
     from mmlens.explore.many import read_all as read_all
     from mmlens.explore.many import read_found as read_found
     from mmlens.explore.things import NO_THINGS as NO_THINGS
     from mmlens.explore.things import choose as choose
+    from mmlens.explore.things import thing_tokens as thing_tokens
 else:
     __getattr__, __dir__, __all__ = on_first_use(__name__)

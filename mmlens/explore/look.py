@@ -6,38 +6,42 @@
     seen.maps.sel(token=" dog")      # Scores(pos): what each patch did for the word
     seen.save("scene.html")          # the same as a page
 
-One forward pass and one backward pass per caption token (gradient x activation, see
+One forward pass and one backward pass per explained token (gradient x activation, see
 `mmlens.methods.attribute`), reduced as it comes; one more forward pass for the activation maps.
+The caption ends at its first sentence or line, and its words that name things are explained, unless
+asked otherwise: a language model that was never taught to stop says thirty tokens.
 With `full=True` also what each patch says in every layer and which neurons fire there (two passes),
-and what the caption loses without each neuron (a row of a batch per neuron).
+and what the caption loses without each neuron (a row of a batch per neuron; `explore.deeper`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 
 from mmlens.causal.picture_boxes import seen_box
+from mmlens.explore.deeper import Depth, read_deeper
 from mmlens.explore.patches import firing, maps_of
-from mmlens.explore.strongest import Strongest, ends_in, strongest_table
-from mmlens.explore.things import choose
-from mmlens.explore.without import probabilities
+from mmlens.explore.strongest import Strongest, strongest_table
+from mmlens.explore.things import choose, thing_tokens
 from mmlens.methods.attribute import products, silencing
-from mmlens.methods.logit_lens import logit_lens
+from mmlens.methods.decode import read_through
+from mmlens.methods.translators import Translators
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
-from mmlens.model.targets import Target, aim_caption
+from mmlens.model.targets import aim_caption
+from mmlens.model.text_end import SENTENCE, Stop
 from mmlens.runtime.autograd import ordinary
-from mmlens.values.arguments import count, flag
+from mmlens.values.arguments import choice, count, flag
 from mmlens.values.errors import PromptError
-from mmlens.values.labels import Neuron, Patch, Token
+from mmlens.values.labels import Patch, Token
 from mmlens.values.pictures import open_picture
-from mmlens.values.prompt import Prompt, SoftPrompt
+from mmlens.values.prompt import Prompt
 from mmlens.values.scores import Scores
 from mmlens.values.sites import SITES
 from mmlens.values.whole_files import printable, write_whole
@@ -48,24 +52,6 @@ if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
 
-@dataclass(frozen=True)
-class Depth:
-    """How much `full=True` reads.
-
-    Attributes:
-        lens: words per layer and patch.
-        firing: neurons per patch.
-        silenced: neurons per word that are silenced, together and one by one.
-        one_by_one: which of them are silenced alone, a row of a batch each: those of the "token"
-            that is explained, of the whole "caption", or of `firing` too ("all").
-    """
-
-    lens: int = 5
-    firing: int = 8
-    silenced: int = 10
-    one_by_one: Literal["token", "caption", "all"] = "caption"
-
-
 @dataclass(frozen=True, eq=False)
 class Look:
     """What `look` found.
@@ -73,14 +59,15 @@ class Look:
     Attributes:
         picture: RGB.
         prompt: the words after the picture.
-        caption: what was explained: the model's own words, or those given.
+        caption: the model's own words, or those given.
         tokens: its tokens.
         token: the token that `neurons` explains.
-        maps: Scores(token, pos): the score of every patch for every token, summed over all layers
-            and units. A sum over layers counts an effect once per layer that it passes through.
-        table: the top neurons of every token: token, neuron, patch (where its score is highest),
-            score, active (its activation there), sign (-1: it is negative, so the words are those
-            of minus its output row), words, probs, interpretable.
+        maps: Scores(token, pos): the score of every patch for every token that is explained
+            (`explained`), summed over all layers and units. A sum over layers counts an effect once
+            per layer that it passes through.
+        table: the top neurons of every explained token: token, neuron, patch (where its score is
+            highest), score, active (its activation there), sign (-1: it is negative, so the words
+            are those of minus its output row), words, probs, interpretable.
         activations: Scores(neuron, pos): how active each neuron of the tables is at each patch.
         box: (x0, y0, x1, y1), the pixels of the picture that the encoder sees.
         about: provenance.
@@ -88,7 +75,7 @@ class Look:
             follows: with `full=True`, else None).
         without: Scores(neuron, token): the same with a neuron silenced, one of the first of a
             token or of `firing` (`Depth`).
-        together: Scores(token): the same without all of a token's first neurons.
+        together: Scores(token): the same of an explained token without all of its first neurons.
         lens: the logit lens at every patch: layer, pos, rank, token, prob.
         firing: the most active neurons of every patch: patch, rank, neuron, value.
         decoded: what every neuron of `activations` says, at the signs of its activations in the
@@ -111,6 +98,11 @@ class Look:
     lens: pd.DataFrame | None = field(default=None, repr=False)
     firing: pd.DataFrame | None = field(default=None, repr=False)
     decoded: pd.DataFrame | None = field(default=None, repr=False)
+
+    @property
+    def explained(self) -> tuple[Token, ...]:
+        """The tokens that have a map and neurons."""
+        return tuple(self.maps.of("token"))
 
     @property
     def neurons(self) -> pd.DataFrame:
@@ -140,9 +132,12 @@ def look(
     caption: str | None = None,
     k: int = 10,
     max_new_tokens: int = 30,
+    stop: Stop = SENTENCE,
+    explain: str = "things",
+    through: str | Translators = "unembed",
     full: bool | Depth = False,
 ) -> Look:
-    """Caption a picture and explain every token of the caption by its `k` strongest neurons.
+    """Caption a picture and explain the words of the caption by their `k` strongest neurons each.
 
     A neuron counts once per token, by its largest score over the patches.
 
@@ -153,6 +148,11 @@ def look(
             names a thing.
         caption: explain these words instead of the model's own caption.
         max_new_tokens: length of that caption at most.
+        stop: what ends the model's own caption, as in `generate`; None lets it go on.
+        explain: the tokens that are explained: those of the words that may name "things" (and
+            `of`), or "all".
+        through: how neurons are decoded, as in `decode`: "unembed", "effect" (measured where the
+            token is predicted, a row of a batch per neuron), or a lens that was fitted before.
         full: also the lens, the neurons that fire at each patch, and what is lost without each
             neuron, for `view.explore`; a `Depth` says how much of it.
 
@@ -162,20 +162,25 @@ def look(
         TargetError: the caption is empty, or the word is not one of its tokens.
     """
     k = count(k, "k", error=PromptError)
+    choice(explain, "explain", ("things", "all"))
+    read_through(model, through, "what is looked at")
     depth = full if isinstance(full, Depth) else Depth() if flag(full, "full") else None
     photo = open_picture(picture)
-    soft, targets = aim_caption(
-        model, Prompt(photo, prompt), given=caption, max_new_tokens=max_new_tokens
+    soft, aims = aim_caption(
+        model, Prompt(photo, prompt), given=caption, max_new_tokens=max_new_tokens, stop=stop
     )
-    tokens = tuple(aimed.token for aimed in targets if aimed.token is not None)
+    tokens = tuple(aimed.token for aimed in aims if aimed.token is not None)
     chosen = choose(model, tokens, of)
+    wanted = {*(tokens if explain == "all" else thing_tokens(tokens)), chosen}
+    targets = [aimed for aimed in aims if aimed.token in wanted]
+    explained = tuple(token for token in tokens if token in wanted)
 
     labels = soft.labels[0]
     places = [i for i, label in enumerate(labels) if isinstance(label, Patch)]
-    patches = tuple(labels[i] for i in places)
+    patches: tuple[Any, ...] = tuple(labels[i] for i in places)
     at = torch.tensor(places, device=model.lm.device)
-    maps = torch.zeros(len(tokens), len(places))
-    best = [Strongest(k) for _ in tokens]
+    maps = torch.zeros(len(targets), len(places))
+    best = [Strongest(k) for _ in targets]
 
     def receive(index: int, layer: int, product: torch.Tensor) -> None:
         seen = product[at].float()
@@ -184,23 +189,27 @@ def look(
 
     every = range(model.cfg.n_layers)
     products(model, soft, targets, receive, SITES["neurons_pre"], every)
+    named = through if isinstance(through, str) else through.kind
     told = about(model, method="attribute", target="logit", point="pre", prompt=soft,
-                 silencing=silencing(model, "pre"))  # fmt: skip
+                 silencing=silencing(model, "pre"), decoded=named)  # fmt: skip
     found = [one.rows() for one in best]
     active = firing(model, soft, depth.firing) if depth else None
     every = [[neuron for rows in found for _, neuron, _ in rows]]
     every += [active["neuron"]] if active is not None else []
     neurons = tuple(dict.fromkeys(neuron for column in every for neuron in column))
     acts = maps_of(model, soft, neurons, at)
-    table = strongest_table(model, tokens, found, patches, dict(zip(neurons, acts, strict=True)))
-    more = _more(model, soft, targets, table, active, neurons, chosen, depth) if depth else {}
+    at_patches = dict(zip(neurons, acts, strict=True))
+    table = strongest_table(model, soft, targets, found, patches, at_patches, through)
+    more: dict[str, Any] = {}
+    if depth is not None:
+        more = read_deeper(model, soft, aims, table, active, neurons, chosen, depth, through)
     return Look(
         photo,
         prompt,
         "".join(token.text for token in tokens),
         tokens,
         chosen,
-        Scores(maps, ("token", "pos"), {"token": tokens, "pos": patches}, told),
+        Scores(maps, ("token", "pos"), {"token": explained, "pos": patches}, told),
         table,
         Scores(
             acts,
@@ -213,34 +222,3 @@ def look(
         firing=active,
         **more,
     )
-
-
-def _more(
-    model: HookedVLM,
-    soft: SoftPrompt,
-    targets: Sequence[Target],
-    table: pd.DataFrame,
-    active: pd.DataFrame | None,
-    neurons: tuple[Neuron, ...],
-    token: Token,
-    depth: Depth,
-) -> dict[str, Any]:
-    """What `full=True` adds: the lens, and the caption without each neuron."""
-    tokens = tuple(aimed.token for aimed in targets if aimed.token is not None)
-    first: Any = table.groupby("token", sort=False).head(depth.silenced)
-    groups = [list(first.loc[first["token"] == token, "neuron"]) for token in tokens]
-    alone = groups[tokens.index(token)] if depth.one_by_one == "token" else first["neuron"]
-    of_words = set(table["neuron"])
-    others = [n for n in neurons if n not in of_words] if depth.one_by_one == "all" else []
-    silent = tuple(dict.fromkeys([*alone, *others]))
-    prob = probabilities(model, soft, targets, [[], *groups, *([one] for one in silent)])
-    told = about(model, method="silencing", site="neurons", value=0.0, at="all positions",
-                 prompt=soft)  # fmt: skip
-    end, words = 1 + len(groups), {"token": tokens}
-    return {
-        "before": Scores(prob[0], ("token",), words, told),
-        "together": Scores(prob[1:end].diagonal().clone(), ("token",), words, told),
-        "without": Scores(prob[end:], ("neuron", "token"), {"neuron": silent} | words, told),
-        "lens": logit_lens(model, soft, k=depth.lens, pos=Patch),
-        "decoded": ends_in(model, table, active),
-    }

@@ -22,7 +22,8 @@ from PIL import Image
 
 from mmlens.datasets.sample import Sample
 from mmlens.datasets.spec import dataset as named_data
-from mmlens.explore.look import Depth, Look, look
+from mmlens.explore.deeper import Depth
+from mmlens.explore.look import Look, look
 from mmlens.explore.patches import maps_of
 from mmlens.sweep.record import SweepError
 from mmlens.sweep.sweep_folder import Sweep
@@ -163,7 +164,7 @@ def _look(head: Any, name: str, tables: Any, scores: Any) -> Look:
         picture=Image.open(io.BytesIO(head["picture"])).convert("RGB"),
         prompt=head["prompt"],
         caption=head["caption"],
-        tokens=tuple(maps.of("token")),
+        tokens=tuple(scores["before"][name].of("token")),
         token=head["token"],
         box=tuple(head["box"]),
         about=maps.about,

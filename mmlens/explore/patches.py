@@ -43,8 +43,9 @@ def firing(model: HookedVLM, soft: SoftPrompt, k: int = 8) -> pd.DataFrame:
         numbers = named.gather(1, order)
 
     names = [SITES["neurons"].at(layer) for layer in range(model.cfg.n_layers)]
+    end = torch.tensor([len(labels) - 1], device=model.lm.device)
     with torch.no_grad(), model.hooks(fwd_hooks=[(name, keep) for name in names]):
-        model(soft, return_type=None)
+        model.run(soft, at=end)  # the logits of one position: the vocabulary takes its time
     rows = [
         (labels[place], rank, Neuron(*divmod(number, width)), value)
         for place, row, its in zip(places, numbers.tolist(), values.tolist(), strict=True)
@@ -58,8 +59,11 @@ def maps_of(
 ) -> torch.Tensor:
     """Float[neuron, patch], from one forward pass up to the highest layer needed."""
     layers = sorted({neuron.layer for neuron in neurons})
-    stop = layers[-1] + 1 if layers[-1] + 1 < model.cfg.n_layers else None
+    end = torch.tensor([soft.ids.shape[1] - 1], device=model.lm.device)
     names = {layer: SITES["neurons"].at(layer) for layer in layers}
     with torch.no_grad(), capture(model, names.values(), lambda x: x[0, at].float()) as kept:
-        model(soft, return_type=None, stop_at_layer=stop)
+        if layers[-1] + 1 < model.cfg.n_layers:
+            model(soft, return_type=None, stop_at_layer=layers[-1] + 1)
+        else:
+            model.run(soft, at=end)
     return torch.stack([kept[names[one.layer]][:, one.unit].cpu() for one in neurons])

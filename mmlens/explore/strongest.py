@@ -6,13 +6,17 @@ words of that end (`mmlens.methods.decode`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mmlens.methods.decode import decode, sign_of
-from mmlens.values.labels import Neuron, Token
+from mmlens.methods.translators import Translators
+from mmlens.model.targets import Target
+from mmlens.values.labels import Neuron, Patch
+from mmlens.values.prompt import SoftPrompt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,33 +47,72 @@ class Strongest:
 
 def strongest_table(
     model: HookedVLM,
-    tokens: tuple[Token, ...],
+    soft: SoftPrompt,
+    targets: Sequence[Target],
     found: list[list[tuple[float, Neuron, int]]],
-    patches: tuple[Any, ...],
+    patches: tuple[Patch, ...],
     active: Mapping[Neuron, torch.Tensor],
+    through: str | Translators = "unembed",
 ) -> pd.DataFrame:
     """One row per token and neuron: token, neuron, patch, score, active, sign, words, ...
 
     Args:
+        soft: the prompt and the caption.
+        targets: of the tokens.
         found: per token (score, neuron, index of the patch).
         active: the activations of each neuron at all patches.
+        through: how neurons are decoded; "effect" where the token is predicted.
     """
     import pandas as pd
 
     rows = [
-        {"token": token, "neuron": neuron, "patch": patches[place], "score": score,
+        {"token": aimed.token, "neuron": neuron, "patch": patches[place], "score": score,
          "active": float(active[neuron][place])}
-        for token, top in zip(tokens, found, strict=True)
+        for aimed, top in zip(targets, found, strict=True)
         for score, neuron, place in top
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=["token", "neuron", "patch", "score", "active"])
     table["sign"] = [sign_of(value) for value in table["active"]]
-    return table.merge(decode(model, table), on=["neuron", "sign"], how="left")
+    keys = ["neuron", "sign"]
+    if through != "effect":
+        return table.merge(decode(model, table, through=through), on=keys, how="left")
+    parts = []
+    for aimed in targets:
+        own: Any = table[table["token"] == aimed.token]
+        here = up_to(soft, aimed.position + 1)
+        said = decode(model, own, through=through, prompt=here)
+        parts.append(own.merge(said, on=keys, how="left"))
+    return pd.concat(parts, ignore_index=True)
 
 
-def ends_in(model: HookedVLM, table: pd.DataFrame, firing: pd.DataFrame | None) -> pd.DataFrame:
-    """What the neurons say at the signs that they have in these tables."""
-    neurons, active = list(table["neuron"]), list(table["active"])
-    if firing is not None:
-        neurons, active = [*neurons, *firing["neuron"]], [*active, *firing["value"]]
-    return decode(model, neurons, active=active)
+def up_to(soft: SoftPrompt, end: int) -> SoftPrompt:
+    """The first positions of a prompt."""
+    return replace(
+        soft,
+        vectors=soft.vectors[:, :end],
+        ids=soft.ids[:, :end],
+        mask=soft.mask[:, :end],
+        labels=tuple(row[:end] for row in soft.labels),
+    )
+
+
+def ends_in(
+    model: HookedVLM,
+    table: pd.DataFrame,
+    firing: pd.DataFrame | None,
+    through: str | Translators = "unembed",
+) -> pd.DataFrame:
+    """What the neurons say at the signs that they have in these tables.
+
+    An effect is one on a token: neurons that only fire have none, and are read by the unembedding.
+    """
+    import pandas as pd
+
+    columns = ["neuron", "sign", "words", "probs", "interpretable"]
+    first: Any = table.drop_duplicates(["neuron", "sign"])[columns]
+    if firing is None:
+        return first.reset_index(drop=True)
+    how = "unembed" if through == "effect" else through
+    more = decode(model, list(firing["neuron"]), active=list(firing["value"]), through=how)
+    both: Any = pd.concat([first, more[columns]], ignore_index=True)
+    return both.drop_duplicates(["neuron", "sign"]).reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""Which word of a caption names a thing: the token that is explained first."""
+"""Which words of a caption name things: the tokens that are explained, and the first of them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,20 @@ are was were has have had for from into onto out off not black white red orange 
 blue purple pink brown grey gray background standing sitting lying holding showing"""
 NO_THINGS = frozenset(_WORDS.split())
 """Words of captions that name no thing; the first other word is explained by default."""
+
+
+def thing_tokens(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
+    """The tokens of the words that may name a thing, all pieces of each."""
+    words: list[list[Token]] = []
+    for token in tokens:
+        goes_on = bool(words) and token.text[:1].isalpha() and words[-1][-1].text[-1:].isalpha()
+        if goes_on:
+            words[-1].append(token)
+        else:
+            words.append([token])
+    text = lambda pieces: "".join(piece.text for piece in pieces).strip().lower()  # noqa: E731
+    names = lambda word: word.isalpha() and len(word) >= 3 and word not in NO_THINGS  # noqa: E731
+    return tuple(piece for pieces in words if names(text(pieces)) for piece in pieces)
 
 
 def choose(model: HookedVLM, tokens: tuple[Token, ...], word: str | None = None) -> Token:

@@ -24,6 +24,7 @@ from mmlens.model import hooking, readouts
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import Number, Target, aim_caption, finite
+from mmlens.model.text_end import SENTENCE, Stop
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.backward import seed, wide
 from mmlens.values.addresses import POSITIONS, places
@@ -172,12 +173,15 @@ def attribute_caption(
     point: str = "pre",
     layer: Any = None,
     pos: Any = Patch,
+    stop: Stop = SENTENCE,
 ) -> pd.DataFrame:
     """For every token of the caption, the `k` (unit, position) pairs of highest score.
 
     Args:
         caption: explain these words instead of the model's own caption.
         pos: the positions that count (default: the picture's), as in `Scores.sel`.
+        stop: what ends the model's own caption, as in `generate`: by default the end of its first
+            sentence or line; None lets it go on.
 
     Returns:
         Columns token, neuron, pos, score; within a token the largest first.
@@ -185,7 +189,7 @@ def attribute_caption(
     import pandas as pd
 
     k = count(k, "k")
-    soft, targets = aim_caption(model, prompt, target, caption)
+    soft, targets = aim_caption(model, prompt, target, caption, stop=stop)
     if pos is Patch and soft.picture_keys is not None:
         raise CapabilityError(
             f"The pictures of {model.name!r} are no positions: write pos=None for its words, or"

@@ -10,6 +10,15 @@ written (`mmlens.towers.language.units`).
 With `gain=True` the final norm's gain (and centring, where it centres) is applied first, which is
 what folding it into W_U would do. Rows of the vocabulary beyond the tokenizer's words are dropped
 (LiMBeR's GPT-J has 50258 rows, the words end at 50257).
+
+The unembedding reads the last layer, and what a unit of an early one writes is changed on its way
+there. `through=` says how it is read:
+
+    "unembed"      as it stands (the paper)
+    "jacobian"     through the mean Jacobian of the layers behind it (`jacobian_lens`)
+    "tuned"        through a translator trained for its layer (`tuned_lens`)
+    "effect"       not read at all, but measured: the words whose logits fall most on one prompt
+                   when the unit is silenced (`moved_words`)
 """
 
 from __future__ import annotations
@@ -20,14 +29,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.methods.jacobian_lens import jacobian_lens, prompts_in
+from mmlens.methods.moved_words import effects
+from mmlens.methods.translators import KINDS, Translators
+from mmlens.methods.tuned_lens import tuned_lens
 from mmlens.model.capabilities import needs
-from mmlens.model.targets import finite
+from mmlens.model.targets import finite, one
 from mmlens.runtime.chunks import in_chunks, times
-from mmlens.towers.language.norms import through
+from mmlens.towers.language.norms import through as through_norm
 from mmlens.towers.language.tokenization import word
 from mmlens.values.arguments import count, instance, number, several
 from mmlens.values.english import interpretable_tokens
-from mmlens.values.errors import AddressError
+from mmlens.values.errors import AddressError, ArgumentError, nearest
 from mmlens.values.labels import Neuron
 
 if TYPE_CHECKING:
@@ -37,6 +50,8 @@ if TYPE_CHECKING:
 
 _FLOATS = 1 << 25
 """Probabilities in memory at a time."""
+THROUGH = ("unembed", *KINDS, "effect")
+"""The readings of what a unit writes, by name."""
 
 
 @needs("unembed")
@@ -47,6 +62,8 @@ def decode(
     *,
     gain: bool = False,
     active: Iterable[float] | None = None,
+    through: str | Translators = "unembed",
+    prompt: Any = None,
 ) -> pd.DataFrame:
     """The `k` words that each neuron raises most: one row per different neuron and sign.
 
@@ -56,6 +73,9 @@ def decode(
         gain: apply the final norm's gain first.
         active: the activation of each neuron where it matters, for its sign; without it the words
             are those of a positive activation.
+        through: one of `THROUGH`, or a lens that was fitted before.
+        prompt: for "effect" the one prompt that it is measured on, at its end; for "jacobian" and
+            "tuned" the prompts that a lens is fitted on, once.
 
     Returns:
         Columns neuron, sign (-1: at a negative activation, so what minus its row raises), words
@@ -71,8 +91,13 @@ def decode(
     k = count(k, "k")
     unique = list(dict.fromkeys(_ends(neurons, active)))
     model.lm.units.find(model.name, [neuron for neuron, _ in unique])
-    depth = max(k, 10)
-    said = _said(model, unique, depth, gain)
+    depth, moved = max(k, 10), {}
+    lens = read_through(model, through, prompt)
+    if lens == "effect":
+        said, fallen = _measured(model, unique, depth, prompt)
+        moved = {"moved": [row[:k] for row in fallen]}
+    else:
+        said = _said(model, unique, depth, gain, lens if isinstance(lens, Translators) else None)
     return pd.DataFrame(
         {
             "neuron": [neuron for neuron, _ in unique],
@@ -80,8 +105,39 @@ def decode(
             "words": [words[:k] for words, _ in said],
             "probs": [probs[:k] for _, probs in said],
             "interpretable": [interpretable_tokens(words) for words, _ in said],
+            **moved,
         }
     )
+
+
+def read_through(model: HookedVLM, through: Any, prompt: Any = None) -> str | Translators:
+    """How units are read: "unembed", "effect", or a lens, which is fitted once if need be.
+
+    Raises:
+        ArgumentError: no such reading, or no prompt for it. CheckpointError: another model's lens.
+    """
+    if isinstance(through, Translators):
+        through.check(model)
+        return through
+    if not isinstance(through, str) or through not in THROUGH:
+        raise ArgumentError(
+            f"There is no reading through={through!r}: {nearest(str(through), THROUGH)}; or give a"
+            " lens, as jacobian_lens(model, prompts) and tuned_lens(model, prompts) return it."
+        )
+    if through == "unembed":
+        return through
+    if prompt is None:
+        what = "on which it is measured" if through == "effect" else "on which a lens is fitted"
+        raise ArgumentError(f"through={through!r} needs prompt=..., {what}.")
+    if through == "effect":
+        return through
+    many = prompts_in(prompt)
+    digests = tuple(_digest(one(model, single).vectors) for single in many)
+    key = (through, _stamp(model), tuple(map(repr, model.edits)), digests)
+    if key not in model.lm.decoded:
+        fit = jacobian_lens if through == "jacobian" else tuned_lens
+        model.lm.decoded[key] = fit(model, many)
+    return model.lm.decoded[key]
 
 
 def sign_of(active: float) -> int:
@@ -126,20 +182,39 @@ def _ends(neurons: Any, active: Iterable[float] | None) -> list[tuple[Neuron, in
     return [(neuron, sign_of(one)) for neuron, one in zip(many, numbers, strict=True)]
 
 
+def _measured(
+    model: HookedVLM, ends: Sequence[tuple[Neuron, int]], k: int, prompt: Any
+) -> tuple[list[tuple[list[str], list[float]]], list[list[float]]]:
+    """Words and shares of each neuron's effect on a prompt, and by how much logits fall."""
+    if not ends:
+        return [], []
+    different = list(dict.fromkeys(neuron for neuron, _ in ends))
+    at = {neuron: i for i, neuron in enumerate(different)}
+    ids, moved, shares = effects(model, one(model, prompt), different, k)
+    words = [[word(model.lm, token) for token in row] for row in ids.tolist()]
+    told = list(zip(words, shares.tolist(), strict=True))
+    rows = [at[neuron] for neuron, _ in ends]
+    return [told[i] for i in rows], [moved[i].tolist() for i in rows]
+
+
 def _said(
-    model: HookedVLM, ends: Sequence[tuple[Neuron, int]], k: int, gain: bool
+    model: HookedVLM,
+    ends: Sequence[tuple[Neuron, int]],
+    k: int,
+    gain: bool,
+    lens: Translators | None = None,
 ) -> list[tuple[list[str], list[float]]]:
     """Words and probabilities of each end, from memory where the weights are still the same."""
     if not ends:
         return []
     with torch.no_grad():
-        written = _written(model, ends)
+        written = _written(model, ends, lens)
         if gain:
             scale, centres = model.lm.final_gain
-            written = through(scale, centres, written)
+            written = through_norm(scale, centres, written)
         written = model.lm.to_words(written).float()
         table = model.root.W_U[:, : model.lm.n_words]
-        memory, stamp = model.lm.decoded, _digest(_draw(table) @ table)
+        memory, stamp = model.lm.decoded, _stamp(model)
         keys = [(_digest(row), stamp, k) for row in written]
         fresh = [i for i, key in enumerate(keys) if key not in memory]
         size = max(1, _FLOATS // max(1, model.lm.n_words))
@@ -150,14 +225,17 @@ def _said(
     return [memory[key] for key in keys]
 
 
-def _written(model: HookedVLM, ends: Sequence[tuple[Neuron, int]]) -> torch.Tensor:
-    """Float[end, d_model]: what each end writes to the stream."""
+def _written(
+    model: HookedVLM, ends: Sequence[tuple[Neuron, int]], lens: Translators | None = None
+) -> torch.Tensor:
+    """Float[end, d_model]: what each end writes to the stream, as it arrives behind a lens."""
     out = torch.empty(len(ends), model.cfg.d_model, device=model.lm.device)
     for layer in {neuron.layer for neuron, _ in ends}:
         here = [i for i, (neuron, _) in enumerate(ends) if neuron.layer == layer]
         signs = torch.tensor([ends[i][1] for i in here], device=out.device)
         rows = model.lm.units.written(layer, [ends[i][0].unit for i in here])
-        out[here] = rows.to(out) * signs[:, None]
+        rows = rows.to(out) * signs[:, None]
+        out[here] = rows if lens is None else lens.carry(layer, rows)
     return out
 
 
@@ -165,6 +243,12 @@ def _top(model: HookedVLM, scores: torch.Tensor, k: int) -> list[tuple[list[str]
     best = finite(scores, "the decoded words").softmax(-1).topk(min(k, scores.shape[-1]))
     words = [[word(model.lm, token) for token in row] for row in best.indices.tolist()]
     return list(zip(words, best.values.tolist(), strict=True))
+
+
+def _stamp(model: HookedVLM) -> bytes:
+    """Stands for the unembedding as it is now."""
+    table = model.root.W_U[:, : model.lm.n_words]
+    return _digest(_draw(table) @ table)
 
 
 def _draw(table: torch.Tensor) -> torch.Tensor:

@@ -85,8 +85,9 @@ def logit_lens(
         kept[hook.layer()] = [torch.cat(part) for part in zip(*pieces, strict=True)]
 
     names = [SITES["resid_post"].at(layer) for layer in chosen]
-    with torch.no_grad():
-        model.run_with_hooks(soft, fwd_hooks=[(name, look) for name in names], return_type=None)
+    end = torch.tensor([len(labels) - 1], device=model.lm.device)
+    with torch.no_grad(), model.hooks(fwd_hooks=[(name, look) for name in names]):
+        model.run(soft, at=end)
     for layer, found in kept.items():
         finite(found[0], f"what the lens reads in layer {layer}")
     at = tuple(labels[i] for i in where)
@@ -107,13 +108,15 @@ def _read(
     model: HookedVLM, resid: torch.Tensor, quantity: str, ids: list[int] | None, k: int
 ) -> tuple[torch.Tensor, ...]:
     logits = model.lm.logits_of(resid).float()
-    values = {"prob": logits.softmax, "logprob": logits.log_softmax}.get(
-        quantity, lambda _: logits
-    )(-1)
-    if ids is not None:
-        return (values[:, ids],)
-    best = values[:, : model.lm.n_words].topk(min(k, model.lm.n_words))
-    return best.values, best.indices
+    words = logits[:, : model.lm.n_words]
+    if ids is None:
+        read, found = words.topk(min(k, model.lm.n_words))
+    else:
+        read, found = logits[:, ids], None
+    if quantity != "logit":  # of the few that are kept, not of the vocabulary
+        read = read - logits.logsumexp(-1, keepdim=True)
+    read = read.exp() if quantity == "prob" else read
+    return (read,) if found is None else (read, found)
 
 
 def _table(
@@ -121,8 +124,10 @@ def _table(
 ) -> pd.DataFrame:
     import pandas as pd
 
+    different = {token for found in kept.values() for token in found[1].unique().tolist()}
+    spelt = {token: model.to_string([token]) for token in different}
     rows = [
-        (layer, label, rank, model.to_string([token]), value)
+        (layer, label, rank, spelt[token], value)
         for layer in layers
         for label, values, tokens in zip(
             at, kept[layer][0].tolist(), kept[layer][1].tolist(), strict=True

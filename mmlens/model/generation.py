@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.model.context_length import check_room
+from mmlens.model.text_end import Stop, TextEnd, criterion, stops
 from mmlens.towers.language import kv_cache
 from mmlens.towers.language.tokenization import printed
 from mmlens.values.arguments import SEEDS, choice, count, flag, number
@@ -38,6 +39,7 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     stop_at_eos: bool = True,
+    stop: Stop = None,
     use_past_kv_cache: bool = True,
     seed: int | None = None,
     return_type: str = "str",
@@ -50,8 +52,10 @@ def generate(
         max_new_tokens: at most so many, from 1 on.
         do_sample: draw from the distribution (with `temperature`, `top_k`, `top_p`, `seed`).
         stop_at_eos: end at the tokenizer's end token or at one that the checkpoint names.
+        stop: also end at these words or signs, as in `stop="."`; `text_end.SENTENCE` is the end of
+            the first sentence or line. A sign is the last of the text, a line's end no part of it.
         return_type: `"str"` (one string, or a list for several prompts) or `"tokens"`
-            (Int[batch, new], rows that ended early filled with the EOS token).
+            (Int[batch, new], what ended a row included, the rest filled with the EOS token).
         prepend_bos: whether texts begin with the BOS token; by default `model.prepend_bos`.
         options: settings of transformers' GenerationConfig, on a bridge: `repetition_penalty=1.2`,
             `num_beams=3`. None is taken from the checkpoint's generation_config.json.
@@ -65,6 +69,8 @@ def generate(
     count(max_new_tokens, "max_new_tokens")
     flag(use_past_kv_cache, "use_past_kv_cache")
     choice(return_type, "return_type", ("str", "tokens"))
+    ends = end_ids(model)
+    whole = TextEnd(model.lm, ends if stop_at_eos else (), stops(stop))
     settings = _settings(model, do_sample, temperature, top_k, top_p, options)
     cached = use_past_kv_cache and model.lm.is_bridge and model.lm.caching.exact
     if use_past_kv_cache and model.lm.is_bridge and not cached:
@@ -78,12 +84,12 @@ def generate(
             torch.manual_seed(count(seed, "seed", least=0, most=SEEDS))
         check_room(model, soft, max_new_tokens)
         steps = _with_hf if model.lm.is_bridge else _by_hand
-        new = steps(model, soft, max_new_tokens, stop_at_eos, cached, settings)
+        new = steps(model, soft, max_new_tokens, whole, cached, settings)
     if return_type == "tokens":
         return new
-    ends = end_ids(model)
     spell = partial(printed, model.tokenizer, skip_special_tokens=True)  # with its first space
-    texts = [spell(until(row, ends)) for row in new]
+    cut = TextEnd(model.lm, ends, whole.stop)
+    texts = [spell(cut.of(row)[0]) for row in new.tolist()]
     several = isinstance(input, (list, tuple)) or len(texts) > 1
     return texts if several else texts[0]
 
@@ -95,13 +101,6 @@ def end_ids(model: HookedVLM) -> list[int]:
     named = getattr(getattr(hf, "generation_config", None), "eos_token_id", None)
     more = named if isinstance(named, list) else [named]
     return list(dict.fromkeys(int(i) for i in [own, *more] if i is not None))
-
-
-def until(row: torch.Tensor, ends: list[int]) -> list[int]:
-    """The ids before the first of `ends`."""
-    ids = row.tolist()
-    stops = [ids.index(end) for end in ends if end in ids]
-    return ids[: min(stops)] if stops else ids
 
 
 def _settings(
@@ -147,7 +146,7 @@ def _with_hf(
     model: HookedVLM,
     soft: SoftPrompt,
     steps: int,
-    stop: bool,
+    end: TextEnd,
     cached: bool,
     settings: Mapping[str, Any],
 ) -> torch.Tensor:
@@ -155,7 +154,7 @@ def _with_hf(
 
     ends = end_ids(model)
     config: Any = {
-        "eos_token_id": (ends or None) if stop else None,
+        "eos_token_id": list(end.ids) or None,
         "pad_token_id": ends[0] if ends else 0,
         **settings,
         "max_new_tokens": steps,
@@ -164,12 +163,14 @@ def _with_hf(
         "return_dict_in_generate": True,
     }
     ids, hf = soft.ids.clamp(min=0), model.root.original_model
+    more = {"stopping_criteria": criterion(end, ids.shape[1])} if end.stop else {}
     with kv_cache.own_settings(hf):
         try:
             out = hf.generate(
                 input_ids=ids,
                 attention_mask=soft.mask.long(),
                 generation_config=GenerationConfig(**config),
+                **more,
             )
         except (ValueError, TypeError, ArithmeticError) as error:
             if not set(settings) - {"do_sample", "temperature", "top_k", "top_p"}:
@@ -184,7 +185,7 @@ def _by_hand(
     model: HookedVLM,
     soft: SoftPrompt,
     steps: int,
-    stop: bool,
+    end: TextEnd,
     cached: bool,
     settings: Mapping[str, Any],
 ) -> torch.Tensor:
@@ -206,7 +207,6 @@ def _by_hand(
         warp.append(TopPLogitsWarper(settings["top_p"]))
     ends = end_ids(model)
     filler = ends[0] if ends else 0
-    stops = torch.tensor(ends if stop else [], dtype=torch.long, device=soft.ids.device)
     ids, mask = soft.ids.clamp(min=0), soft.mask.long()
     length, done = ids.shape[1], torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
     for _ in range(steps):
@@ -217,7 +217,8 @@ def _by_hand(
             new = logits.argmax(-1, keepdim=True)
         new = torch.where(done.unsqueeze(-1), torch.full_like(new, filler), new)
         ids, mask = torch.cat([ids, new], 1), torch.cat([mask, torch.ones_like(new)], 1)
-        done = done | torch.isin(new.squeeze(-1), stops)
+        now = [end.of(row)[1] for row in ids[:, length:].tolist()]
+        done = done | torch.tensor(now, device=ids.device)
         if bool(done.all()):
             break
     return ids[:, length:]

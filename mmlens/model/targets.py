@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.model.capabilities import require
-from mmlens.model.generation import end_ids, until
+from mmlens.model.generation import end_ids
 from mmlens.model.reading import going_on
+from mmlens.model.text_end import SENTENCE, Stop, TextEnd, stops
 from mmlens.towers.language.tokenization import id_of, printed, word
 from mmlens.values.arguments import shown
 from mmlens.values.errors import MMLensError, NumericsError, PromptError, TargetError
@@ -94,11 +95,18 @@ def aim_caption(
     target: str | Number = "logit",
     given: str | None = None,
     max_new_tokens: int = 30,
+    stop: Stop = SENTENCE,
 ) -> tuple[SoftPrompt, list[Target]]:
-    """The prompt with its caption (the model's own, or `given`), and one target per token of it."""
+    """The prompt with its caption (the model's own, or `given`), and one target per token of it.
+
+    Args:
+        stop: what ends the model's own caption, as in `generate`.
+    """
     soft = one(model, prompt)
-    own = given is None
-    said = caption(model, soft, max_new_tokens) if own else going_on(model, soft, given, "caption")
+    if given is None:
+        said = caption(model, soft, max_new_tokens, stop)
+    else:
+        said = going_on(model, soft, given, "caption")
     if not said:
         raise TargetError(
             "The caption is empty, so there is no token to explain: give caption='...'."
@@ -137,10 +145,12 @@ def one(model: HookedVLM, prompt: Any) -> SoftPrompt:
     )
 
 
-def caption(model: HookedVLM, soft: SoftPrompt, max_new_tokens: int = 30) -> list[int]:
+def caption(
+    model: HookedVLM, soft: SoftPrompt, max_new_tokens: int = 30, stop: Stop = None
+) -> list[int]:
     """Ids of the model's own greedy caption, without the end-of-text token."""
-    new = model.generate(soft, max_new_tokens, return_type="tokens")[0]
-    return until(new, end_ids(model))
+    new = model.generate(soft, max_new_tokens, return_type="tokens", stop=stop)[0]
+    return TextEnd(model.lm, end_ids(model), stops(stop)).of(new.tolist())[0]
 
 
 def extend(model: HookedVLM, soft: SoftPrompt, ids: Sequence[int]) -> SoftPrompt:

@@ -41,7 +41,7 @@ LEAST = 8
 _SHARES = (
     ("probability", "caption unchanged", "word overlap F1", "world score", "IoU", "ceiling")
     + ("share", "units shared", "interpretable", "best text", "IoU of units", "IoU of map")
-    + ("planted", "said")
+    + ("planted", "said", "fits", "one fits")
 )  # fmt: skip
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(_SHARES, (0.0, 1.0)),

@@ -15,6 +15,9 @@ rejecting that D is as large as a stated margin (Schuirmann 1987; Wellek 2010). 
 average, a supremum of noise, and D* more so: p_equal errs to the safe side, and for p_beyond (and
 the lower end of D's interval) the whole difference of the distributions gets a band, not D.
 
+`pairing`: whether what belongs together fits better than what does not: the p-value is the share of
+random dealings of one side to the other that fit as well.
+
 `holm`: p-values of several comparisons, so that the chance of a single wrong one among all of them
 is no larger than each p says (Holm 1979).
 """
@@ -107,6 +110,24 @@ def sign_flips(differences: Any, *, draws: int = 9999, seed: int = 0) -> float:
         n_resamples=count(draws, "draws", most=MOST), random_state=np.random.default_rng(seed),
     )  # fmt: skip
     return float(found.pvalue)
+
+
+def pairing(fits: Any, *, draws: int = 9999, seed: int = 0) -> float:
+    """How often a random dealing fits as well as the true one, one-sided.
+
+    Args:
+        fits: Float[one, other], how well each of one side fits each of the other; the diagonal is
+            the true dealing. Rows without a value are left out, with their columns.
+    """
+    given = np.asarray(fits, dtype=float)
+    there = np.isfinite(given).all(1)
+    given = given[there][:, there]
+    n = len(given)
+    if n < 2:
+        return float("nan")
+    rng, rows = np.random.default_rng(count(seed, "seed", least=0)), np.arange(n)
+    orders = rng.permuted(np.tile(rows, (count(draws, "draws", most=MOST), 1)), axis=1)
+    return _share(given[rows, orders].sum(1) >= given.diagonal().sum() - 1e-9)
 
 
 class _Steps:

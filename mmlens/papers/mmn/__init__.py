@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mmlens.papers.mmn.questions import faithfulness as faithfulness
     from mmlens.papers.mmn.questions import layers as layers
     from mmlens.papers.mmn.questions import project as project
+    from mmlens.papers.mmn.questions import readings as readings
     from mmlens.papers.mmn.questions import regions as regions
     from mmlens.papers.mmn.questions import routes as routes
     from mmlens.papers.mmn.questions import sensitivity as sensitivity

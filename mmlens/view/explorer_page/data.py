@@ -102,9 +102,11 @@ def picture_data(seen: Read, name: str, detail: Detail, shared: Shared) -> dict[
             f"An explorer needs Scores(token, pos) and Scores(neuron, pos), not {maps!r} and"
             f" {active!r}."
         )
-    tokens, patches = list(maps.of("token")), list(maps.of("pos"))
-    if seen.token not in tokens:
-        raise AddressError(f"The token {seen.token!r} is none of the tokens {tokens!r}.")
+    explained, patches = list(maps.of("token")), list(maps.of("pos"))
+    if seen.token not in explained:
+        raise AddressError(f"The token {seen.token!r} is none of the tokens {explained!r}.")
+    tokens = list(seen.tokens)
+    map_of = dict(zip(explained, maps.numpy(), strict=True))
     grid = _grid(patches)
     tops = [_tops(seen.table, token, detail.neurons, shared) for token in tokens]
     fires, firing = _firing(seen.firing, patches, detail.firing)
@@ -123,7 +125,7 @@ def picture_data(seen: Read, name: str, detail: Detail, shared: Shared) -> dict[
         "fires": fires,
         "without": _without(seen.without, shown),
         **photo(seen.picture, detail.side, seen.box),
-        "maps": [packed(row) for row in maps.numpy()],
+        "maps": [packed(map_of[token]) if token in map_of else None for token in tokens],
         "active": {str(neuron): packed(row) for neuron, row in rows if str(neuron) in shown},
         "lens": _lens(seen.lens, patches, detail.lens, shared),
     }
@@ -194,15 +196,18 @@ def _words(
     tokens: Sequence[Any], before: Scores | None, together: Scores | None
 ) -> list[dict[str, Any]]:
     """Every token as text; one that continues a word is marked, to stand close to it."""
-    at_first = [None] * len(tokens) if before is None else before.numpy()
-    without = [None] * len(tokens) if together is None else together.numpy()
+    at_first, without = (
+        {} if one is None else dict(zip(one.of("token"), one.numpy(), strict=True))
+        for one in (before, together)
+    )
+    found = lambda values, token: number(values[token]) if token in values else None  # noqa: E731
     return [
         {
             "text": plain(token),
             "token": visible(token),
             "joined": i > 0 and not str(token).startswith((" ", "\n")),
-            "before": None if at_first[i] is None else number(at_first[i]),
-            "together": None if without[i] is None else number(without[i]),
+            "before": found(at_first, token),
+            "together": found(without, token),
         }
         for i, token in enumerate(tokens)
     ]

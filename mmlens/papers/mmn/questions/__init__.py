@@ -20,6 +20,7 @@ many, and a `summary` of its table with bootstrap intervals over pictures.
     sheet           E7  one picture, its neurons, where they look   picture_sheet
     faithfulness        which attribution method is true?           faithful
     sensitivity         what does each reading change?              option_effects
+    readings            which way of reading a unit is true?        unit_readings
     routes              which way does a thing take to its word?    route_effects
     estimates           what is attribution patching worth?         estimated
 

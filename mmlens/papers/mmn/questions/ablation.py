@@ -21,27 +21,30 @@ import torch
 
 from mmlens.causal.silencing import WHERE, captions_after, number_after, units_at
 from mmlens.datasets.sample import Sample
+from mmlens.methods.sink_units import sink_units
 from mmlens.metrics.counts import word_overlap_f1
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
 from mmlens.papers.mmn.questions.asked import Asked
 from mmlens.papers.mmn.questions.decoded_units import (
     interpretable_first,
+    numbers_of,
     partners,
     ranked,
     scored,
     shuffle,
 )
-from mmlens.papers.mmn.questions.explained import PROMPT, Rule
+from mmlens.papers.mmn.questions.explained import PROMPT, Explained, Rule
 from mmlens.papers.mmn.questions.question_options import ARMS as ARMS
 from mmlens.papers.scoring import Compare
 from mmlens.papers.tables import UNNAMED, ExperimentError, finished, used
-from mmlens.values.arguments import choice, instance, number, several, shown
+from mmlens.values.arguments import choice, count, instance, number, several, shown
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
 PAPER_KS = (0, 50, 100, 200, 400, 800, 1600, 3200, 6400)
-COLUMNS = ("arm", "k", "share", "prob", "caption", "noun")
+COLUMNS = ("arm", "k", "draw", "share", "prob", "caption", "noun")
+SINKS = ("kept", "apart")
 
 
 def ablations(
@@ -57,6 +60,8 @@ def ablations(
     rank_by: str = "pair",
     gain: bool = False,
     random_from: str = "others",
+    randoms: int = 1,
+    sinks: str = "kept",
     captions: bool = True,
     prompt: str = PROMPT,
     noun: Rule = "auto",
@@ -72,32 +77,62 @@ def ablations(
         value: what a silenced unit is: a number, or "mean" (over the prompt's positions).
         where: silenced at "all" positions, at those of the "image", or at the "last".
         random_from: "others" of the layer than the attributed units, or "any" of the layer.
+        randoms: how often random units are drawn; `summary` takes their mean, picture by picture.
+        sinks: "apart" leaves the units out of both arms that are huge at the first position
+            (`sink_units`), and silences them all as an arm of their own.
         captions: whether new captions are generated (None otherwise).
         batch: variants computed side by side (default: what fits into the free memory).
 
     Returns:
-        arm, k, share (of all units), prob, caption, noun, skipped, options.
+        arm, k, draw (of random units, from 0), share (of all units), prob, caption, noun, skipped,
+        options.
     """
     ks, arms = several(ks, "ks"), several(arms, "arms")
     asked = Asked.from_arguments(locals(), COLUMNS)
     choice(where, "where", tuple(WHERE), error=ExperimentError)
+    choice(sinks, "sinks", SINKS, error=ExperimentError)
+    randoms = count(randoms, "randoms", most=100, error=ExperimentError)
     counts = numbers(ks, model.cfg.n_layers * model.cfg.d_mlp)
     seen = asked.explained()
     if seen is None:
         return asked.skipped(UNNAMED)
     order = ranked(scored(model, seen, point, target), rank_by)
-    random = shuffle(model, asked.random())
-    variants = chosen(model, order, counts, arms, random, gain=gain, random_from=random_from)
-    units = [units_at(model, some) for some in variants.values()]
+    apart = _sinks(model, seen) if sinks == "apart" else order[:0]
+    order, drawn = order[~torch.isin(order, apart)], asked.random()
+    own = {"gain": gain, "random_from": random_from}
+    variants: list[tuple[str, int, int, torch.Tensor]] = []
+    for draw in range(randoms):
+        now = [arm for arm in arms if draw == 0 or arm == "random"]
+        random = _last(shuffle(model, drawn), apart)
+        found = chosen(model, order, counts, now, random, **own)
+        variants += [(arm, k, draw, one) for (arm, k), one in found.items() if not draw or k]
+    if len(apart):
+        variants.append(("sinks", len(apart), 0, apart))
+    units = [units_at(model, one) for *_, one in variants]
     how = {"value": value, "where": where, "batch": batch}
     prob = number_after(model, seen.soft, lambda y: y.softmax(-1)[:, seen.token], units, **how)
     said: Sequence[str | None] = [None] * len(units)
     if captions:
         said = captions_after(model, seen.prompt, units, max_new_tokens=max_new_tokens, **how)
-    table = pd.DataFrame(list(variants), columns=["arm", "k"])
+    table = pd.DataFrame([row[:3] for row in variants], columns=["arm", "k", "draw"])
     total = model.cfg.n_layers * model.cfg.d_mlp
     table = table.assign(share=table["k"] / total, prob=prob.tolist(), caption=said, noun=seen.noun)
     return asked.answered(table)
+
+
+def _sinks(model: HookedVLM, seen: Explained) -> torch.Tensor:
+    """The numbers of the units that are huge at the first position of this prompt."""
+    return numbers_of(model, list(sink_units(model, seen.soft)["neuron"]))
+
+
+def _last(shuffled: torch.Tensor, apart: torch.Tensor) -> torch.Tensor:
+    """The same order of every layer's units, these at its end: drawn when no other is left."""
+    if not len(apart):
+        return shuffled
+    width = shuffled.shape[1]
+    rows = torch.arange(len(shuffled))[:, None] * width
+    late = torch.isin(shuffled + rows, apart)
+    return shuffled.gather(1, late.long().argsort(dim=1, stable=True))
 
 
 def numbers(ks: Sequence[int | float], total: int) -> list[int]:

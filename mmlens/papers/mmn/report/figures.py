@@ -32,6 +32,7 @@ def figure(found: Outcome) -> go.Figure | None:
         "E6": _layers,
         "faithfulness": _faithful,
         "sensitivity": _sensitive,
+        "readings": _readings,
     }
     return makers[found.key](found.summary) if len(found.summary) and found.key in makers else None
 
@@ -103,6 +104,19 @@ def _sensitive(rows: Any) -> go.Figure:
         rows.assign(panel=rows["metric"].map(names)), {arm: arm for arm in order},
         "What each reading changes", f"each option alone, all others as by default; {MEANS}",
         panels=panels, line="default",
+    )  # fmt: skip
+
+
+def _readings(rows: Any) -> go.Figure:
+    arms = {
+        "attributed": "the picture's units",
+        "other pictures": "units of other pictures",
+        "random": "random units",
+    }
+    rows = rows[(rows["metric"] == "fits") & (rows["layer"] == "all")]
+    return strips(
+        rows.assign(panel=rows["through"]), arms, "Which reading of a unit fits the picture",
+        f"share of units that say the word; {MEANS}",
     )  # fmt: skip
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from mmlens.papers.mmn.report import verdicts
-from mmlens.papers.mmn.report.open_choices import choices_table
 from mmlens.papers.mmn.report.outcomes import Outcome
 from mmlens.papers.mmn.report.paper import published
+from mmlens.papers.mmn.report.readings_table import TABLES, readings_told
 from mmlens.papers.mmn.report.told import PICTOS_DIFFERS, Finding, Row, Setting
 from mmlens.papers.mmn.report.verdicts import CLAIMS, STAYS, P, change, interval, probability
 
@@ -24,9 +24,10 @@ def finding(found: Outcome, setting: Setting) -> Finding:
     says, rows, differs = _TELLERS[found.key](found, setting)
     if judged is not None and judged.holds is False and setting.family == "pictos":
         differs = [*differs, *PICTOS_DIFFERS.get(found.key, [])]
-    table = choices_table(found) if found.key == "sensitivity" else []
-    says = judged.says if judged else says
-    return Finding(found.key, says, judged, rows, differs, table, _pictures(found))
+    table = TABLES[found.key](found) if found.key in TABLES else []
+    return Finding(
+        found.key, judged.says if judged else says, judged, rows, differs, table, _pictures(found)
+    )
 
 
 def _pictures(found: Outcome) -> str:
@@ -285,8 +286,6 @@ STANDS_IN = (
     "Word overlap and world score stand in for BERTScore and CLIPScore, which need a pretrained"
     " backbone: the order of the arms is to be compared, not the values."
 )
-
-
 _TELLERS: dict[str, Callable[[Outcome, Setting], Told]] = {
     "E1": _translates,
     "E2": _projection,
@@ -297,4 +296,5 @@ _TELLERS: dict[str, Callable[[Outcome, Setting], Told]] = {
     "E7": _sheets,
     "faithfulness": _faithful,
     "sensitivity": _sensitive,
+    "readings": lambda found, setting: readings_told(found),
 }

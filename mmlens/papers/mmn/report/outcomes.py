@@ -23,11 +23,13 @@ from mmlens.papers.mmn.questions import (
     faithfulness,
     layers,
     project,
+    readings,
     regions,
     sensitivity,
     sheet,
     translate,
 )
+from mmlens.papers.mmn.report.lenses import lenses
 from mmlens.papers.mmn.report.plan import OpenChoices, Plan
 from mmlens.papers.mmn.report.selection import Chosen, together
 from mmlens.papers.scoring import Compare, Scorer
@@ -44,7 +46,7 @@ class Outcome:
     """One experiment: its summary, or why there is none.
 
     Attributes:
-        key: "E1" ... "E7", "faithfulness", "sensitivity".
+        key: "E1" ... "E7", "faithfulness", "sensitivity", "readings".
         summary: the tidy table with intervals (E7: a row per unit of a sheet).
         why: empty, or the reason why nothing was measured.
         asked: sweeps, and how many pictures each was asked about.
@@ -111,6 +113,7 @@ def measure(study: Study) -> Iterator[Outcome]:
     yield _told("E7", _sheets, study)
     yield _told("faithfulness", _faithful, study)
     yield _told("sensitivity", _sensitive, study)
+    yield _told("readings", _readings, study)
 
 
 def _told(key: str, work: Callable[[Study], Outcome], study: Study) -> Outcome:
@@ -185,7 +188,7 @@ def _classes(study: Study) -> Outcome:
 
 def _ablation(study: Study) -> Outcome:
     samples = study.first(study.plan.ablation)
-    names = ("point", "target", "rank_by", "gain", "value", "where", "random_from")
+    names = ("point", "target", "rank_by", "gain", "value", "where", "random_from", "sinks")
     options = {**study.choices.of(*names), **study.choices.explained}
     done = study.ask(
         "ablation",
@@ -193,6 +196,7 @@ def _ablation(study: Study) -> Outcome:
         samples,
         4,
         ks=list(study.plan.ks),
+        randoms=study.plan.randoms,
         seed=study.seed,
         **options,
     )
@@ -227,3 +231,17 @@ def _sensitive(study: Study) -> Outcome:
                      **study.choices.explained)  # fmt: skip
     found = sensitivity.summary(done.table("option_effects"), **study.drawn)
     return Outcome("sensitivity", found, asked={"sensitivity": len(samples)})
+
+
+def _readings(study: Study) -> Outcome:
+    samples = study.first(study.plan.readings)
+    made = lenses(
+        study.model, study.samples, study.plan, study.folder / "lenses", study.tell,
+        **study.choices.explained,
+    )  # fmt: skip
+    options = {**study.choices.of("point", "target", "gain"), **study.choices.explained}
+    done = study.ask(
+        "readings", readings.unit_readings, samples, 2, lenses=made, seed=study.seed, **options
+    )
+    found = readings.summary(done.table("unit_readings"), **study.drawn)
+    return Outcome("readings", found, asked={"readings": len(samples)})

@@ -40,10 +40,12 @@ class Plan:
         projection: of E2; `vectors` of each (None: all patches).
         concepts: of E3, those shown in most pictures, each with up to `of_concept` pictures.
         classes: of E4, with pictures to `choose` the units on, and others to `measure` them on.
-        ablation: of E5, at the shares `ks` of all units.
+        ablation: of E5, at the shares `ks` of all units, against `randoms` draws of random units.
         sheets: of E7.
         faithful, methods: of the benchmark of attribution methods.
-        sensitive: of the table of readings.
+        sensitive: of the table of open choices.
+        readings: of the question how units are to be read; lenses for it are made on the `fitted`
+            pictures behind them, the Jacobian on the first `jacobian` of these.
     """
 
     name: str
@@ -63,6 +65,10 @@ class Plan:
     sensitive: int
     methods: tuple[str, ...] = METHODS
     shuffles: int = TIMES
+    randoms: int = 1
+    readings: int = 40
+    fitted: int = 24
+    jacobian: int = 4
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -73,12 +79,12 @@ class Plan:
 FULL = Plan(
     "full", scan=4000, units=1000, projection=200, vectors=None, concepts=12, of_concept=12,
     classes=10, choose=5, measure=5, ablation=100, ks=shares(*PAPER_KS), sheets=12, faithful=24,
-    sensitive=32,
+    sensitive=32, readings=100,
 )  # fmt: skip
 QUICK = Plan(
     "quick", scan=1200, units=16, projection=16, vectors=25, concepts=12, of_concept=2,
     classes=5, choose=2, measure=1, ablation=8, ks=shares(0, 100, 400, 1600, 6400), sheets=4,
-    faithful=2, sensitive=3,
+    faithful=2, sensitive=3, readings=8, fitted=4, jacobian=1,
 )  # fmt: skip
 
 
@@ -92,6 +98,8 @@ class OpenChoices:
         rank_by: units are ranked by "pair" (unit, patch), or by "max" or "sum" over patches.
         gain: whether a unit is decoded with the final norm's gain.
         value: what a silenced unit is: a number, or "mean".
+        sinks: units that are huge at the first position are "kept" among the others in E5, or
+            silenced "apart".
         where: silenced at "all" positions, those of the "image", or the "last".
         random_from: random units are "others" of the layer, or "any" of it.
         shuffle: random pairs of E1, by "pictures" or by "neurons".
@@ -108,6 +116,7 @@ class OpenChoices:
     value: float | int | str = 0.0
     where: str = "all"
     random_from: str = "others"
+    sinks: str = "kept"
     shuffle: str = "pictures"
     keep: str = "interpretable"
     noun: str = "auto"
@@ -138,6 +147,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "value": ("mean",),  # or a number
     "where": ("all", "image", "last"),
     "random_from": ("others", "any"),
+    "sinks": ("kept", "apart"),
     "shuffle": ("pictures", "neurons"),
     "keep": ("interpretable", "all"),
     "noun": RULES,

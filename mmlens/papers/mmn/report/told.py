@@ -17,6 +17,7 @@ TITLES = {
     "E7": "Pictures, their neurons, and where these look",
     "faithfulness": "Which attribution method tells the truth?",
     "sensitivity": "What does each reading of the paper change?",
+    "readings": "How is what a unit writes to be read?",
 }
 HOW = {
     "E1": "Of each picture's 100 strongest (unit, patch) pairs for the caption's first noun, the"
@@ -36,6 +37,12 @@ HOW = {
     "faithfulness": "Each method ranks all units; the top ones of each ranking are silenced. The"
     " more of the probability is lost, the truer the ranking. Not in the paper.",
     "sensitivity": "Where the paper can be read in several ways, one way at a time is changed.",
+    "readings": "Each picture's 20 strongest units are decoded in several ways, at the sign of"
+    " their activation: by the unembedding (the paper), through the mean Jacobian of the layers"
+    " behind them, through a tuned lens, and by the words that silencing the unit lowers here."
+    " A unit fits if the explained noun is among its first 10 tokens. Controls: the units of"
+    " pictures of other things against this word, and random units of the same layers. Only"
+    " captions that name what is there count. Not in the paper.",
 }
 RULES = {
     "E1": "it holds if the interval of neurons minus wrong pictures lies above 0 by every metric,"

@@ -10,12 +10,12 @@ const opened = new Map();
 const open = (i) => {
   if (!opened.has(i)) {
     const raw = read(`p${i}`), active = new Map();
-    const maps = raw.maps.map((map) => unpack(map, raw));
+    const maps = raw.maps.map((map) => map && unpack(map, raw)); // null: a word that is not explained
     opened.set(i, {
       ...raw,
       maps,
-      totals: maps.map((map) => map.reduce((sum, value) => sum + (value || 0), 0)),
-      top: Math.max(...maps.map(largest)),
+      totals: maps.map((map) => map && map.reduce((sum, value) => sum + (value || 0), 0)),
+      top: Math.max(...maps.filter(Boolean).map(largest)),
       lens: lensOf(raw.lens, all.vocabulary, raw.patches.length),
       place: new Map(raw.patches.map(([row, col], n) => [`${row},${col}`, n])),
       /** The map of a neuron, or null where it was not read on this picture. */

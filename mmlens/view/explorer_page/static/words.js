@@ -15,7 +15,10 @@ const draw = (here) => {
     button.type = "button";
     button.setAttribute("role", "radio");
     const sure = word.before === null ? "" : `; the model is sure of it to ${prob(word.before)}`;
-    button.title = `${word.token}: the patches add up to ${signed(here.totals[i])}${sure}`;
+    button.disabled = here.maps[i] === null;
+    button.title = button.disabled ? `${word.token}: not explained (mmlens look --every-word)${sure}`
+      : `${word.token}: the patches add up to ${signed(here.totals[i])}${sure}`;
+    if (button.disabled) return button;
     const bar = made("i", here.totals[i] < 0 ? "minus" : "");
     bar.style.width = `${100 * Math.abs(here.totals[i]) / widest}%`;
     button.append(bar);
@@ -27,14 +30,15 @@ const draw = (here) => {
 };
 
 caption.addEventListener("keydown", (event) => {
-  const buttons = [...caption.children], last = buttons.length - 1;
-  let next = event.key in steps ? (state.word + steps[event.key] + last + 1) % (last + 1) : null;
+  const buttons = [...caption.children], open = buttons.map((_, i) => i).filter((i) => !buttons[i].disabled);
+  const here = open.indexOf(state.word), last = open.length - 1;
+  let next = event.key in steps ? (here + steps[event.key] + last + 1) % (last + 1) : null;
   if (event.key === "Home") next = 0;
   if (event.key === "End") next = last;
   if (next === null) return;
   event.preventDefault();
-  showWord(next);
-  buttons[next].focus();
+  showWord(open[next]);
+  buttons[open[next]].focus();
 });
 
 onRender(() => {

@@ -1,0 +1,65 @@
+"""The words that a unit raises on one prompt, measured: what the logits lose without it.
+
+    effect[k] = logits as they are - logits with Edit("neurons", 0.0, k), at one position
+
+Nothing is approximated and no sign is chosen: the unit is silenced at every position, with the
+activation that it has there, and what lies before its layer is not computed again. Of each unit
+only the best words are kept, so memory is that of `SOME` rows of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from mmlens.causal.silencing import number_after, units_of
+from mmlens.model.targets import finite
+from mmlens.values.labels import Neuron
+from mmlens.values.prompt import SoftPrompt
+
+if TYPE_CHECKING:
+    from mmlens.model.hooked_vlm import HookedVLM
+
+ROUNDING = 64
+"""So many times the number format's eps of the largest logit is no effect, but rounding: rows that
+are computed in batches of other shapes differ by a few of these."""
+SOME = 64
+"""Units whose logits are held at once."""
+
+
+def effects(
+    model: HookedVLM,
+    soft: SoftPrompt,
+    neurons: Sequence[Neuron],
+    k: int,
+    *,
+    position: int = -1,
+    batch: int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The `k` words that each neuron raises most: ids, logits and shares, each [neuron, k].
+
+    Args:
+        position: where the logits are read, an index of the prompt; by default its end.
+        batch: neurons silenced side by side (default: what fits into the free memory).
+
+    Returns:
+        Int ids, Float logits (as it is, minus without; 0 where no more than rounding moves), and
+        Float shares of their softmax over the vocabulary.
+    """
+    at = torch.tensor([position % soft.ids.shape[1]], device=model.lm.device)
+    words = model.lm.n_words
+    read = lambda logits: logits[:, 0, :words]  # noqa: E731
+    ids, values, shares = [], [], []
+    for start in range(0, len(neurons), SOME):
+        units = [{}, *(units_of([neuron]) for neuron in neurons[start : start + SOME])]
+        logits = number_after(model, soft, read, units, at=at, batch=batch)
+        lost = logits[:1] - finite(logits, "the logits without a neuron")[1:]
+        rounding = ROUNDING * torch.finfo(model.lm.dtype).eps * float(logits[0].abs().max())
+        lost = torch.where(lost.abs() > rounding, lost, 0.0)
+        best = lost.topk(min(k, words))
+        ids.append(best.indices)
+        values.append(best.values)
+        shares.append(lost.softmax(-1).gather(-1, best.indices))
+    return torch.cat(ids), torch.cat(values), torch.cat(shares)

@@ -1,0 +1,167 @@
+"""From the residual stream of each layer to that of the last: one affine map per layer.
+
+What a unit of an early layer writes is changed by the layers behind it before it reaches the
+unembedding. A translator does on average what these do:
+
+    t_l(h) = h @ matrices[l] + biases[l],        the last layer: t(h) = h
+
+`jacobian_lens` measures the maps (first order, no bias), `tuned_lens` trains them. `decode(...,
+through=translators)` reads what a unit writes, h = sign * W_out[k], by W_U t_l(h): of a direction
+only the matrix counts, as the paper decodes without biases.
+
+Layer l is the *output* of block l (`resid_post`), which is where the units of layer l write.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmlens.values.arguments import path as path_of
+from mmlens.values.errors import AddressError, CheckpointError, reason
+from mmlens.values.whole_files import write_whole
+
+if TYPE_CHECKING:
+    from mmlens.model.hooked_vlm import HookedVLM
+
+KINDS = ("jacobian", "tuned")
+
+
+@dataclass(frozen=True, eq=False)
+class Translators:
+    """The maps of all layers but the last.
+
+    Attributes:
+        kind: "jacobian" or "tuned".
+        matrices: Float[layer, d_model, d_model], float32 on the CPU; rows are multiplied from the
+            left.
+        biases: Float[layer, d_model]; 0 where there are none.
+        about: provenance, and `weights`, by which another model is refused.
+    """
+
+    kind: str
+    matrices: Float[Tensor, "layer d_model d_model"] = field(repr=False)
+    biases: Float[Tensor, "layer d_model"] = field(repr=False)
+    about: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def digest(self) -> str:
+        """A short hash of the maps, as they are saved."""
+        data = self.matrices.half().numpy().tobytes() + self.biases.half().numpy().tobytes()
+        return blake2b(data, digest_size=6).hexdigest()
+
+    def carry(
+        self, layer: int, directions: Float[Tensor, "*lead d_model"]
+    ) -> Float[Tensor, "*lead d_model"]:
+        """Directions in the stream behind a layer, as they arrive behind the last."""
+        if layer >= len(self.matrices):
+            return directions
+        return directions @ self.matrices[layer].to(directions)
+
+    def translate(
+        self, layer: int, resid: Float[Tensor, "*lead d_model"]
+    ) -> Float[Tensor, "*lead d_model"]:
+        """The residual stream itself: `carry`, and the bias."""
+        moved = self.carry(layer, resid)
+        return moved if layer >= len(self.biases) else moved + self.biases[layer].to(resid)
+
+    def check(self, model: HookedVLM) -> None:
+        """Refuse a model that these were not made for.
+
+        Raises:
+            CheckpointError: other layers, another width, or other weights.
+        """
+        found = len(self.matrices) + 1, self.matrices.shape[-1]
+        wanted = model.cfg.n_layers, model.cfg.d_model
+        if found != wanted:
+            raise CheckpointError(
+                f"This {self.kind} lens is one of {found[0]} layers of {found[1]}, and"
+                f" {model.name!r} has {wanted[0]} of {wanted[1]}: fit one with"
+                f" mm.{self.kind}_lens(model, prompts)."
+            )
+        known = self.about.get("weights")
+        if known and not _same(known, fingerprint(model)):
+            raise CheckpointError(
+                f"This {self.kind} lens was made for {self.about.get('model', 'another model')!r},"
+                f" and {model.name!r} has other weights: fit one with"
+                f" mm.{self.kind}_lens(model, prompts)."
+            )
+
+    def save(self, path: str | Path) -> Path:
+        """Write them as safetensors, in float16 where no number overflows it."""
+        from safetensors.torch import save
+
+        parts = {"matrices": self.matrices, "biases": self.biases}
+        small = {name: value.half() for name, value in parts.items()}
+        fits = all(bool(value.isfinite().all()) for value in small.values())
+        told = {"kind": self.kind, "about": json.dumps(dict(self.about), default=str)}
+        kept = {name: value.contiguous() for name, value in (small if fits else parts).items()}
+        return write_whole(path, save(kept, told))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Translators:
+        """What `save` wrote, or a Jacobian lens of TransformerLens (a .pt file of its own format).
+
+        Raises:
+            CheckpointError: it is none of both.
+        """
+        place = path_of(path, "path").expanduser()
+        if not place.is_file():
+            raise CheckpointError(f"There is no lens {str(place)!r}: give a file that save wrote.")
+        return _theirs(place) if place.suffix == ".pt" else _ours(place)
+
+
+def fingerprint(model: HookedVLM) -> list[float]:
+    """A few numbers that change with the unembedding and with what the first units write."""
+    draw, units = torch.Generator().manual_seed(0), model.lm.units
+    first = next(iter(i for i, one in enumerate(units.layers) if one.width), None)
+    tables = [model.root.W_U[:, :8].T] + ([] if first is None else [units.written(first, slice(8))])
+    rows = [torch.randn(table.shape[1], generator=draw) for table in tables]
+    told = [table.float().cpu() @ row for table, row in zip(tables, rows, strict=True)]
+    return [float(f"{value:.4g}") for value in torch.cat(told).tolist()]
+
+
+def _same(one: Any, other: list[float]) -> bool:
+    """Whether two fingerprints are of the same weights, in whatever number format."""
+    if len(one) != len(other):
+        return False
+    a, b = torch.tensor(one), torch.tensor(other)
+    return bool((a - b).abs().max() <= 0.02 * b.abs().max())
+
+
+def _ours(place: Path) -> Translators:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(place, "pt") as file:
+            told = file.metadata() or {}
+            parts = {name: file.get_tensor(name).float() for name in ("matrices", "biases")}
+            return Translators(told["kind"], **parts, about=json.loads(told["about"]))
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{place.name!r} is no lens that mmlens wrote: {reason(error)}"
+        ) from error
+
+
+def _theirs(place: Path) -> Translators:
+    """TransformerLens writes column vectors: out = J @ h."""
+    try:
+        kept = torch.load(place, map_location="cpu", weights_only=True)
+        layers = sorted(kept["J"])
+        matrices = torch.stack([kept["J"][layer].float().T for layer in layers])
+        if layers != list(range(len(layers))):
+            raise AddressError(f"it has the layers {layers} alone")
+    except Exception as error:  # what torch.load and a foreign dictionary may raise
+        raise CheckpointError(
+            f"{place.name!r} is no Jacobian lens of all layers: {reason(error)}"
+        ) from error
+    told = {"prompts": kept.get("n_prompts"), "method": "transformer_lens.JacobianLens"}
+    return Translators("jacobian", matrices, torch.zeros(len(layers), matrices.shape[-1]), told)
