@@ -89,7 +89,7 @@ def test_explore_reads_pictures_into_a_folder_and_shows_them_without_the_model(h
             ["look", "white.png", "--model", NAME, "--of", "zebra"],
             "' zebra' is 6 tokens here",
         ),
-        (["look", "white.png", "--model", NAME, "--of", "cat"], "does not say 'cat' here"),
+        (["look", "white.png", "--model", NAME, "--of", "cat"], "does not predict 'cat' here"),
         (["look", "white.png", "--out", "no/such/x.html"], "There is no folder 'no/such'"),
         (["audit", "toy-gptt"], "There is no model 'toy-gptt': did you mean 'toy-gptj'"),
     ],

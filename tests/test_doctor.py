@@ -146,7 +146,7 @@ def test_attention_that_does_not_obey_its_mask_is_noticed_and_knockout_refused(
     monkeypatch.setattr(attention_mask, "through", lambda functions, mask: mask)
     model = mm.load("toy-gptj")
     assert model.lm.cut.error > 0.1
-    with pytest.raises(CapabilityError, match="does not obey a cut in its attention mask"):
+    with pytest.raises(CapabilityError, match="ignores cuts in its attention mask"):
         model.edit(mm.Edit("attn_mask", -1e9, query=-1, key=0))
 
 

@@ -155,7 +155,7 @@ def test_measuring_the_cache_in_the_middle_of_a_run_does_not_read_the_runs_promp
     [
         ({"max_new_tokens": 0}, "max_new_tokens=0: write a whole number from 1 on"),
         ({"temprature": 1.0}, "did you mean 'temperature'"),
-        ({"temperature": 0.7}, "acts only where words are drawn"),
+        ({"temperature": 0.7}, "acts only when tokens are sampled"),
         ({"top_k": 0, "do_sample": True}, "top_k=0"),
         ({"top_p": 1.5, "do_sample": True}, "top_p=1.5"),
         ({"temperature": -1.0, "do_sample": True}, "temperature=-1.0"),

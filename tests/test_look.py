@@ -106,7 +106,9 @@ def test_a_word_is_found_with_and_without_its_space(model):
 
 
 def test_a_word_that_is_not_said_is_refused_with_the_words_there_are(model):
-    with pytest.raises(TargetError, match=r"does not say 'cat' here: choose .* \(' a', ' dog'\)"):
+    with pytest.raises(
+        TargetError, match=r"does not predict 'cat' here: choose .* \(' a', ' dog'\)"
+    ):
         choose(model, (Token(" a", 0), Token(" dog", 1)), "cat")
 
 

@@ -285,7 +285,7 @@ def test_the_largest_allowed_header_reaches_the_decoder():
 
 def test_a_picture_without_pixels_is_refused():
     assert refusal(Image.new("RGB", (0, 5))) == (
-        "The PIL image of size (0, 5) is 0 x 5 pixels, so there is nothing to see:"
+        "The PIL image of size (0, 5) is 0 x 5 pixels, so it is empty:"
         " give a picture of at least 1 x 1."
     )
     assert "is 5 x 0 pixels" in refusal(np.zeros((0, 5, 3), np.uint8))

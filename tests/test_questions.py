@@ -204,7 +204,7 @@ def test_a_word_is_explained_where_the_model_says_it():
     assert model.generate(prompt(), 2).startswith(" dog")
     own = mm.attribute(model, prompt(), " dog")
     assert off(own.values, mm.attribute(model, prompt(), " dog", after="").values) == 0.0
-    with pytest.raises(TargetError, match="does not say ' cat' here, it says ' dog"):
+    with pytest.raises(TargetError, match="does not predict ' cat' here, its caption is ' dog"):
         mm.attribute(model, prompt(), " cat")
 
 

@@ -1,1 +1,1 @@
-"""What the causal methods share: pairs of runs, places, variants in one batch, reuse, silencing."""
+"""Shared parts of the causal methods: pairs, places, variants in a batch, reuse, ablation."""

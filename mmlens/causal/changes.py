@@ -1,8 +1,9 @@
-"""What changes in each row of a batch: a `Variant`, and the hooks that put it there.
+"""The change in each row of a batch: a `Variant`, and the hooks that apply it.
 
-What is put in place is the source: another run's values (patching), a number or a mean (ablation).
-At a site of the language model a row is a prompt, whose positions count on while it is read in
-parts and while it goes on with new words; in the vision encoder all positions are there at once.
+The values that are put in are the source: another run's values (patching), a number or a mean
+(ablation). At a site of the language model a row is a prompt, whose positions continue to count
+while it is read in parts and while new tokens are generated; in the vision encoder all positions
+are computed at once.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
 Source = Mapping[int | None, Float[Tensor, "*dims"] | None]
-"""Per layer, what is put in place: [pos, ...] or [1, ...], in the vision encoder [picture, ...];
-None for the mean over the prompt's positions of what stands there in the changed run itself."""
+"""Per layer, the values that are put in: [pos, ...] or [1, ...], in the vision encoder
+[picture, ...]; None for the activation's mean over the prompt's positions in the changed run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ class Variant:
 
     Attributes:
         at: layer -> indices on the site's inner axis (heads, units, dims), None for all of them.
-        pos: indices of positions, None for all of them, and all that are said after the prompt.
+        pos: indices of positions, None for all of them, including those generated after the prompt.
     """
 
     at: Mapping[int | None, Indices]
@@ -42,7 +43,7 @@ class Variant:
 
     @property
     def acts(self) -> bool:
-        """Whether anything is changed at all."""
+        """Whether anything is changed."""
         return self.pos != () and any(some is None or len(some) for some in self.at.values())
 
     @property
@@ -70,12 +71,12 @@ def changes(
     return hooks
 
 
-@dataclass(eq=False, repr=False)  # a hook's errors name it, and a mask is long
+@dataclass(eq=False, repr=False)  # errors print the hook, and its mask is long
 class Change:
-    """The source's values where a row's variant says so, at the positions that are read now.
+    """The source's values at the positions of each row's variant that are read now.
 
     Attributes:
-        where: Bool[row, pos + 1, ...], the last column for what is said behind the prompt.
+        where: Bool[row, pos + 1, ...], the last column for positions generated after the prompt.
         inner: Bool[row, 1, inner, ...], or None for all of the inner axis.
         source: Float[pos, ...] or Float[1, ...]; None for each row's own mean over the prompt.
     """
@@ -85,11 +86,11 @@ class Change:
     source: Float[Tensor, "*dims"] | None
 
     def __call__(self, tensor: torch.Tensor, hook: Any) -> torch.Tensor:
-        """What stands there now, changed."""
+        """The activation with the changes."""
         run = current()
-        assert run is not None  # the language model reads nothing outside of a run
+        assert run is not None  # the language model runs only inside of a run
         stop, where = run.start + tensor.shape[1], self.where
-        if where.shape[1] > 1:  # else one column stands for every position
+        if where.shape[1] > 1:  # otherwise one column applies to all positions
             now = torch.arange(run.start, stop, device=tensor.device)
             where = where[:, now.clamp(max=where.shape[1] - 1)]
         where = where if self.inner is None else where & self.inner
@@ -102,15 +103,15 @@ class Change:
 
 
 class ChangeInPicture(Change):
-    """The same in the vision encoder, where rows are pictures and all positions are there."""
+    """The same in the vision encoder, where rows are pictures and all positions are computed."""
 
     def __call__(self, tensor: torch.Tensor, hook: Any) -> torch.Tensor:
-        """What stands there, changed.
+        """The activation with the changes.
 
         Raises:
             SiteError: it is not a row per patch.
         """
-        assert self.source is not None  # a mean of its own is the language model's alone
+        assert self.source is not None  # only the language model has means of a run
         where = self.where if self.inner is None else self.where & self.inner
         if where.shape[1] != self.source.shape[0] or tensor.ndim != self.source.ndim:
             raise SiteError(

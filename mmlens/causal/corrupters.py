@@ -1,9 +1,9 @@
-"""Ways to take something out of a picture: functions Image -> Image, made from their options.
+"""Corruptions of pictures: functions Image -> Image, made from their options.
 
     another(other)   mean_picture(pictures)   grey(level)   blur(radius)   pixel_noise(std)
     erased(mask)     shuffled(model)          only_at(model, corrupter, patches)
 
-A corrupted picture has the size of the picture. What needs the patch grid takes the model.
+A corrupted picture keeps its size. Corrupters that need the patch grid take the model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def another(picture: Any) -> Corrupter:
-    """That other picture, resized to the picture's size."""
+    """Another picture, resized to the picture's size."""
     other = open_picture(picture)
     return lambda image: other.resize(image.size, Image.Resampling.BICUBIC)
 
@@ -41,7 +41,7 @@ def mean_picture(pictures: Sequence[Any]) -> Corrupter:
         PictureError: no picture is given.
     """
     if not pictures:
-        raise PictureError("The mean of no pictures is no picture: give at least one.")
+        raise PictureError("The mean of no pictures does not exist: give at least one.")
     several = [open_picture(picture) for picture in pictures]
 
     def corrupt(image: Image.Image) -> Image.Image:
@@ -131,7 +131,7 @@ def shuffled(model: HookedVLM, seed: int = 0) -> Corrupter:
 
 @needs("pictures")
 def only_at(model: HookedVLM, corrupter: Corrupter, patches: Sequence[Patch]) -> Corrupter:
-    """Another corrupter, at these patches only.
+    """A corrupter applied at these patches only.
 
     Raises:
         AddressError: no patches; when used, a patch outside of the grid.

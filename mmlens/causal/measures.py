@@ -1,10 +1,10 @@
-"""What a patch is judged by: functions of the last position's logits, made for a model.
+"""Metrics of patching: functions of the last position's logits, made for a model.
 
     logit(model, " dog")                        the word's logit
     logit_difference(model, " dog", " cat")     ... less that of another word
     probability(model, " dog")                  between 0 and 1
-    rank(model, " dog")                         words that are more probable: 0 is the first
-    kl(model, prompt)                           KL(what it says after `prompt` || what it says now)
+    rank(model, " dog")                         how many tokens are more probable: 0 is the top
+    kl(model, prompt)                           KL(predictions after `prompt` || predictions now)
 
 Each maps Float[..., d_vocab] to Float[...]. Any function of that kind is a metric; gradients (for
 attribution patching) need one that is differentiable, which `rank` is not.
@@ -36,7 +36,7 @@ def logit(model: HookedVLM, word: str | int) -> Measure:
 
 @needs("logits")
 def logit_difference(model: HookedVLM, word: str | int, other: str | int) -> Measure:
-    """The logit of a word less that of another."""
+    """The logit of a word minus that of another."""
     token, rival = id_of(model.lm, word), id_of(model.lm, other)
     return lambda logits: logits[..., token] - logits[..., rival]
 
@@ -57,14 +57,14 @@ def log_probability(model: HookedVLM, word: str | int) -> Measure:
 
 @needs("logits")
 def rank(model: HookedVLM, word: str | int) -> Measure:
-    """How many words are more probable than this one."""
+    """How many tokens are more probable than this one."""
     token = id_of(model.lm, word)
     return lambda logits: (logits > logits[..., [token]]).sum(-1).float()
 
 
 @needs("logits")
 def kl(model: HookedVLM, prompt: Any) -> Measure:
-    """How far what is said is from what the model says after `prompt`, in nats."""
+    """KL divergence of the predictions from those after `prompt`, in nats."""
     with torch.no_grad():
         wanted = model(one(model, prompt))[0, -1].float().log_softmax(-1)
 

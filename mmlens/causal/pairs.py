@@ -1,12 +1,13 @@
-"""Two prompts that differ in one thing: the clean one, and the corrupt one that lacks it.
+"""Pairs of prompts that differ in one thing: a clean one, and a corrupt one without it.
 
     Pair(Prompt(dog, "A picture of"), Prompt(cat, "A picture of"))   # another picture
     Pair.corrupted(Prompt(dog, "A picture of"), grey())              # a corrupter of pictures
-    Pair(prompt, soft_noise(model, prompt, std=1.0))                 # noise behind the projection
+    Pair(prompt, soft_noise(model, prompt, std=1.0))                 # noise after the projection
 
-Both must have the same layout: as many positions, pictures at the same places. Which corruption is
-asked decides what a patch means (Zhang & Nanda 2024): another picture asks what tells the two
-apart, grey or noise what tells a picture from none, an erased object what carries the object.
+Both must have the same layout: as many positions, pictures at the same places. The corruption
+decides what a patch measures (Zhang & Nanda 2024): with another picture, what distinguishes the
+two; with grey or noise, what distinguishes a picture from none; with an erased object, what carries
+the object.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Pair:
 
     Attributes:
         clean: the prompt that shows the thing.
-        corrupt: the prompt that lacks it.
+        corrupt: the prompt without it.
     """
 
     clean: Prompt | SoftPrompt | str
@@ -91,7 +92,7 @@ def _corrupted(corrupter: Corrupter, picture: Image.Image) -> Image.Image:
         corrupted = corrupter(picture)
     except (MMLensError, MemoryError):
         raise
-    except Exception as error:  # the caller's own code: whatever it raises is told
+    except Exception as error:  # the caller's own code: whatever it raises is reported
         raise PictureError(
             f"The corrupter failed ({type(error).__name__}: {error}): it gets a PIL picture and"
             " returns one of the same size."
@@ -106,11 +107,12 @@ def soft_noise(
     """The prompt with Gaussian noise on its soft-prompt vectors (Meng et al. 2022, on patches).
 
     Args:
-        std: of the noise, in units of the standard deviation of the picture's vectors.
+        std: standard deviation of the noise, in units of the standard deviation of the picture's
+            vectors.
         pos: which positions, default every patch.
 
     Raises:
-        PromptError: no picture in it.
+        PromptError: it has no picture.
     """
     number(std, "std", least=0)
     seed = count(seed, "seed", least=0, most=SEEDS)

@@ -1,6 +1,6 @@
-"""Where patches lie on a picture, in its pixels; boxes are (x0, y0, x1, y1).
+"""Boxes of patches in pixels of the picture, (x0, y0, x1, y1).
 
-The model's `ImageReader` says it: a picture that is read in tiles has patches of all of them.
+The model's `ImageReader` gives them: a picture that is read in tiles has patches of all of them.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ _Edges = tuple[float, float, float, float]
 
 
 def seen_box(model: HookedModel, width: int, height: int) -> _Edges:
-    """The part of a picture of (width, height) that the encoder sees, the hull of its patches. It
-    may reach beyond the picture, where the encoder pads.
+    """The part of a picture of (width, height) that the encoder reads, the hull of its patches.
+
+    It extends beyond the picture where the encoder pads.
     """
-    blank = Image.new("1", (width, height))  # its size is what counts
+    blank = Image.new("1", (width, height))  # only its size is used
     x0, y0, x1, y1 = zip(*_edges(model, blank).values(), strict=True)
     return min(x0), min(y0), max(x1), max(y1)
 
 
 def patch_boxes(model: HookedModel, picture: Image.Image) -> dict[Patch, Box]:
-    """The whole pixels of every patch of a picture, in the model's order, beyond the picture too.
+    """The whole pixels of every patch of a picture, in the model's order, also beyond the picture.
 
     Raises:
         PictureError: the model has no vision encoder.
@@ -57,7 +58,7 @@ def _edges(model: HookedModel, picture: Image.Image) -> dict[Patch, _Edges]:
 
 
 def apart(boxes: Iterable[Box]) -> list[Box]:
-    """The smallest boxes that do not cover each other: of a thumbnail and its tiles, the tiles'."""
+    """The smallest boxes without overlap: of a thumbnail and its tiles, those of the tiles."""
     kept: list[Box] = []
     order = list(boxes)
     for box in sorted(order, key=lambda b: (b[2] - b[0]) * (b[3] - b[1])):

@@ -1,10 +1,10 @@
-"""Where a patch goes: the positions and inner indices of a site, addressed by labels.
+"""Places of a patch: the positions and inner indices of a site, addressed by labels.
 
-    pos=Patch                                   one after the other: every patch by itself
+    pos=Patch                                   one after the other: every patch alone
     pos={"object": patches, "rest": others}     together: named sets of positions
 
 At a site of the language model positions are those of the prompt; inside the vision encoder they
-are the patches of its pictures (with [CLS]); of the pixels, the squares that become patches.
+are the patches of its pictures (with [CLS]); at the pixels, the squares that become patches.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Place:
 
     Attributes:
         site: the site.
-        labels: one per position, pictures of a prompt behind each other.
-        inner: the axis behind the positions that can be addressed, or None.
-        sizes: of the inner axis and of what follows it.
+        labels: one per position, the pictures of a prompt concatenated.
+        inner: the axis after the positions that can be addressed, or None.
+        sizes: of the inner axis and of those after it.
         grid: rows and columns of patches, where the site holds pixels.
     """
 
@@ -65,7 +65,7 @@ class Place:
     def mask(
         self, pos: Sequence[Indices], inner: Sequence[Indices], device: torch.device
     ) -> tuple[Bool[Tensor, "row ..."], Bool[Tensor, "row ..."] | None]:
-        """Which values each row takes: those of its positions that are of its inner indices, too.
+        """The mask of the values that each row takes, by its positions and its inner indices.
 
         Args:
             pos: per row, indices of positions (None: all).
@@ -74,8 +74,8 @@ class Place:
         Returns:
             [row, pos, ...], in the vision tower [row, picture, pos, ...]; and the same for the
             inner axis, or None where every row takes all of it. In the language model the last
-            column stands for what is said behind the prompt, too: only None reaches there (and
-            it is the only one where no row names positions).
+                column also stands for positions generated after the prompt: only None includes them
+                (and it is the only column where no row names positions).
         """
         in_lm, pixels = self.site.in_lm, self.site.name == "pixels"
         alike = in_lm and all(some is None or len(some) == 0 for some in pos)
@@ -119,7 +119,7 @@ def place_of(model: HookedVLM, soft: SoftPrompt, name: str) -> Place:
     if "key" in where.axes:
         raise SiteError(
             f"{name!r} is not made of positions: cut routes with patching.knockout(...), or patch"
-            " 'z', what a head reads through its pattern."
+            " 'z', the values that a head reads through its pattern."
         )
     if where.in_lm:
         inner = next((axis for axis in INNER if axis in where.axes), None)
@@ -152,7 +152,7 @@ def _refuse_maps(where: Site, real: Mapping[int | None, Site]) -> None:
 
 
 def _vision_sizes(model: HookedVLM, where: Site) -> tuple[int, ...]:
-    """Sizes behind the positions, by a look at what stands there."""
+    """Sizes of the axes after the positions, read from one forward pass."""
     if where.tower == "projection":
         return (int(model.cfg.d_model),)
     seen: list[torch.Tensor] = []
@@ -172,11 +172,11 @@ def _vision_sizes(model: HookedVLM, where: Site) -> tuple[int, ...]:
 def groups(
     labels: Sequence[Any], wanted: Any, axis: str, each: bool
 ) -> tuple[tuple[Any, ...] | None, list[tuple[int, ...]]]:
-    """Labels and indices of what is patched together along one axis.
+    """Labels and indices of the groups that are patched together along one axis.
 
     Args:
         wanted: an address, or a mapping from names to addresses.
-        each: one label at a time (else the whole address together; a mapping is always by name).
+        each: one label at a time (otherwise the whole address together; a mapping always by name).
 
     Returns:
         (labels, or None where the axis is one group without a name; the indices of each group).
@@ -196,10 +196,10 @@ def groups(
 
 
 def read_by(by: Sequence[str] | str | None, default: tuple[str, ...], site: Site) -> set[str]:
-    """Which axes are patched one label at a time.
+    """The axes that are patched one label at a time.
 
     Raises:
-        AddressError: an axis that the site doesn't have.
+        AddressError: an axis that the site does not have.
     """
     chosen = (
         default
@@ -219,10 +219,10 @@ def read_by(by: Sequence[str] | str | None, default: tuple[str, ...], site: Site
 def patches_under(
     model: HookedVLM, mask: Any, picture: Image.Image, share: float = 0.5, image: int = 0
 ) -> list[Patch]:
-    """The patches of which at least `share` lies under a mask of the picture.
+    """The patches of which at least a `share` is covered by a mask of the picture.
 
     Args:
-        mask: Bool[height, width] (or what NumPy makes such an array of), of the picture's size.
+        mask: Bool[height, width] (or anything NumPy converts to it), of the picture's size.
         image: which picture of the prompt it is.
 
     Raises:
@@ -252,7 +252,7 @@ def other_patches(labels: Sequence[Any], chosen: Sequence[Patch], seed: int = 0)
     """As many patches of the prompt that are not among the chosen: the control of a region.
 
     Raises:
-        AddressError: there are fewer others, or a chosen one is not there.
+        AddressError: there are too few others, or a chosen one is not among the labels.
     """
     labels, chosen = several(labels, "labels", least=0), several(chosen, "chosen", least=0)
     gone = [patch for patch in chosen if patch not in labels]

@@ -1,16 +1,17 @@
-"""What a patch cannot have changed is not computed again.
+"""Patched passes that reuse what a patch cannot have changed.
 
-In a causal language model a patch at layer l and position p leaves the layers below l and the
-positions before p as they were. So the run that is patched is read once and kept (residual stream
+In a causal language model a patch at layer l and position p does not change the layers below l or
+the positions before p. So the run that is patched is computed once and kept (residual stream
 entering every layer, keys, values), and each patched pass
 
-    starts at layer l   blocks below hand their input through; the kept residual enters at l
+    starts at layer l   blocks below return their input; the kept residual enters at l
     starts at p         keys and values of the positions before p come from the kept run
     ends at one row     of logits: those of the last position
 
 Everything between is the model's own code. Whether the result is exact on an architecture is
-measured once for each length of prompts, against a plain pass (`measured`); where it isn't, patched
-passes run in full. The length counts: windows of attention and scaled rotations begin somewhere.
+measured once for each length of prompts, against a plain pass (`measured`); where it is not,
+patched passes run in full. The length matters: sliding windows and scaled rotary embeddings start
+at some length.
 """
 
 from __future__ import annotations
@@ -48,16 +49,16 @@ _exact: WeakKeyDictionary[Any, dict[int, str]] = WeakKeyDictionary()
 
 @dataclass(eq=False)
 class Kept:
-    """A run that patched passes go on from; of `Kept(soft)` nothing is known before they run.
+    """A run that patched passes start from; `Kept(soft)` alone lets them reuse nothing.
 
     Attributes:
         soft: its prompt, one row.
         logits: Float[d_vocab], of the last position; Float[at, d_vocab] where `at` is given.
-        at: the positions that are answered, or None for the last alone.
+        at: the positions whose logits are computed, or None for the last alone.
         resid: per layer, the residual stream entering it, Float[pos, d_model].
         cache: keys and values of all positions, or None.
-        handed: how many things a block returns (0: the bare residual stream).
-        reuse: what is not computed again.
+        handed: how many values a block returns (0: the residual stream, not in a tuple).
+        reuse: what is reused: layers and positions, layers, or nothing.
     """
 
     soft: SoftPrompt
@@ -77,11 +78,12 @@ class Kept:
 def keep(
     model: HookedVLM, prompt: Any, reuse: str | None = None, at: torch.Tensor | None = None
 ) -> Kept:
-    """Read a prompt once, keeping what patched passes need.
+    """Run a prompt once and keep what patched passes need.
 
     Args:
-        reuse: what they may skip; by default what is exact here (`allowed`).
-        at: Int[k], positions that are answered in place of the last; all are computed then.
+        reuse: what they may reuse; by default what is exact here (`allowed`).
+        at: Int[k], positions whose logits are computed in place of the last; no position is skipped
+            then.
     """
     soft = one(model, prompt)
     kept = Kept(soft, at=at)
@@ -123,7 +125,7 @@ def go_on(
     """Logits of the last position (or of `kept.at`) of `n` rows of the run, changed by hooks.
 
     Args:
-        hooks: they see `n` rows and the positions from `begins(kept, first)` on.
+        hooks: they get `n` rows and the positions from `begins(kept, first)` on.
         layer: the hooks change nothing before this layer; None: they may change the embedding.
         first: they change no position before this one.
     """
@@ -162,20 +164,20 @@ def _few(model: HookedVLM) -> dict[str, Any]:
 
 
 def begins(kept: Kept, first: int) -> int:
-    """The position at which a patched pass begins that changes nothing before `first`."""
+    """The position at which a patched pass begins if it changes nothing before `first`."""
     return min(first, kept.width - 1) if kept.reuse == BOTH else 0
 
 
 @contextmanager
 def _handed_through(blocks: Any, handed: int) -> Iterator[None]:
-    """Within this context these blocks return what they are given."""
+    """Within this context these blocks return their input."""
 
     def through(hidden_states: torch.Tensor, *args: Any, **options: Any) -> Any:
         return (hidden_states, *[None] * (handed - 1)) if handed else hidden_states
 
     blocks = list(blocks)
     for block in blocks:
-        vars(block)["forward"] = through  # setattr would reach through to the wrapped block
+        vars(block)["forward"] = through  # setattr would set it on the wrapped block
     try:
         yield
     finally:
@@ -198,13 +200,14 @@ def _shortened(cache: Any, length: int, n: int, skipped: int) -> Any:
 
 
 def allowed(model: HookedVLM, width: int = _SHORTEST) -> str:
-    """What patched passes of this model, with its edits and hooks, may leave out.
+    """What patched passes of this model, with its edits and hooks, may reuse.
 
     Args:
         width: how many positions the prompt has.
 
-    A hook can do anything, so nothing is left out beside one; an edit by a function may look at
-    several positions, and a tensor may be cut for several, so all positions are computed.
+    With hooks nothing is reused, since a hook can do anything. An edit by a function may read
+    several positions, and a tensor may be sized for several, so with these all positions are
+    computed.
     """
     if model._hooks_now():
         return NOTHING
@@ -213,7 +216,7 @@ def allowed(model: HookedVLM, width: int = _SHORTEST) -> str:
 
 
 def edited(model: HookedVLM, *edits: Edit) -> HookedVLM:
-    """The model with edits, under the hooks that hold for it now (a copy has no part in those)."""
+    """The model with edits and its current hooks (which a copy would not have)."""
     out = model.edit(*edits)
     out._added = model._hooks_now()
     return out
@@ -225,7 +228,7 @@ def _needs_all(edit: Edit) -> bool:
 
 
 def measured(model: HookedVLM, width: int = _SHORTEST) -> str:
-    """What is exact on this architecture, measured once: patched in short against in full.
+    """What can be reused exactly on this architecture, measured once against full patched passes.
 
     Args:
         width: how many positions the prompt has (shorter ones than 8 are measured as 8).
@@ -234,7 +237,7 @@ def measured(model: HookedVLM, width: int = _SHORTEST) -> str:
     known = _exact.setdefault(model.root, {})
     if width not in known:
         if model.lm.is_bridge:
-            exact = model.lm.caching.exact  # measured, and bridged where the cache's name has moved
+            exact = model.lm.caching.exact  # measured, and repaired where the cache was renamed
             kinds = (BOTH, LAYERS) if exact else (LAYERS,)
         else:
             kinds = ()
@@ -277,13 +280,13 @@ def _agrees(model: HookedVLM, reuse: str, width: int) -> bool:
     except MMLensError:
         raise  # a mistake of ours and not of the architecture
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError):
-        return False  # an architecture of another build: patched passes run in full there
+        return False  # an unsupported architecture: patched passes run in full there
     tolerance = 1e-4 if model.lm.dtype in (torch.float32, torch.float64) else 3e-2
     return bool((short - full).abs().max() <= tolerance * full.abs().max().clamp(min=1))
 
 
 def _keys(model: HookedVLM, generator: torch.Generator) -> PictureKeys:
-    """A few keys of cross-attention, beside which a measurement is made."""
+    """A few random keys of cross-attention for the measurement."""
     labels = (tuple(Marker("key", i) for i in range(4)),)
     vectors = torch.randn(1, len(labels[0]), model.lm.crossing.d_key, generator=generator)  # type: ignore[union-attr]
     vectors = vectors.to(model.lm.device, model.lm.dtype)

@@ -1,9 +1,9 @@
-"""Units of MLPs silenced: the variants of `variants.run`, and what a silenced unit is.
+"""Ablation of MLP units, as variants of `variants.run`.
 
-Silencing puts a number (0) in place of a unit's activation after the activation function: at every
-position of the prompt and of what is said after it, or at some positions of the prompt only. MMN
-does not say what its ablation is; 0 everywhere is the natural reading. "mean" puts the unit's mean
-over the positions of the same prompt there instead.
+Ablation replaces a unit's activation after the activation function by a number (0): at every
+position of the prompt and of the generated text, or at some positions of the prompt only. MMN does
+not define its ablation; 0 everywhere is the natural reading. "mean" uses the unit's mean over the
+positions of the same prompt instead.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 WHERE: dict[str, Any] = {"all": None, "image": Patch, "last": -1}
 Units = Mapping[int | None, Indices]
-"""Per layer, its units that are silenced together."""
+"""Per layer, its units that are ablated together."""
 
 
 def units_of(neurons: Iterable[Neuron]) -> Units:
@@ -61,19 +61,19 @@ def number_after(
     at: Int[Tensor, " k"] | None = None,
     batch: int | None = None,
 ) -> torch.Tensor:
-    """A number of the last position's logits with these units silenced: Float[variant, ...].
+    """A number of the last position's logits with these units ablated: Float[variant, ...].
 
     Args:
         number: a function of logits Float[variant, d_vocab].
-        units: which units each variant silences.
-        value: what a silenced unit is: a number, or "mean".
+        units: the units that each variant ablates.
+        value: the activation of ablated units: a number, or "mean".
         where: at "all" positions, those of the "image", or the "last" of the prompt.
-        at: positions that are answered in place of the last, as in `prefix_reuse.keep`.
-        batch: variants computed side by side (default: what fits into the free memory).
+        at: positions whose logits are used in place of the last, as in `prefix_reuse.keep`.
+        batch: variants per batch (default: as many as fit into the free memory).
     """
     soft = one(model, prompt)
     place, source, variants = _asked(model, soft, units, value, where)
-    late = any(v.layer or v.first for v in variants if v.acts)  # else nothing could be reused
+    late = any(v.layer or v.first for v in variants if v.acts)  # otherwise nothing can be reused
     kept = keep(model, soft, at=at) if late else Kept(soft, at=at)
     floats = lambda logits: number(logits.float())  # noqa: E731
     return run(model, kept, place, source, variants, floats, batch=batch)[0]
@@ -89,7 +89,7 @@ def captions_after(
     max_new_tokens: int = 30,
     batch: int | None = None,
 ) -> list[str]:
-    """What the model says (T = 0) with these units silenced, one text per variant."""
+    """The generated text (greedy) with these units ablated, one per variant."""
     soft = one(model, prompt)
     asked = _asked(model, soft, units, value, where)
     return captions(model, Kept(soft), *asked, max_new_tokens, batch=batch)

@@ -1,15 +1,15 @@
-"""Many changed runs of one prompt side by side: each row of a batch is changed somewhere else.
+"""Many changed runs of one prompt in a batch: each row is changed at a different place.
 
-A `Variant` says where one row is changed: layers, positions, and heads or units. What is put there
-is the source: another run's values (patching), a number or a mean (ablation, `silencing`). Three
-things make many of them quick, and change no number:
+A `Variant` is where one row is changed: layers, positions, and heads or units. The values that are
+put in are the source: another run's values (patching), a number or a mean (ablation, `silencing`).
+Three optimizations change no number:
 
-    what a variant cannot have changed is not computed again      `prefix_reuse`
+    what a variant cannot have changed is reused                 `prefix_reuse`
     rows that enter at one layer and at neighbouring positions    share a batch, as many as fit into
                                                                   the free memory
-    variants that change nothing                                  are the run itself
+    variants that change nothing                                  take the kept run's logits
 
-Everything of the bench (patching, ablation, single neurons, captions) is a list of variants.
+Patching, ablation, the effects of single neurons and captions are all lists of variants.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ def measured(metric: Metric, logits: Float[Tensor, " d_vocab"]) -> Float[Tensor,
 
 
 def differentiable(number: torch.Tensor) -> torch.Tensor:
-    """The number, which a graph leads to.
+    """The number, checked to have a gradient.
 
     Raises:
-        NumericsError: none does.
+        NumericsError: it has none.
     """
     if not number.requires_grad:
         raise NumericsError(
@@ -90,14 +90,14 @@ def run(
     batch: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Float[Tensor, "variant ..."], int]:
-    """A number of the logits of every variant, and how many rows were computed side by side.
+    """A number of the logits of every variant, and the largest number of rows in a batch.
 
     Args:
         kept: the run that is changed (`prefix_reuse.keep`).
-        source: what is put in place, at the variants' layers.
+        source: the values that are put in, at the variants' layers.
         number: a function of logits Float[row, d_vocab], or [row, at, d_vocab] where the run was
             kept with `at`, to a tensor [row, ...] (of a metric: `numbers`).
-        batch: at most so many rows; by default what fits into the free memory.
+        batch: the most rows per batch; by default as many as fit into the free memory.
         progress: called with (done, of) after every batch.
     """
     if progress is not None:
@@ -136,10 +136,10 @@ def captions(
     *,
     batch: int | None = None,
 ) -> list[str]:
-    """What the model says (T = 0) in every variant; one without positions acts on every word, too.
+    """The generated text (greedy) of every variant; one without positions acts on new tokens, too.
 
     Args:
-        kept, source, batch: as in `run`; of the source one position, or None.
+        kept, source, batch: as in `run`; the source has one position, or is None.
     """
     model.lm.units.need_at(model.name, place.site, {at for v in variants for at in v.at})
     size = _side_by_side(model, kept, place, batch)
@@ -157,7 +157,7 @@ def captions(
 
 
 def _once(variants: Sequence[Variant]) -> tuple[list[int], list[int]]:
-    """Numbers of the variants that are run, one that changes nothing last; and all such."""
+    """Indices of the variants to run, at most one of them without a change; and of all such."""
     same = [i for i, variant in enumerate(variants) if not variant.acts]
     return [i for i, variant in enumerate(variants) if variant.acts] + same[:1], same
 
@@ -176,14 +176,14 @@ def _logits(
 
 
 def _first(variant: Variant, source: Source) -> int:
-    """The first position that a pass has to compute: a mean is over all of them."""
+    """The first position that a pass has to compute: a mean needs all of them."""
     return 0 if any(source[layer] is None for layer in variant.at) else variant.first
 
 
 def _bands(
     variants: Sequence[Variant], some: Sequence[int], site: Site, source: Source, kept: Kept
 ) -> Iterator[list[int]]:
-    """Numbers of variants that may share a batch: one entry layer, neighbouring first positions."""
+    """Indices of variants that may share a batch: one entry layer, near first positions."""
     lm = site.in_lm
     entry = {i: variants[i].layer if lm and site.layered else 0 for i in some}
     start = {i: begins(kept, _first(variants[i], source)) if lm else 0 for i in some}
@@ -199,10 +199,10 @@ def _bands(
 
 
 def _spread(kept: Kept, start: int) -> int:
-    """Over how many positions the rows of a batch may begin.
+    """The largest distance between the first positions of the rows of a batch.
 
-    A batch begins where its first row does, so the others compute in vain what lies between. A
-    processor wants little of that, and enough positions to be busy; a GPU wants many rows.
+    A batch begins at its earliest row, so the others recompute the positions between. On a CPU that
+    should be little, with enough positions per pass; on a GPU more rows matter more.
     """
     left = kept.width - start
     gpu = kept.soft.vectors.device.type == "cuda"
@@ -210,14 +210,14 @@ def _spread(kept: Kept, start: int) -> int:
 
 
 def _side_by_side(model: HookedVLM, kept: Kept, place: Place, batch: int | None) -> int:
-    """How many rows share a batch: so many, or what fits into the free memory."""
+    """How many rows share a batch: `batch`, or as many as fit into the free memory."""
     if batch is not None:
         return count(batch, "batch")
     return fitting(_bytes(model, kept, place), model.lm.device, most=64)
 
 
 def _bytes(model: HookedVLM, kept: Kept, place: Place) -> float:
-    """About what one row of a batch takes at its peak, generously."""
+    """A generous estimate of the peak memory of one row of a batch, in bytes."""
     cfg, width = model.cfg, kept.width
     d_mlp = getattr(cfg, "d_mlp", None) or 4 * cfg.d_model
     heads = getattr(cfg, "n_heads", 1)
@@ -234,7 +234,7 @@ def _bytes(model: HookedVLM, kept: Kept, place: Place) -> float:
 def standing(
     model: HookedVLM, soft: SoftPrompt, place: Place, layers: Sequence[int | None]
 ) -> dict[int | None, torch.Tensor]:
-    """What stands at the site in a run, per layer: [pos, ...], in vision [picture, ...]."""
+    """The activations at the site in a run, per layer: [pos, ...], in vision [picture, ...]."""
     model.lm.units.need_at(model.name, place.site, layers)
     names = {layer: hooking.names(model, place.site.at(layer))[0] for layer in layers}
     few = {"logits_to_keep": 1} if model.lm.keeps_logits else {}

@@ -51,7 +51,7 @@ def choose(model: HookedVLM, tokens: tuple[Token, ...], word: str | None = None)
         model.to_single_token(word if word.startswith(" ") else f" {word}")
         there = ", ".join(repr(token.text) for token in tokens)
         raise TargetError(
-            f"The model does not say {word!r} here: choose one of its tokens ({there}),"
+            f"The model does not predict {word!r} here: choose one of its tokens ({there}),"
             " or give other words to explain."
         )
     whole = [

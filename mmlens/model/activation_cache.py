@@ -49,11 +49,12 @@ def caching_hooks(
         device: where the cache lies; by default where the activation is.
         cache: the dictionary to fill; a new one by default.
         pos_slice: the positions of the language model's activations that are kept.
-        below: only what runs before this layer is entered.
+        below: only hook points that run before this layer.
 
     Raises:
         SiteError: a name that does not exist or never fires.
-        ArgumentError: `pos_slice` is none. CapabilityError: there is no such device.
+        ArgumentError: `pos_slice` is no position, range or list. CapabilityError: there is no such
+            device.
     """
     device, positions = device_of(device), _slice(pos_slice)
     found: Cache = {} if cache is None else cache
@@ -131,7 +132,7 @@ def _slice(pos_slice: Any) -> Slice | None:
 
 
 def _at(tensor: torch.Tensor, name: str, positions: Slice | None) -> torch.Tensor:
-    """These positions of the language model's activation."""
+    """The language model's activation at these positions; other towers' are kept whole."""
     if positions is None or name.startswith(("vision.", "projection.")):
         return tensor
     dim = -2 if name.endswith(("hook_pattern", "hook_attn_scores")) else 1

@@ -1,7 +1,7 @@
-"""A bridge copied, pickled and cast: by its parts, which are made again.
+"""Copying, pickling and casting a bridge: each part is copied, and a new bridge joins them.
 
-`copy.deepcopy(model)` and `pickle.dumps(model)` take the way of `save` and `load`, and all four
-agree; how a language model is written out is told in `mmlens.towers.language.copies`.
+`copy.deepcopy(model)` and `pickle.dumps(model)` copy the parts as `save` and `load` do, and all
+four agree; how a language model is serialized is described in `mmlens.towers.language.copies`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Joined(Movable):
     """The base of a bridge: how it is cast, copied and pickled."""
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """What `.to`, `.cuda`, `.half` and their like come down to, for all three parts."""
+        """The step behind `.to`, `.cuda`, `.half` and the like, for all three parts."""
         out: Any = super()._apply(fn, recurse)
         out.cfg.device, out.cfg.dtype = str(out.lm.device), out.lm.dtype
         return out
@@ -35,7 +35,7 @@ def reduced(model: Any) -> Any:
     for what, functions in (("edits", model.edits), ("hooks", model._added)):
         try:
             pickle.dumps(functions)
-        except Exception as error:  # pickle raises half a dozen kinds
+        except Exception as error:  # pickle raises several exception types
             raise CapabilityError(
                 f"{model.name!r} has {what} whose function cannot be pickled ({error}): define it"
                 " with `def` at the top of a module, or pickle the model without them."
@@ -47,7 +47,7 @@ def reduced(model: Any) -> Any:
 
 
 def deep(model: Any, memo: dict[int, Any]) -> Any:
-    """A bridge with weights of its own and the same edits and hooks."""
+    """A bridge with copied weights and the same edits and hooks."""
     parts = copy.deepcopy((model.vision, model.projection, model.lm), memo)
     told = copy.deepcopy(model.provenance, memo)
     told = {"name": model.name, "provenance": told, "prepend_bos": model.prepend_bos}

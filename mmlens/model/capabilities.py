@@ -1,10 +1,11 @@
-"""What a question needs of a model, and whether a model has it.
+"""Capabilities: what a method needs of a model, and whether a model has it.
 
     @needs("logits", "neurons")
     def attribute(model, prompt, ...): ...
 
-`needs` stands on every verb: it refuses what is no model, and a model that lacks something, in one
-sentence, before anything is computed. The table of verbs and families in the docs is made from it.
+Every verb is decorated with `needs`: it refuses an argument that is no model, and a model that
+lacks a capability, before anything is computed. The table of verbs and families in the docs is made
+from it.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 WHAT = {
-    "logits": "gives logits of words at every position",
-    "generate": "goes on with a text",
-    "unembed": "has an unembedding, so directions stand for words",
+    "logits": "predicts the next token at every position",
+    "generate": "generates text",
+    "unembed": "has an unembedding, so directions correspond to tokens",
     "neurons": "has MLP units in its language model",
     "classes": "gives logits of classes for a picture",
     "pictures": "reads pictures",
@@ -31,10 +32,10 @@ WHAT = {
     "grid": "reads a picture as one grid of positions",
     "text": "reads text",
     "blocks": "has a language model of blocks that can be patched one by one",
-    "write:pattern": "obeys edits of its attention patterns",
-    "write:attn_mask": "obeys cuts in its attention mask",
+    "write:pattern": "applies edits of its attention patterns",
+    "write:attn_mask": "applies cuts in its attention mask",
 }
-"""The capabilities, and what each says of a model."""
+"""The capabilities, each with the clause that follows "a model that" in an error."""
 
 
 def abilities(model: HookedModel, what: str) -> bool:

@@ -1,10 +1,10 @@
-"""What stands at hook points while a model runs: `with capture(model, names) as kept:`.
+"""Capture activations at hook points while a model runs: `with capture(model, names) as kept:`.
 
     with capture(model, names, lambda x: x[0].norm(dim=-1)) as norms:
         model.run(prompt)
     norms["blocks.3.hook_resid_post"]           # only the reduction was kept
 
-Methods keep a reduction where one will do, so that no full cache is ever held.
+Methods keep a reduction where that suffices, so that no full cache is held in memory.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def capture(
     names: Iterable[str],
     reduce: Callable[[torch.Tensor], Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Within this context every run leaves what stood at these points, the last run's.
+    """Within this context, keep the activations at these points, those of the last run.
 
     Args:
         names: hook names.
-        reduce: a function of what stands there; by default it is kept as it is, with its graph.
+        reduce: a function of the activation; by default the activation is kept, with its graph.
     """
     kept: dict[str, Any] = {}
 

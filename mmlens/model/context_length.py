@@ -1,7 +1,7 @@
-"""How many positions a language model was made for, and what does not fit into them.
+"""The context length of a language model, and the refusal of prompts that exceed it.
 
-Learned positions end at a number, and a lookup beyond it fails. Rotary ones don't end, but beyond
-what the model was trained with it goes on in silence and says nothing that could be explained.
+Learned position embeddings are limited in number, and a lookup beyond them fails. Rotary ones are
+not limited, but beyond the trained length the logits are meaningless, and no error says so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def room(model: HookedVLM) -> int | None:
-    """How many positions the language model was made for, or None where there is no such number."""
+    """The context length of the language model in positions, or None where it has no limit."""
     if not model.lm.is_bridge:
         return int(model.cfg.n_ctx)
     config = model.root.original_model.config.get_text_config()
@@ -31,13 +31,13 @@ def room(model: HookedVLM) -> int | None:
 
 
 def check_room(model: HookedVLM, soft: SoftPrompt, max_new_tokens: int = 0) -> None:
-    """Refuse what the model has no positions for; padding takes none.
+    """Refuse a prompt that exceeds the context length; padding does not count.
 
     Args:
-        max_new_tokens: words to come; the last of them is said and not read.
+        max_new_tokens: tokens to be generated; the last of them is predicted but not read.
 
     Raises:
-        PromptError: the prompt, or prompt and words together, are too long; with the numbers.
+        PromptError: the prompt, or the prompt with the new tokens, is too long.
     """
     most, length = room(model), int(soft.mask.sum(-1).max())
     if most is None or length + max(0, max_new_tokens - 1) <= most:

@@ -1,11 +1,11 @@
-"""Reading on from a cache of keys and values: new words behind what has been read.
+"""Continue from a KV cache: new words after a prompt that has been read.
 
     start = Prompt(photo, "A picture")
     logits, cache = model.forward(start, return_type="logits_and_cache")
     more = model.forward(" of", past_key_values=cache)      # = model(start + " of")[:, -1:]
 
 The cache remembers the soft prompt that filled it, so that positions are counted from its
-beginning: an edit at its patches has acted when they were read, and acts no more.
+beginning: an edit at its patches acted when they were read and does not act again.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ def length(past: Any) -> int:
 
 
 def after(new: SoftPrompt, past: Any, crosses: bool = False) -> SoftPrompt:
-    """The whole prompt, of which `new` is what the cache does not hold yet.
+    """The whole prompt: the cached positions, followed by those of `new`.
 
     Args:
-        crosses: whether the model reads pictures beside the positions.
+        crosses: whether the model reads pictures by cross-attention.
 
     Raises:
-        PromptError: the cache is of another number of prompts, its pictures are not known, or a
-            picture that is no position comes after it.
+        PromptError: the cache holds another number of prompts, its pictures are unknown, or a
+            picture read by cross-attention comes after it.
     """
     held = length(past)
     if held == 0:
         return new
     old = vars(past).get(_READ)
-    if old is None or old.ids.shape[1] != held:  # filled elsewhere: nothing is known of it
+    if old is None or old.ids.shape[1] != held:  # filled elsewhere: its prompt is unknown
         if crosses:
             raise PromptError(
                 "This cache was filled elsewhere, so the pictures that were read beside its words"
@@ -86,7 +86,7 @@ def after(new: SoftPrompt, past: Any, crosses: bool = False) -> SoftPrompt:
 
 
 def _moved(labels: tuple[Label, ...], before: tuple[Label, ...]) -> tuple[Label, ...]:
-    """Labels at the positions that they have behind others."""
+    """Labels with their positions counted on from those of `before`."""
     by = next_at(before)
     return tuple(replace(x, at=x.at + by) if isinstance(x, Token) else x for x in labels)
 
@@ -122,10 +122,11 @@ def read_on(
     """`HookedVLM.forward` with a cache that is read from, filled, or both.
 
     Args:
-        mask: Int[batch, pos] of what is new, or of all positions.
+        mask: Int[batch, pos], of the new positions or of all.
 
     Raises:
-        CapabilityError: this language model's cache is not to be trusted, or makes none itself.
+        CapabilityError: the language model's KV cache changes its logits, or it creates none
+            itself.
     """
     lm = model.lm
     if lm.is_bridge:

@@ -1,17 +1,17 @@
-"""What of a HookedTransformer a model takes over, what it does itself, and what it refuses.
+"""Which functions of a HookedTransformer a model defines, delegates or refuses.
 
-The language model inside is TransformerLens' own, and it can be asked past the pictures, the edits
-and the hooks of the model around it. So each public name of TransformerBridge and
-HookedTransformer has its place:
+The language model inside is TransformerLens' own, and a direct call would bypass the pictures,
+edits and hooks of the model around it. So each public function of TransformerBridge and
+HookedTransformer is in one group:
 
     ours         defined on `HookedVLM`: it reads prompts, or it concerns its hooks
     DELEGATED    the language model's own: weights, labels, configuration
-    REFUSED      it would change shared weights, or read without the picture: a sentence says what
-                 to write instead
+    REFUSED      it would change shared weights, or read without the picture: the error says what to
+    write instead
 
-A function that TransformerLens gets in a later version is in none of these and is refused, too;
-`model.root` is the language model for whoever knows what he asks of it. What is no function
-(weights, parts, hook points) is handed through.
+A function that a later version of TransformerLens adds is in no group and is refused, too;
+`model.root` is the language model itself. Other attributes (weights, modules, hook points) are
+passed through.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ REFUSED = {
 
 
 def refusal(name: str, why: str) -> Any:
-    """A function that says why it is none; a missing attribute would not get to say it."""
+    """A function that raises the reason, where an AttributeError would give none."""
 
     def refuse(*args: Any, **options: Any) -> Any:
         raise CapabilityError(

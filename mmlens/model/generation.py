@@ -1,10 +1,11 @@
-"""What the model says after a prompt, under its edits and hooks.
+"""Generate text after a prompt, under the edits and hooks of the model.
 
 Greedy by default, as in MMN (T = 0): the argmax of the logits at every step, whatever
 generation_config.json came with the checkpoint. On a bridge the steps share a KV cache through
-Hugging Face's own `generate`; `use_past_kv_cache=False` computes everything again at each step and
-must say the same, which is measured before the first cached generation (`language.kv_cache`). Edits
-at prompt positions act while the prompt is read, edits without positions at every step.
+Hugging Face's own `generate`; `use_past_kv_cache=False` recomputes all positions at each step and
+must generate the same text, which is measured before the first cached generation
+(`language.kv_cache`). Edits at prompt positions act while the prompt is read, edits without
+positions at every step.
 """
 
 from __future__ import annotations
@@ -49,13 +50,14 @@ def generate(
     """The words that follow each prompt (without the prompt itself).
 
     Args:
-        max_new_tokens: at most so many, from 1 on.
+        max_new_tokens: the largest number of tokens to generate, at least 1.
         do_sample: draw from the distribution (with `temperature`, `top_k`, `top_p`, `seed`).
         stop_at_eos: end at the tokenizer's end token or at one that the checkpoint names.
         stop: also end at these words or signs, as in `stop="."`; `text_end.SENTENCE` is the end of
             the first sentence or line. A sign is the last of the text, a line's end no part of it.
         return_type: `"str"` (one string, or a list for several prompts) or `"tokens"`
-            (Int[batch, new], what ended a row included, the rest filled with the EOS token).
+            (Int[batch, new], the token that ended a row included, the rest filled with the EOS
+            token).
         prepend_bos: whether texts begin with the BOS token; by default `model.prepend_bos`.
         options: settings of transformers' GenerationConfig, on a bridge: `repetition_penalty=1.2`,
             `num_beams=3`. None is taken from the checkpoint's generation_config.json.
@@ -64,7 +66,7 @@ def generate(
         ArgumentError: a value out of its range, or a setting that does not exist.
         CapabilityError: a setting of transformers on a HookedTransformer.
         NumericsError: the logits are NaN or infinite.
-        PromptError: the model has no positions for the prompt and so many tokens.
+        PromptError: the prompt and so many tokens exceed the context length.
     """
     count(max_new_tokens, "max_new_tokens")
     flag(use_past_kv_cache, "use_past_kv_cache")
@@ -119,7 +121,7 @@ def _settings(
     if not flag(do_sample, "do_sample"):
         if asked and temperature != 0:
             raise ArgumentError(
-                f"{asked[0]}={sampling[asked[0]]} acts only where words are drawn: write"
+                f"{asked[0]}={sampling[asked[0]]} acts only when tokens are sampled: write"
                 " do_sample=True, or leave it out for the greedy text."
             )
         settings: dict[str, Any] = {"do_sample": False}
@@ -189,8 +191,9 @@ def _by_hand(
     cached: bool,
     settings: Mapping[str, Any],
 ) -> torch.Tensor:
-    """The plain loop, everything again at each step: HookedTransformer's own `generate` embeds
-    outside of its hooks.
+    """A plain loop that recomputes all positions at each step.
+
+    HookedTransformer's own `generate` embeds outside of its hooks.
     """
     from transformers import (
         LogitsProcessorList,

@@ -3,10 +3,10 @@
     model.towers                       {"vision": ..., "projection": ..., "lm": ...}
     model.sites                        what can be read and edited, as a table
     reading = model.read(prompt)       inputs and labels
-    model.run(reading)                 what the model answers: logits of words, of classes, ...
+    model.run(reading)                 its output: logits of tokens, of classes, ...
     model.can("logits")                whether it has what a question needs
 
-Every verb of mmlens takes a `HookedModel` and asks what it can do; none asks for a class.
+Every verb of mmlens takes a `HookedModel` and checks its capabilities, never its class.
 """
 
 from __future__ import annotations
@@ -92,36 +92,37 @@ class HookedModel(KeepsHooks, Movable, ABC):
 
     @abstractmethod
     def running(self, input: Input, *args: Any, **how: Any) -> AbstractContextManager[Any]:
-        """A context in which hooks and edits stand and the input is being read."""
+        """A context in which hooks and edits are attached and the input is being read."""
 
     @abstractmethod
     def run(
         self, input: Input, *, at: torch.Tensor | None = None, grad: bool = False, **how: Any
     ) -> torch.Tensor:
-        """One forward pass with hooks and edits: Float[row, ...], the answer of the model.
+        """One forward pass with hooks and edits: Float[row, ...], the model's output.
 
         Args:
-            at: positions (of a language model) or rows (of a classifier) that are answered alone.
+            at: positions (of a language model) or rows (of a classifier) whose output alone is
+                computed.
             grad: whether a graph starts at the inputs; hooks may start one anywhere.
         """
 
     @abstractmethod
     def run_to(self, tower: str, input: Input) -> None:
-        """Run the towers up to this one, with hooks and edits, for what they leave behind."""
+        """Run the towers up to this one, with hooks and edits, for what the hooks record."""
 
     @abstractmethod
     def aim(
         self, prompt: Input, of: Any, target: Any = "logit", after: str | None = None
     ) -> tuple[Any, Target]:
-        """One prompt as it is read, and the number of it that is explained."""
+        """One prompt as it is read, and the scalar that is explained."""
 
     @abstractmethod
     def answer_rows(self, reading: Any, rows: torch.Tensor) -> torch.Tensor:
-        """Rows of what the model answers to one prompt, Float[k, ...], computed alone."""
+        """Rows of the model's output for one prompt, Float[k, ...]; only these are computed."""
 
     @abstractmethod
     def picture_rows(self, prompts: Sequence[Prompt], site: Site, layer: int | None = None) -> Rows:
-        """What stands at each position of a site in pictures: one row per picture (or crop)."""
+        """The label of each position of a site in pictures: one row per picture (or crop)."""
 
     def run_with_cache(
         self,
@@ -166,7 +167,7 @@ class HookedModel(KeepsHooks, Movable, ABC):
         return out
 
     def __copy__(self) -> Any:
-        """The same parts in another model, as an edit needs it."""
+        """Another model that shares the parts; `edit` adds edits to such a copy."""
         kind: Any = type(self)
         out = kind.__new__(kind)
         out.__dict__.update(self.__dict__)
@@ -191,7 +192,7 @@ class HookedModel(KeepsHooks, Movable, ABC):
         return f"<div>{head}<table>{rows}</table>{self._origins()}{edits}</div>"
 
     def _origins(self) -> str:
-        """Where the parts come from, where the provenance tells it part by part, as HTML."""
+        """The source of each part as HTML, where the provenance records it."""
         lines = []
         for part, told in dict(self.provenance.get("parts") or {}).items():
             licence = f" ({told['licence']})" if "licence" in told else ""

@@ -4,8 +4,9 @@
     attribute(model, photo, of="tabby")                  # Scores(layer, pos, unit)
     model.run_with_cache(photo)[1]["vision.blocks.3.hook_resid_post"]
 
-Its only tower is "vision". Where the encoder was wrapped with its classifier the answer is one
-logit per class, Float[picture, class]; else it is the features, Float[picture, patch, d_vision].
+Its only tower is "vision". Where the encoder was wrapped with its classifier, the output is one
+logit per class, Float[picture, class]; otherwise it is the features, Float[picture, patch,
+d_vision].
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class HookedVisionModel(HookedModel):
             input: a picture, a Prompt of pictures, a list of these, or pixels.
 
         Raises:
-            PromptError: words, or nothing.
+            PromptError: the input has words, or no picture.
         """
         if isinstance(input, PictureReading):
             return input
@@ -83,13 +84,13 @@ class HookedVisionModel(HookedModel):
 
     @contextmanager
     def running(self, input: Input, grad: bool = True, **how: Any) -> Iterator[PictureReading]:
-        """Inside: all hooks in place; one thread at a time.
+        """A context in which all hooks are attached; one thread at a time.
 
         Args:
             grad: whether a graph starts at the pixels where gradients are enabled.
 
         Raises:
-            ArgumentError: an option that language models have.
+            ArgumentError: an option that only language models have.
         """
         for name in how:
             raise ArgumentError(f"{self.name!r} reads pictures alone and takes no {name}=.")
@@ -108,7 +109,7 @@ class HookedVisionModel(HookedModel):
         """One forward pass: Float[picture, class], or Float[picture, patch, d_vision].
 
         Args:
-            at: Int[k], the pictures that are answered, one row each.
+            at: Int[k], indices of the pictures whose output is returned, one row each.
             grad: whether a graph starts at the pixels; hooks may start one anywhere.
         """
         with self.running(input, grad, **how) as reading:
@@ -117,7 +118,7 @@ class HookedVisionModel(HookedModel):
             return out if at is None else out[at.to(out.device)]
 
     def forward(self, input: Input, return_type: str | None = "logits", **how: Any) -> Any:
-        """What `run` gives; `return_type` "logits", or None for nothing."""
+        """The output of `run`; `return_type` is "logits", or None for no output."""
         if return_type not in ("logits", None):
             raise ArgumentError(
                 f"return_type={return_type!r}: {self.name!r} gives 'logits', or nothing (None)."
@@ -130,13 +131,13 @@ class HookedVisionModel(HookedModel):
         self.run(input)
 
     def answer_rows(self, reading: Any, rows: torch.Tensor) -> torch.Tensor:
-        """The class logits of these pictures, Float[k, class]; the features without a head."""
+        """The class logits of these pictures, Float[k, class]; without a classifier, features."""
         return self.run(reading, at=rows)
 
     def aim(
         self, prompt: Input, of: Any, target: str | Number = "logit", after: str | None = None
     ) -> tuple[PictureReading, Target]:
-        """One picture and the number of it that is explained (`mmlens.model.readouts`).
+        """One picture and the scalar that is explained (`mmlens.model.readouts`).
 
         Raises:
             TargetError: no such class. PromptError: several pictures.
@@ -160,7 +161,7 @@ class HookedVisionModel(HookedModel):
     def picture_rows(
         self, prompts: Sequence[Prompt], site: Site, layer: int | None = None
     ) -> tuple[tuple[Label, ...], ...]:
-        """What stands at each position of a site: one row per picture."""
+        """The label of each position of a site: one row per picture."""
         tower = self.towers[site.tower]
         return tuple(
             tuple(tower.labels(site, layer, image))

@@ -63,7 +63,7 @@ class HookedVLM(Joined, Surface, HookedModel):
             grid of positions.
 
     Raises:
-        CapabilityError: pictures as keys, and a language model without cross-attention to them.
+        CapabilityError: pictures are keys of cross-attention, and the language model has none.
     """
 
     def __init__(
@@ -104,14 +104,14 @@ class HookedVLM(Joined, Surface, HookedModel):
         padding_side: str | None = None,
         move_to_device: bool = True,
     ) -> torch.Tensor:
-        """Ids Int[batch, pos]; with pictures they carry them (`mmlens.model.prompt_tokens`).
+        """Token ids Int[batch, pos], which carry the pictures (`mmlens.model.prompt_tokens`).
 
-        Pictures that are no positions are in no ids, so they are refused.
+        Pictures that are read by cross-attention have no ids, so they are refused.
 
         Args:
             prepend_bos: whether texts begin with the BOS token; by default `model.prepend_bos`.
-            padding_side: "left", as always.
-            move_to_device: onto the device of the model; else on the CPU.
+            padding_side: "left", the only side there is.
+            move_to_device: return them on the model's device, otherwise on the CPU.
         """
         check_left(padding_side)
         with self.running(input, None, prepend_bos) as soft:
@@ -193,12 +193,12 @@ class HookedVLM(Joined, Surface, HookedModel):
         grad: bool = True,
         past: Any = None,
     ) -> Iterator[SoftPrompt]:
-        """Inside: all hooks in place and the prompt being read; one thread at a time.
+        """A context with all hooks attached, in which the prompt is read; one thread at a time.
 
         Args:
             mask: Int[batch, pos], on top of the prompt's own.
             grad: whether a graph starts at the embedding where gradients are enabled.
-            past: a cache of keys and values that the prompt goes on from.
+            past: a KV cache that the prompt continues.
         """
         if mask is not None:
             instance(mask, "attention_mask", torch.Tensor, "a tensor Int[batch, pos]")
@@ -208,7 +208,7 @@ class HookedVLM(Joined, Surface, HookedModel):
             scale = self.lm.entrance.scale
             prompts = reading.prompts_of(input)
             if len(prompts) > 1:
-                _ = self.lm.padded  # measured before anything is attached; `embed` asks for it
+                _ = self.lm.padded  # measured before hooks are attached; `embed` needs it
             stack.enter_context(hooking.attached(self, hooks, prompts))
             held = continuation.length(past)
             own = mask if mask is None or mask.shape[-1] <= held else mask[:, held:]
@@ -246,7 +246,7 @@ class HookedVLM(Joined, Surface, HookedModel):
             return self.lm.forward(ids, soft.mask, **how)
 
     def run_to(self, tower: str, input: Input) -> None:
-        """Run the towers up to this one: what lies before the language model runs while reading."""
+        """Run the towers up to this one; those before the lm run when a prompt is read."""
         if tower == "lm":
             self.run(input)
         else:
@@ -259,12 +259,12 @@ class HookedVLM(Joined, Surface, HookedModel):
     def aim(
         self, prompt: Input, of: Any, target: Any = "logit", after: str | None = None
     ) -> tuple[SoftPrompt, targets.Target]:
-        """One prompt with what stands before the explained token, and that token's number.
+        """One prompt, extended up to the explained token, and the scalar that is explained.
 
         `of` may be a Neuron of any tower, whose own activation is explained.
 
         Raises:
-            TargetError: the word is not one token, or the model does not say it.
+            TargetError: the word is not one token, or the model does not generate it.
         """
         if not isinstance(of, Neuron):
             return targets.aim(self, prompt, of, target, after)
@@ -275,7 +275,7 @@ class HookedVLM(Joined, Surface, HookedModel):
         return reading.prompts_of(input)
 
     def picture_rows(self, prompts: Sequence[Prompt], site: Site, layer: int | None = None) -> Any:
-        """What stands at each position of a site in pictures: a row per picture, or crop of one."""
+        """The label of each position of a site in pictures: a row per picture, or crop of one."""
         instance(site, "site", Site, "a row of mmlens.values.sites.SITES")
         return reading.picture_rows(self, prompts, site, layer)
 
@@ -286,8 +286,8 @@ class HookedVLM(Joined, Surface, HookedModel):
         self.lm.open()
 
     def generate(self, input: Input, max_new_tokens: int = 30, **more: Any) -> Any:
-        """The words that follow (see `mmlens.model.generation.generate` for the options)."""
-        more.pop("verbose", None)  # TransformerLens' switch of a progress bar; here is none
+        """The generated text (see `mmlens.model.generation.generate` for the options)."""
+        more.pop("verbose", None)  # TransformerLens' progress bar; there is none here
         return generation.generate(self, input, max_new_tokens, **more)
 
     def save(self, folder: Any) -> Any:

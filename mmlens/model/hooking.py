@@ -2,8 +2,8 @@
 
 Hooks are kept by the model that they were given to and attached to the shared HookPoints only while
 that model runs, edits first: so an edited copy and its original never see each other's hooks, an
-exception leaves nothing behind, and what a user's hook reads is already edited. A call of
-a model inside a hook is a run of its own: the hooks of the run around it have no part in it.
+exception leaves nothing behind, and what a user's hook reads is already edited. A model that is
+called inside a hook starts a separate run, without the hooks of the run around it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def names(
     wanted: Any,
     known: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """The hook names that a name or a filter means, each point once.
+    """The hook names that a name or a filter matches, each point once.
 
     Args:
         known: `points(model)`, where the caller has it.
@@ -111,7 +111,7 @@ def names(
 def attached(
     model: HookedModel, hooks: Sequence[Hook], prompts: Sequence[Prompt]
 ) -> Iterator[None]:
-    """Edits and hooks on all towers, taken away at the end whatever happens."""
+    """Attach edits and hooks to all towers; remove them at the end, also after an exception."""
     every = [*_edit_hooks(model, prompts), *hooks]
     lm: Any = model.towers.get(LM)
     with alone(partial(_place, model, every), None if lm is None else lm.root):
@@ -170,7 +170,7 @@ def _names_of(model: HookedModel) -> list[str]:
 
 
 def written(model: HookedModel, site: Site) -> bool:
-    """Whether an edit at a site acts, as far as it was measured when the tower was wrapped."""
+    """Whether edits at a site act, as measured when the tower was wrapped."""
     if not site.in_lm or site.axes[-1] != "key" or site.of_crossing:
         return True
     return model.can("write:attn_mask" if site == MASK else "write:pattern")
@@ -180,7 +180,7 @@ def _check_written(model: HookedModel, edit: Edit, chosen: Sequence[int | None])
     lm: Any = model.towers[LM]
     if edit.site == MASK and not written(model, edit.site):
         raise CapabilityError(
-            f"{model.name!r} does not obey a cut in its attention mask (measured: {lm.cut}),"
+            f"{model.name!r} ignores cuts in its attention mask (measured: {lm.cut}),"
             " so nothing can be knocked out there: edit 'z' or 'pattern' of the heads instead."
         )
     if not written(model, edit.site):
@@ -211,7 +211,7 @@ def check_places(
     """The site with its real axes in each of these layers.
 
     Raises:
-        SiteError: it never fires there. CapabilityError: what stands there has no labels.
+        SiteError: it never fires there. CapabilityError: its axes have no labels there.
     """
     tower, found = tower_at(model, site), {}
     for layer in at:
@@ -221,8 +221,9 @@ def check_places(
 
 
 def layers(model: HookedModel, site: Site) -> Sequence[int]:
-    """The layers that have this site: of an encoder those before its feature layer, of
-    cross-attention those that cross.
+    """The layers that have this site.
+
+    In an encoder those before its feature layer, for cross-attention those that have it.
     """
     tower = tower_at(model, site)
     every = range(tower.n_layers)

@@ -1,10 +1,10 @@
 """What a picture becomes in a prompt: crops for the encoder, labels, and their vectors.
 
-`ImageReader` is the plain way of a bridge: the encoder reads the whole picture once, and every
-patch is a position. A family whose models cut pictures into tiles, put newlines between rows or
-read them through queries brings a reader of its own; everything else asks the reader. A reader with
-`crosses` puts pictures beside the positions, as keys of cross-attention layers: then what it labels
-are those keys, and a prompt has the positions of its words alone.
+`ImageReader` is the default of a bridge: the encoder reads the whole picture once, and every patch
+is a position. A family whose models cut pictures into tiles, put newlines between rows or read them
+through queries defines its own reader. A reader with `crosses` makes pictures keys of
+cross-attention layers instead of positions: then its labels are those of the keys, and a prompt has
+only the positions of its words.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ImageReader:
     def vectors(
         self, projected: Float[Tensor, "crop patch d_model"], labels: tuple[Label, ...]
     ) -> Float[Tensor, "pos d_model"]:
-        """The vector of every position (or key) of a picture, from what its crops became."""
+        """The vector of every position (or key) of a picture, from its projected crops."""
         return projected.flatten(0, 1)
 
     def box(
@@ -70,7 +70,7 @@ class CrossReader(ImageReader):
 def seen(
     reader: ImageReader, vision: Any, pictures: list[Image.Image], project: Any
 ) -> list[torch.Tensor]:
-    """Per picture the vectors Float[pos, d_model] of its positions, in one batch of crops.
+    """Per picture the vectors Float[pos, d_model] of its positions, computed in one batch of crops.
 
     Args:
         project: from pixels Float[crop, 3, h, w] to vectors Float[crop, patch, d_model].

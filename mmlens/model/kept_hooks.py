@@ -1,9 +1,9 @@
 """The hooks that a model keeps: added, in a context, permanent, or for one call.
 
 TransformerLens keeps hooks on the hook points, which an edited copy and its original share. Here a
-model keeps its own, and they stand on the points only while it runs (`model.hooking`); names,
-options and their meaning are TransformerLens'. A hook that someone puts on a HookPoint by hand acts
-on every model that shares the point, and `reset_hooks` takes it away as well.
+model keeps its own, and they are attached only while it runs (`model.hooking`); names,
+options and their meaning are TransformerLens'. A hook that is added to a HookPoint directly acts on
+every model that shares the point, and `reset_hooks` removes it as well.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class KeepsHooks:
-    """What a HookedTransformer has for hooks."""
+    """The hook methods of a HookedTransformer."""
 
     _added: list[Hook]
 
@@ -51,7 +51,7 @@ class KeepsHooks:
 
     @property
     def watches_vision(self) -> bool:
-        """Whether a hook now in force stands on the way from pixels to soft-prompt vectors."""
+        """Whether a current hook is on the vision encoder or the projection."""
         return any(tower_of(hook.name) != LM for hook in self._hooks_now())
 
     def _hooks_now(self) -> list[Hook]:
@@ -116,11 +116,11 @@ class KeepsHooks:
         including_permanent: bool = False,
         level: int | None = None,
     ) -> None:
-        """Remove the hooks of this model, and those that were put on its hook points by hand.
+        """Remove the hooks of this model, and those added to its hook points directly.
 
         Args:
             direction: "fwd", "bwd" or "both".
-            including_permanent: permanent ones as well; pictures are read all the same.
+            including_permanent: permanent ones as well; pictures can still be read.
             level: only those of the context of this level, 1 being the outermost.
         """
         choice(direction, "direction", (*DIRECTIONS, "both"), error=SiteError)
@@ -131,7 +131,7 @@ class KeepsHooks:
             for hooks in within.get().get(id(self), ())
         )
         within.set({**within.get(), id(self): opened})
-        if not running():  # else what stands on the points belongs to the run
+        if not running():  # else the hooks on the points belong to the run
             with turn(*self._shared()):
                 for point in self._every_point():
                     point.remove_hooks(*which)
@@ -159,11 +159,11 @@ class KeepsHooks:
         return list({id(point): point for point in every}.values())
 
     def _shared(self: Any) -> list[Any]:
-        """What other models may have in common with this one, and one thread runs at a time."""
+        """The modules that other models may share; one thread at a time runs them."""
         return [tower.shared for tower in self.towers.values() if tower.shared is not None]
 
     def _open(self) -> None:
-        """Put back what a run cannot do without; a model that needs nothing does nothing."""
+        """Put back the hooks that every run needs; by default there are none."""
 
     @contextmanager
     def hooks(

@@ -26,7 +26,7 @@ def returned(
 
 
 def loss(logits: torch.Tensor, soft: SoftPrompt, return_type: str, per_token: bool) -> Any:
-    """Cross entropy of the next token, over positions whose next one is a word.
+    """Cross entropy of the next token, over positions that a word follows.
 
     Returns:
         `"loss"`: a number (or Float[batch, pos - 1] with 0 where there is no target);
@@ -47,7 +47,7 @@ def loss(logits: torch.Tensor, soft: SoftPrompt, return_type: str, per_token: bo
     counted = (
         (target >= 0) & soft.mask[:, 1:].to(logits.device) & soft.mask[:, :-1].to(logits.device)
     ).float()
-    wide = torch.promote_types(logits.dtype, torch.float32)  # half precision cannot sum it
+    wide = torch.promote_types(logits.dtype, torch.float32)  # half precision is too coarse
     log_probs = logits[:, :-1].to(wide).log_softmax(-1)
     each = -log_probs.gather(-1, target.clamp(min=0).unsqueeze(-1)).squeeze(-1) * counted
     value = each if per_token else each.sum() / counted.sum().clamp(min=1)

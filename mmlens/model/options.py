@@ -1,7 +1,7 @@
-"""Options by name: one that does not exist is refused with the nearest, and never dropped.
+"""Keyword options: an unknown one is refused with the nearest known name, never ignored.
 
-Hugging Face's models take any keyword and leave unknown ones unread, so a typo would change nothing
-in silence. Options of TransformerLens that have no meaning here are told what to write instead.
+Hugging Face's models accept any keyword and ignore unknown ones, so a typo would silently have no
+effect. For options of TransformerLens that have no meaning here, the error says what to write.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def refuse_unknown(what: str, given: Iterable[str], known: Iterable[str]) -> Non
 
 
 def return_type(value: Any) -> str | None:
-    """A `return_type` that there is."""
+    """A valid `return_type`."""
     return choice(value, "return_type", RETURNS)
 
 

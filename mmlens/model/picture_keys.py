@@ -1,6 +1,6 @@
 """Pictures beside the positions of a prompt: the keys that cross-attention layers attend to.
 
-All pictures of a prompt stand behind each other, each as its `ImageReader` labels it. Prompts of a
+The keys of all pictures of a prompt are concatenated; the `ImageReader` labels them. Prompts of a
 batch that have fewer keys are padded on the left, as positions are.
 """
 
@@ -25,7 +25,7 @@ def keys_of(model: HookedVLM, prompts: Sequence[Prompt], see: See) -> PictureKey
     """The keys of some prompts; None where none has a picture.
 
     Args:
-        see: from the model and pictures to the vectors of each, `mmlens.model.reading.see`.
+        see: maps a model and pictures to the vectors of each picture, `mmlens.model.reading.see`.
 
     Raises:
         PromptError: some have pictures and others none, or the projection does not fit.
@@ -69,7 +69,7 @@ def fitting(model: HookedVLM, vectors: torch.Tensor, size: int) -> None:
     """Refuse a projection whose vectors the language model cannot read.
 
     Args:
-        size: how many numbers it reads of each.
+        size: the length of the vectors that it reads.
     """
     if vectors.shape[-1] != size:
         raise PromptError(
@@ -82,7 +82,7 @@ def check_keys(model: HookedVLM, soft: SoftPrompt) -> None:
     """Refuse keys that do not fit their prompt or the model.
 
     Raises:
-        PromptError: they don't.
+        PromptError: they do not fit.
     """
     keys = soft.picture_keys
     if keys is None:

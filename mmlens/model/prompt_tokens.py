@@ -1,14 +1,15 @@
-"""Token ids that carry their pictures, so that tools which only know ids can run on prompts.
+"""Token ids that carry their pictures, so that tools that take ids can run on prompts.
 
-`model.to_tokens(prompt)` gives an Int[batch, pos] tensor with `IMAGE_TOKEN` (-1) at patches; it is
-what `transformer_lens.patching.*` and `tools.analysis.*` want, and the model finds the pictures in
-it. The ids are the truth: words are read from the tensor when it is used, whatever was written into
-it (`reading.embed`).
+`model.to_tokens(prompt)` gives an Int[batch, pos] tensor with `IMAGE_TOKEN` (-1) at patches;
+`transformer_lens.patching.*` and `tools.analysis.*` take it, and the model finds the pictures in
+it. The ids are authoritative: words are read from the tensor when it is used, including words that
+were written into it (`reading.embed`).
 
-What an operation does to the pictures is measured. It is done again on ids in which every patch has
-a number of its own, in two numberings: where it only moved, copied or replaced ids, both tell where
-each patch went, and the result carries it there. Where it computed with them the two disagree, and
-the result is refused aloud as a prompt instead of being read without the picture.
+What an operation does to the pictures is measured: it is repeated on ids in which every patch has a
+unique number, in two numberings. If it only moved, copied or replaced ids, both agree on where each
+patch went, and the result carries the pictures there. If it computed with the ids, the two
+disagree, and using the result as a prompt raises an error instead of reading it without the
+picture.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ UNREAD = -2
 
 
 class PromptTokens(torch.Tensor):
-    """Int[batch, pos] (or Int[pos]) ids of a `SoftPrompt`, which goes with them as `.soft`.
+    """Int[batch, pos] (or Int[pos]) ids of a `SoftPrompt`, which is kept as `.soft`.
 
     Attributes:
         soft: pictures and padding at their places; None after an operation that lost them.
@@ -78,12 +79,12 @@ class PromptTokens(torch.Tensor):
 
 
 def plain(tokens: torch.Tensor) -> torch.Tensor:
-    """The ids alone, in the same memory."""
+    """The ids as a plain tensor that shares the memory."""
     return tokens.as_subclass(torch.Tensor).detach()
 
 
 def rows(soft: SoftPrompt, index: Any) -> SoftPrompt:
-    """Some prompts of a batch, as a slice, a list or a tensor of row numbers picks them."""
+    """Some prompts of a batch, selected by a slice, a list or a tensor of row numbers."""
     kept = torch.arange(len(soft))[
         torch.as_tensor(index) if isinstance(index, torch.Tensor) else index
     ]
@@ -99,13 +100,13 @@ def rows(soft: SoftPrompt, index: Any) -> SoftPrompt:
 
 
 class _Trace:
-    """One operation, done again on numbered patches (and paddings) in two numberings."""
+    """One operation, repeated on patches (and paddings) in two numberings."""
 
     def __init__(self, func: Any, args: Any, kwargs: Any, before: dict[int, torch.Tensor]) -> None:
         self.softs: list[SoftPrompt] = []
         self.made: list[Any] = []
         if any(x.dtype.is_floating_point for x in _tensors((args, kwargs))):
-            return  # ids that index or scale other numbers: nothing that stays a prompt
+            return  # ids that index or scale other numbers: the result is no prompt
         for step in (1, 3):
             number = lambda x, step=step: self._numbered(x, before, step)  # noqa: E731
             again = _mapped(args, number), _mapped(kwargs, number)
@@ -118,7 +119,7 @@ class _Trace:
             self.made.append(list(made) if isinstance(made, (tuple, list)) else [made])
 
     def _numbered(self, x: torch.Tensor, before: dict[int, torch.Tensor], step: int) -> Any:
-        """A copy on the CPU, in which place n of all that is carried is -2 - step * (n + 1)."""
+        """A copy on the CPU, in which the carried place n is -2 - step * (n + 1)."""
         ids = plain(before.get(id(x), x)).to("cpu", copy=True)
         soft = getattr(x, "soft", None)
         if not isinstance(x, PromptTokens) or soft is None or ids.numel() != soft.ids.numel():
@@ -132,7 +133,7 @@ class _Trace:
         return torch.where(placed, -2 - step * (numbers + 1), ids)
 
     def of(self, result: Any, i: int) -> SoftPrompt | None:
-        """What the result carries, or None where that can't be told."""
+        """The soft prompt that the result carries, or None where it cannot be determined."""
         if not isinstance(result, torch.Tensor) or len(self.made) < 2:
             return None
         a, b = (made[i] for made in self.made)
@@ -148,7 +149,7 @@ class _Trace:
 
 
 def _placed(soft: SoftPrompt) -> torch.Tensor:
-    """Bool[batch, pos], on the CPU: patches and what is masked, which have no word to read."""
+    """Bool[batch, pos], on the CPU: patches and masked positions, which hold no word."""
     return (soft.is_picture | ~soft.mask).cpu()
 
 
@@ -188,7 +189,7 @@ def _gathered(softs: list[SoftPrompt], n: torch.Tensor) -> SoftPrompt | None:
 
 
 def _with(x: Any, soft: SoftPrompt | None, carriers: list[PromptTokens]) -> Any:
-    """A result with what it carries; one of words alone is a plain tensor."""
+    """A result with its soft prompt; a plain tensor where it has words alone."""
     if not isinstance(x, PromptTokens):
         return x
     if x.dtype != torch.long or (soft is not None and not bool(_placed(soft).any())):
@@ -203,7 +204,7 @@ def _with(x: Any, soft: SoftPrompt | None, carriers: list[PromptTokens]) -> Any:
 
 
 def _forget(tokens: PromptTokens | None) -> None:
-    """Patches were written into these through a view: which ones can't be told any more."""
+    """Drop the pictures of tokens that were changed through a view: their places are unknown."""
     while tokens is not None:
         tokens.soft, tokens = None, tokens.owner
 

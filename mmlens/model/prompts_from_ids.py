@@ -1,7 +1,7 @@
-"""Prompts that come as token ids: checked, and read as they stand when they are used.
+"""Prompts given as token ids: checked, and embedded when they are used.
 
-Ids that carry pictures (`prompt_tokens`) keep them at their places, -1; every other id is a word of
-the model that reads it, whatever stood there before.
+Ids that carry pictures (`prompt_tokens`) have -1 at the patches; every other id is a token of the
+model that reads it, also where it was overwritten.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def tokens_of(model: HookedVLM, soft: SoftPrompt) -> torch.Tensor:
-    """The ids Int[batch, pos] of a soft prompt of this model; with pictures they carry them.
+    """The ids Int[batch, pos] of a soft prompt of this model, which carry its pictures.
 
     Raises:
         CapabilityError: its pictures are no positions, so no id stands for them.
@@ -60,7 +60,8 @@ def read_ids(model: HookedVLM, input: torch.Tensor, mask: torch.Tensor | None) -
     """Words as ids Int[batch, pos] or Int[pos]; what a mask hides on the left is padding.
 
     Raises:
-        PromptError: not whole numbers of that shape, an unknown id, or one of a lost picture.
+        PromptError: not whole numbers of that shape, an unknown id, or an image token whose picture
+            was lost.
     """
     if isinstance(input, PromptTokens):
         raise PromptError(
@@ -102,7 +103,7 @@ def _left_of(mask: torch.Tensor | None, ids: torch.Tensor) -> list[int]:
 
 
 def read_tokens(model: HookedVLM, tokens: PromptTokens) -> SoftPrompt:
-    """What ids with pictures say now: pictures where they were put, words as the ids are.
+    """The soft prompt of ids with pictures, its words read from the ids as they are now.
 
     Raises:
         PromptError: another model's, another shape, a picture where none was, or words in padding.
@@ -165,7 +166,7 @@ def _check_places(soft: SoftPrompt, ids: torch.Tensor, new: torch.Tensor) -> Non
 def _prompt(
     model: HookedVLM, prompt: Prompt, labels: tuple[Label, ...], ids: torch.Tensor
 ) -> Prompt:
-    """The pictures of a prompt with the words that the ids say now, each where it stands."""
+    """The prompt with its pictures, and the words decoded from the ids as they are now."""
     parts: list[Any] = []
     words: list[int] = []
     shown: list[int] = []

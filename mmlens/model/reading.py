@@ -1,7 +1,7 @@
 """From prompts to soft prompts: pictures through vision and projection, words by the tokenizer.
 
 The one place where a position gets its label. Shorter prompts of a batch are padded on the left,
-so that the last position of every row is the one that speaks next.
+so that the last position of every row is the position that predicts the next token.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ def embed(
     mask: torch.Tensor | None = None,
     prepend_bos: bool | None = None,
 ) -> SoftPrompt:
-    """What `input` is to the language model.
+    """The soft prompt of an input, which the language model receives.
 
-    A SoftPrompt (or the ids of one) is taken as it stands, unless the model edits or hooks the way
-    from pixels to vectors: then its pictures are read again.
+    A SoftPrompt (or the ids of one) is used as it is, unless the model has edits or hooks on the
+    vision encoder or the projection: then its pictures are read again.
 
     Raises:
-        PromptError: nothing in it, a placeholder without its picture, ids of the wrong shape, or
+        PromptError: an empty prompt, a placeholder without its picture, ids of the wrong shape, or
             more positions than the model has.
     """
     soft = _masked(_soft(model, input, mask, prepend_bos), mask)
@@ -134,7 +134,7 @@ def _masked(soft: SoftPrompt, mask: torch.Tensor | None) -> SoftPrompt:
 
 
 def see(model: HookedVLM, pictures: Sequence[Image.Image]) -> list[torch.Tensor]:
-    """Per picture the vectors Float[pos, d_model] of its positions, under all hooks on the way."""
+    """Per picture the vectors Float[pos, d_model] of its positions, with hooks and edits."""
     vision, projection = model.vision, model.projection
     if vision is None or projection is None:
         raise PromptError(f"{model.name!r} has no vision encoder: give it text, or load a bridge.")
@@ -153,7 +153,7 @@ def see(model: HookedVLM, pictures: Sequence[Image.Image]) -> list[torch.Tensor]
 def picture_rows(
     model: HookedVLM, prompts: Sequence[Prompt], site: Site, layer: int | None = None
 ) -> Rows:
-    """What stands at each position of a site in pictures, one row per picture or crop of it."""
+    """The label of each position of a site in pictures, one row per picture or crop of it."""
     tower = model.towers[site.tower]
     return tuple(
         tuple(tower.labels(site, layer, image, crop))
@@ -164,7 +164,7 @@ def picture_rows(
 
 
 def refuse_placeholder(model: HookedVLM, text: str, pictures: bool) -> None:
-    """Refuse a text beside pictures that spells a picture's placeholder, such as `<image>`."""
+    """Refuse a text beside pictures that contains a picture's placeholder, such as `<image>`."""
     typed = placeholder(model.tokenizer, text) if pictures else None
     if typed is not None:
         raise PromptError(
@@ -175,7 +175,7 @@ def refuse_placeholder(model: HookedVLM, text: str, pictures: bool) -> None:
 
 
 def going_on(model: HookedVLM, soft: SoftPrompt, text: str, name: str = "text") -> list[int]:
-    """The ids of a text that goes on after a prompt; `name` is what the caller calls it."""
+    """The ids of a text that continues a prompt; error messages call it `name`."""
     text_of(text, name)
     refuse_placeholder(model, text, pictures=soft.has_pictures)
     ids = soft.ids[0].masked_fill(~soft.mask[0], -1).tolist()
@@ -188,7 +188,7 @@ def _read(model: HookedVLM, prompt: Prompt, bos: bool) -> list[tuple[int, Label]
     parts: list[tuple[int, Label]] = []
     image, begun, crosses = 0, False, model.image_reader.crosses
     refuse_placeholder(model, prompt.text, pictures=bool(prompt.pictures))
-    alone = crosses and not prompt.text  # beside a picture has to stand something
+    alone = crosses and not prompt.text  # cross-attention needs a position
     if (bos or alone) and model.tokenizer is not None and model.tokenizer.bos_token_id is not None:
         parts.append((model.tokenizer.bos_token_id, Token(model.tokenizer.bos_token, 0)))
     for part in prompt.parts:

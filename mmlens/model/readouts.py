@@ -3,10 +3,10 @@
     of=" dog"                          a token's logit               (language models: `targets`)
     of="tabby"                         a class's logit               (classifiers)
     of=Neuron(3, 17, "vision")         a unit's own activation       (every tower with units)
-    target=lambda logits: ...          any function of what the model answers
+    target=lambda logits: ...          any function of the model's output
 
-A readout is a `Target`: which row of the answer is read (or what stands at which hook), and the
-function from there to the number.
+A readout is a `Target`: which row of the output (or which hook's activation) is read, and the
+function from it to a scalar.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _OVER: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def unit_site(model: HookedModel, neuron: Neuron) -> Site:
-    """The site where a unit's activation stands: "neurons" of its tower, or the map of its layer.
+    """The site of a unit's activation: "neurons" of its tower, or the map of its layer.
 
     Raises:
         SiteError: the model has no such tower. AddressError: no such layer.
@@ -55,7 +55,7 @@ def aim_unit(model: HookedModel, neuron: Neuron, target: str | Number) -> Target
     """A unit's own activation, over all positions of one prompt or picture.
 
     Args:
-        target: "mean" (also where nothing was asked for), "max" or "sum" over positions, or a
+        target: "mean" (the default), "max" or "sum" over positions, or a
             function of the activations Float[pos].
 
     Raises:
@@ -128,7 +128,7 @@ def _class(names: Sequence[str], of: Any) -> int:
 
 
 def answers(model: HookedModel, reading: Any, targets: Sequence[Target]) -> list[torch.Tensor]:
-    """For each target what its number is a function of: a row of logits, or what a unit does."""
+    """For each target the tensor that its number is a function of: logits, or an activation."""
     at_hooks = dict.fromkeys(target.at for target in targets if target.at is not None)
     rows = torch.tensor([target.position for target in targets])
     with capture(model, at_hooks, lambda x: x[0]) as kept:

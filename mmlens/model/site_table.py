@@ -1,4 +1,4 @@
-"""The sites of a model as a table, read off its towers."""
+"""The sites of a model as a table, collected from its towers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def site_table(model: HookedModel) -> pd.DataFrame:
     """One row per site that fires on the model.
 
     Returns:
-        Columns site, tower, hook (with `{layer}`), axes (a tuple; of the first layer, and in the
-        column `layers` those that have the site), writable (whether an edit acts there).
+        Columns site, tower, hook (with `{layer}`), axes (a tuple, those of the first layer), layers
+        (a tuple of those that have the site), writable (whether an edit acts there).
     """
     import pandas as pd
 
@@ -36,7 +36,7 @@ def site_table(model: HookedModel) -> pd.DataFrame:
         try:
             axes = tower.site(site, layers[0]).axes if layers else ()
         except CapabilityError:
-            axes = ()  # only by hooks: what stands there has no labels
+            axes = ()  # hooks only: its axes have no labels
         if layers:
             writable = hooking.written(model, site)
             shown = tuple(layers) if site.layered else ()

@@ -1,8 +1,8 @@
-"""What a model has of a HookedTransformer besides running and hooks: words, weights, devices.
+"""The API of a HookedTransformer besides running and hooks: tokens, weights, devices.
 
-Words and positions are those that the model reads, with pictures and without a BOS token unless it
-has one; weights are the language model's own, and whether a name is handed through to it says
-`mmlens.model.delegated`.
+Words and positions are those that the model reads, with pictures, and with a BOS token only if it
+prepends one; weights are the language model's own, and `mmlens.model.delegated` lists the names
+that are passed through to it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Embed:
 
 
 class Surface(nn.Module):
-    """What a HookedTransformer has besides running and hooks: words, weights, devices."""
+    """The API of a HookedTransformer besides running and hooks: tokens, weights, devices."""
 
     root: Any
     lm: Any
@@ -102,11 +102,11 @@ class Surface(nn.Module):
         return self.lm.switch(value) if name.startswith("set_use_") else value
 
     def tokens_to_residual_directions(self: Any, tokens: Any) -> torch.Tensor:
-        """The directions Float[..., d_model] whose dot product with a normed stream is a logit.
+        """The directions Float[..., d_model] whose dot product with a normalized stream is a logit.
 
-        What TransformerLens gives of a model whose final norm is folded into W_U: columns of W_U,
-        times the gain of the norm where it is not folded. So `logit_attrs` and direct logit
-        attribution are right on both.
+        As TransformerLens gives them for a final norm folded into W_U: columns of W_U, times the
+        gain of the norm where it is not folded. So `logit_attrs` and direct logit attribution are
+        right on both.
 
         Args:
             tokens: a string of one token, an id, or ids Int[...].
@@ -204,7 +204,7 @@ class Surface(nn.Module):
     def train(self, mode: bool = True) -> Any:
         """A model stays in eval mode, without dropout: its parameters are frozen.
 
-        A module around it may call this for all its parts, so it is no error.
+        An enclosing module may call this on all its parts, so it warns and does not fail.
         """
         if mode:
             warnings.warn(
@@ -244,13 +244,13 @@ class Surface(nn.Module):
 
 
 def check_left(padding_side: str | None) -> None:
-    """Refuse another side than the left.
+    """Refuse any side but the left.
 
     Raises:
-        ArgumentError: the right.
+        ArgumentError: another side.
     """
     if padding_side not in (None, "left"):
         raise ArgumentError(
             f"padding_side={padding_side!r}: prompts are padded on the left, so that the last"
-            " position of every row is the one that speaks next."
+            " position of every row is the one that predicts the next token."
         )

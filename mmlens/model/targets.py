@@ -1,4 +1,4 @@
-"""What is to be explained: a word, where the model says it, as logit, probability or anything else.
+"""The number that is explained: a token's logit or probability, or a function of the logits.
 
 MMN explains a token of the model's own caption, at the position that predicts it: the input is the
 prompt and the caption up to the token. That is the default here too. `after=` puts other words (or
@@ -40,9 +40,9 @@ class Target:
 
     Attributes:
         position: index of the position whose logits are read.
-        number: Float[d_vocab] -> a number.
-        token: the explained token and the place where it would stand (or a class or unit by name),
-            or None for a callable alone.
+        number: Float[d_vocab] -> a scalar.
+        token: the explained token with its position (or a class or unit by name), or None for a
+            callable alone.
         at: the hook whose activation the number is a function of, instead of the logits.
     """
 
@@ -59,10 +59,11 @@ def aim(
     target: str | Number = "logit",
     after: str | None = None,
 ) -> tuple[SoftPrompt, Target]:
-    """The prompt with what stands before the explained token, and that token's number.
+    """The prompt, extended up to the explained token, and the scalar that is explained.
 
     Raises:
-        TargetError: the word is not one token, or the model does not say it and `after` is None.
+        TargetError: the word is not one token, or the model does not generate it and `after` is
+            None.
     """
     soft = one(model, prompt)
     if of is None:
@@ -79,8 +80,9 @@ def aim(
         if token not in said:
             says = printed(model.tokenizer, said) if model.tokenizer else said
             raise TargetError(
-                f"The model does not say {word(model.lm, token)!r} here, it says {says!r}: write"
-                " after='' to explain it right after the prompt, or after=' a' after other words."
+                f"The model does not predict {word(model.lm, token)!r} here, its caption is"
+                f" {says!r}: write after='' to explain it right after the prompt, or after=' a'"
+                " after other words."
             )
         before = said[: said.index(token)]
     else:
@@ -117,7 +119,7 @@ def aim_caption(
 
 
 def one(model: HookedVLM, prompt: Any) -> SoftPrompt:
-    """The soft prompt of one prompt; padding, if it comes from a batch, is cut away.
+    """The soft prompt of one prompt; padding, if it comes from a batch, is removed.
 
     Raises:
         PromptError: several prompts.
@@ -167,7 +169,7 @@ def checked(function: Number) -> Number:
     """A caller's function of the logits, which gives one number or is refused.
 
     Raises:
-        NumericsError: where gradients are asked for, a number that has none.
+        NumericsError: the number has no gradient where gradients are enabled.
     """
 
     def number(logits: torch.Tensor) -> torch.Tensor:
@@ -188,8 +190,8 @@ def one_number(
     """What a caller's function of one row of logits gives, as a tensor without axes.
 
     Args:
-        what: the function in a sentence.
-        of: the position whose logits it gets, in a sentence.
+        what: the function, as error messages call it.
+        of: the position whose logits it gets, as error messages call it.
 
     Raises:
         TargetError: it fails, or gives something else than one number.
@@ -199,7 +201,7 @@ def one_number(
         value = function(logits)
     except (MMLensError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # the caller's own code: whatever it raises is told
+    except Exception as error:  # the caller's own code: whatever it raises is reported
         raise TargetError(f"{what} failed ({type(error).__name__}: {error}): {write}.") from error
     if isinstance(value, (int, float)) or type(value).__module__ == "numpy":
         value = torch.as_tensor(value)

@@ -1,8 +1,8 @@
-"""Where a generated text ends: at an end token, or at what stands for the end of a caption.
+"""Where a generated text ends: at an end token, or at a stop string.
 
-A language model that was taught captions ends them by itself. One that was never taught goes on
-("a lion." and then "The question is ..."), and each of its words is explained by a backward pass.
-`SENTENCE` ends a text at its first sentence or line.
+A language model that was trained on captions ends them by itself. Others continue ("a lion." and
+then "The question is ..."), and each of its words is explained by a backward pass. `SENTENCE` ends
+a text at its first sentence or line.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class TextEnd:
     """How a text is cut.
 
     Attributes:
-        lm: whose tokens they are.
+        lm: the language model whose tokens are read.
         ids: tokens that end a text and are no part of it.
-        stop: words or signs that end it. A sign is its last part; white space is none, and in front
-            of the first word it ends nothing.
+        stop: strings that end it. A stop string is kept as its end, unless it is white space;
+            leading white space does not end the text.
     """
 
     lm: Any = field(repr=False)
@@ -56,7 +56,7 @@ class TextEnd:
 
 
 def stops(stop: Stop) -> tuple[str, ...]:
-    """What ends a text, as a tuple.
+    """The stop strings, as a tuple.
 
     Raises:
         ArgumentError: no text, or an empty one, which would end every text at once.
@@ -73,7 +73,7 @@ def stops(stop: Stop) -> tuple[str, ...]:
 
 
 def criterion(end: TextEnd, begins: int) -> Any:
-    """The same as transformers asks it: Bool[batch] of ids Int[batch, pos].
+    """The same as a stopping criterion of transformers: ids Int[batch, pos] to Bool[batch].
 
     Args:
         begins: how many positions the prompt has.

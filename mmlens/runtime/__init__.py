@@ -1,4 +1,4 @@
-"""How a forward pass is run: whose turn it is, which prompt is read, dtypes, gradients, memory.
+"""Running a forward pass: locks, the prompt being read, dtypes, gradients, memory.
 
-Nothing here knows what a tower is.
+Nothing here depends on towers.
 """

@@ -1,6 +1,6 @@
-"""Gradients also for a caller who stands inside `torch.inference_mode()`.
+"""Gradients for callers inside `torch.inference_mode()`.
 
-Tensors made there can never be part of a graph, and `enable_grad` does not lead out of it. mmlens
+Tensors made there can never be part of a graph, and `enable_grad` does not leave that mode. mmlens
 therefore loads and runs its models outside, and so do the methods that differentiate.
 
     @ordinary()
@@ -19,7 +19,7 @@ from mmlens.values.errors import CapabilityError
 
 
 def differentiable(module: nn.Module) -> None:
-    """Refuse weights through which nothing can ever be differentiated.
+    """Refuse weights through which nothing can be differentiated.
 
     Raises:
         CapabilityError: the module was made inside `torch.inference_mode()`.
@@ -33,7 +33,7 @@ def differentiable(module: nn.Module) -> None:
 
 @contextmanager
 def ordinary() -> Iterator[None]:
-    """Inside, tensors are ordinary ones; gradients are recorded where the caller records them."""
+    """A context outside of inference mode; gradients are recorded where the caller records them."""
     if torch.is_inference_mode_enabled():
         with torch.inference_mode(False), torch.no_grad():
             yield

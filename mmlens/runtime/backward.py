@@ -1,9 +1,9 @@
-"""Gradients of one number of the logits, right in half precision too.
+"""Gradients of one number of the logits, exact enough in half precision too.
 
-The probability of an unlikely word has a gradient of its own size (1e-6), and on its way back
-through a float16 model most of it would round to zero. So what is sent back is the gradient at the
-logits, computed in float32 and brought to a largest entry between 1 and 2 (a power of two, so no
-digit changes); what arrives is divided by it again in float32.
+The probability of an unlikely word has a gradient of its own magnitude (1e-6), and in the backward
+pass of a float16 model most of it would round to zero. So the backward pass starts from the
+gradient at the logits, computed in float32 and scaled to a largest entry between 1 and 2 (by a
+power of two, which is exact); the result is divided by that factor in float32.
 """
 
 from __future__ import annotations

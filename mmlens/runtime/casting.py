@@ -1,10 +1,10 @@
-"""Casting a part to another number format as Hugging Face loads it in that format.
+"""Casting a part to another dtype as Hugging Face loads it in that dtype.
 
 `torch.nn.Module.to(torch.bfloat16)` casts everything, the tables of rotary frequencies too: the
-eight bits that are left of a frequency are wrong by a quarter of a radian at position 600.
+eight bits left of a frequency give an error of a quarter of a radian at position 600.
 `from_pretrained(dtype=torch.bfloat16)` keeps these tables in float32, and the weights that a class
-names in `_keep_in_fp32_modules`; so do `cast` and every `Movable`, whether it is told `.to(...)`,
-`.bfloat16()` or `.half()`.
+names in `_keep_in_fp32_modules`; so do `cast` and every `Movable`, by `.to(...)`, `.bfloat16()` or
+`.half()`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 class Movable(nn.Module):
-    """A module whose casts leave in float32 what Hugging Face leaves in float32."""
+    """A module whose casts keep in float32 what Hugging Face keeps in float32."""
 
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Any:
         return super()._apply(_sparing(self, fn), recurse)
@@ -34,8 +34,8 @@ class Movable(nn.Module):
         """Moved and cast, as torch's own.
 
         Raises:
-            CapabilityError: a device that is not here. ArgumentError: what is neither a device, a
-                number format nor a tensor of such.
+            CapabilityError: a device that this machine does not have. ArgumentError: neither a
+                device, a dtype nor a tensor.
         """
         for place in (*args[:1], options.get("device")):
             if isinstance(place, int | str | torch.device) and not isinstance(place, bool):
@@ -66,7 +66,7 @@ def cast(
 
 
 def dtype_of(value: Any, name: str = "dtype") -> torch.dtype | None:
-    """A number format for weights from a `torch.dtype`, its name, or None."""
+    """A dtype for weights from a `torch.dtype`, its name, or None."""
     said = str(value).removeprefix("torch.")
     if value is None:
         return None
@@ -78,7 +78,7 @@ def dtype_of(value: Any, name: str = "dtype") -> torch.dtype | None:
 
 
 def device_of(value: Any, name: str = "device") -> torch.device | None:
-    """A device that is there, from what torch calls it; None is None."""
+    """An available device from torch's name of it; None for None."""
     if value is None:
         return None
     try:
@@ -95,8 +95,8 @@ def device_of(value: Any, name: str = "device") -> torch.device | None:
 def stays(module: nn.Module) -> Iterator[torch.Tensor]:
     """The tensors of a module tree that a cast to half precision leaves in float32.
 
-    Tables that are computed and not loaded (buffers that no checkpoint holds) and belong to rotary
-    embeddings, and the weights that classes of transformers name.
+    Computed tables of rotary embeddings (non-persistent buffers), and the weights that classes of
+    transformers name.
     """
     for path, part in module.named_modules():
         loose = part._non_persistent_buffers_set
@@ -113,7 +113,7 @@ def stays(module: nn.Module) -> Iterator[torch.Tensor]:
 
 
 def _sparing(module: nn.Module, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """`fn`, but what stays in float32 is only moved."""
+    """`fn`, except that tensors which stay in float32 are only moved."""
     spared = {id(tensor) for tensor in stays(module)}
 
     def move(tensor: torch.Tensor) -> torch.Tensor:
@@ -125,7 +125,7 @@ def _sparing(module: nn.Module, fn: Callable[[Any], Any]) -> Callable[[Any], Any
 
 
 def _devices() -> str:
-    """The devices of this machine, as a sentence lists them."""
+    """The devices of this machine, as error messages list them."""
     found = ["'cpu'"]
     if torch.cuda.is_available():
         found += [f"'cuda:{i}'" for i in range(torch.cuda.device_count())]

@@ -1,6 +1,6 @@
-"""Work in pieces that fit: a piece that runs out of memory is halved, said so, and tried again.
+"""Work in chunks that fit: on out-of-memory the size is halved, with a warning, and retried.
 
-What is computed in pieces does not depend on how it was cut (`times`).
+Results do not depend on the size of the chunks (`times`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from mmlens.runtime.memory import free_memory
 
 T = TypeVar("T")
 ROWS = 32
-"""How many rows a product of `times` has."""
+"""The number of rows of each product in `times`."""
 
 
 def in_chunks(n: int, size: int, work: Callable[[int, int], T]) -> Iterator[T]:
     """`work(start, stop)` over 0..n in pieces of `size`; halves the size when memory runs out.
 
     Raises:
-        torch.OutOfMemoryError: a piece of one does not fit either.
+        torch.OutOfMemoryError: a chunk of size 1 does not fit.
     """
     start, size = 0, max(1, size)
     while start < n:
@@ -44,16 +44,16 @@ def in_chunks(n: int, size: int, work: Callable[[int, int], T]) -> Iterator[T]:
 
 
 def fitting(bytes_each: float, device: torch.device, most: int = 256, share: float = 0.5) -> int:
-    """How many pieces of so many bytes fit into a share of the free memory, 1 to `most`."""
+    """How many items of `bytes_each` fit into a share of the free memory, 1 to `most`."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
     return max(1, min(most, int(share * free / max(1.0, bytes_each))))
 
 
 def times(rows: Float[Tensor, "row d"], table: Float[Tensor, "d n"]) -> Float[Tensor, "row n"]:
-    """`rows @ table`, each row's numbers the same whatever rows stand beside it.
+    """`rows @ table`, where each row's result does not depend on the other rows.
 
-    A matrix product rounds by the shape that it is asked for, so a row alone and the same row among
-    others differ in their last bits. Here every product has the same shape, filled up with zeros.
+    The rounding of a matrix product depends on its shape, so a row alone and the same row among
+    others differ in their last bits. Here every product has the same shape, padded with zeros.
     """
     n = -(-len(rows) // ROWS) * ROWS
     full = torch.cat([rows, rows.new_zeros(n - len(rows), rows.shape[1])])

@@ -1,11 +1,10 @@
-"""One hook: a function that is called at a point, and its answer looked at before it counts.
+"""One hook: a function that is called at a point, with its result checked.
 
-    def fn(tensor, hook): ...      # None leaves the tensor as it is, a tensor takes its place
+    def fn(tensor, hook): ...      # None leaves the tensor as it is, a tensor replaces it
 
-What a hook returns takes the place of what stood there, so a wrong shape, type or device is refused
-with the hook's name and not met as an error of some later layer. While the function runs, the hooks
-of the contexts around it are not in force (`within`), nor is the hook itself (`busy`): a model that
-it calls runs with its own.
+A wrong shape, type or device of the result is refused with the hook's name, instead of causing an
+error in a later layer. While the function runs, the hooks of the contexts around it are inactive
+(`within`), and so is the hook itself (`busy`): a model that it calls runs with its own hooks.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Hook:
     """`call(tensor, hook)` at the hook point `name`, in the forward or the backward pass.
 
     Attributes:
-        is_permanent: whether `reset_hooks()` leaves it.
+        is_permanent: whether `reset_hooks()` keeps it.
         level: how many contexts of `model.hooks()` were open where it was added by one; None: it
             was added by `add_hook`.
     """
@@ -42,7 +41,7 @@ class Hook:
     level: int | None = None
 
     def meets(self, direction: str, including_permanent: bool, level: int | None) -> bool:
-        """Whether TransformerLens' `reset_hooks` with these options means this hook."""
+        """Whether TransformerLens' `reset_hooks` with these options applies to this hook."""
         return (
             direction in (self.dir, "both")
             and (including_permanent or not self.is_permanent)
@@ -60,7 +59,7 @@ busy: ContextVar[tuple[Hook, ...]] = ContextVar("mmlens_busy", default=())
 
 
 class Named:
-    """What a hook function gets as `hook`: the point under the name that was asked for."""
+    """The `hook` argument of a hook function: the point under the name that was given."""
 
     def __init__(self, name: str, point: Any) -> None:
         self.name, self._point = name, point
@@ -75,7 +74,7 @@ class Named:
 
 
 def check_function(call: Any, name: str) -> None:
-    """Refuse what could not be called as a hook at `name`.
+    """Refuse an object that could not be called as a hook at `name`.
 
     Raises:
         SiteError: no function, or one without an argument `hook`.
@@ -90,16 +89,16 @@ def check_function(call: Any, name: str) -> None:
             " `def fn(tensor, hook)`, also when it does not use `hook`."
         ) from None
     except ValueError:
-        return  # made in C, without a signature to read
+        return  # implemented in C, without a signature
 
 
 def told(call: Any) -> str:
-    """A hook function as a sentence names it."""
+    """The name of a hook function in error messages."""
     return repr(getattr(getattr(call, "func", call), "__name__", None) or shown(call))
 
 
 def called(point: Any, hook: Hook) -> Callable[..., Any]:
-    """The function as a hook point calls it: a scope of its own, and its answer looked at."""
+    """The function as a hook point calls it: in its own scope, with its result checked."""
     view, mine = Named(hook.name, point), hook
 
     def call(tensor: Any, hook: Any) -> Any:
@@ -115,7 +114,7 @@ def called(point: Any, hook: Hook) -> Callable[..., Any]:
 
 
 def _fitting(new: Any, old: Any, hook: Hook) -> Any:
-    """What a hook returned, if it can take the place of what stood there."""
+    """A hook's result, checked to fit the tensor that it replaces."""
     if not isinstance(old, torch.Tensor):
         return new
     is_gradient = hook.dir == "bwd" and isinstance(new, tuple) and len(new) == 1
@@ -141,7 +140,7 @@ def _fitting(new: Any, old: Any, hook: Hook) -> Any:
 
 @contextmanager
 def on_point(point: Any, hook: Hook) -> Iterator[None]:
-    """Inside, the hook stands on this hook point."""
+    """A context in which the hook is attached to this hook point."""
     point.add_hook(called(point, hook), dir=hook.dir)
     kept = point.fwd_hooks if hook.dir == "fwd" else point.bwd_hooks
     handle = kept[-1]

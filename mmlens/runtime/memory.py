@@ -1,8 +1,8 @@
-"""How much main memory is free for this process: of the machine, and of the container it is in.
+"""Free main memory for this process: of the machine, and of the container it is in.
 
-A container or a batch job has a limit of its own (a cgroup), and what asks for more is killed
-without a word, however much the machine has. Each group on the way from this process up to the root
-may set one; what the kernel would give back at once (inactive file cache) counts as free.
+A container or a batch job has its own limit (a cgroup), and a process that exceeds it is killed
+without an error, however much the machine has. Each group on the way from this process up to the
+root may set one; what the kernel would give back at once (inactive file cache) counts as free.
 
     version 2   /sys/fs/cgroup/PATH/{memory.max, memory.current, memory.stat}
     version 1   /sys/fs/cgroup/memory/PATH/{memory.limit_in_bytes, memory.usage_in_bytes, ...}
@@ -19,10 +19,10 @@ _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def free_memory(root: Path = Path("/")) -> int:
-    """Bytes that this process may still ask for.
+    """Bytes that this process may still allocate.
 
     Args:
-        root: under which /proc and /sys lie.
+        root: the folder of /proc and /sys.
     """
     return max(0, min([_of_machine(root), *_of_groups(root)]))
 
@@ -33,12 +33,12 @@ def _of_machine(root: Path) -> int:
             return int(line.split()[1]) * 1024
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):  # not every system tells
+    except (ValueError, OSError, AttributeError):  # not available on every system
         return 1 << 30
 
 
 def _of_groups(root: Path) -> Iterator[int]:
-    """What each group that limits this process has left."""
+    """The bytes left in each group that limits this process."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         number, kinds, path = line.split(":", 2)
         if kinds == "memory":

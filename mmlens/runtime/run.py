@@ -1,8 +1,8 @@
-"""The prompt that is being read, and how far: the one piece of state a forward pass needs.
+"""The prompt being read, and up to which position: the one state of a forward pass.
 
-A permanent hook on the embedding asks `current()` which vectors to put in place of the patches and
-notes at which position this forward begins, so that edits keep their positions while a caption is
-generated, with a KV cache (one position per step) as without (everything again). It lives in a
+A permanent hook on the embedding gets from `current()` the vectors that replace the patches and
+records at which position this forward begins, so that edits keep their positions while a caption is
+generated, with a KV cache (one position per step) or without (all positions). It is kept in a
 `ContextVar`: every thread reads its own prompt.
 """
 
@@ -24,16 +24,16 @@ _current: ContextVar[Run | None] = ContextVar("mmlens_run", default=None)
 
 @dataclass
 class Run:
-    """One prompt on its way through the language model.
+    """One prompt that the language model is reading.
 
     Attributes:
         soft: the prompt.
         seen: how many positions have been read so far.
         start: at which position the forward pass now running begins.
         differentiable: whether a graph starts at the embedding when gradients are enabled.
-        scale: what stands at the hook on the embedding, per vector of the prompt (`language.ends`).
+        scale: the factor of the prompt's vectors at the hook on the embedding (`language.ends`).
         enters: at which position forward passes begin, when keys and values of those before it are
-            at hand (`mmlens.causal.prefix_reuse`).
+            cached (`mmlens.causal.prefix_reuse`).
     """
 
     soft: SoftPrompt
@@ -71,7 +71,7 @@ def reading(soft: SoftPrompt, differentiable: bool = True, scale: float = 1.0) -
 
 @contextmanager
 def nothing_read() -> Iterator[None]:
-    """Within this context no prompt is being read: for measurements in the middle of a run."""
+    """Within this context no prompt is being read: for measurements within a run."""
     token = _current.set(None)
     try:
         yield
@@ -80,7 +80,7 @@ def nothing_read() -> Iterator[None]:
 
 
 def inject(embedded: torch.Tensor, hook: Any = None) -> torch.Tensor:
-    """The permanent hook on the embedding: patches in place of their placeholders.
+    """The permanent hook on the embedding: replaces placeholders by patches.
 
     Args:
         embedded: Float[batch * beams, pos, d_model], the word embeddings.

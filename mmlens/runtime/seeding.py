@@ -10,13 +10,13 @@ import torch
 
 
 def seed_of(seed: int, name: str) -> int:
-    """A seed for what is called `name`: the same in every process, for any order of names."""
+    """A seed for `name`: the same in every process, for any order of names."""
     return zlib.crc32(f"{seed} {name}".encode())
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within, torch draws on the CPU from `seed`; afterwards as if nothing had been drawn."""
+    """Within this context torch's CPU generator starts at `seed`; then its state is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""A copy of a module that shares its memory: what is done to the tree of the copy stays there."""
+"""A copy of a module that shares its memory: changes to the copy's tree stay in the copy."""
 
 from __future__ import annotations
 

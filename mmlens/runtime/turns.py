@@ -1,9 +1,9 @@
-"""Whose turn it is: parts that several models share serve one thread, and one run, at a time.
+"""Locks: parts that several models share are run by one thread, and one run, at a time.
 
-TransformerLens' hooks stand on hook points, and hook points belong to the encoder and the language
-model, not to the models that are made of them. So the lock of a part is kept with the part
-(`turn`), and a run that begins inside a hook of another one finds the points empty (`alone`): the
-outer run's hooks step aside and come back when the inner one has ended.
+TransformerLens' hooks are attached to hook points, and these belong to the encoder and the language
+model, not to the models made of them. So each part has its lock (`turn`), and a run that begins
+inside a hook of another one starts without hooks (`alone`): the outer run's hooks are detached and
+attached again when the inner one has ended.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from weakref import WeakKeyDictionary
 from mmlens.values.errors import CapabilityError
 
 Place = Callable[[ExitStack], None]
-"""Puts hooks in place; closing the stack takes them away."""
+"""Attaches hooks; closing the stack removes them."""
 _locks: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 _guard = threading.Lock()
 _run: ContextVar[_Standing | None] = ContextVar("mmlens_standing", default=None)
 DEEPEST = 8
-"""So many runs may be inside each other."""
+"""The largest depth of nested runs."""
 
 
 def lock_of(part: Any) -> Any:
@@ -34,7 +34,7 @@ def lock_of(part: Any) -> Any:
 
 @contextmanager
 def turn(*parts: Any) -> Iterator[None]:
-    """Inside, no other thread runs these parts (None is left out)."""
+    """A context in which no other thread runs these parts (None is skipped)."""
     with ExitStack() as stack:
         for part in sorted((part for part in parts if part is not None), key=id):
             stack.enter_context(lock_of(part))
@@ -42,13 +42,13 @@ def turn(*parts: Any) -> Iterator[None]:
 
 
 class _Standing:
-    """The hooks of one run, which can step aside."""
+    """The hooks of one run, which can be detached and attached again."""
 
     def __init__(self, place: Place, depth: int) -> None:
         self.place, self.depth, self.stack = place, depth, ExitStack()
 
     def come(self) -> None:
-        with ExitStack() as stack:  # what fails halfway leaves nothing behind
+        with ExitStack() as stack:  # on failure, hooks attached so far are removed
             self.place(stack)
             self.stack = stack.pop_all()
 
@@ -58,19 +58,19 @@ class _Standing:
 
 @contextmanager
 def alone(place: Place, root: Any = None) -> Iterator[None]:
-    """Inside, the hooks of `place` stand, and those of a run around this one do not.
+    """A context with the hooks of `place` attached and those of an outer run detached.
 
     Args:
         root: the language model that runs, if one does.
 
     Raises:
-        CapabilityError: a function calls the model that it is part of, again and again.
+        CapabilityError: a function calls the model that it is part of, recursively.
     """
     outer = _run.get()
     mine = _Standing(place, 1 if outer is None else outer.depth + 1)
     if mine.depth > DEEPEST:
         raise CapabilityError(
-            f"{DEEPEST} runs are inside each other: the function of an edit or a hook runs the"
+            f"{DEEPEST} runs are nested: the function of an edit or a hook runs the"
             " model that it is part of. Run that model before, and let the function use its answer."
         )
     with ExitStack() as stack:
@@ -92,7 +92,7 @@ def running() -> bool:
 
 @contextmanager
 def _untouched(root: Any) -> Iterator[None]:
-    """Inside, the blocks know nothing of the run around: where it stops, what it hands through."""
+    """A context without the outer run's settings of the blocks: where it stops, what it skips."""
     kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for module in (*getattr(root, "blocks", ()), getattr(root, "pos_embed", None)):
         if module is not None:

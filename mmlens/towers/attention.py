@@ -1,18 +1,18 @@
-"""Attention that can be looked into: queries, keys, values, pattern and z as hook points.
+"""Opened attention: queries, keys, values, pattern and z as hook points.
 
 An attention module keeps its own forward. While one of its points has a hook, the same forward runs
-with the one call in it that attends caught (`mmlens.towers.kernels`), so that q, k, v, the pattern
-and z pass the points. Nothing can be caught inside of `nn.MultiheadAttention`, which is written out
-here.
+with its attention call intercepted (`mmlens.towers.kernels`), so that q, k, v, the pattern and z
+pass through the points. No call can be intercepted inside `nn.MultiheadAttention`, which is
+reimplemented here.
 
-Axes, as in TransformerLens: q, k, v and z are [batch, pos, head, d_head] (k and v have the heads
-that they have before groups of queries share them); scores and pattern are [batch, head, query,
+Axes, as in TransformerLens: q, k, v and z are [batch, pos, head, d_head] (k and v have their own
+number of heads, before grouped queries share them); scores and pattern are [batch, head, query,
 key]. All of them are read *and* written; q and k are taken after rotation and per-head norms,
-before the scale, where the library scales the scores. A query and a key may come from different
-towers: cross-attention is opened alike.
+before the scale, where the library scales the scores. Query and key may come from different towers:
+cross-attention is opened in the same way.
 
 What is opened is measured (`measuring`): where the opened forward of a module differs from its own,
-or attends several times, the modules of that model are closed again.
+or computes attention several times, the modules of that model are closed again.
 """
 
 from __future__ import annotations
@@ -80,16 +80,16 @@ class OpenAttention(Attending):
         return self.plain(*args, **kwargs)
 
     def openly(self, *args: Any, **kwargs: Any) -> Any:
-        """The module's own forward, with what attends in it caught."""
+        """The module's own forward, with its attention call intercepted."""
         with caught(self):
             self.enter(next(x for x in _inputs(args, kwargs) if isinstance(x, Tensor)))
             return self.plain(*args, **kwargs)
 
     def check(self, *args: Any, **kwargs: Any) -> bool:
-        """Whether the open way gives what the module gives, in float32, to rounding.
+        """Whether the opened forward gives the module's own output, in float32, up to rounding.
 
-        A bias or a rotation that the open way doesn't know shows here, however weakly the rest of
-        the model listens to this module.
+        A bias or a rotation that the opened forward omits shows here, however little the rest of
+        the model depends on this module.
         """
         twin = self
         half = next(self.module.parameters()).dtype in (torch.float16, torch.bfloat16)
@@ -101,7 +101,7 @@ class OpenAttention(Attending):
         twin.attended = 0
         try:
             opened = twin.openly(*args, **kwargs)
-        except Exception:  # whatever it stumbles over, it stays closed
+        except Exception:  # a module that fails when opened stays closed
             return False
         if twin.attended != 1 or isinstance(closed, tuple) != isinstance(opened, tuple):
             return False
@@ -128,10 +128,10 @@ class MultiheadAttention(OpenAttention):
 
 
 def open_attention(module: nn.Module, points: Mapping[str, HookPoint]) -> OpenAttention:
-    """Let an attention module of our own copy of a model pass its q, k, v, pattern and z on.
+    """Route q, k, v, pattern and z of an attention module in our copy of a model through points.
 
-    Self-attention and cross-attention alike, of vision encoders, language models and what lies
-    between. Run the model inside `measuring` afterwards, which closes what is not exact.
+    For self-attention and cross-attention, in vision encoders, language models and modules between.
+    Run the model inside `measuring` afterwards, which closes what is not exact.
 
     Args:
         module: called once a layer; what it returns, or the first item of that, is its output.
@@ -151,8 +151,9 @@ def openings(module: nn.Module) -> list[OpenAttention]:
 def measuring(found: Iterable[OpenAttention]) -> Iterator[None]:
     """Forward passes inside compare opened with closed attention; if one differs all are closed.
 
-    A site with holes in its layers would be harder to read than none. No KV cache may be written
-    meanwhile, because every module runs twice. A module that no pass reaches is closed, too.
+    A site that is missing in some layers would be harder to interpret than none. No KV cache may be
+    written meanwhile, because every module runs twice. A module that no pass reaches is closed,
+    too.
     """
     found = list(found)
     for opening in found:
@@ -170,7 +171,7 @@ def measuring(found: Iterable[OpenAttention]) -> Iterator[None]:
 
 
 def _inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """What a forward is given, the hidden states first."""
+    """The arguments of a forward pass, the hidden states first."""
     return (*args, kwargs.get("hidden_states"), *kwargs.values())
 
 

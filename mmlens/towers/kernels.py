@@ -1,16 +1,17 @@
-"""The one call inside an attention module that attends, answered through hook points.
+"""The attention call inside an attention module, computed through hook points.
 
     pattern = softmax(q k^T * scale + mask and bias),   z = pattern v
 
-`caught` runs a module's own forward and catches that call where the module makes it:
+`caught` runs a module's own forward and intercepts that call:
 
     transformers    the attention interface: the module's config names a function registered here
     torch           `scaled_dot_product_attention`, which timm calls
     eager code      of transformers, which calls no kernel: its `softmax` and the products before
-                    and behind it, equal bit for bit
+    and after it, equal bit for bit
 
-What the module does before (projections, norms per head, rotations) and after stays its own code. A
-bias that a module computes of its queries (SAM) is made before they pass, and stays.
+What the module computes before (projections, norms per head, rotations) and after stays its own
+code. A bias that a module computes from its queries (SAM) is computed before they pass the point,
+so edits of the queries do not change it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
 
 OPENED = "mmlens_opened"
-"""The name of the function that is registered with transformers; no user's config says it."""
+"""The name under which the function is registered with transformers; no user's config has it."""
 
 _SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
 _PRODUCT = (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm)
@@ -39,7 +40,7 @@ Queries = Float[Tensor, "batch head query d_head"]
 Keys = Float[Tensor, "batch kv_head key d_head"]
 Values = Float[Tensor, "batch kv_head key d_value"]
 Heads = Float[Tensor, "..."]
-"""As a module gives them to torch's kernel, which also takes [batch * head, pos, d_head]."""
+"""As modules pass them to torch's kernel, which also takes [batch * head, pos, d_head]."""
 
 
 class Attending:
@@ -50,13 +51,13 @@ class Attending:
         points: HookPoints by the last part of their name: "hook_q", "hook_k", "hook_v",
             "hook_attn_scores", "hook_pattern", "hook_z", any of them.
         attended: how often the module attended.
-        places: how many positions enter it, all pictures of the batch together: so many queries
-            there must be (a map's axes may be [batch, row, col, dim] or [batch, dim, row, col]).
+        places: how many positions enter it, over all pictures of the batch; the number of queries
+            must match (a map's axes may be [batch, row, col, dim] or [batch, dim, row, col]).
         busy: whether attention is being computed here.
     """
 
     by_interface = True
-    """Whether modules of transformers attend by the function registered here."""
+    """Whether modules of transformers use the attention function registered here."""
 
     def __init__(self, module: nn.Module, points: Mapping[str, HookPoint]) -> None:
         self.module: Any = module
@@ -64,7 +65,7 @@ class Attending:
         self.attended, self.places, self.busy = 0, set[int](), False
 
     def enter(self, x: Tensor) -> None:
-        """Count the positions of what the module is given, which has `dim` as one of its axes."""
+        """Count the positions of the module's input, which has `dim` as one of its axes."""
         self.places = {x[..., 0].numel()} | ({x[:, 0].numel()} if x.dim() == 4 else set())
 
     def through(self, name: str, value: Tensor, turned: bool = False) -> Tensor:
@@ -98,12 +99,12 @@ class Attending:
 
         Args:
             mask: added to the scores, or True where a query sees a key.
-            softcap: scores stay below it in size (Gemma 2).
+            softcap: bound of the scores' absolute value (Gemma 2).
         """
         if not self.over_positions(q):
             raise NotImplementedError("attention between channels, or of a part of the positions")
         self.attended += 1
-        self.busy = True  # what is computed here, and by hooks, is not caught again
+        self.busy = True  # calls made here, and by hooks, are not intercepted again
         try:
             q, k, v = (
                 self.through(f"hook_{name}", value, True)
@@ -133,7 +134,7 @@ def attended(scores: Float[Tensor, "batch head query key"]) -> Tensor:
 
 
 class _Chosen:
-    """A config seen through: all is the module's own, but the attention implementation is ours."""
+    """A proxy of a module's config that differs only in the attention implementation."""
 
     _attn_implementation = OPENED
 
@@ -145,15 +146,15 @@ class _Chosen:
 
 
 _one_at_a_time = threading.RLock()
-"""Between two threads a module would be left with the other one's config."""
+"""Without it, two threads could leave a module with the other's config."""
 
 
 @contextmanager
 def caught(opening: Attending) -> Iterator[None]:
-    """Inside, what attends in this module passes the points; no other module is concerned.
+    """A context in which this module's attention passes through its points; no other's does.
 
-    Its config, which other modules of the model hold, too, stays as it is, and so does timm's word
-    that attention be written out (`fused_attn`): the module looks at others meanwhile.
+    Its config, which other modules share, is not changed, nor is timm's setting of eager attention
+    (`fused_attn`): the module holds substitutes meanwhile.
     """
     kept: list[tuple[dict[str, Any], str, Any]] = []
     with _one_at_a_time:
@@ -198,7 +199,7 @@ def _attended(
         raise NotImplementedError("a mask [batch, key], as flash attention takes it")
     chosen = module.config
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    if chosen.config._attn_implementation in ("eager", None):  # its mask says all
+    if chosen.config._attn_implementation in ("eager", None):  # its mask is complete
         causal = False
     mask = _seen(attention_mask, bool(causal), query, key)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -207,7 +208,7 @@ def _attended(
 
 
 class _Caught(TorchFunctionMode):
-    """Inside, what torch is called for to attend passes the points."""
+    """A context in which torch functions that compute attention pass through the points."""
 
     def __init__(self, opening: Attending) -> None:
         super().__init__()
@@ -241,7 +242,7 @@ class _Caught(TorchFunctionMode):
         return opening.through("hook_pattern", func(scores, *args, **kwargs))
 
     def product(self, left: Tensor, right: Tensor) -> Tensor:
-        """q k^T before the softmax, pattern v behind it."""
+        """q k^T before the softmax, pattern v after it."""
         opening = self.opening
         if not self.softened:
             keys = opening.through("hook_k", right.transpose(2, 3), True).transpose(2, 3)

@@ -43,11 +43,11 @@ class Projection:
 
     @property
     def every_point(self) -> Mapping[str, Any]:
-        """The same."""
+        """The one hook point."""
         return self.points
 
     def site(self, site: Site, layer: int | None = None) -> Site:
-        """The site as it is: one vector per patch."""
+        """The site unchanged: one vector per patch."""
         return site
 
     def labels(
@@ -62,7 +62,7 @@ def keeps_positions(projection: nn.Module, out: Any, positions: int) -> None:
     """Refuse a projection that pools or resamples: a position of its output is no patch.
 
     Args:
-        out: what it made of features [picture, positions, d_vision].
+        out: its output for features [picture, positions, d_vision].
     """
     shape = tuple(getattr(out, "shape", ()))
     if len(shape) != 3 or shape[1] != positions:

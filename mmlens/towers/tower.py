@@ -1,10 +1,10 @@
-"""What every part of a model gives: hook points, sites and labels, under one name.
+"""The interface of every part of a model: hook points, sites and labels, under one name.
 
     tower.name                            "vision", "projection", "lm", ...
     tower.points["vision.blocks.3.hook_resid_post"]        a HookPoint
     tower.site(SITES["vision.resid_post"], layer=3).axes   ("pos", "dim"), or those of a map
 
-What a tower says is measured when it is wrapped or at first use, never assumed from its class.
+What a tower reports is measured when it is wrapped or first used, never assumed from its class.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Tower(Protocol):
 
     @property
     def name(self) -> str:
-        """What the names of its hook points begin with; the language model's begin with nothing."""
+        """The prefix of its hook names; the language model's have none."""
         ...
 
     @property
@@ -33,12 +33,12 @@ class Tower(Protocol):
 
     @property
     def shared(self) -> Any:
-        """What several models may have in common and one thread runs at a time."""
+        """The module that several models may share and one thread at a time runs."""
         ...
 
     @property
     def module(self) -> nn.Module:
-        """The module whose weights and configuration an answer depends on."""
+        """The module whose weights and configuration results depend on."""
         ...
 
     @property
@@ -52,15 +52,15 @@ class Tower(Protocol):
         ...
 
     def site(self, site: Site, layer: int | None = None) -> Site:
-        """The site with the axes that are really there.
+        """The site with its measured axes.
 
         Raises:
-            CapabilityError: what stands there cannot be addressed by labels.
+            CapabilityError: its axes cannot be addressed by labels.
         """
         ...
 
     def labels(
         self, site: Site, layer: int | None, image: int = 0, crop: int = 0
     ) -> Sequence[Label]:
-        """What stands at each position of a site, for one picture (or one crop of it)."""
+        """The label of each position of a site, for one picture (or one crop of it)."""
         ...

@@ -1,4 +1,4 @@
-"""Plain values: what is asked, what stands where, numbers with labels, and the errors.
+"""Plain values: prompts, labels, sites, edits, scores, and the errors.
 
-Nothing here has met a model; torch is imported only inside functions.
+Nothing here depends on a model; torch is imported only inside functions.
 """

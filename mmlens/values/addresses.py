@@ -1,7 +1,7 @@
 """Addresses: how labels on axes are named and found.
 
-In general an address is `axis = labels` (`layer=3`, `pos=Patch`); labels whose type knows its axis,
-such as a Neuron, stand for themselves. `read_address` reads one, `find` and `places` look it up.
+In general an address is `axis = labels` (`layer=3`, `pos=Patch`); labels whose type determines the
+axis, such as a Neuron, need no keyword. `read_address` reads one, `find` and `places` look it up.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _PLACES = (Patch, Marker, Token)
 def read_address(
     address: Sequence[Any], by_axis: Mapping[str, Any], readers: int = 1
 ) -> dict[str, Any]:
-    """`axis -> wanted` from positional labels (their type knows the axis) and keywords.
+    """`axis -> wanted` from positional labels (their type determines the axis) and keywords.
 
     Args:
-        readers: how many Heads share one place of the axis `head` (`sites.readers`).
+        readers: how many Heads share one index of the axis `head` (`sites.readers`).
     """
     wanted: dict[str, Any] = {}
     for part in address:
@@ -51,7 +51,7 @@ def check_tower(address: Sequence[Any], tower: str, site: str) -> None:
     """Refuse neurons and heads of another tower than the one that a site is in.
 
     Raises:
-        AddressError: one is; the sentence says how it is written.
+        AddressError: one is; the error shows how to write it.
     """
     for part in address:
         several = part if isinstance(part, (list, tuple)) else (part,)
@@ -65,10 +65,10 @@ def check_tower(address: Sequence[Any], tower: str, site: str) -> None:
 
 
 def plain(wanted: Any, axis: str) -> Any:
-    """An address in Python's own numbers and lists, whatever NumPy or torch counted it with.
+    """An address as plain Python numbers and lists, also from NumPy or torch values.
 
     Raises:
-        AddressError: nothing in it, or a number that counts nothing (True, 0.5).
+        AddressError: it is empty, or a number that is no index (True, 0.5).
     """
     if type(wanted) is int or isinstance(wanted, _Mask):  # thousands of units in one edit
         return wanted
@@ -99,7 +99,7 @@ def plain(wanted: Any, axis: str) -> Any:
 
 
 class _Mask(list[bool]):
-    """Which of all labels are meant, one True or False for each."""
+    """A mask over all labels, one True or False for each."""
 
 
 def _is_plain_tuple(wanted: Any) -> bool:
@@ -119,13 +119,13 @@ def _end(end: Any, axis: str) -> int | None:
 def find(labels: Sequence[Any], wanted: Any, axis: str) -> int | list[int]:
     """The index of one label, or the indices of several: a list, a slice, a type, a mask.
 
-    Integers are labels where the labels are integers (layer, unit) and places elsewhere (pos);
-    negative ones count from the end. A text is the label that prints so, as "(5, 2)" or " dog".
-    Among patches the pair (5, 2) is the patch that prints so. Positions are those of the prompt:
-    padding to the left of it is not counted and never found.
+    Integers are labels where the labels are integers (layer, unit) and indices otherwise (pos);
+    negative ones count from the end. A string selects the label that prints as it, as "(5, 2)" or "
+    dog". Among patches the pair (5, 2) is the patch that prints as it. Positions are those of the
+    prompt: padding to the left of it is not counted and never found.
 
     Raises:
-        AddressError: nothing there.
+        AddressError: no label matches.
     """
     wanted = plain(wanted, axis)
     before = _padding(labels)
@@ -173,7 +173,7 @@ def _find(labels: Sequence[Any], wanted: Any, axis: str) -> int | list[int]:
 
 
 def _patch_or_list(wanted: tuple[Any, ...], axis: str) -> Any:
-    """A pair of numbers on an axis of positions as the patch that prints so; other tuples as lists.
+    """A pair of numbers on an axis of positions as the patch (row, col); other tuples as lists.
 
     Raises:
         AddressError: numbers of positions in a tuple, which could be either.
@@ -201,7 +201,7 @@ def _padding(labels: Sequence[Any]) -> int:
 
 
 def places(labels: Sequence[Any], wanted: Any, axis: str) -> list[int]:
-    """What `find` finds, always as a list; all but padding when nothing is asked for (None)."""
+    """The indices that `find` returns, always as a list; for None all but padding."""
     if wanted is None:
         return list(range(_padding(labels), len(labels)))
     found = find(labels, wanted, axis)
@@ -209,10 +209,10 @@ def places(labels: Sequence[Any], wanted: Any, axis: str) -> list[int]:
 
 
 def reaches_the_end(wanted: Any) -> bool:
-    """Whether an address of positions counts from the end and takes in the last one.
+    """Whether an address of positions counts from the end and includes the last one.
 
-    -1 and slices without an end do: in a generation they hold for every new word, which is the last
-    position when it is read.
+    -1 and slices without an end do: in a generation they apply to every new token, which is the
+    last position when it is read.
     """
     if isinstance(wanted, (list, tuple, range)):
         return any(reaches_the_end(part) for part in wanted)

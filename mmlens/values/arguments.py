@@ -1,4 +1,4 @@
-"""Arguments checked where they come in: a wrong one is named, with what it may be.
+"""Checks of arguments: an error names a wrong one and its valid values.
 
     count(3, "k")                                # a whole number from 1 on
     count(0, "seed", least=0)
@@ -7,9 +7,9 @@
     several([1, 2], "ks")                        # a list, not a text, not empty
     path("saved", "folder")                      # a text or a Path
 
-Every function returns the value as its type says and raises an `ArgumentError` otherwise, or the
-`error` of a module that has one of its own. Anything that counts as a whole number will do as one
-(of numpy and torch, too), but for True and False; a text is no list of letters.
+Every function returns the value in the annotated type or raises an `ArgumentError`, or `error`
+where a module has its own. Whole numbers may be of any integer type (numpy's and torch's, too),
+except True and False; a string is not a list.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def number(
 def choice(
     value: T, name: str, known: Iterable[T], *, error: type[MMLensError] = ArgumentError
 ) -> T:
-    """One of the values that there are."""
+    """One of the known values."""
     there = list(known)
     if not any(type(value) is type(one) and value == one for one in there):
         raise error(f"{name}={shown(value)}: {nearest(str(value), map(str, there))}")
@@ -110,14 +110,14 @@ def text(
 def function(
     value: Any, name: str, write: str, *, error: type[MMLensError] = ArgumentError
 ) -> Callable[..., Any]:
-    """Something that can be called; `write` says of what: "a function of (done, of)"."""
+    """A callable; `write` says which, as in "a function of (done, of)"."""
     if not callable(value):
         raise error(f"{name}={shown(value)} cannot be called: give {write}.")
     return value
 
 
 def flag(value: Any, name: str, *, error: type[MMLensError] = ArgumentError) -> bool:
-    """True or False, and nothing that only counts as one of them."""
+    """True or False, and no value that is merely truthy or falsy."""
     if not _flag(value):
         raise error(f"{name}={shown(value)}: write True or False.")
     return bool(value)
@@ -140,7 +140,7 @@ def path(value: Any, name: str, *, error: type[MMLensError] = ArgumentError) -> 
 
 
 def shown(value: Any) -> str:
-    """A value as a sentence shows it, in one short line."""
+    """A value as error messages show it, in one short line."""
     return " ".join(reprlib.repr(value).split())[:80]
 
 

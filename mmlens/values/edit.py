@@ -1,13 +1,13 @@
-"""What to put in place of an activation: at this site and address, this instead.
+"""Edits: values that replace activations at a site and address.
 
     Edit("neurons", 0.0, Neuron(3, 17), pos=Patch)      # ablate: a number
     Edit("resid_post", other_run, layer=4, pos=Patch)   # patch: another run's Scores
     Edit.steer("resid_post", direction, layer=5)        # steer: add a direction
     Edit("mlp_out", lambda x: x * 2, layer=2)           # anything: a function of the values there
 
-An edit is a value; `model.edit(*edits)` is a model in which it holds. Positions are those of the
-prompt: an edit at prompt positions acts while the prompt is read, one without positions acts at
-every step of a generation. So does the last position, -1, and a slice up to the end: each new word
+An edit is a value; `model.edit(*edits)` is a model with the edits applied. Positions are those of
+the prompt: an edit at prompt positions acts while the prompt is read, one without positions acts at
+every step of a generation. So does the last position, -1, and a slice up to the end: each new token
 is the last position when it is read.
 """
 
@@ -48,8 +48,8 @@ class Edit:
 
     Args:
         site: a site name, or a full hook name.
-        value: a number, another run's Scores, a tensor that broadcasts to what stands at the
-            address (`[..., unit]`), or a function of it.
+        value: a number, another run's Scores, a tensor that broadcasts to the values at the address
+            (`[..., unit]`), or a function of them.
         address: a Neuron, Head, Patch or Token, the types Patch and Token, or a list of Neurons
             (or Heads), each in its own layer.
         by_axis: `layer=`, `pos=`, `unit=`, `head=`, `dim=`: labels, slices, types or lists.
@@ -68,7 +68,7 @@ class Edit:
     ) -> None:
         where = site(site_name)
         check_tower(address, where.tower, site_name)
-        if grouped(where):  # which key or value a Head reads, only a model can say: `sharing`
+        if grouped(where):  # which key or value a Head reads depends on the model: `sharing`
             address = tuple([part] if isinstance(part, Head) else part for part in address)
         check_value(value)
         wanted = read_address([part for part in address if not _is_list(part)], by_axis)
@@ -76,7 +76,7 @@ class Edit:
             wanted.update(_units(several))
         if where.layer is not None:
             wanted.setdefault("layer", where.layer)
-        maps = () if where.in_lm or not where.layered else (*MAP, "unit", "dim")  # a model can say
+        maps = () if where.in_lm or not where.layered else (*MAP, "unit", "dim")  # of maps
         _check_axes(wanted, where, (*where.axes, *maps), where.axes)
         object.__setattr__(self, "site", where)
         object.__setattr__(self, "value", value)
@@ -103,7 +103,7 @@ class Edit:
         return f"Edit({', '.join(parts)})"
 
     def sharing(self, readers: int, n_heads: int) -> Edit:
-        """This edit on a model in which so many Heads share a key and a value.
+        """This edit on a model in which `readers` Heads share a key and a value.
 
         Raises:
             AddressError: no such head.
@@ -118,10 +118,10 @@ class Edit:
         return out
 
     def fitted(self, real: Site) -> Edit:
-        """This edit at what really stands at its site: in a map units and dims are its channels.
+        """This edit with the site's measured axes: in a map units and dims are its channels.
 
         Args:
-            real: the site with the axes that were measured (`Tower.site`).
+            real: the site with its measured axes (`Tower.site`).
 
         Raises:
             AddressError: it has no such axis.
@@ -146,7 +146,7 @@ class Edit:
         return axis in self.value.axes
 
     def layers(self, every: Sequence[int]) -> list[int | None]:
-        """The layers it acts on, of all that there are; `[None]` at a site that has no layers.
+        """The layers it acts on; `[None]` at a site that has no layers.
 
         Raises:
             AddressError: no such layer.
@@ -168,7 +168,7 @@ class Edit:
         start: int = 0,
         keys: Rows = (),
     ) -> torch.Tensor:
-        """Make the edit in `values` [batch, *site.axes], in place.
+        """Apply the edit to `values` [batch, *site.axes], in place.
 
         Args:
             labels: per row of the batch (or per group of rows, for beams), the label of every
@@ -185,7 +185,7 @@ class Edit:
                 names["key"] = keys[row * len(keys) // n] if keys else ()
             try:
                 place = self._place(values[row], layer, names, start)
-            except AddressError:  # inside the encoder it may be in another picture
+            except AddressError:  # in the encoder the label may be of another picture
                 missing += 1
                 if self.site.in_lm or missing == n:
                     raise
@@ -220,7 +220,7 @@ class Edit:
         return tuple(index)
 
     def _fits_one(self, dim: int) -> bool:
-        """Whether the value can stand at one more position: it has no positions of its own."""
+        """Whether the value broadcasts over positions: it has no axis of positions."""
         if isinstance(self.value, Scores):
             return self.site.axes[dim] not in self.value.axes
         shape = tuple(getattr(self.value, "shape", ()))

@@ -1,4 +1,4 @@
-"""What an Edit puts in place: a number, a tensor, Scores, or a function of what stands there."""
+"""The value of an Edit: a number, a tensor, Scores, or a function of the activation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_value(value: Any) -> None:
-    """Refuse what can't become numbers when the edit acts."""
+    """Refuse a value that cannot become a tensor when the edit acts."""
     import torch
 
     if isinstance(value, (Scores, torch.Tensor)) or callable(value):
@@ -31,10 +31,10 @@ def check_value(value: Any) -> None:
 
 
 def called(edit: Any, old: torch.Tensor) -> Any:
-    """What the function of an edit makes of the values there.
+    """The result of an edit's function for the values there.
 
     Raises:
-        AddressError: it fails; the sentence tells what it raised.
+        AddressError: it fails; the error gives its exception.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Which neurons speak English: the dictionary filter of "Multimodal Neurons", section 2.2.
+"""Interpretable neurons: the English dictionary filter of "Multimodal Neurons", section 2.2.
 
 A neuron is interpretable when at least 7 of its 10 most probable tokens are words of at least
 three letters in the SCOWL English dictionary, en-US or en-GB (Schwettmann et al. 2023,
@@ -22,7 +22,7 @@ MIN_LETTERS = 3
 
 @lru_cache(maxsize=1)
 def english_words() -> frozenset[str]:
-    """SCOWL 60, en-US and en-GB: 75,863 words of three or more letters, as the list spells them."""
+    """SCOWL 60, en-US and en-GB: 75,863 words of three or more letters, in the list's spelling."""
     packed = files("mmlens").joinpath("data/scowl-60.txt.gz").read_bytes()
     return frozenset(gzip.decompress(packed).decode("utf-8").split())
 
@@ -38,7 +38,7 @@ def is_english(word: str) -> bool:
 
 
 def interpretable_tokens(tokens: Sequence[str], at_least: int = 7, of: int = 10) -> bool:
-    """Do at least `at_least` of the first `of` decoded tokens, best first, say something?
+    """Are at least `at_least` of the first `of` decoded tokens, best first, English words?
 
     Raises:
         MMLensError: fewer than `of` tokens were given, so the answer would depend on the rest.

@@ -1,4 +1,4 @@
-"""One clear sentence for every refusal: what was asked, what there is, what to write instead.
+"""Errors, one sentence each: what was asked, what there is, what to write instead.
 
 Every error that mmlens raises on purpose is a `MMLensError`. The subclasses also inherit from the
 built-in exception that a caller would expect, so `except ValueError` keeps working.
@@ -55,7 +55,7 @@ class ModelError(MMLensError, KeyError):
 
 
 class NumericsError(MMLensError, ArithmeticError):
-    """A number came out as NaN or infinite; nothing built on it would be true."""
+    """A number is NaN or infinite, and results based on it would be wrong."""
 
 
 class WriteError(MMLensError, OSError):
@@ -64,14 +64,14 @@ class WriteError(MMLensError, OSError):
 
 @contextmanager
 def writing(path: object) -> Iterator[None]:
-    """Inside, `path` is written.
+    """Within this context `path` is written.
 
     Raises:
-        WriteError: the system refuses; the reason, in a sentence.
+        WriteError: the system refuses; the error gives its reason.
     """
     try:
         yield
-    except WriteError:  # it says what could not be written
+    except WriteError:  # it names the path already
         raise
     except OSError as error:
         reason = error.strerror or error
@@ -91,7 +91,7 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The first line that an error says, as the end of a sentence."""
+    """The first line of an error's message, as the end of a sentence."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = " ".join(lines[:2]) if lines and lines[0].endswith(":") else (lines or [""])[0]
     return (said or type(error).__name__).rstrip(".") + "."

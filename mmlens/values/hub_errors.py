@@ -1,4 +1,4 @@
-"""What is said when a model, tokenizer or encoder is found neither in a folder nor on the hub."""
+"""Errors for a model, tokenizer or encoder that is neither in a folder nor on the hub."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def unfound(what: str, source: str, error: Exception, known: Iterable[str]) -> E
     Args:
         what: "tokenizer", "language model", ...
         source: the folder or hub id that was asked for.
-        error: what loading raised.
-        known: names of which the nearest are told.
+        error: the exception that loading raised.
+        known: names of which the error lists the nearest.
     """
     place = Path(source).expanduser()
     if place.is_dir():
@@ -37,7 +37,7 @@ def unfound(what: str, source: str, error: Exception, known: Iterable[str]) -> E
 
 
 def why(error: BaseException) -> str:
-    """Why the hub gave nothing: its last reason in one short phrase."""
+    """Why the hub gave no file: its last reason in one short phrase."""
     from huggingface_hub import constants
 
     chain: list[BaseException] = [error]

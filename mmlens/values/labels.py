@@ -1,7 +1,7 @@
-"""What stands at an index of an axis: a patch, a marker, a token, padding, a neuron, a head.
+"""Labels of the indices of an axis: patches, markers, tokens, padding, neurons, heads.
 
 A label is an address as well: `scores.sel(Neuron(3, 17))` reads it, `Edit("neurons", 0.0,
-Neuron(3, 17))` silences it. Layers, units and heads count from 0, as in TransformerLens.
+Neuron(3, 17))` ablates it. Layers, units and heads count from 0, as in TransformerLens.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from mmlens.values.errors import AddressError
 
 LM = "lm"
-"""The tower that a Neuron or Head belongs to unless it says another: the language model."""
+"""The default tower of a Neuron or Head: the language model."""
 
 
 @dataclass(frozen=True, order=True)
@@ -20,7 +20,7 @@ class Patch:
     """A square of a picture: row and column in its grid, and which picture of the prompt.
 
     Where an encoder reads a picture in several crops (tiles, a thumbnail), each crop has its own
-    grid, and `crop` says which: 0 is the first that the model reads.
+    grid, and `crop` is its number: 0 is the first that the model reads.
     """
 
     row: int
@@ -37,11 +37,11 @@ class Patch:
 
 @dataclass(frozen=True, order=True)
 class Marker:
-    """A position of a picture that is none of its patches: CLS, a register, a newline, a query.
+    """A position of a picture that is not a patch: CLS, a register, a newline, a query.
 
     Attributes:
-        name: what it is, as the model's config calls it.
-        at: its place among the positions of its picture (or crop).
+        name: its name in the model's config.
+        at: its index among the positions of its picture (or crop).
     """
 
     name: str
@@ -55,7 +55,7 @@ class Marker:
 
 @dataclass(frozen=True, order=True)
 class Token:
-    """A word piece at its place: its text and its position in the prompt (padding not counted)."""
+    """A word piece: its text and its position in the prompt (padding not counted)."""
 
     text: str
     at: int
@@ -78,7 +78,7 @@ Label = Patch | Marker | Token | Padding
 class Neuron:
     """Hidden unit `unit` of the MLP in layer `layer`, printed `L14.2019`.
 
-    It is one of the language model, unless `tower` says another: `vision.L3.17`. In a map of a
+    It belongs to the language model unless `tower` names another: `vision.L3.17`. In a map of a
     convolution the units are its channels.
     """
 
@@ -100,11 +100,11 @@ class Neuron:
 
 @dataclass(frozen=True, order=True)
 class Head:
-    """Attention head `head` of layer `layer`, printed `L3H5`: one of those that have queries.
+    """Attention head `head` of layer `layer`, printed `L3H5`: heads are counted by queries.
 
     With grouped-query attention several heads read the same keys and values. At "k" and "v" a Head
-    is the one that it reads, whose whole group hears of it; the axis `head` there counts keys and
-    values, and a plain `head=1` is a place on that axis.
+    addresses the key or value head that it reads, which its whole group shares; the axis `head`
+    there counts key and value heads, and a plain `head=1` is an index of that axis.
     """
 
     layer: int

@@ -1,13 +1,13 @@
-"""Names of a package that are imported on first use (PEP 562), from the one list in its source.
+"""Names of a package that are imported on first use (PEP 562), from one list in its source.
 
     if TYPE_CHECKING:
         from mmlens.sweep.sweeping import sweep as sweep
     else:
         __getattr__, __dir__, __all__ = on_first_use(__name__)
 
-Type checkers and editors read the imports as they stand; at run time the same lines are the table
-of what `__getattr__` imports. So `import mmlens` and each of its packages are quick, and a name is
-published in one place.
+Type checkers and editors read the imports directly; at run time the same lines are the table of
+what `__getattr__` imports. So `import mmlens` and its packages import quickly, and each public name
+is declared once.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ def on_first_use(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
             value: Any = importlib.import_module(f"{package}.{there}")
         else:
             value = getattr(__import__(module, fromlist=[there]), there)
-        vars(sys.modules[package])[name] = value  # the next look-up does not come here
+        vars(sys.modules[package])[name] = value  # the next look-up finds it there
         return value
 
     def listed() -> list[str]:
         own = (name for name in vars(sys.modules[package]) if name.startswith("__"))
-        return sorted({*own, *names})  # what the package itself imports is nothing to complete
+        return sorted({*own, *names})  # other imports of the package are not offered
 
     return look_up, listed, sorted(names)

@@ -22,7 +22,7 @@ def is_map(axes: Sequence[str]) -> bool:
 
 
 def inner_of(axes: Sequence[str]) -> str:
-    """The axis of a map that is neither its rows nor its columns: "channel" or "unit"."""
+    """The axis of a map besides rows and columns: "channel" or "unit"."""
     return next(axis for axis in axes if axis not in ("row", "col"))
 
 

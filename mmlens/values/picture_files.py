@@ -1,8 +1,7 @@
-"""Which files are pictures, by the ends of their names: one list for the whole project.
+"""Suffixes of picture files: one list for the whole project.
 
-It is what the installed Pillow opens, with plugins that were registered before it is asked, and
-what everybody calls a picture though Pillow does not open it, so that such files are named and not
-passed over.
+It has what the installed Pillow opens, with plugins that are registered at that time, and common
+picture formats that Pillow does not open, so that such files are reported and not skipped.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from pathlib import PurePath
 from PIL import Image
 
 _NO_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF", "PDF", "IPTC", "FTEX", "BLP"}
-"""Formats that Pillow registers but only recognises, or that are drawings, films or tables."""
+"""Formats that Pillow registers but cannot decode, or that are drawings, films or tables."""
 _ELSEWHERE = """
 .arw .avif .cr2 .cr3 .dng .eps .exr .hdr .heic .heif .j2k .jp2 .jxl .nef .orf .psd .raf .rw2 .svg
 .svgz .tif .tiff .webp .xcf
 """
-"""Pictures that Pillow opens only if it was built so, or with a plugin, or not at all."""
+"""Pictures that Pillow opens only with optional libraries or plugins, or not at all."""
 
 
 def readable() -> frozenset[str]:
@@ -35,10 +34,10 @@ def _opened(known: tuple[tuple[str, str], ...], opened: frozenset[str]) -> froze
 
 
 def pictures() -> frozenset[str]:
-    """The suffixes of all pictures, those among them that the installed Pillow does not open."""
+    """The suffixes of all pictures, including those that the installed Pillow does not open."""
     return readable() | {*_ELSEWHERE.split()}
 
 
 def suffix(name: str | PurePath) -> str:
-    """The end of a file's name in lower case, ".jpg"."""
+    """The suffix of a file's name in lower case, ".jpg"."""
     return PurePath(name).suffix.lower()

@@ -1,9 +1,9 @@
-"""From the pixels that Pillow decodes, whatever their kind, to RGB at 8 bits in the sRGB space.
+"""From the pixels that Pillow decodes, in any mode, to RGB at 8 bits in the sRGB space.
 
-depth            a deep grey is scaled by the white of its file; Pillow would clip it
-black and white  a TIFF whose zero is white is turned round where Pillow does not do it
-colour profile   an embedded ICC profile is applied, since every encoder learned from sRGB
-transparency     lies on white
+depth            grey of more than 8 bits is scaled by the white of its file; Pillow would clip it
+black and white  a TIFF whose zero is white is inverted where Pillow does not do it
+colour profile   an embedded ICC profile is applied, since encoders are trained on sRGB
+transparency     is composed onto white
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _BITS, _FORMAT, _ZERO = 258, 339, 262
 
 @dataclass(frozen=True)
 class BitDepth:
-    """How the numbers of a file are to be read.
+    """How the pixel values of a file are interpreted.
 
     Attributes:
-        top: the number that is white, or None where the numbers themselves have to tell.
-        signed: whether a number may be negative, and then means nothing.
+        top: the number that is white, or None where it is inferred from the numbers.
+        signed: whether numbers may be negative, which are refused.
         inverted: whether 0 is white.
         key: the grey, or the colour, that is transparent.
     """
@@ -47,7 +47,7 @@ def depth_of(picture: Image.Image) -> BitDepth:
     tags = getattr(picture, "tag_v2", None)
     if tags is not None and picture.format in ("TIFF", None):
         bits, kind = _first(tags.get(_BITS, 1)), _first(tags.get(_FORMAT, 1))
-        grey = picture.mode not in ("1", "L", "P", "RGB", "RGBA")  # in these Pillow turns it round
+        grey = picture.mode not in ("1", "L", "P", "RGB", "RGBA")  # in these Pillow inverts it
         inverted = grey and _first(tags.get(_ZERO, 1)) == 0
         top = None if kind == 3 or bits > 16 else 2 ** (bits - (kind == 2)) - 1
         return BitDepth(top, kind == 2, inverted, key)
@@ -87,7 +87,7 @@ def to_rgb(picture: Image.Image, name: str, depth: BitDepth) -> Image.Image:
         paper = Image.new("RGBA", out.size, "white")
         out.putalpha(alpha)
         out = Image.alpha_composite(paper, out).convert("RGB")
-    for told in ("icc_profile", "transparency"):  # they hold no longer
+    for told in ("icc_profile", "transparency"):  # they no longer apply
         out.info.pop(told, None)
     return out
 
@@ -109,7 +109,7 @@ def to_bytes(values: np.ndarray, name: str, top: int | None) -> np.ndarray:
     """Values as `uint8`; `top` is their white, or None: of integers 255, of floats 1 or 255.
 
     Floats are of 0..1 if none lies above 1 by more than an overshoot, and of 0..255 if they are
-    whole or reach so far that 0..1 is out of the question; what lies between is refused. Overshoots
+    whole or reach so far that 0..1 is impossible; values between are refused. Overshoots
     are clipped.
     """
     if values.dtype == np.uint8:
@@ -152,7 +152,7 @@ _ROUNDING = 2  # grey levels by which lcms turns sRGB into its own sRGB
 
 
 def _is_srgb(profile: Any) -> bool:
-    """Whether a profile called sRGB leaves colours as they are; a name may be another profile's."""
+    """Whether a profile named sRGB leaves colours unchanged; another profile may have the name."""
     from PIL import ImageCms
 
     if not f"{ImageCms.getProfileDescription(profile)}".strip().startswith("sRGB"):
@@ -165,7 +165,7 @@ def _is_srgb(profile: Any) -> bool:
 
 
 def _in_srgb(picture: Image.Image, name: str) -> Image.Image:
-    """The colours as RGB of the sRGB space; without a profile they are taken for that."""
+    """The colours as RGB of the sRGB space; without a profile sRGB is assumed."""
     data = picture.info.get("icc_profile")
     if not data:
         return picture.convert("RGB")

@@ -1,10 +1,10 @@
-"""Any picture a user has, as the one kind the models want: RGB, 8 bits, sRGB, upright, loaded.
+"""Read any picture in the form that models need: RGB, 8 bits, sRGB, upright, loaded.
 
-Pillow reads most files, but it clips 16-bit grey to white, drops transparency onto black, leaves a
-phone's photo lying on its side and speaks in tracebacks. Here the depth is scaled, colour profiles
-are applied and transparent pixels lie on white (`pictures_rgb`), the EXIF rotation is applied, and
-what cannot be read is refused in one sentence that names the file and the remedy. Sizes are checked
-from the header, before decoding.
+Pillow reads most files, but it clips 16-bit grey to white, drops transparency onto black, ignores
+the rotation of a phone's photo and raises errors that do not name the file. Here the depth is
+scaled, colour profiles are applied and transparent pixels composed onto white (`picture_modes`),
+the EXIF rotation is applied, and an unreadable file raises one sentence that names it and the
+remedy. Sizes are checked from the header, before decoding.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 
 def open_picture(source: str | Path | Image.Image | np.ndarray | bytes) -> Image.Image:
-    """Read a picture from wherever it is -> a new RGB `PIL.Image`, 8 bits, upright, loaded.
+    """Read a picture from any source -> a new RGB `PIL.Image`, 8 bits, upright, loaded.
 
     Args:
         source: a path, a PIL image (left untouched), an encoded file as bytes, or an array
@@ -60,7 +60,7 @@ def open_picture(source: str | Path | Image.Image | np.ndarray | bytes) -> Image
 
 
 def open_named(source: Any, name: str) -> Image.Image:
-    """A picture of a data set, whose errors call it by its name there and not by where it lies.
+    """A picture of a data set, whose errors give its name there and not its path.
 
     Raises:
         PictureError: as of `open_picture`.
@@ -69,13 +69,13 @@ def open_named(source: Any, name: str) -> Image.Image:
         return open_picture(source)
     except PictureError as error:
         said = str(error)
-        if isinstance(source, (str, Path)):  # the sentence may be kept, and paths are the machine's
+        if isinstance(source, (str, Path)):  # errors may be saved, and paths depend on the machine
             said = said.replace(str(source), name)
         raise PictureError(said if name in said else f"{name!r}: {said}") from None
 
 
 def _name_of(picture: Image.Image | np.ndarray) -> str:
-    """How a sentence calls a picture: by its file where it has one, else by its size."""
+    """A picture's name in error messages: its file where it has one, otherwise its size."""
     if isinstance(picture, np.ndarray):
         return f"The array of shape {picture.shape}"
     filename = getattr(picture, "filename", "")
@@ -83,7 +83,7 @@ def _name_of(picture: Image.Image | np.ndarray) -> str:
 
 
 def _read_file(source: str | Path) -> bytes:
-    """The bytes of a file, or a sentence on why there are none."""
+    """The bytes of a file; raises a PictureError where it cannot be read."""
     name = repr(str(source))
     if "://" in str(source):
         raise PictureError(f"{name} is an address: download it first, then give the file's path.")
@@ -94,7 +94,7 @@ def _read_file(source: str | Path) -> bytes:
         if stat.S_ISREG(status.st_mode):
             _check_bytes(status.st_size, name)
             return path.read_bytes()
-        if not stat.S_ISDIR(status.st_mode):  # it may have no end, or wait for one who never comes
+        if not stat.S_ISDIR(status.st_mode):  # reading it may never end
             raise OSError("it is a device or a pipe, not a file")
         raise IsADirectoryError
     except RuntimeError:  # no such user
@@ -130,7 +130,7 @@ def _unreadable(path: Path, name: str, error: Exception) -> PictureError:
 def _files_in(folder: Path) -> list[str]:
     try:
         return sorted(path.name for path in folder.iterdir() if path.is_file())
-    except OSError:  # a folder that may be entered and not listed
+    except OSError:  # a folder without the right to list it
         return []
 
 
@@ -142,7 +142,7 @@ def _here() -> str:
 
 
 def _open_bytes(data: bytes, name: str) -> Image.Image:
-    """Read the header of a file's bytes; Pillow's ways to fail become one sentence each."""
+    """Read the header of a file's bytes; each of Pillow's errors becomes one sentence."""
     if not data:
         raise PictureError(f"{name} is empty (0 bytes): copy or download it again.")
     try:
@@ -153,7 +153,7 @@ def _open_bytes(data: bytes, name: str) -> Image.Image:
         raise _too_large(name) from None
     except UnidentifiedImageError:
         raise _not_a_picture(data, name) from None
-    except Exception as error:  # a plugin stumbles over a damaged header in any way it likes
+    except Exception as error:  # plugins raise any exception for a damaged header
         raise _damaged(name, error) from None
 
 
@@ -200,7 +200,7 @@ def _check_size(size: tuple[int, int], name: str) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise PictureError(
-            f"{name} is {width} x {height} pixels, so there is nothing to see:"
+            f"{name} is {width} x {height} pixels, so it is empty:"
             " give a picture of at least 1 x 1."
         )
     if width * height > MAX_PIXELS:
@@ -230,7 +230,7 @@ def _damaged(name: str, error: Exception) -> PictureError:
 
 
 def _not_a_picture(data: bytes, name: str) -> PictureError:
-    """What a file that Pillow does not know may be instead, by its first bytes."""
+    """The error for a file that Pillow does not know, by its first bytes."""
     start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if b"<svg" in start and start.startswith(b"<"):
         return PictureError(

@@ -1,8 +1,8 @@
-"""What is kept and passed on names files, but no folder of the machine that it was made on.
+"""Remove the machine's folders from texts that are saved or shared; file names are kept.
 
     placeless("'/home/ada/my photos/dog.jpg' is not a picture")   ->   "'dog.jpg' is not a picture"
 
-Sentences about files that could not be read travel in saved bridges, records and pages.
+Errors about unreadable files are stored in saved bridges, records and pages.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BARE = re.compile(
 
 
 def placeless(value: Any) -> Any:
-    """Texts, and lists and dicts of them, with every absolute path cut down to its last piece."""
+    """Texts, and lists and dicts of them, with every absolute path reduced to its last part."""
     if isinstance(value, str):
         return _BARE.sub(lambda m: _last(m[0]), _QUOTED.sub(_unquoted, value))
     if isinstance(value, Mapping):
@@ -35,5 +35,5 @@ def _unquoted(match: re.Match[str]) -> str:
 
 
 def _last(path: str) -> str:
-    """The last piece of a path; what is nothing but a root stays."""
+    """The last part of a path; a root is kept."""
     return re.split(r"[\\/]", path.rstrip("\\/"))[-1] or path

@@ -1,4 +1,4 @@
-"""What a model is asked: pictures and words in reading order, and the labels of their positions.
+"""Prompts: pictures and words in reading order, and the labels of their positions.
 
     Prompt(photo, "A picture of")          one picture, three or four tokens
     Prompt(a, " and ", b, "Both show")     several pictures, text between them
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 IMAGE_TOKEN = -1
-"""The id that stands where a patch will be injected; no vocabulary has it."""
+"""The id of positions where a patch is injected; no vocabulary has it."""
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -36,7 +36,7 @@ class Prompt:
             Words that follow words are joined to one text.
 
     Raises:
-        PromptError: nothing in it, or the text names a picture file.
+        PromptError: it is empty, or the text names a picture file.
         PictureError: a picture cannot be read.
     """
 
@@ -46,7 +46,7 @@ class Prompt:
         kept: list[Any] = []
         for part in map(_part, parts):
             if isinstance(part, str) and kept and isinstance(kept[-1], str):
-                kept[-1] += part  # words after words are one text, and are tokenized as one
+                kept[-1] += part  # adjacent texts are joined and tokenized as one
             elif not isinstance(part, str) or part:
                 kept.append(part)
         if not kept:
@@ -88,10 +88,10 @@ def _part(part: Any) -> Image.Image | str:
 
 @dataclass(frozen=True, eq=False)
 class PictureKeys:
-    """Pictures that are no positions of their prompt: keys of cross-attention layers.
+    """Pictures that are not positions of their prompt: keys of cross-attention layers.
 
     Attributes:
-        vectors: Float[batch, key, d_key], what those layers make keys and values of.
+        vectors: Float[batch, key, d_key], from which those layers compute keys and values.
         mask: Bool[batch, key], False at padding (on the left).
         labels: per row, one label per key.
     """
@@ -121,7 +121,7 @@ class SoftPrompt:
         ids: Int[batch, pos], `IMAGE_TOKEN` at patches.
         mask: Bool[batch, pos], False at padding (on the left).
         labels: per row, one label per position.
-        prompts: where it comes from, or empty when the vectors were made by hand.
+        prompts: the prompts it was made from; empty when the vectors were given.
         picture_keys: the pictures, where the model reads them by cross-attention.
     """
 
@@ -142,12 +142,12 @@ class SoftPrompt:
 
     @property
     def has_pictures(self) -> bool:
-        """Whether there is a picture in it, among its positions or beside them."""
+        """Whether there is a picture in it, as positions or as keys."""
         return self.picture_keys is not None or bool(self.is_picture.any())
 
     @property
     def one_layout(self) -> bool:
-        """Whether every row has the same labels but for the words of its tokens."""
+        """Whether every row has the same labels except for the text of its tokens."""
         return same_layout(self.labels)
 
     def extend(
@@ -171,11 +171,11 @@ class SoftPrompt:
 
 @dataclass(frozen=True, eq=False)
 class PictureReading:
-    """Pictures as a vision encoder alone reads them.
+    """The input of a vision encoder without a language model.
 
     Attributes:
         pixels: Float[picture, 3, h, w], preprocessed.
-        prompts: where they come from, or empty where the pixels were given.
+        prompts: the prompts they were made from; empty where the pixels were given.
     """
 
     pixels: torch.Tensor
@@ -186,7 +186,7 @@ class PictureReading:
 
 
 def same_layout(rows: tuple[tuple[Label, ...], ...]) -> bool:
-    """Whether labels differ by nothing but the words of their tokens."""
+    """Whether labels differ only by the text of their tokens."""
     return len({tuple(_place(label) for label in row) for row in rows}) == 1
 
 
@@ -195,5 +195,5 @@ def _place(label: Label) -> object:
 
 
 def next_at(row: tuple[Label, ...]) -> int:
-    """The position of what comes next in a prompt with these labels (padding not counted)."""
+    """The position after the last of a prompt with these labels (padding not counted)."""
     return sum(not isinstance(label, Padding) for label in row)

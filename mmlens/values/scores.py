@@ -1,4 +1,4 @@
-"""A tensor that knows what its rows are: the one dense result type.
+"""A tensor with named axes and labelled indices: the one dense result type.
 
     scores = attribute(model, prompt, of=" dog")      # Scores(layer 8, pos 103, unit 1024)
     scores.sel(layer=3, pos=Patch)                    # a type selects the labels of that type
@@ -89,7 +89,7 @@ class Scores:
             by_axis: `axis=` a label, an integer, a slice, a type, or a list of these.
 
         Raises:
-            AddressError: no such axis or label; the sentence names what there is.
+            AddressError: no such axis or label; the error names those there are.
         """
         out = self
         readers = int(self.about.get(SHARED, 1))
@@ -217,13 +217,13 @@ class Scores:
         }
         text = {"scores": json.dumps(meta), "about": json.dumps(dict(self.about), default=str)}
         with replacing(path) as new:
-            new.touch()  # the system's own reason where it refuses, not that of safetensors
+            new.touch()  # so that errors give the system's reason, not that of safetensors
             save_file({"values": self.values.detach().contiguous().cpu()}, new, metadata=text)
         return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Scores:
-        """What `save` wrote.
+        """The Scores that `save` wrote.
 
         Raises:
             CheckpointError: the file is missing, or not one that `save` wrote.
@@ -241,7 +241,7 @@ class Scores:
             raise CheckpointError(f"{str(path)!r} does not hold saved Scores ({error}).") from error
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        """What a notebook shows: the view that fits once `mmlens.view` is imported, else text."""
+        """The notebook display: the fitting view if `mmlens.view` is imported, otherwise text."""
         return _shown[0](self) if _shown else {"text/plain": repr(self)}
 
     def __repr__(self) -> str:
@@ -254,7 +254,7 @@ _shown: list[Callable[[Scores], dict[str, Any]]] = []
 
 
 def shown_by(how: Callable[[Scores], dict[str, Any]]) -> None:
-    """How Scores show themselves in a notebook; views stand above Scores, so they come and say."""
+    """Set the notebook display of Scores; called by the views, which this module cannot import."""
     _shown[:] = [how]
 
 

@@ -1,9 +1,9 @@
-"""Places that every layer has, by name: the only file that spells TransformerLens hook names.
+"""Sites, which every layer has, by name: the only file that spells TransformerLens hook names.
 
-A site is a row of one table: its hook name with `{layer}`, and the axes of what stands there (the
-leading batch axis is left out). Any full hook name (`blocks.3.mlp.hook_post`) is a site as well.
-The axes here are those of a transformer; what a tower really holds at a site, layer by layer, is
-measured (`Tower.site`).
+A site is a row of one table: its hook name with `{layer}`, and the axes of the activation (without
+the leading batch axis). Any full hook name (`blocks.3.mlp.hook_post`) is a site as well. The axes
+here are those of a transformer; a tower's actual axes at a site, layer by layer, are measured
+(`Tower.site`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Site:
 
     @property
     def layered(self) -> bool:
-        """Whether there is one such place per layer."""
+        """Whether every layer has this site."""
         return "{layer}" in self.point
 
     @property
@@ -54,11 +54,11 @@ class Site:
 
     @property
     def has_picture_keys(self) -> bool:
-        """Whether its axis `key` counts what stands beside the prompt instead of its positions."""
+        """Whether its axis `key` counts picture keys instead of positions of the prompt."""
         return self.of_crossing and "key" in self.axes
 
     def holding(self, axes: tuple[str, ...]) -> Site:
-        """This site where it holds other axes."""
+        """This site with other axes."""
         return self if axes == self.axes else replace(self, axes=axes)
 
     def at(self, layer: int | None = None) -> str:
@@ -68,12 +68,12 @@ class Site:
     def begins(self, axis: str, shape: tuple[int, ...], start: int) -> int:
         """The prompt position of the first index on an axis of positions.
 
-        Keys of cross-attention begin where they do. Others end where the queries end: a KV cache
-        holds all those before, or, where attention has a sliding window, the last ones only (one of
-        fixed size has room behind the last).
+        Keys of cross-attention begin at 0. Others end where the queries end: a KV cache holds all
+        those before, or, where attention has a sliding window, the last ones only (one of fixed
+        size has unused keys at its end).
 
         Args:
-            shape: of what stands here, without the batch.
+            shape: of the activation, without the batch axis.
             start: the position at which the forward pass begins.
         """
         if axis != "key":
@@ -85,7 +85,7 @@ class Site:
 
 
 WITH_BLOCKS = ["vision"]
-"""Towers beside the language model that have numbered blocks; a new kind of tower adds its name."""
+"""Towers other than the language model that have numbered blocks; a new kind adds its name."""
 _AHEAD = ("projection",)
 
 
@@ -125,7 +125,7 @@ _CROSS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Cross-attention of a language model to pictures: its keys are labelled like their patches."""
 MASK = Site("attn_mask", "blocks.{layer}.attn.hook_mask", _PAIRS)
-"""What is added to attention scores before the softmax; mmlens' own point (`attention_mask`)."""
+"""The mask added to attention scores before the softmax; mmlens' own point (`attention_mask`)."""
 SITES: dict[str, Site] = {
     "embed": Site("embed", "hook_embed", _RESID),
     **{n: Site(n, f"blocks.{{layer}}.{p}", a) for n, (p, a) in _BLOCK.items()},
@@ -156,7 +156,7 @@ def site(name: str) -> Site:
     """The site of that name, or of that full hook name.
 
     Raises:
-        SiteError: no such site; the sentence names the nearest ones.
+        SiteError: no such site; the error names the nearest ones.
     """
     text(name, "site", error=SiteError)
     if name in SITES:
@@ -174,7 +174,7 @@ def site(name: str) -> Site:
 
 
 def grouped(where: Site) -> bool:
-    """Whether this site is one of keys or values, which several heads may share."""
+    """Whether this site holds keys or values, which several heads may share."""
     return where.in_lm and where.point.rpartition(".")[2] in ("hook_k", "hook_v")
 
 
@@ -192,6 +192,6 @@ def readers(where: Site, cfg: Any) -> int:
 
 
 def shared(where: Site, cfg: Any) -> dict[str, int]:
-    """What Scores of this site note about themselves, so that a Head finds its place in them."""
+    """The entry in `about` of Scores at this site that maps a Head to its key or value head."""
     many = readers(where, cfg)
     return {SHARED: many} if many > 1 else {}

@@ -1,9 +1,9 @@
-"""Files that are whole: written beside their place, then put into it in one step.
+"""Atomic writes: a file is written beside its destination, then moved there in one step.
 
-A full disk, a kill or an exception at any moment leaves the old file as it was, or the new one.
-What is being written lies beside it under a hidden name of its own (`.mmlens-....new`), so two
-processes never share one, no pattern for results finds it, and it is removed when writing fails;
-only a kill leaves one behind, which `remove_leftovers` takes away.
+A full disk, a kill or an exception at any moment leaves either the old file or the new one. The
+temporary file has a unique hidden name (`.mmlens-....new`), so two processes never share one, no
+pattern for results matches it, and it is removed when writing fails; only a kill leaves one behind,
+which `remove_leftovers` removes.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def write_whole(path: str | Path, data: bytes | str) -> Path:
     """Write a file, or leave the one that is there as it is; returns its path.
 
     Args:
-        path: a link is followed; a device or a pipe (`/dev/stdout`) is written straight into.
-        data: a text is written in UTF-8; what is no text of it (a file name in another encoding)
-            stands as its code.
+        path: a link is followed; a device or a pipe (`/dev/stdout`) is written directly.
+        data: a text is written in UTF-8; characters that UTF-8 cannot encode (of a file name in
+            another encoding) are written as escapes.
 
     Raises:
         WriteError: the system refuses.
@@ -42,10 +42,10 @@ def write_whole(path: str | Path, data: bytes | str) -> Path:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Inside, write the file whose path is given; at the end it takes the place of `path`.
+    """Within this context write the file whose path is given; at the end it replaces `path`.
 
     Raises:
-        WriteError: the system refuses; what stood at `path` stands there still.
+        WriteError: the system refuses; the file at `path` is unchanged.
     """
     with writing(path):
         place = Path(os.path.realpath(path))
@@ -68,17 +68,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_files(folder: str | Path, last: str) -> Iterator[Path]:
-    """Inside, write files into the folder that is given; at the end they take their places.
+    """Within this context write files into the given folder; at the end they are moved.
 
-    Weights (`*.safetensors`, their index) that lie beside new ones and are not among them belong to
-    what was there before, and go.
+    Weights (`*.safetensors`, their index) beside new ones that are not among them belong to the
+    previous model and are removed.
 
     Args:
-        folder: made if it isn't there.
-        last: the file that says what the others are; it is moved when they are there.
+        folder: created if it does not exist.
+        last: the file that describes the others; it is moved after them.
 
     Raises:
-        WriteError: the system refuses; while files are written nothing has changed in `folder`.
+        WriteError: the system refuses; `folder` does not change while files are being written.
     """
     folder = Path(folder)
     with writing(folder):
@@ -102,10 +102,10 @@ def replacing_files(folder: str | Path, last: str) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: str | Path, idle: float = 0.0) -> None:
-    """Take away what a kill left in a folder.
+    """Remove temporary files that a kill left in a folder.
 
     Args:
-        idle: seconds since it was written to last; 0 where nobody else can be writing there.
+        idle: seconds since it was written to last; 0 where no other process can be writing there.
     """
     for new in Path(folder).rglob(_NEW):
         with suppress(OSError):
@@ -115,7 +115,7 @@ def remove_leftovers(folder: str | Path, idle: float = 0.0) -> None:
 
 @contextmanager
 def spelled(path: str | Path, create: bool = False) -> Iterator[Path]:
-    """Inside, the file under a name in UTF-8, for libraries that read no other (safetensors).
+    """A context with the file under a UTF-8 name, for libraries that need one (safetensors).
 
     Args:
         create: make the file where its own name is not in UTF-8.
@@ -133,16 +133,16 @@ def spelled(path: str | Path, create: bool = False) -> Iterator[Path]:
 
 
 def printable(name: object) -> str:
-    """A file's name as text that can be written: bytes that are no UTF-8 stand as their codes."""
+    """A file's name as text that can be written: bytes that are not UTF-8 become escapes."""
     try:
         return os.fsencode(str(name)).decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # half of a letter that never was in a file's name
+    except UnicodeEncodeError:  # a lone surrogate that no file name has
         return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager
 def _as_oserror() -> Iterator[None]:
-    """What another library makes of the system's refusal, as the system says it."""
+    """Turn another library's exception for a refusal of the system back into an OSError."""
     try:
         yield
     except Exception as error:
@@ -157,11 +157,11 @@ def _to_disk(new: Path) -> None:
 
 
 def _refused(error: Exception) -> str | None:
-    """The system's reason where another library wraps it in an error of its own."""
+    """The system's reason where another library wraps it in its own exception."""
     told = str(error)
     if type(error).__module__.split(".")[0].startswith(("safetensors", "_safetensors")):
         found = re.search(r'I/O error: (.*)|IoError.*message: "(.*?)"', told)
         return (found[1] or found[2]) if found else None
     if isinstance(error, RuntimeError) and ("unexpected pos" in told or "StreamWriter" in told):
-        return "the disk took only a part of it"
+        return "only part of the file was written"
     return None

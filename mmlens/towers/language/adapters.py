@@ -1,9 +1,9 @@
-"""Adapters (LoRA and its like) merged into the weights of the copy that is wrapped.
+"""Adapters (LoRA and the like), merged into the weights of the copy that is wrapped.
 
 An adapted layer computes with more than its `.weight`: everything that reads weights (`W_out`,
-`decode`, direct logit attribution) would then speak of another model than the one that runs. So the
-effective weight is read off what the layer does, W = f(1) - f(0), whatever the adapter is; the
-caller's model stays as it is.
+`decode`, direct logit attribution) would then describe another model than the one that runs. So the
+effective weight is computed from the layer's outputs, W = f(1) - f(0), for any kind of adapter; the
+caller's model is not changed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mmlens.runtime.sharing import share_weights
 from mmlens.values.errors import CapabilityError
 
 _ROWS = 1024
-"""Inputs that are sent through a layer at a time."""
+"""The largest number of inputs in one call of a layer."""
 
 
 def plain(model: Any) -> Any:
@@ -26,7 +26,7 @@ def plain(model: Any) -> Any:
     The copy shares the memory of what is not adapted.
 
     Raises:
-        CapabilityError: an adapter that no weights stand for.
+        CapabilityError: an adapter that cannot be expressed as weights.
     """
     model = _inner(model)
     if not any(_saved(layer) or _wrapped(layer) for layer in model.modules()):
@@ -39,12 +39,12 @@ def plain(model: Any) -> Any:
 
 
 def _saved(layer: nn.Module) -> bool:
-    """A layer beside which a copy of it was trained in whole."""
+    """Whether a layer holds a fully trained copy of itself."""
     return hasattr(layer, "modules_to_save") and hasattr(layer, "active_adapter")
 
 
 def _wrapped(layer: nn.Module) -> bool:
-    """A layer with something added to what it computes."""
+    """Whether a layer has an adapter around its base layer."""
     return isinstance(getattr(layer, "base_layer", None), nn.Module)
 
 
@@ -71,7 +71,7 @@ def _merge(model: nn.Module) -> None:
 
 
 def _active(layer: Any) -> nn.Module:
-    """The copy of a layer that was trained in whole."""
+    """The fully trained copy of a layer."""
     active = layer.active_adapter
     name = active if isinstance(active, str) else next(iter(active), None)
     saved = layer.modules_to_save  # nn.ModuleDict has no get
@@ -79,7 +79,7 @@ def _active(layer: Any) -> nn.Module:
 
 
 def _plain(layer: Any, name: str) -> nn.Module:
-    """The layer that computes what an adapted one does."""
+    """A plain layer that computes the same as an adapted one."""
     from transformers.pytorch_utils import Conv1D
 
     base = layer.base_layer
@@ -117,7 +117,7 @@ def _all(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def _check(layer: nn.Module, plain: nn.Module, eye: torch.Tensor, name: str) -> None:
-    """An adapter that is no linear map has no weights that stand for it."""
+    """Refuse an adapter that is no linear map, which weights cannot express."""
     noise = torch.randn(4, len(eye), generator=torch.Generator().manual_seed(0)).to(eye)
     wanted, got = layer(noise).float(), plain(noise).float()
     tolerance = 1e-4 if eye.dtype in (torch.float32, torch.float64) else 5e-2

@@ -1,14 +1,13 @@
-"""The attention mask as a hook point of its own: where attention can be cut on every family.
+"""The attention mask as a hook point, where attention can be cut on every family.
 
-A pattern that is written has to add up to 1 again, and in a TransformerLens bridge of one's own it
-may be read only. What every eager kernel does read is the additive mask of its attention module, so
-that is where mmlens stands:
+An edited pattern has to be normalized again, and in a plain TransformerLens bridge it may be
+read-only. Every eager kernel adds the mask of its attention module, so mmlens hooks that:
 
     scores[head, query, key] + mask[head, query, key]  ->  softmax  ->  pattern
 
 `blocks.L.attn.hook_mask` is Float[batch, head, query, key], 0 where a query sees a key and very
-negative where it doesn't; `Edit("attn_mask", -inf, query=..., key=...)` cuts. A position always
-keeps seeing itself, whatever is written, because a softmax over nothing is no attention. The point
+negative where it does not; `Edit("attn_mask", -inf, query=..., key=...)` cuts. A position always
+attends to itself, whatever is written, because a softmax over no keys is undefined. The point
 exists only while something is attached to it, and is found by its name alone, never by a filter.
 """
 
@@ -34,7 +33,7 @@ Mask = Float[Tensor, "batch head query key"]
 
 
 def layer_of(lm: LanguageModel, name: str) -> int | None:
-    """The layer whose mask this hook name means, or None when it means something else."""
+    """The layer whose mask this hook name denotes, or None for another hook."""
     if not name.endswith(MASK.point.rpartition("}")[2]):
         return None
     return next((i for i in range(lm.cfg.n_layers) if MASK.at(i) == name), None)
@@ -48,7 +47,7 @@ def tapped(
 
     Args:
         calls: per layer, functions mask -> mask (or None for "unchanged").
-        name: of the model, for the sentence.
+        name: of the model, for error messages.
 
     Raises:
         CapabilityError: while running, where an attention module takes no additive mask.
@@ -100,7 +99,7 @@ def _on_scores(functions: Sequence[Call]) -> Call:
 
 
 def through(functions: Sequence[Call], mask: Mask) -> Mask:
-    """The mask after all functions; what a position adds for itself stays as it was."""
+    """The mask after all functions; the mask of a position to itself is kept."""
     new = mask.clone()
     for call in functions:
         out = call(new)
@@ -108,7 +107,7 @@ def through(functions: Sequence[Call], mask: Mask) -> Mask:
     itself = mask.shape[-1] - mask.shape[-2]  # keys of a KV cache come before the first query
     run = current()
     if run is not None:
-        itself = min(itself, run.start)  # a cache of fixed size has room behind the last one
+        itself = min(itself, run.start)  # a cache of fixed size has unused keys at its end
     new = new.clone()
     new.diagonal(itself, -2, -1).copy_(mask.diagonal(itself, -2, -1))
     return new

@@ -1,9 +1,9 @@
-"""A model written out as plain parts and made again: for copies, pickles, saving and training.
+"""Serializing a model as plain parts and rebuilding it: copies, pickles, saving, training.
 
 A wrapped language model is Hugging Face's modules inside TransformerLens' with hooks on them, and
-hooks cannot be written. What can is the Hugging Face model whose weights are those that the bridge
-computes with, and wrapping that one again gives the bridge again. So `copy.deepcopy(model)` and
-`pickle.dumps(model)` take the way of `save` and `load`, and all four agree.
+hooks cannot be serialized. The Hugging Face model can, with the weights that the bridge computes
+with, and wrapping it again gives the same bridge. So `copy.deepcopy(model)` and
+`pickle.dumps(model)` work as `save` and `load` do, and all four agree.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def hugging_face(lm: LanguageModel) -> Any:
     """The Hugging Face model with the weights that `lm` computes with, whose memory it shares.
 
-    A model with folded norms gives the weights from before the folding: they say the same, and
+    A model with folded norms gives the weights from before the folding: they are equivalent, and
     folding them again (in their own number format) gives what the bridge has.
     """
     copied: Any = share_weights(lm.hf)
@@ -44,7 +44,7 @@ def hugging_face(lm: LanguageModel) -> Any:
 
 
 def unquantised(model: Any) -> Any:
-    """The same model without what says that it was quantised: its weights are plain numbers.
+    """The same model without the marks of quantisation, since its weights are plain numbers.
 
     transformers keeps that on models which it dequantised (GGUF), and refuses to write those.
     """
@@ -58,7 +58,7 @@ def unquantised(model: Any) -> Any:
 
 
 def _token_ids(settings: Any) -> Any:
-    """Of generation settings the ids of special tokens: nothing else of them is applied.
+    """Generation settings reduced to the ids of special tokens; no others are applied.
 
     transformers refuses to write settings that contradict each other, as many checkpoints' do.
     """
@@ -70,7 +70,8 @@ def faithful(lm: LanguageModel, hf: Any) -> Any:
     """`hf`, if wrapping it gives the weights of `lm` again.
 
     Raises:
-        CapabilityError: weights of the bridge were changed that the Hugging Face model hasn't.
+        CapabilityError: weights of the bridge were changed that the Hugging Face model does not
+            have.
     """
     again = dict(rewrapped(hf, lm.tokenizer, lm.folded, lm.dtype).root.named_parameters())
     for name, ours in lm.root.named_parameters():
@@ -84,7 +85,7 @@ def faithful(lm: LanguageModel, hf: Any) -> Any:
 
 
 def rewrapped(hf: Any, tokenizer: Any, folded: bool, dtype: torch.dtype) -> LanguageModel:
-    """The language model that `hugging_face` wrote out."""
+    """The language model rebuilt from the output of `hugging_face`."""
     from mmlens.towers.language.language_model import wrap_lm
 
     lm = wrap_lm(hf, tokenizer, fold_ln=folded)
@@ -104,7 +105,7 @@ def reduced_lm(lm: LanguageModel) -> Any:
 
 
 def deep_lm(lm: LanguageModel, memo: dict[int, Any]) -> LanguageModel:
-    """A language model with weights of its own."""
+    """A language model with copied weights."""
     if lm.hf is None:
         from mmlens.towers.language.language_model import LanguageModel
 

@@ -1,14 +1,14 @@
-"""Cross-attention of a language model: how pictures that are no positions of its prompt reach it.
+"""Cross-attention of a language model: how it reads pictures that are not positions of its prompt.
 
-A decoder of transformers takes what it attends to as arguments of its forward pass:
+A decoder of transformers takes the states that it attends to as arguments of its forward pass:
 
     model(input_ids, encoder_hidden_states=..., encoder_attention_mask=...)
 
-`Crossing` hands those of the prompt that is being read to every pass of the model, under Hugging
-Face's own `generate` as well, and opens the modules that attend to them (`mmlens.towers.attention`)
+`Crossing` passes those of the current prompt to every forward pass of the model, under Hugging
+Face's own `generate` as well, and opens the cross-attention modules (`mmlens.towers.attention`)
 under the names `blocks.{layer}.cross_attn.hook_pattern` and so on. Modules whose opened forward is
-not exact stay closed, and their points are not there. A model that takes other arguments (Mllama's
-`cross_attention_states`) brings a `Crossing` that names them.
+not exact stay closed, and have no points. A model that takes other arguments (Mllama's
+`cross_attention_states`) has a subclass of `Crossing` that names them.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from mmlens.towers.language.language_model import LanguageModel
 
 _KEYS = 4
-"""How many keys measurements put beside a few words."""
+"""How many random keys a measurement uses."""
 
 
 class Crossing:
     """The cross-attention of one language model.
 
     Attributes:
-        d_key: the size of what it attends to.
+        d_key: the size of the states that it attends to.
         points: its hook points by name.
     """
 
     states, mask = "encoder_hidden_states", "encoder_attention_mask"
-    """The arguments that hold what is attended to, and which of it is there."""
+    """The names of the arguments with the states and their mask."""
 
     def __init__(self, d_key: int) -> None:
         self.d_key = d_key
@@ -53,7 +53,7 @@ class Crossing:
         return {self.states: keys.vectors, self.mask: keys.mask.long()}
 
     def given(self, module: nn.Module, args: Any, options: dict[str, Any]) -> Any:
-        """The hook in front of the model: the pictures of the prompt that is being read."""
+        """The forward pre-hook of the model: adds the pictures of the prompt that is being read."""
         run = current()
         if run is None or run.soft.picture_keys is None:
             return None
@@ -84,7 +84,7 @@ def open_crossing(lm: LanguageModel) -> Crossing | None:
     opened = {at: _opened(crossing, at, one) for at, one in modules.items() if one is not None}
     ids = torch.arange(5, device=lm.device).unsqueeze(0) % max(1, lm.n_words)
     like = next(iter(lm.root.parameters()))
-    # a model that doesn't run says so to whoever runs it
+    # a model that does not run raises when it is called
     with suppress(Exception), lm.bare(), measuring(opened.values()):
         lm.forward(ids, torch.ones_like(ids), **crossing.something(1, like))
     closed = {at for at, one in opened.items() if not one.agrees}
@@ -97,7 +97,7 @@ def open_crossing(lm: LanguageModel) -> Crossing | None:
 
 
 def _crossing(block: Any) -> nn.Module | None:
-    """The module of a block that takes states from elsewhere and that the bridge leaves alone."""
+    """The cross-attention module of a block, which the bridge does not wrap."""
     for module in block.original_component.children():
         if hasattr(module, "original_component"):
             continue

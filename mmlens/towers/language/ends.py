@@ -1,13 +1,13 @@
-"""Both ends of the stream, where architectures differ: how vectors come in, how logits go out.
+"""Both ends of the residual stream, where architectures differ: embedding and unembedding.
 
-A soft prompt is what Hugging Face's `inputs_embeds` receives, on every architecture. Between that
-and the hook on the embedding some models multiply (Granite by 12), some before it and some behind
-it, so it is measured:
+A soft prompt is what Hugging Face's `inputs_embeds` receives, on every architecture. Some models
+multiply it by a factor (Granite by 12), some before and some after the hook on the embedding, so
+the factor is measured:
 
     embed.hook_out = embed_scale * (what inputs_embeds receives)
 
-Behind the last block there may be no norm (OPT with its norms behind the sums), and a projection
-before the unembedding (OPT with `word_embed_proj_dim`).
+After the last block there may be no norm (OPT with post-norm blocks), and a projection before the
+unembedding (OPT with `word_embed_proj_dim`).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entrance:
-    """How vectors enter.
+    """How vectors enter the residual stream.
 
     Attributes:
-        scale: what stands at the hook on the embedding, per what `inputs_embeds` receives.
-        table: what `inputs_embeds` would receive for a word, per its row of the embedding table.
+        scale: the value at the hook on the embedding, divided by what `inputs_embeds` receives.
+        table: what `inputs_embeds` would receive for a token, divided by its row of the embedding.
     """
 
     scale: float = 1.0
@@ -49,13 +49,13 @@ def entrance(lm: LanguageModel) -> Entrance:
     """Compare the hook on the embedding with `inputs_embeds`, up to the first block.
 
     Raises:
-        CapabilityError: vectors that replace the embedding are not what `inputs_embeds` are.
+        CapabilityError: replacing the embedding at the hook is not equivalent to `inputs_embeds`.
     """
     if not lm.is_bridge:
         return Entrance()
     hf = lm.root.original_model
     if "inputs_embeds" not in inspect.signature(hf.forward).parameters:
-        return Entrance()  # there is nothing to be equal to
+        return Entrance()  # there is nothing to compare with
     size = lm.d_embed
     ids = (1 + torch.arange(3, device=lm.device)).remainder(max(1, lm.n_words))[None]
     table = embedding_of(lm.root, True)(ids)
@@ -96,7 +96,7 @@ class _Entered(Exception):
 
 
 def _entering(lm: LanguageModel, run: Callable[[], Any]) -> torch.Tensor:
-    """What the first block receives while `run()` runs; what follows is left out."""
+    """The input of the first block while `run()` runs; the rest of the pass is skipped."""
     kept: list[torch.Tensor] = []
 
     def stop(module: nn.Module, args: Any, options: Any) -> None:
@@ -118,13 +118,13 @@ def _close(a: torch.Tensor, b: torch.Tensor, tolerance: float) -> bool:
 
 
 def _ratio(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The number c of the best a = c b."""
+    """The least-squares factor c of a = c b."""
     a, b = a.double().flatten(), b.double().flatten()
     return float((a @ b) / (b @ b)) if bool(b.any()) else 1.0
 
 
 def _told(measured: float, config: Any, tolerance: float) -> float:
-    """The number of the configuration that was measured, free of rounding."""
+    """The number in the configuration that is nearest to the measured one, without rounding."""
     numbers = [v for v in vars(config).values() if isinstance(v, (int, float)) and v]
     told = [1.0, *map(float, numbers), *(1 / float(v) for v in numbers)]
     near = min(told, key=lambda number: abs(measured - number))
@@ -132,7 +132,7 @@ def _told(measured: float, config: Any, tolerance: float) -> float:
 
 
 def complete(hf: nn.Module) -> None:
-    """Give OPT whose norms stand behind the sums the final norm that TransformerLens looks for."""
+    """Give OPT with post-norm blocks an identity as the final norm that TransformerLens expects."""
     decoder = getattr(getattr(hf, "model", None), "decoder", None)
     if decoder is not None and getattr(decoder, "final_layer_norm", decoder) is None:
         decoder.final_layer_norm = nn.Identity()
@@ -149,5 +149,5 @@ def final_norm(root: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
 
 
 def project_out(root: Any) -> nn.Module | None:
-    """The linear map between the last norm and the unembedding, where there is one."""
+    """The linear map between the final norm and the unembedding, where there is one."""
     return getattr(root, "project_out", None)

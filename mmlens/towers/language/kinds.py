@@ -1,9 +1,9 @@
-"""Which models can be the language model of a bridge; the others are refused at the door.
+"""Which models can be the language model of a bridge; others are refused when wrapped.
 
 A bridge needs a causal language model of transformers with its unembedding, whose weights are
 ordinary tensors in memory. Everything that looks like one and is not (compiled, quantised,
-offloaded, headless, an encoder, a whole vision-language model) would fail later and elsewhere, or
-give numbers that mean something else.
+offloaded, headless, an encoder, a whole vision-language model) would fail later with an unrelated
+error, or give wrong numbers.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def refusing(model: Any) -> Iterator[None]:
     """Inside, TransformerLens builds a bridge.
 
     Raises:
-        CapabilityError: it does not know this architecture; its reason, in a sentence.
+        CapabilityError: it does not know this architecture; the error gives its reason.
     """
     try:
         yield
@@ -73,12 +73,12 @@ def refusing(model: Any) -> Iterator[None]:
 
 
 def whole(config: Any) -> bool:
-    """Whether this is the configuration of an encoder and a language model joined already."""
+    """Whether this is the configuration of a whole vision-language model."""
     return hasattr(config, "vision_config") and hasattr(config, "text_config")
 
 
 def _check_form(model: nn.Module, name: str) -> None:
-    """Wrappers that hide the model."""
+    """Refuse wrappers that hide the model."""
     if any(hasattr(module, "_orig_mod") for module in model.modules()):
         raise CapabilityError(
             f"A {name} is compiled, and compiled code runs past hooks: give the model as it was"
@@ -92,7 +92,7 @@ def _check_form(model: nn.Module, name: str) -> None:
 
 
 def _check_weights(model: nn.Module, name: str) -> None:
-    """Weights that are elsewhere, quantised, or can have no gradients."""
+    """Refuse weights that are not in memory, are quantised, or can have no gradients."""
     hooks = [getattr(module, "_hf_hook", None) for module in model.modules()]
     parameters = list(model.parameters())
     if any(getattr(hook, "offload", False) for hook in hooks) or any(
@@ -123,7 +123,7 @@ def _packed(model: nn.Module) -> bool:
 
 
 def _check_kind(hf: Any, config: Any, name: str, headed: bool) -> None:
-    """Models that do not go from left to right to the next word."""
+    """Refuse models that do not predict the next token from left to right."""
     from transformers.models.auto import modeling_auto
 
     causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -142,14 +142,14 @@ def _check_kind(hf: Any, config: Any, name: str, headed: bool) -> None:
     if headed and hf.get_output_embeddings() is None:
         with_head = next(iter(_several(causal.get(kind, ()))), None)
         hint = f"load it as a {with_head}" if with_head else _WRITE
-        raise CapabilityError(f"A {name} has no head that says words (lm_head): {hint}.")
+        raise CapabilityError(f"A {name} has no head that gives logits (lm_head): {hint}.")
     says = {base.__name__ for base in type(hf).__mro__} & known
     looks_ahead = "Bert" in name or kind in ("electra", "camembert", "xlnet", "xlm")
     both = looks_ahead and not getattr(config, "is_decoder", False)
     masked = any("ForMaskedLM" in base.__name__ for base in type(hf).__mro__)
     if masked or (says and both):
         raise CapabilityError(
-            f"A {name} reads in both directions and fills gaps; it has no next word: {_WRITE}."
+            f"A {name} reads in both directions and predicts masked tokens, not the next: {_WRITE}."
         )
 
 

@@ -1,11 +1,11 @@
-"""The cache of keys and values is measured before it is trusted.
+"""The KV cache is measured before it is used.
 
-TransformerLens computes attention anew and takes the cache out of the arguments that the Hugging
-Face block hands to its attention, by name. Names move (transformers 5.24 calls `cache` what was
+TransformerLens reimplements attention and takes the cache by name from the arguments that the
+Hugging Face block passes to its attention. Names change (transformers 5.24 calls `cache` what was
 `past_key_values`), and an attention that does not find the cache leaves it empty: every later step
 then attends to itself alone, without an error. So the cached steps of a short greedy generation are
-compared with the same steps computed in full; where they differ, the cache is looked for by its
-type and handed over under the name that TransformerLens reads, and measured again.
+compared with the same steps computed in full; where they differ, the cache is found by its type,
+passed under the name that TransformerLens reads, and measured again.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ STEPS = 3
 
 @dataclass(frozen=True)
 class Caching(Measured):
-    """Cached steps against full ones; `renamed`: whether the cache has a second name here."""
+    """Cached steps against full ones; `renamed`: whether the cache is passed under a new name."""
 
     renamed: bool = False
 
 
 def measure(lm: LanguageModel) -> Caching:
-    """The cache of this model as it stands, or with the cache's name bridged if that mends it."""
+    """The cache of this model as it is, or under the name that is read if that repairs it."""
     plain = _measure(lm, renamed=False)
     if plain.exact:
         return plain
@@ -52,7 +52,7 @@ def measure(lm: LanguageModel) -> Caching:
 
 
 def hand_over(root: Any) -> list[Any]:
-    """Give the attention of every block its cache under the name it reads; handles to undo it."""
+    """Pass every block's attention its cache under the name it reads; returns hook handles."""
     attentions = (getattr(block, "attn", None) for block in root.blocks)
     return [
         attention.register_forward_pre_hook(_named, with_kwargs=True)
@@ -62,7 +62,7 @@ def hand_over(root: Any) -> list[Any]:
 
 
 def given(lm: LanguageModel, cache: Any) -> dict[str, Any]:
-    """Options that hand a forward pass its cache, under the name that this transformers has."""
+    """Options that pass a cache to a forward pass, under the name of this transformers version."""
     takes = inspect.signature(lm.root.original_model.forward).parameters
     return {"use_cache": True, "cache" if "cache" in takes else READ_AS: cache}
 
@@ -73,19 +73,19 @@ def _named(module: Any, args: Any, options: dict[str, Any]) -> tuple[Any, dict[s
     found = options.get(READ_AS)
     if found is None:
         found = next((value for value in options.values() if isinstance(value, Cache)), None)
-    # with cross-attention the cache holds two, of which this attention has the first
+    # with cross-attention there are two caches, of which self-attention has the first
     found = getattr(found, "self_attention_cache", found)
     return args, options if found is None else {**options, READ_AS: found}
 
 
 def _measure(lm: LanguageModel, renamed: bool) -> Caching:
-    """The steps that a cache serves, with and without it."""
+    """Compare greedy steps with and without the cache."""
 
     def routes() -> tuple[torch.Tensor, torch.Tensor]:
         ids = tokens(lm, 8)
         full, cached = _steps(lm, ids, False), _steps(lm, ids, True)
         same = 1 + next((i for i in range(STEPS) if full[i][0] != cached[i][0]), STEPS - 1)
-        # from the first step on that takes another word (a tie, or an error) the texts differ
+        # after the first step that generates another token (a tie, or an error) the texts differ
         return tuple(torch.stack([logits for _, logits in s[:same]]) for s in (cached, full))  # type: ignore[return-value]
 
     found = compared(lm, routes)
@@ -118,10 +118,10 @@ def _steps(lm: LanguageModel, ids: torch.Tensor, cached: bool) -> list[tuple[int
 
 @contextmanager
 def own_settings(hf: Any) -> Iterator[None]:
-    """Within this context the model brings no generation settings of its own.
+    """Within this context the model has no generation settings of its own.
 
-    transformers fills what a call leaves open from the checkpoint's generation_config.json: a
-    repetition penalty, suppressed tokens, beams. Greedy is the argmax, whatever file came along.
+    transformers takes settings that a call omits from the checkpoint's generation_config.json: a
+    repetition penalty, suppressed tokens, beams. Here greedy is always the argmax.
     """
     from transformers import GenerationConfig
 
@@ -134,14 +134,14 @@ def own_settings(hf: Any) -> Iterator[None]:
 
 
 def say_without(lm: LanguageModel, name: str) -> None:
-    """Warn, once per language model, that generation goes without the cache."""
+    """Warn, once per language model, that generation does not use the cache."""
     if lm.__dict__.setdefault("_said_uncached", False) or lm.caching.reason == NOT_FINITE:
-        return  # the latter is refused as such by whatever reads the logits
+        return  # non-finite logits are refused where they are read
     lm.__dict__["_said_uncached"] = True
     builds = " and ".join(f"{p} {version(p)}" for p in ("transformers", "transformer-lens"))
     warnings.warn(
         f"The cache of keys and values of {name!r} gives other logits than reading the whole text"
         f" again (by {lm.caching.error:.2g} of the largest), so mmlens generates without it, which"
-        f" is slower and right: {builds} do not fit together here; `mmlens doctor` says more.",
+        f" is slower but correct: {builds} do not fit together here; run `mmlens doctor`.",
         stacklevel=2,
     )

@@ -1,10 +1,10 @@
 """The language model of a bridge: a TransformerLens model that reads soft prompts.
 
 TransformerLens 4 wraps a live Hugging Face model in a `TransformerBridge`; 3.x has a real
-`HookedTransformer` as well. Both have the same hook names and the same numbers, and both are taken
-here, composed and never subclassed. Three things are added: the permanent hook that puts patches in
-place of placeholder tokens (`run.inject`), a copy that shares the weights so that the caller's
-model survives, and a probe that measures what this architecture can do.
+`HookedTransformer` as well. Both have the same hook names and the same numbers, and both are
+accepted, composed and never subclassed. Three things are added: the permanent hook that puts
+patches in place of placeholder tokens (`run.inject`), a copy that shares the weights so that the
+caller's model is not changed, and a probe that measures the capabilities of this architecture.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class LanguageModel(LanguageTower):
         folded: whether the gains of the norms were folded into the weights after them.
         parts: the modules of the copy of `hf` that the bridge runs, by their names in `hf`.
         crossing: its cross-attention to pictures, where it has one.
-        decoded: what `decode` has read so far.
+        decoded: a cache of `decode`'s results.
     """
 
     root: Any
@@ -69,12 +69,12 @@ class LanguageModel(LanguageTower):
 
     @property
     def lock(self) -> Any:
-        """Held during every call: hooks stand on the root, which several models may share."""
+        """Held during every call: hooks are on the root, which several models may share."""
         return lock_of(self.root)
 
     @contextmanager
     def bare(self) -> Iterator[None]:
-        """For measurements, also in the middle of a run: no hooks stand and no prompt is read."""
+        """A context for measurements, also within a run: without hooks and without a prompt."""
         empty = alone(lambda stack: None, self.root)
         with turn(self.root), empty, nothing_read(), torch.inference_mode(False), torch.no_grad():
             yield
@@ -86,12 +86,12 @@ class LanguageModel(LanguageTower):
 
     @property
     def device(self) -> torch.device:
-        """Where the embedding lives."""
+        """The device of the embedding."""
         return next(iter(self.root.parameters())).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the weights."""
+        """The dtype of the weights."""
         return next(iter(self.root.parameters())).dtype
 
     @cached_property
@@ -100,10 +100,10 @@ class LanguageModel(LanguageTower):
         return self.root.hook_dict["embed.hook_out" if self.is_bridge else "hook_embed"]
 
     def open(self) -> None:
-        """See to it that `inject` stands on the embedding, once: twice would count twice.
+        """Ensure that `inject` is a hook of the embedding, exactly once.
 
-        Asked before every run, because TransformerLens' `reset_hooks(including_permanent=True)`
-        takes it away, and without it a model reads placeholders where its pictures are.
+        Called before every run, because TransformerLens' `reset_hooks(including_permanent=True)`
+        removes it, and without it a model reads placeholders in place of its pictures.
         """
         point: Any = self._entrance
         mine: Any = getattr(self.root, "_mmlens_inject", None)
@@ -119,7 +119,7 @@ class LanguageModel(LanguageTower):
 
     @cached_property
     def can(self) -> Capabilities:
-        """What the hooks of this architecture really do, measured once by short forward passes."""
+        """What hooks can do on this architecture, measured once by short forward passes."""
         with self.bare():
             return probe(self)
 
@@ -131,7 +131,7 @@ class LanguageModel(LanguageTower):
 
     @cached_property
     def padded(self) -> measured.Measured:
-        """Whether a left-padded row of a batch gives what the row gives alone, measured once."""
+        """Whether a left-padded row of a batch gives the logits of the row alone, measured once."""
         with self.bare():
             return measured.padded(self)
 
@@ -159,7 +159,7 @@ class LanguageModel(LanguageTower):
         return self.root(ids, attention_mask=mask.long(), **options)
 
     def beside(self, ids: torch.Tensor) -> dict[str, Any]:
-        """For measurements: what stands beside ids [batch, pos] where there is cross-attention."""
+        """For measurements: the cross-attention arguments for ids [batch, pos], if it has any."""
         if self.crossing is None:
             return {}
         return self.crossing.something(len(ids), next(iter(self.root.parameters())))
@@ -167,21 +167,21 @@ class LanguageModel(LanguageTower):
     def logits_at(
         self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor
     ) -> torch.Tensor:
-        """Logits Float[batch, len(positions), d_vocab] of these positions, the others left out."""
+        """Logits Float[batch, len(positions), d_vocab] of these positions alone."""
         if self.keeps_logits:
             return self.forward(ids, mask, logits_to_keep=positions)
         return self.forward(ids, mask)[:, positions]
 
     @cached_property
     def keeps_logits(self) -> bool:
-        """Whether the logits of a few positions can be had without those of the others."""
+        """Whether the logits of a few positions can be computed without those of the others."""
         if not self.is_bridge:
             return False
         return "logits_to_keep" in inspect.signature(self.root.original_model.forward).parameters
 
     @property
     def d_embed(self) -> int:
-        """The size of a vector of the soft prompt: of the rows of the embedding table."""
+        """The size of a soft-prompt vector, which is that of the rows of the embedding."""
         return int(ends.embedding_of(self.root, self.is_bridge).weight.shape[-1])
 
     @cached_property
@@ -198,7 +198,7 @@ class LanguageModel(LanguageTower):
 
     @cached_property
     def units(self) -> Units:
-        """What the MLP units of every layer are and write, measured once (`language.units`)."""
+        """The MLP units of every layer and what they write, measured once (`language.units`)."""
         with self.bare():
             return check_units(self)
 
@@ -211,23 +211,23 @@ class LanguageModel(LanguageTower):
         return gain_of(norm, self.cfg.d_model, self.device, self.dtype)
 
     def final_norm(self, resid: torch.Tensor) -> torch.Tensor:
-        """The residual stream Float[..., d_model] behind the final norm, where there is one."""
+        """The residual stream Float[..., d_model] after the final norm, where there is one."""
         norm = ends.final_norm(self.root)
         return resid if norm is None else norm(resid)
 
     def to_words(self, normed: torch.Tensor) -> torch.Tensor:
-        """What the unembedding reads, Float[..., d_embed], from what leaves the final norm."""
+        """The input of the unembedding, Float[..., d_embed], from the final norm's output."""
         out = ends.project_out(self.root)
         return normed if out is None else out(normed.to(self.dtype))
 
     def word_directions(self, tokens: Any) -> torch.Tensor:
-        """Float[d_model, token]: what a direction behind the final norm adds to these logits."""
+        """Float[d_model, token]: the directions after the final norm that these logits read."""
         columns = self.root.W_U[:, tokens]
         out = ends.project_out(self.root)
         return columns if out is None else out.weight.T.to(columns) @ columns
 
     def logits_of(self, resid: torch.Tensor) -> torch.Tensor:
-        """The final norm, the unembedding and what the architecture does to its logits.
+        """Logits Float[..., d_vocab]: final norm, unembedding and any transformation of logits.
 
         Args:
             resid: Float[..., d_model], the residual stream.
@@ -246,7 +246,7 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
 
     Args:
         model: the model; a Hugging Face model is not changed and shares its weights.
-        tokenizer: its tokenizer (a HookedTransformer or bridge brings its own).
+        tokenizer: its tokenizer (a HookedTransformer or bridge has its own).
         fold_ln: fold the gain of every norm into the weights after it, as
             `HookedTransformer.from_pretrained` does; on a bridge made here only.
     """

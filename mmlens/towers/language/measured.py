@@ -1,16 +1,16 @@
-"""What a language model's answers depend on, each measured by a route of its own.
+"""What a language model's logits depend on, each measured by comparing two routes.
 
 A capability is never assumed from a class or a version: two ways of computing the same logits are
-run over a few tokens, and their largest difference, relative to the largest logit, is held against
+run over a few tokens, and their largest difference, relative to the largest logit, is compared with
 a tolerance for the dtype.
 
     padded      a left-padded row of a batch            =  the same row alone
-    cut         the last position, cut off from others  =  the same behind other words
+    cut         the last position, cut off from others  =  the same after other words
     hugging     the hooked model                        =  the Hugging Face model it was made of
-    injected    vectors put in at the embedding hook    =  Hugging Face's own `inputs_embeds`
+    injected    vectors inserted at the embedding hook  =  Hugging Face's own `inputs_embeds`
 
-The language model measures what a call depends on once (`LanguageModel.padded`, `.cut`) and what
-does not hold is refused; `mmlens doctor` measures and prints all of it.
+The language model measures once what a call depends on (`LanguageModel.padded`, `.cut`) and refuses
+calls for which it does not hold; `mmlens doctor` measures and prints all of it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Measured:
     Attributes:
         error: their largest |difference| relative to the largest logit; infinite where one raised.
         tolerance: how large it may be at this dtype.
-        reason: what was raised, in a line, or "".
+        reason: the exception in one line, or "".
     """
 
     error: float
@@ -66,7 +66,7 @@ class Measured:
 
 
 def tolerance(lm: LanguageModel) -> float:
-    """How far apart two routes may lie at this model's dtype, relative to the largest logit."""
+    """The largest difference of two routes at this model's dtype, relative to the largest logit."""
     return RELATIVE.get(lm.dtype, LOOSE)
 
 
@@ -78,13 +78,13 @@ def apart(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def compared(lm: LanguageModel, routes: Callable[[], tuple[Any, Any]]) -> Measured:
-    """Both results of `routes()` compared; what it raises makes the error infinite."""
+    """Compare both results of `routes()`; an exception makes the error infinite."""
     try:
         with torch.no_grad():
             one, other = routes()
         error = apart(one, other)
         reason = "" if bool(torch.isfinite(other).all()) else NOT_FINITE
-    except Exception as raised:  # of any library below; the reason is kept and shown
+    except Exception as raised:  # of any library; the reason is kept and shown
         first = next(iter(str(raised).splitlines()), "")
         error, reason = float("inf"), f"{type(raised).__name__}: {first}"
     return Measured(error, tolerance(lm), reason)
@@ -96,7 +96,7 @@ def tokens(lm: LanguageModel, n: int, first: int = 1) -> torch.Tensor:
 
 
 def padded(lm: LanguageModel) -> Measured:
-    """A left-padded row against the same row alone: its mask and its position ids."""
+    """A left-padded row compared with the same row alone: its mask and its position ids."""
 
     def routes() -> tuple[torch.Tensor, torch.Tensor]:
         long, short = tokens(lm, 7), tokens(lm, 4, first=11)
@@ -110,7 +110,7 @@ def padded(lm: LanguageModel) -> Measured:
 
 
 def cut(lm: LanguageModel) -> Measured:
-    """The last position cut off from all others in every layer: what they are must not matter."""
+    """The last position cut off from all others in every layer: their tokens must not matter."""
 
     def only_itself(mask: torch.Tensor) -> torch.Tensor:
         mask = mask.clone()
@@ -129,9 +129,9 @@ def cut(lm: LanguageModel) -> Measured:
 
 
 def hugging(lm: LanguageModel) -> Measured | None:
-    """The hooked model against the caller's Hugging Face model; None where there is none to run.
+    """The hooked model compared with the caller's Hugging Face model; None if that does not run.
 
-    What the hooked model raises is the finding, with an infinite error.
+    An exception of the hooked model gives an infinite error.
     """
     if lm.hf is None:
         return None
@@ -155,13 +155,13 @@ def hugging(lm: LanguageModel) -> Measured | None:
 
 
 def refuse_unfaithful(lm: LanguageModel) -> None:
-    """Hold the hooked model against the Hugging Face model that it was just made of.
+    """Compare the hooked model with the Hugging Face model that it was made of.
 
-    In half precision the two differ by rounding, so what is far apart there is a warning.
+    In half precision the two differ by rounding, so a large difference is a warning there.
 
     Raises:
-        CapabilityError: the hooked model does not run, or gives other logits, so that no number
-            of it would be true.
+        CapabilityError: the hooked model does not run, or gives other logits, so that all its
+            numbers would be wrong.
     """
     found = hugging(lm)
     if found is None or found.exact:
@@ -184,11 +184,11 @@ def refuse_unfaithful(lm: LanguageModel) -> None:
 
 
 def injected(lm: LanguageModel) -> Measured | None:
-    """Vectors put in at the embedding hook against `inputs_embeds`; None without the model."""
+    """Vectors inserted at the embedding hook, compared with `inputs_embeds`; None without `hf`."""
     if lm.hf is None:
         return None
     hf: Any = share_weights(lm.hf)
-    vectors = lm.embed(tokens(lm, 6)).flip(-1)  # of the right size, and no word's own
+    vectors = lm.embed(tokens(lm, 6)).flip(-1)  # of the right size, and no token's embedding
     ids = torch.full((1, 6), IMAGE_TOKEN, device=vectors.device)
     ones = torch.ones_like(ids)
     soft = SoftPrompt(vectors, ids, ones.bool(), (tuple(Token("", at) for at in range(6)),))

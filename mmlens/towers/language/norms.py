@@ -1,7 +1,7 @@
-"""The gain of a norm, read off its output: names and conventions differ per architecture.
+"""The gain of a norm, measured from its output: names and conventions differ by architecture.
 
-Gemma keeps `gain - 1`, and some norms centre while others do not. What is measured is always right,
-also after the weights were changed.
+Gemma stores `gain - 1`, and some norms centre while others do not. A measured gain is right for
+all, also after the weights were changed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def gain_of(
 def through(
     gain: Float[Tensor, " size"], centres: bool, directions: Float[Tensor, "*lead size"]
 ) -> Float[Tensor, "*lead size"]:
-    """Directions as they leave a norm whose scale (one number per position) is held."""
+    """Directions after a norm whose scale (one number per position) is held constant."""
     if centres:
         directions = directions - directions.mean(-1, keepdim=True)
     return directions * gain.to(directions)

@@ -1,11 +1,11 @@
-"""Attention patterns that can be written where TransformerLens only reads them.
+"""Writable attention patterns where TransformerLens' are read-only.
 
-Where TransformerLens' bridge hands attention over to the module of transformers (GPT-J, OPT,
+Where TransformerLens' bridge delegates attention to the module of transformers (GPT-J, OPT,
 GPT-Neo, XGLM, BERT, Llama 4), it passes the pattern to `hook_pattern` afterwards, so that an edit
-comes too late, and gives the pattern to `hook_attn_scores` as well. Those modules are opened in the
-bridge's own copy of the model (`mmlens.towers.attention`): the masked scores and the pattern pass
-the same two points on the way. Each module is measured; where an opened one gives other values than
-its own forward, all stay as TransformerLens has them.
+has no effect, and passes the pattern to `hook_attn_scores` as well. Those modules are opened in the
+bridge's own copy of the model (`mmlens.towers.attention`): the masked scores and the pattern then
+pass through the same two points. Each module is measured; where an opened one gives other values
+than its own forward, all are left as TransformerLens has them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ POINTS = ("hook_attn_scores", "hook_pattern")
 
 
 class _Inside(OpenAttention):
-    """Catches the softmax of eager attention, which a bridge's copy always has: equal bit for bit.
+    """Intercepts the softmax of eager attention, which a bridge's copy always uses.
 
     It returns no pattern, which TransformerLens would pass to the points a second time.
     """
@@ -45,13 +45,13 @@ def open_patterns(lm: LanguageModel) -> None:
     if not opened:
         return
     ids = torch.arange(5, device=lm.device).unsqueeze(0) % max(1, lm.n_words)
-    # a model that doesn't run says so to whoever runs it
+    # a model that does not run raises when it is called
     with suppress(Exception), lm.bare(), measuring(opened):
         lm.forward(ids, torch.ones_like(ids))
 
 
 def _opened(block: nn.Module) -> OpenAttention | None:
-    """The opening of a block whose attention the bridge hands over, or None."""
+    """The opening of a block whose attention the bridge delegates, or None."""
     from transformer_lens.model_bridge.generalized_components import AttentionBridge
 
     bridge: Any = getattr(block, "attn", None)

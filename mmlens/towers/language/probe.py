@@ -1,7 +1,7 @@
-"""What the hooks of this architecture really do, measured once when a model is wrapped.
+"""What hooks can do on this architecture, measured once when a model is wrapped.
 
-Some hook points never fire, and in a TransformerLens bridge of one's own the attention pattern of
-GPT-J, OPT and GPT-Neo can be read but not written. A feature asks here before it promises anything;
+Some hook points never fire, and in a plain TransformerLens bridge the attention pattern of GPT-J,
+OPT and GPT-Neo can be read but not written. Methods check these capabilities before they run;
 `mmlens.audit(model)` measures every point.
 """
 
@@ -36,8 +36,8 @@ class Capabilities:
 def firing(points: Mapping[str, Any], forward: Any) -> frozenset[str]:
     """The names in `points` whose hook point fires while `forward()` runs.
 
-    Counted by hooks of TransformerLens' own kind: some points (Granite's scaled contributions) are
-    passed by when they have none.
+    Counted by TransformerLens' own hooks: some points (Granite's scaled contributions) are skipped
+    when they have none.
     """
     by_id = {id(p): p for p in points.values()}
     counts: dict[int, int] = dict.fromkeys(by_id, 0)

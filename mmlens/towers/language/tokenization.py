@@ -1,9 +1,9 @@
-"""Words and token ids: which id a word is, and what ids say.
+"""Words and token ids: tokenize and decode.
 
 Some tokenizers put a space before every text (SentencePiece's dummy prefix, as Llama-2's "▁"), and
-take it away again when they decode. So a text that begins (`ids_of`) and one that goes on after
-other words (`ids_after`) have different ids, and a token is spelled as it prints behind another:
-" dog", never "dog" for both. With tokenizers that add nothing the two are one.
+remove it again when they decode. So a text at the beginning (`ids_of`) and one that follows other
+words (`ids_after`) have different ids, and a token is decoded as it prints after another: " dog",
+never "dog" for both. With tokenizers that add nothing the two are the same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mmlens.values.arguments import shown
 from mmlens.values.errors import PromptError, TargetError
 
 _ENDS = ("\n", ".", ":", "a", "0")
-"""Texts behind which another can be cut off again; one of them never merges with what follows."""
+"""Texts that are put before another and cut off again; one of them never merges with it."""
 _behind: WeakKeyDictionary[Any, tuple[list[int], str]] = WeakKeyDictionary()
 _PLACEHOLDER = re.compile(
     r"<\|?(?:image(?:_\d+|_pad|_token|_soft_token|_placeholder|_start|_end)?|vision_(?:start|end|pad)"
@@ -32,7 +32,7 @@ _PLACEHOLDER = re.compile(
 
 
 def ids_of(lm: LanguageModel, text: str) -> list[int]:
-    """The ids of a text that begins, without special tokens.
+    """The ids of a text at the beginning, without special tokens.
 
     Raises:
         PromptError: the model has no tokenizer.
@@ -54,8 +54,8 @@ def follow(tokenizer: Any, text: str, before: Sequence[int] = ()) -> list[int]:
     """The ids of a text that follows something.
 
     Args:
-        before: ids of the words before it; none where a picture stands there. Behind a picture a
-            text that starts with a space goes on, as behind words, and another begins.
+        before: ids of the words before it; none where a picture stands there. After a picture, a
+            text that starts with a space is read as after words, any other as at the beginning.
     """
     if not before and not text.startswith(" "):
         return begin(tokenizer, text)
@@ -63,10 +63,10 @@ def follow(tokenizer: Any, text: str, before: Sequence[int] = ()) -> list[int]:
 
 
 def _within(tokenizer: Any, text: str, before: Sequence[int] = ()) -> list[int]:
-    """The ids of a text within a text: those that follow when it is read behind other words.
+    """The ids of a text within a text: those it has after other words.
 
-    The words before it stay as they are: where both would become one token together, the text is
-    read behind words that it doesn't melt into.
+    The words before it keep their ids: where both would merge into one token, the text is read
+    after words that it does not merge with.
     """
     ways: list[list[int]] = []
     for ids in _readings(tokenizer, text, before) if text else ():
@@ -77,10 +77,10 @@ def _within(tokenizer: Any, text: str, before: Sequence[int] = ()) -> list[int]:
 
 
 def _readings(tokenizer: Any, text: str, before: Sequence[int]) -> Iterator[list[int]]:
-    """What the ids of a text that goes on could be, the likeliest first.
+    """Candidate ids of a text that follows other words, the most likely first.
 
-    One that prints as the text is right. None does where the tokenizer rewrites texts (lower case,
-    composed letters): there the first will do.
+    A candidate that decodes to the text is right. None does where the tokenizer normalizes texts
+    (lower case, composed letters): then the first is taken.
     """
     words = _since_special(tokenizer, before)
     context = tokenizer.decode(words, clean_up_tokenization_spaces=False) if words else ""
@@ -95,7 +95,7 @@ def _readings(tokenizer: Any, text: str, before: Sequence[int]) -> Iterator[list
 
 
 def _cut(tokenizer: Any, end: str, head: list[int], text: str) -> list[list[int]]:
-    """The ids of `text` behind `end`, if `end` keeps its own there."""
+    """The ids of `text` after `end`, if `end` keeps its ids there."""
     whole = begin(tokenizer, end + text)
     return [whole[len(head) :]] if head and whole[: len(head)] == head else []
 
@@ -107,7 +107,7 @@ def _since_special(tokenizer: Any, ids: Sequence[int]) -> list[int]:
 
 
 def printed(tokenizer: Any, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
-    """What ids print behind other words, with every space."""
+    """The text of ids as they decode after other words, with every space."""
     options = {"clean_up_tokenization_spaces": False, "skip_special_tokens": skip_special_tokens}
     if tokenizer not in _behind:
         head = begin(tokenizer, "a")
@@ -118,7 +118,7 @@ def printed(tokenizer: Any, ids: Sequence[int], skip_special_tokens: bool = Fals
 
 
 def word(lm: LanguageModel, token: int) -> str:
-    """The text of one id as it prints behind another (the id itself without a tokenizer)."""
+    """The text of one id as it decodes after another (the id itself without a tokenizer)."""
     return str(token) if lm.tokenizer is None else printed(lm.tokenizer, [token])
 
 
@@ -137,11 +137,11 @@ def ids_from(tokens: Any) -> torch.Tensor:
     """Ids from a tensor, an array, a list or a number.
 
     Raises:
-        TargetError: they are none.
+        TargetError: they are no ids.
     """
     try:
         ids = torch.as_tensor(tokens)
-    except (TypeError, ValueError, RuntimeError, OverflowError):  # what torch has for "no numbers"
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # raised by torch for other types
         ids = torch.tensor(math.nan)
     if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
         raise TargetError(
@@ -151,10 +151,10 @@ def ids_from(tokens: Any) -> torch.Tensor:
 
 
 def checked_ids(lm: LanguageModel, tokens: Any) -> torch.Tensor:
-    """Ids that are words of the model.
+    """Ids of tokens of the model.
 
     Raises:
-        TargetError: one is none.
+        TargetError: one is no token.
     """
     ids, size = ids_from(tokens), int(lm.root.W_U.shape[-1])
     wrong = ids[(ids < 0) | (ids >= size)]
@@ -191,7 +191,7 @@ def id_of(lm: LanguageModel, word: Any) -> int:
     """The id of a word of one token, or an id that is checked.
 
     Raises:
-        TargetError: several tokens, or an id that the model cannot say.
+        TargetError: several tokens, or an id outside the vocabulary.
     """
     if isinstance(word, str):
         return single_token(lm, word)
@@ -209,7 +209,7 @@ def id_of(lm: LanguageModel, word: Any) -> int:
 
 
 def placeholder(tokenizer: Any, text: str) -> str | None:
-    """A token that stands for a picture elsewhere, if the text spells one."""
+    """A token that other models use for a picture, if the text contains one."""
     known = {getattr(tokenizer, "image_token", None)}
     known |= {
         t for t in getattr(tokenizer, "all_special_tokens", ()) if re.search("(?i)ima?ge?", t)

@@ -10,7 +10,7 @@ from mmlens.values.sites import Site
 
 
 class LanguageTower:
-    """What `LanguageModel` is to a model (`mmlens.towers.tower`)."""
+    """The tower interface of a `LanguageModel` (`mmlens.towers.tower`)."""
 
     root: Any
     can: Any
@@ -24,12 +24,12 @@ class LanguageTower:
 
     @property
     def shared(self) -> Any:
-        """The TransformerLens model, on whose hook points hooks stand."""
+        """The TransformerLens model, which holds the hook points."""
         return self.root
 
     @property
     def module(self) -> Any:
-        """The same."""
+        """The TransformerLens model."""
         return self.root
 
     @property
@@ -45,11 +45,11 @@ class LanguageTower:
         return own if self.crossing is None else {**own, **self.crossing.points}
 
     def site(self, site: Site, layer: int | None = None) -> Site:
-        """The site as it is: TransformerLens' axes."""
+        """The site unchanged: TransformerLens' axes."""
         return site
 
     def labels(
         self, site: Site, layer: int | None, image: int = 0, crop: int = 0
     ) -> Sequence[Label]:
-        """Nothing of a picture stands here by itself: a soft prompt labels its own positions."""
+        """No labels: a soft prompt labels its own positions."""
         return ()

@@ -34,7 +34,7 @@ def bridge(hf: Any, fold_ln: bool) -> tuple[Any, dict[str, nn.Module]]:
 
 
 def _count_units(root: Any) -> None:
-    """Where configurations leave the width of the MLP to a guess of 4 d_model, it is counted."""
+    """Set the MLP's width from its weights, where the configuration guesses 4 d_model."""
     found = [w_out(block) for block in root.blocks]
     widths = {int(weight.shape[0]) for weight in found if weight is not None}
     if len(widths) == 1:
@@ -42,6 +42,6 @@ def _count_units(root: Any) -> None:
 
 
 def _own_weights(module: nn.Module) -> None:
-    """Folding writes into the weights: give the copy its own before that."""
+    """Give the copy its own weights, because folding overwrites them."""
     for parameter in module.parameters():
         parameter.data = parameter.data.clone()

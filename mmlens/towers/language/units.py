@@ -1,15 +1,15 @@
-"""What an MLP unit is here, and what it writes to the stream: measured, never assumed.
+"""MLP units and what they write to the residual stream: measured, never assumed.
 
 In a plain MLP, unit k of layer l adds z[k] * W_out[k] to the residual stream. Some architectures
-have no such units (state space models), others one MLP per expert, and behind the MLP may stand a
+have no such units (state space models), others one MLP per expert, and the MLP may be followed by a
 scale (Granite) or a norm (Gemma 2 and 3, OLMo 2, GLM-4). One forward pass over a few words
 compares, layer by layer,
 
     mlp_out  =  z @ W_out + b_out,     scale * (z @ W_out + b_out),     norm(z @ W_out + b_out)
 
-and names the layers where none of these is true. Behind a norm a unit writes W_out[k] * gain / s
-(centred where the norm centres): its direction is in the weights, but the length depends on the
-run, since s is the size of all that the MLP writes at that position.
+and records the layers where none of these holds. With a norm a unit writes W_out[k] * gain / s
+(centred where the norm centres): its direction is given by the weights, but the length depends on
+the run, since s is the scale of the MLP's whole output at that position.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class LayerUnits:
         reason: why there are none.
         pre: whether "mlp.hook_pre" has one coordinate per unit.
         gated: whether a unit's activation is a product of two, a gate and a value.
-        scale: what the MLP's output is multiplied with before it is added to the stream.
-        norm: the norm between the MLP and the stream (OLMo 2, Gemma 2), or behind their sum.
-        sums: whether it is behind the sum (OPT-350m).
+        scale: the factor of the MLP's output before it is added to the stream.
+        norm: the norm between the MLP and the stream (OLMo 2, Gemma 2), or after their sum.
+        sums: whether it is after the sum (OPT-350m).
     """
 
     width: int = 0
@@ -59,7 +59,7 @@ class LayerUnits:
 
 
 class Units:
-    """What was measured of every layer, and the directions that follow from it."""
+    """The measured units of every layer, and the directions they write."""
 
     def __init__(self, lm: LanguageModel, layers: Sequence[LayerUnits]) -> None:
         self._lm, self.layers = lm, tuple(layers)
@@ -68,12 +68,12 @@ class Units:
         """Refuse layers without units.
 
         Args:
-            name: of the model, for the sentence.
+            name: of the model, for error messages.
             layers: None for all.
             point: "pre" or "post" the activation function.
 
         Raises:
-            CapabilityError: there are none; the sentence names the layers that have some.
+            CapabilityError: there are none; the error names the layers that have some.
         """
         chosen = list(range(len(self.layers)) if layers is None else layers)
         for layer in chosen:
@@ -127,7 +127,7 @@ class Units:
     def written(
         self, layer: int, units: Sequence[int] | slice = slice(None)
     ) -> Float[Tensor, "unit d_model"]:
-        """What units write to the stream per unit of activation; behind a norm, its direction."""
+        """What units write to the stream per unit of activation; with a norm, the direction."""
         one, lm = self.layers[layer], self._lm
         rows = lm.root.blocks[layer].mlp.W_out[units].detach().float() * one.scale
         if one.norm is None:
@@ -138,13 +138,13 @@ class Units:
     def behind(
         self, layer: int, post: Float[Tensor, "pos unit"]
     ) -> tuple[Float[Tensor, " pos"], Float[Tensor, "pos d_model"]]:
-        """How long what units write is in a run, per `written`, and what is added to their sum.
+        """The length of what units write in a run, relative to `written`, and the rest of the sum.
 
         Args:
             post: the activations of all units of the layer at some positions.
 
         Raises:
-            CapabilityError: the norm stands behind the whole stream, so there is no such number.
+            CapabilityError: the norm follows the sum with the stream, so there is no such number.
         """
         one, lm = self.layers[layer], self._lm
         mlp, bias = lm.root.blocks[layer].mlp, post.new_zeros(lm.cfg.d_model).float()
@@ -154,8 +154,8 @@ class Units:
             return torch.ones_like(post[:, 0]).float(), (bias * one.scale).expand(len(post), -1)
         if one.sums:
             raise CapabilityError(
-                f"In layer {layer} a norm stands behind the sum of stream and MLP, so what a unit"
-                " writes has no share of its own there: silence it and compare."
+                f"In layer {layer} a norm follows the sum of stream and MLP, so what a unit"
+                " writes is no separate term there: ablate it and compare."
             )
         gain, centres = gain_of(one.norm, lm.cfg.d_model, lm.device, lm.dtype)
         whole = post.float() @ mlp.W_out.detach().float() + bias
@@ -171,7 +171,7 @@ class Units:
 
     @property
     def normed(self) -> list[int]:
-        """The layers with a norm behind the MLP."""
+        """The layers with a norm after the MLP."""
         return [i for i, one in enumerate(self.layers) if one.norm is not None]
 
     def _others(self) -> str:
@@ -249,7 +249,7 @@ def _missing(block: Any, mlp: Any) -> str:
 
 
 class _Close:
-    """Whether two values are the same, up to the rounding of a dtype."""
+    """Whether two values are equal up to the rounding of a dtype."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.tolerance = 5e-2 if dtype in (torch.float16, torch.bfloat16) else 1e-3
@@ -272,7 +272,7 @@ def _normed(lm: LanguageModel, norm: nn.Module, whole: torch.Tensor) -> torch.Te
 
 
 def _added(here: dict[str, Any], out: torch.Tensor, close: _Close) -> bool:
-    """Whether the stream behind the block is the stream before it and what was written."""
+    """Whether the stream after the block is the stream before it plus what was written."""
     after, before, mid = here["hook_resid_post"], here["hook_resid_pre"], here["hook_resid_mid"]
     if mid is None and before is not None and here["hook_attn_out"] is not None:
         mid = before + here["hook_attn_out"]
@@ -284,7 +284,7 @@ def _added(here: dict[str, Any], out: torch.Tensor, close: _Close) -> bool:
 def _norm_of_sums(
     lm: LanguageModel, block: Any, here: dict[str, Any], out: torch.Tensor, close: _Close
 ) -> nn.Module | None:
-    """The norm behind the sum of stream and MLP (OPT-350m), where that is what the block does."""
+    """The norm after the sum of stream and MLP (OPT-350m), if the block has one."""
     before, summed, after = here["ln1.hook_out"], here["ln2.hook_in"], here["hook_resid_post"]
     norm = getattr(block, "ln2", None)
     if norm is None or before is None or summed is None or before.shape != summed.shape:

@@ -13,13 +13,13 @@ from torch import Tensor
 from mmlens.towers.vision.tap_hooks import Reached
 
 LAST = "last_hidden_state"
-"""The feature layer of an encoder that is run to its end."""
+"""The feature layer of an encoder that is run completely."""
 
 Pixels4 = Float[Tensor, "batch 3 h w"]
 
 
 def values(module: Any, kind: str, x: Pixels4) -> Any:
-    """What an encoder gives, prefix tokens and maps as they are; or what its taps end with."""
+    """The output of the encoder or its feature layer, with prefix tokens, maps unflattened."""
     try:
         if kind == "hf":
             return module(pixel_values=x, **_in_order(module, x)).last_hidden_state
@@ -36,7 +36,7 @@ def logits(
     """Class logits of a whole classifier.
 
     Args:
-        features: what the values of a timm model go through before its head reads them.
+        features: a function applied to a timm model's features before its head reads them.
     """
     if kind == "hf":
         return classifier(pixel_values=x).logits
@@ -66,7 +66,7 @@ def without_pooler(cls: type) -> dict[str, bool]:
 
 
 def _in_order(module: Any, x: Tensor) -> dict[str, Tensor]:
-    """ViTMAE sorts its patches by noise, drawn unless it is given: noise that is sorted already."""
+    """For ViTMAE, which orders patches by random noise unless it is given: sorted noise."""
     if getattr(getattr(module, "config", None), "model_type", "") != "vit_mae":
         return {}
     n = module.embeddings.patch_embeddings.num_patches
@@ -74,7 +74,7 @@ def _in_order(module: Any, x: Tensor) -> dict[str, Tensor]:
 
 
 def _open_clip_tokens(visual: Any, x: Tensor) -> Tensor:
-    """What `output_tokens=True` returns, CLS kept; layer4 for a ModifiedResNet, as in LiMBeR."""
+    """The output of `output_tokens=True` with CLS; layer4 of a ModifiedResNet, as in LiMBeR."""
     if hasattr(visual, "layer4"):
         x = visual.stem(x)
         for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):

@@ -1,8 +1,8 @@
-"""The classifier around an encoder: what its classes are called, and the features on its way.
+"""The classifier around an encoder: its class names, and the features that its head reads.
 
-A classifier of transformers holds the encoder and reads what that gives; a timm model is both.
-On the way to the head the patches pass `hook_features`, as they do without one: behind the module
-that makes the features they are routed through the point and written back.
+A classifier of transformers holds the encoder and reads its output; a timm model is both. Before
+the head the patches pass through `hook_features`, as they do without one: after the module that
+computes the features they are routed through the point and written back.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class FeaturesTap(OutTap):
         return (value, *output[1:]) if isinstance(output, tuple) else value
 
     def through(self, values: Tensor) -> Tensor:
-        """The encoder's values with what the hooks make of their patches."""
+        """The encoder's values, with their patches passed through the hooks."""
         if not warm(self.point):
             return values
         tokens = calls.flat(values, self.channels_last)
@@ -63,8 +63,8 @@ class ClassifierHead:
     Attributes:
         names: one per class; empty where there are no class logits.
         points: the hook points that fire on the way to the logits.
-        tap: routes the features; None where they can't be written.
-        reason: a sentence's beginning that says why there are no class logits.
+        tap: routes the features; None where they cannot be edited.
+        reason: why there are no class logits, as the beginning of an error sentence.
     """
 
     names: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ class ClassifierHead:
 
 
 def find_head(vision: HookedVision, told: tuple[str, ...] | None) -> ClassifierHead:
-    """Measures the classifier of an encoder that is measured already.
+    """Measures the classifier of an encoder that has been measured.
 
     Args:
         told: the names of the classes; None for those of the configuration, () for no classes.
@@ -91,7 +91,7 @@ def find_head(vision: HookedVision, told: tuple[str, ...] | None) -> ClassifierH
         tap = None if vision.pooled else _tap(vision, module)
         plain = calls.logits(module, vision.kind, ramp(vision))
         ours, points = _with_every_hook(vision, module, tap)
-    except Exception as error:  # a head may ask for more than the features
+    except Exception as error:  # a head may need more than the features
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         return ClassifierHead(reason=f"The head of {name} can't be run ({why})")
     near = 1e-3 if vision.dtype in (torch.float32, torch.float64) else 5e-2
@@ -105,12 +105,12 @@ def find_head(vision: HookedVision, told: tuple[str, ...] | None) -> ClassifierH
 
 
 def untapped(module: nn.Module) -> nn.Module:
-    """A bare copy over the same weights."""
+    """A copy without taps that shares the weights."""
     return untap(share_weights(module))
 
 
 def shared(whole: nn.Module | None, module: nn.Module) -> tuple[nn.Module | None, str]:
-    """A bare copy of a classifier over the same weights, and the path in it to the encoder.
+    """A copy of a classifier without taps that shares its weights, and the encoder's path in it.
 
     Raises:
         ArgumentError: the classifier does not hold the encoder.
@@ -127,14 +127,14 @@ def shared(whole: nn.Module | None, module: nn.Module) -> tuple[nn.Module | None
 
 
 def without_child(module: nn.Module, name: str) -> nn.Module:
-    """The same module, all else shared, without one of its children."""
+    """A shallow copy of a module without one of its children."""
     bare = copy.copy(module)
     bare._modules = {**module._modules, name: None}
     return bare
 
 
 def _count(module: Any) -> int:
-    """The number of classes that a classifier says it has."""
+    """The number of classes in a classifier's configuration."""
     said = getattr(module, "num_classes", None)  # timm
     said = getattr(getattr(module, "config", None), "num_labels", 0) if said is None else said
     return said if isinstance(said, int) else 0
@@ -158,7 +158,7 @@ def _names(module: Any) -> tuple[str, ...]:
 
 
 def _tap(vision: HookedVision, module: nn.Module) -> FeaturesTap | None:
-    """The tap of the features; for transformers behind the last module whose output they are."""
+    """The tap of the features; for transformers after the last module that outputs them."""
     tap = FeaturesTap(vision.hook_dict["hook_features"], vision.n_prefix, vision.channels_last)
     if vision.kind != "hf":
         return tap

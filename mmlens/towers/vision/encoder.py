@@ -1,4 +1,4 @@
-"""A frozen vision encoder whose insides have TransformerLens names.
+"""A frozen vision encoder whose activations have TransformerLens' hook names.
 
 `HookedVision` composes: it holds a copy of the encoder that shares the caller's weights (no bytes
 are copied, the caller's module is never touched) and taps its tensors with TransformerLens
@@ -10,9 +10,9 @@ convolutional maps flattened "b d h w -> b (h w) d", or one mean vector when `po
     features = vision(vision.preprocess(picture)[None])
     vision.hook_dict["blocks.3.mlp.hook_post"].add_hook(lambda value, hook: value * 0)
 
-What it is, is measured at wrapping (`vision.measure`): points that don't fire are not in
-`hook_dict`, attention that can't be opened exactly stays closed, and an encoder whose positions are
-not its patches in reading order is refused.
+Its properties are measured at wrapping (`vision.measure`): points that do not fire are not in
+`hook_dict`, attention that cannot be opened exactly stays closed, and an encoder whose positions
+are not its patches in reading order is refused.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class HookedVision(VisionTower, Movable):
         pixels: its preprocessing recipe.
         n_prefix: tokens before the patches; None counts them.
         pooled: return the mean over the patches as one position (LiMBeR's NF-ResNet50).
-        arch: how to build the module again without weights, where no config file says it.
+        arch: how to build the module again without weights, where it has no config file.
         whole: the classifier that holds `module` and reads it, for class logits; a timm model is
             its own.
-        class_names: of its classes, where its configuration does not know them; () for none.
+        class_names: of its classes, where its configuration has none; () for no classes.
         feature_layer: what the bridge reads: "last_hidden_state", or the hook point of one block,
             such as "blocks.22.hook_resid_post" (LLaVA's layer -2 of 24) or "blocks.5.mlp.hook_post"
             (its units). The forward pass ends there; hook points beyond don't exist.
@@ -82,7 +82,7 @@ class HookedVision(VisionTower, Movable):
         super().__init__()
         self.whole, self._path = class_head.shared(whole, module)
         self.module: Any = self.inside if self.whole is not None else class_head.untapped(module)
-        if without_pooler(type(module)):  # it comes after the patches; only a head reads it
+        if without_pooler(type(module)):  # only a head reads it
             self.module = class_head.without_child(self.module, "pooler")
         if hasattr(getattr(self.module, "config", None), "mask_ratio"):
             self.module.config.mask_ratio = 0.0  # a masked autoencoder sees the whole picture here
@@ -191,25 +191,25 @@ class HookedVision(VisionTower, Movable):
         return self._flat(self._values(x))
 
     def _values(self, x: Float[Tensor, "batch 3 h w"]) -> Any:
-        """What the encoder, or its feature layer, gives."""
+        """The output of the encoder, or of its feature layer."""
         return calls.values(self.module, self.kind, x)
 
     def _flat(self, out: Tensor) -> Float[Tensor, "batch pos d_vision"]:
         return calls.flat(out, self.channels_last)
 
     def __reduce__(self) -> Any:
-        """For pickles and copies: the bare encoder, which is tapped again."""
+        """For pickles and copies: the encoder without taps, which is tapped again."""
         whole, path = class_head.shared(self.whole, self.inside)
         bare = whole.get_submodule(path) if whole is not None else class_head.untapped(self.module)
         return _tapped, (bare, self.kind, self.pixels, {**self._options(), "whole": whole})
 
     def at(self, feature_layer: str) -> HookedVision:
-        """The same encoder, of which the bridge reads another feature layer."""
+        """The same encoder with another feature layer."""
         options = {**self._options(), "whole": self.whole, "feature_layer": feature_layer}
         return HookedVision(self.inside, self.kind, self.pixels, **options)
 
     def _options(self) -> dict[str, Any]:
-        """What the constructor was told, modules left out."""
+        """The arguments of the constructor, without modules."""
         return {
             "n_prefix": self._asked_prefix,
             "pooled": self.pooled,
@@ -239,7 +239,7 @@ class HookedVision(VisionTower, Movable):
         return found
 
     def spec(self) -> dict[str, Any]:
-        """What, besides the weights, `vision.wrap.build` needs to make it again. JSON-able."""
+        """What `vision.wrap.build` needs to rebuild it, besides the weights. JSON-able."""
         out: dict[str, Any] = {"kind": self.kind, "class": type(self.module).__name__}
         out |= {"drop_prefix_tokens": self.n_prefix, "feature_layer": self.feature_layer}
         out |= self.pixels.to_dict()
@@ -247,7 +247,7 @@ class HookedVision(VisionTower, Movable):
         return out | ({"arch": self.arch} if self.arch else {})
 
     def check_labels(self, name: str) -> None:
-        """Refuse to address a hook point by patches where it has no place for each of them.
+        """Refuse to address a hook point by patches where it has no position for each of them.
 
         Raises:
             CapabilityError: the point holds a map or windows, or other positions than the features.

@@ -1,9 +1,9 @@
-"""What is measured when an encoder is wrapped, so that no label is a guess.
+"""What is measured when an encoder is wrapped, so that every label is verified.
 
 1. It runs on pixels alone, gives finite features, and gives the same ones again.
 2. Its positions are the patches in reading order after the prefix tokens: where a patch of the
    test picture is repainted, the position of that patch changes.
-3. Opened attention gives what the closed one gives, module by module.
+3. Opened attention gives the output of closed attention, module by module.
 4. Every hook point fires once; those whose shape has one place per position can be addressed
    by patches, the others (maps of convolutions, windows) can only be hooked by their raw name.
 """
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 _FEATURES = ("hook_embed", "hook_resid_pre", "hook_resid_post", "mlp.hook_pre", "mlp.hook_post")
 MAX_PREFIX = 16
-"""Class token and registers are fewer than this; more left-over positions are something else."""
+"""Class token and registers are fewer than this; more remaining positions are something else."""
 
 
 def check_layer(layer: str, points: list[str], name: str) -> None:
-    """Refuse a feature layer that isn't there.
+    """Refuse a feature layer that does not exist.
 
     Raises:
-        AddressError: there is none of that name; the nearest are named.
+        AddressError: there is none of that name; the error names the nearest.
     """
     usable = [p for p in points if p.endswith(_FEATURES)]
     if layer != LAST and layer not in usable:
@@ -47,7 +47,7 @@ def check_layer(layer: str, points: list[str], name: str) -> None:
 
 
 def first_pass(vision: HookedVision) -> Tensor:
-    """The features of the test picture as the encoder gives them, attention compared on the way.
+    """The encoder's features of the test picture; opened attention is compared in the same pass.
 
     Raises:
         CapabilityError: the encoder needs more than pixels, or its features can't be used.
@@ -79,7 +79,7 @@ def first_pass(vision: HookedVision) -> Tensor:
 
 
 def channels_last(vision: HookedVision, out: Tensor) -> bool:
-    """Whether a map is [batch, row, column, dim]: by its shape, or by where repainting shows."""
+    """Whether a map is [batch, row, column, dim]: by its shape, or by what repainting changes."""
     if out.dim() != 4:
         return False
     _, a, b, c = out.shape
@@ -93,7 +93,7 @@ def channels_last(vision: HookedVision, out: Tensor) -> bool:
 
 
 def grid(vision: HookedVision, out: Tensor, n_prefix: int | None) -> tuple[int, tuple[int, int]]:
-    """(number of prefix tokens, (rows, cols)) of what the encoder gives.
+    """(number of prefix tokens, (rows, cols)) of the encoder's output.
 
     Raises:
         CapabilityError: no grid of patches has so many positions.
@@ -119,7 +119,7 @@ def _split(
     n: int, vision: HookedVision, n_prefix: int | None
 ) -> tuple[int, tuple[int, int]] | None:
     """`n` positions as prefix tokens and a grid, by what is known of the encoder."""
-    named = getattr(vision.module, "num_prefix_tokens", None)  # timm says it
+    named = getattr(vision.module, "num_prefix_tokens", None)  # set by timm
     told = [n_prefix] if n_prefix is not None else [named] if isinstance(named, int) else []
     rows, cols = vision.image_size
     convs = (m for m in vision.module.modules() if isinstance(m, nn.Conv2d))
@@ -140,8 +140,8 @@ def check_places(vision: HookedVision, out: Tensor) -> None:
     """Refuse an encoder whose positions are not its patches in reading order.
 
     Where the embeddings have these positions, three cells are repainted and read there, before
-    anything is mixed; elsewhere four quarters of the picture, read at the features. The rows and
-    columns of a map are its own; only one whose axes could be either is looked at.
+    attention mixes positions; otherwise four quarters of the picture, read at the features. A map
+    has rows and columns by itself; it is checked only if its axes are ambiguous.
     """
     if out.dim() == 4 and not (out.shape[1] == out.shape[2] == out.shape[3]):
         return
@@ -161,7 +161,7 @@ def check_places(vision: HookedVision, out: Tensor) -> None:
 
 
 def _embedded(vision: HookedVision, x: Float[Tensor, "batch 3 h w"]) -> Any:
-    """What passes `hook_embed`; the forward pass ends there. None if it isn't reached."""
+    """The value at `hook_embed`, where the forward pass ends; None if it is not reached."""
     point, kept = vision.hook_dict.get("hook_embed"), []
     if point is None:
         return None
@@ -190,7 +190,7 @@ def _cells_land(vision: HookedVision, prefix: int) -> bool:
         cell.copy_(1.0 - cell)
         change = (_embedded(vision, painted) - before)[0].float().norm(dim=-1)
         place = int(change.argmax()) - prefix
-        # a stem of several convolutions sees a little of the neighbours
+        # a stem of several convolutions also reads neighbouring cells
         if place < 0 or max(abs(place // cols - row), abs(place % cols - col)) > 1:
             return False
     return True
@@ -224,7 +224,7 @@ def _quarters_land(vision: HookedVision) -> bool:
 
 
 def no_sums(vision: HookedVision) -> set[str]:
-    """The `hook_resid_add` of blocks that do not end with the activation behind that point."""
+    """The `hook_resid_add` of blocks that do not end with the activation after that point."""
     sums = {name for name in vision.hook_dict if name.endswith("hook_resid_add")}
     ends: dict[str, Tensor] = {}
     wrong: set[str] = set()
@@ -245,7 +245,7 @@ def no_sums(vision: HookedVision) -> set[str]:
 
 
 def shapes(vision: HookedVision, plain: Tensor) -> dict[str, list[tuple[int, ...]]]:
-    """Per hook point, the shapes of what passed it when two pictures were read with every hook set.
+    """Per hook point, the shapes of its values when two pictures were read with every hook set.
 
     Raises:
         CapabilityError: the features are not those of the first pass, or pictures are not apart.

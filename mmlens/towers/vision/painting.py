@@ -1,7 +1,7 @@
-"""The picture that an encoder is measured with, and what repainting parts of it changes.
+"""The test picture of an encoder, and what repainting parts of it changes.
 
 Where the upper half of the picture is repainted, the upper rows of a map change the most, whatever
-the order of its axes; so an axis is told to be the rows by what changes along it, not by its size.
+the order of its axes; so the axis of rows is identified by what changes along it, not by its size.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from mmlens.towers.vision.encoder import HookedVision
 
 CLEAR = 0.1
-"""A difference of two leanings from which on one of them is believed."""
+"""The smallest difference of two leanings that decides between them."""
 CONTRADICTION = 0.5
-"""The same where the sizes of the axes say the opposite: small maps, of which every cell sees the
+"""The same where the sizes of the axes contradict it: small maps, whose every cell reads the
 whole picture, lean by chance up to 0.35."""
 
 
@@ -42,7 +42,7 @@ def leanings(values: Float[Tensor, "4 a b c"]) -> tuple[list[float], list[float]
     """Per axis of a map, how much it is like rows and how much like columns, from -2 to 2.
 
     Args:
-        values: what `halves` gives at one hook point.
+        values: the activations of `halves` at one hook point.
 
     Returns:
         For each of the three axes: the share that repainting the upper half has in the changes of

@@ -2,7 +2,7 @@
 
 open_clip keeps them in a `PreprocessCfg`, timm in a data config, and both also as a torchvision
 Compose. Each function takes any of these, mmlens's own dict (it has the key "image_size"), or None
-for the habits of the library. Those of transformers are read in `vision_processors`.
+for the defaults of the library. Those of transformers are read in `vision_processors`.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ def timm_recipe(cfg: Any) -> Pixels:
 
 
 def _settings(cfg: Any) -> dict[str, Any]:
-    """A config of either library as a dict; None is one without settings."""
+    """A config of either library as a dict; None gives an empty one."""
     if isinstance(cfg, Mapping):
         return dict(cfg)
     if cfg is None or hasattr(cfg, "__dict__"):
         return dict(vars(cfg)) if cfg is not None else {}
     raise CheckpointError(
-        f"{cfg!r} says nothing of how pictures are prepared: give the library's own config or"
+        f"{cfg!r} does not say how pictures are preprocessed: give the library's own config or"
         ' transform, or a dict, e.g. {"image_size": 224, "mean": [...], "std": [...]}.'
     )
 

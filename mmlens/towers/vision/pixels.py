@@ -3,7 +3,7 @@
 Every public preprocessing recipe is the same four steps: resize, centre crop (or pad), scale to
 [0, 1], subtract the mean and divide by the standard deviation. `Pixels` holds the numbers of one
 recipe, so the steps are deterministic, need only PIL and torch, can be saved as JSON, and can be
-inverted: `box` says which rectangle of the *original* picture a patch looks at, crop included.
+inverted: `box` gives the rectangle of the *original* picture that a patch covers, crop included.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Pair: TypeAlias = tuple[int, int]
     Numbers: TypeAlias = tuple[float, ...]
     Colour: TypeAlias = tuple[int, int, int]
-else:  # read from files, so what they are is said in a sentence by `Pixels` itself
+else:  # read from files, so `Pixels` itself checks them
     Pair = Numbers = Colour = Any
 
 HALF = (0.5, 0.5, 0.5)
@@ -95,7 +95,7 @@ class Pixels:
 
     @property
     def crops(self) -> bool:
-        """Whether part of a picture can fall outside what the encoder sees."""
+        """Whether part of a picture can be outside of the encoder's input."""
         return self.resize != "squash" or self._scale != self.size
 
     @property
@@ -107,7 +107,7 @@ class Pixels:
         rows, cols = self._scale
         if self.resize == "squash":
             new_w, new_h = cols, rows
-        elif self.resize == "shortest" and rows == cols:  # truncates, as everybody does
+        elif self.resize == "shortest" and rows == cols:  # truncates, as all libraries do
             short, long = sorted((width, height))
             long = int(rows * long / short)
             new_w, new_h = (rows, long) if width <= height else (long, rows)
@@ -120,7 +120,7 @@ class Pixels:
         return new_w, new_h, self._half(new_w - self.size[1]), self._half(new_h - self.size[0])
 
     def _half(self, spare: int) -> int:
-        """Where the crop begins; padding (spare < 0) has its odd pixel at the end, everywhere."""
+        """Where the crop begins; padding (spare < 0) has its odd pixel at the end."""
         if spare < 0:
             return -(-spare // 2)
         return round(spare / 2) if self.rounding == "even" else spare // 2

@@ -1,10 +1,10 @@
-"""What the axes of each hook point are, measured: positions and heads, or rows and columns.
+"""The measured axes of each hook point: positions and heads, or rows and columns.
 
-A value of two pictures with one place for each position of the features has positions. A value with
-three more axes is a map, stored as [channel, row, col] or as [row, col, channel]: its rows and
-columns form a grid as wide and high as the picture, and they are compared with what changes when
-half of the picture is repainted; where the sizes allow both orders, the painting alone decides. A
-value that is neither (windows of attention, positions joined by twos) has no entry.
+A value for two pictures with one entry per position of the features has the axis `pos`. A value
+with three more axes is a map, stored as [channel, row, col] or as [row, col, channel]: its rows and
+columns form a grid with the picture's aspect ratio, and they are compared with what changes when
+half of the picture is repainted; where the sizes allow both orders, repainting alone decides. A
+value that is neither (windows of attention, merged pairs of positions) has no entry.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def with_ends(taps: dict[str, Any]) -> dict[str, Any]:
 
 
 def fits(name: str, shape: tuple[int, ...], n: int) -> bool:
-    """Whether a value of this shape, of two pictures, has one place per position."""
+    """Whether a value of this shape, for two pictures, has one entry per position."""
     place = name.rsplit(".", 1)[-1]
     if place == "hook_pattern":
         return len(shape) == 4 and shape[0] == 2 and shape[2:] == (n, n)
@@ -53,7 +53,7 @@ def axes_and_grids(vision: HookedVision, seen: Shapes, n: int) -> tuple[Axes, Gr
     """The axes of each hook point, batch axis left out, and the (rows, cols) of those with maps.
 
     Args:
-        seen: the shape of what passed each point for two pictures.
+        seen: the shape of each point's value for two pictures.
         n: number of positions of the features, prefix tokens included.
     """
     axes: Axes = {name: _of_positions(name) for name in seen if fits(name, seen[name], n)}
@@ -99,7 +99,7 @@ def order_of(
 
 
 def _orders(vision: HookedVision, maps: Shapes) -> dict[str, tuple[str, ...]]:
-    """The order of the axes at each of these points that is a map, all of them in one pass."""
+    """The order of the axes at each of these points that is a map, measured in one pass."""
     found: dict[str, tuple[str, ...]] = {}
     if not maps:
         return found

@@ -1,8 +1,7 @@
-"""What the tokens before the patches are called: CLS, distillation, registers.
+"""The names of the tokens before the patches: CLS, distillation, registers.
 
-Their names come from the parameters that an encoder has for them, in the order in which all three
-libraries put them; where these are not as many as the positions that were counted before the
-patches, the positions are numbered.
+They come from the encoder's parameters for these tokens, in the order of all three libraries; where
+their number is not the number of positions before the patches, positions are numbered.
 """
 
 from __future__ import annotations

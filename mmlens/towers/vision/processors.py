@@ -1,10 +1,9 @@
-"""Reading an image processor of transformers into one `Pixels`, and proving that it was read right.
+"""Reading an image processor of transformers into one `Pixels`, and verifying the result.
 
 transformers has about 160 classes of image processors. Most resize, crop, rescale and normalise, by
-keys of the same names; some do more by further keys, and some compute the same keys otherwise. So
-two things are done here: a key that mmlens doesn't understand, and that could matter, is refused by
-its name; and where the processor's class can be loaded, its pixels of two pictures of noise are
-compared with the recipe's.
+keys of the same names; some do more by further keys, and some interpret the same keys differently.
+So a key that mmlens does not understand, and that could matter, is refused by name; and where the
+processor's class can be loaded, its pixels of two pictures of noise are compared with the recipe's.
 """
 
 from __future__ import annotations
@@ -48,10 +47,10 @@ _NUMBERS = 'give the numbers as a dict, e.g. {"image_size": 224, "mean": [...], 
 
 
 def hf_recipe(source: Any, image_size: tuple[int, int], model_type: str = "") -> Pixels:
-    """From a transformers image processor or its dict, or None: the habit of the model type.
+    """From a transformers image processor or its dict, or None: the default of the model type.
 
     Raises:
-        CheckpointError: it does something that `Pixels` can't; named.
+        CheckpointError: it has a setting that `Pixels` does not support.
     """
     if source is None:
         return _from_keys(_habit(model_type, image_size), image_size)
@@ -73,7 +72,7 @@ def hf_recipe(source: Any, image_size: tuple[int, int], model_type: str = "") ->
 
 
 def _from_keys(source: Mapping[str, Any], image_size: tuple[int, int]) -> Pixels:
-    """The recipe that the keys spell, or a refusal that names the first key that can't be read."""
+    """The recipe of these keys; refuses the first key that cannot be read."""
     _refuse_unknown(source)
     size, resize, scale = _edges(source, image_size)
     resample = source.get("resample", 2)
@@ -157,7 +156,7 @@ def _name(source: Mapping[str, Any]) -> str:
 
 
 def _load(source: Mapping[str, Any], model_type: str) -> Any:
-    """The processor that a dict of settings is of; None where nothing says its class.
+    """The processor of a dict of settings; None where its class is not known.
 
     PIL's variant of a class needs no torchvision and gives exactly the pixels of `Pixels`.
     """
@@ -193,7 +192,7 @@ def _class_of(model_type: str) -> str:
 
 
 def _compare(recipe: Pixels, processor: Any) -> None:
-    """Refuse a recipe that doesn't give the pixels of the processor it was read from.
+    """Refuse a recipe that does not give the pixels of its processor.
 
     Tensor resizing (torchvision) rounds between its two passes, so noise may differ from PIL's by
     two grey levels.
@@ -217,13 +216,13 @@ def _compare(recipe: Pixels, processor: Any) -> None:
         grey = np.abs(theirs[0] - ours) * np.array(recipe.std)[:, None, None] / recipe.rescale
         if not (grey.max() < 3.0 and grey.mean() < 0.5):
             raise CheckpointError(
-                f"The image processor {name} computes pixels otherwise than mmlens reads its"
+                f"The image processor {name} computes other pixels than mmlens by its"
                 f" settings (off by {grey.max():.0f} grey levels): {_NUMBERS}"
             )
 
 
 def _habit(model_type: str, image_size: tuple[int, int]) -> dict[str, Any]:
-    """The image processor that the public checkpoints of a model type come with."""
+    """The image processor of the public checkpoints of a model type."""
     rows, cols = image_size
     crop: dict[str, Any] = {"do_center_crop": True, "crop_size": (rows, cols)}
     imagenet = {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD, "resample": 3}

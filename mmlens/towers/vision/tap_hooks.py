@@ -1,6 +1,6 @@
 """Torch hooks that route one tensor of an unchanged module through a HookPoint.
 
-While nothing is attached to the point they do nothing at all.
+While nothing is attached to the point, they do nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Reached(Exception):
-    """Carries the features out of an encoder that needn't run any further."""
+    """Carries the features out of an encoder whose remaining layers need not run."""
 
     def __init__(self, features: Tensor) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Reached(Exception):
 
 
 class Tap:
-    """Takes one tensor of a module through the point.
+    """Routes one tensor of a module through the point.
 
     Where `ends` is set the forward pass ends here, with `Reached`.
     """
@@ -35,7 +35,7 @@ class Tap:
         self.point, self.ends = point, ends
 
     def _pointed(self, value: Any) -> Tensor | None:
-        """What the point makes of a tensor; None where nothing is attached, or it is no tensor."""
+        """The tensor after the point; None where nothing is attached, or it is no tensor."""
         if not isinstance(value, Tensor):
             return None
         if self.ends:
@@ -74,8 +74,8 @@ class InTap(Tap):
 class TurnTap:
     """For one module that a block calls twice, attention first, MLP second (BEiT's drop_path).
 
-    BEiT scales what a block adds by bare parameters, so no module of its own ends in that tensor;
-    the stochastic depth module behind it, an identity in eval mode, does.
+    BEiT scales what a block adds by bare parameters, so no module outputs that tensor; the
+    stochastic depth module after it, an identity in eval mode, does.
     """
 
     def __init__(self, attn: HookPoint, mlp: HookPoint) -> None:
@@ -93,7 +93,7 @@ class TurnTap:
 
 @contextmanager
 def looking(points: Iterable[HookPoint], look: Callable[..., None]) -> Iterator[None]:
-    """Inside, a function sees what passes these points, which have no other hooks."""
+    """Within this context, `look` gets the values of these points, which have no other hooks."""
     points = list(points)
     for point in points:
         point.add_hook(look)

@@ -1,4 +1,4 @@
-"""Where TransformerLens's names live inside a vision encoder: tables, and the taps that go there.
+"""Where TransformerLens' hook points are inside a vision encoder: tables, and their taps.
 
 A tap is a torch hook that routes one tensor of an unchanged module through a HookPoint
 (`vision.tap_hooks`). Only places that can be *written* are tapped, i.e. where replacing the tensor
@@ -14,8 +14,8 @@ changes what comes after:
     blocks.L.hook_resid_add       shortcut + branch, before the last ReLU of a block that has one
     blocks.L.hook_resid_post      what leaves block L (after that ReLU)
 
-`hook_resid_mid` isn't among them: between attention and MLP the residual stream is a local variable
-in every library, so nothing could be written there.
+`hook_resid_mid` is not among them: between attention and MLP the residual stream is a local
+variable in every library, so it could not be edited there.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def attach(
     """Taps every place the module has; returns the points in running order, and the blocks.
 
     Args:
-        last: the point whose value the encoder hands over; forward passes end there.
+        last: the point whose value is the encoder's output; forward passes end there.
     """
     from transformer_lens.hook_points import HookPoint
 
@@ -183,7 +183,7 @@ def _block_taps(block: nn.Module, layout: Layout) -> Iterator[tuple[Any, nn.Modu
 def _convolution_taps(
     block: nn.Module, layout: Layout
 ) -> Iterator[tuple[Any, nn.Module, str, bool]]:
-    """Around the ReLUs of a residual block of convolutions, each of them behind a norm."""
+    """Taps around the ReLUs of a residual block of convolutions, each of which follows a norm."""
     last = find(block, layout.last_act)
     for number, path in enumerate(layout.inner_acts, 1):
         act = find(block, (path,))
@@ -203,7 +203,7 @@ def _attach_attention(block: nn.Module, layout: Layout, prefix: str, point: Any)
 
 
 def untap(root: nn.Module) -> nn.Module:
-    """Removes the taps that a module brings along from an earlier wrapping."""
+    """Removes the taps that a module has from an earlier wrapping."""
     for module in root.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             for key, hook in list(hooks.items()):
@@ -215,7 +215,7 @@ def untap(root: nn.Module) -> nn.Module:
 
 
 def last_activation(block: nn.Module, kind: str) -> nn.Module | None:
-    """The module behind `hook_resid_add`, if the block has one."""
+    """The activation module after `hook_resid_add`, if the block has one."""
     return find(block, LAYOUTS[kind].last_act)
 
 

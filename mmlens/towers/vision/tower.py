@@ -14,7 +14,7 @@ _PREFIX = f"{NAME}."
 
 
 class VisionTower:
-    """What `HookedVision` is to a model (`mmlens.towers.tower`)."""
+    """The tower interface of a `HookedVision` (`mmlens.towers.tower`)."""
 
     hook_dict: dict[str, Any]
     axes: dict[str, tuple[str, ...]]
@@ -36,14 +36,14 @@ class VisionTower:
 
     @property
     def every_point(self) -> Mapping[str, Any]:
-        """The same: what never fires is no hook point of an encoder."""
+        """The same: an encoder keeps no hook points that never fire."""
         return self.points
 
     def site(self, site: Site, layer: int | None = None) -> Site:
         """The site with its measured axes.
 
         Raises:
-            CapabilityError: windows or joined positions, which have no labels.
+            CapabilityError: windows or merged positions, which have no labels.
         """
         name = site.at(layer).removeprefix(_PREFIX)
         if name in self.axes:
@@ -55,7 +55,7 @@ class VisionTower:
         raise NotImplementedError
 
     def grid_at(self, site: Site, layer: int | None = None) -> tuple[int, int]:
-        """Rows and columns of what stands at a site: a map of a convolution has its own."""
+        """Rows and columns of a site: the map of a convolution has its own."""
         return self.grids.get(site.at(layer).removeprefix(_PREFIX), self.grid)
 
     def labels(

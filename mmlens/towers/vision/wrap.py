@@ -1,7 +1,7 @@
 """Making a HookedVision: around a module of transformers, open_clip or timm, or from its spec.
 
-`wrap_vision` looks at where a module comes from and calls the right one of `from_hf`,
-`from_open_clip`, `from_timm`; `build` goes the other way, from `HookedVision.spec()` and a folder
+`wrap_vision` finds the library of a module and calls the right one of `from_hf`,
+`from_open_clip`, `from_timm`; `build` is the inverse, from `HookedVision.spec()` and a folder
 of weights. open_clip and timm are the optional extra `vision` and are imported only here, inside.
 """
 
@@ -27,7 +27,7 @@ __all__ = ["HookedVision", "build", "from_hf", "from_open_clip", "from_timm", "w
 def from_hf(
     module: nn.Module, image_processor_or_config: Any = None, **options: Any
 ) -> HookedVision:
-    """Around a transformers vision model: ViT, BEiT, DeiT, CLIP, SigLIP, DINOv2 and their like.
+    """Around a transformers vision model: ViT, BEiT, DeiT, CLIP, SigLIP, DINOv2 and the like.
 
     Args:
         module: the model; of a larger one (CLIPModel, ...ForImageClassification) the vision part.
@@ -89,7 +89,7 @@ def from_open_clip(model: nn.Module, preprocess: Any = None, **options: Any) -> 
     cfg = preprocess if preprocess is not None else getattr(visual, "preprocess_cfg", None)
     if hasattr(visual, "trunk"):
         size = getattr(visual, "image_size", None) or 224
-        options.setdefault("class_names", ())  # what a trunk gives is an embedding
+        options.setdefault("class_names", ())  # a trunk outputs an embedding
         return HookedVision(visual.trunk, "timm", open_clip_recipe(cfg, size), **options)
     if not hasattr(visual, "layer4") and not hasattr(visual, "_embeds"):
         raise CapabilityError(
@@ -129,7 +129,7 @@ def from_timm(
 
 
 def wrap_vision(obj: Any, preprocess: Any = None, **options: Any) -> HookedVision:
-    """A HookedVision around any module of the three libraries; one that is one already is returned.
+    """A HookedVision around any module of the three libraries; a HookedVision is returned as it is.
 
     Also takes what `open_clip.create_model_and_transforms` returns.
     """
@@ -181,7 +181,7 @@ def build(spec: dict[str, Any], config: dict[str, Any] | None = None) -> nn.Modu
 
 
 def _open_clip_arch(visual: Any) -> dict[str, Any]:
-    """The constructor arguments of an open_clip image tower, read off the built module."""
+    """The constructor arguments of an open_clip image tower, read from the built module."""
     if hasattr(visual, "layer4"):
         stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
         kwargs = {"layers": [len(stage) for stage in stages], "output_dim": visual.output_dim}
