@@ -244,7 +244,7 @@ def products(
         value = tensor.detach()
 
         def multiply(grad: torch.Tensor) -> None:
-            product = wide(value) * (wide(grad) / power)
+            product = wide(value) * (wide(grad) if power == 1.0 else wide(grad) / power)
             product = product[0] if one and len(product) == 1 else product
             receive(now, layer, finite(product, f"the attribution of layer {layer}"))
 
@@ -285,12 +285,16 @@ class _Best:
 
     def add(self, layer: int, product: torch.Tensor) -> None:
         """Take in a layer's product Float[pos, unit]."""
-        at = (product > self.floor).nonzero()
-        new = product[at[:, 0], at[:, 1]]
-        if len(new) > self.k:
-            new, order = new.topk(self.k)
-            at = at[order]
-        place = torch.cat([torch.full((len(at), 1), layer), at.cpu()], 1)
+        flat, units = product.flatten(), product.shape[1]
+        if not len(flat) or float(flat.max()) <= self.floor:  # most layers end here, in one pass
+            return
+        if self.floor == -torch.inf:
+            new, at = flat.topk(min(self.k, len(flat)))
+        else:
+            at = (flat > self.floor).nonzero()[:, 0]
+            new = flat[at]
+        at = at.cpu()
+        place = torch.stack([torch.full_like(at, layer), at // units, at % units], 1)
         values, places = (
             torch.cat([self.values, new.float().cpu()]),
             torch.cat([self.places, place]),
