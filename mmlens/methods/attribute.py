@@ -1,16 +1,16 @@
-"""Which MLP neurons turn the picture into a word: gradient x activation.
+"""Attribution of a word to MLP neurons: gradient x activation.
 
-MMN eq. 2: g[k, c] = Z_k^p * d y^c / d Z_k^p, the first-order effect of silencing unit k at position
-p on the number y of token c. One forward pass and one backward pass give every layer, position and
-unit; a caption costs one forward pass and one backward pass per token. No parameter has a gradient,
-and products are reduced inside the backward pass, layer by layer, so that memory grows neither
-with layers nor with targets.
+MMN eq. 2: g[k, c] = Z_k^p * d y^c / d Z_k^p, the first-order effect of ablating unit k at position
+p on the quantity y of token c. One forward pass and one backward pass give every layer, position
+and unit; a caption costs one forward pass and one backward pass per token. No parameter has a
+gradient, and products are reduced inside the backward pass, layer by layer, so that memory does not
+grow with layers or targets.
 
-Axes: (layer, pos, unit), signed: silencing a unit at its point lowers the number by its score, to
-first order. At "post" that is `Edit("neurons", 0.0, ...)`. At "pre" it is
-`Edit("neurons_pre", 0.0, ...)`, the input of the activation function; in a gated MLP (Llama, Qwen,
-Gemma) that is the gate's input alone, and the value that it multiplies stays as it is. So only
-scores at "post" predict, to first order, what silencing a neuron does.
+Axes: (layer, pos, unit), signed: ablating a unit at its point lowers the quantity by its score, to
+first order. At "post" that is `Edit("neurons", 0.0, ...)`. At "pre" it is `Edit("neurons_pre", 0.0,
+...)`, the input of the activation function; in a gated MLP (Llama, Qwen, Gemma) that is the gate's
+input alone, and the value that it multiplies is not changed. So only scores at "post" predict, to
+first order, the effect of ablating a neuron.
 """
 
 from __future__ import annotations
@@ -68,17 +68,18 @@ def attribute(
             Neuron its "mean" over positions, "max" or "sum".
         after: the words between prompt and target; by default the model's own caption up to it.
         point: "pre" or "post" the activation function (the paper reads as "pre"); in a gated MLP
-            "pre" is the gate's input and "post" the product of gate and value, which is what
-            `Edit("neurons", ...)` acts on: `about["silencing"]` has the Edit that a score predicts.
-        site: what is attributed to, instead of the units of the language model: any site, such as
+            "pre" is the gate's input and "post" the product of gate and value, which
+            `Edit("neurons", ...)` changes: `about["silencing"]` has the Edit whose effect a score
+            predicts.
+        site: attribute to this site instead of the language model's units: any site, such as
             "vision.neurons" or "resid_post". The Scores have its axes.
         layer: some layers only, as in `Scores.sel`; the axis stays. Layers whose values have
-            different shapes are asked about one at a time.
+            different shapes have to be chosen one at a time.
 
     Raises:
-        TargetError: several tokens, or a word that the model does not say.
+        TargetError: several tokens, or a word that the model does not generate.
         CapabilityError: a layer without MLP units (a mixture of experts, a state space model).
-        AddressError: layers of different shapes, or one that the number does not depend on.
+        AddressError: layers of different shapes, or one that the quantity does not depend on.
         NumericsError: NaN in activations or gradients.
     """
     where = attributed(model, point, site)
@@ -108,7 +109,7 @@ def attribute(
 
 
 def attributed(model: HookedModel, point: str, site: str | None) -> Site:
-    """The site that is attributed to: the one that is named, or units before or after activation.
+    """The site that is attributed to: the given one, or units before or after the activation.
 
     Raises:
         AddressError: no such point.
@@ -179,9 +180,9 @@ def attribute_caption(
 
     Args:
         caption: explain these words instead of the model's own caption.
-        pos: the positions that count (default: the picture's), as in `Scores.sel`.
+        pos: the positions that are ranked (default: the picture's), as in `Scores.sel`.
         stop: what ends the model's own caption, as in `generate`: by default the end of its first
-            sentence or line; None lets it go on.
+            sentence or line; None for no stop string.
 
     Returns:
         Columns token, neuron, pos, score; within a token the largest first.
@@ -224,7 +225,7 @@ def products(
     where: Site,
     layers: Sequence[int | None],
 ) -> None:
-    """Run forward once and backward once per target, handing over each layer's product as it comes.
+    """One forward pass and one backward pass per target; `receive` gets each layer's product.
 
     The graph starts at the lowest layer asked for; logits are computed at the targets only.
     """
@@ -276,7 +277,7 @@ def silencing(model: HookedModel, point: str, where: Site | None = None) -> str:
 
 
 class _Best:
-    """The k largest values seen so far, and where they were."""
+    """The k largest values so far, and their indices."""
 
     def __init__(self, k: int) -> None:
         self.k, self.floor = k, -torch.inf
@@ -284,7 +285,7 @@ class _Best:
         self.places = torch.empty(0, 3, dtype=torch.long)
 
     def add(self, layer: int, product: torch.Tensor) -> None:
-        """Take in a layer's product Float[pos, unit]."""
+        """Add a layer's product Float[pos, unit]."""
         at = (product > self.floor).nonzero()
         new = product[at[:, 0], at[:, 1]]
         if len(new) > self.k:
