@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 import mmlens
 from mmlens import families
-from mmlens.cli.app import app, blocks
+from mmlens.cli.app import app
+from mmlens.cli.look import blocks
 from mmlens.families import toy
 
 NAME = "toy-gptj-planted"

@@ -144,7 +144,7 @@ def test_a_broken_floor_is_named_with_file_line_and_rule(tmp_path, file, line, r
         ("view/table.py", "from mmlens.view.style import theme"),
         ("values/scores.py", "from mmlens import __version__"),
         ("patching.py", "from mmlens.methods.patch import patch"),
-        ("cli/look.py", "from mmlens.view.save import save"),
+        ("cli/explore.py", "from mmlens.view.save import save"),
     ],
 )
 def test_what_the_floors_allow_passes(tmp_path, file, line):

@@ -16,7 +16,7 @@ from torch import nn
 
 from mmlens.towers.vision.painting import halves
 from mmlens.towers.vision.point_axes import order_of
-from mmlens.towers.vision.prefix import markers
+from mmlens.towers.vision.prefix_tokens import markers
 from mmlens.towers.vision.wrap import wrap_vision
 from mmlens.values.errors import AddressError
 

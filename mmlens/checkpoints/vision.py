@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from mmlens.checkpoints.bridge_json import read_json
+from mmlens.checkpoints.llava_parts import refuse_whole
 from mmlens.checkpoints.weights import SPARE, expanded, loaded_whole, quietly
-from mmlens.checkpoints.whole import refuse_whole
 from mmlens.runtime.casting import dtype_of
 from mmlens.towers.vision.wrap import HookedVision, wrap_vision
 from mmlens.values.errors import CheckpointError, ModelError, nearest, reason

@@ -1,69 +1,143 @@
-"""`mmlens explore`: many pictures on one page, from a folder that they were read into."""
+"""`mmlens look`: one picture, its caption, and the neurons that it is attributed to."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmlens.values.errors import MMLensError
+from mmlens.cli.printing import check_folder, table_of_lines
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mmlens.explore import Look
 
 
-def explore_command(
-    sweep: Annotated[Path, typer.Argument(help="The folder that the pictures are read into.")],
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="Read these pictures first (or go on): pictos:held_out:200, coco:FOLDER, a folder."
-        ),
-    ] = None,
+def look_command(
+    picture: Annotated[Path, typer.Argument(help="A picture file.")],
+    prompt: Annotated[str, typer.Option(help="The words after the picture.")] = "A picture of",
     model: Annotated[
-        str, typer.Option(help="What they are read with: a name or a folder.")
+        str, typer.Option(help="A name that `mmlens models` lists, or a folder.")
     ] = "pictos",
-    prompt: Annotated[str, typer.Option(help="The words after each picture.")] = "A picture of",
-    neurons: Annotated[int, typer.Option(min=1, help="How many neurons per word.")] = 5,
+    of: Annotated[
+        str | None,
+        typer.Option(help="The word of the caption to explain.", show_default="the first thing"),
+    ] = None,
+    caption: Annotated[
+        str | None,
+        typer.Option(help="Explain these words.", show_default="what the model says"),
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The page to write.", show_default="SWEEP.mmlens.html, here"),
+        typer.Option(help="The page to write.", show_default="PICTURE.mmlens.html, here"),
     ] = None,
-    budget: Annotated[
-        float, typer.Option(min=0.1, help="Megabytes of the page at most: above, it shows less.")
-    ] = 20.0,
+    neurons: Annotated[int, typer.Option(min=1, help="How many neurons per word.")] = 10,
+    sweep: Annotated[
+        Path | None,
+        typer.Option(help="Show each neuron's top pictures from this folder of `mmlens explore`."),
+    ] = None,
+    every_word: Annotated[
+        bool,
+        typer.Option("--every-word", help="Explain every word, not the things alone (slower)."),
+    ] = False,
+    whole_text: Annotated[
+        bool, typer.Option("--whole-text", help="Let the caption go on after its first sentence.")
+    ] = False,
+    through: Annotated[
+        str, typer.Option(help="Neurons decode by: unembed, effect (slower), or a lens's file.")
+    ] = "unembed",
+    deep: Annotated[
+        bool, typer.Option("--deep", help="The caption without each neuron of the page (slower).")
+    ] = False,
 ) -> None:
-    """Many pictures, their captions and neurons on one page, with an index."""
-    page = out or Path(f"{sweep.resolve().name}.mmlens.html")
+    """Caption a picture and show which neurons said it, where they look and what they say."""
+    from mmlens.values.pictures import open_picture
+
+    photo = open_picture(picture)  # a wrong name is told at once, before anything heavy is loaded
+    page = out or Path(f"{picture.stem}.mmlens.html")
     check_folder(page)
     from rich.console import Console
 
-    from mmlens.datasets.spec import dataset
-    from mmlens.explore.many import read_all, read_found
-    from mmlens.view.explorer_page.page import explore
+    with Console(stderr=True).status(f"loading {model} ..."):
+        from mmlens.explore import Depth, read_found
+        from mmlens.explore.look import look as look_at
+        from mmlens.families import load
+        from mmlens.methods.translators import Translators
+        from mmlens.model.text_end import SENTENCE
+        from mmlens.view.explorer_page.page import explore
 
-    if data is None:
-        found = read_found(sweep)
-    else:
-        samples = dataset(data)  # a wrong name is told before anything heavy is loaded
-        with Console(stderr=True).status(f"loading {model} ..."):
-            from mmlens.families import load
-
-            loaded = load(model)
-        found = read_all(loaded, samples, sweep, prompt=prompt, k=neurons)
-    made = explore(found.looks, found.names, tops=found.tops, title=sweep.name, budget=budget)
-    made.save(page)
-    if len(found.failed):
-        first = found.failed.iloc[0]
-        typer.echo(f"Not read: {len(found.failed)}, the first {first['sample']}: {first['error']}")
-    typer.echo(f"Page: {page} of {len(found.looks)} pictures, {made.told}")
+        tops = read_found(sweep).tops if sweep is not None else None
+        depth = Depth(one_by_one="all" if deep else "token")
+        how = through if through in ("unembed", "effect") else Translators.load(through)
+        seen = look_at(
+            load(model), photo, prompt, of=of, caption=caption, k=neurons, full=depth, through=how,
+            stop=None if whole_text else SENTENCE, explain="all" if every_word else "things",
+        )  # fmt: skip
+        made = explore(seen, title=picture.name, tops=tops)
+        made.save(page)
+    _report(seen, chosen=of is None)
+    typer.echo(f"\nPage: {page}, {made.told}")
 
 
-def check_folder(page: Path) -> None:
-    """Before the work is done: there is a place to write its result to."""
-    import os
+def _report(seen: Look, chosen: bool) -> None:
+    """Caption, explained word and the table of neurons, on standard output."""
+    from rich.console import Console
+    from rich.text import Text
 
-    if not os.path.isdir(page.parent):
-        raise MMLensError(
-            f"There is no folder {str(page.parent)!r} for the page: make it, or give another --out."
+    from mmlens.view.figures.on_image import patch_grid
+    from mmlens.view.style.printed import plain, visible
+
+    console = Console()
+    console.print(
+        Text.assemble((visible_line(seen.prompt), "dim"), (visible_line(seen.caption), "bold"))
+    )
+    why = ", the first word that names a thing (another: --of WORD)" if chosen else ""
+    console.print(Text(f"Explained: {plain(seen.token)!r}{why}\n"))
+    table = table_of_lines()
+    for name, side in (("neuron", "left"), ("score", "right"), ("patch", "left")):
+        table.add_column(name, justify=side, no_wrap=True)
+    table.add_column("activates at", no_wrap=True)
+    table.add_column("decodes to")
+    for row in seen.neurons.to_dict("records"):
+        where = blocks(patch_grid(seen.activations.sel(neuron=row["neuron"])))
+        table.add_row(
+            Text(str(row["neuron"]), style="bold"),
+            Text(f"{row['score']:+.3g}"),
+            Text(f"{row['patch'].row}, {row['patch'].col}"),
+            Text(where, style="yellow"),
+            Text("  ".join(visible(word) for word in row["words"])),
         )
-    if os.path.isdir(page):  # Path.is_dir raises where a name is too long
-        raise MMLensError(f"{str(page)!r} is a folder: give --out a file, such as page.html.")
+    console.print(table)
+    if seen.before is not None and seen.together is not None:
+        was, left = (one.sel(token=seen.token).item() for one in (seen.before, seen.together))
+        which = (
+            "this neuron" if len(seen.neurons) == 1 else f"the first {min(len(seen.neurons), 10)}"
+        )
+        typer.echo(f"{plain(seen.token)!r} has probability {was:.3f}, without {which} {left:.3f}.")
+
+
+def visible_line(text: str) -> str:
+    """Text for a terminal: control characters made visible, spaces kept."""
+    from mmlens.view.style.printed import visible
+
+    return " ".join(visible(part) if part else "" for part in text.split(" "))
+
+
+def blocks(grid: np.ndarray, tall: int = 8) -> str:
+    """A map as block characters, two rows a line: filled where above half the maximum."""
+    import numpy as np
+
+    size = max(1, -(-max(grid.shape) // tall))  # patches that share a dot: the largest counts
+    rows, cols = (-(-n // size) for n in grid.shape)
+    small = np.full((rows + rows % 2, cols), -np.inf)
+    for (row, col), value in np.ndenumerate(grid):
+        small[row // size, col // size] = max(small[row // size, col // size], value)
+    top = small.max()
+    on = small > top / 2 if top > 0 else np.zeros_like(small, dtype=bool)
+    signs = {(False, False): "·", (True, False): "▀", (False, True): "▄", (True, True): "█"}
+    return "\n".join(
+        "".join(signs[bool(a), bool(b)] for a, b in zip(on[i], on[i + 1], strict=True))
+        for i in range(0, len(on), 2)
+    )

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from mmlens.datasets.caption_pairs import DataError, captions_in
+from mmlens.datasets.exif_orientation import stored, turned_box, turned_mask
 from mmlens.datasets.folders import folder_at
 from mmlens.datasets.sample import Sample, Samples, Thing, content_hash
-from mmlens.datasets.turned import stored, turned_box, turned_mask
 from mmlens.values.optional_packages import package
 
 

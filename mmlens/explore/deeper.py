@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from mmlens.explore.silenced_words import probabilities
 from mmlens.explore.strongest import ends_in
-from mmlens.explore.without import probabilities
 from mmlens.methods.logit_lens import logit_lens
 from mmlens.model.provenance import about
 from mmlens.model.targets import Target

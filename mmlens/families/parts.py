@@ -18,6 +18,7 @@ from torch import nn
 
 from mmlens.checkpoints.gguf import gguf_file, gguf_provenance
 from mmlens.checkpoints.language import find_lm
+from mmlens.checkpoints.llava_parts import apart
 from mmlens.checkpoints.vision import find_vision
 from mmlens.checkpoints.weights import (
     check_projection,
@@ -25,7 +26,6 @@ from mmlens.checkpoints.weights import (
     fresh_linear,
     projection_from,
 )
-from mmlens.checkpoints.whole import apart
 from mmlens.model.hooked_vision_model import HookedVisionModel
 from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.runtime.autograd import ordinary

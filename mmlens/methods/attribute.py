@@ -1,16 +1,13 @@
 """Attribution of a word to MLP neurons: gradient x activation.
 
 MMN eq. 2: g[k, c] = Z_k^p * d y^c / d Z_k^p, the first-order effect of ablating unit k at position
-p on the quantity y of token c. One forward pass and one backward pass give every layer, position
-and unit; a caption costs one forward pass and one backward pass per token. No parameter has a
-gradient, and products are reduced inside the backward pass, layer by layer, so that memory does not
-grow with layers or targets.
+p on the quantity y of token c. One forward pass, and one backward pass per token, give every layer,
+position and unit. Products are reduced inside the backward pass, to save memory.
 
 Axes: (layer, pos, unit), signed: ablating a unit at its point lowers the quantity by its score, to
-first order. At "post" that is `Edit("neurons", 0.0, ...)`. At "pre" it is `Edit("neurons_pre", 0.0,
-...)`, the input of the activation function; in a gated MLP (Llama, Qwen, Gemma) that is the gate's
-input alone, and the value that it multiplies is not changed. So only scores at "post" predict, to
-first order, the effect of ablating a neuron.
+first order. At "post" that is `Edit("neurons", 0.0, ...)`; at "pre" `Edit("neurons_pre", 0.0, ...)`,
+the input of the activation function, in a gated MLP (Llama, Qwen, Gemma) the gate's input alone. So
+only scores at "post" predict, to first order, the effect of ablating a neuron.
 """
 
 from __future__ import annotations
@@ -68,13 +65,10 @@ def attribute(
             Neuron its "mean" over positions, "max" or "sum".
         after: the words between prompt and target; by default the model's own caption up to it.
         point: "pre" or "post" the activation function (the paper reads as "pre"); in a gated MLP
-            "pre" is the gate's input and "post" the product of gate and value, which
-            `Edit("neurons", ...)` changes: `about["silencing"]` has the Edit whose effect a score
-            predicts.
-        site: attribute to this site instead of the language model's units: any site, such as
-            "vision.neurons" or "resid_post". The Scores have its axes.
-        layer: some layers only, as in `Scores.sel`; the axis stays. Layers whose values have
-            different shapes have to be chosen one at a time.
+            "pre" is the gate's input and "post" the product of gate and value.
+            `about["silencing"]` has the Edit whose effect a score predicts.
+        site: another site than the language model's units, such as "vision.neurons"; its axes.
+        layer: some layers only, as in `Scores.sel`; the axis stays. One, where shapes differ.
 
     Raises:
         TargetError: several tokens, or a word that the model does not generate.
@@ -181,8 +175,7 @@ def attribute_caption(
     Args:
         caption: explain these words instead of the model's own caption.
         pos: the positions that are ranked (default: the picture's), as in `Scores.sel`.
-        stop: what ends the model's own caption, as in `generate`: by default the end of its first
-            sentence or line; None for no stop string.
+        stop: what ends the model's own caption, as in `generate`; None: only its end token.
 
     Returns:
         Columns token, neuron, pos, score; within a token the largest first.
@@ -245,7 +238,7 @@ def products(
         value = tensor.detach()
 
         def multiply(grad: torch.Tensor) -> None:
-            product = wide(value) * (wide(grad) / power)
+            product = wide(value) * (wide(grad) if power == 1.0 else wide(grad) / power)
             product = product[0] if one and len(product) == 1 else product
             receive(now, layer, finite(product, f"the attribution of layer {layer}"))
 
@@ -286,16 +279,18 @@ class _Best:
 
     def add(self, layer: int, product: torch.Tensor) -> None:
         """Add a layer's product Float[pos, unit]."""
-        at = (product > self.floor).nonzero()
-        new = product[at[:, 0], at[:, 1]]
-        if len(new) > self.k:
-            new, order = new.topk(self.k)
-            at = at[order]
-        place = torch.cat([torch.full((len(at), 1), layer), at.cpu()], 1)
-        values, places = (
-            torch.cat([self.values, new.float().cpu()]),
-            torch.cat([self.places, place]),
-        )
+        flat, units = product.flatten(), product.shape[1]
+        if not len(flat) or float(flat.max()) <= self.floor:  # most layers end here, in one pass
+            return
+        if self.floor == -torch.inf:
+            new, at = flat.topk(min(self.k, len(flat)))
+        else:
+            at = (flat > self.floor).nonzero()[:, 0]
+            new = flat[at]
+        at = at.cpu()
+        place = torch.stack([torch.full_like(at, layer), at // units, at % units], 1)
+        values = torch.cat([self.values, new.float().cpu()])
+        places = torch.cat([self.places, place])
         self.values, order = values.topk(min(self.k, len(values)))
         self.places = places[order]
         self.floor = float(self.values[-1]) if len(self.values) == self.k else -torch.inf

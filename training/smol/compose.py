@@ -137,7 +137,7 @@ class Composer:
 
 
 def article(noun: str) -> str:
-    """ "a dog", "an apple", "scissors": as one would say it."""
+    """The noun with its article, as one would say it: a dog, an apple, scissors."""
     plural = noun.endswith("s") and noun not in {"bus", "cross", "compass", "cactus", "octopus",
         "walrus", "dress", "glass", "mattress", "princess"}  # fmt: skip
     if plural or noun in MASS:

@@ -1,11 +1,11 @@
 """How often the bridge names what a picture shows, with the language model in fp32.
 
-Greedy captions after "A picture of". Sets: `trained`, new composites of trained pictures, and `two`,
-composites of two of them; `stamp`, composites of pictures that training never saw, photographs and
-drawings apart; `set`, whole pictures of a hand that it never saw (GCompris: photographs and drawings);
-`real`, photographs that packages ship (`photos.csv`). A thing is named when the caption has its noun
-or one of its listed other names (`nouns.txt`). Chance: how often the caption of another picture of the
-set names it.
+Greedy captions after "A picture of". Sets: `trained`, new composites of trained pictures, and
+`two`, composites of two of them; `stamp`, composites of pictures that training never saw,
+photographs and drawings apart; `set`, whole pictures of a source that it never saw (GCompris:
+photographs and drawings); `real`, photographs that packages ship (`photos.csv`). A thing is named
+when the caption has its noun or one of its listed other names (`nouns.txt`). Chance: how often the
+caption of another picture of the set names it.
 
     python training/smol/evaluate.py --work DIR --projection projection.pt [--json FILE]
 """
@@ -97,8 +97,11 @@ def captions(lm, tok, soft: torch.Tensor, tokens: int = 12) -> list[str]:
         enter = torch.cat(
             [embed(torch.full((few, 1), tok.bos_token_id)), part, embed(ids).expand(few, -1, -1)], 1
         )
-        said = lm.generate(inputs_embeds=enter, attention_mask=torch.ones(enter.shape[:2], dtype=torch.long),
-                           max_new_tokens=tokens, do_sample=False, pad_token_id=tok.eos_token_id)  # fmt: skip
+        all_seen = torch.ones(enter.shape[:2], dtype=torch.long)
+        said = lm.generate(
+            inputs_embeds=enter, attention_mask=all_seen, max_new_tokens=tokens, do_sample=False,
+            pad_token_id=tok.eos_token_id,
+        )  # fmt: skip
         out += tok.batch_decode(said, skip_special_tokens=True)
     return out
 
@@ -121,8 +124,9 @@ def main(args: argparse.Namespace) -> None:
         other = [
             any(named(n, s) for n in ns) for ns, s in zip(shown, said[1:] + said[:1], strict=True)
         ]
-        row = {"pictures": len(hits), "named": sum(hits) / len(hits), "chance": sum(other) / len(other),
-               "norm": soft.norm(dim=-1).mean().item()}  # fmt: skip
+        share = lambda found: sum(found) / len(found)  # noqa: E731
+        row = {"pictures": len(hits), "named": share(hits), "chance": share(other)}
+        row["norm"] = soft.norm(dim=-1).mean().item()
         if name == "two":
             row["both"] = sum(
                 all(named(n, s) for n in ns) for ns, s in zip(shown, said, strict=True)

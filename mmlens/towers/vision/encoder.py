@@ -28,7 +28,7 @@ from mmlens.towers.vision import calls, class_head, measure
 from mmlens.towers.vision.calls import LAST, without_pooler
 from mmlens.towers.vision.pixels import Pixels
 from mmlens.towers.vision.point_axes import ENDS, axes_and_grids, fits, with_ends
-from mmlens.towers.vision.prefix import markers
+from mmlens.towers.vision.prefix_tokens import markers
 from mmlens.towers.vision.taps import attach, mlp_weights
 from mmlens.towers.vision.tower import VisionTower
 from mmlens.values.errors import AddressError, CapabilityError, PictureError

@@ -13,8 +13,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mmlens.papers.interval_plots import colours, finish, ink, marked, spread, strips
 from mmlens.papers.mmn.report.outcomes import Outcome
-from mmlens.papers.strips import colours, finish, ink, marked, spread, strips
 from mmlens.view.style import theme
 from mmlens.view.style.theme import in_figure
 
