@@ -5,8 +5,8 @@ p on the quantity y of token c. One forward pass, and one backward pass per toke
 position and unit. Products are reduced inside the backward pass, to save memory.
 
 Axes: (layer, pos, unit), signed: ablating a unit at its point lowers the quantity by its score, to
-first order. At "post" that is `Edit("neurons", 0.0, ...)`; at "pre" `Edit("neurons_pre", 0.0, ...)`,
-the input of the activation function, in a gated MLP (Llama, Qwen, Gemma) the gate's input alone. So
+first order. At "post" that is `Edit("neurons", 0.0, ...)`. At "pre" it is an edit of "neurons_pre",
+the input of the activation function, in a gated MLP (Llama, Qwen, Gemma) only the gate's input. So
 only scores at "post" predict, to first order, the effect of ablating a neuron.
 """
 
