@@ -441,7 +441,7 @@ def test_edges_are_transformer_lens_own_where_it_can():
         (
             lambda m: patching.steer("resid_post", torch.zeros(32), layer=0),
             NumericsError,
-            "leads nowhere",
+            "is no direction",
         ),
         (
             lambda m: patching.steer("resid_post", torch.ones(2, 32), layer=0),

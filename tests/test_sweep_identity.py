@@ -275,7 +275,7 @@ def test_what_cannot_be_compared_runs_once_and_is_never_gone_on_with(tmp_path):
         with lock:
             return values * 2
 
-    named = r"what 'resid_post' is edited to|what .*guarded.* encloses"
+    named = r"the edit of 'resid_post'|what .*guarded.* encloses"
     with pytest.warns(UserWarning, match="cannot be gone on with once it has stopped"):
         done = ask(edited(guarded), tmp_path)
     assert done.complete

@@ -4,7 +4,7 @@ A `Variant` is where one row is changed: layers, positions, and heads or units. 
 put in are the source: another run's values (patching), a number or a mean (ablation, `silencing`).
 Three optimizations change no number:
 
-    what a variant cannot have changed is reused                 `prefix_reuse`
+    what a variant cannot have changed is reused                  `prefix_reuse`
     rows that enter at one layer and at neighbouring positions    share a batch, as many as fit into
                                                                   the free memory
     variants that change nothing                                  take the kept run's logits

@@ -1,1 +1,1 @@
-"""From names, folders and files to the parts of a model, and back: loading and saving."""
+"""Loading the parts of a model from names, folders and files, and saving them."""

@@ -1,4 +1,4 @@
-"""bridge.json, key by key: what may stand there, of which type and in which range.
+"""bridge.json, key by key: the known keys, their types and ranges.
 
     format       1
     family, name texts
@@ -6,12 +6,12 @@
                  pooled, grid; image_size and the other numbers of `vision.pixels.Pixels`
     projection   kind ("linear"), d_in, d_out, bias
     lm           class, prepend_bos, fold_ln, tokenizer (false: it has none)
-    provenance   anything; its sha256 holds a hash per part
+    provenance   anything; its sha256 has a hash per part
     files        sha256 of the small files in the folder
 
-A part may also have a dtype, and instead of lying in the folder it may be named: `hub` with a
+A part may also have a dtype, and instead of being in the folder it may be named: `hub` with a
 `revision`, or a `folder` beside this one, and for an LM the `rows` of its vocabulary. A key that is
-not listed here is refused: a misspelt one would be left out in silence.
+not listed here is refused, because a misspelt one would silently be ignored.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def read_spec(folder: Path) -> dict[str, Any]:
     """bridge.json of a folder, checked.
 
     Raises:
-        CheckpointError: it is missing, no JSON, of a newer mmlens, or a key of it is wrong.
+        CheckpointError: it is missing, no JSON, of a newer mmlens, or has a wrong key.
     """
     path = folder / "bridge.json"
     if not path.is_file():
@@ -183,7 +183,7 @@ def _provenance(value: Any, name: str) -> None:
 
 
 def _pixel(field: Field[Any]) -> Check:
-    """The check of a number of `Pixels`; of those that are not listed, the type of the default."""
+    """The check of a number of `Pixels`; by default the type of the default value."""
     if field.name in _PIXELS:
         return _PIXELS[field.name]
     default = None if field.default is MISSING else field.default

@@ -1,16 +1,17 @@
-"""A bridge as a folder: JSON and safetensors, nothing that can run.
+"""A bridge as a folder: JSON and safetensors, no executable code.
 
-    bridge.json               what the parts are, how pictures are prepared, where all comes from
-                              (key by key: `checkpoints.bridge_json`), and hashes of what lies here
+    bridge.json               the parts, preprocessing and provenance (key by key:
+                              `checkpoints.bridge_json`), and hashes of the files
     vision/                   the encoder: config.json (transformers) and model.safetensors
     projection.safetensors    the linear map
     lm/                       the language model as transformers writes it, and the tokenizer
 
     save(model, "my-bridge");  model = load("my-bridge")
 
-The parts are saved as their own libraries know them, never as wrapped by TransformerLens, so each
-can be used alone. A large part can be left out and named instead: `by_reference={"lm": "gpt2"}`.
-What is written is what the model computes with, in its number format, and no path of this machine.
+The parts are saved in the formats of their own libraries, never as wrapped by TransformerLens, so
+each can be used alone. A large part can be left out and named instead: `by_reference={"lm":
+"gpt2"}`. The weights are those that the model computes with, in their dtype; no path of this
+machine is written.
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ def save(model: Any, folder: str | Path, *, by_reference: Named | None = None) -
 
     Args:
         model: a HookedVLM without edits, of a Hugging Face LM and a linear projection.
-        folder: made if it isn't there; the parts of an earlier bridge in it are replaced at once,
-            when all is written.
-        by_reference: parts ("vision", "lm") to name, not to copy: a hub id, or (id, revision), or
-            a folder, which is written down as seen from this one.
+        folder: created if it does not exist; the parts of an earlier bridge in it are replaced when
+            all is written.
+        by_reference: parts ("vision", "lm") to name, not to copy: a hub id, or (id, revision), or a
+            folder, recorded relative to this one.
 
     Raises:
         CheckpointError: a part can't be written as plain tensors.
         CapabilityError: the model has edits, or weights that were changed in the bridge alone.
-        WriteError: the folder cannot be written; what it held is as it was.
+        WriteError: the folder cannot be written; its old content is unchanged.
     """
     if model.edits:
         raise CapabilityError(
@@ -93,8 +94,8 @@ def load(
     Args:
         folder: holds bridge.json.
         name: another name for the model in results.
-        dtype: of all parts. None: each part's as it was saved, and float32 where bridge.json
-            doesn't say (bf16 and fp16 on the disk are cast up).
+        dtype: of all parts. None: each part's as it was saved, and float32 where bridge.json has
+            none (bf16 and fp16 on disk are cast up).
         device: where to put it.
         fold_ln: as in TransformerLens' `from_pretrained`; None: as it was saved.
         verify: compare every part and file with its hash in bridge.json. Hashing 1 GB takes
@@ -102,7 +103,7 @@ def load(
 
     Raises:
         CheckpointError: something is missing, unsafe, changed, of the wrong shape, or from a newer
-            mmlens; the sentence names the file.
+            mmlens; the error names the file.
     """
     from mmlens.model.hooked_vlm import HookedVLM
     from mmlens.towers.language.language_model import wrap_lm
@@ -128,7 +129,7 @@ def load(
         kinds |= {} if "dtype" in spec["projection"] else {"projection": kinds["lm"]}
         folded = bool(spec["lm"].get("fold_ln", False))
         fold = folded if fold_ln is None else fold_ln
-        if not (fold and folded):  # a fold is made again as it was made, and cast then
+        if not (fold and folded):  # folding is repeated in the saved dtype, and cast then
             cast(hf, dtype=kinds["lm"])
         lm = wrap_lm(cast(hf, place), words, fold_ln=fold)
         cast(lm.root, dtype=kinds["lm"])
@@ -143,7 +144,7 @@ def load(
 
 
 def _projection(spec: Mapping[str, Any], folder: Path) -> nn.Linear:
-    """The linear map, as bridge.json says that it is."""
+    """The linear map, checked against bridge.json."""
     where = f"projection.safetensors of {folder.name!r}"
     state = read_state(folder / "projection.safetensors")
     linear = linear_from_state(state, where)

@@ -1,8 +1,8 @@
-"""Reading the parts of a bridge folder: nothing of it is executed, and nothing is made up.
+"""Reading the parts of a bridge folder: no code is executed, and no weights are invented.
 
 The small files are parsed before transformers sees them and compared with their hashes, and a part
-whose tensors are not exactly those of its class is refused: transformers would fill the gaps with
-random numbers.
+whose tensors are not exactly those of its class is refused: transformers would initialize missing
+ones randomly.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def check_weights(spec: dict[str, Any], loaded: dict[str, Any], name: str) -> No
 
 
 def load_vision(spec: dict[str, Any], folder: Path) -> HookedVision:
-    """The encoder in the number format of its file, built from its class or arch."""
+    """The encoder in the dtype of its file, built from its class or arch."""
     where = f"{folder.name}/ of {folder.parent.name!r}"
     if "hub" in spec or "folder" in spec:
         source, revision = _elsewhere(spec, folder.parent)
@@ -106,7 +106,7 @@ def load_vision(spec: dict[str, Any], folder: Path) -> HookedVision:
 
 
 def load_lm_folder(spec: dict[str, Any], folder: Path) -> tuple[Any, Any]:
-    """The language model in the number format of its file, and its tokenizer."""
+    """The language model in the dtype of its file, and its tokenizer."""
     if "hub" in spec or "folder" in spec:
         source, revision = _elsewhere(spec, folder.parent)
         kind = dtype_of(spec.get("dtype")) or torch.float32
@@ -136,7 +136,7 @@ def from_folder(name: str, folder: Path, spare: tuple[str, ...] = ()) -> Any:
     Args:
         name: the class.
         folder: holds config.json and the tensors.
-        spare: beginnings of the names of tensors that need not be there, and may be.
+        spare: prefixes of the names of optional tensors.
     """
     import transformers
 
@@ -176,7 +176,7 @@ def from_folder(name: str, folder: Path, spare: tuple[str, ...] = ()) -> Any:
 
 
 Stored = dict[str, tuple[str, tuple[int, ...]]]
-"""Number format and shape of each tensor of a part, by name."""
+"""Dtype and shape of each tensor of a part, by name."""
 
 
 def _check_folder(cls: Any, name: str, folder: Path) -> Stored:
@@ -208,7 +208,7 @@ def _check_folder(cls: Any, name: str, folder: Path) -> Stored:
 
 
 def _check_size(cls: Any, name: str, folder: Path, stored: Stored) -> None:
-    """Refuse a config.json of a larger model before transformers makes it up in memory."""
+    """Refuse a config.json of a larger model before transformers allocates it."""
     try:
         with torch.device("meta"):
             config = cls.config_class.from_pretrained(folder, local_files_only=True)
@@ -233,7 +233,7 @@ def _check_size(cls: Any, name: str, folder: Path, stored: Stored) -> None:
 
 
 def _filled(spec: dict[str, Any], folder: Path) -> Any:
-    """A module of open_clip or timm with the tensors of its file, in their number format."""
+    """A module of open_clip or timm with the tensors of its file, in their dtype."""
     try:
         module = build(spec)
     except (TypeError, ValueError, RuntimeError, KeyError, AttributeError, AssertionError) as error:
@@ -261,7 +261,7 @@ def _filled(spec: dict[str, Any], folder: Path) -> Any:
 
 
 def _elsewhere(spec: dict[str, Any], folder: Path) -> tuple[str, str | None]:
-    """Where a part is that is named: a hub id with its revision, or a folder beside the bridge."""
+    """The location of a named part: a hub id with its revision, or a folder beside the bridge."""
     if "folder" not in spec:
         return spec["hub"], spec.get("revision")
     place = folder / spec["folder"]
@@ -275,7 +275,7 @@ def _elsewhere(spec: dict[str, Any], folder: Path) -> tuple[str, str | None]:
 
 
 def _check_grid(spec: dict[str, Any], vision: HookedVision, name: str) -> None:
-    """The patches that the encoder cuts, against those that the bridge was made with."""
+    """Compare the encoder's patch grid with that of the saved bridge."""
     grid = spec.get("grid")
     if grid is not None and tuple(grid) != vision.grid:
         raise CheckpointError(

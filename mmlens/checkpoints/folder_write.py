@@ -1,4 +1,4 @@
-"""Writing a bridge folder: what the parts are, their tensors, and the hashes of both."""
+"""Writing a bridge folder: the description of the parts, their tensors, and hashes of both."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Named = Mapping[str, str | tuple[str, str]]
 
 
 def check_saved(model: Any) -> None:
-    """Refuse a bridge that has no plain parts."""
+    """Refuse a bridge whose parts cannot be saved as plain tensors."""
     if model.lm.hf is None:
         raise CheckpointError(
             f"{model.name!r} is made of a TransformerLens model, which cannot be saved; build it "
@@ -44,7 +44,7 @@ def check_saved(model: Any) -> None:
 
 
 def spec_of(model: Any, hf: Any, named: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """The content of bridge.json, but for the hashes of small files."""
+    """The content of bridge.json, except the hashes of small files."""
     parts = {"vision": model.vision.module, "projection": model.projection, "lm": hf}
     hashes = {
         part: weights_hash(module.state_dict())
@@ -78,7 +78,7 @@ def spec_of(model: Any, hf: Any, named: Mapping[str, Mapping[str, str]]) -> dict
 
 
 def reference(place: str | tuple[str, str], folder: Path) -> dict[str, str]:
-    """Where a part is that is not copied; a folder as it is seen from the bridge's."""
+    """The location of a part that is not copied; a folder relative to the bridge's."""
     source, revision = place if isinstance(place, tuple) else (place, None)
     file = str(source).endswith(".gguf") and expanded(source).is_file()
     if file or expanded(source).is_dir():
@@ -89,7 +89,7 @@ def reference(place: str | tuple[str, str], folder: Path) -> dict[str, str]:
 
 
 def one_format(module: nn.Module) -> None:
-    """Refuse weights in several number formats: reading them gives all the first one's."""
+    """Refuse weights of several dtypes: when read, all get the dtype of the first."""
     kept = {id(tensor) for tensor in stays(module)}
     kinds = {p.dtype for p in module.parameters() if id(p) not in kept}
     if len(kinds) > 1:
@@ -129,12 +129,12 @@ def _save_vision(vision: HookedVision, folder: Path) -> None:
     try:
         with torch.device("meta"):
             again = build(vision.spec())
-    except (NotImplementedError, RuntimeError):  # one that computes while it is made: older timm
+    except (NotImplementedError, RuntimeError):  # one that computes in its constructor: older timm
         again = build(vision.spec())
     ours = {key: value.shape for key, value in vision.module.state_dict().items()}
     if ours != {key: value.shape for key, value in again.state_dict().items()}:
         raise CheckpointError(
-            f"{type(vision.module).__name__} could not be built again from what is known of it; "
+            f"{type(vision.module).__name__} could not be rebuilt from its recorded arch; "
             "wrap it with from_timm(module, name=..., kwargs=...) or with arch=... of its own."
         )
     save_tensors(vision.module, folder / "model.safetensors")

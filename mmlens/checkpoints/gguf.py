@@ -4,9 +4,9 @@
     from_parts(vision=..., lm="my-models")                             # a folder that holds one
     from_parts(vision=..., lm="hf:OWNER/REPO/FILE.gguf")               # one on the hub
 
-The weights are plain numbers afterwards, in the format that was asked for; what quantisation did to
-them stays done. transformers leaves out what its table of an architecture does not name (biases,
-scaled rotary frequencies), so what the file holds is counted against what the model has.
+The weights are plain numbers afterwards, in the requested dtype; the quantisation error remains.
+transformers leaves out tensors that its table of an architecture does not name (biases, scaled
+rotary frequencies), so the numbers in the file are counted and compared with the model's.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def gguf_file(source: str | Path, revision: str | None = None) -> Path | None:
 
     Raises:
         CheckpointError: there is no such file, or a folder holds several.
-        ModelError: the hub does not give it.
+        ModelError: the hub does not provide it.
     """
     name = str(source)
     if name.startswith("hf:"):
@@ -64,17 +64,17 @@ def load_gguf(file: Path, dtype: torch.dtype) -> Any:
     import transformers
 
     header = read_header(file)
-    package("accelerate", "gguf", "A GGUF file")  # transformers asks for it
+    package("accelerate", "gguf", "A GGUF file")  # transformers needs it
     _check_architecture(header, file.name)
     auto: Any = transformers.AutoModelForCausalLM
     options: dict[str, Any] = {"gguf_file": file.name, "dtype": dtype, "local_files_only": True}
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    if hasattr(transformers, "GgufConfig"):  # it may keep blocks packed where it has kernels
+    if hasattr(transformers, "GgufConfig"):  # it may keep weights packed where it has kernels
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     try:
         with quietly():
             model, told = auto.from_pretrained(str(file.parent), **options)
-    except Exception as error:  # a table that misses an entry can raise anything
+    except Exception as error:  # a missing table entry can raise anything
         raise CheckpointError(
             f"transformers' GGUF loader cannot make a causal language model of the"
             f" {header.architecture!r} in {file.name!r}: {reason(error)}"
@@ -107,7 +107,7 @@ def gguf_tokenizer(file: Path) -> Any:
 
 
 def _no_more_than(words: Any, n_words: int) -> Any:
-    """The tokenizer without words that the file has not: transformers adds "<|endoftext|>"."""
+    """The tokenizer without tokens that the file lacks: transformers adds "<|endoftext|>"."""
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -125,7 +125,7 @@ def _no_more_than(words: Any, n_words: int) -> Any:
 
 
 def gguf_provenance(file: Path) -> dict[str, Any]:
-    """What a result says of the file: its name, its hash, and how its tensors are quantised."""
+    """The provenance of the file: its name, its hash, and how its tensors are quantised."""
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     return {"file": file.name, "sha256": digest, "types": read_header(file).types}
@@ -155,7 +155,7 @@ def _only_one(folder: Path) -> Path | None:
     if not found or others:
         return None
     split = all(re.search(r"-\d{5}-of-\d{5}\.gguf$", path.name) for path in found)
-    if len(found) > 1 and not split:  # of a split model the first part says that it is one
+    if len(found) > 1 and not split:  # a split model is recognized by its first part
         names = ", ".join(repr(path.name) for path in found)
         raise CheckpointError(
             f"The folder {folder.name!r} holds {len(found)} GGUF files ({names}): name one, as in"
@@ -176,7 +176,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
         )
     try:
         return Path(hf_hub_download(f"{owner}/{repo}", file, revision=revision))
-    except Exception as error:  # the hub raises a dozen kinds
+    except Exception as error:  # the hub raises many exception types
         raise ModelError(
             f"The language model {name!r} could not be fetched ({why(error)}): load it once where"
             " there is a network, or give the file."
@@ -200,10 +200,10 @@ def _spelled(architecture: str) -> str:
 
 
 def _check_all_taken(header: GgufHeader, model: Any, name: str) -> None:
-    """Refuse a file of which transformers left something out without a word.
+    """Refuse a file of which transformers silently left something out.
 
-    Blocks behind the model's last (for predicting several tokens) are no part of its forward pass,
-    and an unembedding beside a tied embedding says the same numbers twice.
+    Blocks after the model's last (for predicting several tokens) are no part of its forward pass,
+    and an unembedding beside a tied embedding repeats its numbers.
     """
     config, made = model.config, type(model).__name__
     scaled = [one.name for one in header.tensors if one.name.startswith("rope_")]

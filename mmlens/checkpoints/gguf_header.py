@@ -1,4 +1,4 @@
-"""The header of a GGUF file: what it says it holds, read before anything large is.
+"""The header of a GGUF file, read and checked before the tensors.
 
     magic "GGUF", version, counts;  key-value pairs;  per tensor name, shape, type, offset;  data
 
@@ -32,7 +32,7 @@ class StoredTensor:
     """One tensor of a GGUF file.
 
     Attributes:
-        shape: fastest axis first, as the file says it.
+        shape: fastest axis first, as in the file.
         kind: the number of its format in ggml's list of quantisations.
         offset: where it begins, in bytes from the beginning of all tensors.
     """
@@ -50,10 +50,10 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What a GGUF file says of itself.
+    """The header of a GGUF file.
 
     Attributes:
-        pairs: its key-value pairs; of an array its length.
+        pairs: its key-value pairs; for an array its length.
         begins: where the tensors begin, in bytes.
     """
 
@@ -80,7 +80,7 @@ class GgufHeader:
         sizes = package("gguf", "gguf", "A GGUF file").GGML_QUANT_SIZES
         ends = [0]
         for one in self.tensors:
-            block, size = sizes.get(one.kind, (1, 0))  # of an unknown format nothing is known
+            block, size = sizes.get(one.kind, (1, 0))  # the size of an unknown format is not known
             ends.append(one.offset + one.numel // block * size)
         return self.begins + max(ends)
 
@@ -120,7 +120,7 @@ def read_header(path: Path) -> GgufHeader:
 
 
 def _check_kind(start: bytes, where: str, size: int) -> None:
-    """The first bytes of the file."""
+    """Check the first bytes of the file."""
     if start.startswith(b"version https://git"):
         raise CheckpointError(
             f"{where} is a git-lfs pointer of {size} bytes, which only names the file: fetch it"
@@ -151,7 +151,7 @@ class _Cursor:
         return found
 
     def text(self) -> str:
-        """A text behind its length."""
+        """A text, stored after its length."""
         (length,) = self.numbers("Q")
         found = self.data[self.at : self.at + length]
         if len(found) != length:
@@ -160,7 +160,7 @@ class _Cursor:
         return found.decode("utf-8")
 
     def value(self, kind: int) -> Any:
-        """A value of one of GGUF's types; of an array its length."""
+        """A value of one of GGUF's types; for an array its length."""
         if kind == _TEXT:
             return self.text()
         if kind != _ARRAY:
@@ -174,7 +174,7 @@ class _Cursor:
         return length
 
     def skip(self, kind: int) -> None:
-        """Passes by a text, or an array of an array."""
+        """Skips a text, or an array of arrays."""
         if kind == _TEXT:
             (length,) = self.numbers("Q")
             self.at += length

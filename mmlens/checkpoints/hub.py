@@ -1,9 +1,9 @@
-"""Sharing a projection: it's small, the two frozen parts are public, so it is all one needs.
+"""Sharing a projection: it is small and, with the two public frozen parts, sufficient.
 
     push_projection(model, "me/vit-to-gpt2")
     model = from_parts(vision=..., projection=pull_projection("me/vit-to-gpt2", "v1"), lm=...)
 
-What is uploaded is projection.safetensors, a bridge.json that names the two parts, and a card.
+The upload has projection.safetensors, a bridge.json that names the two parts, and a card.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def push_projection(
 
     Args:
         model: a HookedVLM.
-        repo_id: "owner/name" on the Hugging Face Hub; made if it isn't there.
+        repo_id: "owner/name" on the Hugging Face Hub; created if it does not exist.
         revision: branch to write to.
         private: whether a new repository is private.
         api: a `huggingface_hub.HfApi` (with a token), or None for the logged-in user's.
@@ -86,7 +86,7 @@ def pull_projection(repo_id: str, revision: str | None = None, *, api: Any = Non
 
     Args:
         repo_id: "owner/name".
-        revision: branch, tag or commit; name a commit for a result that stays what it is.
+        revision: branch, tag or commit; give a commit for a reproducible result.
         api: a `huggingface_hub.HfApi`, or None.
     """
     if api is None:
@@ -98,10 +98,10 @@ def pull_projection(repo_id: str, revision: str | None = None, *, api: Any = Non
             api.hf_hub_download(repo_id, name, revision=revision)
             for name in ("projection.safetensors", "bridge.json")
         )
-    except Exception as error:  # a dozen kinds, one meaning
+    except Exception as error:  # the hub raises many exception types
         at = f" at {revision}" if revision else ""
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"There is no projection {repo_id!r}{at} to be had: {reason}") from error
+        raise ModelError(f"There is no projection {repo_id!r}{at} on the hub: {reason}") from error
     linear = linear_from_state(read_state(weights), repr(repo_id))
     said = read_json(Path(described)).get("projection")
     said = said if isinstance(said, dict) else {}

@@ -1,8 +1,8 @@
 """Finding a language model and its tokenizer: an object in memory, a folder, a file, or a hub id.
 
-What a folder or the hub holds is loaded whole or not at all. transformers fills what is missing
-from a checkpoint with random numbers and makes a tokenizer of no words where there is none; here
-both are refused.
+A folder's or the hub's model is loaded completely or not at all. transformers initializes weights
+that a checkpoint lacks randomly and makes an empty tokenizer where there is none; both are refused
+here.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def find_lm(
             "a folder or a hub id such as 'gpt2'."
         )
     if kind is not None or place is not None:
-        source = cast(share_weights(source), place, kind)  # the caller's stays put
+        source = cast(share_weights(source), place, kind)  # the caller's is not changed
     return wrap_lm(source, load_tokenizer(tokenizer, revision), fold_ln=fold_ln)
 
 
@@ -65,7 +65,7 @@ def load_lm(source: str | Path, *, dtype: torch.dtype, revision: str | None = No
     try:
         with quietly():
             model, told = auto.from_pretrained(str(place if local else source), **options)
-    except Exception as error:  # transformers and the hub raise two dozen kinds
+    except Exception as error:  # transformers and the hub raise many exception types
         from transformer_lens.supported_models import OFFICIAL_MODEL_NAMES
 
         raise unfound("language model", str(source), error, OFFICIAL_MODEL_NAMES) from error
@@ -95,7 +95,7 @@ def load_tokenizer(source: Any, revision: str | None = None) -> Any:
         words = AutoTokenizer.from_pretrained(
             str(place if local else source), trust_remote_code=False, **options
         )
-    except Exception as error:  # transformers, tokenizers and the hub raise two dozen kinds
+    except Exception as error:  # these libraries raise many exception types
         raise unfound("tokenizer", str(source), error, ["gpt2", "EleutherAI/gpt-j-6B"]) from error
     names = {*words.vocab_files_names.values(), "tokenizer.json"}
     if len(words) <= len(words.all_special_ids) or (
@@ -109,7 +109,7 @@ def load_tokenizer(source: Any, revision: str | None = None) -> Any:
 
 
 def _has_tokenizer(source: str | Path) -> bool:
-    """Whether a tokenizer lies in a folder as a file of its own, which says more than a GGUF's."""
+    """Whether a folder has a tokenizer file, which is more complete than a GGUF file's."""
     return (expanded(source) / "tokenizer.json").is_file()
 
 

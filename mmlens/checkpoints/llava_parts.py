@@ -1,11 +1,11 @@
-"""A whole vision-language model handed in as a part: its configuration says what goes where.
+"""A whole vision-language model given as a part: it is split by its configuration.
 
     from_parts(vision=llava, lm=llava, tokenizer=words)        # encoder, projector and LM of one
 
 LLaVA's projector was trained on one layer of the encoder (`vision_feature_layer`, mostly the last
 but one) without or with the class token (`vision_feature_select_strategy`). Both are read here and
-compared with what the encoder's own forward pass gives. Models that join their halves by more than
-a map of single patches are refused.
+compared with the encoder's own forward pass. Models whose projection is more than a map of single
+patches are refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mmlens.values.errors import CapabilityError, CheckpointError, reason
 
 
 def is_whole(part: Any) -> bool:
-    """Whether a part is an encoder and a language model joined already."""
+    """Whether a part is a whole vision-language model."""
     if not isinstance(part, nn.Module) or not whole(getattr(part, "config", None)):
         return False
     return not (hasattr(part, "vision_model") and hasattr(part, "text_model"))  # CLIP, SigLIP
@@ -32,11 +32,11 @@ def is_whole(part: Any) -> bool:
 def apart(
     vision: Any, projection: Any, lm: Any, feature_layer: Any
 ) -> tuple[Any, Any, Any, str | None]:
-    """The parts of `from_parts`, whole models among them taken apart.
+    """The parts of `from_parts`, with whole models split into theirs.
 
     Raises:
         CapabilityError: a whole model of a kind that has no projection of single patches.
-        CheckpointError: a projector of transformers whose feature layer nobody names.
+        CheckpointError: a projector of transformers without a feature layer.
     """
     config = feature_layer if whole(feature_layer) else None
     feature_layer = None if config is not None else feature_layer
@@ -60,7 +60,7 @@ def apart(
 
 
 def refuse_whole(model: Any) -> None:
-    """A whole model where an encoder is wanted and nobody took it apart.
+    """Refuse a whole model in place of an encoder.
 
     Raises:
         CapabilityError: it is one.
@@ -84,7 +84,7 @@ def _check_llava(model: Any) -> None:
 
 
 def _check_projector(projection: Any, vision: Any, feature_layer: str | None) -> None:
-    """A projector of a whole model was trained on one layer, and does not say which."""
+    """Refuse a projector of a whole model without its feature layer, which it does not record."""
     home = type(projection).__module__
     chosen = isinstance(vision, HookedVision) and vision.feature_layer != LAST
     if feature_layer is None and not chosen and home.startswith("transformers.models."):
@@ -97,7 +97,7 @@ def _check_projector(projection: Any, vision: Any, feature_layer: str | None) ->
 
 
 def _inner(model: Any, name: str) -> Any:
-    """A part of a LLaVA, below its head or not."""
+    """A part of a LLaVA, with or without its language-model head."""
     for holder in (model, getattr(model, "model", None)):
         if isinstance(getattr(holder, name, None), nn.Module):
             return getattr(holder, name)
@@ -105,13 +105,13 @@ def _inner(model: Any, name: str) -> Any:
 
 
 def _language_of(model: Any) -> Any:
-    """The causal language model inside: the decoder and the head that say words, no copies."""
+    """The causal language model inside: its decoder and head, not copied."""
     from transformers import AutoModelForCausalLM
 
     head = model.get_output_embeddings()
     if head is None:
         raise CapabilityError(
-            f"A {type(model).__name__} has no head that says words: load it as a"
+            f"A {type(model).__name__} has no head that gives logits: load it as a"
             " LlavaForConditionalGeneration."
         )
     with torch.device("meta"):
@@ -123,7 +123,7 @@ def _language_of(model: Any) -> Any:
 
 
 def _layer(vision: HookedVision, config: Any) -> str:
-    """The feature layer that a configuration means, by its name here, compared on a picture."""
+    """The hook point of a configuration's feature layer, verified on a picture."""
     index = getattr(config, "vision_feature_layer", None)
     index = index[0] if isinstance(index, (list, tuple)) and len(index) == 1 else index
     strategy = getattr(config, "vision_feature_select_strategy", "default")

@@ -1,4 +1,4 @@
-"""The folder of this user in which mmlens keeps what it fetched."""
+"""The user's cache folder for weights that mmlens fetched."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mmlens.checkpoints.weights import expanded
 
 
 def user_cache() -> Path:
-    r"""Where fetched weights lie; nothing is made here.
+    r"""The cache folder; it is not created here.
 
-    `MMLENS_HOME` says where, or `XDG_CACHE_HOME` (then in `mmlens` there); else it is the system's
-    place: `~/.cache/mmlens`, `~/Library/Caches/mmlens` on macOS, `%LOCALAPPDATA%\mmlens` on
+    `MMLENS_HOME` sets it, or `XDG_CACHE_HOME` (then its subfolder `mmlens`); otherwise it is the
+    system's: `~/.cache/mmlens`, `~/Library/Caches/mmlens` on macOS, `%LOCALAPPDATA%\mmlens` on
     Windows.
     """
     if own := os.environ.get("MMLENS_HOME"):

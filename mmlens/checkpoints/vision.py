@@ -4,7 +4,7 @@
     find_vision("timm:vit_base_patch16_224")
     find_vision("hf:google/vit-base-patch16-224")     # or the bare id, a folder, a module
 
-Only a name of a remote model reaches the network.
+Only names of remote models use the network.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def find_vision(
     kind = dtype_of(dtype)
     if isinstance(source, HookedVision):
         other = kind is not None and kind != source.dtype
-        vision = source.at(source.feature_layer) if other else source  # the caller's stays
+        vision = source.at(source.feature_layer) if other else source  # the caller's is not changed
     elif not isinstance(source, (str, Path)):
         refuse_whole(source)
         vision = wrap_vision(source)
@@ -78,7 +78,7 @@ def _hf_vision(source: str, revision: str | None, *, local: bool) -> HookedVisio
             module, told = cls.from_pretrained(
                 source, dtype=torch.float32, output_loading_info=True, **safe
             )
-    except Exception as error:  # transformers and the hub raise two dozen kinds
+    except Exception as error:  # transformers and the hub raise many exception types
         raise unfound("encoder", source, error, _KNOWN_VISION) from error
     refuse_whole(module)
     loaded_whole(told, repr(source), SPARE)
@@ -86,7 +86,7 @@ def _hf_vision(source: str, revision: str | None, *, local: bool) -> HookedVisio
 
 
 def _processor(source: str, options: dict[str, Any]) -> dict[str, Any] | None:
-    """The settings as they stand: the processor classes need torchvision, this doesn't."""
+    """The settings as a dict: unlike the processor classes, this does not need torchvision."""
     from transformers.utils.hub import cached_file
 
     missing = {"_raise_exceptions_for_missing_entries": False}
@@ -128,7 +128,7 @@ def _open_clip(rest: str) -> HookedVision:
 
 @contextmanager
 def _fetching(library: str, name: str) -> Iterator[None]:
-    """Inside, a library downloads and reads weights: what it raises becomes a sentence."""
+    """A context in which a library loads weights; its exceptions become a ModelError."""
     try:
         yield
     except Exception as error:
@@ -136,7 +136,7 @@ def _fetching(library: str, name: str) -> Iterator[None]:
 
 
 def _trained_with_quick_gelu(open_clip: Any, model: str, weights: str) -> bool:
-    """What the weights say; open_clip itself only warns that the model is made otherwise."""
+    """Whether the weights need QuickGELU; open_clip only warns if the model does not have it."""
     tag = open_clip.pretrained.get_pretrained_cfg(model, weights) if weights else {}
     built = bool((open_clip.get_model_config(model) or {}).get("quick_gelu"))
     if tag and built and not tag.get("quick_gelu"):

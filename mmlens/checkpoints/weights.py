@@ -1,9 +1,9 @@
-"""Weights from files that are not trusted: nothing is executed, and shapes are checked first.
+"""Weights from untrusted files: no code is executed, and shapes are checked first.
 
 A projection is small and comes in several formats: LiMBeR's `proj.ckpt` (a dict of `weight` and
 `bias`), a safetensors file, a state dict whose names carry a prefix. Pickles are read with
-`weights_only=True`, so one that wants to run code is refused, and a wrong shape is a sentence that
-names both sides.
+`weights_only=True`, so one that would run code is refused, and the error for a wrong shape names
+both sides.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from mmlens.values.errors import CheckpointError, reason
 ProjectionSource = nn.Module | Mapping[str, Tensor] | str | Path
 
 SPARE = ("pooler", "classifier", "head.")
-"""Of an encoder's file: what comes after the patches and is read by nothing here."""
+"""Prefixes of an encoder's tensors that nothing reads here, such as its pooler's."""
 
 
 def expanded(path: str | Path, name: str = "path") -> Path:
-    """A path whose `~` is somebody's home.
+    """A path with `~` expanded.
 
     Raises:
-        CheckpointError: nobody of that name has one, or no file could be called that.
+        CheckpointError: there is no such user, or no file can have this name.
     """
     place = path_of(path, name, error=CheckpointError)
     try:
@@ -44,12 +44,12 @@ def expanded(path: str | Path, name: str = "path") -> Path:
 
 
 def loaded_whole(told: Any, where: str, spare: tuple[str, ...] = ()) -> None:
-    """Refuse a model of which transformers made up a part.
+    """Refuse a model with weights that transformers initialized randomly.
 
     Args:
-        told: what `from_pretrained(..., output_loading_info=True)` says.
+        told: the loading info of `from_pretrained(..., output_loading_info=True)`.
         where: names the file or folder in the refusal.
-        spare: beginnings of names that may be missing or unexpected, since nothing reads them.
+        spare: prefixes of names that may be missing or unexpected, since nothing reads them.
     """
     misshapen: list[Any] = sorted(told.get("mismatched_keys") or [])
     for key, found, needed in misshapen:
@@ -66,10 +66,10 @@ def loaded_whole(told: Any, where: str, spare: tuple[str, ...] = ()) -> None:
 
 
 def plain_tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Number format and shape of each tensor of a safetensors file, from its header.
+    """Dtype and shape of each tensor of a safetensors file, from its header.
 
     Raises:
-        CheckpointError: it is missing or damaged, or its numbers mean something else (quantised).
+        CheckpointError: it is missing or damaged, or quantised.
     """
     from safetensors import safe_open
 
@@ -107,7 +107,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
-    except Exception as error:  # the readers raise half a dozen kinds
+    except Exception as error:  # the readers raise several exception types
         if "weights_only" in str(error) or "Unsupported" in str(error):
             raise CheckpointError(
                 f"{str(path)!r} is a pickle that holds more than tensors, so loading it could run "
@@ -123,8 +123,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 def linear_from_state(state: Mapping[str, Tensor], where: str = "the checkpoint") -> nn.Linear:
     """`nn.Linear` [d_in -> d_out] in float32 from `weight` and `bias` under any one prefix.
 
-    fp16 and bf16 are accepted: the authors' dtype isn't documented and casting up is exact. float64
-    is kept.
+    fp16 and bf16 are accepted: the authors' dtype is not documented and casting up is exact.
+    float64 is kept.
     """
     found = {key.rsplit(".", 1)[-1]: value for key, value in state.items()}
     prefixes = {key.rpartition(".")[0] for key in state}
@@ -148,7 +148,7 @@ def linear_from_state(state: Mapping[str, Tensor], where: str = "the checkpoint"
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without transformers' progress bars, which are for downloads."""
+    """A context without transformers' progress bars, which are meant for downloads."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -161,7 +161,7 @@ def quietly() -> Iterator[None]:
 
 
 def fresh_linear(d_in: int, d_out: int, seed: int = 0) -> nn.Linear:
-    """A projection nobody has trained: torch's default initialisation, from a seed of its own."""
+    """An untrained projection: torch's default initialisation from a given seed."""
     draw = torch.Generator().manual_seed(count(seed, "seed", least=0, most=SEEDS))
     linear = nn.Linear(d_in, d_out, device="meta")
     linear.to_empty(device="cpu")
@@ -186,13 +186,13 @@ def projection_from(source: ProjectionSource, where: str = "the projection") -> 
 def check_projection(
     projection: nn.Module, d_vision: int, d_model: int, parts: str, positions: int = 1
 ) -> None:
-    """Whether a projection leads from these features to this language model, tried on zeros.
+    """Check that a projection maps these features to this language model, on zeros.
 
     Args:
         projection: maps [batch, patch, d_vision] to [batch, patch, d_model].
         d_vision, d_model: the two sides.
         parts: names the two sides in the refusal, e.g. "BeitModel and GPTJForCausalLM".
-        positions: how many patches the encoder gives.
+        positions: the number of patches of the encoder.
 
     Raises:
         CapabilityError: it gives another number of positions than there are patches.
@@ -222,7 +222,7 @@ def check_projection(
 
 
 def weights_hash(state: Mapping[str, Any]) -> str:
-    """sha256 over the tensors sorted by name, independent of how many bits they were stored in.
+    """sha256 over the tensors sorted by name, independent of their dtype.
 
     Floats are hashed as float32, so bf16 weights keep their hash when they are cast up.
     """

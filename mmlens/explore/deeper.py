@@ -1,6 +1,6 @@
-"""What `look(full=True)` reads beside the attribution: the lens, and the caption without neurons.
+"""The additions of `look(full=True)` to the attribution: the lens, and ablation of neurons.
 
-The lens is one pass, silencing a row of a batch per variant; a `Depth` says how much is read.
+The lens is one pass, ablation one row of a batch per variant; a `Depth` sets how much is computed.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Depth:
-    """How much `full=True` reads.
+    """How much `full=True` computes.
 
     Attributes:
         lens: words per layer and patch.
-        lens_layers: layers that the lens reads at most, evenly spread and the last among them: the
-            vocabulary is computed for each of them at each patch.
+        lens_layers: the most layers that the lens reads, evenly spaced and including the last:
+            logits are computed for each of them at each patch.
         firing: neurons per patch.
-        silenced: neurons per word that are silenced, together and one by one.
-        one_by_one: which of them are silenced alone, a row of a batch each: those of the "token"
+        silenced: neurons per word that are ablated, together and one by one.
+        one_by_one: which of them are ablated alone, a row of a batch each: those of the "token"
             that `look` explains first, of all tokens of the "caption" that it explains, or of
             `firing` too ("all").
     """
@@ -93,6 +93,6 @@ def read_deeper(
 
 
 def spread(layers: int, most: int) -> list[int]:
-    """At most so many of the layers, evenly spread; the last is always among them."""
+    """At most `most` of the layers, evenly spaced and including the last."""
     step = -(-layers // count(most, "lens_layers"))
     return list(range(layers - 1, -1, -step))[::-1]

@@ -1,17 +1,17 @@
-"""One picture, read through the model: what it says, which neurons made it say so, where they look.
+"""One picture read by the model: the caption, its neurons, and where they activate.
 
     seen = look(model, "scene.png")
     seen.caption                     # ' a dog and a bicycle.'
     seen.neurons                     # the neurons behind ' dog': neuron, patch, score, words, ...
-    seen.maps.sel(token=" dog")      # Scores(pos): what each patch did for the word
+    seen.maps.sel(token=" dog")      # Scores(pos): each patch's attribution for the word
     seen.save("scene.html")          # the same as a page
 
 One forward pass and one backward pass per explained token (gradient x activation, see
-`mmlens.methods.attribute`), reduced as it comes; one more forward pass for the activation maps.
+`mmlens.methods.attribute`), reduced layer by layer; one more forward pass for the activation maps.
 The caption ends at its first sentence or line, and its words that name things are explained, unless
-asked otherwise: a language model that was never taught to stop says thirty tokens.
-With `full=True` also what each patch says in every layer and which neurons fire there (two passes),
-and what the caption loses without each neuron (a row of a batch per neuron; `explore.deeper`).
+set otherwise: a language model that was not trained to stop generates thirty tokens. With
+`full=True` also the logit lens at each patch and the neurons that fire there (two passes), and the
+caption's probabilities without each neuron (a row of a batch per neuron; `explore.deeper`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What `look` found.
+    """The result of `look`.
 
     Attributes:
         picture: RGB.
@@ -69,17 +69,17 @@ class Look:
             highest), score, active (its activation there), sign (-1: it is negative, so the words
             are those of minus its output row), words, probs, interpretable.
         activations: Scores(neuron, pos): how active each neuron of the tables is at each patch.
-        box: (x0, y0, x1, y1), the pixels of the picture that the encoder sees.
+        box: (x0, y0, x1, y1), the pixels of the picture that the encoder reads.
         about: provenance.
         before: Scores(token): the probability of every token of the caption (this and what
             follows: with `full=True`, else None).
-        without: Scores(neuron, token): the same with a neuron silenced, one of the first of a
+        without: Scores(neuron, token): the same with one neuron ablated, one of the first of a
             token or of `firing` (`Depth`).
         together: Scores(token): the same of an explained token without all of its first neurons.
         lens: the logit lens at every patch: layer, pos, rank, token, prob.
         firing: the most active neurons of every patch: patch, rank, neuron, value.
-        decoded: what every neuron of `activations` says, at the signs of its activations in the
-            tables: neuron, sign, words, probs, interpretable.
+        decoded: what every neuron of `activations` decodes to, at the signs of its activations in
+            the tables: neuron, sign, words, probs, interpretable.
     """
 
     picture: Image.Image = field(repr=False)
@@ -147,17 +147,18 @@ def look(
         of: a word of the caption, with or without its leading space; by default the first that
             names a thing.
         caption: explain these words instead of the model's own caption.
-        max_new_tokens: length of that caption at most.
-        stop: what ends the model's own caption, as in `generate`; None lets it go on.
+        max_new_tokens: the most tokens of that caption.
+        stop: what ends the model's own caption, as in `generate`; None for no stop string.
         explain: the tokens that are explained: those of the words that may name "things" (and
             `of`), or "all".
         through: how neurons are decoded, as in `decode`: "unembed", "effect" (measured where the
-            token is predicted, a row of a batch per neuron), or a lens that was fitted before.
-        full: also the lens, the neurons that fire at each patch, and what is lost without each
-            neuron, for `view.explore`; a `Depth` says how much of it.
+            token is predicted, a row of a batch per neuron), or a fitted lens.
+        full: also the lens, the neurons that fire at each patch, and ablation of each neuron, for
+            `view.explore`; a `Depth` sets how much of it.
 
     Raises:
-        PictureError: it cannot be read. PromptError: the model sees no pictures, or `k` is below 1.
+        PictureError: it cannot be read. PromptError: the model reads no pictures, or `k` is below
+            1.
         NumericsError: NaN in the attribution.
         TargetError: the caption is empty, or the word is not one of its tokens.
     """

@@ -1,13 +1,13 @@
-"""Every picture of a data set read as `look` reads one, and the top pictures of its neurons.
+"""`look` for every picture of a data set, and the top pictures of its neurons.
 
     found = read_all(model, "pictos:held_out:200", "runs/pictos")     # resumable
     found = read_found("runs/pictos")                                 # later, without the model
 
-    runs/pictos/looks       a sweep: caption, neurons, maps, lens and silencing of every picture
-    runs/pictos/activity    a sweep: how active each neuron of these is, on every picture
+    runs/pictos/looks       a sweep: caption, neurons, maps, lens and ablations of every picture
+    runs/pictos/activity    a sweep: the activations of these neurons on every picture
 
-A top picture is one where the neuron's strongest patch is strongest (as in `top_images`), of all
-pictures and not only those whose caption it helped to write.
+Top pictures are those with the neuron's largest activation at any patch (as in `top_images`), among
+all pictures and not only those whose caption it contributes to.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ _SCORES = ("maps", "activations", "before", "without", "together")
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What was read of many pictures.
+    """The results for many pictures.
 
     Attributes:
         looks: one per picture that could be read.
         names: their ids.
         tops: neuron, rank (from 0), sample, place, value, picture, map (Scores(pos)), box; None
-            where only the first of the two sweeps is there.
+            where only the first of the two sweeps was run.
         failed: the pictures that could not be read: sample, error.
     """
 
@@ -74,11 +74,11 @@ def read_all(
     tops: int = 6,
     progress: bool = True,
 ) -> Found:
-    """Read every picture of a data set; what is in the folder already is not read again.
+    """Run `look` on every picture of a data set; finished pictures are not computed again.
 
     Args:
         dataset: `Samples`, or what `mmlens.dataset` takes.
-        k: neurons per word of a caption, each silenced alone and all together.
+        k: neurons per word of a caption, each ablated alone and all together.
         lens, firing: words of the lens and firing neurons per patch.
         tops: top pictures per neuron.
 
@@ -97,10 +97,10 @@ def read_all(
 
 
 def read_found(folder: str | Path, tops: int = 6) -> Found:
-    """What `read_all` wrote, as far as it is finished.
+    """The results of `read_all`, as far as they are finished.
 
     Raises:
-        SweepError: nothing of that kind is there.
+        SweepError: the folder has none.
     """
     folder = Path(folder)
     if not (folder / "looks" / "manifest.json").is_file():
@@ -150,7 +150,7 @@ def activity(model: HookedVLM, sample: Sample, neurons: Sequence[str]) -> dict[s
 
 
 def _neurons_of(folder: Path) -> list[str] | None:
-    """The neurons that the second sweep was asked about, if there is one."""
+    """The neurons of the second sweep, if there is one."""
     try:
         return Sweep(folder / "activity").manifest["options"]["neurons"]
     except SweepError:

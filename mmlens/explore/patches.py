@@ -1,7 +1,7 @@
-"""What the model makes of each patch: the words of the logit lens, and the neurons that fire there.
+"""Patches inside the model: the words of the logit lens, and the neurons that fire there.
 
-One forward pass each. "Fire" is the activation after the activation function; a neuron that fires
-everywhere is among the first of every patch, and its map says so.
+One forward pass each. "Fire" refers to the activation after the activation function; a neuron that
+fires everywhere is among the first of every patch, as its map shows.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def firing(model: HookedVLM, soft: SoftPrompt, k: int = 8) -> pd.DataFrame:
     names = [SITES["neurons"].at(layer) for layer in range(model.cfg.n_layers)]
     end = torch.tensor([len(labels) - 1], device=model.lm.device)
     with torch.no_grad(), model.hooks(fwd_hooks=[(name, keep) for name in names]):
-        model.run(soft, at=end)  # the logits of one position: the vocabulary takes its time
+        model.run(soft, at=end)  # the logits of one position only, for speed
     rows = [
         (labels[place], rank, Neuron(*divmod(number, width)), value)
         for place, row, its in zip(places, numbers.tolist(), values.tolist(), strict=True)

@@ -1,8 +1,7 @@
-"""What the caption loses without a neuron: the probability of every token of it.
+"""Ablation of neurons under a fixed caption: the probability of each of its tokens.
 
-The caption stays as it is (each token is predicted from the tokens before it), the neuron is 0 at
-every position, and nothing is approximated: a gradient only predicts this number. Neurons share
-batches, a row each.
+The caption is not changed (each token is predicted from the tokens before it), the neuron is 0 at
+every position, and nothing is approximated, unlike a gradient. Neurons share batches, a row each.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ Silent = Sequence[Neuron]
 def probabilities(
     model: HookedVLM, soft: SoftPrompt, targets: Sequence[Target], silent: Sequence[Silent]
 ) -> Float[Tensor, "variant token"]:
-    """The probability of every target without the neurons of each variant (none: as it is).
+    """The probability of every target without the neurons of each variant.
 
     Args:
         soft: the prompt and the caption up to its last token, as `aim_caption` gives it.
         targets: of the logit, one per token.
-        silent: for each variant, the neurons that are silenced together.
+        silent: for each variant, the neurons that are ablated together; may be none.
     """
     positions = torch.tensor([t.position for t in targets], device=model.lm.device)
     ids = torch.tensor([_id_of(model, one) for one in targets], device=model.lm.device)
@@ -46,5 +45,5 @@ def probabilities(
 
 
 def _id_of(model: HookedVLM, target: Target) -> int:
-    """The token whose logit a target reads: of the numbers 0, 1, 2, ... it reads the id."""
+    """The token whose logit a target reads, found by applying it to 0, 1, 2, ..."""
     return int(target.number(torch.arange(model.W_U.shape[1])))

@@ -1,7 +1,7 @@
-"""The strongest neurons of every token as a table, with the sign at which each one speaks.
+"""The strongest neurons of every token as a table, with the sign of their activations.
 
-A neuron whose activation is negative writes minus its output row, so what it says there are the
-words of that end (`mmlens.methods.decode`).
+A neuron whose activation is negative writes minus its output row, so it decodes to the words of
+that direction (`mmlens.methods.decode`).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 class Strongest:
-    """The k neurons of largest score seen so far, each at its best patch."""
+    """The k neurons of largest score so far, each at its best patch."""
 
     def __init__(self, k: int) -> None:
         self.k = k
         self.found: list[tuple[float, int, int, int]] = []
 
     def add(self, layer: int, product: torch.Tensor) -> None:
-        """Take in a layer's product Float[patch, unit]."""
+        """Add a layer's product Float[patch, unit]."""
         values, patch = product.max(0)
         top = values.topk(min(self.k, len(values)))
         units = top.indices.tolist()
@@ -102,9 +102,10 @@ def ends_in(
     firing: pd.DataFrame | None,
     through: str | Translators = "unembed",
 ) -> pd.DataFrame:
-    """What the neurons say at the signs that they have in these tables.
+    """What the neurons decode to at the signs that they have in these tables.
 
-    An effect is one on a token: neurons that only fire have none, and are read by the unembedding.
+    An effect is measured on a token: neurons that only fire have none, and are decoded by the
+    unembedding.
     """
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""Which words of a caption name things: the tokens that are explained, and the first of them."""
+"""The words of a caption that name things: the tokens that are explained."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NO_THINGS = frozenset(_WORDS.split())
 
 
 def thing_tokens(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
-    """The tokens of the words that may name a thing, all pieces of each."""
+    """The tokens of the words that may name a thing, all tokens of each."""
     words: list[list[Token]] = []
     for token in tokens:
         goes_on = bool(words) and token.text[:1].isalpha() and words[-1][-1].text[-1:].isalpha()
@@ -37,10 +37,10 @@ def thing_tokens(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
 
 
 def choose(model: HookedVLM, tokens: tuple[Token, ...], word: str | None = None) -> Token:
-    """The caption token to explain: `word`, or the first that names a thing by itself.
+    """The caption token to explain: `word`, or the first that names a thing.
 
     Raises:
-        TargetError: `word` is several tokens, or none of the caption.
+        TargetError: `word` is several tokens, or not in the caption.
     """
     if word is not None:
         text(word, "of", error=TargetError)

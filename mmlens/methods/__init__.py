@@ -1,1 +1,1 @@
-"""Questions to a model, one function per file: `(model, prompt, ...) -> Scores | DataFrame`."""
+"""Methods, one function per file: `(model, prompt, ...) -> Scores | DataFrame`."""

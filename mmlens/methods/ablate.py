@@ -1,13 +1,13 @@
-"""Ablation: what is lost without a part, against what is lost without others.
+"""Ablation: the effect of removing a part, compared with removing others.
 
     ablate(model, prompt, metric, "resid_pre", mean_over(model, prompts, "resid_pre"), pos=Patch)
     ablation_curve(model, prompt, metric, list(best.neuron), k=(1, 3, 10, 30))
 
-A part is replaced by a number (0), by its mean over a data set (`mean_over`), or by what it was for
-another prompt of the same layout (resample; Chan et al. 2022). The curve silences the first k of a
-ranking ("ranked"), everything but these ("complement": is what is left enough?) and as many others
-drawn from the same layers ("random 1", ...), so that a drop can be told from the damage that any k
-units do.
+A part is replaced by a number (0), by its mean over a data set (`mean_over`), or by its value for
+another prompt of the same layout (resample ablation; Chan et al. 2022). The curve ablates the first
+k of a ranking ("ranked"), everything except these ("complement": are they sufficient?) and as many
+others drawn from the same layers ("random 1", ...), so that their effect can be distinguished from
+that of any k units.
 
 Axes: of `ablate` those of `patch`; of `ablation_curve` (arm, k).
 """
@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 
 Unit = Neuron | Head
 MOST = 10_000
-"""Random arms of one curve, each of them a run for every k."""
+"""The most random arms of one curve; each is a run for every k."""
 Value = float | Scores | Prompt | SoftPrompt
-"""What stands in place of a part: a number, a mean, or another prompt's activation."""
+"""What replaces a part: a number, a mean, or another prompt's activation."""
 
 
 @needs("logits")
@@ -97,12 +97,12 @@ def ablation_curve(
     seed: int = 0,
     batch: int | None = None,
 ) -> Scores:
-    """The metric without the first k units, without the rest, without k others: Scores(arm, k).
+    """The metric without the first k units, without the rest, or without k others: Scores(arm, k).
 
     Args:
         ranked: Neurons, or Heads, the most important first.
         k: how many; more than there are in `ranked` is refused.
-        pos: at some positions of the prompt only (default: at all).
+        pos: ablate at these positions of the prompt only (default: at all).
         randoms: how many random arms.
 
     Raises:
@@ -155,7 +155,7 @@ def mean_over(
     """
     prompts = several(prompts, "prompts", least=0, what="list of prompts")
     if not prompts:
-        raise AddressError("The mean over no prompts is no activation: give at least one.")
+        raise AddressError("The mean over no prompts does not exist: give at least one.")
     total: dict[int | None, torch.Tensor] = {}
     where: Place | None = None
     for prompt in prompts:
@@ -185,7 +185,7 @@ def mean_over(
 def _source(
     model: HookedVLM, kept: Kept, where: Place, layers: Sequence[int | None], value: Value
 ) -> Source:
-    """What stands there instead, per layer; one position long where it is the same everywhere."""
+    """The replacement per layer, of length one where it is the same at all positions."""
     if isinstance(value, (Prompt, SoftPrompt, str)):
         other = one(model, value)
         if other.ids.shape != kept.soft.ids.shape or not same_pictures(other, kept.soft):
@@ -222,7 +222,7 @@ def _wide(where: Place, values: torch.Tensor) -> torch.Tensor:
 def _arms(
     units: list[Unit], width: int, n_layers: int, k: Sequence[int], randoms: int, seed: int
 ) -> dict[str, list[dict[int | None, tuple[int, ...]]]]:
-    """Per arm and k, which units of which layer are silenced."""
+    """Per arm and k, the units that are ablated in each layer."""
     place = lambda unit: unit.unit if isinstance(unit, Neuron) else unit.head  # noqa: E731
 
     def by_layer(some: Sequence[Unit]) -> dict[int, set[int]]:

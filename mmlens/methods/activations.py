@@ -1,10 +1,10 @@
-"""What the model computed at a site: activations with labels.
+"""Activations at a site, with labels.
 
     activations(model, prompt, "neurons", Neuron(3, 17))     # Scores(pos)
     activations(model, prompt, "resid_post", layer=4)        # Scores(pos, dim)
     activations(model, prompt, "vision.neurons", layer=1)    # inside the vision encoder
 
-Only what the address names is kept, hook by hook; nothing else is cached.
+Only the addressed values are kept, hook by hook; nothing else is cached.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Rows = tuple[tuple[Any, ...], ...]
 def activations(
     model: HookedModel, prompt: Any, site: str = "neurons", *address: Any, **by_axis: Any
 ) -> Scores:
-    """The activations at a site: Scores(prompt, layer, the site's axes), less what is narrowed.
+    """The activations at a site: Scores(prompt, layer, the site's axes), as narrowed.
 
     Args:
         prompt: a Prompt, text or SoftPrompt; several of one layout give a leading axis `prompt`
@@ -49,7 +49,7 @@ def activations(
         address: labels that narrow it, as in `Scores.sel`.
 
     Raises:
-        SiteError, AddressError: nothing of that name there. PromptError: layouts differ.
+        SiteError, AddressError: no such site or label. PromptError: layouts differ.
         CapabilityError: units of a layer that has none (a mixture of experts).
     """
     where = site_of(site)
@@ -91,15 +91,15 @@ def activations(
 
 
 def _batch(where: Site) -> str:
-    """What the rows of a batch are at a site."""
+    """The name of the batch axis at a site."""
     return "prompt" if where.in_lm else "picture"
 
 
 def _no_nan(values: torch.Tensor, where: Site, layer: int | None) -> None:
-    """Refuse NaN, and infinity where no mask puts it (scores and masks of attention)."""
+    """Refuse NaN, and infinity except where a mask causes it (attention scores and masks)."""
     masked = where.axes[-1] == "key"
     here = f"{where.name!r}" + ("" if layer is None else f" in layer {layer}")
-    finite(values.masked_fill(values.isinf(), 0.0) if masked else values, f"what stands at {here}")
+    finite(values.masked_fill(values.isinf(), 0.0) if masked else values, f"activations at {here}")
 
 
 def _layers(model: HookedModel, where: Site, wanted: Mapping[str, Any]) -> list[int | None]:
@@ -109,7 +109,7 @@ def _layers(model: HookedModel, where: Site, wanted: Mapping[str, Any]) -> list[
 
 
 def _rows(model: HookedModel, reading: Any, where: Site, layer: int | None) -> dict[str, Rows]:
-    """For each axis of positions what stands there, per row of the batch."""
+    """For each axis of positions its labels, per row of the batch."""
     keys: Any = None
     if where.in_lm:
         rows, keys = reading.labels, reading.picture_keys
@@ -121,7 +121,7 @@ def _rows(model: HookedModel, reading: Any, where: Site, layer: int | None) -> d
 
 
 def _common(rows: Rows, batch: str, wanted: Mapping[str, Any]) -> tuple[Any, ...]:
-    """One label per position for every row; where the rows have different words, all of them.
+    """One label per position for every row; where rows have different words, all of them joined.
 
     Raises:
         PromptError: layouts differ.
@@ -141,7 +141,7 @@ def _common(rows: Rows, batch: str, wanted: Mapping[str, Any]) -> tuple[Any, ...
 
 
 def _of_one_picture(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Which picture, or crop of one, a position is in says the axis of pictures."""
+    """Labels without the number of the picture or crop, which the batch axis has."""
     inside = (Patch, Marker)
     return tuple(replace(x, image=0, crop=0) if isinstance(x, inside) else x for x in row)
 
@@ -170,7 +170,7 @@ def _label(
             values, axes = as_positions(values, axes), ("pos", channel)
     known = {axis: _common(rows[axis], batch, inner) for axis in axes if axis in POSITIONS}
     scores = Scores(values, (batch, *axes), known)
-    for axis, labels in known.items():  # padding is no part of a prompt
+    for axis, labels in known.items():  # padding is left out
         read = places(labels, None, axis)
         scores = scores.sel(**{axis: slice(None)}) if len(read) < len(labels) else scores
     scores = scores.sel(**{batch: 0}) if len(rows["pos"]) == 1 else scores

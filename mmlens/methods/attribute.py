@@ -1,16 +1,13 @@
-"""Which MLP neurons turn the picture into a word: gradient x activation.
+"""Attribution of a word to MLP neurons: gradient x activation.
 
-MMN eq. 2: g[k, c] = Z_k^p * d y^c / d Z_k^p, the first-order effect of silencing unit k at position
-p on the number y of token c. One forward pass and one backward pass give every layer, position and
-unit; a caption costs one forward pass and one backward pass per token. No parameter has a gradient,
-and products are reduced inside the backward pass, layer by layer, so that memory grows neither
-with layers nor with targets.
+MMN eq. 2: g[k, c] = Z_k^p * d y^c / d Z_k^p, the first-order effect of ablating unit k at position
+p on the quantity y of token c. One forward pass, and one backward pass per token, give every layer,
+position and unit. Products are reduced inside the backward pass, to save memory.
 
-Axes: (layer, pos, unit), signed: silencing a unit at its point lowers the number by its score, to
-first order. At "post" that is `Edit("neurons", 0.0, ...)`. At "pre" it is
-`Edit("neurons_pre", 0.0, ...)`, the input of the activation function; in a gated MLP (Llama, Qwen,
-Gemma) that is the gate's input alone, and the value that it multiplies stays as it is. So only
-scores at "post" predict, to first order, what silencing a neuron does.
+Axes: (layer, pos, unit), signed: ablating a unit at its point lowers the quantity by its score, to
+first order. At "post" that is `Edit("neurons", 0.0, ...)`. At "pre" it is an edit of "neurons_pre",
+the input of the activation function, in a gated MLP (Llama, Qwen, Gemma) only the gate's input. So
+only scores at "post" predict, to first order, the effect of ablating a neuron.
 """
 
 from __future__ import annotations
@@ -68,17 +65,15 @@ def attribute(
             Neuron its "mean" over positions, "max" or "sum".
         after: the words between prompt and target; by default the model's own caption up to it.
         point: "pre" or "post" the activation function (the paper reads as "pre"); in a gated MLP
-            "pre" is the gate's input and "post" the product of gate and value, which is what
-            `Edit("neurons", ...)` acts on: `about["silencing"]` has the Edit that a score predicts.
-        site: what is attributed to, instead of the units of the language model: any site, such as
-            "vision.neurons" or "resid_post". The Scores have its axes.
-        layer: some layers only, as in `Scores.sel`; the axis stays. Layers whose values have
-            different shapes are asked about one at a time.
+            "pre" is the gate's input and "post" the product of gate and value.
+            `about["silencing"]` has the Edit whose effect a score predicts.
+        site: another site than the language model's units, such as "vision.neurons"; its axes.
+        layer: some layers only, as in `Scores.sel`; the axis stays. One, where shapes differ.
 
     Raises:
-        TargetError: several tokens, or a word that the model does not say.
+        TargetError: several tokens, or a word that the model does not generate.
         CapabilityError: a layer without MLP units (a mixture of experts, a state space model).
-        AddressError: layers of different shapes, or one that the number does not depend on.
+        AddressError: layers of different shapes, or one that the quantity does not depend on.
         NumericsError: NaN in activations or gradients.
     """
     where = attributed(model, point, site)
@@ -108,7 +103,7 @@ def attribute(
 
 
 def attributed(model: HookedModel, point: str, site: str | None) -> Site:
-    """The site that is attributed to: the one that is named, or units before or after activation.
+    """The site that is attributed to: the given one, or units before or after the activation.
 
     Raises:
         AddressError: no such point.
@@ -179,9 +174,8 @@ def attribute_caption(
 
     Args:
         caption: explain these words instead of the model's own caption.
-        pos: the positions that count (default: the picture's), as in `Scores.sel`.
-        stop: what ends the model's own caption, as in `generate`: by default the end of its first
-            sentence or line; None lets it go on.
+        pos: the positions that are ranked (default: the picture's), as in `Scores.sel`.
+        stop: what ends the model's own caption, as in `generate`; None: only its end token.
 
     Returns:
         Columns token, neuron, pos, score; within a token the largest first.
@@ -224,7 +218,7 @@ def products(
     where: Site,
     layers: Sequence[int | None],
 ) -> None:
-    """Run forward once and backward once per target, handing over each layer's product as it comes.
+    """One forward pass and one backward pass per target; `receive` gets each layer's product.
 
     The graph starts at the lowest layer asked for; logits are computed at the targets only.
     """
@@ -276,7 +270,7 @@ def silencing(model: HookedModel, point: str, where: Site | None = None) -> str:
 
 
 class _Best:
-    """The k largest values seen so far, and where they were."""
+    """The k largest values so far, and their indices."""
 
     def __init__(self, k: int) -> None:
         self.k, self.floor = k, -torch.inf
@@ -284,7 +278,7 @@ class _Best:
         self.places = torch.empty(0, 3, dtype=torch.long)
 
     def add(self, layer: int, product: torch.Tensor) -> None:
-        """Take in a layer's product Float[pos, unit]."""
+        """Add a layer's product Float[pos, unit]."""
         flat, units = product.flatten(), product.shape[1]
         if not len(flat) or float(flat.max()) <= self.floor:  # most layers end here, in one pass
             return
@@ -295,10 +289,8 @@ class _Best:
             new = flat[at]
         at = at.cpu()
         place = torch.stack([torch.full_like(at, layer), at // units, at % units], 1)
-        values, places = (
-            torch.cat([self.values, new.float().cpu()]),
-            torch.cat([self.places, place]),
-        )
+        values = torch.cat([self.values, new.float().cpu()])
+        places = torch.cat([self.places, place])
         self.values, order = values.topk(min(self.k, len(values)))
         self.places = places[order]
         self.floor = float(self.values[-1]) if len(self.values) == self.k else -torch.inf

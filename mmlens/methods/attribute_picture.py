@@ -1,16 +1,16 @@
-"""Where in the picture a word comes from: attribution from pixels, features or soft-prompt vectors.
+"""Attribution of a word to pixels, features or soft-prompt vectors of the picture.
 
 For the value x of the picture at a site, and a baseline b (by default its mean over the picture, so
-that what counts is how a place differs from the rest):
+that attributions measure how a patch differs from the rest):
 
     gradient               (x - b) dy/dx at x                              (one backward pass)
     integrated_gradients   (x - b) * integral over t of dy/dx at b + t (x - b)    (Sundararajan et
                            al. 2017, eq. 1); sums to y(x) - y(b), which a test asserts
-    occlusion              y(x) - y(x with b in the place)    (Zeiler & Fergus 2014; one forward
-                           pass per patch), the true effect of each place alone
+    occlusion              y(x) - y(x with b at the patch)    (Zeiler & Fergus 2014; one forward
+                           pass per patch), the true effect of each patch alone
 
-Axes: (pos), labelled by Patch, summed over a patch's pixels or dimensions; signed. It stands beside
-`attribute`: that one asks which neurons bring the word up, this one where the word is seen.
+Axes: (pos), labelled by Patch, summed over a patch's pixels or dimensions; signed. It complements
+`attribute`, which finds the neurons that raise the word; this finds the patches.
 """
 
 from __future__ import annotations
@@ -56,23 +56,23 @@ def attribute_picture(
     steps: int = 16,
     batch: int = 8,
 ) -> Scores:
-    """How much each patch of the picture does for one word: Scores(pos).
+    """The contribution of each patch of the picture to one word: Scores(pos).
 
     Args:
         of, target, after: as in `attribute`.
-        at: "soft_prompt" (what the language model reads), "features" (what the encoder says) or
+        at: "soft_prompt" (what the language model reads), "features" (the encoder's output) or
             "pixels" (through the encoder, summed over each patch's square).
         attribution: "gradient", "integrated_gradients" or "occlusion".
-        baseline: what a place without information holds, a number at that site (pixels are the
-            encoder's, 0 is usually mid-grey); None for the mean over the picture.
+        baseline: the value of a patch without information, a number at that site (for preprocessed
+            pixels, 0 is usually mid-grey); None for the mean over the picture.
         steps: nodes of the quadrature of integrated gradients (up to four times as many where they
             miss a part); the result's `about` has their "sum" beside the true "change" y(x) - y(b),
-            and where more than a hundredth is missing, a warning says so.
+            and a warning is given where more than a hundredth is missing.
         batch: pictures computed side by side (halved when memory runs out).
 
     Raises:
         SiteError: no such `at` or `attribution`.
-        PromptError: a prompt without a picture, or one whose picture is not known.
+        PromptError: a prompt without a picture, or one whose picture is unknown.
         TargetError: as in `attribute`.
     """
     _known(at, PLACES, "at")
@@ -112,7 +112,7 @@ def attribute_picture(
 
 
 class _Place:
-    """One site of one prompt's pictures: read it, put values there, get the number."""
+    """One site of one prompt's pictures: read it, replace its values, compute the quantity."""
 
     def __init__(self, model: HookedVLM, soft: SoftPrompt, aimed: Target, at: str) -> None:
         self.model, self.soft, self.aimed, self.at = model, soft, aimed, at

@@ -1,15 +1,15 @@
-"""Attribution patching: what every patch would do, to first order, from one backward pass.
+"""Attribution patching: the first-order effect of every patch, from one backward pass.
 
     score[place] = (source - base)[place] . d metric / d base[place]
 
 (Nanda 2023; Syed, Rager & Conmy 2023), summed over the last axis, where base is the run that is
-patched. It is wrong where the metric bends between the two runs. With `steps` the gradient is the
-mean over so many points of the straight line from base to source, one layer's activations at a time
-(integrated gradients); then the scores of a layer add up to patching the whole layer, and how far
-they are from that is measured at each call (`mmlens.methods.quadrature`).
+patched. It is inaccurate where the metric is not linear between the runs. With `steps` the gradient
+is the mean over so many points of the straight line from base to source, one layer's activations at
+a time (integrated gradients); then the scores of a layer add up to the effect of patching the whole
+layer, which is checked at each call (`mmlens.methods.quadrature`).
 
 Axes: those of `patch`, in full: (layer, pos), at sites of heads (layer, pos, head), at "neurons"
-(layer, pos, unit). What is summed over positions estimates patching them together.
+(layer, pos, unit). A sum over positions estimates patching them together.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def attribution_patching(
 
 
 def _reduced(product: Float[Tensor, "*dims"], where: Place) -> Float[Tensor, "pos ..."]:
-    """change . gradient, summed over what is no place of its own; pictures behind each other."""
+    """change . gradient, summed over axes that are not addressed; pictures are concatenated."""
     product = product.float()
     product = product if where.site.in_lm else product.flatten(0, 1)
     return product if where.inner == "unit" else product.sum(-1)
@@ -146,7 +146,7 @@ def _integrated(
     steps: int,
     batch: int,
 ) -> Integral:
-    """(new - old) times the mean gradient on the way from `old` to `new`."""
+    """(new - old) times the mean gradient on the line from `old` to `new`."""
     name = hooking.names(model, where.site.at(layer))[0]
     in_lm = where.site.in_lm
 
@@ -186,7 +186,7 @@ def _numbers(logits: Float[Tensor, "row d_vocab"], metric: Metric) -> Float[Tens
 def _grad(
     logits: Float[Tensor, "row d_vocab"], metric: Metric, at: list[torch.Tensor]
 ) -> list[torch.Tensor]:
-    """The gradient of the sum of the rows' metrics, where it is, right in half precision too."""
+    """The gradient of the sum of the rows' metrics, exact enough in half precision too."""
     out, power = seed(logits, lambda many: differentiable(_numbers(many, metric)).sum())
     found = torch.autograd.grad(logits, at, grad_outputs=out, allow_unused=True)
     zeros = (torch.zeros_like(x) if g is None else g for g, x in zip(found, at, strict=True))

@@ -1,8 +1,8 @@
-"""Proof that every advertised hook does what it promises: it fires, is differentiable, and acts.
+"""Measure every advertised hook point: whether it fires, is differentiable, and has an effect.
 
-Some points of an architecture are read-only or never fire, without a word (TransformerLens issues
-1317, 1527, 1688). The audit runs each point once and writes down what it measured; the model
-refuses names that do not fire, and edits where they would be ignored.
+Some points of an architecture are read-only or never fire, without a warning (TransformerLens
+issues 1317, 1527, 1688). The audit runs each point once and records the result; the model refuses
+names that do not fire, and edits that would be ignored.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def audit(
     """Every hook point of a model, measured: one forward and one backward pass each.
 
     Args:
-        prompt: what to read; by default a small picture with a few tokens.
+        prompt: the input; by default a small picture with a few tokens.
         progress: called with (done, of) after every point.
 
     Returns:
@@ -106,7 +106,7 @@ def _measure(model: HookedModel, read: Any, name: str, plain: torch.Tensor) -> d
 
 
 def _number(model: HookedModel, answer: torch.Tensor) -> torch.Tensor:
-    """The largest logit: of the last position, where there are positions."""
+    """The largest logit, at the last position where there are positions."""
     return (answer[0, -1] if model.can("logits") else answer[0]).max()
 
 

@@ -1,9 +1,9 @@
-"""What is said under each edit: the experiment whose measure is the caption itself.
+"""Captions generated under each edit, as the outcome of an experiment.
 
     captions(model, prompt, {"no dog patches": knockout(dog, -1)}, contains="dog")
 
-A metric of the bench reads the logits of one position; a caption is many positions, so it is
-generated, greedily, with the edits in force at every step.
+A metric of patching reads the logits of one position; a caption has many, so it is generated
+greedily, with the edits applied at every step.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def captions(
     contains: str | None = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """The greedy caption under each edit; the first row is the model as it is.
+    """The greedy caption under each edit; the first row is the unedited model.
 
     Args:
-        edits: name -> an Edit, or several that hold together.
-        contains: a word or phrase looked for in the captions, in any case, as a whole, in the
+        edits: name -> an Edit, or several that are applied together.
+        contains: a word or phrase to find in the captions, in any letter case, as a whole, in the
             singular or with -s or -es.
         options: of `generate`, such as `max_new_tokens=`.
 
@@ -49,7 +49,7 @@ def captions(
         attrs["about"] is its provenance.
 
     Raises:
-        PromptError: `contains` without a letter. SiteError, AddressError: an edit of nothing.
+        PromptError: `contains` without a letter. SiteError, AddressError: an edit that cannot act.
     """
     pattern = _whole(contains) if contains is not None else None
     instance(edits, "edits", Mapping, "a mapping from names to Edits, {'cut': knockout(dog, -1)}")

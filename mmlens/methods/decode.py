@@ -1,24 +1,24 @@
-"""What a neuron says: the words that its output raises most.
+"""Decode neurons: the tokens whose logits their output raises most.
 
 MMN 2.2: decoder(W_out^k) = softmax(W_d W_out^k), without a layer norm and without biases. What a
 unit writes to the stream is its activation times that row, so a unit whose activation is negative
 (half of the strongest in a gated MLP such as Llama's) writes minus its row: where the activation is
-known, the words are those of the end that is written, and the column `sign` says which (1 or -1).
-Behind the MLP may stand a norm with a gain (Gemma 2 and 3, OLMo 2, GLM-4), which is part of what is
-written (`mmlens.towers.language.units`).
+known, the words are those of the direction that is written, and the column `sign` is its sign (1 or
+-1). After the MLP there may be a norm with a gain (Gemma 2 and 3, OLMo 2, GLM-4), which is part of
+what is written (`mmlens.towers.language.units`).
 
 With `gain=True` the final norm's gain (and centring, where it centres) is applied first, which is
 what folding it into W_U would do. Rows of the vocabulary beyond the tokenizer's words are dropped
 (LiMBeR's GPT-J has 50258 rows, the words end at 50257).
 
-The unembedding reads the last layer, and what a unit of an early one writes is changed on its way
-there. `through=` says how it is read:
+The unembedding reads the last layer's output, and later layers change what a unit of an early layer
+writes. `through=` chooses how it is decoded:
 
-    "unembed"      as it stands (the paper)
-    "jacobian"     through the mean Jacobian of the layers behind it (`jacobian_lens`)
+    "unembed"      directly (the paper)
+    "jacobian"     through the mean Jacobian of the later layers (`jacobian_lens`)
     "tuned"        through a translator trained for its layer (`tuned_lens`)
-    "effect"       not read at all, but measured: the words whose logits fall most on one prompt
-                   when the unit is silenced (`moved_words`)
+    "effect"       measured: the tokens whose logits fall most on one prompt when the unit is
+                   ablated (`moved_words`)
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
 _FLOATS = 1 << 25
-"""Probabilities in memory at a time."""
+"""The most probabilities in memory at a time."""
 THROUGH = ("unembed", *KINDS, "effect")
-"""The readings of what a unit writes, by name."""
+"""The ways to decode what a unit writes, by name."""
 
 
 @needs("unembed")
@@ -71,16 +71,16 @@ def decode(
         neurons: one, several (repeats count once), or a table with a column `neuron`, and `active`
             where the activations are known, as `top_neurons(scores, active=...)` gives it.
         gain: apply the final norm's gain first.
-        active: the activation of each neuron where it matters, for its sign; without it the words
-            are those of a positive activation.
-        through: one of `THROUGH`, or a lens that was fitted before.
+        active: the activation of each neuron, for its sign; without it the words are those of a
+            positive activation.
+        through: one of `THROUGH`, or a fitted lens.
         prompt: for "effect" the one prompt that it is measured on, at its end; for "jacobian" and
             "tuned" the prompts that a lens is fitted on, once.
 
     Returns:
-        Columns neuron, sign (-1: at a negative activation, so what minus its row raises), words
-        (list of str, the most probable first), probs (list of float), interpretable (at least 7 of
-        the first 10 are English words of 3 or more letters).
+        Columns neuron, sign (-1: at a negative activation, the words that minus its row raises),
+        words (list of str, the most probable first), probs (list of float), interpretable (at least
+        7 of the first 10 are English words of 3 or more letters).
 
     Raises:
         AddressError: a layer or unit that the model does not have, or too few activations.
@@ -111,10 +111,10 @@ def decode(
 
 
 def read_through(model: HookedVLM, through: Any, prompt: Any = None) -> str | Translators:
-    """How units are read: "unembed", "effect", or a lens, which is fitted once if need be.
+    """How units are decoded: "unembed", "effect", or a lens, which is fitted here if necessary.
 
     Raises:
-        ArgumentError: no such reading, or no prompt for it. CheckpointError: another model's lens.
+        ArgumentError: no such name, or no prompt for it. CheckpointError: another model's lens.
     """
     if isinstance(through, Translators):
         through.check(model)
@@ -141,12 +141,12 @@ def read_through(model: HookedVLM, through: Any, prompt: Any = None) -> str | Tr
 
 
 def sign_of(active: float) -> int:
-    """Which end of its row a unit writes at this activation: -1 where it is negative, else 1."""
+    """The sign of the row that a unit writes at this activation: -1 if it is negative, else 1."""
     return -1 if active < 0 else 1
 
 
 def interpretable(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a decoded table whose neuron says English words (MMN 2.2: 7 of the top 10)."""
+    """The rows of a decoded table whose neuron decodes to English words (MMN 2.2: 7 of 10)."""
     import pandas as pd
 
     instance(table, "table", pd.DataFrame, "what decode(model, neurons) returns")
@@ -185,7 +185,7 @@ def _ends(neurons: Any, active: Iterable[float] | None) -> list[tuple[Neuron, in
 def _measured(
     model: HookedVLM, ends: Sequence[tuple[Neuron, int]], k: int, prompt: Any
 ) -> tuple[list[tuple[list[str], list[float]]], list[list[float]]]:
-    """Words and shares of each neuron's effect on a prompt, and by how much logits fall."""
+    """Words and shares of each neuron's effect on a prompt, and the decrease of the logits."""
     if not ends:
         return [], []
     different = list(dict.fromkeys(neuron for neuron, _ in ends))
@@ -204,7 +204,7 @@ def _said(
     gain: bool,
     lens: Translators | None = None,
 ) -> list[tuple[list[str], list[float]]]:
-    """Words and probabilities of each end, from memory where the weights are still the same."""
+    """Words and probabilities of each direction, cached while the weights are the same."""
     if not ends:
         return []
     with torch.no_grad():
@@ -228,7 +228,7 @@ def _said(
 def _written(
     model: HookedVLM, ends: Sequence[tuple[Neuron, int]], lens: Translators | None = None
 ) -> torch.Tensor:
-    """Float[end, d_model]: what each end writes to the stream, as it arrives behind a lens."""
+    """Float[end, d_model]: what each signed unit writes to the stream, after the lens."""
     out = torch.empty(len(ends), model.cfg.d_model, device=model.lm.device)
     for layer in {neuron.layer for neuron, _ in ends}:
         here = [i for i, (neuron, _) in enumerate(ends) if neuron.layer == layer]
@@ -246,7 +246,7 @@ def _top(model: HookedVLM, scores: torch.Tensor, k: int) -> list[tuple[list[str]
 
 
 def _stamp(model: HookedVLM) -> bytes:
-    """Stands for the unembedding as it is now."""
+    """A fingerprint of the current unembedding."""
     table = model.root.W_U[:, : model.lm.n_words]
     return _digest(_draw(table) @ table)
 
@@ -258,5 +258,5 @@ def _draw(table: torch.Tensor) -> torch.Tensor:
 
 
 def _digest(values: torch.Tensor) -> bytes:
-    """16 bytes that stand for these numbers."""
+    """A hash of these numbers, 16 bytes."""
     return blake2b(values.float().cpu().numpy().tobytes(), digest_size=16).digest()

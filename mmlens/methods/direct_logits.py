@@ -6,8 +6,8 @@ The residual stream is a sum of writes, and the final norm divides it by one num
     norm centres
 
 so every part has a share, and shares and bias add up to the logit, which is checked at each call,
-as closely as the model's dtype rounds what is added up. What a part does through later layers is
-not in it: patch for that.
+up to the rounding of the model's dtype. Effects through later layers are not included: use patching
+for these.
 
 Axes: (part) for "embed", "attn 0", "mlp 0", ..., with "cross 0" between them where a layer reads
 pictures by cross-attention; (layer, head); (layer, unit).
@@ -54,9 +54,9 @@ def direct_logits(
 
     Args:
         of: a word of one token, or an id.
-        minus: a word whose logit is taken off: shares of a logit difference.
+        minus: a word whose logit is subtracted, for shares of a logit difference.
         by: "part" (embedding, attention and MLP of each layer), "head" or "neuron".
-        pos: where it is read, one position of the prompt.
+        pos: the position whose logits are explained.
 
     Returns:
         `about` has "bias" (of the final norm and the unembedding) and "logit", the model's own.
@@ -99,7 +99,7 @@ def direct_logits(
 def _read(
     model: HookedVLM, soft: Any, at: int, sites: tuple[str, ...]
 ) -> tuple[dict[str, list[torch.Tensor]], torch.Tensor]:
-    """What stands at one position, per site one tensor per layer; and the logits there."""
+    """The activations at one position, per site one tensor per layer; and its logits."""
     last = model.cfg.n_layers - 1
     places = {name: [SITES[name].at(layer) for layer in range(last + 1)] for name in sites}
     if "cross_attn_out" in places:
@@ -112,7 +112,7 @@ def _read(
     kept = {name: [found[place] for place in several] for name, several in places.items()}
     for name, tensors in kept.items():
         for tensor in tensors:
-            finite(tensor, f"what stands at {name!r} in {model.name!r}")
+            finite(tensor, f"the activations at {name!r} in {model.name!r}")
     return kept, finite(logits, f"the logits of {model.name!r}")
 
 
@@ -122,7 +122,7 @@ def _wide(values: torch.Tensor) -> torch.Tensor:
 
 
 def _rounding(model: HookedVLM, terms: torch.Tensor, size: float) -> float:
-    """How far a sum of these terms may be from what the model got in its own dtype."""
+    """How far a sum of these terms may be from the model's result in its own dtype."""
     eps = torch.finfo(model.lm.dtype).eps
     return 1e-3 * max(1.0, abs(size)) + 2 * eps * (float(terms.abs().sum()) + abs(size))
 
@@ -130,7 +130,7 @@ def _rounding(model: HookedVLM, terms: torch.Tensor, size: float) -> float:
 def _direction(
     model: HookedVLM, resid: Float[Tensor, " d_model"], tokens: list[int]
 ) -> tuple[Float[Tensor, " d_model"], float]:
-    """What a write is multiplied with to give its share, and the bias that no part writes."""
+    """The direction whose product with a write is its share, and the remaining bias."""
     lm = model.lm
     gain, centres = lm.final_gain
     gain = _wide(gain)
@@ -150,7 +150,7 @@ def _direction(
 
 
 def _difference(table: Float[Tensor, "*lead d_vocab"], tokens: list[int]) -> Float[Tensor, "*lead"]:
-    """The column of a word, less that of another where there are two."""
+    """The column of a word, minus that of another where there are two."""
     return table[..., tokens[0]] - (table[..., tokens[1]] if len(tokens) > 1 else 0.0)
 
 
@@ -191,7 +191,7 @@ def _inside(
     direction: torch.Tensor,
     by: str,
 ) -> torch.Tensor:
-    """Shares of the heads or units of one layer; checked against what the layer writes."""
+    """Shares of the heads or units of one layer; checked to add up to the layer's output."""
     block = model.root.blocks[layer]
     if by == "head":
         weight, active = _wide(block.attn.W_O), _wide(kept["z"][layer])
@@ -209,6 +209,6 @@ def _inside(
     if off > _rounding(model, sizes, float(shares.abs().sum())):
         raise CapabilityError(
             f"The {by}s of layer {layer} of {model.name!r} do not add up to what the layer writes"
-            f" (off by {off:.3g}; a norm or a scale stands between): ask by='part'."
+            f" (off by {off:.3g}; a norm or a scale is between): use by='part'."
         )
     return shares.float()

@@ -1,11 +1,11 @@
 """Integrated gradients of MLP units: attribution that adds up.
 
-Per layer, the activations go on a straight line from a baseline b to their values z (Sundararajan
-et al. 2017, eq. 1; along one layer's neurons as in Dai et al. 2022, eq. 2):
+Per layer, the activations move along a straight line from a baseline b to their values z
+(Sundararajan et al. 2017, eq. 1; along one layer's neurons as in Dai et al. 2022, eq. 2):
 
     IG = (z - b) * integral over t of dy/dz at b + t (z - b)
 
-Its sum over a layer is y(z) - y(b), and how far it is from that is measured at each call (see
+Its sum over a layer is y(z) - y(b), which is checked at each call (see
 `mmlens.methods.quadrature`); gradient x activation is its one-step limit at t = 1.
 
 Axes: (layer, pos, unit), signed.
@@ -55,16 +55,15 @@ def integrated_gradients(
 
     Args:
         of, target, after: as in `attribute`.
-        baseline: what a silenced unit is: a number, or Scores(layer, unit) such as a mean.
-        steps: nodes of the quadrature; up to four times as many, drawn together near the baseline,
-            in layers where their sum misses the change by more than a hundredth (a norm behind the
-            MLP makes the number change close to the baseline alone).
+        baseline: the value of an ablated unit: a number, or Scores(layer, unit) such as a mean.
+        steps: nodes of the quadrature; up to four times as many, concentrated near the baseline, in
+            layers where their sum misses the change by more than a hundredth (with a norm after the
+            MLP, the quantity changes only close to the baseline).
         batch: steps computed side by side (halved when memory runs out).
 
     Returns:
         The scores; `about` has by layer the "change" y(z) - y(b), what is "missing" of it in their
-        sum, and how many "nodes" there were. Where more than a hundredth is missing, a warning
-        says so.
+        sum, and the number of "nodes". A warning is given where more than a hundredth is missing.
     """
     soft, aimed = aim(model, prompt, of, target, after)
     steps = count(steps, "steps", most=MOST, error=AddressError)

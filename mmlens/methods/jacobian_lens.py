@@ -1,12 +1,13 @@
-"""What the layers behind a layer do to a small change of its stream, on average: J_l.
+"""The mean Jacobian J_l from a layer's residual stream to the last layer's.
 
     J_l = mean over prompts and positions t of  sum over t' >= t of  d final[t'] / d resid_l[t]
 
 The Jacobian lens of TransformerLens 4 (Gurnee et al. 2026) is the same mean over positions of text;
-here prompts may have pictures, so the positions may be patches alone (`pos=Patch`), and what is
-moved may be the last position alone, the one that says the next word (`destination=-1`). A row of a
-batch takes the gradient of one coordinate of the final stream, for all layers at once: a prompt
-costs d_model rows, and no tensor is larger than these rows. No vocabulary takes part.
+here prompts may have pictures, so the positions may be patches alone (`pos=Patch`), and the
+destination may be the last position alone, the position that predicts the next token
+(`destination=-1`). A row of a batch computes the gradient of one coordinate of the final stream,
+for all layers at once: a prompt costs d_model rows, and no tensor is larger than these rows. The
+vocabulary is not used.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def jacobian_lens(
 
     Args:
         prompts: one or several; each counts as much as the others.
-        pos: positions whose stream is moved, as in `Scores.sel`; by default all.
+        pos: source positions, as in `Scores.sel`; by default all.
         destination: positions where the final stream is read, summed; by default all.
         batch: coordinates computed side by side (halved when memory runs out).
         progress: called with the prompts done and their number.
@@ -62,7 +63,7 @@ def jacobian_lens(
     many = prompts_in(prompts)
     last = model.cfg.n_layers - 1
     if last < 1:
-        raise AddressError(f"{model.name!r} has one layer, behind which nothing is changed.")
+        raise AddressError(f"{model.name!r} has one layer, and no layer after it.")
     width = model.cfg.d_model
     total = torch.zeros(last, width, width)
     for done, prompt in enumerate(many):
@@ -79,7 +80,7 @@ def prompts_in(prompts: Any) -> list[Any]:
     """One prompt or several, as a list.
 
     Raises:
-        PromptError: none.
+        PromptError: there is none.
     """
     alone = isinstance(prompts, (str, Prompt, SoftPrompt, torch.Tensor))
     return [prompts] if alone else several(prompts, "prompts", error=PromptError)
@@ -125,7 +126,7 @@ def _of_one(
 
 
 def _streams(model: HookedVLM, soft: SoftPrompt, n: int) -> list[torch.Tensor]:
-    """What stands behind every layer in `n` equal rows, with the graph from the first on."""
+    """The residual stream after every layer in `n` equal rows, with the graph from the first on."""
     names = [SITES["resid_post"].at(layer) for layer in range(model.cfg.n_layers)]
     kept: list[torch.Tensor] = []
 

@@ -1,4 +1,4 @@
-"""Attention knockout: which way a picture's information takes through the layers.
+"""Attention knockout: the routes of a picture's information through the layers.
 
     quiet = model.edit(knockout(source=dog_patches, destination=-1, layer=range(4, 8)))
     knockouts(model, prompt, metric, {"object -> last": (dog_patches, -1),
@@ -6,11 +6,11 @@
 
 A route is the attention of destination positions (queries) to source positions (keys): it is cut
 by -inf in the mask, before the softmax, so that what remains still sums to 1 (Geva et al. 2023; Neo
-et al. 2025 on pictures). A position never stops seeing itself. It is an Edit at "attn_mask", which
-every eager kernel reads, also where edits of the pattern are ignored (`language.attention_mask`).
+et al. 2025 on pictures). A position always attends to itself. It is an Edit at "attn_mask", which
+every eager kernel applies, also where edits of the pattern are ignored (`language.attention_mask`).
 
 Where pictures are keys of cross-attention, the route from a patch is cut in its scores there:
-`knockout(patches, -1, across=True)`. A position that is cut off from every patch reads nothing.
+`knockout(patches, -1, across=True)`. A position that is cut off from every patch attends to none.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def knockout(
     """An Edit that keeps destination positions from attending to source positions.
 
     Args:
-        source: what is no longer seen: labels, a type, a list, as in `Scores.sel`.
-        destination: who no longer sees it.
-        layer, head: where; default everywhere.
-        across: whether the source are pictures that the model reads by cross-attention.
+        source: keys that are cut: labels, a type, a list, as in `Scores.sel`.
+        destination: queries that no longer attend to them.
+        layer, head: where to cut; by default everywhere.
+        across: whether the sources are pictures that the model reads by cross-attention.
     """
     layers = list(layer) if isinstance(layer, range) else layer
     site = "cross_attn_scores" if flag(across, "across") else "attn_mask"
@@ -69,7 +69,7 @@ def knockouts(
     """The metric with each route cut in each window of layers: Scores(route, layer).
 
     Args:
-        metric: one, or several by name, which the same passes serve: Scores(metric, route, ...).
+        metric: one, or several by name, computed in the same passes: Scores(metric, route, ...).
         routes: name -> (source, destination); a source that is among the keys of cross-attention
             and not among the positions is cut there.
         window: how many layers are cut together, around the labelled one; None cuts all layers and
@@ -126,7 +126,7 @@ def _ends(name: str, route: Any) -> tuple[Any, Any]:
 
 
 def _window(n: int, middle: int | None, window: int | None) -> list[int]:
-    """The layers around one, at the ends those that there are."""
+    """The layers around one, fewer at both ends of the model."""
     if middle is None or window is None:
         return list(range(n))
     start = middle - (window - 1) // 2
@@ -134,7 +134,7 @@ def _window(n: int, middle: int | None, window: int | None) -> list[int]:
 
 
 def _across(soft: SoftPrompt, source: Any) -> bool:
-    """Whether a source is found among the keys of cross-attention alone."""
+    """Whether a source is only among the keys of cross-attention."""
     if soft.picture_keys is None:
         return False
     try:
@@ -147,7 +147,7 @@ def _across(soft: SoftPrompt, source: Any) -> bool:
 def _cuts(
     model: HookedVLM, source: Any, destination: Any, layers: list[int], across: bool
 ) -> list[Edit]:
-    """The cut of a route in these layers; across, in those of them that have cross-attention."""
+    """The cut of a route in these layers; with `across`, in those that have cross-attention."""
     if across:
         crossing = hooking.layers(model, SITES["cross_attn_scores"])
         layers = [layer for layer in layers if layer in crossing]
@@ -163,7 +163,7 @@ def _check(soft: SoftPrompt, name: str, source: Any, destination: Any, across: b
     if not any(key < query for key in keys for query in queries):
         raise AddressError(
             f"The route {name!r} has no edge: no destination comes after a source position, and"
-            " a position only sees those before it."
+            " a position only attends to those before it."
         )
 
 
@@ -180,12 +180,12 @@ def attention(
     """How much each query attends to each key: Scores(layer, head, query, key).
 
     Args:
-        tower: in the vision encoder instead of the language model.
+        tower: "vision" for the encoder instead of the language model.
         across: from words to pictures, where the model reads them by cross-attention.
         address: `head=`, `query=`, `key=`, as in `Scores.sel`.
 
     Raises:
-        CapabilityError: the kernel computes attention without ever holding its pattern.
+        CapabilityError: the kernel computes attention without materializing its pattern.
     """
     site = SITES["vision.pattern" if tower else "cross_pattern" if across else "pattern"]
     known = hooking.points(model)

@@ -1,8 +1,8 @@
-"""What the model would say if it stopped at each layer (nostalgebraist 2020).
+"""The logit lens: predictions from the residual stream of each layer (nostalgebraist 2020).
 
-The residual stream after every layer goes through the final norm and the unembedding, with what the
-architecture does to its logits (soft caps, scales). At the last layer that is the model itself,
-exactly. Computed in float32, hook by hook, in pieces: no cache is kept.
+The residual stream after every layer goes through the final norm and the unembedding, with the
+architecture's transformation of logits (soft caps, scales). At the last layer these are the model's
+own logits, exactly. Computed in float32, hook by hook, in chunks: no cache is kept.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def logit_lens(
     layer: Any = None,
     pos: Any = None,
 ) -> Scores | pd.DataFrame:
-    """Words at every layer and position.
+    """Predicted tokens at every layer and position.
 
     Args:
         tokens: words of one token each; None: the `k` most probable of all.
@@ -61,7 +61,7 @@ def logit_lens(
         raise AddressError(
             f"There is no quantity {quantity!r}: write 'prob', 'logprob' or 'logit'."
         )
-    if model.lm.can.lens_error > 1e-3:  # NaN is none: what is read will be refused by its name
+    if model.lm.can.lens_error > 1e-3:  # NaN passes here and is refused below, by its layer
         raise CapabilityError(
             f"The final norm and unembedding of {model.name!r} do not give its own logits"
             f" (off by {model.lm.can.lens_error:.3g}), so a lens would be wrong."
@@ -89,7 +89,7 @@ def logit_lens(
     with torch.no_grad(), model.hooks(fwd_hooks=[(name, look) for name in names]):
         model.run(soft, at=end)
     for layer, found in kept.items():
-        finite(found[0], f"what the lens reads in layer {layer}")
+        finite(found[0], f"the logit lens in layer {layer}")
     at = tuple(labels[i] for i in where)
     if ids is not None:
         values = torch.stack([kept[layer][0] for layer in chosen])
@@ -113,7 +113,7 @@ def _read(
         read, found = words.topk(min(k, model.lm.n_words))
     else:
         read, found = logits[:, ids], None
-    if quantity != "logit":  # of the few that are kept, not of the vocabulary
+    if quantity != "logit":  # for the tokens that are kept only
         read = read - logits.logsumexp(-1, keepdim=True)
     read = read.exp() if quantity == "prob" else read
     return (read,) if found is None else (read, found)

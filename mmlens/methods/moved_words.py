@@ -1,10 +1,10 @@
-"""The words that a unit raises on one prompt, measured: what the logits lose without it.
+"""The tokens that a unit raises on one prompt, measured by ablating it.
 
     effect[k] = logits as they are - logits with Edit("neurons", 0.0, k), at one position
 
-Nothing is approximated and no sign is chosen: the unit is silenced at every position, with the
-activation that it has there, and what lies before its layer is not computed again. Of each unit
-only the best words are kept, so memory is that of `SOME` rows of the vocabulary.
+Nothing is approximated and no sign is chosen: the unit is ablated at every position, and the layers
+before it are not recomputed. Only the top tokens of each unit are kept, so memory is that of `SOME`
+rows of the vocabulary.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
 ROUNDING = 64
-"""So many times the number format's eps of the largest logit is no effect, but rounding: rows that
-are computed in batches of other shapes differ by a few of these."""
+"""Differences below this multiple of the dtype's eps times the largest logit are rounding: rows in
+batches of other shapes differ by a few eps."""
 SOME = 64
-"""Units whose logits are held at once."""
+"""The number of units whose logits are held at once."""
 
 
 def effects(
@@ -42,11 +42,11 @@ def effects(
 
     Args:
         position: where the logits are read, an index of the prompt; by default its end.
-        batch: neurons silenced side by side (default: what fits into the free memory).
+        batch: neurons per batch (default: as many as fit into the free memory).
 
     Returns:
-        Int ids, Float logits (as it is, minus without; 0 where no more than rounding moves), and
-        Float shares of their softmax over the vocabulary.
+        Int ids, Float logits (with the unit minus without it; 0 where the difference is only
+        rounding), and Float shares of their softmax over the vocabulary.
     """
     at = torch.tensor([position % soft.ids.shape[1]], device=model.lm.device)
     words = model.lm.n_words

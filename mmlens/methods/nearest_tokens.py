@@ -1,8 +1,8 @@
-"""Which words a soft prompt lies closest to: cosine similarity to the input embeddings.
+"""The tokens nearest to a soft prompt, by cosine similarity to the input embeddings.
 
 MMN 3.1 and Table 2: projected patches are not nearer to words of the picture than random vectors
-are; what they mean is made inside the language model. Cosine ignores length, and soft prompts are
-far longer than word embeddings.
+are; their meaning is computed inside the language model. Cosine ignores length, and soft prompts
+are far longer than word embeddings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Activation patching: one run's values put into another, place by place.
+"""Activation patching: activations of one run replace those of another, place by place.
 
     patch(model, Pair(clean, corrupt), metric)                            # Scores(layer, pos)
     patch(model, pair, metric, "z")                                       # Scores(layer, head)
@@ -7,10 +7,10 @@
 
     score = metric(base with source's values at the place)
 
-"denoise" (Vig et al. 2020; Meng et al. 2022): base is the corrupt run, source the clean one; what
-brings the clean answer back is enough for it. "noise": the other way round; what destroys the
-answer was needed (Heimersheim & Nanda 2024). Scores hold the plain metric; `recovered` puts 0 at
-the corrupt and 1 at the clean run, in both directions.
+"denoise" (Vig et al. 2020; Meng et al. 2022): base is the corrupt run, source the clean one; a
+place that restores the clean answer is sufficient for it. "noise": the reverse; a place that
+destroys the answer is necessary (Heimersheim & Nanda 2024). Scores hold the plain metric;
+`recovered` scales it to 0 at the corrupt and 1 at the clean run, in both directions.
 """
 
 from __future__ import annotations
@@ -60,17 +60,17 @@ def patch(
     Args:
         metric: the last position's logits Float[d_vocab] to one number (`patching.metrics`).
         site: a site of the language model or the vision encoder, "soft_prompt" or "pixels".
-        units: single Neurons (or Heads), each patched by itself: the axis "neuron" (or "head").
+        units: single Neurons (or Heads), each patched alone: the axis "neuron" (or "head").
         by: axes along which places are patched one at a time; along the others all of the address
             at once. Default: layer and pos; at sites of heads, layer and head; with `units`, none.
         direction: "denoise" or "noise".
-        batch: at most so many runs side by side (default: what fits into the free memory).
+        batch: the most runs per batch (default: as many as fit into the free memory).
         progress: called with (done, of).
         address: `layer=`, `pos=`, `head=`, `unit=`: labels, or a mapping from names to labels
             that are patched together.
 
     Returns:
-        The metric; `about` has "clean" and "corrupt", "rows" (runs side by side) and "reuse".
+        The metric; `about` has "clean" and "corrupt", "rows" (runs per batch) and "reuse".
 
     Raises:
         PromptError: the layouts differ. SiteError, AddressError: no such place.
@@ -88,10 +88,10 @@ def patch(
 
 
 def place_in(model: HookedVLM, base: Kept, site: str, address: dict[str, Any]) -> Place:
-    """The place of a site in a run; "soft_prompt" means the positions of pictures, where there are.
+    """The place of a site in a run; "soft_prompt" stands for the positions of pictures, if any.
 
     Args:
-        address: what is asked for; positions of pictures are added where it names none.
+        address: the caller's; positions of pictures are added where it has none.
     """
     if site != "soft_prompt" or base.soft.picture_keys is not None:
         return place_of(model, base.soft, site)
@@ -104,7 +104,7 @@ def pictured(base: Kept) -> list[Any]:
     """The labels of the positions that hold pictures.
 
     Raises:
-        PromptError: none does.
+        PromptError: there is none.
     """
     found = [base.soft.labels[0][i] for i in base.soft.is_picture[0].nonzero()[:, 0].tolist()]
     if not found:
@@ -121,7 +121,7 @@ def layers_of(variants: Sequence[Variant]) -> list[int | None]:
 
 
 def recovered(scores: Scores) -> Scores:
-    """Scores of `patch` as a share of the way from the corrupt run (0) to the clean one (1).
+    """Scores of `patch`, scaled linearly to 0 at the corrupt run and 1 at the clean one.
 
     Raises:
         NumericsError: the metric is the same on both runs.
@@ -136,8 +136,8 @@ def recovered(scores: Scores) -> Scores:
     clean, corrupt = float(scores.about["clean"]), float(scores.about["corrupt"])
     if clean == corrupt:
         raise NumericsError(
-            f"The metric is {clean:.4g} on the clean and on the corrupt run: there is no way"
-            " between them. Take another pair, or another metric."
+            f"The metric is {clean:.4g} on the clean and on the corrupt run: there is no effect"
+            " to scale. Take another pair, or another metric."
         )
     values = (scores.values - corrupt) / (clean - corrupt)
     return Scores(values, scores.axes, scores.labels, {**scores.about, "quantity": "recovered"})
@@ -146,7 +146,7 @@ def recovered(scores: Scores) -> Scores:
 def _runs(
     model: HookedVLM, pair: Pair, metric: Metric, direction: str
 ) -> tuple[Kept, Kept, dict[str, Any]]:
-    """The run that is patched, the run that it is patched with, and what both give."""
+    """The run that is patched, the run that it is patched with, and the metric of both."""
     if direction not in DIRECTIONS:
         raise AddressError(f"There is no direction {direction!r}: write 'denoise' or 'noise'.")
     instance(pair, "pair", Pair, A_PAIR)
@@ -205,7 +205,7 @@ def _variant(at: dict[str, Any]) -> Variant:
 def _single(
     model: HookedVLM, where: Place, units: Sequence[Neuron | Head]
 ) -> tuple[str, list[dict[int, tuple[int]]]]:
-    """The axis of single units, and where each is."""
+    """The axis of single units, and the place of each."""
     kind = Neuron if where.inner == "unit" else Head
     if not units or where.inner not in ("unit", "head") or not all(
         isinstance(unit, kind) for unit in units

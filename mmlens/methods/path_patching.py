@@ -1,9 +1,9 @@
-"""Path patching: what one part tells another directly, with everything between held still.
+"""Path patching: the direct effect of one part on another, with everything between frozen.
 
-1. In the base run the sender is patched from the source run, and what attention and MLPs write in
-   the layers from the sender's on is frozen at its base values; what arrives at the receiver is
-   read.
-2. In a second base run only the receiver is patched, with what arrived; the metric is the score.
+1. In the base run the sender is patched from the source run, and the outputs of attention and MLPs
+in the layers from the sender's on are frozen at their base values; the receiver's input is
+recorded. 2. In a second base run only the receiver is patched, with that input; the metric is the
+score.
 
 (Wang et al. 2023; Goldowsky-Dill et al. 2023.) With `through="mlps"` the MLPs between are computed
 instead of frozen, as in Wang et al. The receiver None is the end of the residual stream: the direct
@@ -64,7 +64,7 @@ def path_patching(
     Args:
         senders: Heads or Neurons.
         receiver: a Head (`into` "q", "k" or "v") or a Neuron, or None: the logits. Where several
-            heads share a key and a value (grouped-query attention), all that share it hear.
+            heads share a key and a value (grouped-query attention), all of them receive it.
         pos: positions of the sender that are patched (default: all).
         through: "nothing" (the direct path alone) or "mlps".
 
@@ -83,7 +83,7 @@ def path_patching(
     for sender in senders:
         kind = _SITE[type(sender)]
         sent = activations(model, source, kind, layer=sender.layer, pos=where)
-        here = {**sent.labels, "pos": tuple(base.labels[0][i] for i in where)}  # other words there
+        here = {**sent.labels, "pos": tuple(base.labels[0][i] for i in where)}  # the base's
         sent = Scores(sent.values, sent.axes, here, sent.about)
         sent = sent.sel(**{_axis(sender): [vars(sender)[_axis(sender)]]})
         frozen = _frozen(held, sender, end, through)
@@ -101,7 +101,7 @@ def path_patching(
 
 
 def _inner(model: HookedVLM, receiver: Part | None, site: str) -> dict[str, list[int]]:
-    """Which place of the site's inner axis the receiver reads."""
+    """The index of the site's inner axis that the receiver reads."""
     if receiver is None:
         return {}
     number, size, share = _index(receiver), model.cfg.d_mlp, 1
@@ -122,7 +122,7 @@ def _axis(part: Part) -> str:
 def _way_in(
     senders: Sequence[Part], receiver: Part | None, into: str, direction: str, through: str
 ) -> str:
-    """The site at which the receiver is reached, once everything asked for makes sense."""
+    """The site of the receiver's input, after the arguments were checked."""
     if direction not in DIRECTIONS or through not in ("nothing", "mlps"):
         raise AddressError("Write direction='denoise' or 'noise', through='nothing' or 'mlps'.")
     if not several(senders, "senders", least=0, what="list of Heads or Neurons"):
@@ -139,7 +139,7 @@ def _way_in(
 
 
 def _frozen(held: dict[str, Scores], sender: Part, end: int, through: str) -> list[Edit]:
-    """Edits that hold what the layers between the sender and the receiver write."""
+    """Edits that freeze the outputs of the layers between the sender and the receiver."""
     attn = list(range(sender.layer + 1, end + 1))
     mlp = attn if isinstance(sender, Neuron) else [sender.layer, *attn]
     edits = _held("attn_out", held, attn)
@@ -152,7 +152,7 @@ def _frozen(held: dict[str, Scores], sender: Part, end: int, through: str) -> li
 
 
 def _held(site: str, held: dict[str, Scores], layers: list[int]) -> list[Edit]:
-    """Edits that hold what stands at a site in some layers."""
+    """Edits that freeze the activations at a site in some layers."""
     return [Edit(site, held[site].sel(layer=layers), layer=layers)] if layers else []
 
 
@@ -163,7 +163,7 @@ def edge_attribution(model: HookedVLM, pair: Pair, metric: Metric, k: int = 100)
     TransformerLens' tool: columns writer, reader, pos, score.
 
     Args:
-        metric: differentiable, of the last position's logits Float[d_vocab].
+        metric: a differentiable function of the last position's logits Float[d_vocab].
 
     Raises:
         CapabilityError: this TransformerLens has no such tool, or it refuses the model.

@@ -1,10 +1,11 @@
-"""Integrals of gradients over a straight way from t = 0 to t = 1, checked by what they add up to.
+"""Integrals of gradients over a straight line from t = 0 to t = 1, checked by their sum.
 
-Gauss-Legendre quadrature is exact for polynomials of degree 2n - 1 with n nodes. Activations that a
-norm follows are none: the norm of t z is that of z for all t but the smallest, so that everything
-happens there, between the nodes. But the sum is known: integrated gradients add up to the change of
-the number between the two ends, y(1) - y(0), which takes two more passes. Where 16 nodes miss it,
-t = s^4 draws more of them together near 0 (`complete`), and what is still missing is told.
+Gauss-Legendre quadrature is exact for polynomials of degree 2n - 1 with n nodes. Activations
+followed by a norm are not: the norm of t z is that of z for all t except the smallest, so that the
+function changes there, between the nodes. But the sum is known: integrated gradients add up to the
+change of the quantity between the two ends, y(1) - y(0), which takes two more passes. Where 16
+nodes miss it, t = s^4 concentrates more of them near 0 (`complete`), and a remaining error is
+reported.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ from mmlens.values.errors import AddressError
 Nodes = Float[torch.Tensor, " node"]
 TOLERANCE = 0.01
 """How much may be missing: of the change, or of a tenth of the sum of magnitudes, if that is more.
-What the dtype rounds off comes on top."""
+The rounding of the dtype is added."""
 MOST = 1000
-"""Nodes that may be asked for: finding n takes a matrix of n x n."""
+"""The most nodes: computing n of them takes a matrix of n x n."""
 _LADDER = ((1, 1), (2, 4), (4, 4))
-"""(how many times the nodes, the power of s), one after the other until nothing is missing."""
+"""(multiple of the nodes, power of s), tried in order until nothing is missing."""
 
 
 @dataclass(frozen=True)
 class Integral:
-    """Attributions and how well they add up.
+    """Attributions, and the error of their sum.
 
     Attributes:
         values: (z - b) times the mean gradient.
-        change: y(z) - y(b), what they should add up to.
-        missing: the change less their sum.
-        nodes: how many there were in the end.
+        change: y(z) - y(b), which they should add up to.
+        missing: the change minus their sum.
+        nodes: the final number of nodes.
     """
 
     values: torch.Tensor
@@ -60,7 +61,7 @@ def complete(
         integrate: (nodes, weights) -> the values whose sum is the change.
         ends: the number at t = 0 and at t = 1.
         dtype: of the model, which rounds both ends.
-        what: what is integrated, for the warning.
+        what: the name of the attributions in the warning.
 
     Raises:
         AddressError: fewer than one step.
@@ -80,7 +81,7 @@ def complete(
     warnings.warn(
         f"{what[0].upper()}{what[1:]} add up to {best.change - best.missing:.3g} with"
         f" {best.nodes} steps, where the number changes by {best.change:.3g}: {best.missing:.3g} is"
-        f" missing, so take the scores for an estimate, or write more steps than {steps}.",
+        f" missing, so the scores are an estimate; write more steps than {steps}.",
         stacklevel=3,
     )
     return best

@@ -1,9 +1,9 @@
-"""Units that fire hugely at the first position, whatever stands there: sinks, not words.
+"""Sink units: units with massive activations at the first position, whatever its token.
 
 Language models put massive activations on their first token, which attention then uses as a sink
 (Sun et al. 2024, "Massive Activations in Large Language Models"; Xiao et al. 2023). The few units
-that write them have nothing to do with a picture, and silencing one wrecks any text. So a list of
-units, and random units to compare them with, are better without them.
+that write them do not depend on a picture, and ablating one degrades all text. So they should be
+left out of a list of units, and of random units for comparison.
 
     times = |activation at the first position| / root mean square of its layer at all others
 """
@@ -40,14 +40,14 @@ def sink_units(
     *,
     times: float = TIMES,
 ) -> pd.DataFrame:
-    """The units that are huge at the first position of any of these prompts.
+    """The units with massive activations at the first position of any of these prompts.
 
     Args:
         prompts: one or several, of two positions at least.
-        times: how many times the layer's root mean square elsewhere is huge.
+        times: the least ratio to the layer's root mean square at other positions.
 
     Returns:
-        Columns neuron, value (its activation there), times, prompt (the place of the prompt where
+        Columns neuron, value (its activation there), times, prompt (the index of the prompt where
         it is largest); the largest first.
 
     Raises:
@@ -78,6 +78,6 @@ def sink_units(
 
 
 def _at_first(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Float[unit] at the first position, and how many times the rest it is."""
+    """Float[unit] at the first position, and its ratio to the others."""
     first, rest = x[0, 0].float(), x[0, 1:].float()
     return first, first.abs() / rest.pow(2).mean().sqrt().clamp(min=1e-9)

@@ -1,4 +1,4 @@
-"""Steering: directions to add, and to take away, as Edits; they hold while a caption is generated.
+"""Steering: Edits that add or remove directions, also while a caption is generated.
 
     dog = mean_difference(model, with_dogs, without, "resid_post", layer=5, pos=Patch)
     model.edit(steer("resid_post", dog, scale=4, layer=5)).generate(prompt)
@@ -47,7 +47,7 @@ def mean_difference(
     layer: int,
     pos: Any = -1,
 ) -> Scores:
-    """The mean activation of some prompts less that of others: Scores(dim).
+    """The mean activation of some prompts minus that of others: Scores(dim).
 
     Args:
         pos: positions of each prompt that are averaged.
@@ -84,10 +84,10 @@ def word(model: HookedVLM, of: str | int) -> Scores:
 def written_by(model: HookedVLM, neuron: Neuron) -> Scores:
     """What a neuron writes to the stream, per unit of activation: Scores(dim).
 
-    That is its row of W_out, with what stands between the MLP and the stream: a scale (Granite), or
-    the gain of a norm (Gemma 2 and 3, OLMo 2, GLM-4). Behind a norm only the direction is in the
-    weights; how long it is depends on the run, and `about["norm"]` says so. A neuron whose
-    activation is negative writes the opposite.
+    That is its row of W_out, times a scale (Granite) or the gain of a norm (Gemma 2 and 3, OLMo 2,
+    GLM-4) between the MLP and the stream. With a norm the weights give only the direction; the
+    length depends on the run, and `about["norm"]` notes it. A neuron whose activation is negative
+    writes the opposite.
 
     Raises:
         AddressError: there is no such neuron. CapabilityError: the layer has no MLP units.
@@ -108,7 +108,7 @@ def steer(
     """An Edit that adds `scale` times a direction at the address.
 
     Args:
-        normalize: bring the direction to length 1 first.
+        normalize: scale the direction to length 1 first.
     """
     d = _vector(direction)
     d = d / d.norm() if normalize else d
@@ -120,10 +120,10 @@ def remove(
     site: str, direction: Direction, *address: Any, amount: float = 1.0, positive: bool = False,
     **by_axis: Any,
 ) -> Edit:  # fmt: skip
-    """An Edit that takes (a share of) a direction out of what stands at the address.
+    """An Edit that removes (a share of) a direction from the activations at the address.
 
     Args:
-        amount: 1 removes it, 2 mirrors it, 0 leaves it.
+        amount: 1 removes it, 2 reflects it, 0 leaves it.
         positive: only where it is present with a positive sign.
     """
     d = _vector(direction)
@@ -133,7 +133,7 @@ def remove(
     def without(x: torch.Tensor) -> torch.Tensor:
         if x.shape[-1] != len(d):
             raise AddressError(
-                f"This direction has {len(d)} dimensions, and what stands at {site!r} has"
+                f"This direction has {len(d)} dimensions, and the activations at {site!r} have"
                 f" {x.shape[-1]}."
             )
         here = d.to(x)
@@ -153,5 +153,5 @@ def _vector(direction: Direction) -> Float[Tensor, " dim"]:
             f"A direction has one axis, not shape {tuple(values.shape)}: narrow it with .sel(...)."
         )
     if not bool(torch.isfinite(values).all()) or float(values.norm()) == 0.0:
-        raise NumericsError("A direction of length 0, or with NaN in it, leads nowhere.")
+        raise NumericsError("A direction of length 0, or with NaN in it, is no direction.")
     return values

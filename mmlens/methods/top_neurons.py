@@ -1,4 +1,4 @@
-"""The neurons that matter most, as a table.
+"""The neurons with the largest scores, as a table.
 
 MMN ranks (unit, patch) pairs (Table S.1: "units can repeat"); `rank_by="max"` and `rank_by="sum"`
 rank units by their largest or summed score over the patches instead. The paper gives no rule for
@@ -30,7 +30,7 @@ def top_neurons(
 
     Args:
         rank_by: "pair" (unit and position), "max" or "sum" (units, over the positions).
-        pos: the positions that count, as in `Scores.sel`; by default the picture's if there is
+        pos: the positions that are ranked, as in `Scores.sel`; by default the picture's if there is
             one, else all.
         active: Scores(layer, pos, unit), the activations of the same prompt, as
             `activations(model, prompt, "neurons")` gives them: they become a column, from which
@@ -45,7 +45,7 @@ def top_neurons(
     """
     if active is not None and rank_by == "sum":
         raise AddressError(
-            "A sum over positions has no one activation: write rank_by='pair' or 'max'."
+            "A sum over positions has no single activation: write rank_by='pair' or 'max'."
         )
     if rank_by not in ("pair", "max", "sum"):
         raise AddressError(f"There is no ranking {rank_by!r}: write 'pair', 'max' or 'sum'.")
@@ -80,7 +80,7 @@ def top_neurons(
 
 
 def _check(scores: Scores) -> None:
-    """Refuse what has no neurons, or more than neurons at positions."""
+    """Refuse Scores without units, or with other axes than layer, pos and unit."""
     axes = set(getattr(scores, "axes", ()))
     if not {"layer", "unit"} <= axes <= {"layer", "pos", "unit"}:
         raise AddressError(

@@ -1,13 +1,13 @@
-"""From the residual stream of each layer to that of the last: one affine map per layer.
+"""Translators from the residual stream of each layer to the last's: one affine map per layer.
 
-What a unit of an early layer writes is changed by the layers behind it before it reaches the
-unembedding. A translator does on average what these do:
+Later layers change what a unit of an early layer writes before it reaches the unembedding. A
+translator approximates their average effect:
 
     t_l(h) = h @ matrices[l] + biases[l],        the last layer: t(h) = h
 
 `jacobian_lens` measures the maps (first order, no bias), `tuned_lens` trains them. `decode(...,
-through=translators)` reads what a unit writes, h = sign * W_out[k], by W_U t_l(h): of a direction
-only the matrix counts, as the paper decodes without biases.
+through=translators)` decodes what a unit writes, h = sign * W_out[k], by W_U t_l(h): for a
+direction only the matrix is used, as the paper decodes without biases.
 
 Layer l is the *output* of block l (`resid_post`), which is where the units of layer l write.
 """
@@ -37,14 +37,14 @@ KINDS = ("jacobian", "tuned")
 
 @dataclass(frozen=True, eq=False)
 class Translators:
-    """The maps of all layers but the last.
+    """The maps of all layers except the last.
 
     Attributes:
         kind: "jacobian" or "tuned".
         matrices: Float[layer, d_model, d_model], float32 on the CPU; rows are multiplied from the
             left.
         biases: Float[layer, d_model]; 0 where there are none.
-        about: provenance, and `weights`, by which another model is refused.
+        about: provenance, and `weights`, a fingerprint by which another model is refused.
     """
 
     kind: str
@@ -61,7 +61,7 @@ class Translators:
     def carry(
         self, layer: int, directions: Float[Tensor, "*lead d_model"]
     ) -> Float[Tensor, "*lead d_model"]:
-        """Directions in the stream behind a layer, as they arrive behind the last."""
+        """Directions in the stream after a layer, mapped to the stream after the last."""
         if layer >= len(self.matrices):
             return directions
         return directions @ self.matrices[layer].to(directions)
@@ -74,7 +74,7 @@ class Translators:
         return moved if layer >= len(self.biases) else moved + self.biases[layer].to(resid)
 
     def check(self, model: HookedVLM) -> None:
-        """Refuse a model that these were not made for.
+        """Refuse a model that these were not fitted for.
 
         Raises:
             CheckpointError: other layers, another width, or other weights.
@@ -108,10 +108,10 @@ class Translators:
 
     @classmethod
     def load(cls, path: str | Path) -> Translators:
-        """What `save` wrote, or a Jacobian lens of TransformerLens (a .pt file of its own format).
+        """Translators that `save` wrote, or a Jacobian lens of TransformerLens (its .pt file).
 
         Raises:
-            CheckpointError: it is none of both.
+            CheckpointError: it is neither.
         """
         place = path_of(path, "path").expanduser()
         if not place.is_file():
@@ -120,7 +120,7 @@ class Translators:
 
 
 def fingerprint(model: HookedVLM) -> list[float]:
-    """A few numbers that change with the unembedding and with what the first units write."""
+    """A few numbers that depend on the unembedding and the output weights of the first units."""
     draw, units = torch.Generator().manual_seed(0), model.lm.units
     first = next(iter(i for i, one in enumerate(units.layers) if one.width), None)
     tables = [model.root.W_U[:, :8].T] + ([] if first is None else [units.written(first, slice(8))])
@@ -130,7 +130,7 @@ def fingerprint(model: HookedVLM) -> list[float]:
 
 
 def _same(one: Any, other: list[float]) -> bool:
-    """Whether two fingerprints are of the same weights, in whatever number format."""
+    """Whether two fingerprints are of the same weights, in any dtype."""
     if len(one) != len(other):
         return False
     a, b = torch.tensor(one), torch.tensor(other)
@@ -159,7 +159,7 @@ def _theirs(place: Path) -> Translators:
         matrices = torch.stack([kept["J"][layer].float().T for layer in layers])
         if layers != list(range(len(layers))):
             raise AddressError(f"it has the layers {layers} alone")
-    except Exception as error:  # what torch.load and a foreign dictionary may raise
+    except Exception as error:  # torch.load and an unknown dictionary may raise anything
         raise CheckpointError(
             f"{place.name!r} is no Jacobian lens of all layers: {reason(error)}"
         ) from error

@@ -1,11 +1,12 @@
-"""The tuned lens: affine translators per layer, trained to say what the model will say.
+"""The tuned lens: affine translators per layer, trained to predict the model's final logits.
 
     t_l(h) = h + h A_l + b_l,      minimise KL( final logits || unembed(norm(t_l(h))) )
 
 Belrose et al. 2023 ("Eliciting Latent Predictions from Transformers with the Tuned Lens", eq. 4 and
 section 3): the translator of a layer is trained on the streams of text, the model is frozen, and
-A_l and b_l begin at 0, where it is the logit lens. Prompts are run once; training then takes the
-kept streams of a few positions a step, layer by layer, so that no tensor has layers and vocabulary.
+A_l and b_l start at 0, which is the logit lens. Prompts are run once; training then uses the kept
+streams of a few positions per step, layer by layer, so that no tensor has both layers and
+vocabulary.
 """
 
 from __future__ import annotations
@@ -44,20 +45,20 @@ def tuned_lens(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Translators:
-    """Train a translator for every layer but the last.
+    """Train a translator for every layer except the last.
 
     Args:
         prompts: texts, or prompts with pictures; their streams are kept in memory.
         pos: positions that are trained on, as in `Scores.sel`; by default all.
-        steps: of Adam, per layer; the rate falls to zero.
+        steps: steps of Adam per layer; the learning rate falls to zero.
         batch: positions per step.
-        lr: the rate at first.
-        seed: of the positions that a step takes.
+        lr: the initial learning rate.
+        seed: of the positions drawn in each step.
         progress: called with the layers done and their number.
 
     Returns:
-        Translators; `about["loss"]` has the last tenth's mean KL of every layer, in nats, and
-        `about["logit_lens_loss"]` what it is without training, on the same positions.
+        Translators; `about["loss"]` has every layer's mean KL of the last tenth, in nats, and
+        `about["logit_lens_loss"]` that of the logit lens on the same positions.
 
     Raises:
         AddressError: no such positions, or a model of one layer. NumericsError: it diverges.
@@ -67,7 +68,7 @@ def tuned_lens(
     seed, rate = count(seed, "seed", least=0, most=SEEDS), number(lr, "lr", above=0)
     last = model.cfg.n_layers - 1
     if last < 1:
-        raise AddressError(f"{model.name!r} has one layer, behind which nothing is changed.")
+        raise AddressError(f"{model.name!r} has one layer, and no layer after it.")
     streams = _streams(model, prompts_in(prompts), pos)
     trained = []
     for layer in range(last):
@@ -82,7 +83,7 @@ def tuned_lens(
 
 
 def _streams(model: HookedVLM, prompts: list[Any], pos: Any) -> torch.Tensor:
-    """Float[layer, position, d_model] of all prompts: what stands behind every layer."""
+    """Float[layer, position, d_model] of all prompts: the residual stream after every layer."""
     names = [SITES["resid_post"].at(layer) for layer in range(model.cfg.n_layers)]
     found = []
     for prompt in prompts:
@@ -132,7 +133,7 @@ def _trained(
 
 
 def _loss(model: HookedVLM, resid: torch.Tensor, final: torch.Tensor) -> torch.Tensor:
-    """KL of what the stream says against what the model says, in nats, mean over positions."""
+    """KL from the model's predictions to the translated stream's, in nats, mean over positions."""
     dtype = model.lm.dtype
     with torch.no_grad():
         wanted = model.lm.logits_of(final.to(dtype)).float().log_softmax(-1)

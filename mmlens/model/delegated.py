@@ -7,7 +7,7 @@ HookedTransformer is in one group:
     ours         defined on `HookedVLM`: it reads prompts, or it concerns its hooks
     DELEGATED    the language model's own: weights, labels, configuration
     REFUSED      it would change shared weights, or read without the picture: the error says what to
-    write instead
+                 write instead
 
 A function that a later version of TransformerLens adds is in no group and is refused, too;
 `model.root` is the language model itself. Other attributes (weights, modules, hook points) are

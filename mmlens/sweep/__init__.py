@@ -1,4 +1,4 @@
-"""Any question over any data set, streamed to disk; killed at any point and gone on with.
+"""Run a question over a data set, streamed to disk; resumable after an interruption at any point.
 
     from mmlens.sweep import sweep
 
@@ -9,13 +9,13 @@
     done = sweep(strongest, model, mm.dataset("coco:FOLDER"), "runs/strongest", options={"k": 5})
     done.table("strongest")                                  # one DataFrame with a column `sample`
 
-    runs/strongest/manifest.json                             what was asked of what
+    runs/strongest/manifest.json                             question, model, data and versions
                    chunks/00000.json                         a chunk of samples that is finished
                    tables/strongest/00000.parquet            its rows
                    tensors/NAME/00000.safetensors            its Scores, one tensor per sample
                    tallies/000.safetensors                   running statistics of a process
 
-Every file is written whole or not at all, and nothing in one depends on the time, on the number of
+Every file is written atomically, and its content does not depend on time, on the number of
 processes or on interruptions: the same question gives the same bytes. `accelerate launch` (on CPUs
 `torchrun`) divides the chunks among its processes, each of which loads the model on its own device
 (accelerate's `PartialState().device`).

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Bar:
-    """Samples done, of how many, how fast, and how many bytes are on disk."""
+    """Samples done and in all, their rate, and bytes on disk."""
 
     def __init__(self, total: int, shown: bool) -> None:
         columns = (
@@ -40,6 +40,6 @@ class Bar:
         self.bar.update(self.task, advance=1, rate=rate)
 
     def wrote(self, size: int) -> None:
-        """So many more bytes are on disk."""
+        """Add bytes written to disk."""
         self.bytes += size
         self.bar.update(self.task, size=decimal(self.bytes))

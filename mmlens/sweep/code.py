@@ -1,6 +1,7 @@
-"""What a function or a class is, taken apart for its hash: see `mmlens.sweep.identity`.
+"""The content of functions and classes for their hash: see `mmlens.sweep.identity`.
 
-A function is its bytecode, so that comments and lines do not count, and what that reads.
+A function is hashed by its bytecode, so that comments and line numbers do not count, and by what
+that reads.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 Parts = Iterator[str | bytes]
 _CHECKERS = ("jaxtyping", "beartype")
-"""What checks annotations is no part of a function."""
+"""Wrappers that check annotations are not part of a function."""
 _SKIPPED = {"__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__"}
 _SKIPPED |= {"__firstlineno__", "__static_attributes__", "__abstractmethods__", "_abc_impl"}
 
@@ -63,7 +64,7 @@ def _filled(cell: Any) -> bool:
 
 
 def code_hash(found: Identity, code: types.CodeType) -> bytes:
-    """Of what runs, not of the text: comments, lines and places of files are not in it."""
+    """A hash of the bytecode: without comments, line numbers and file names."""
     constants = (code_hash(found, one) if isinstance(one, types.CodeType) else one
                  for one in code.co_consts)  # fmt: skip
     names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
@@ -73,7 +74,7 @@ def code_hash(found: Identity, code: types.CodeType) -> bytes:
 
 
 def _globals_of(function: types.FunctionType) -> dict[str, Any]:
-    """The globals that a function names; of a module of the user's, what it takes from there."""
+    """The globals that a function names; of a user's module, the attributes that it uses."""
     loads, attributes = _named_in(function.__code__)
     out: dict[str, Any] = {}
     for name in sorted(loads):
@@ -87,7 +88,7 @@ def _globals_of(function: types.FunctionType) -> dict[str, Any]:
 
 
 def _named_in(code: types.CodeType) -> tuple[set[str], set[str]]:
-    """The globals and the attributes that code names, in functions inside of it, too."""
+    """The globals and the attributes that code names, also in nested functions."""
     loads: set[str] = set()
     attributes: set[str] = set()
     for step in dis.get_instructions(code):
@@ -116,7 +117,7 @@ def class_parts(found: Identity, value: type, name: str) -> Parts:
 
 @lru_cache(maxsize=4096)
 def _installed(module: str) -> bool:
-    """Whether a module comes with Python or with a package, so that a version tells what it is."""
+    """Whether a module comes with Python or with a package, so that its version identifies it."""
     top = module.split(".")[0]
     if _ours(top) or top in sys.stdlib_module_names:
         return True

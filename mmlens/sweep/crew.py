@@ -15,12 +15,12 @@ from mmlens.values.optional_packages import package
 
 @dataclass(frozen=True)
 class Crew:
-    """This process among how many.
+    """This process among those of the sweep.
 
     Attributes:
         rank: its number, from 0.
-        world: how many there are.
-        wait: for the others.
+        world: the number of processes.
+        wait: a function that waits for the others.
     """
 
     rank: int = 0
@@ -33,16 +33,16 @@ def crew() -> Crew:
 
     Raises:
         CapabilityError: there are several, and accelerate is not installed.
-        SweepError: there are several, and accelerate takes each for the only one.
+        SweepError: there are several, and accelerate sees only one.
     """
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started == 1:
         return Crew()
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     on_cpu = on_cpu or not torch.accelerator.is_available()
-    # whoever is done first may wait for days
+    # the first to finish may wait for days
     state = package("accelerate", "train").PartialState(cpu=on_cpu, timeout=timedelta(days=30))
-    if state.num_processes != started:  # each would do, and write, everything
+    if state.num_processes != started:  # each would compute and write everything
         raise SweepError(
             f"WORLD_SIZE says {started} processes and accelerate sees {state.num_processes}: start"
             " them with `accelerate launch`, on CPUs with `torchrun` and ACCELERATE_USE_CPU=true."

@@ -1,10 +1,10 @@
-"""What a thing is, as a hash: two things that may answer differently have different ones.
+"""Hashes of objects by content: objects that may give different results have different hashes.
 
 Numbers, words, tensors, pictures and labels count by their content; a function by its bytecode and
-by all that it reads: defaults, what its closure holds, the arguments of a partial, the object that
-a method is bound to, and the globals it names, functions among them. Installed packages count by
-their names, since a sweep records their versions. What has no content to compare (a lock, an open
-file, a generator) is listed in `unknown`: a sweep that depends on it cannot be gone on with.
+by everything that it reads: defaults, closure variables, the arguments of a partial, the object
+that a method is bound to, and the globals it names, including functions. Installed packages count
+by their names, since a sweep records their versions. Objects without content to compare (a lock, an
+open file, a generator) are listed in `unknown`: a sweep that depends on them cannot be resumed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _PLAIN = (type(None), bool, int, str, bytes, complex, type(...), type(NotImpleme
 
 
 class Identity:
-    """Hashes of things, and the names of what could not be told apart.
+    """Hashes of objects, and the names of those that cannot be compared.
 
     Attributes:
-        unknown: what has no content to compare, each as a sentence would call it.
+        unknown: objects without content to compare, as error messages name them.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Identity:
         self._within: list[int] = []
 
     def of(self, value: Any, name: str = "") -> str:
-        """The hash of a thing; `name` is what it is called where it turns out to be unknown."""
+        """The hash of an object; `name` is its name in `unknown`."""
         return self._digest(value, name).hex()
 
     def _digest(self, value: Any, name: str) -> bytes:
@@ -49,18 +49,18 @@ class Identity:
             return hashed(type(value).__name__, repr(value))
         if id(value) in self._done:
             return self._done[id(value)][1]
-        if id(value) in self._within:  # a thing that holds itself
+        if id(value) in self._within:  # an object that contains itself
             return hashed("within", str(len(self._within) - self._within.index(id(value))))
         self._within.append(id(value))
         try:
             found = hashed(*self._parts(value, name))
         finally:
             self._within.pop()
-        self._done[id(value)] = value, found  # kept, so that no other thing gets its id
+        self._done[id(value)] = value, found  # kept, so that no other object gets its id
         return found
 
     def _parts(self, value: Any, name: str) -> Iterator[str | bytes]:
-        """What is hashed of a thing: its kind first, then its content."""
+        """The hashed parts of an object: its kind first, then its content."""
         for kinds, read in _READERS:
             if isinstance(value, kinds):
                 yield type(value).__name__
@@ -69,11 +69,11 @@ class Identity:
         yield from _any_object(self, value, name)
 
     def each(self, values: Iterable[Any], name: str) -> Iterator[bytes]:
-        """The hashes of several things, in their order."""
+        """The hashes of several objects, in their order."""
         return (self._digest(value, name) for value in values)
 
     def named(self, values: Mapping[Any, Any], name: str) -> Iterator[bytes]:
-        """The hashes of named things, in their order."""
+        """The hashes of named objects, in their order."""
         for key, value in values.items():
             yield self._digest(key, name)
             yield self._digest(value, f"{name}.{key}" if name else str(key))
@@ -133,14 +133,14 @@ def _module(found: Identity, value: nn.Module, name: str) -> Parts:
 
 
 def _any_object(found: Identity, value: Any, name: str) -> Parts:
-    """An object by its class and its state, as pickle would take it apart."""
+    """An object by its class and its state, as pickle reduces it."""
     inner = getattr(value, "__wrapped__", None)
-    if callable(inner):  # functools.cache, which keeps what it has computed to itself
+    if callable(inner):  # functools.cache, whose cache cannot be read
         yield from found.each([type(value).__name__, inner], name)
         return
     try:
         parts = value.__reduce_ex__(4)
-    except Exception:  # whatever a class raises where it cannot be taken apart
+    except Exception:  # whatever a class raises if it cannot be pickled
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         found.unknown.append(f"{name} (a {kind})" if name else f"a {kind}")
         yield kind

@@ -1,8 +1,8 @@
-"""What a sweep asked of what: its manifest, and the refusal to go on with something else.
+"""The manifest of a sweep, and the refusal to resume a different one.
 
-Question (its name, and a hash of its code and of what that reads), options, model (provenance,
-weights, edits, hooks, preprocessing, number format), data (content hash) and versions. Times and
-places are left out, so that the manifest of two equal sweeps is equal.
+It records the question (its name, and a hash of its code and of what that reads), options, model
+(provenance, weights, edits, hooks, preprocessing, dtype), data (content hash) and versions. Times
+and paths are left out, so that equal sweeps have equal manifests.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FORMAT = 2
 
 
 class SweepError(MMLensError, RuntimeError):
-    """A sweep cannot be begun or gone on with, or a sample of it failed."""
+    """A sweep cannot be started or resumed, or a sample of it failed."""
 
 
 def record(
@@ -65,10 +65,10 @@ def record(
 
 
 def check(folder: Path, kept: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Refuse a folder whose sweep was asked otherwise.
+    """Refuse a folder with a different sweep.
 
     Raises:
-        SweepError: names the first thing that differs, or that cannot be compared.
+        SweepError: it names the first difference, or what cannot be compared.
     """
     before, now = _flat(kept), _flat(asked)
     for name in sorted((*now, *before), key=lambda name: "{}" in (now.get(name), before.get(name))):
@@ -88,7 +88,7 @@ def check(folder: Path, kept: Mapping[str, Any], asked: Mapping[str, Any]) -> No
 
 
 def _named(question: Callable[..., Any], found: Identity) -> dict[str, str]:
-    """Module and name of a function that another process would find there, and its hash."""
+    """Module and name by which another process can import a function, and its hash."""
     module, name = getattr(question, "__module__", ""), getattr(question, "__qualname__", "")
     there: Any = sys.modules.get(str(module))
     for part in str(name).split("."):
@@ -123,7 +123,7 @@ def _worded(value: Any) -> bool:
 
 
 def _model(model: HookedModel, found: Identity) -> dict[str, Any]:
-    """Everything of a model that an answer depends on, what is large as a hash."""
+    """Everything of a model that results depend on; large parts as hashes."""
     there = {name: tower.module for name, tower in model.towers.items()}
     lm: Any = model.towers.get(LM)
     vision: Any = model.towers.get("vision")
@@ -138,7 +138,7 @@ def _model(model: HookedModel, found: Identity) -> dict[str, Any]:
     hooks = [(hook.name, hook.dir, hook.call) for hook in model._hooks_now()]
     return {
         "weights": {name: weights_hash(part.state_dict()) for name, part in there.items()},
-        "edit_values": [found.of(one, f"what {one[0]!r} is edited to") for one in changes],
+        "edit_values": [found.of(one, f"the edit of {one[0]!r}") for one in changes],
         "hooks": [found.of(one, f"the hook at {one[0]!r}") for one in hooks],
         "lasting_hooks": [found.of(one, "a hook of TransformerLens") for one in _lasting(model)],
         "dtype": str(first.dtype).removeprefix("torch."),
@@ -157,7 +157,7 @@ def _dtypes(part: Any) -> list[str]:
 
 
 def _config(config: Any) -> dict[str, Any]:
-    """A Hugging Face configuration without the place it came from."""
+    """A Hugging Face configuration without its source path."""
     told = config.to_dict() if hasattr(config, "to_dict") else {}
     return {k: v for k, v in told.items() if k not in ("_name_or_path", "transformers_version")}
 
@@ -174,7 +174,7 @@ def _tokenizer(tokenizer: Any, found: Identity) -> str | None:
 
 
 def _lasting(model: HookedModel) -> list[Any]:
-    """Hooks that were added to the towers themselves; the one of mmlens is on every model."""
+    """Hooks that were added to the towers themselves, except mmlens' own."""
     ours = getattr(getattr(model, "root", None), "_mmlens_inject", None)
     return [
         (name, point._forward_hooks.get(handle.hook.id))

@@ -1,8 +1,8 @@
-"""The tallies of a sweep: each process has its own, saved after every chunk with what is in it.
+"""The tallies of a sweep: each process has its own, saved after every chunk.
 
-One file per process holds the statistics and which chunks they cover, so that the two can never
-disagree; a sample that failed is remembered as still to come. All files together are merged when
-they are read, so another number of processes can go on.
+One file per process holds the statistics and the chunks that they cover, so that the two are always
+consistent; failed samples are recorded as missing. The files are merged when they are read, so a
+different number of processes can resume the sweep.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Tallies = dict[str, tuple[Tally, ...]]
 
 
 class Running:
-    """The tallies of this process, going on from its file.
+    """The tallies of this process, resumed from its file.
 
     Args:
         folder: of the sweep.
-        rank: of this process; its file is its own.
-        fresh: which results go into which tallies.
+        rank: of this process, which has its own file.
+        fresh: empty tallies by the names of results.
     """
 
     def __init__(self, folder: Path, rank: int, fresh: Mapping[str, Sequence[Tally]]) -> None:
@@ -52,10 +52,10 @@ class Running:
         return left if self.tallies else set()
 
     def add(self, name: str, scores: Any, place: int) -> None:
-        """Into all tallies of that name.
+        """Add Scores to all tallies of that name.
 
         Raises:
-            SweepError: these are no Scores.
+            SweepError: they are not Scores.
         """
         if not isinstance(scores, Scores):
             raise SweepError(f"A tally of {name!r} takes in Scores, not a {type(scores).__name__}.")
@@ -63,7 +63,7 @@ class Running:
             tally.add(scores, place)
 
     def finish(self, chunk: int, failed: Sequence[str]) -> None:
-        """Save, now that a chunk is in; `failed` are its samples that are not."""
+        """Save after a chunk; `failed` are its samples that were not added."""
         if not self.tallies:
             return
         from safetensors.torch import save
@@ -82,23 +82,23 @@ class Running:
 
 
 def heal(folder: Path) -> None:
-    """Take away files of tallies that are damaged; what they covered is asked again."""
+    """Remove damaged files of tallies; the samples they covered are computed again."""
     for path in _files(folder):
         try:
             _read(path)
         except CheckpointError:
             warnings.warn(
-                f"{str(path)!r} is damaged: its samples are asked about again.", stacklevel=3
+                f"{str(path)!r} is damaged: its samples are computed again.", stacklevel=3
             )
             with writing(path):
                 path.unlink()
 
 
 def check_fed(folder: Path, answers: Collection[str]) -> None:
-    """Refuse tallies that no sample's answer went into.
+    """Refuse tallies to which no sample was added.
 
     Raises:
-        SweepError: there is one; the sentence names it and what the answers are called.
+        SweepError: there is one; the error names it and the names of the results.
     """
     for name, several in read_running(folder).items():
         if all(tally.sizes is None for tally in several):
@@ -106,7 +106,7 @@ def check_fed(folder: Path, answers: Collection[str]) -> None:
 
 
 def unfed(name: str, answers: Collection[str]) -> str:
-    """That nothing went into a tally, and what would."""
+    """The sentence that nothing was added to a tally, with the names of the results."""
     near = nearest(name, sorted(answers)) if answers else "there were none"
     return f"No answer is called {name!r}, so nothing goes into its tallies: {near}"
 

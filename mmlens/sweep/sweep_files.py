@@ -1,4 +1,4 @@
-"""The files of a sweep: tables as Parquet, Scores as safetensors, each whole or not at all.
+"""The files of a sweep: tables as Parquet, Scores as safetensors, each written atomically.
 
 A column of labels (`Neuron`, `Patch`, `Token`, ...) becomes a struct of their fields, so that other
 programs read `neuron.layer`; here it is read back as labels. The same content gives the same bytes.
@@ -21,14 +21,14 @@ from mmlens.values.scores import LABELS, Scores, pack_labels, unpack_labels
 from mmlens.values.whole_files import spelled
 
 KIND = "kind"
-"""The field of a label's struct that says which label it is."""
+"""The field of a label's struct with the name of its class."""
 
 
 def to_arrow(sample: str, table: pd.DataFrame, name: str) -> pa.Table:
     """The rows of one sample, with a first column `sample`.
 
     Raises:
-        SweepError: the table has such a column, or one of things that Parquet cannot hold.
+        SweepError: the table has such a column, or one of values that Parquet cannot hold.
     """
     if "sample" in table.columns:
         raise SweepError(
@@ -70,7 +70,7 @@ def table_bytes(tables: Sequence[pa.Table]) -> bytes:
 
 
 def read_tables(paths: Sequence[Path]) -> pd.DataFrame:
-    """Parquet files that `table_bytes` made as one DataFrame, labels as labels."""
+    """Parquet files of `table_bytes` as one DataFrame, with labels restored."""
     # from their bytes: pyarrow takes no path whose name is not in UTF-8
     parts = [pq.read_table(io.BytesIO(path.read_bytes())) for path in paths]
     whole = pa.concat_tables(parts, promote_options="permissive")
@@ -107,12 +107,12 @@ def tensor_bytes(scores: Mapping[str, Scores]) -> bytes:
         }
         for id, one in scores.items()
     }
-    # one entry: safetensors writes several in an order of its own
+    # one entry: safetensors does not keep the order of several
     return save(tensors, {"scores": json.dumps(meta, default=str)})
 
 
 def read_scores(path: Path) -> dict[str, Scores]:
-    """What `tensor_bytes` made, in its order."""
+    """The Scores of `tensor_bytes`, in their order."""
     from safetensors import safe_open
 
     with spelled(path) as real, safe_open(real, framework="pt") as file:

@@ -1,4 +1,4 @@
-"""A sweep on disk: what is finished, and reading it back."""
+"""A sweep on disk: finished chunks, and reading their results."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Sweep:
             raise SweepError(f"{str(folder)!r} holds no sweep: there is no manifest.json.")
 
     def __len__(self) -> int:
-        """How many chunks there are when it is finished."""
+        """The number of chunks of the finished sweep."""
         return -(-self.manifest["data"]["samples"] // self.manifest["chunk"])
 
     def __repr__(self) -> str:
@@ -58,12 +58,12 @@ class Sweep:
     # -- what is finished ---------------------------------------------------------------------
 
     def path(self, kind: str, name: str, number: int) -> Path:
-        """Where a chunk's part lies; `kind` is "tables" or "tensors"."""
+        """The path of a chunk's file; `kind` is "tables" or "tensors"."""
         suffix = {"tables": "parquet", "tensors": "safetensors"}[kind]
         return self.folder / kind / name / f"{number:05d}.{suffix}"
 
     def chunk(self, number: int) -> dict[str, Any] | None:
-        """What is known of a finished chunk (samples, failed, files), or None.
+        """The marker of a finished chunk (samples, failed, files), or None.
 
         A chunk whose marker or one of whose files is damaged is not finished.
         """
@@ -78,7 +78,7 @@ class Sweep:
         return marker if whole else None
 
     def _is_whole(self, name: str, digest: str) -> bool:
-        """Whether a file holds what was written; read once while it does not change."""
+        """Whether a file has the digest that was written; read once unless it changes."""
         path = self.folder / name
         status = path.stat()
         key = (name, status.st_size, status.st_mtime_ns)
@@ -88,7 +88,7 @@ class Sweep:
         return self._read[key] == digest
 
     def finish(self, number: int, files: Mapping[Path, bytes], **marker: Any) -> int:
-        """Write the files of a chunk and, last, that it is finished; returns the bytes written."""
+        """Write the files of a chunk and, last, its marker; returns the bytes written."""
         if not (self.folder / "manifest.json").is_file():
             raise SweepError(f"{str(self.folder)!r} was deleted while a sweep was working in it.")
         for path, data in files.items():
@@ -158,7 +158,7 @@ class Sweep:
             if marker is None and (self.folder / "chunks" / f"{number:05d}.json").exists():
                 warnings.warn(
                     f"Chunk {number} of {str(self.folder)!r} is damaged and left out: run the sweep"
-                    " again, and it is made anew.",
+                    " again to compute it.",
                     stacklevel=4,
                 )
             if marker and path.relative_to(self.folder).as_posix() in marker["files"]:
@@ -170,10 +170,10 @@ class Sweep:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Inside, no other sweep works in the folder; a kill ends that, too.
+    """A context in which no other sweep works in the folder; the lock also ends with a kill.
 
     Raises:
-        SweepError: another does.
+        SweepError: another sweep does.
         WriteError: the folder cannot be made.
     """
     with writing(folder):
@@ -200,10 +200,10 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def begin(folder: Path, asked: Mapping[str, Any], resume: bool) -> None:
-    """A folder that holds this sweep and no other, with what is finished of it.
+    """Prepare a folder for this sweep and no other, keeping its finished chunks.
 
     Raises:
-        SweepError: it holds another and `resume` is set, or it is not a sweep's.
+        SweepError: it holds another sweep and `resume` is set, or other files.
     """
     kept = _manifest(folder)
     if kept and resume:

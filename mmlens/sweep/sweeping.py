@@ -1,4 +1,4 @@
-"""`sweep`: a question asked of a model about every sample, chunk by chunk."""
+"""`sweep`: run a question on a model for every sample, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -47,24 +47,25 @@ def sweep(
     progress: bool = True,
     on_error: Literal["raise", "record"] = "raise",
 ) -> Sweep:
-    """Ask a question about every sample; what is on disk already is not asked again.
+    """Run a question for every sample; finished samples on disk are not computed again.
 
     Args:
         question: a function of a module, (model, sample, **options) -> DataFrame, Scores or a dict
-            of these. One that is not in a dict goes by the function's name.
+            of these. A single result gets the function's name.
         dataset: `Samples`, or what `mmlens.dataset` takes.
-        out: the folder; nothing but the sweep belongs in it.
+        out: the folder, for this sweep alone.
         options: of the question: numbers, words, lists, dicts; they are recorded.
-        tallies: by the name of a result, running statistics that take it in; it is not stored then.
+        tallies: by the name of a result, running statistics to which it is added; it is not stored
+            then.
         chunk: samples per file. An interruption costs the work on one chunk.
-        seed: torch's random numbers are drawn anew for each sample, from this and its id.
-        resume: go on with what is in the folder; False begins anew and deletes it.
-        on_error: "raise" stops at the first sample that fails, and what is finished stays;
-            "record" goes on and lists it in `Sweep.failed`. The next call tries it again.
+        seed: torch's generator is seeded for each sample, from this and its id.
+        resume: continue with the folder's sweep; False deletes it and starts again.
+        on_error: "raise" stops at the first sample that fails and keeps finished ones; "record"
+            continues and lists it in `Sweep.failed`. The next call tries it again.
 
     Raises:
         SweepError: a sample failed (named, with the error as its cause), the folder holds a sweep
-            of something else, or the question or its answer is of no kind that can be kept.
+            of something else, or the question or its result cannot be recorded.
     """
     chunk = count(chunk, "chunk", error=SweepError)
     seed = count(seed, "seed", least=0, error=SweepError)
@@ -86,7 +87,7 @@ def sweep(
         go_on = on_error == "record"
         work = _Work(question, model, samples, given, Sweep(folder), running, seed, go_on)
         todo = [n for n in range(team.rank, len(work.sweep), team.world) if work.is_open(n)]
-        team.wait()  # nobody writes before everybody has read
+        team.wait()  # no process writes before all have read
         with Bar(sum(len(work.places(n)) for n in todo), progress and team.rank == 0) as bar:
             for number in todo:
                 work.do(number, bar)
@@ -97,7 +98,7 @@ def sweep(
 
 
 def _by_name(value: Any, name: str, example: str) -> dict[str, Any]:
-    """A mapping as a dict of its own; nothing is an empty one."""
+    """A mapping as a new dict; None as an empty one."""
     if value is None:
         return {}
     return dict(instance(value, name, Mapping, f"a mapping, {example}", error=SweepError))
@@ -118,7 +119,7 @@ def _tallies(given: Any) -> dict[str, tuple[Tally, ...]]:
 
 @dataclass
 class _Work:
-    """What every chunk is worked on with."""
+    """The shared state of the work on chunks."""
 
     question: Question
     model: Any
@@ -131,17 +132,17 @@ class _Work:
     answers: set[str] = field(default_factory=set)
 
     def places(self, number: int) -> range:
-        """Where the samples of a chunk stand in the data."""
+        """The indices of a chunk's samples in the data."""
         size = self.sweep.manifest["chunk"]
         return range(number * size, min((number + 1) * size, len(self.samples)))
 
     def is_open(self, number: int) -> bool:
-        """Whether anything of a chunk has to be done: it is unfinished, or a sample had failed."""
+        """Whether a chunk needs work: it is unfinished, or a sample has failed."""
         marker = self.sweep.chunk(number)
         return marker is None or bool(marker["failed"]) or bool(self._uncounted(number))
 
     def do(self, number: int, bar: Bar) -> None:
-        """Ask about the samples of a chunk, write their parts, and mark it as finished."""
+        """Run the question on the samples of a chunk, write the results, mark it as finished."""
         tables: dict[str, list[pa.Table]] = {}
         tensors: dict[str, dict[str, Scores]] = {}
         failed: dict[str, str] = {}
@@ -171,7 +172,7 @@ class _Work:
         return self.running.missing(number, [self.samples.ids[p] for p in self.places(number)])
 
     def _ask(self, place: int, count: bool) -> tuple[dict[str, pa.Table], dict[str, Scores]]:
-        """The tables and Scores of one sample that are to be stored; what is tallied is counted."""
+        """The tables and Scores of one sample to store; those with tallies are added to them."""
         name = self.samples.ids[place]
         with seeded(seed_of(self.seed, name)):
             answer = self.question(self.model, self.samples[place], **self.options)
@@ -189,7 +190,7 @@ class _Work:
 
 
 def _named_answers(question: str, answer: Any) -> dict[str, Any]:
-    """DataFrames and Scores by name, whatever form the answer has."""
+    """DataFrames and Scores by name, from any form of result."""
     answers = dict(answer) if isinstance(answer, Mapping) else {question: answer}
     for result, value in answers.items():
         if not re.fullmatch(r"[\w-]+", str(result)):
@@ -207,6 +208,6 @@ def _named_answers(question: str, answer: Any) -> dict[str, Any]:
 
 def _failure(name: str, samples: Samples, error: Exception) -> str:
     return (
-        f"Sample {name!r} of {samples.name} failed ({type(error).__name__}: {error}). What is"
-        " finished is kept: run it again to go on, or with on_error='record' to leave it out."
+        f"Sample {name!r} of {samples.name} failed ({type(error).__name__}: {error}). Samples that"
+        " are finished are kept: run it again to resume, or with on_error='record' to skip it."
     )

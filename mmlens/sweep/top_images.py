@@ -1,8 +1,8 @@
-"""Which pictures excite a neuron most: the strongest activation at any patch, over a data set.
+"""Top pictures of a neuron: the largest activation at any patch, over a data set.
 
 The neuron's activation after the activation function, at picture positions, as in MMN (Schwettmann
-et al. 2023, section 3); a picture counts once, by its strongest patch. Every picture stands alone
-in its prompt: a causal model has not read the words after it yet.
+et al. 2023, section 3); a picture counts once, by its strongest patch. Every picture is alone in
+its prompt: in a causal model later words do not affect it.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ def top_images(
     out: str | Path | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """The `k` pictures that excite each neuron most: neuron, rank, sample, place, value.
+    """The `k` pictures of largest activation per neuron: neuron, rank, sample, place, value.
 
     Neurons of the language model, or of another tower (`Neuron(3, 17, "vision")`); of a model of
     vision alone, its own. In a map of a convolution the units are the channels.
 
     `rank` counts from 0, `sample` is the id, `place` the patch with the strongest activation,
-    `value` that activation. Pictures of equal value stand in the order of the data.
+    `value` that activation. Pictures of equal value are in the order of the data.
 
     Args:
         dataset: `Samples`, or what `mmlens.dataset` takes.
         neurons: a Neuron or several; a layer or several; all of the model when left out (a large
             model has half a million: keep `out` and read `Sweep(out).tallies("activations")`).
-        out: keep the sweep in this folder and go on with it; needed with several processes.
+        out: keep the sweep in this folder and resume it; needed with several processes.
 
     Raises:
-        AddressError: no such neuron or layer. SweepError: a picture failed; it is named.
+        AddressError: no such neuron or layer. SweepError: a picture failed; the error names it.
         CapabilityError: neurons of a language model in which pictures are no positions.
     """
     samples, wanted = named_data(dataset), _listed(neurons)
@@ -105,7 +105,7 @@ def picture_activations(
 
 
 def _listed(neurons: Any) -> list[Any]:
-    """Neurons, or layers; nothing stands for every layer."""
+    """Neurons, or layers; empty for every layer."""
     if neurons is None:
         return []
     several: list[Any] = list(neurons) if isinstance(neurons, Iterable) else [neurons]
@@ -121,7 +121,7 @@ def _tower(model: HookedModel, wanted: Sequence[Any]) -> str:
     """The tower that the neurons are in.
 
     Raises:
-        AddressError: neurons of several.
+        AddressError: they are in several towers.
     """
     towers = {one.tower for one in wanted if isinstance(one, Neuron)}
     if len(towers) > 1:

@@ -7,7 +7,7 @@
     transformers    the attention interface: the module's config names a function registered here
     torch           `scaled_dot_product_attention`, which timm calls
     eager code      of transformers, which calls no kernel: its `softmax` and the products before
-    and after it, equal bit for bit
+                    and after it, equal bit for bit
 
 What the module computes before (projections, norms per head, rotations) and after stays its own
 code. A bias that a module computes from its queries (SAM) is computed before they pass the point,

@@ -1,4 +1,4 @@
-"""Pictures of results: functions of labelled numbers that return figures and never meet a model.
+"""Views of results: functions of labelled numbers that return figures and need no model.
 
     view.show(x, photo)                  whichever of these fits the axes and labels
     view.on_image(photo, scores)         Scores over patches, on the photo
@@ -9,16 +9,17 @@
     view.lens(table)                     words at each layer and position, or at each patch
     view.tokens(words, values)           coloured words
     view.neurons(table)                  neurons as points, layer by unit
-    view.cards(table)                    neurons as cards: words, and where they are active
-    view.gallery(table, pictures)        the pictures that excite each neuron most
-    view.attention_on_image(photo, s)    from one position to the patches it attends to
-    view.attention_text(scores)          from word to word
+    view.cards(table)                    neurons as cards: words, and where they activate
+    view.gallery(table, pictures)        the top pictures of each neuron
+    view.attention_on_image(photo, s)    attention from one position to patches
+    view.attention_text(scores)          attention from word to word
     view.compare({"a": s, "b": t})       several models on one scale
-    view.explore(seen)                   pictures to look around in, one HTML file
+    view.explore(seen)                   pictures to explore, one HTML file
 
-Figures are plain plotly figures to edit, or HTML; `view.save(figure, "page.html")` writes one file
-that needs no network, `.svg` and `.png` a still picture without a browser. Blue raises, red lowers,
-everywhere. Scores show themselves in a notebook; `view.notebook()` does the same for tables.
+Figures are plain plotly figures that can be edited, or HTML; `view.save(figure, "page.html")`
+writes one file that needs no network, `.svg` and `.png` a still picture without a browser. Blue
+raises, red lowers, everywhere. Scores show themselves in a notebook; `view.notebook()` does the
+same for tables.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""The view that fits: chosen by axes and label types, never by the method that made the numbers.
+"""Choose the fitting view by axes and label types, never by the method that made the numbers.
 
     axes of Scores                        with a picture            without
     pos (patches)                         on_image                  on_image, on paper
@@ -59,7 +59,7 @@ def show(x: Any, picture: Any = None, **options: Any) -> Any:
         options: those of the view that is chosen, such as title.
 
     Raises:
-        AddressError: nothing fits; the sentence says how to narrow.
+        AddressError: no view fits; the error says how to narrow.
     """
     name = chosen(x, picture is not None) if isinstance(x, Scores) else _of_table(x, picture)
     if name in ("on_image", "panels", "attention_on_image"):
@@ -81,7 +81,7 @@ def chosen(x: Scores, pictured: bool) -> str:
         pictured: whether there is a picture to show patches on.
 
     Raises:
-        AddressError: nothing fits.
+        AddressError: no view fits.
     """
     axes = list(x.axes)
     if axes[-2:] == ["query", "key"]:
@@ -105,7 +105,7 @@ def chosen(x: Scores, pictured: bool) -> str:
 
 
 def _of_pattern(x: Scores, pictured: bool) -> str:
-    """A head's pattern: on the picture, as text where all are words, else as a map."""
+    """A head's pattern: on the picture, as text where all labels are words, otherwise as a map."""
     patches = any_patch(x.of("key"))
     if patches and (pictured or len(x.axes) > 2):
         return "attention_on_image"
@@ -132,7 +132,7 @@ def _of_one(x: Scores) -> str:
 
 
 def _is_lines(x: Scores) -> bool:
-    """A few named lines over k or layer, perhaps for several prompts."""
+    """Whether these are a few named lines over k or layer, optionally for several prompts."""
     along = along_axis(x)
     others = [a for a in x.axes if a not in (along, "prompt")]
     if along not in ("k", "layer") or len(others) > 1:

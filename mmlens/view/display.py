@@ -1,9 +1,8 @@
-"""What a notebook shows by itself, and the one switch that changes more.
+"""The notebook display of results, and the switch that extends it.
 
-Scores show themselves as `view.show` would, once `mmlens.view` is imported: Scores lie below views
-and know nothing of them, so the view tells them how. `view.notebook()` is a switch and not a side
-effect of an import, because it changes how pandas' tables are displayed and puts a script into the
-page.
+Scores are displayed as by `view.show` once `mmlens.view` is imported: Scores cannot import views,
+so the view registers itself. `view.notebook()` is a switch and not a side effect of an import,
+because it changes how pandas' tables are displayed and puts a script into the page.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from mmlens.values.scores import Scores
 
 
 def notebook() -> None:
-    """From now on, in this notebook: tables of neurons show themselves, CircuitsVis is there once.
+    """From now on, in this notebook, display tables of neurons as views and load CircuitsVis once.
 
     A table of neurons is shown as `view.show(table)` over the table itself; other tables stay as
     they are. Figures need no switch: each carries a still picture for readers without plotly.
@@ -41,7 +40,7 @@ def notebook() -> None:
 
 
 def of_scores(scores: Scores) -> dict[str, Any]:
-    """What a notebook stores of Scores: the view that fits and, always, their text."""
+    """The MIME bundle of Scores for a notebook: the fitting view and, always, their text."""
     from mmlens.view.choose import show
 
     text = {"text/plain": repr(scores)}
@@ -50,7 +49,7 @@ def of_scores(scores: Scores) -> dict[str, Any]:
         if hasattr(shown, "_repr_mimebundle_"):
             return {**shown._repr_mimebundle_(), **text}
         return {"text/html": str(shown), **text}
-    except MMLensError:  # nothing fits: they are still Scores
+    except MMLensError:  # no view fits: the text remains
         return text
 
 
@@ -61,7 +60,7 @@ def _table(table: Any) -> None:
     from mmlens.view.choose import is_neurons, show
 
     if is_neurons(table):
-        with suppress(MMLensError):  # its rows are of no neurons: it is still a table
+        with suppress(MMLensError):  # its rows are not neurons: the plain table remains
             display(show(table))
     html = table._repr_html_()
     display(HTML(html) if html is not None else repr(table))

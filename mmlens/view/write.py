@@ -1,7 +1,7 @@
 """Figures as files: a page that needs no network, or a still picture that needs no browser.
 
-view.save(figure, "page.html")     alive, plotly.js included (5 MB); HTML views are small
-view.save(figure, "paper.svg")     a still picture, written by hand (`mmlens.view.still.drawing`)
+view.save(figure, "page.html")     interactive, plotly.js included (5 MB); HTML views are small
+view.save(figure, "paper.svg")     a still picture (`mmlens.view.still.drawing`)
 view.save(figure, "paper.png")     the same as pixels
 """
 
@@ -21,7 +21,7 @@ _SMALLEST, _LARGEST = 0.1, 16
 
 
 def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
-    """Write a figure or an HTML view; the suffix of `path` says how.
+    """Write a figure or an HTML view; the suffix of `path` sets the format.
 
     Args:
         figure: what a view returned, or another plotly figure.
@@ -29,7 +29,7 @@ def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
         scale: pixels of a PNG per pixel of the figure.
 
     Raises:
-        AddressError: another suffix, or nothing that a view returned.
+        AddressError: another suffix, or not a figure or view.
         CapabilityError: a still picture of something that only a browser draws.
         WriteError: the system refuses the file.
     """
@@ -40,10 +40,7 @@ def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
     path, scale = checked(path, "path"), number(scale, "scale", least=_SMALLEST, most=_LARGEST)
     kind = path.suffix.lower()
     if kind not in (".html", ".svg", ".png"):
-        raise AddressError(
-            f"{path.name!r} says no format that figures are written in: end it in .html, .svg or"
-            " .png."
-        )
+        raise AddressError(f"{path.name!r} is no format of figures: end it in .html, .svg or .png.")
     if not isinstance(figure, (go.Figure, str)):
         raise AddressError(
             f"A {type(figure).__name__} is no figure: write view.save(view.show(x), path)."

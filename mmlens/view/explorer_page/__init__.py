@@ -1,1 +1,1 @@
-"""The page of `view.explore`: pictures to look around in, in one HTML file."""
+"""The page of `view.explore`: pictures to explore, in one HTML file."""

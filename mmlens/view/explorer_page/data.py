@@ -1,7 +1,7 @@
-"""What the explorer's page is filled with: plain JSON, its numbers packed, by picture.
+"""The data of the explorer's page: plain JSON with packed numbers, by picture.
 
-Numbers travel as 16-bit integers in base64 with one scale per map (error below 0.002 % of its
-largest value); probabilities of the lens as parts of 65,535; words of the lens as places in one
+Numbers are stored as 16-bit integers in base64 with one scale per map (error below 0.002 % of its
+largest value); probabilities of the lens as parts of 65,535; words of the lens as indices in one
 vocabulary. Pictures are data addresses: PNG where pixels count, JPEG for photos.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MISSING = -32768
 SMALL = 160
-"""Pictures of at most so many pixels a side are shown pixel by pixel."""
+"""Pictures up to this many pixels a side are shown pixel by pixel."""
 Box = tuple[float | int, float | int, float | int, float | int]
 
 
@@ -34,7 +34,7 @@ TOPS = ("neuron", "rank", "sample", "value", "picture", "map")
 """The columns of a table of top pictures."""
 
 Read = Any
-"""What was read of a picture: a value with the attributes of `mmlens.explore.Look`."""
+"""The results for one picture: an object with the attributes of `mmlens.explore.Look`."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Detail:
     """How much of each picture goes into a page.
 
     Attributes:
-        side: pixels of a picture's longer side at most.
-        neurons: of every word at most so many.
+        side: the most pixels of a picture's longer side.
+        neurons: the most neurons of a word.
         lens: words per patch and layer.
         firing: neurons per patch.
         tops: top pictures per neuron.
@@ -66,26 +66,26 @@ LEVELS = (
     Detail(112, 5, 1, 2, 3, 56),
     Detail(80, 3, 1, 0, 2, 48),
 )
-"""From everything to little; the first whose page fits its budget is taken."""
+"""From full to little detail; the first whose page fits the budget is used."""
 
 
 @dataclass
 class Shared:
-    """What all pictures of a page have in common: the words of the lens, and the neurons."""
+    """Data shared by all pictures of a page: the words of the lens, and the neurons."""
 
     words: dict[str, int] = field(default_factory=dict)
     neurons: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def word(self, token: Any) -> int:
-        """The place of a word in the vocabulary."""
+        """The index of a word in the vocabulary."""
         return self.words.setdefault(visible(token), len(self.words))
 
     def neuron(self, neuron: Any) -> dict[str, Any]:
-        """What is known of a neuron: what it says, and for how many words it is among the first."""
+        """The entry of a neuron: what it decodes to, and for how many words it is a top neuron."""
         return self.neurons.setdefault(str(neuron), {"says": [], "probs": [], "count": 0})
 
     def end(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Where the words of a row belong: a negative activation writes minus the output row."""
+        """The entry for the sign of a row: a negative activation writes minus the output row."""
         known = self.neuron(row["neuron"])
         return known.setdefault("minus", {"probs": []}) if row.get("sign", 1) < 0 else known
 
@@ -164,12 +164,12 @@ def packed(values: np.ndarray) -> dict[str, Any]:
 
 
 def number(value: Any) -> float | None:
-    """Five digits of a number; None for what is none."""
+    """A number to five digits; None if it is not finite."""
     return float(f"{float(value):.5g}") if np.isfinite(value) else None
 
 
 def photo(picture: Image.Image, side: int, box: Box | None = None) -> dict[str, Any]:
-    """A picture as a data address, its shape, and what the encoder sees, in per cent of it."""
+    """A picture as a data address, its shape, and the part that the encoder reads, in per cent."""
     image, buffer = picture.convert("RGB"), io.BytesIO()
     width, height = picture.size
     sharp = max(image.size) <= SMALL
@@ -195,7 +195,7 @@ def _grid(patches: Sequence[Any]) -> list[int]:
 def _words(
     tokens: Sequence[Any], before: Scores | None, together: Scores | None
 ) -> list[dict[str, Any]]:
-    """Every token as text; one that continues a word is marked, to stand close to it."""
+    """Every token as text; one that continues a word is marked, to be joined to it."""
     at_first, without = (
         {} if one is None else dict(zip(one.of("token"), one.numpy(), strict=True))
         for one in (before, together)
@@ -231,7 +231,7 @@ def _tops(table: Any, token: Any, most: int, shared: Shared) -> list[dict[str, A
 
 
 def _firing(table: Any, patches: Sequence[Any], most: int) -> tuple[list[list[int]], list[str]]:
-    """For every patch its neurons as places in the list that comes second."""
+    """For every patch the indices of its neurons in the list that is returned second."""
     names: dict[str, int] = {}
     rows: dict[Any, list[int]] = {patch: [] for patch in patches}
     for row in table.to_dict("records") if table is not None else []:
@@ -241,7 +241,7 @@ def _firing(table: Any, patches: Sequence[Any], most: int) -> tuple[list[list[in
 
 
 def _says(seen: Read, shared: Shared, shown: set[str]) -> None:
-    """What the neurons say, where it was decoded for all of them."""
+    """Add what the neurons decode to, where all of them were decoded."""
     for row in seen.decoded.to_dict("records") if seen.decoded is not None else []:
         if str(row["neuron"]) in shown:
             known = shared.end(row)

@@ -1,16 +1,16 @@
-"""The explorer: pictures and what a model made of them, as one HTML file without a network.
+"""The explorer: pictures and a model's results for them, as one HTML file without a network.
 
     view.explore(mm.look(model, photo, full=True))                 # in a notebook, shown inline
     view.explore(seen).save("scene.html")                          # one file to send
     view.explore(found.looks, found.names, tops=found.tops)        # many pictures, with an index
 
-Hover a word of the caption: its neurons, and where they look. Click a neuron: what it says, its
-map, the caption without it, its top pictures. Click a patch: the lens through the layers, and the
-neurons that fire there. A neuron has an address, `page.html#L14.2019`.
+Hover a word of the caption: its neurons, and where they activate. Click a neuron: what it decodes
+to, its map, the caption without it, its top pictures. Click a patch: the lens through the layers,
+and the neurons that fire there. A neuron has an address, `page.html#L14.2019`.
 
-Every text goes into the page as text: escaped in the HTML, and as JSON whose `<` is escaped, from
-which the script makes text nodes only. A content security policy forbids the page every request and
-every script but its own, which it names by its hash.
+Texts are never markup: they are escaped in the HTML, and in JSON whose `<` is escaped, from which
+the script makes text nodes only. A content security policy forbids all requests and all scripts
+except the page's own, listed by hash.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BUDGET_ONE, BUDGET_MANY = 6.0, 20.0
-"""Megabytes (of 1,000,000 bytes) of a page of one picture, and of several."""
+"""The default budgets in megabytes (1,000,000 bytes): of one picture, and of several."""
 MODULES = ("base", "paint", "state", "picture", "words", "word", "neuron", "patch", "index", "main")
 _PARTS = {"src": "pictures", "maps": "maps", "active": "maps", "lens": "lens"}
 
 
 @dataclass(frozen=True, eq=False)
 class Explorer:
-    """A page, shown inline by a notebook.
+    """A page, displayed inline in notebooks.
 
     Attributes:
         html: the page.
@@ -72,7 +72,7 @@ class Explorer:
         return write_whole(path, self.html)
 
     def _repr_html_(self) -> str:
-        """The page in a frame of its own, which can reach nothing around it."""
+        """The page in a sandboxed frame."""
         return (
             '<iframe sandbox="allow-scripts" title="mmlens explorer" loading="lazy"'
             ' style="width:100%;height:820px;border:1px solid #8884;border-radius:8px"'
@@ -91,19 +91,19 @@ def explore(
     title: str | None = None,
     budget: float | int | None = None,
 ) -> Explorer:
-    """What was read of one picture or of several, to look around in.
+    """A page to explore the results for one picture or several.
 
     Args:
         seen: what `mm.look(model, picture, full=True)` returned, or a list of such; without
-            `full=True` the page has no lens, no firing neurons and nothing silenced.
-        names: of several pictures, each its own; shown, searched, and part of their addresses.
+            `full=True` the page has no lens, no firing neurons and no ablations.
+        names: unique names of several pictures; shown, searched, and part of their addresses.
         tops: top pictures of neurons: neuron, rank (from 0), sample, value, picture (PIL), map
-            (Scores(pos)), and if the encoder sees a part only, box.
+            (Scores(pos)), and box, if the encoder reads only a part.
         budget: megabytes; above them the page shows smaller pictures and fewer neurons and words
             (default 6 for one picture, 20 for several).
 
     Raises:
-        AddressError: nothing to show, other axes, or names that do not fit.
+        AddressError: no picture, other axes, or names that do not fit.
     """
     many = isinstance(seen, Sequence) and not isinstance(seen, str)
     looks = [given.look(one) for one in (seen if many else [seen])]
@@ -186,13 +186,13 @@ def _json(name: str, value: Any) -> str:
 
 
 def _dumped(value: Any) -> str:
-    """JSON that ends no script element."""
+    """JSON that cannot end a script element."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 
 
 def _script() -> str:
-    """The modules as one script: each a function of its own that returns what it exports."""
+    """The modules as one script: each is a function that returns its exports."""
     return '"use strict";\n' + "\n".join(map(_module, MODULES))
 
 

@@ -1,10 +1,10 @@
-"""Where a head looks, on the picture: choose a query, see its keys.
+"""A head's attention on the picture: choose a query, see its keys.
 
     view.attention_on_image(photo, patching.attention(model, prompt, layer=3))
 
-A query is a patch (point at it, or walk with the arrow keys) or a word (the buttons below). The
-keys that are patches are lit on the photo; what goes to words is told beside it. One scale per
-query: the most-seen patch is brightest, and the line below says how much that is.
+A query is a patch (point at it, or use the arrow keys) or a word (the buttons below). Keys that are
+patches are highlighted on the photo; attention to words is listed beside it. One scale per query:
+the patch with the most attention is brightest, and the line below gives its weight.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def attention_on_image(
     *,
     image: int = 0,
     box: Box | None = None,
-    title: str = "Where each position looks",
+    title: str = "Where each position attends",
 ) -> Html:
     """Attention patterns over the photo, one query at a time.
 
@@ -93,7 +93,7 @@ def attention_on_image(
 
 
 def _start(queries: list[Any]) -> int:
-    """The last word, which is where the model answers; else the middle patch."""
+    """The last word, the position that predicts the next token; otherwise the middle patch."""
     words = [i for i, one in enumerate(queries) if not isinstance(one, Patch)]
     if words:
         return words[-1]
@@ -111,12 +111,12 @@ def _heads(scores: Scores) -> list[str]:
 
 
 def _narrowed(scores: Scores) -> str:
-    """The layer and head that were chosen before."""
+    """The layer and head that were selected before."""
     return ", ".join(f"{a} {scores.about[a]}" for a in ("layer", "head") if a in scores.about)
 
 
 def _place(one: Any, image: int) -> dict[str, Any]:
-    """A patch of the picture as its place, anything else as text."""
+    """A patch of the picture as row and column, other labels as text."""
     if isinstance(one, Patch) and one.image == image:
         return {"row": one.row, "col": one.col}
     return {"text": label(one) if not isinstance(one, Patch) else f"patch {one}"}

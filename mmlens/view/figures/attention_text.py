@@ -1,11 +1,10 @@
-"""Attention between words, drawn by CircuitsVis, kept offline and harmless.
+"""Attention between words, drawn by CircuitsVis, offline and without injected markup.
 
-CircuitsVis 1.43 asks google.com on every display whether there is a network, and if so points the
-reader's browser to a CDN; it repeats 1.3 MB per output, leaves its `div` open, and puts tokens into
-the page as markup. Here its wheel's own bundle goes into the page, gzipped (0.45 MB), and is run
-once per page; tokens and values are JSON without `<`, and in tokens `<`, `>` and `&` are replaced
-by signs that look alike. After `view.notebook()` the bundle is in the notebook once, and views
-leave it out.
+CircuitsVis 1.43 contacts google.com on every display to test the network, and if it is there loads
+from a CDN; it repeats 1.3 MB per output, leaves its `div` open, and puts tokens into the page as
+markup. Here its wheel's own bundle goes into the page, gzipped (0.45 MB), and is run once per page;
+tokens and values are JSON without `<`, and in tokens `<`, `>` and `&` are replaced by signs that
+look alike. After `view.notebook()` the bundle is in the notebook once, and views leave it out.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ _MOUNT = """
 """
 
 
-def attention_text(scores: Scores, *, title: str = "Which word looks at which") -> Html:
+def attention_text(scores: Scores, *, title: str = "Which word attends to which") -> Html:
     """Attention between words, head by head, as HTML drawn by CircuitsVis.
 
     Args:
@@ -101,7 +100,7 @@ def attention_text(scores: Scores, *, title: str = "Which word looks at which") 
 
 
 def harmless(token: object) -> str:
-    """A token that is text wherever it is put, on a canvas or into markup."""
+    """A token that is plain text both on a canvas and in markup."""
     return label(token).translate(_HARMLESS)
 
 
@@ -117,7 +116,7 @@ def bundle() -> str:
     Raises:
         CapabilityError: circuitsvis is not installed, or lacks its script.
     """
-    found = find_spec("circuitsvis")  # importing it would load torch and nothing that is needed
+    found = find_spec("circuitsvis")  # importing it would only load torch
     path = (
         Path(found.origin).parent / "dist" / "cdn" / "iife.js" if found and found.origin else None
     )

@@ -1,10 +1,10 @@
-"""Neurons as cards: what each decodes to, where it is active, which pictures excite it most.
+"""Neurons as cards: what each decodes to, where it activates, and its top pictures.
 
     view.cards(mm.decode(model, neurons), picture=photo, activations=seen.activations)
     view.gallery(mm.top_images(model, data, neurons), pictures, maps=maps)
 
-In a gallery the part of a picture that the neuron answers to stays bright: where its activation,
-bilinearly upsampled, is above half of its maximum there; the rest is dimmed, the border drawn.
+In a gallery the part of a picture at which the neuron activates is bright: where its bilinearly
+upsampled activation is above half of its maximum; the rest is dimmed, with a border between.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def cards(
     box: Box | None = None,
     title: str = "What these neurons say",
 ) -> Html:
-    """A card per neuron: name, score, words with their probabilities, where it is active.
+    """A card per neuron: name, score, words with their probabilities, where it activates.
 
     Args:
         table: columns neuron and words; score, patch, probs, interpretable and sign where there are
@@ -83,13 +83,13 @@ def gallery(
     box: Box | None = None,
     title: str = "The pictures that excite each neuron most",
 ) -> Html:
-    """A row per neuron with its pictures, the strongest first, and the part it answers to.
+    """A row per neuron with its pictures, the strongest first, and where it activates.
 
     Args:
         table: what `top_images` returns: neuron, sample, value, in the order of each neuron.
         pictures: sample -> a picture, as a mapping or a function.
         maps: (neuron, sample) -> Scores(pos), the activation at the picture's patches.
-        said: what the neurons say, from `mm.decode`.
+        said: what the neurons decode to, from `mm.decode`.
         box: the pixels that the patches cover, as in `view.on_image`.
 
     Raises:
@@ -123,7 +123,7 @@ def spotlight(picture: Image.Image, grid: np.ndarray, box: Box | None = None) ->
     x, y, x1, y1 = max(left, 0), max(top, 0), min(right, size[0]), min(bottom, size[1])
     area = np.zeros(size[::-1], bool)
     peak = float(np.nan_to_num(grid).max())
-    lit = fine[y - top : y1 - top, x - left : x1 - left]  # what lies on the picture
+    lit = fine[y - top : y1 - top, x - left : x1 - left]  # the part on the picture
     area[y:y1, x:x1] = (lit > peak / 2) if peak > 0 else False
     dim = ImageEnhance.Brightness(ImageOps.grayscale(picture).convert("RGB")).enhance(0.45)
     done = Image.composite(picture, dim, Image.fromarray(np.uint8(area) * 255))

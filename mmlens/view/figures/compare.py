@@ -1,10 +1,10 @@
-"""The same question to several models (or versions of one), on one scale.
+"""The same Scores of several models (or versions of one), on one scale.
 
     view.compare({"plain": a, "edited": b})                 # Scores(layer): a line each
     view.compare({"plain": a, "edited": b}, picture=photo)  # Scores(pos): a picture each
     view.compare({"limber": a, "pictos": b})                # Scores(layer, ...): maps side by side
 
-Models of different depth meet at the share of the way through: layer / (layers - 1).
+Models of different depth are aligned by relative depth: layer / (layers - 1).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def compare(
         options: for maps of a picture, those of `view.panels`.
 
     Raises:
-        AddressError: fewer than two results, different axes, or labels that do not meet.
+        AddressError: fewer than two results, different axes, or labels that differ.
     """
     results = given.by_name(results, "results", "a mapping from names to Scores, {'a': s, 'b': t}")
     results = {name: given.scores(s, f"results[{name!r}]") for name, s in results.items()}
@@ -70,7 +70,7 @@ def compare(
 
 
 def _stripped(scores: Scores) -> Scores:
-    """Without the name of one model, which would stand for all."""
+    """Scores without their model's name, which would be shown for all."""
     about = {k: v for k, v in scores.about.items() if k not in ("model", "clean")}
     return Scores(scores.values, scores.axes, scores.labels, about)
 

@@ -3,10 +3,10 @@
     view.curves(patching.ablation_curve(...))     # Scores(arm, k)
     view.curves(patching.knockouts(...))          # Scores(route, layer)
 
-The horizontal axis is `k`, else `layer`, else the last axis of numbers. Over an axis `prompt` the
-mean is drawn with its 95 % interval (percentile bootstrap over prompts). Arms "random 1", "random
-2", ... are one line: their mean, and, where there are no prompts, a band from the least to the
-largest draw. The subtitle says which of these a band is.
+The horizontal axis is `k`, otherwise `layer`, otherwise the last axis of numbers. Over an axis
+`prompt` the mean is drawn with its 95 % interval (percentile bootstrap over prompts). Arms "random
+1", "random 2", ... are one line: their mean, and, where there are no prompts, a band from the
+smallest to the largest draw. The subtitle says which kind of band it is.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def curves(scores: Scores, *, title: str | None = None) -> go.Figure:
 
 
 def along_axis(scores: Scores) -> str | None:
-    """The axis that lines run along: k, else layer, else the last of numbers."""
+    """The horizontal axis: k, otherwise layer, otherwise the last axis of numbers."""
     numeric = [
         a
         for a in scores.axes
@@ -101,7 +101,7 @@ Line = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
 
 
 def _lines(scores: Scores, along: str, others: Sequence[str]) -> tuple[dict[str, Line], str]:
-    """Name -> (middle, low, high), and what the bands are."""
+    """Name -> (middle, low, high), and the description of the bands."""
     order = [a for a in ("prompt", *others, along) if a in scores.axes]
     values = np.transpose(scores.numpy(), [scores.axes.index(a) for a in order])
     values = values if "prompt" in scores.axes else values[None]
@@ -158,5 +158,5 @@ def _faint(colour: str) -> str:
 
 
 def _whole(x: list[float | int]) -> dict[str, Any]:
-    """Ticks at the numbers themselves where there are few."""
+    """Ticks at each number where there are few."""
     return {"tickvals": x} if len(x) <= 12 and all(float(one).is_integer() for one in x) else {}

@@ -1,8 +1,8 @@
 """Scores of two axes as a heat map, of one axis as bars.
 
 Values of both signs are centred on 0 (red below, blue above); others go from pale to strong. A tick
-carries its index, so that a word that comes twice stays two rows. Patches are marked by their row,
-and words get more room than patches, because there are few of them and they are to be read.
+has its index, so that a repeated word keeps two rows. Patches are labelled by their row, and words
+get more room than patches, because they are few and have to be legible.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def heatmap(scores: Scores, *, title: str | None = None) -> go.Figure:
     """Two axes as a plotly heat map: `layer` (or the first axis) upwards, the other to the right.
 
     Raises:
-        AddressError: more or fewer axes than two; the sentence says how to narrow.
+        AddressError: more or fewer axes than two; the error says how to narrow.
     """
     scores = given.scores(scores)
     if len(scores.axes) != 2:
@@ -145,7 +145,7 @@ def _edges(labels: Sequence[Any]) -> np.ndarray:
 
 
 def axis_of(name: str, labels: Sequence[Any], most: int = _MOST_TICKS) -> dict[str, Any]:
-    """Title and ticks of one axis: every label, or so many that they can be read."""
+    """Title and ticks of one axis: every label, or as many as are legible."""
     every = -(-len(labels) // most)
     shown = [
         i

@@ -1,10 +1,10 @@
-"""Words in a grid: what the model would say at each layer and position, or at each patch.
+"""Words in a grid: predictions at each layer and position, or at each patch.
 
     view.lens(mm.logit_lens(model, prompt))                 # layer by position
     view.lens(mm.logit_lens(model, prompt, layer=5))       # one layer: patch rows by columns
     view.lens(mm.nearest_tokens(model, prompt, pos=Patch))  # nearest words of projected patches
 
-The best word is the cell's text, its number the colour, the next best are told by the pointer.
+The best word is the cell's text, its number the colour, the next best are shown on hover.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def lens(table: pd.DataFrame, *, title: str | None = None) -> go.Figure:
     """Words as cells, coloured by their number, as a plotly figure.
 
     With a column `layer` of several layers: layer upwards, position to the right. Otherwise patches
-    by row and column. Of more than 20 positions only the words' are shown, and it is said how many
-    patches were left out.
+    by row and column. Of more than 20 positions only those of words are shown, and the subtitle
+    counts the patches left out.
 
     Args:
         table: what `logit_lens` (without words) or `nearest_tokens` returns: pos, rank, token, the
@@ -151,7 +151,7 @@ def _filled(table: pd.DataFrame, rows: list[Any], positions: list[Any], axis: st
 
 
 def _told(found: list[dict[str, Any]], quantity: str) -> str:
-    """Lines of words and numbers for the pointer."""
+    """Lines of words and numbers for the hover text."""
     place = in_figure(label(found[0]["pos"]))
     lines = [f"{in_figure(visible(one['token']))} {one[quantity]:.3g}" for one in found[:8]]
     layer = f"layer {found[0]['layer']}, " if "layer" in found[0] else ""
@@ -176,7 +176,7 @@ def _cells(z: np.ndarray, told: np.ndarray, quantity: str) -> go.Heatmap:
 
 
 def _words(z: np.ndarray, words: np.ndarray, heat: Any) -> go.Scatter:
-    """The words as a trace of their own: a heat map cannot give each its black or white."""
+    """The words as a separate trace, since a heat map cannot colour each text."""
     stops = read(heat.colorscale)
     part = np.clip((z - heat.zmin) / (heat.zmax - heat.zmin), 0, 1)
     at = [(i, j) for i, j in np.argwhere(np.isfinite(z)) if words[i, j]]
@@ -210,5 +210,5 @@ def _axis(name: str, labels: list[Any], words: bool) -> dict[str, Any]:
 
 
 def short(text: str, most: int = 8) -> str:
-    """At most so many letters, the last an ellipsis where some are missing."""
+    """At most `most` letters, ending in an ellipsis where it is cut."""
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,4 +1,4 @@
-"""A table of neurons as points: which layer, which unit, how strong, and what it decodes to."""
+"""A table of neurons as points: layer, unit, score, and what each decodes to."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def neurons(
 
 
 def _strongest(scores: Scores, k: int) -> pd.DataFrame:
-    """The `k` neurons of largest magnitude, with their scores as they are."""
+    """The `k` neurons of largest magnitude, with their signed scores."""
     if set(scores.axes) != {"layer", "unit"}:
         raise AddressError(
             f"Neurons have a layer and a unit, and {scores!r} has other axes: reduce it, as in"
@@ -99,7 +99,7 @@ def _strongest(scores: Scores, k: int) -> pd.DataFrame:
 
 
 def _apart(shown: list[Neuron], scores: list[float]) -> set[int]:
-    """The rows to name: the strongest, each neuron once, and no two names on top of each other."""
+    """The rows to name: the strongest, each neuron once, without overlapping names."""
     width = max(max(n.unit for n in shown) - min(n.unit for n in shown), 1)
     named: set[int] = set()
     for i in sorted(range(len(scores)), key=lambda i: -abs(scores[i])):

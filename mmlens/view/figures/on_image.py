@@ -1,8 +1,8 @@
-"""Where in the picture: one value per patch, laid over the grey photo.
+"""One value per patch, overlaid on the grey photo.
 
 Signed values: blue raises, red lowers, opacity by magnitude, symmetric around 0. Values without
 negatives: from transparent over violet to yellow. The overlay is painted (`view.style.paint`); the
-figure's heat map is invisible and gives the numbers under the pointer.
+figure's heat map is invisible and gives the numbers on hover.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def on_image(
 
     Args:
         picture: anything that `open_picture` reads, or None for no photo.
-        scores: one axis, `pos`; labels that are no patches are left out.
+        scores: one axis, `pos`; labels that are not patches are left out.
         image: which picture of the prompt.
         box: (x0, y0, x1, y1) in pixels that the grid covers; by default the whole picture
-            (an encoder that crops sees less: `look(...).box`).
+            (an encoder that crops reads less: `look(...).box`).
         top: the value of full opacity; by default the largest magnitude.
-        smooth: run linearly from patch to patch instead of showing each as it is.
-        mask: Bool[height, width] of the picture, outlined: the thing that is meant.
+        smooth: interpolate linearly between patches.
+        mask: Bool[height, width] of the picture, outlined, such as an object's.
 
     Raises:
         AddressError: no patches on `pos`, or other axes are left, or a mask of another size.
@@ -92,7 +92,7 @@ _AXIS: dict[str, Any] = {"showgrid": False, "zeroline": False, "constrain": "dom
 
 
 def pointer(grid: np.ndarray, area: Box, **options: Any) -> go.Heatmap:
-    """An invisible heat map that tells the number under the pointer."""
+    """An invisible heat map that shows the number on hover."""
     import plotly.graph_objects as go
 
     (rows, cols), (x0, y0, x1, y1) = grid.shape, area
@@ -109,7 +109,7 @@ def pointer(grid: np.ndarray, area: Box, **options: Any) -> go.Heatmap:
 
 
 def bar(signed: bool, limit: float, name: str) -> go.Scatter:
-    """An empty trace, for a colour bar that is opaque."""
+    """An empty trace with an opaque colour bar."""
     import plotly.graph_objects as go
 
     from mmlens.view.style import theme
@@ -151,7 +151,7 @@ def patch_grid(scores: Scores, image: int = 0) -> np.ndarray:
 
 
 def grid_of(labels: Any, values: np.ndarray, image: int, name: str) -> np.ndarray:
-    """Float[row, col]: one value per patch, put where the patch is; NaN where there is none.
+    """Float[row, col]: one value per patch, at its row and column; NaN where there is none.
 
     Raises:
         AddressError: no patch of this picture, or patches of several crops of it.
@@ -172,7 +172,7 @@ def grid_of(labels: Any, values: np.ndarray, image: int, name: str) -> np.ndarra
 
 
 def _place(size: tuple[int, int]) -> dict[str, Any]:
-    """Where a photo of this size lies: one unit of an axis per pixel."""
+    """The axes of a photo of this size: one unit per pixel."""
     return {
         "x": 0,
         "y": 0,

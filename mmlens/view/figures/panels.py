@@ -1,12 +1,12 @@
 """Many maps of one picture side by side: one per token, layer, head or neuron.
 
-    view.panels(photo, maps)         Scores(token, pos): what each patch did for each word
+    view.panels(photo, maps)         Scores(token, pos): the attribution of each patch for each word
     view.panels(photo, grid)         Scores(layer, pos): patching, layer by layer
-    view.panels(photo, heads)        Scores(layer, head, key): where every head looks
+    view.panels(photo, heads)        Scores(layer, head, key): where every head attends
 
-The axis of patches may be called pos, query or key. With two other axes the first goes down and the
-second to the right. All panels share one scale, so that they can be compared; `shared=False` gives
-each its own and says so.
+The axis of patches may be called pos, query or key. With two other axes the first is vertical and
+the second horizontal. All panels share one scale, so that they can be compared; with `shared=False`
+each has its own, as the subtitle says.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def any_patch(labels: Sequence[Any]) -> bool:
 
 
 def _columns(many: int) -> int:
-    """Rows of equal length, of at most six panels."""
+    """The number of panels per row: rows of equal length, of at most six."""
     rows = -(-many // 6)
     return -(-many // rows)
 
@@ -122,7 +122,7 @@ def _columns(many: int) -> int:
 def _drawn(
     photo: Any, grids: list[np.ndarray], across: int, named: bool, look: dict[str, Any]
 ) -> tuple[Figure, int]:
-    """The panels at their places, and the height of all of them in pixels."""
+    """The panels at their positions, and the height of the figure in pixels."""
     inner = _WIDTH - _LEFT - _RIGHT - (0 if named else 30)
     wide = (inner - _GAP * (across - 1)) / across
     wide = min(wide, 200)
@@ -163,7 +163,7 @@ def _bar(grids: list[np.ndarray], shared: bool, name: str) -> go.Scatter:
 
 
 def _named(figure: Figure, labels: list[list[Any]], axes: Sequence[str]) -> None:
-    """Names over the panels; with two axes over the first row and beside the first column."""
+    """Names above the panels; with two axes above the first row and beside the first column."""
     style = {"showarrow": False, "font": {"size": 12, "family": theme.MONO}}
     over, alone = labels[-1], len(axes) == 1
     for i, one in enumerate(over):
@@ -183,7 +183,7 @@ def _named(figure: Figure, labels: list[list[Any]], axes: Sequence[str]) -> None
 
 
 def called(axis: str, one: Any, many: int) -> str:
-    """The name of one panel: a word by itself, a number with its axis where there is room."""
+    """The name of one panel: a word alone, a number with its axis where there is room."""
     if isinstance(one, (Token, str)):
         text = plain(one)
         return text if len(text) <= 22 else text[:21] + "…"

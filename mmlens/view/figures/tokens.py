@@ -1,8 +1,7 @@
 """Words as text and as coloured HTML; a token is data, never markup.
 
-A vocabulary holds whatever it was trained on: `<s>`, `<img src=...>`, line feeds, characters that
-turn the reading direction. `printed.visible` makes each of them something to see, `escape`
-something to show.
+A vocabulary has whatever it was trained on: `<s>`, `<img src=...>`, line feeds, characters that
+reverse the reading direction. `printed.visible` makes each of them visible, `escape` makes it safe.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _RAISES, _LOWERS = "31,119,255", "255,82,46"
 
 
 def tokens(words: Sequence[Any] | Scores, values: Any = None, *, title: str | None = None) -> Html:
-    """Words coloured by their values, as HTML: blue raises, red lowers, opacity by size.
+    """Words coloured by their values, as HTML: blue raises, red lowers, opacity by magnitude.
 
     Args:
         words: the words, or Scores of one axis (then `values` is left out).
@@ -57,7 +56,7 @@ def tokens(words: Sequence[Any] | Scores, values: Any = None, *, title: str | No
 
 def _span(text: str, value: float, top: float) -> str:
     none = math.isnan(value)
-    size = 0.0 if none else 0.5 * min(abs(value) / top, 1)  # ink stays readable on half
+    size = 0.0 if none else 0.5 * min(abs(value) / top, 1)  # text stays legible at half opacity
     colour = _RAISES if value >= 0 else _LOWERS
     told = "no value" if none else f"{value:+.4g}"
     return (

@@ -1,4 +1,4 @@
-// Where each position looks. Data: the JSON before this script; text goes in as text nodes only.
+// Where each position attends. Data: the JSON before this script; text goes in as text nodes only.
 (() => {
   const me = document.currentScript, data = JSON.parse(me.previousElementSibling.textContent);
   const host = me.parentElement.querySelector(".mm-attention");

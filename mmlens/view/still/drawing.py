@@ -2,9 +2,9 @@
 
     view.save(figure, "paper.svg")        # or .png
 
-Made for the figures of mmlens: heat maps with and without words in their cells, pictures under
+It supports the figures of mmlens: heat maps with and without words in their cells, pictures under
 patches, bars, lines, bands, points, colour bars, legends, notes. A figure with other traces is
-refused rather than drawn without them.
+refused instead of being drawn without them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def svg(figure: Any) -> str:
     """A figure as an SVG document.
 
     Raises:
-        CapabilityError: something in it that only plotly.js draws.
+        CapabilityError: the figure has something that only plotly.js draws.
     """
     size, page, marks, title = still(figure)
     return to_svg(size, page, marks, title)
@@ -40,13 +40,13 @@ def png(figure: Any, scale: float | int = 2) -> Image.Image:
     """A figure as a picture of `scale` pixels per pixel.
 
     Raises:
-        CapabilityError: something in it that only plotly.js draws.
+        CapabilityError: the figure has something that only plotly.js draws.
     """
     return to_picture(svg(figure), scale)
 
 
 def still(figure: Any) -> tuple[tuple[int, int], str, list[Mark], str]:
-    """Size, ground, marks and title of a figure."""
+    """Size, background, marks and title of a figure."""
     other = [trace.type for trace in figure.data if trace.type not in KNOWN]
     if other:
         raise CapabilityError(
@@ -76,12 +76,12 @@ def still(figure: Any) -> tuple[tuple[int, int], str, list[Mark], str]:
 
 
 def _pairs(figure: Any) -> list[tuple[str, str]]:
-    """The pairs of axes that have anything on them."""
+    """The pairs of axes that have data."""
     return list(dict.fromkeys((t.xaxis or "x", t.yaxis or "y") for t in figure.data))
 
 
 def _placed(figure: Any, size: tuple[int, int]) -> dict[str, Axis]:
-    """Every axis with its range and its pixels, after room was made for labels."""
+    """Every axis with its range and its pixels, with room for labels."""
     m = figure.layout.margin
     left, right, top, bottom = (m.l or 70, m.r or 20, m.t or 76, m.b or 50)
     right = max(right, bar_room(figure))
@@ -117,7 +117,7 @@ def _placed(figure: Any, size: tuple[int, int]) -> dict[str, Axis]:
 
 
 def _equal(x: Axis, y: Axis) -> None:
-    """As many pixels per unit on both axes, in the middle of their room."""
+    """Scale both axes to the same pixels per unit, centred in their room."""
     per = min(abs(a.end - a.start) / abs(a.high - a.low) for a in (x, y))
     for a in (x, y):
         middle = (a.start + a.end) / 2
@@ -154,7 +154,7 @@ def _zero_lines(figure: Any, axes: dict[str, Axis], ink: dict[str, str]) -> list
 
 
 def _notes(figure: Any, axes: dict[str, Axis], ink: dict[str, str]) -> list[Mark]:
-    """Lines across and notes at places."""
+    """Lines and annotations."""
     marks: list[Mark] = []
     for shape in figure.layout.shapes:
         if shape.type == "line" and shape.yref in axes:

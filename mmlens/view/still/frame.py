@@ -1,7 +1,7 @@
-"""The frame of a still picture: where a plotly figure's axes lie, in pixels, and what is on them.
+"""The frame of a still picture: a plotly figure's axes in pixels, with ticks and titles.
 
-Read from the figure itself: domains, ranges, ticks, titles, margins. What plotly.js would work out
-in the browser (room for tick labels, round ticks, equal scales) is worked out here.
+Read from the figure itself: domains, ranges, ticks, titles, margins. What plotly.js would compute
+in the browser (room for tick labels, round ticks, equal scales) is computed here.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Axis:
 
 
 def plain(text: str) -> str:
-    """plotly's pseudo-HTML as text: tags of its own dropped, entities read."""
+    """plotly's pseudo-HTML as text: tags removed, entities decoded."""
     for tag in ("<b>", "</b>", "<i>", "</i>"):
         text = text.replace(tag, "")
     return unescape(text)
@@ -82,7 +82,7 @@ def axis_ranges(figure: Any, name: str, data: Sequence[np.ndarray]) -> tuple[flo
 
     Args:
         name: "x", "y2", ...
-        data: every number that lies on it.
+        data: the numbers on this axis.
 
     Raises:
         CapabilityError: categories or dates instead of numbers.

@@ -1,7 +1,7 @@
-"""The few marks that still pictures are made of, and how they are written as SVG.
+"""The marks of still pictures, and their SVG.
 
 A figure becomes a list of marks in pixels (`drawing`); `to_svg` writes them as text, with
-every word escaped, and `mmlens.view.still.raster` makes pixels of that.
+every word escaped, and `mmlens.view.still.raster` rasterizes it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Text:
-    """One line of text; `x` and `y` are where `across` and `down` say (start, middle, end)."""
+    """One line of text; `across` and `down` anchor it at `x` and `y` (start, middle, end)."""
 
     x: Number
     y: Number
@@ -63,7 +63,7 @@ Mark = Shape | Text | Photo
 
 
 def wide(text: str, size: Number, mono: bool = False) -> float:
-    """About how many pixels a text is wide."""
+    """The approximate width of a text in pixels."""
     narrow = sum(letter in "iljtf.,:;'|()[] " for letter in text)
     return size * (0.61 * len(text) if mono else 0.6 * (len(text) - narrow) + 0.36 * narrow)
 
@@ -112,7 +112,7 @@ DASHES = {"dash": (7, 5), "dot": (2, 4), "dashdot": (7, 4, 2, 4), "longdash": (1
 
 
 def printable(text: str) -> str:
-    """Without the characters that XML cannot hold."""
+    """The text without characters that XML does not allow."""
     return "".join(letter for letter in text if letter >= " " and letter not in "\ufffe\uffff")
 
 

@@ -1,7 +1,6 @@
-"""An SVG as pixels, by resvg: no browser, and the fonts of the system.
+"""Rasterize an SVG by resvg, without a browser, with the fonts of the system.
 
-Where the system has none of the fonts that the SVG names, letters come from the one that Pillow
-brings (Latin only).
+Where the system has none of the fonts that the SVG names, Pillow's own font is used (Latin only).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ def to_picture(svg: str, scale: float | int, *, system_fonts: bool = True) -> Im
     """
     font, family = _pillows_font()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "font.ttf"  # resvg takes files
+        path = Path(folder) / "font.ttf"  # resvg reads font files
         try:
             path.write_bytes(font)
         except OSError as error:
@@ -38,7 +37,7 @@ def to_picture(svg: str, scale: float | int, *, system_fonts: bool = True) -> Im
             svg_string=svg,
             zoom=float(scale),
             font_files=[str(path)],
-            serif_family=family,  # where no family of a text is there, resvg takes this one
+            serif_family=family,  # the fallback of resvg
             skip_system_fonts=not system_fonts,
         )
     return Image.open(io.BytesIO(bytes(pixels))).convert("RGB")

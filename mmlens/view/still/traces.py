@@ -14,11 +14,11 @@ from mmlens.view.still.marks import Mark, Number, Photo, Shape, Text
 from mmlens.view.style.colourscale import on, read, rgb
 
 _MANY = 3000
-"""Cells of a heat map beyond which equal ones become one picture."""
+"""Above this number of cells, a heat map of equal cells is drawn as one picture."""
 
 
 def values_on(trace: Any, kind: str) -> np.ndarray:
-    """The numbers of a trace on its x or y axis, as far as they decide its range."""
+    """The numbers of a trace on its x or y axis that determine the axis range."""
     own = trace[kind]
     if trace.type == "heatmap":
         return _edges(trace, kind)
@@ -88,7 +88,7 @@ def _heat(trace: Any, x: Axis, y: Axis) -> list[Mark]:
         colour = on(stops, float(part[i, j]))
         a, b = x.at(float(across[j])) + gap, x.at(float(across[j + 1])) - gap
         c, d = sorted((y.at(float(up[i])), y.at(float(up[i + 1]))))
-        seam = 0 if gap else 0.4  # neighbours overlap, so that no line of ground shows between
+        seam = 0 if gap else 0.4  # neighbours overlap, so that no background shows between
         corners = [
             (a, c + gap),
             (b + seam, c + gap),
@@ -148,14 +148,14 @@ def _scatter(trace: Any, x: Axis, y: Axis, ink: dict[str, str]) -> list[Mark]:
 
 
 def _each(value: Any, i: int, default: Any) -> Any:
-    """One for all, or one each."""
+    """The value of point `i`: one for all, or one each."""
     if value is None:
         return default
     return value if isinstance(value, (str, int, float)) else value[i]
 
 
 def _symbol(x: Number, y: Number, r: Number, name: str) -> list[tuple[Number, Number]]:
-    """The outline of a point; what is none of the plain symbols is a circle."""
+    """The outline of a point; unknown symbols are circles."""
     corners = {"square": (4, 45), "diamond": (4, 0), "triangle-up": (3, -90), "star": (5, -90)}
     n, turn = corners.get(name, (24, 0))
     if name in ("cross", "x"):

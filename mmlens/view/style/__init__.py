@@ -1,1 +1,1 @@
-"""What every figure shares: colours, titles, paint on photos, HTML, and the checks of arguments."""
+"""Shared parts of figures: colours, titles, overlays on photos, HTML, checks of arguments."""

@@ -1,4 +1,4 @@
-"""Colour scales as plotly writes them, read as numbers; and black or white on top of a colour."""
+"""Colour scales of plotly as numbers; and black or white text on a colour."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import ImageColor
 
 Stops = tuple[np.ndarray, np.ndarray]
-"""Places Float[stop] from 0 to 1, and colours Float[stop, 3] from 0 to 255."""
+"""Positions Float[stop] from 0 to 1, and colours Float[stop, 3] from 0 to 255."""
 
 
 def read(scale: Any) -> Stops:

@@ -1,6 +1,6 @@
-"""What views are given, checked in one place: scores, a box, a table, a title, what was read.
+"""Checks of the arguments of views: scores, a box, a table, a title, a Look.
 
-Each function returns the value that a view goes on with, and names the argument that it refuses.
+Each function returns the checked value; errors name the argument.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FAR = 4
-"""How many sides of the picture an edge of a box may lie away from its corner."""
+"""The largest distance of a box's edge from the picture's corner, in sides of the picture."""
 _LOOK = ("picture", "prompt", "caption", "token", "maps", "table", "activations", "box", "about",
          "before", "without", "together", "lens", "firing", "decoded")  # fmt: skip
 
 
 def scores(value: Any, name: str = "scores") -> Scores:
-    """Scores of real numbers, at least one; of True and False, 1 and 0."""
+    """Scores of real numbers, at least one; booleans become 1 and 0."""
     found = instance(value, name, Scores, "Scores, such as mmlens.attribute returns")
     if 0 in found.shape or found.values.is_complex():
         what = "complex numbers" if found.values.is_complex() else "no numbers"
@@ -60,10 +60,10 @@ def box(value: Any, photo: Image.Image) -> Box:
 
 
 def one_crop(patches: Iterable[Patch], name: str) -> None:
-    """Refuse patches of several crops of a picture in one drawing: each has a grid of its own.
+    """Refuse patches of several crops of a picture in one drawing: each has its own grid.
 
     Args:
-        name: what holds them, for the sentence.
+        name: the argument that has them, for error messages.
     """
     crops = sorted({patch.crop for patch in patches})
     if len(crops) > 1:
@@ -76,7 +76,7 @@ def one_crop(patches: Iterable[Patch], name: str) -> None:
 def table(
     value: Any, columns: Sequence[str], call: str, *, name: str = "table", empty: bool = False
 ) -> pd.DataFrame:
-    """A table with these columns, as `call` gives it; with rows, unless it may be empty."""
+    """A table with these columns, as `call` returns it; not empty unless `empty`."""
     import pandas as pd
 
     frame = instance(value, name, pd.DataFrame, f"the table that {call} gives")
@@ -117,7 +117,7 @@ _COLUMNS: dict[str, Callable[[Any, str], Any]] = {
     "probs": _probs,
     "map": scores,
 }
-"""What stands in the columns that views read, whichever table has them."""
+"""The checks of columns that views read, in any table."""
 
 
 def by_name(value: Any, name: str, write: str) -> Mapping[Any, Any]:
@@ -126,10 +126,10 @@ def by_name(value: Any, name: str, write: str) -> Mapping[Any, Any]:
 
 
 def pictures(value: Any) -> Callable[[Any], Any]:
-    """The function from a sample to its picture: one that was given, or a mapping's."""
+    """A function from a sample to its picture, from a function or a mapping."""
     if callable(value):
         return value
-    if hasattr(value, "keys"):  # a mapping, or what is read like one: a Series
+    if hasattr(value, "keys"):  # a mapping, or a Series
         return lambda sample: value[sample]
     raise ArgumentError(
         f"pictures={shown(value)}: give a mapping from sample to picture, or a function."
@@ -137,7 +137,7 @@ def pictures(value: Any) -> Callable[[Any], Any]:
 
 
 def look(value: Any) -> Any:
-    """What was read of a picture, whoever made it."""
+    """A `Look`, or an object with its attributes."""
     lacking = [name for name in _LOOK if not hasattr(value, name)]
     if lacking:
         raise ArgumentError(

@@ -1,9 +1,9 @@
-"""Views that are HTML of their own: text, small pictures, and where needed a little script.
+"""Views in HTML: text, small pictures, and where needed a little script.
 
 An `Html` is a string that notebooks display and `view.save` writes as a page. It requests nothing:
 pictures are data addresses, scripts are inline, and the page forbids everything else by its content
-security policy, which names each script by its hash (`locked`). Colours are those of `use_theme`,
-on a ground of their own, so that a view can be read in any notebook.
+security policy, which lists each script by its hash (`locked`). Colours are those of `use_theme`,
+on their own background, so that a view is legible in any notebook.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def framed(title: str, subtitle: str, body: str, css: str = "", name: str = "") 
     """A view: title and subtitle (text, escaped here) over its body (HTML), in the theme's colours.
 
     Args:
-        css: rules for `body`; every selector has to begin with a class of the view's own.
+        css: rules for `body`; every selector has to begin with the view's own class.
         name: the view's own class.
     """
     c = theme.colours()
@@ -63,7 +63,7 @@ max-width:900px;box-sizing:border-box;overflow-x:auto;text-align:left}}
 
 
 def whole_page(html: str, title: str) -> str:
-    """A view as a document of its own, which may load nothing."""
+    """A view as a standalone document, which may not load anything."""
     c = theme.colours()
     return locked(
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
@@ -74,7 +74,7 @@ def whole_page(html: str, title: str) -> str:
 
 
 def filled(template: str, parts: Mapping[str, str]) -> str:
-    """A page whose `{{names}}` are filled in one pass, so that no part is read as template.
+    """A page whose `{{names}}` are filled in one pass, so that no part is taken as template.
 
     Args:
         parts: HTML by name, `title` and `css` of the `{{head}}` among them.
@@ -90,12 +90,12 @@ def filled(template: str, parts: Mapping[str, str]) -> str:
 
 
 def locked(page: str, *later: str) -> str:
-    """A whole page that may request nothing and run only the scripts that it holds now.
+    """A whole page that may not request anything and runs only the scripts it contains.
 
     Args:
-        page: with `<meta charset="utf-8">` in its head; data in a script of another type need no
+        page: with `<meta charset="utf-8">` in its head; scripts of other types are data and need no
             permission.
-        later: scripts that a script of the page makes.
+        later: scripts that a script of the page creates.
     """
     found = [text.replace("\r\n", "\n") for kind, text in _SCRIPT.findall(page) if _runs(kind)]
     hashes = [hashlib.sha256(text.encode()).digest() for text in (*found, *later)]
@@ -114,7 +114,7 @@ def _runs(attributes: str) -> bool:
 
 
 def data_address(picture: Image.Image, sharp: bool = True) -> str:
-    """A picture as a data address: PNG where every pixel counts, else JPEG."""
+    """A picture as a data address: PNG where it has to be exact, otherwise JPEG."""
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, **({"format": "PNG", "optimize": True} if sharp
                                            else {"format": "JPEG", "quality": 85}))  # fmt: skip

@@ -1,8 +1,8 @@
 """Numbers painted over a grey photo: hue is the sign, opacity the size, NaN is hatched.
 
-Patch by patch nothing is interpolated; smooth, the values (not the colours) run linearly from the
-middle of one patch to the next. A mask is drawn as its outline, dark beside light, so that it is
-seen on any picture.
+Patches are not interpolated by default; with `smooth` the values (not the colours) are interpolated
+linearly between the centres of patches. A mask is drawn as its outline, dark beside light, so that
+it is visible on any picture.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def painted(
     """The grey photo under the coloured patches, `side` pixels long.
 
     Args:
-        grid: Float[row, col], laid over `box` (pixels of the photo).
+        grid: Float[row, col], covering `box` (pixels of the photo).
         mask: Bool[height, width] of the photo, outlined.
 
     Raises:
@@ -66,13 +66,13 @@ def painted(
 
 
 def whole(box: Box, zoom: float | int) -> tuple[int, int, int, int]:
-    """The edges of a box in whole pixels, enlarged; at least one pixel lies between two."""
+    """The edges of a box in whole pixels, enlarged; at least one pixel apart."""
     left, top, right, bottom = (round(edge * zoom) for edge in box)
     return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
 def finer(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Float[height, width]: the values, linear between the middles of patches; NaN counts as 0."""
+    """Float[height, width]: the values, linear between the centres of patches; NaN counts as 0."""
     values = Image.fromarray(np.nan_to_num(grid).astype(np.float32))
     return np.asarray(values.resize(size, Image.Resampling.BILINEAR))
 
@@ -106,7 +106,7 @@ def _bools(mask: Any) -> np.ndarray:
     """Where a mask is above 0.
 
     Raises:
-        AddressError: it holds no numbers.
+        AddressError: it has no numbers.
     """
     try:
         values = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask)

@@ -1,4 +1,4 @@
-"""How tokens, patches and other labels are printed, in figures and in HTML."""
+"""Printing of tokens, patches and other labels, in figures and in HTML."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def visible(token: Any) -> str:
 
 
 def plain(token: Any) -> str:
-    """A token as a word in a sentence: outer spaces dropped, the rest as `visible`."""
+    """A token as a word in a sentence: outer spaces removed, the rest as `visible`."""
     return visible(str(token).strip(" ") or token)
 
 
 def label(value: Any) -> str:
-    """Any label as text: a patch by row and column, a word visibly."""
+    """Any label as text: a patch by row and column, a word as `visible`."""
     if isinstance(value, Patch):
         return str(value)
     return "padding" if isinstance(value, Padding) else visible(value)

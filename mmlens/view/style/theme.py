@@ -1,8 +1,9 @@
 """Colours and plotly templates: the same look for every figure.
 
-Blue raises and red lowers, symmetric around 0; numbers without a sign go from the page's colour to
-a strong one. On a photo, hue is the sign and opacity the size, because the dark ends of a diverging
-map would hide the picture. All pairs were checked under simulated protanopia and deuteranopia.
+Blue raises and red lowers, symmetric around 0; unsigned numbers go from the page's colour to a
+strong one. On a photo, hue is the sign and opacity the magnitude, because the dark ends of a
+diverging map would hide the picture. All pairs were checked under simulated protanopia and
+deuteranopia.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ CONFIG: dict[str, Any] = {
 }
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
 WIDTH = 700
-"""Pixels of a figure without a width of its own, for line breaks and still pictures."""
+"""The width in pixels of a figure that has none, for line breaks and still pictures."""
 MONO = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
 _LIGHT = {
@@ -52,7 +53,7 @@ _now = "light"
 
 
 def use_theme(name: str) -> None:
-    """The theme of the figures made from now on: "light" or "dark"."""
+    """Set the theme of figures made from now on: "light" or "dark"."""
     global _now
     if name not in ("light", "dark"):
         raise AddressError(f"There is no theme {name!r}: write 'light' or 'dark'.")
@@ -67,7 +68,7 @@ def colours() -> dict[str, Any]:
 
 
 def scale(name: str) -> list[list[Any]]:
-    """The "diverging" or "sequential" map of the palette in use, as plotly wants it."""
+    """The "diverging" or "sequential" map of the palette in use, as a plotly scale."""
     stops = colours()[name]
     return [[i / (len(stops) - 1), colour] for i, colour in enumerate(stops)]
 
@@ -124,12 +125,12 @@ def finish(figure: go.Figure, title: str, subtitle: str = "", **layout: Any) -> 
 
 
 def in_figure(text: str) -> str:
-    """A text as plotly reads it; quotes stay, since it prints `&quot;` and `&#x27;` as they are."""
+    """A text escaped for plotly; quotes are kept, since plotly prints their entities literally."""
     return escape(text, quote=False)
 
 
 def wrapped(text: str, most: float) -> list[str]:
-    """Lines of at most so many letters, broken at spaces; plotly itself would clip a long title."""
+    """Lines of at most `most` letters, broken at spaces; plotly itself would clip a long title."""
     lines = [""]
     for word in text.split(" "):
         if lines[-1] and len(lines[-1]) + 1 + len(word) > most:
@@ -146,7 +147,7 @@ def colourbar(title: str, **options: Any) -> dict[str, Any]:
 
 
 def _no_upload() -> None:
-    """A figure shown in a notebook offers no upload, unless the user's own config says so."""
+    """Figures in a notebook offer no upload, unless the user's own config enables it."""
     for name in ("plotly_mimetype", "notebook", "notebook_connected", "browser", "vscode"):
         if name in pio.renderers and hasattr(pio.renderers[name], "config"):
             renderer = pio.renderers[name]

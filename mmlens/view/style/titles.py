@@ -1,4 +1,4 @@
-"""What a figure shows, in words, from the provenance that Scores carry."""
+"""Titles of figures, from the provenance of Scores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TITLES = {
     "knockouts": "What is left without each route",
     "ablate": "What is left without each place",
     "ablation_curve": "What is left without the first k units",
-    "path_patching": "Which senders the receiver hears",
+    "path_patching": "Which senders affect the receiver",
 }
 _AXES = {"pos": "position", "dim": "dimension", "key": "position", "query": "position"}
 
@@ -69,7 +69,7 @@ def _question(scores: Scores) -> str:
 
 
 def _place(scores: Scores) -> str:
-    """What `sel` narrowed: `L3.17`, `layer 3` or nothing."""
+    """The address that `sel` narrowed to: `L3.17`, `layer 3` or nothing."""
     about = scores.about
     if "neuron" in about:
         return str(about["neuron"])
