@@ -51,6 +51,7 @@ OTHERS = ("Pair", "metrics")
 """Names of the patching bench that mean something else behind `mm`."""
 NOT_RUN = {
     "mmlens.families": "it would register a family under a name that exists",
+    "mmlens.families.smol": "its weights are fetched",
     "mmlens.values.lazy": "it belongs into a package's __init__",
     "mmlens.papers.mmn.report": "a study takes minutes",
     "mmlens.towers.vision.encoder": "the encoder comes from the network",

@@ -64,7 +64,7 @@ def test_the_map_names_every_room_on_its_floor_and_every_file_that_it_points_to(
     assert {room: int(floor) for floor, room in rows} == FLOOR_OF
     (where,) = re.findall(r"^\*\*Where is \.\.\.\*\*.*?(?=\n\n)", page, re.MULTILINE | re.DOTALL)
     places = re.findall(r"`([\w/]+(?:/|\.py))`", where)
-    assert len(places) == 9
+    assert len(places) == 10
     assert [place for place in places if not (ROOT / "mmlens" / place).exists()] == []
 
 

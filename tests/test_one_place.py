@@ -37,8 +37,7 @@ def test_what_is_drawn_from_a_seed_leaves_the_callers_generator_alone():
 @pytest.mark.parametrize("size", [(32, 32), (90, 47), (20, 61)])
 def test_the_seen_part_of_a_picture_is_what_its_patches_cover(size):
     model = bridge("toy-gpt2")
-    found = patch_boxes(model, Image.new("RGB", size))
-    boxes = {(patch.row, patch.col): box for patch, box in found.items()}
+    boxes = patch_boxes(model, Image.new("RGB", size))
     rows, cols = model.vision.grid
     assert list(boxes) == [Patch(row, col) for row in range(rows) for col in range(cols)]
     left, top, far, low = zip(*boxes.values(), strict=True)

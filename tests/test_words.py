@@ -126,7 +126,7 @@ def test_what_a_model_says_can_be_given_back_as_its_caption(kind):
     assert says.generate(prompt, 2) == " dog dog"
     ids = tokenization.ids_after(model.lm, " dog dog", read(kind, prompt))
     assert ids == says.generate(prompt, 2, return_type="tokens")[0].tolist() == [token] * 2
-    with pytest.raises(TargetError, match="it says ' dog dog"):
+    with pytest.raises(TargetError, match="its caption is ' dog dog"):
         mm.attribute(says, prompt, " a")
 
 

@@ -181,6 +181,8 @@ def test_nothing_in_mmlens_writes_a_file_in_place():
         "values/whole_files.py": None,
         "checkpoints/folder_write.py": 1,
         "checkpoints/hub.py": 2,
+        "checkpoints/wheels.py": 1,
+        "families/smol_parts.py": 1,
         "view/still/raster.py": 1,  # into a folder for temporary files
     }
     found = {}

@@ -95,7 +95,7 @@ def models() -> None:
 
     names = families.models()
     table = table_of_lines()
-    table.add_column("name", no_wrap=True)
+    table.add_column("name", no_wrap=True, min_width=max(map(len, names)))
     table.add_column("what it is", no_wrap=True, overflow="ellipsis")
     for name in names:
         table.add_row(Text(name, style="bold"), Text(families.describe(name)))

@@ -155,7 +155,6 @@ def _stacked(
     return Scores(values, ("layer", *axes), {**labels, "layer": tuple(chosen)}, told)
 
 
-@ordinary()
 @needs("logits", "generate")
 @ordinary()
 def attribute_caption(

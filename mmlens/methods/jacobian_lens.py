@@ -26,7 +26,7 @@ from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.backward import wide
 from mmlens.runtime.chunks import in_chunks
 from mmlens.values.addresses import places
-from mmlens.values.arguments import count, several
+from mmlens.values.arguments import count, function, several
 from mmlens.values.errors import AddressError, PromptError
 from mmlens.values.prompt import Prompt, SoftPrompt
 from mmlens.values.sites import SITES
@@ -60,6 +60,7 @@ def jacobian_lens(
         PromptError: no prompt.
     """
     batch = count(batch, "batch", most=model.cfg.d_model)
+    called = progress_of(progress)
     many = prompts_in(prompts)
     last = model.cfg.n_layers - 1
     if last < 1:
@@ -69,11 +70,17 @@ def jacobian_lens(
     for done, prompt in enumerate(many):
         soft = one(model, prompt)
         total += _of_one(model, soft, found_in(soft, pos, "pos"), destination, batch)
-        if progress is not None:
-            progress(done + 1, len(many))
+        called(done + 1, len(many))
     told = about(model, method="jacobian_lens", prompts=len(many), pos=pos, destination=destination)
     told |= {"weights": fingerprint(model)}
     return Translators("jacobian", total / len(many), torch.zeros(last, width), told)
+
+
+def progress_of(progress: Any) -> Callable[[int, int], Any]:
+    """What is called with (done, of): the caller's function, or one that does nothing."""
+    if progress is None:
+        return lambda done, of: None
+    return function(progress, "progress", "a function of (done, of)")
 
 
 def prompts_in(prompts: Any) -> list[Any]:

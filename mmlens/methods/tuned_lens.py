@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.methods.jacobian_lens import found_in, prompts_in
+from mmlens.methods.jacobian_lens import found_in, progress_of, prompts_in
 from mmlens.methods.translators import Translators, fingerprint
 from mmlens.model.capabilities import needs
 from mmlens.model.capture import capture
@@ -64,17 +64,16 @@ def tuned_lens(
         AddressError: no such positions, or a model of one layer. NumericsError: it diverges.
         PromptError: no prompt.
     """
-    steps, batch = count(steps, "steps", most=100_000), count(batch, "batch")
+    steps, batch = count(steps, "steps", most=100_000), count(batch, "batch", most=100_000)
     seed, rate = count(seed, "seed", least=0, most=SEEDS), number(lr, "lr", above=0)
-    last = model.cfg.n_layers - 1
+    called, last = progress_of(progress), model.cfg.n_layers - 1
     if last < 1:
         raise AddressError(f"{model.name!r} has one layer, and no layer after it.")
     streams = _streams(model, prompts_in(prompts), pos)
     trained = []
     for layer in range(last):
         trained.append(_trained(model, streams, layer, steps, batch, rate, seed))
-        if progress is not None:
-            progress(layer + 1, last)
+        called(layer + 1, last)
     matrices, biases, before, losses = zip(*trained, strict=True)
     told = about(model, method="tuned_lens", positions=streams.shape[1], steps=steps, batch=batch,
                  lr=rate, seed=seed)  # fmt: skip

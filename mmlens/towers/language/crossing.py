@@ -2,7 +2,7 @@
 
 A decoder of transformers takes the states that it attends to as arguments of its forward pass:
 
-    model(input_ids, encoder_hidden_states=..., encoder_attention_mask=...)
+    decoder(input_ids, encoder_hidden_states=..., encoder_attention_mask=...)
 
 `Crossing` passes those of the current prompt to every forward pass of the model, under Hugging
 Face's own `generate` as well, and opens the cross-attention modules (`mmlens.towers.attention`)

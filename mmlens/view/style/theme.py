@@ -9,12 +9,12 @@ deuteranopia.
 from __future__ import annotations
 
 from html import escape
-from typing import Any
-
-import plotly.graph_objects as go
-import plotly.io as pio
+from typing import TYPE_CHECKING, Any
 
 from mmlens.values.errors import AddressError
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 CONFIG: dict[str, Any] = {
     "displaylogo": False,
@@ -75,6 +75,8 @@ def scale(name: str) -> list[list[Any]]:
 
 def template() -> go.layout.Template:
     """The plotly template of the palette in use."""
+    import plotly.graph_objects as go  # late: pages without figures do without it
+
     c = colours()
     axis = {
         "gridcolor": c["line"],
@@ -148,6 +150,8 @@ def colourbar(title: str, **options: Any) -> dict[str, Any]:
 
 def _no_upload() -> None:
     """Figures in a notebook offer no upload, unless the user's own config enables it."""
+    import plotly.io as pio
+
     for name in ("plotly_mimetype", "notebook", "notebook_connected", "browser", "vscode"):
         if name in pio.renderers and hasattr(pio.renderers[name], "config"):
             renderer = pio.renderers[name]
