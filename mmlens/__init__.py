@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from mmlens.methods.translators import Translators as Translators
     from mmlens.methods.tuned_lens import tuned_lens as tuned_lens
     from mmlens.model.hooked_vlm import HookedVLM as HookedVLM
-    from mmlens.sweep.pictures import top_images as top_images
     from mmlens.sweep.sweep_folder import Sweep as Sweep
+    from mmlens.sweep.top_pictures import top_images as top_images
     from mmlens.values.edit import Edit as Edit
     from mmlens.values.errors import MMLensError as MMLensError
     from mmlens.values.labels import Head as Head

@@ -22,7 +22,7 @@ from mmlens.datasets import DataError
 from mmlens.datasets.caption_pairs import CaptionPair, Listed
 from mmlens.datasets.sources import open_pairs
 from mmlens.sweep import SweepError, sweep
-from mmlens.sweep.pictures import picture_activations
+from mmlens.sweep.top_pictures import picture_activations
 from mmlens.tally import Top
 from mmlens.train import cache_features, fit
 from mmlens.values.errors import WriteError

@@ -282,7 +282,7 @@ def test_the_report_holds_every_section_table_and_verdict(report):
     for column in ("mean", "low", "high", "n", "options"):
         assert column in pd.read_csv(report.page.parent / "tables" / "E5.csv").columns
     assert html.count('class="sheet"') == 1
-    assert "point pre, target logit, rank_by pair" in html
+    assert "point pre; target logit; rank_by pair" in html
 
 
 def test_every_figure_is_there_in_both_themes(report):

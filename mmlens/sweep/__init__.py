@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING
 from mmlens.values.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from mmlens.sweep.pictures import top_images as top_images
     from mmlens.sweep.record import SweepError as SweepError
     from mmlens.sweep.sweep_folder import Sweep as Sweep
     from mmlens.sweep.sweeping import sweep as sweep
+    from mmlens.sweep.top_pictures import top_images as top_images
 else:
     __getattr__, __dir__, __all__ = on_first_use(__name__)
