@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from mmlens.values.errors import AddressError, MMLensError
 from mmlens.values.labels import Marker
 
 WORDS = " A picture of"
+LOWEST = os.environ.get("MMLENS_RESOLUTION") == "lowest"
 WIDE, HIGH = (64, 32), (32, 64)
 
 
@@ -182,6 +184,8 @@ def test_every_verb_answers_on_a_layout_or_refuses_it_in_one_sentence(name, monk
                 assert "\n" not in refused[verb]
     assert set(refused) == set(REFUSED[name])
     for verb, sentence in REFUSED[name].items():
+        if verb == "mmlens.patching.edge_attribution" and LOWEST:
+            sentence = "edge"  # TransformerLens 4.2 has no edges at all
         assert sentence in refused[verb]
 
 

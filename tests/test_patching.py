@@ -298,7 +298,7 @@ def test_how_it_was_computed_is_told():
         (
             lambda m: patching.recovered(patching.patch(m, PAIR, lambda x: 1.0)),
             NumericsError,
-            "no way",
+            "no effect to scale",
         ),
         (
             lambda m: patching.recovered(mm.activations(m, CLEAN, "embed")),
