@@ -184,9 +184,9 @@ def test_every_verb_answers_on_a_layout_or_refuses_it_in_one_sentence(name, monk
                 assert "\n" not in refused[verb]
     assert set(refused) == set(REFUSED[name])
     for verb, sentence in REFUSED[name].items():
-        if verb == "mmlens.patching.edge_attribution" and LOWEST:
-            sentence = "edge"  # TransformerLens 4.2 has no edges at all
-        assert sentence in refused[verb]
+        # TransformerLens 4.2 has no edges at all
+        none = LOWEST and verb.endswith("edge_attribution") and "edge" in refused[verb]
+        assert sentence in refused[verb] or none
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -27,13 +27,13 @@ TESTED: dict[str, tuple[str, str]] = {
     "torchvision": ("0.21.0", "0.29.2"),
     "open_clip_torch": ("3.0.0", "3.3.0"),
     "timm": ("1.0.17", "1.0.31"),
-    "accelerate": ("1.0.0", "1.15.0"),
+    "accelerate": ("1.10.0", "1.15.0"),
     "datasets": ("5.2.0", "5.2.0"),
     "webdataset": ("1.0.2", "1.0.2"),
     "pycocotools": ("2.0.8", "2.0.11"),
     "torchmetrics": ("1.9.0", "1.9.0"),
     "num2words": ("0.5.14", "0.5.14"),
-    "gguf": ("0.10.0", "0.19.0"),
+    "gguf": ("0.17.0", "0.19.0"),
 }
 """Package: (lowest, newest)."""
 
