@@ -99,11 +99,28 @@ def gguf_tokenizer(file: Path) -> Any:
         words = AutoTokenizer.from_pretrained(
             str(file.parent), gguf_file=file.name, local_files_only=True
         )
-        return _no_more_than(words, int(header.pairs["tokenizer.ggml.tokens"]))
+        words = _no_more_than(words, int(header.pairs["tokenizer.ggml.tokens"]))
     except Exception as error:  # tokenizers raise bare Exceptions
         raise CheckpointError(
             f"The tokenizer in {file.name!r} cannot be read, give tokenizer=: {reason(error)}"
         ) from error
+    if _leaves_marks(words):
+        raise CheckpointError(
+            f"The tokenizer in {file.name!r} is read as one of another kind by the installed"
+            " transformers (its words keep their marks of spaces): give tokenizer=, or install a"
+            " newer transformers."
+        )
+    return words
+
+
+def _leaves_marks(words: Any, most: int = 400) -> bool:
+    """Whether words of the vocabulary are decoded with the marks that stand for spaces in them.
+
+    An older transformers makes a tokenizer of the architecture's usual kind, whatever kind the file
+    holds, and its ids of a text are others then.
+    """
+    texts = [words.decode([at]) for at in range(0, len(words), max(1, len(words) // most))]
+    return sum(text[:1] in ("Ġ", "▁") for text in texts if len(text) > 1) > 0.05 * len(texts)
 
 
 def _no_more_than(words: Any, n_words: int) -> Any:

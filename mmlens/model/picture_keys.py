@@ -62,7 +62,20 @@ def _padded(
         vectors.append(torch.nn.functional.pad(one.to(like), (0, 0, pad, 0)))
         labels.append((*(Padding(i) for i in range(pad)), *named))
         there.append(torch.arange(width, device=like.device) >= pad)
-    return PictureKeys(torch.stack(vectors), torch.stack(there), tuple(labels))
+    keys = PictureKeys(torch.stack(vectors), torch.stack(there), tuple(labels))
+    _check_mask(model, keys)
+    return keys
+
+
+def _check_mask(model: HookedVLM, keys: PictureKeys) -> None:
+    """Refuse masked keys where the language model attends to them all the same."""
+    if not model.lm.crossing.masks and not bool(keys.mask.all()):
+        counts = ", ".join(str(int(n)) for n in keys.mask.sum(1))
+        raise PromptError(
+            f"The pictures of these prompts have {counts} keys, and the language model of"
+            f" {model.name!r} attends to padding among keys whatever their mask (a newer"
+            " transformers may mend it): give the prompts one by one."
+        )
 
 
 def fitting(model: HookedVLM, vectors: torch.Tensor, size: int) -> None:
@@ -99,3 +112,4 @@ def check_keys(model: HookedVLM, soft: SoftPrompt) -> None:
             f"The picture keys {shape} of this soft prompt do not fit it: {model.name!r} takes"
             f" [batch, key, {wide}] and a label per key, for {len(soft)} prompts."
         )
+    _check_mask(model, keys)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ class Crossing:
     Attributes:
         d_key: the size of the states that it attends to.
         points: its hook points by name.
+        masks: whether the model obeys the mask of the keys, as measured. GPT-2 of transformers 5.9
+            takes one and ignores it.
     """
 
     states, mask = "encoder_hidden_states", "encoder_attention_mask"
@@ -47,6 +50,7 @@ class Crossing:
     def __init__(self, d_key: int) -> None:
         self.d_key = d_key
         self.points: dict[str, Any] = {}
+        self.masks = False
 
     def arguments(self, keys: PictureKeys, start: int) -> dict[str, Tensor]:
         """The arguments of a forward pass that begins at the position `start`."""
@@ -64,16 +68,14 @@ class Crossing:
 
     def something(self, rows: int, like: Tensor) -> dict[str, Tensor]:
         """Arguments for a measurement: the same few random keys for every row."""
-        draw = torch.Generator().manual_seed(0)
-        vectors = torch.randn(1, _KEYS, self.d_key, generator=draw).repeat(rows, 1, 1).to(like)
-        there = torch.ones(rows, _KEYS, dtype=torch.bool, device=like.device)
-        return self.arguments(PictureKeys(vectors, there, ()), 0)
+        return self.arguments(_random_keys(rows, self.d_key, like), 0)
 
 
 def open_crossing(lm: LanguageModel) -> Crossing | None:
     """The cross-attention of a bridge made here, opened; None where it has none.
 
-    One forward pass over five tokens beside a few keys finds out which modules can be opened.
+    A forward pass over five tokens beside a few keys finds out which modules can be opened, and two
+    more whether the mask of the keys is obeyed.
     """
     takes = inspect.signature(lm.root.original_model.forward).parameters
     modules = {at: _crossing(block) for at, block in enumerate(lm.root.blocks)}
@@ -87,6 +89,8 @@ def open_crossing(lm: LanguageModel) -> Crossing | None:
     # a model that does not run raises when it is called
     with suppress(Exception), lm.bare(), measuring(opened.values()):
         lm.forward(ids, torch.ones_like(ids), **crossing.something(1, like))
+    with suppress(Exception), lm.bare():
+        crossing.masks = _obeys_masks(lm, crossing, ids, like)
     closed = {at for at, one in opened.items() if not one.agrees}
     inside = {f"blocks.{at}.cross_attn." for at in closed}
     crossing.points = {
@@ -94,6 +98,31 @@ def open_crossing(lm: LanguageModel) -> Crossing | None:
     }
     lm.root.original_model.register_forward_pre_hook(crossing.given, with_kwargs=True)
     return crossing
+
+
+def _random_keys(rows: int, d_key: int, like: Tensor) -> PictureKeys:
+    """The same few random keys for every row."""
+    draw = torch.Generator().manual_seed(0)
+    vectors = torch.randn(1, _KEYS, d_key, generator=draw).repeat(rows, 1, 1).to(like)
+    return PictureKeys(
+        vectors, torch.ones(vectors.shape[:2], dtype=torch.bool, device=like.device), ()
+    )
+
+
+def _obeys_masks(lm: LanguageModel, crossing: Crossing, ids: Tensor, like: Tensor) -> bool:
+    """Whether a masked key is as good as none, and a key that is not masked counts."""
+    keys = _random_keys(1, crossing.d_key, like)
+    first = torch.arange(_KEYS, device=like.device)[None] == 0
+    masked, without, whole = (
+        lm.forward(ids, torch.ones_like(ids), **crossing.arguments(some, 0)).float()
+        for some in (
+            replace(keys, mask=~first),
+            PictureKeys(keys.vectors[:, 1:], keys.mask[:, 1:], ()),
+            keys,
+        )
+    )
+    off, counts = (masked - without).abs().max(), (whole - without).abs().max()
+    return bool(off <= 1e-2 * counts)
 
 
 def _crossing(block: Any) -> nn.Module | None:
