@@ -89,11 +89,6 @@ class Projection:
     def whitened(self, grid: Tensor) -> Tensor:
         return (grid - self.mean) @ self.white
 
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the same map on the features as they are."""
-        weight = self.weight.detach() @ self.white
-        return weight, self.bias.detach() - weight @ self.mean
-
 
 def texts(tok: AutoTokenizer, prompts: list[tuple[str, str]]) -> tuple[Tensor, Tensor]:
     """Ids and targets Long[batch, token]; a target is -100 inside prompt and padding."""
@@ -186,11 +181,10 @@ def main(args: argparse.Namespace) -> None:
         )
         optimiser.step()
         done, spent = done + 1, spent + time.time() - began
-        first_word = target[:, 1:][(target[:, 1:] != -100) & (target[:, :-1] == -100)]
-        recent.append((per.mean().item(), losses.mean().item(), right.float().mean().item(),
-                       norm.mean().item(), norms.median().item(), len(first_word)))  # fmt: skip
+        found = (per.mean(), losses.mean(), right.float().mean(), norm.mean(), norms.median())
+        recent.append([one.item() for one in found])
         if done % 20 == 0:
-            row = [round(float(v), 4) for v in np.mean(recent, 0)[:5]]
+            row = [round(float(v), 4) for v in np.mean(recent, 0)]
             with (LOGS / f"{args.name}.csv").open("a", newline="") as log:
                 csv.writer(log).writerow([done, round(spent), args.cells, args.batch, *row])
             print(done, f"{spent:.0f} s", *row, flush=True)
