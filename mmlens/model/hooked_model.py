@@ -23,7 +23,7 @@ import torch
 from mmlens.model import activation_cache, hooking, options
 from mmlens.model.capabilities import abilities
 from mmlens.model.kept_hooks import KeepsHooks
-from mmlens.model.site_table import site_table
+from mmlens.model.listed_sites import site_table
 from mmlens.runtime.casting import Movable
 from mmlens.runtime.hook_calls import Hook
 from mmlens.values.edit import Edit

@@ -4,7 +4,7 @@ mmn             Multimodal Neurons in Pretrained Text-Only Transformers (2023)
 
 tables          a question asked about many pictures, as one table
 bootstrap       intervals over pictures;    comparisons    tests of two arms
-scoring         how a caption is scored;    strips         what figures are made of
+scoring         how a caption is scored;    interval_plots dots and intervals, in figures
 """
 
 from __future__ import annotations
