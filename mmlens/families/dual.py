@@ -18,7 +18,7 @@ from mmlens.model.hooked_dual_encoder import HookedDualEncoder
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.casting import device_of, dtype_of
 from mmlens.towers.dual_halves import halves_of
-from mmlens.values.arguments import shown
+from mmlens.values.arguments import shown, text
 from mmlens.values.errors import ArgumentError
 
 
@@ -43,7 +43,7 @@ def load_dual(
 
 
 def from_model(
-    model: Any,
+    encoder: Any,
     preprocess: Any = None,
     tokenizer: Any = None,
     *,
@@ -54,7 +54,7 @@ def from_model(
     """A dual encoder in memory as a hooked model; the caller's stays as it is.
 
     Args:
-        model: of open_clip (or what `create_model_and_transforms` returns) or transformers.
+        encoder: of open_clip (or what `create_model_and_transforms` returns) or transformers.
         preprocess: its evaluation transform, its image processor, or the processor of both; None
             for the model's own.
         tokenizer: None for the processor's. Without any the model reads token ids instead of texts.
@@ -64,14 +64,15 @@ def from_model(
     Raises:
         CapabilityError: it is no dual encoder of these libraries.
     """
-    if not isinstance(model[0] if isinstance(model, tuple) and model else model, nn.Module):
+    first: Any = encoder[0] if isinstance(encoder, tuple) and encoder else encoder
+    if not isinstance(first, nn.Module):
         raise ArgumentError(
-            f"model={shown(model)} is no module: give a dual encoder of open_clip or transformers."
+            f"encoder={shown(encoder)} is no module: give a dual encoder of open_clip or of"
+            " transformers; mm.load(...) takes a name."
         )
-    first: Any = model[0] if isinstance(model, tuple) else model
-    named = name or type(first).__name__
+    named = type(first).__name__ if name is None else text(name, "name", empty=False)
     told = {"family": "dual", "source": type(first).__name__}
-    return _hooked(model, preprocess, tokenizer, named, told, dtype, device)
+    return _hooked(encoder, preprocess, tokenizer, named, told, dtype, device)
 
 
 def _hooked(
@@ -81,6 +82,5 @@ def _hooked(
     with ordinary():
         halves = halves_of(model, preprocess, tokenizer)
         found = HookedDualEncoder(halves, name=name, provenance=told)
-        return found.to(*(one for one in (place, kind) if one is not None)) if kind or place else (
-            found
-        )  # fmt: skip
+        asked = [one for one in (place, kind) if one is not None]
+        return found.to(*asked) if asked else found

@@ -43,6 +43,8 @@ def embed(model: HookedDualEncoder, inputs: Any, *, batch: int = 32) -> Float[Te
             parts = inputs.split(batch)
             return finite(torch.cat([model.run(part) for part in parts]), "the embeddings")
         prompts = prompts_in(inputs)
+        if not prompts:
+            raise PromptError("There is nothing to embed: give at least one picture or text.")
         kinds = [_is_picture(prompt) for prompt in prompts]
         out = torch.empty(len(prompts), model.d_embed, device=model.vision.device)
         for pictured in set(kinds):

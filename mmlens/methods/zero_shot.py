@@ -20,7 +20,9 @@ import torch.nn.functional as F
 from mmlens.methods.embed import embed
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
-from mmlens.values.arguments import several
+from mmlens.values.arguments import several, text
+from mmlens.values.pictures import open_picture
+from mmlens.values.prompt import Prompt
 from mmlens.values.scores import Scores
 
 if TYPE_CHECKING:
@@ -49,25 +51,28 @@ def zero_shot(
         the texts, or in a model with a bias (SigLIP) the sigmoid of each logit by itself.
 
     Raises:
-        PromptError: no picture, or something that is no text. ArgumentError: no text.
+        PictureError: something that is no picture. ArgumentError: something that is no text.
     """
-    classes = _classes(texts)
+    names, groups = _classes(texts)
     many = list(pictures) if isinstance(pictures, (list, tuple)) else [pictures]
-    seen = embed(model, many, batch=batch)
-    every = embed(model, [text for some in classes.values() for text in some], batch=batch)
-    means = [part.mean(0) for part in every.split([len(some) for some in classes.values()])]
+    seen = embed(model, [Prompt(open_picture(one)) for one in many], batch=batch)
+    every = embed(model, [one for some in groups for one in some], batch=batch)
+    means = [part.mean(0) for part in every.split([len(some) for some in groups])]
     cosines = seen @ F.normalize(torch.stack(means), dim=-1).T
     logits = model.logits(cosines)
     values = torch.stack([cosines, logits, model.probabilities(logits)])
-    labels = {"quantity": QUANTITIES, "text": tuple(classes)}
-    told = about(model, method="zero_shot", texts=classes, sigmoid=model.sigmoid)
+    labels = {"quantity": QUANTITIES, "text": names}
+    told = about(model, method="zero_shot", texts=groups, sigmoid=model.sigmoid)
     return Scores(values, ("quantity", "picture", "text"), labels, told)
 
 
-def _classes(texts: Any) -> dict[str, list[str]]:
-    """The texts of each class."""
-    if isinstance(texts, str):
-        texts = [texts]
-    named = texts if isinstance(texts, Mapping) else dict(zip(texts, texts, strict=True))
-    several(list(named), "texts")
-    return {name: [some] if isinstance(some, str) else list(some) for name, some in named.items()}
+def _classes(texts: Any) -> tuple[tuple[str, ...], list[list[str]]]:
+    """The name of each class, and its texts."""
+    if isinstance(texts, Mapping):
+        names, given = tuple(map(str, texts)), list(texts.values())
+    else:
+        given = several([texts] if isinstance(texts, str) else texts, "texts")
+        names = tuple(map(str, given))
+    groups = [[one] if isinstance(one, str) else several(one, "texts") for one in given]
+    several(groups, "texts")
+    return names, [[text(one, "texts", empty=False) for one in some] for some in groups]

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from mmlens.values.errors import PromptError
+from mmlens.values.arguments import shown
+from mmlens.values.errors import ArgumentError, PromptError
 
 SAMPLE = "a photo of a dog"
 
@@ -40,9 +41,17 @@ class TextTokens:
         tokenizer: it; None for an encoder that is given ids alone.
         length: the most positions the encoder has.
         fixed: whether every text is padded to `length` without a mask, as SigLIP was trained.
+
+    Raises:
+        ArgumentError: it is no tokenizer.
     """
 
     def __init__(self, tokenizer: Any, length: int, fixed: bool = False) -> None:
+        if tokenizer is not None and not callable(tokenizer):
+            raise ArgumentError(
+                f"tokenizer={shown(tokenizer)} is no tokenizer: give what open_clip.get_tokenizer"
+                " or AutoTokenizer.from_pretrained of transformers returns."
+            )
         self.tokenizer, self.length, self.fixed = tokenizer, length, fixed
         inner = getattr(tokenizer, "tokenizer", None)
         self.inner = inner if hasattr(inner, "convert_ids_to_tokens") else tokenizer
