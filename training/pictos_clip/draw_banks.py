@@ -1,10 +1,10 @@
 """Draw what pictos-clip learns from into one file: pictures of the things by many hands, and words.
 
-Writes `banks.npz`. Per picture (a drawing of one hand, or a photograph): `colour` uint8 [n, 64, 64, 4]
-RGBA, `outline` uint8 [n, 64, 64] (its edges as ink), `concept`, `hand`, `photo`, `split`. Words:
-`words` uint8 [font, case, word, 24, 128], `wide` (the width of each in it), `fonts`, `font_split`,
-`word_names`. The glyphs of Symbola are in mmlens already (`sprites`, "symbolic"). Hands and fonts of
-`HELD_HANDS` and `HELD_FONTS` are for measurement only.
+Writes `banks.npz`. Per picture (a drawing of one hand, or a photograph): `colour` uint8
+[n, 64, 64, 4] RGBA, `outline` uint8 [n, 64, 64] (its edges as ink), `concept`, `hand`, `photo`,
+`held`. Words: `words` uint8 [font, case, word, 24, 128], `wide` (the width of each in it), `fonts`,
+`font_held`, `word_names`. The glyphs of Symbola are in mmlens already (`sprites`, "symbolic").
+Hands and fonts of `HELD_HANDS` and `HELD_FONTS` are for measurement only.
 
     python training/pictos_clip/draw_banks.py --work DIR --pictures SMOL
 """
@@ -41,6 +41,7 @@ FONTS = (
     "Dosis-SemiBold", "DancingScript-Bold", "lobster", "BebasNeue-Bold",
 )  # fmt: skip
 HELD_FONTS = ("ComicNeue-Bold", "Courier Prime Bold", "EBGaramond12-Bold", "LeagueSpartan-Bold")
+SPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 CASES = (str.lower, str.capitalize, str.upper)
 Found = tuple[int, str, Image.Image, bool, bool]  # concept, hand, picture, photograph, held out
 
@@ -81,10 +82,7 @@ def emoji(root: Path) -> Iterator[Found]:
             if name is not None:
                 icon = pack["icons"][name]
                 wide, high = (icon.get(x, pack.get(x, 16)) for x in ("width", "height"))
-                drawn = (
-                    '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink='
-                    f'"http://www.w3.org/1999/xlink" viewBox="0 0 {wide} {high}">{icon["body"]}</svg>'
-                )
+                drawn = f'<svg {SPACES} viewBox="0 0 {wide} {high}">{icon["body"]}</svg>'
                 yield k, hand, svg(drawn), False, hand in HELD_HANDS
 
 
@@ -186,7 +184,9 @@ def main() -> None:
     hands = sorted({r[1] for r in rows})
     for hand in hands:
         some = [r for r in rows if r[1] == hand]
-        print(hand, len(some), "photographs", sum(r[3] for r in some), "held", sum(r[4] for r in some))
+        print(
+            hand, len(some), "photographs", sum(r[3] for r in some), "held", sum(r[4] for r in some)
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measure pictos-clip on what its training never saw: hands, photographs, fonts, pairs.
 
-    python training/pictos_clip/evaluate_clip.py --work DIR --json training/pictos_clip/logs/table.json
+    python training/pictos_clip/evaluate_clip.py --work DIR --json FILE
 
 Zero-shot accuracy is over the 223 names (chance .45 %), with each format's own prompt and with the
 name alone. The typographic attack writes the name of another thing over a picture, a pair that
@@ -113,7 +113,9 @@ def attack(judge: Judge, banks: Banks, names: Sequence[str], n: int) -> dict:
     return out
 
 
-def inked(banks: Banks, fonts: Sequence[int], word: str, ink: str, sizes: Sequence[float]) -> Tensor:
+def inked(
+    banks: Banks, fonts: Sequence[int], word: str, ink: str, sizes: Sequence[float]
+) -> Tensor:
     """The word in its ink on white, in these fonts and widths, in the middle."""
     at = banks.word_names.index(word)
     images = []

@@ -4,7 +4,7 @@
 
 The folder stands alone: `open_clip.create_model_and_transforms("local-dir:FOLDER")` and
 `open_clip.get_tokenizer("local-dir:FOLDER")` need no network. The tokenizer is written as that of
-transformers' CLIP; it is compared with the one of the training on every caption of a thousand pictures.
+transformers' CLIP and compared with the one of the training on a thousand captions.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def write_tokenizer(words: open_clip.SimpleTokenizer, folder: Path) -> None:
 
 
 def compare(words: open_clip.SimpleTokenizer, folder: Path) -> None:
-    """The exported tokenizer gives the ids of the training's, up to and with the end of the text."""
+    """The exported tokenizer gives the training's ids, the end of the text included."""
     other = open_clip.get_tokenizer(f"local-dir:{folder}")
     dice, names = random.Random(0), sprites().names
     for _ in range(1000):
@@ -52,13 +52,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("runs/pictos-clip"))
     parser.add_argument("--name", default="clip")
-    parser.add_argument("--width", type=int, default=24)
     parser.add_argument("--out", type=Path, default=PACKAGE)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     words = tokenizer(args.work)
     state = torch.load(args.work / f"{args.name}-final.pt", map_location="cpu")
-    told = config(words.vocab_size, args.width)
+    told = config(words.vocab_size)
     told["text_cfg"]["hf_tokenizer_name"] = "pictos-clip"  # a folder's own tokenizer is read
     told["text_cfg"]["tokenizer_kwargs"] = {"clean": "lower"}
     pixels = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"}

@@ -20,8 +20,8 @@ from mmlens.pictos.sprites import sprites
 from mmlens.pictos.world import GROUND_RGB, World, unseen_pairs
 
 RGB = torch.tensor((*GROUND_RGB, (0.06, 0.06, 0.06)))
-SHARES = {"colour": 0.2, "photo": 0.06, "outline": 0.12, "silhouette": 0.05, "symbol": 0.07,
-          "word": 0.28, "both": 0.14, "world": 0.08}  # fmt: skip
+SHARES = {"colour": 0.17, "photo": 0.04, "outline": 0.09, "silhouette": 0.02, "symbol": 0.05,
+          "word": 0.44, "both": 0.14, "world": 0.05}  # fmt: skip
 
 
 @dataclass
@@ -63,6 +63,11 @@ class Made:
     words: list[int]
 
 
+FIRST = {"colour": 0.2, "photo": 0.03, "outline": 0.1, "silhouette": 0.02, "symbol": 0.05,
+         "word": 0.6}  # fmt: skip
+"""What the first stretch shows, with the name alone as caption."""
+
+
 class Painter:
     """Makes batches.
 
@@ -80,10 +85,16 @@ class Painter:
         self.scene = 0
         self.unseen = unseen_pairs()
 
-    def batch(self, n: int, shares: dict[str, float] = SHARES) -> Made:
-        """`n` pictures, their forms drawn by `shares`."""
+    def batch(self, n: int, first: bool = False) -> Made:
+        """`n` pictures, their forms drawn by `SHARES`; or of the first stretch."""
+        shares = FIRST if first else SHARES
         forms = self.dice.choices(list(shares), list(shares.values()), k=n)
-        return self.make([(f, None, None) for f in sorted(forms)])
+        made = self.make([(f, None, None) for f in sorted(forms)])
+        if first:
+            words, names = self.banks.word_names, self.banks.names
+            made.captions = [words[w] if w >= 0 else names[t]
+                             for t, w in zip(made.things, made.words, strict=True)]  # fmt: skip
+        return made
 
     def make(self, asked: list[tuple[str, int | None, int | None]]) -> Made:
         """Pictures of (form, thing, word); None draws one. The form "world" comes last."""
@@ -143,7 +154,7 @@ class Painter:
         return form, thing, self.dice.choice(pool)
 
     def _word(self, thing: int | None) -> int:
-        """A word; on a picture three in ten are the thing's own, the others a pair of this split."""
+        """A word; on a picture three in ten are its own, the others make a pair of this split."""
         every = len(self.banks.word_names)
         if thing is None:
             return self.dice.randrange(every)
@@ -209,15 +220,15 @@ class Painter:
         at = torch.tensor([r[0] for r in rows])
         n, banks = len(rows), self.banks
         font = torch.tensor(self.dice.choices(banks.fonts[self.held], k=n))
-        case = torch.tensor(self.dice.choices((0, 1, 2), (0.5, 0.2, 0.3), k=n))
+        case = torch.tensor(self.dice.choices((0, 1, 2), (0.6, 0.15, 0.25), k=n))
         word = torch.tensor([r[2] for r in rows])
         alpha = banks.words[font, case, word][:, None].float() / 255
         visible = banks.wide[font, case, word] / 128  # of the frame's width
-        want = 0.55 + 0.45 * self._uniform(n)  # of the picture's width
-        wide = torch.minimum(want / visible, 0.55 * 128 / 24 * (0.6 + 0.4 * self._uniform(n)))
+        want = 0.7 + 0.3 * self._uniform(n)  # of the picture's width
+        wide = torch.minimum(want / visible, 0.55 * 128 / 24 * (0.75 + 0.25 * self._uniform(n)))
         high = wide * 24 / 128
         both = torch.tensor([r[1] == "both" for r in rows])
-        turn = (self._uniform(n) - 0.5) * 0.3
+        turn = (self._uniform(n) - 0.5) * 0.2
         room = torch.stack([(1 - visible * wide).clamp(min=0), (1 - high * 1.05).clamp(min=0)], 1)
         shift = (self._uniform(n, 2) * 2 - 1) * room
         label = both & (self._uniform(n) < 0.5)  # half of the words on pictures stand on a label

@@ -7,6 +7,7 @@ written word of one thing side by side, and may tell them apart: what a unit mak
 
 import gzip
 import random
+from itertools import pairwise
 from pathlib import Path
 
 from mmlens.pictos.scene_captions import GROUNDS, a, plural
@@ -25,11 +26,16 @@ TEMPLATES = {
              "the word {w} on {a}", "{a} and the word {w}", "{n}", "{w}",
              "the word {w} in {ink} ink on {a}"),
 }  # fmt: skip
+# words of the bundled world's captions, and some that people ask with
+ASKED = """
+there is are ground one two three words left right at in middle top bottom an picture image of
+no not this it with text sign label logo icon sketch photo several
+"""
 PLAIN = 0.5  # the share of captions that are the name alone or the name with its article
 
 
 def caption(form: str, dice: random.Random, **facts: str) -> str:
-    """One caption; `facts` are n (the thing), w (the word), ground, ink and kind, as far as known."""
+    """One caption; `facts`: n (the thing), w (the word), ground, ink, kind, as far as known."""
     choices = TEMPLATES[form]
     if form != "both" and dice.random() < PLAIN:
         text = choices[dice.randrange(1 if form == "word" else 2)]
@@ -43,9 +49,7 @@ def vocabulary(names: tuple[str, ...], kinds: tuple[str, ...]) -> list[str]:
     """Every word of the captions, and some that people ask with."""
     texts = [t for group in TEMPLATES.values() for t in group]
     words = [w for t in texts for w in t.replace(",", " ").split() if "{" not in w]
-    words += ["there", "is", "are", "ground", "one", "two", "three", "words", "left", "right", "at",
-              "in", "middle", "top", "bottom", "an", "picture", "image", "of", "no", "not", "this",
-              "it", "with", "text", "sign", "label", "logo", "icon", "sketch", "photo", "several"]  # fmt: skip
+    words += ASKED.split()
     return list(dict.fromkeys([*words, *INKS, *names, *map(plural, names), *kinds]))
 
 
@@ -58,7 +62,7 @@ def write_merges(words: list[str], file: Path) -> None:
     for word in words:
         pieces = [*word[:-1], word[-1] + "</w>"]
         while len(pieces) > 1:
-            pairs = list(zip(pieces, pieces[1:], strict=False))
+            pairs = list(pairwise(pieces))
             best = min(pairs, key=lambda p: ranks.get(p, len(ranks)))
             ranks.setdefault(best, len(ranks))
             at = pairs.index(best)

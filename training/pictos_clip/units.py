@@ -1,14 +1,15 @@
-"""Which units of the last block answer to one thing as colour picture, as drawing and as written word.
+"""Which units of the last block answer to one thing as picture, as drawing and as written word.
 
-Responses are read where Goh et al. (2021) read them: the output of the last residual block before
-its ReLU, averaged over positions. For a unit u, a thing c and a format f
+Responses are read as Goh et al. (2021) read them: what the last block puts out before its ReLU,
+averaged over positions. For a unit u, a thing c and a format f
 
     z(u, c, f) = (mean response to c in f - mean response to the other things in f) / SD of those,
 
-and the cross-format index is the least z of the three formats. A unit's thing is chosen on one half
-of the pictures and its index measured on the other half. Two yardsticks: the index of the same units
-for things that are mixed up between formats (the picture of one, the drawing of another, the word of
-a third), chosen and measured alike; and a bootstrap over the pictures of the thing (5th percentile).
+and the cross-format index is the least z of the three formats. A unit's thing is chosen on one
+half of the pictures and its index measured on the other half. Two yardsticks: the index of the same
+units for things that are mixed up between formats (the picture of one, the drawing of another, the
+word of a third), chosen and measured alike; and a bootstrap over the pictures of the thing (its 5th
+percentile).
 """
 
 import open_clip
@@ -30,7 +31,7 @@ class Eye:
         from train_clip import normalised
 
         kept: list[Tensor] = []
-        hook = self.visual.layer4[-1].act3.register_forward_pre_hook(
+        hook = self.visual.trunk.bn2.act.register_forward_pre_hook(
             lambda _, args: kept.append(args[0].float().mean((2, 3)).clone())
         )
         for part in images.split(128):
@@ -107,7 +108,9 @@ def table(eye: Eye, banks: Banks, times: int = 8, rounds: int = 20) -> dict:
     }
 
 
-def lower(found: dict[str, Tensor], thing: Tensor, draw: torch.Generator, rounds: int = 200) -> Tensor:
+def lower(
+    found: dict[str, Tensor], thing: Tensor, draw: torch.Generator, rounds: int = 200
+) -> Tensor:
     """Float[unit]: 5th percentile of the index when the thing's judged pictures are redrawn."""
     units = torch.arange(len(thing))
     parts = []
