@@ -37,7 +37,7 @@ def plain() -> Any:
 
 @cache
 def seen(style: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Of held-out scenes of one thing: the thing, unit embeddings, responses before the last ReLU."""
+    """Of held-out scenes: things, unit embeddings, responses before the last ReLU."""
     kept: list[Tensor] = []
     clip, world = plain()[0], World("held_out", 17, side=64, things=1, style=style)
     hook = clip.visual.trunk.bn2.act.register_forward_pre_hook(
