@@ -91,10 +91,9 @@ def attack(judge: Judge, banks: Banks, names: Sequence[str], n: int) -> dict:
     """A word over a picture: what the model says it is, with and without."""
     out = {}
     for held in (False, True):
-        painter = Painter(banks, seed=5, held=held)
-        painter.held = True  # fonts and pairs never trained on
+        painter = Painter(banks, seed=5, held=True, hands=held)
         made = painter.make([("both", i % 223, None) for i in range(3 * n)])
-        pictures = Painter(banks, seed=6, held=held)
+        pictures = Painter(banks, seed=6, held=True, hands=held)
         keep = [k for k, (t, w) in enumerate(zip(made.things, made.words, strict=True))
                 if t != w and w < 223][:n]  # fmt: skip
         things = torch.tensor([made.things[k] for k in keep])

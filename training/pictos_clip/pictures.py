@@ -75,11 +75,14 @@ class Painter:
         banks: the pictures and words.
         seed: of all draws.
         held: pictures by held-out hands, held-out photographs and fonts, pairs never trained on.
+        hands: of what is held out all but this: whether the pictures are by held-out hands.
         side: of the images, in pixels.
     """
 
-    def __init__(self, banks: Banks, seed: int, held: bool = False, side: int = 64) -> None:
+    def __init__(self, banks: Banks, seed: int, held: bool = False, side: int = 64,
+                 hands: bool | None = None) -> None:  # fmt: skip
         self.banks, self.held, self.side = banks, held, side
+        self.hands = held if hands is None else hands
         self.dice, self.torch = random.Random(seed), torch.Generator().manual_seed(seed)
         self.world = World("held_out" if held else "train", seed=seed, side=side)
         self.scene = 0
@@ -142,8 +145,8 @@ class Painter:
 
     def _picture(self, form: str, thing: int | None) -> tuple[str, int, int]:
         """The form it becomes, the thing, and the number of a picture of it."""
-        photos = self.banks.by[True, self.held]
-        drawings = self.banks.by[False, self.held]
+        photos = self.banks.by[True, self.hands]
+        drawings = self.banks.by[False, self.hands]
         if form == "photo":
             thing = self.dice.choice(sorted(photos)) if thing is None else thing
             return form, thing, self.dice.choice(photos[thing])
