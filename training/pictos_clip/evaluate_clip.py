@@ -16,8 +16,8 @@ import open_clip
 import torch
 from pictures import Banks, Made, Painter, over, place
 from torch import Tensor
-from train_clip import normalised
-from units import Eye, table
+from train_clip import begun, normalised
+from units import Eye, SelfSupervised, table
 
 from mmlens.pictos.scene_captions import a
 from mmlens.pictos.world import GROUND_RGB, World
@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/pictos-clip"))
     parser.add_argument("--folder", type=Path, default=PACKAGE)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--encoder", type=Path, help="ImageNet's weights, to compare with")
     parser.add_argument("--times", type=int, default=4)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -164,7 +165,12 @@ def main() -> None:
     told = {"zero-shot": zero_shot(judge, banks, names, args.times),
             "attack": attack(judge, banks, names, 100 * args.times),
             "stroop": stroop(judge, banks),
-            "units": table(Eye(model), banks, 2 * args.times)}  # fmt: skip
+            "units": table(Eye(model), banks, 2 * args.times),
+            "units of the self-supervised encoder": table(SelfSupervised(), banks, 2 * args.times),
+            }  # fmt: skip
+    if args.encoder:
+        start = Eye(begun(args.encoder, judge.model.vocab_size))
+        told["units before training"] = table(start, banks, 2 * args.times)
     text = json.dumps(told, indent=1, default=lambda x: round(float(x), 4))
     print(text)
     if args.json:

@@ -12,11 +12,16 @@ word of a third), chosen and measured alike; and a bootstrap over the pictures o
 percentile).
 """
 
+from collections.abc import Callable
+from pathlib import Path
+
 import open_clip
 import torch
+import torch.nn.functional as F
 from pictures import Banks, Painter
-from torch import Tensor
+from torch import Tensor, nn
 
+PICTOS = Path(__file__).parents[2] / "mmlens" / "pictos" / "weights" / "vision"
 FORMATS = ("colour", "drawing", "word")
 
 
@@ -40,7 +45,32 @@ class Eye:
         return torch.cat(kept)
 
 
-def responses(eye: Eye, banks: Banks, times: int, held: bool = True) -> dict[str, Tensor]:
+class SelfSupervised:
+    """The same of the units of the last MLP of `pictos`, whose encoder never saw a caption."""
+
+    def __init__(self) -> None:
+        from transformers import BeitModel
+
+        self.model = BeitModel.from_pretrained(
+            PICTOS, dtype=torch.float32, add_pooling_layer=False
+        ).eval()
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        kept: list[Tensor] = []
+        readers = [m for m in self.model.modules() if isinstance(m, nn.Linear)]
+        last = [m for m in readers if m.in_features == self.model.config.intermediate_size][-1]
+        hook = last.register_forward_pre_hook(lambda _, args: kept.append(args[0][:, 1:].mean(1)))
+        for part in images.split(128):
+            large = F.interpolate(part, (80, 80), mode="bilinear")
+            self.model(pixel_values=large * 2 - 1)
+        hook.remove()
+        return torch.cat(kept)
+
+
+def responses(
+    eye: Callable[[Tensor], Tensor], banks: Banks, times: int, held: bool = True
+) -> dict[str, Tensor]:
     """Float[thing, picture, unit] per format; hands and fonts that training never saw."""
     painter = Painter(banks, seed=31, held=held)
     out = {}
@@ -79,7 +109,7 @@ def mixed(found: dict[str, Tensor], draw: torch.Generator) -> dict[str, Tensor]:
     return {k: f[torch.randperm(len(f), generator=draw)] for k, f in found.items()}
 
 
-def table(eye: Eye, banks: Banks, times: int = 8, rounds: int = 20) -> dict:
+def table(eye: Callable[[Tensor], Tensor], banks: Banks, times: int = 8, rounds: int = 20) -> dict:
     """What is found: how many units, how far above mixed-up things, the best of them."""
     found = responses(eye, banks, times)
     thing, index = indices(found)
