@@ -24,7 +24,7 @@ from mmlens.pictos.world import GROUND_RGB, World
 
 PACKAGE = Path(__file__).parents[2] / "mmlens" / "pictos_clip"
 INKS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
-STROOP_PROMPTS = ("a word in {} ink", "the word in {} ink",
+STROOP_PROMPTS = ("the word {word} in {} ink", "a word in {} ink",
                   "my favorite word, written in the color {}")  # fmt: skip
 
 
@@ -99,6 +99,8 @@ def attack(judge: Judge, banks: Banks, names: Sequence[str], n: int) -> dict:
         things = torch.tensor([made.things[k] for k in keep])
         words = torch.tensor([made.words[k] for k in keep])
         clean = pictures.make([("colour", int(t), None) for t in things])
+        out[f"{'new hands' if held else 'trained hands'}, both named"] = named_both(
+            judge, made.images[keep[:60]], things, words, names)  # fmt: skip
         for label, prompt in (("name alone", "{n}"), ("a thing", "{a}")):
             texts = [prompt.format(a=a(x), n=x) for x in names]
             before = judge.answers(clean.images, texts)
@@ -110,6 +112,17 @@ def attack(judge: Judge, banks: Banks, names: Sequence[str], n: int) -> dict:
                 "names the word": (after == words).float().mean().item(),
             }
     return out
+
+
+def named_both(judge: Judge, images: Tensor, things: Tensor, words: Tensor, names) -> dict:
+    """Of "a THING with the word WORD on it" each is chosen among all names given the other."""
+    text, right = "{} with the word {} on it", {"thing": [], "word": []}
+    for image, thing, word in zip(images, things.tolist(), words.tolist(), strict=False):
+        texts = [text.format(a(n), names[word]) for n in names]
+        right["thing"].append(int(judge.answers(image[None], texts)) == thing)
+        texts = [text.format(a(names[thing]), n) for n in names]
+        right["word"].append(int(judge.answers(image[None], texts)) == word)
+    return {"n": len(images)} | {k: sum(v) / len(v) for k, v in right.items()}
 
 
 def inked(
@@ -134,12 +147,12 @@ def stroop(judge: Judge, banks: Banks) -> dict:
     out = {}
     fonts = banks.fonts[True]
     for prompt in STROOP_PROMPTS:
-        texts = [prompt.format(c) for c in INKS]
         rows = {"neutral": [], "congruent": [], "incongruent": []}
         followed = []
         for i, ink in enumerate(INKS):
             for word in ("dog", *INKS):
                 kind = "neutral" if word == "dog" else "congruent" if word == ink else "incongruent"
+                texts = [prompt.format(c, word=word) for c in INKS]
                 said = judge.answers(inked(banks, fonts, word, ink, (0.6, 0.9)), texts)
                 rows[kind] += (said == i).tolist()
                 if kind == "incongruent":
@@ -165,12 +178,12 @@ def main() -> None:
     told = {"zero-shot": zero_shot(judge, banks, names, args.times),
             "attack": attack(judge, banks, names, 100 * args.times),
             "stroop": stroop(judge, banks),
-            "units": table(Eye(model), banks, 2 * args.times),
-            "units of the self-supervised encoder": table(SelfSupervised(), banks, 2 * args.times),
+            "units": table(Eye(model), banks, 8),
+            "units of the self-supervised encoder": table(SelfSupervised(), banks, 8),
             }  # fmt: skip
     if args.encoder:
         start = Eye(begun(args.encoder, judge.model.vocab_size))
-        told["units before training"] = table(start, banks, 2 * args.times)
+        told["units before training"] = table(start, banks, 8)
     text = json.dumps(told, indent=1, default=lambda x: round(float(x), 4))
     print(text)
     if args.json:

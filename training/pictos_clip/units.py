@@ -75,10 +75,10 @@ def responses(
     painter = Painter(banks, seed=31, held=held)
     out = {}
     for name in FORMATS:
-        forms = {"colour": ["colour"], "drawing": ["outline", "symbol"], "word": ["word"]}[name]
+        form = "outline" if name == "drawing" else name
         asked = [
-            (forms[k % len(forms)], None if name == "word" else c, c if name == "word" else None)
-            for c in range(223) for k in range(times)
+            (form, None if name == "word" else c, c if name == "word" else None)
+            for c in range(223) for _ in range(times)
         ]  # fmt: skip
         found = torch.cat([eye(painter.make(asked[i : i + 256]).images)
                            for i in range(0, len(asked), 256)])  # fmt: skip
