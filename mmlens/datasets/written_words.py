@@ -20,7 +20,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from mmlens.values.arguments import count, number, several, text
 from mmlens.values.errors import ArgumentError, PictureError
@@ -77,10 +77,12 @@ def written(
     if right - left > WIDEST * width:
         points = max(1, int(points * WIDEST * width / (right - left)))
         left, top, right, bottom = font(points).getbbox(word)
-    picture = Image.new("RGB", (width, height), paper)
+    picture = Image.new("RGB", (width, height), colour(paper, "paper"))
     x = where[0] * (width - (right - left)) - left
     y = where[1] * (height - (bottom - top)) - top
-    ImageDraw.Draw(picture).text((round(x), round(y)), word, fill=ink, font=font(points))
+    ImageDraw.Draw(picture).text(
+        (round(x), round(y)), word, fill=colour(ink, "ink"), font=font(points)
+    )
     return picture
 
 
@@ -138,6 +140,24 @@ def pixel_cover(before: Any, after: Any) -> float:
             " size."
         )
     return float((np.asarray(one) != np.asarray(other)).any(-1).mean())
+
+
+def colour(value: Any, name: str) -> tuple[int, int, int]:
+    """A colour as (red, green, blue), from a name such as "red" or "#c03", or from three numbers.
+
+    Raises:
+        ArgumentError: there is no such colour.
+    """
+    try:
+        if isinstance(value, str):
+            red, green, blue, *_ = ImageColor.getrgb(value)
+        else:
+            red, green, blue = (count(v, name, least=0, most=255) for v in several(value, name))
+    except ValueError as error:  # an ArgumentError is one
+        raise ArgumentError(
+            f"{name}={value!r} is no colour: write one as 'red', '#c03' or (200, 0, 50)."
+        ) from error
+    return red, green, blue
 
 
 def _rgb(picture: Any) -> Image.Image:

@@ -27,6 +27,7 @@ from mmlens.values.edit import Edit
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import Neuron
 from mmlens.values.maps import inner_of, is_map
+from mmlens.values.pictures import open_picture
 from mmlens.values.sites import site as site_of
 
 if TYPE_CHECKING:
@@ -74,9 +75,10 @@ def blank_check(
     width = layer_width(model, one.layer, where)
     if not 0 <= one.unit < width:
         raise AddressError(f"There is no {one}: the layer has {width} units.")
-    picture = Image.new("RGB", (SIDE, SIDE), "grey") if blank is None else blank
+    picture = Image.new("RGB", (SIDE, SIDE), "grey") if blank is None else open_picture(blank)
     plain = _logits(model, picture, texts)
-    others = _others(one.unit, width, count(randoms, "randoms", least=0), seed)
+    seed, few = count(seed, "seed", least=0), count(randoms, "randoms", least=0)
+    others = _others(one.unit, width, few, seed)
     rows = []
     for value in sizes:
         raised = [

@@ -109,6 +109,12 @@ def cross_format_index(
         for name, (concept, others) in responses.items()
     }
     _check_sizes(given)
+    widths = {one.shape[1:] for two in given.values() for one in two}
+    if len(widths) > 1 or any(len(width) != 1 for width in widths):
+        raise ArgumentError(
+            f"Responses of shapes {sorted(widths)} behind the pictures: give [picture, unit] of"
+            " the same units in every format."
+        )
     spread = _spread([others for _, others in given.values()])
     z, auroc, p, family, z_drawn, auroc_drawn = {}, {}, {}, {}, [], []
     for name, (concept, others) in given.items():

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mmlens.datasets.written_words import colour
 from mmlens.methods.linear_probe import LinearProbe
 from mmlens.methods.named_classes import named_logits
 from mmlens.methods.typographic_attack import share_interval
@@ -64,8 +65,10 @@ def stroop(
     colours, written = distinct(inks), distinct(words)
     if len(colours) < 2:
         raise ArgumentError(f"inks={colours}: name at least two.")
+    for one in colours:
+        colour(one, "inks")
     canvas = word_canvas(model.towers[TOWER])
-    pictures = [canvas(word, size, at, ink=_colour(ink)) for ink in colours for word in written]
+    pictures = [canvas(word, size, at, ink=ink) for ink in colours for word in written]
     found = named_logits(model, pictures, colours, template=template, probe=probe, batch=batch)
     values = found.values.softmax(-1).reshape(len(colours), len(written), len(colours))
     labels = {"ink": tuple(colours), "word": tuple(written), "answer": tuple(colours)}
@@ -90,8 +93,8 @@ def stroop_rates(scores: Scores) -> pd.DataFrame:
     pairs = [(ink, word) for ink in scores.of("ink") for word in scores.of("word")]
     kinds = {"congruent": [], "incongruent": [], "neutral": []}
     for (ink, word), answer in zip(pairs, answers, strict=True):
-        colour = word in scores.of("answer")
-        kind = ("congruent" if ink == word else "incongruent") if colour else "neutral"
+        named = word in scores.of("answer")
+        kind = ("congruent" if ink == word else "incongruent") if named else "neutral"
         kinds[kind].append((answer == ink, answer == word))
     rows = []
     for kind, found in kinds.items():
@@ -122,15 +125,3 @@ def _checked(scores: Any) -> Scores:
     if not isinstance(scores, Scores) or scores.axes != AXES:
         raise AddressError(f"{scores!r} is no Stroop table: give what stroop(model) returns.")
     return scores
-
-
-def _colour(name: str) -> str:
-    from PIL import ImageColor
-
-    try:
-        ImageColor.getrgb(name)
-    except ValueError as error:
-        raise ArgumentError(
-            f"inks: {name!r} is no colour; write one as 'red' or '#c03'."
-        ) from error
-    return name

@@ -187,6 +187,6 @@ def words_of(scores: Scores, chosen: Sequence[str]) -> Iterator[int]:
     """
     names = {name: i for i, name in enumerate(scores.of("word"))}
     for word in chosen:
-        if word not in names:
+        if text(word, "word") not in names:
             raise AddressError(f"The word {word!r} was not probed: add it to word_probe's words.")
         yield names[word]

@@ -89,7 +89,8 @@ def _activations(table: Any, title: str | None) -> go.Figure:
         )  # fmt: skip
     figure.add_scatter(
         x=table["median"].tolist(), y=places, mode="markers", showlegend=False,
-        text=names, marker={"color": c["categories"][0], "size": 10}, customdata=table["n"].tolist(),
+        text=names, customdata=table["n"].tolist(),
+        marker={"color": c["categories"][0], "size": 10},
         hovertemplate="%{text}: median <b>%{x:.1f}</b> SD of %{customdata} pictures<extra></extra>",
     )  # fmt: skip
     return theme.finish(
