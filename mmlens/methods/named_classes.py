@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from mmlens.methods.linear_probe import LinearProbe
-from mmlens.model.capabilities import WHAT
+from mmlens.methods.zero_shot import zero_shot
 from mmlens.model.readouts import class_index
 from mmlens.values.arguments import count, instance, several, text
 from mmlens.values.errors import ArgumentError, CapabilityError
@@ -64,9 +64,7 @@ def named_logits(
         names = probe.classes if classes is None else tuple(_names(classes))
         values = probe.logits(model, seen, batch=step)
         return NamedLogits(names, values[:, [probe.place(one) for one in names]], "linear probe")
-    if "similarity" in WHAT and model.can("similarity"):
-        from mmlens.methods.zero_shot import zero_shot
-
+    if model.can("similarity"):
         names = tuple(_names(classes))
         texts = [phrase(template, one) for one in names]
         found = zero_shot(model, seen, texts, batch=step)  # type: ignore[arg-type]

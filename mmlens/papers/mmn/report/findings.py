@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mmlens.papers.claims import Row
 from mmlens.papers.mmn.report import verdicts
 from mmlens.papers.mmn.report.outcomes import Outcome
 from mmlens.papers.mmn.report.paper import published
 from mmlens.papers.mmn.report.readings_table import TABLES, readings_told
-from mmlens.papers.mmn.report.told import PICTOS_DIFFERS, Finding, Setting
+from mmlens.papers.mmn.report.told import PICTOS_DIFFERS, Finding, Row, Setting
 from mmlens.papers.mmn.report.verdicts import CLAIMS, STAYS, P, change, interval, probability
 
 
