@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mmlens.families import fetch as fetch
     from mmlens.families import load as load
     from mmlens.families import models as models
+    from mmlens.families.dual import from_model as from_model
     from mmlens.families.parts import from_parts as from_parts
     from mmlens.methods.activations import activations as activations
     from mmlens.methods.attribute import attribute as attribute
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from mmlens.methods.cross_format import cross_format_index as cross_format_index
     from mmlens.methods.decode import decode as decode
     from mmlens.methods.decode import interpretable as interpretable
+    from mmlens.methods.embed import embed as embed
     from mmlens.methods.integrated_gradients import integrated_gradients as integrated_gradients
     from mmlens.methods.jacobian_lens import jacobian_lens as jacobian_lens
     from mmlens.methods.linear_probe import LinearProbe as LinearProbe
@@ -68,6 +70,8 @@ if TYPE_CHECKING:
     from mmlens.methods.word_vectors import word_analogy as word_analogy
     from mmlens.methods.word_vectors import word_association as word_association
     from mmlens.methods.word_vectors import word_neighbours as word_neighbours
+    from mmlens.methods.zero_shot import zero_shot as zero_shot
+    from mmlens.model.hooked_dual_encoder import HookedDualEncoder as HookedDualEncoder
     from mmlens.model.hooked_vlm import HookedVLM as HookedVLM
     from mmlens.sweep.sweep_folder import Sweep as Sweep
     from mmlens.sweep.top_pictures import top_images as top_images

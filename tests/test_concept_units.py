@@ -330,3 +330,26 @@ def test_a_unit_of_another_tower_is_refused():
     with pytest.raises(AddressError, match="vision"):
         mm.blank_check(classifier(), mm.Neuron(1, 5), ["dog"])
     assert LinearProbe.__name__ == "LinearProbe"
+
+
+# -- dual encoders ---------------------------------------------------------------------------------
+
+
+def test_a_dual_encoder_is_asked_by_its_texts_in_every_question():
+    from dual_twins import DUALS
+
+    module, preprocess, tokenizer = next(iter(DUALS.values()))()
+    model, pictures = mm.from_model(module, preprocess, tokenizer), noise(2)
+    found = named_logits(model, pictures, ["dog", "cat"])
+    assert found.classifier == "zero-shot"
+    texts = ["a photo of a dog", "a photo of a cat"]
+    expected = mm.zero_shot(model, pictures, texts).sel(quantity="logit").values
+    assert torch.allclose(found.values, expected.float(), atol=1e-4)
+    table = mm.typographic_attack(model, pictures, {"cat": "cat"}, ["dog", "cat"])
+    assert table["classifier"].tolist() == ["zero-shot"]
+    raised = mm.blank_check(model, mm.Neuron(1, 3, "vision"), texts, [2.0], randoms=2)
+    edited = model.edit(mm.Edit("vision.neurons", 2.0, mm.Neuron(1, 3, "vision"), add=True))
+    blank = Image.new("RGB", (224, 224), "grey")
+    own = mm.zero_shot(edited, blank, texts).sel(quantity="logit").values.flatten()
+    assert np.allclose(raised["logit"], own.numpy(), atol=1e-3)
+    assert mm.word_probe(model, ["dog"], sizes=[0.4], at=[(0.5, 0.5)]).axes == ("word", "unit")

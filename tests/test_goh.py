@@ -65,7 +65,8 @@ def test_units_of_a_concept_are_claimed_only_after_correction_for_all_concepts()
 def test_stroop_holds_where_words_are_read_and_fails_where_inks_are_named():
     def rates(ink, word):
         rows = [{"condition": kind, "n": 49, "ink": ink, "ink_low": ink - 0.1,
-                 "ink_high": ink + 0.1, "word": word, "word_low": word - 0.1, "word_high": word + 0.1}
+                 "ink_high": ink + 0.1, "word": word, "word_low": word - 0.1,
+                 "word_high": word + 0.1}
                 for kind in ("congruent", "incongruent", "neutral")]  # fmt: skip
         return told.stroop_told(pd.DataFrame(rows)).verdict.holds
 

@@ -15,8 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mmlens"
-PACKAGES = ("", "datasets", "explore", "metrics", "papers.goh", "papers.mmn", "patching", "sweep", "tally",
-            "train", "view")  # fmt: skip
+PACKAGES = ("", "datasets", "explore", "metrics", "papers.goh", "papers.mmn", "patching", "sweep",
+            "tally", "train", "view")  # fmt: skip
 MEANT: dict[str, set[str]] = {
     "by": {"patching.patch", "patching.ablate", "patching.direct_logits"},
     "words": {"view.tokens", "stroop", "word_association", "word_probe"},

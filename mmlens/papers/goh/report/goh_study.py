@@ -250,9 +250,7 @@ class _Study:
             )  # fmt: skip
             rows += [(name, top, probe.accuracy(self.model, asked, truth, k=top)) for top in (1, 5)]
         table = pd.DataFrame(rows, columns=["probe", "top", "accuracy"])
-        few = float(
-            table[(table["probe"] != "all units") & (table["top"] == 5)]["accuracy"].iloc[0]
-        )
+        few = rows[-1][2]  # of the sparse probe, among the first five
         says = f"Three units a concept name {few:.0%} of other pictures among the first five."
         lines = [told.Row(f"{name}, top {top}", f"{value:.1%}".replace("%", " %"),
                           "56.4 %" if (top, name[0]) == (5, "3") else "", "ImageNet, 1000 classes")
