@@ -33,7 +33,7 @@ from mmlens.papers.goh.report.goh_page import page, results
 from mmlens.papers.goh.report.goh_sections import Section
 from mmlens.papers.tables import ExperimentError
 from mmlens.values.arguments import count
-from mmlens.values.errors import CapabilityError, writing
+from mmlens.values.errors import MMLensError, writing
 from mmlens.values.labels import Neuron
 from mmlens.values.whole_files import write_whole
 from mmlens.view.figures.conditional import conditional
@@ -121,7 +121,7 @@ class _Study:
         ):  # fmt: skip
             try:
                 yield work()
-            except (CapabilityError, ExperimentError) as error:
+            except MMLensError as error:
                 yield told.unmeasured(key, str(error))
 
     @property
