@@ -210,6 +210,43 @@ class Right:
             "class_activations": {"units": ["L1.5"]}, "faithful": {"methods": ["activation"]},
             "option_effects": {"changes": ["default"]}, "estimated": {"steps": (0,)},
             "Lens": {"table": lens},
+            **self._of_units(),
+        }  # fmt: skip
+
+    def _of_units(self) -> dict[str, dict[str, Any]]:
+        """Of probes of written words and of units of the encoder."""
+        pictures, labels = [self.photo, toy.picture((0, 0))], ["dog", "cat"]
+        words = mm.word_probe(self.model, ["dog", "cat", "cow"], sizes=[0.4], at=[(0.5, 0.5)])
+        probe = mm.linear_probe(self.model, pictures, labels)
+        values, named = [0.0, 1.0, 2.0, 3.0], ["dog", "cat", "dog", "dog"]
+        shown = dict.fromkeys(("photo", "drawing"), (pictures, pictures))
+        rng = np.random.default_rng(0)
+        responses = {name: (rng.normal(size=(3, 2)),) * 2 for name in shown}
+        inks = mm.LinearProbe(("red", "blue"), probe.weights, probe.bias, probe.read)
+        stroop = mm.stroop(self.model, inks=["red", "blue"], words=["red"], probe=inks)
+        return {
+            "word_probe": {"words": ["dog"], "sizes": [0.4], "at": [(0.5, 0.5)]},
+            "top_words": {"scores": words}, "unit_responses": {"pictures": pictures},
+            "word_neighbours": {"scores": words, "word": "dog"},
+            "word_analogy": {"scores": words, "like": "dog", "minus": "cat", "plus": "cow"},
+            "word_association": {"scores": words, "words": ["dog"], "others": ["cat"]},
+            "cross_format": {"shown": shown}, "cross_format_index": {"responses": responses},
+            "linear_probe": {"pictures": pictures, "labels": labels},
+            "sparse_probe": {"pictures": pictures, "labels": labels, "k": 1},
+            "LinearProbe": {"classes": ("a",), "weights": probe.weights, "bias": probe.bias,
+                            "read": {}},
+            "typographic_attack": {"pictures": pictures, "attacks": {"dog": "dog"}, "side": 64,
+                                   "probe": probe, "at": [(2, 2)]},
+            "stroop": {"inks": ["red", "blue"], "words": ["red"], "probe": inks},
+            "stroop_rates": {"scores": stroop}, "stroop_probs": {"scores": stroop},
+            "blank_check": {"neuron": mm.Neuron(0, 1, "vision"), "texts": ["dog"], "randoms": 1},
+            "to_label": {"activations": values},
+            "label_given_activation": {"activations": values, "labels": named},
+            "activation_given_label": {"activations": values, "labels": named},
+            "view.conditional": {"table": mm.activation_given_label(values, named)},
+            "datasets.written": {"word": "dog", "canvas": (32, 32)},
+            "datasets.written_over": {"word": "dog", "at": [(2, 2)]},
+            "datasets.pixel_cover": {"before": self.photo, "after": self.photo},
         }  # fmt: skip
 
     def arguments(self, where: str, function: Callable[..., Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@
     view.attention_on_image(photo, s)    attention from one position to patches
     view.attention_text(scores)          attention from word to word
     view.compare({"a": s, "b": t})       several models on one scale
+    view.conditional(table)              labels given a unit's activation, and the reverse
     view.explore(seen)                   pictures to explore, one HTML file
 
 Figures are plain plotly figures that can be edited, or HTML; `view.save(figure, "page.html")`
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from mmlens.view.figures.cards import cards as cards
     from mmlens.view.figures.cards import gallery as gallery
     from mmlens.view.figures.compare import compare as compare
+    from mmlens.view.figures.conditional import conditional as conditional
     from mmlens.view.figures.curves import curves as curves
     from mmlens.view.figures.heatmap import bars as bars
     from mmlens.view.figures.heatmap import heatmap as heatmap
