@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mmlens.methods.top_neurons import top_neurons as top_neurons
     from mmlens.methods.translators import Translators as Translators
     from mmlens.methods.tuned_lens import tuned_lens as tuned_lens
+    from mmlens.methods.visualise import visualise as visualise
     from mmlens.model.hooked_vlm import HookedVLM as HookedVLM
     from mmlens.sweep.sweep_folder import Sweep as Sweep
     from mmlens.sweep.top_pictures import top_images as top_images
@@ -56,5 +57,6 @@ if TYPE_CHECKING:
     from mmlens.values.labels import Token as Token
     from mmlens.values.prompt import Prompt as Prompt
     from mmlens.values.scores import Scores as Scores
+    from mmlens.values.visualisation import Visualisation as Visualisation
 else:
     __getattr__, __dir__, __all__ = on_first_use(__name__)

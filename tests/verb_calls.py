@@ -58,6 +58,7 @@ def calls() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
         "mmlens.sink_units": ask(prompt),
         "mmlens.top_images": ask(data, [neuron], 1),
         "mmlens.tuned_lens": ask(prompt, steps=2, batch=2),
+        "mmlens.visualise": ask(mm.Neuron(0, 5, "vision"), steps=2, variants=2),
         "mmlens.patching.ablate": ask(prompt, word),
         "mmlens.patching.ablation_curve": ask(prompt, word, [neuron], k=(0, 1), randoms=1),
         "mmlens.patching.attention": ask(prompt, 1),
