@@ -189,7 +189,8 @@ class ReadoutGoal:
         self, model: HookedModel, of: Any, target: str | Number, prompt: str, after: str | None
     ) -> None:
         self.model = model
-        rows, cols = model.towers[VISION].image_size
+        tower: Any = model.towers[VISION]
+        rows, cols = tower.image_size
         grey = Image.new("RGB", (cols, rows), (128, 128, 128))
         if model.can("generate") and not isinstance(of, Neuron):
             after = after or ""

@@ -118,7 +118,7 @@ def visualise(
     parts = list(in_chunks(len(goal.labels), units, work))
     pixels, final, begun, curve, still = (np.concatenate(one) for one in zip(*parts, strict=True))
     grid = (len(goal.labels), variants)
-    dead = still.reshape(grid).all(1)
+    dead: Any = still.reshape(grid).all(1)
     told = about(model, method="visualise", of=list(map(str, goal.labels)), site=site,
                  target=target, prompt=prompt, after=after, pos=pos, sign=sign, variants=variants,
                  diversity=diversity, robustness=robustness, steps=steps, seed=seed,

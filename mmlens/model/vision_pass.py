@@ -38,7 +38,7 @@ def vision_pass(
     Args:
         names: of the vision tower; they are `model.hook_dict`'s.
     """
-    tower = model.towers[VISION]
+    tower: Any = model.towers[VISION]
     order, kept = list(tower.points), {}
     last = max(names, key=order.index)
 
