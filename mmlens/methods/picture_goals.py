@@ -80,7 +80,7 @@ class UnitGoal:
         pos: Any,
     ) -> None:  # fmt: skip
         self.model, self.target, self.pos = model, target, pos
-        if not callable(target) and target not in _OVER:
+        if not callable(target) and not (isinstance(target, str) and target in _OVER):
             raise TargetError(
                 f"There is no target {target!r} of a unit: write 'mean', 'max', 'sum' or a function"
                 " of its activations."
