@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mmlens.families import fetch as fetch
     from mmlens.families import load as load
     from mmlens.families import models as models
+    from mmlens.families.dual import from_model as from_model
     from mmlens.families.parts import from_parts as from_parts
     from mmlens.methods.activations import activations as activations
     from mmlens.methods.attribute import attribute as attribute
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from mmlens.methods.audit import audit as audit
     from mmlens.methods.decode import decode as decode
     from mmlens.methods.decode import interpretable as interpretable
+    from mmlens.methods.embed import embed as embed
     from mmlens.methods.integrated_gradients import integrated_gradients as integrated_gradients
     from mmlens.methods.jacobian_lens import jacobian_lens as jacobian_lens
     from mmlens.methods.logit_lens import logit_lens as logit_lens
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
     from mmlens.methods.translators import Translators as Translators
     from mmlens.methods.tuned_lens import tuned_lens as tuned_lens
     from mmlens.methods.visualise import visualise as visualise
+    from mmlens.methods.zero_shot import zero_shot as zero_shot
+    from mmlens.model.hooked_dual_encoder import HookedDualEncoder as HookedDualEncoder
     from mmlens.model.hooked_vlm import HookedVLM as HookedVLM
     from mmlens.sweep.sweep_folder import Sweep as Sweep
     from mmlens.sweep.top_pictures import top_images as top_images

@@ -33,6 +33,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pandas as pd
 import torch
+from dual_twins import hf_clip
 
 import mmlens as mm
 from mmlens import datasets, metrics, patching, tally, view
@@ -115,7 +116,16 @@ class Right:
             "site": "resid_pre", "draws": 20, "vectors": 2, "ks": (0, 1), "size": 16,
             "name": "light",
         }  # fmt: skip
-        self.special: dict[str, dict[str, Any]] = self._special(other)
+        self.special: dict[str, dict[str, Any]] = self._special(other) | self._dual()
+
+    def _dual(self) -> dict[str, dict[str, Any]]:
+        """The calls of what asks a dual encoder."""
+        encoder, _, tokenizer = hf_clip()
+        dual = mm.from_model(encoder, None, tokenizer)
+        return {
+            "from_model": {"encoder": encoder}, "embed": {"model": dual, "inputs": self.photo},
+            "zero_shot": {"model": dual, "pictures": self.photo, "texts": ["two cats"]},
+        }  # fmt: skip
 
     def _special(self, other: Any) -> dict[str, dict[str, Any]]:
         model, scores = self.model, self.scores
@@ -219,6 +229,7 @@ class Right:
 
 LEFT_OUT = {
     "HookedVLM": "built by load and from_parts",
+    "HookedDualEncoder": "built by load and from_model",
     "from_parts": "whole models: a test of its own",
     "Translators": "what jacobian_lens and tuned_lens return",
     "Look": "what look returns", "Visualisation": "what visualise returns",

@@ -267,6 +267,21 @@ def test_a_class_a_word_and_a_unit_of_the_language_model_can_be_asked_for():
     assert prob == pytest.approx(told.activation[0, 0], rel=1e-4)
 
 
+def test_a_text_and_a_unit_of_a_dual_encoder_get_pictures():
+    pytest.importorskip("open_clip")
+    from dual_twins import DUALS
+
+    model = mm.from_model(*DUALS["open_clip ViT"]())
+    seen = mm.visualise(model, "a photo of a dog", target="cosine", steps=16)
+    cosine = float(mm.embed(model, seen.picture()) @ mm.embed(model, "a photo of a dog").T)
+    assert seen.activation[0, 0] == pytest.approx(cosine, abs=1e-5)
+    assert cosine > seen.start[0, 0] + 0.02
+    unit = Neuron(1, 5, "vision")
+    made_of_unit = mm.visualise(model, unit, steps=4)
+    read = mm.activations(model, made_of_unit.picture(), "vision.neurons", unit)
+    assert made_of_unit.activation[0, 0] == pytest.approx(float(read.values.mean()), abs=1e-5)
+
+
 def test_any_site_any_reduction_and_both_signs():
     model, unit = random_vit(), Neuron(1, 5, "vision")
     for site in ("vision.resid_post", "vision.z", "vision.mlp_out", "vision.neurons_pre"):
