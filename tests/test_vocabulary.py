@@ -22,7 +22,7 @@ MEANT: dict[str, set[str]] = {
     "words": {"view.tokens", "stroop", "word_association", "word_probe"},
     "unit": {"Neuron"},
     "target": {"attribute", "attribute_caption", "attribute_picture", "integrated_gradients",
-               "papers.mmn.OpenChoices"},
+               "papers.mmn.OpenChoices", "visualise"},
     "rank_by": {"top_neurons", "papers.mmn.OpenChoices"},
     "quantity": {"logit_lens"},
 }  # fmt: skip

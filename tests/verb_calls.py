@@ -67,6 +67,7 @@ def calls() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
         "mmlens.typographic_attack": ask([photo], {"dog": "dog"}, ["dog", "cat"]),
         "mmlens.unit_responses": ask([photo, other]),
         "mmlens.word_probe": ask(["dog"], sizes=[0.4], at=[(0.5, 0.5)]),
+        "mmlens.visualise": ask(mm.Neuron(0, 5, "vision"), steps=2, variants=2),
         "mmlens.zero_shot": ask(photo, ["a dog", "a cat"]),
         "mmlens.patching.ablate": ask(prompt, word),
         "mmlens.patching.ablation_curve": ask(prompt, word, [neuron], k=(0, 1), randoms=1),
