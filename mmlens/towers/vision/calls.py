@@ -53,12 +53,12 @@ def hf_inputs(module: Any, x: Pixels4) -> dict[str, Tensor]:
             ),
             "spatial_shapes": torch.tensor([[rows, cols]], device=x.device).expand(len(x), -1),
         }
-    names = _required(module)
-    if set(names) - {"pixel_values"} and len(names) > 1:
+    names = [name for name in _required(module) if name != "pixel_values"]
+    if len(names) > 1:
         raise CapabilityError(
-            f"{type(module).__name__} asks for {' and '.join(names)}, which its own processor makes,"
-            " and mmlens runs an encoder on pixels alone: give one whose forward pass takes"
-            " pixel_values."
+            f"{type(module).__name__} asks for {' and '.join(names)}, which its own processor"
+            " makes, and mmlens runs an encoder on pixels alone: give one whose forward pass takes"
+            " nothing but pixel_values."
         )
     return {names[0] if names else "pixel_values": x}
 

@@ -235,9 +235,12 @@ def keep_values(vision: HookedVision) -> None:
     if not in_place:
         return
     points = [point for name, point in vision.hook_dict.items() if not _at_nonlinearity(name)]
-    with torch.inference_mode(False), torch.no_grad():
-        with looking(points, lambda tensor, hook: seen.append((tensor, tensor._version))):
-            vision._values(ramp(vision))
+
+    def look(tensor: Tensor, hook: Any) -> None:
+        seen.append((tensor, tensor._version))
+
+    with torch.inference_mode(False), torch.no_grad(), looking(points, look):
+        vision._values(ramp(vision))
     if any(tensor._version != version for tensor, version in seen):
         for module in in_place:
             module.inplace = False  # pyright: ignore
