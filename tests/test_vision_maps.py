@@ -239,6 +239,7 @@ def test_the_residual_sum_is_what_the_last_relu_of_a_block_reads(name):
         assert (added < 0).any(), "what was kept is not overwritten by a ReLU in place"
         assert torch.equal(added.relu(), seen[f"blocks.{layer}.hook_resid_post"])
     inner = [p for p in vision.hook_dict if ".conv" in p]
+    assert inner
     for pre in (p for p in inner if p.endswith("hook_pre")):
         assert torch.equal(seen[pre].relu(), seen[pre.replace("_pre", "_post")])
         assert (seen[pre] < 0).any()

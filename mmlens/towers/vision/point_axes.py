@@ -70,10 +70,22 @@ def axes_and_grids(vision: HookedVision, seen: Shapes, n: int) -> tuple[Axes, Gr
         channel = "unit" if name.endswith(_NEURONS) else "channel"
         axes[name] = tuple(channel if axis == "channel" else axis for axis in order)
         grids[name] = _grid(order, seen[name][1:])
+    for name in rest:  # a nonlinearity computes its map value by value
+        twin = _other_side(name)
+        if name not in axes and twin in grids and seen[twin] == seen[name]:
+            axes[name], grids[name] = axes[twin], grids[twin]
     others = {name: shape for name, shape in seen.items() if name not in axes}
     for name, grid in own_grids(vision, _lengths(others)).items():
         axes[name], grids[name] = _of_positions(name), grid
     return {name: axes[name] for name in seen if name in axes}, grids
+
+
+def _other_side(name: str) -> str:
+    """The point on the other side of the same nonlinearity of a block of convolutions."""
+    if ".conv" not in name:
+        return ""
+    path, _, side = name.rpartition("_")
+    return f"{path}_{'post' if side == 'pre' else 'pre'}"
 
 
 def _lengths(seen: Shapes) -> dict[str, int]:
