@@ -158,7 +158,7 @@ def _by_site(sites: Mapping[int, str]) -> dict[str, list[int]]:
 def _read(
     model: HookedModel, sample: Sample, sites: Mapping[str, Sequence[int]]
 ) -> dict[int, Scores]:
-    """Scores(unit, pos) of every layer at the patches of a picture, which is alone in its prompt."""
+    """Scores(unit, pos) of every layer at the patches of a picture, alone in its prompt."""
     out: dict[int, Scores] = {}
     for site, numbers in sites.items():
         found = activations_by_layer(

@@ -61,6 +61,11 @@ class Top(Tally):
         """The highest values, Scores(kept axes, rank), the highest first."""
         return self._scores(self._kept.get("value", torch.zeros(0)), "rank")
 
+    @property
+    def samples(self) -> Scores:
+        """Their samples, Scores(kept axes, rank); `NONE` where there are fewer than `k`."""
+        return self._scores(self._kept.get("sample", torch.zeros(0)), "rank")
+
     def table(
         self, *address: Any, ids: Sequence[str] | None = None, **by_axis: Any
     ) -> pd.DataFrame:
