@@ -13,6 +13,8 @@ strongest   the strongest neurons of a token, decoded
 patches     the logit lens at every patch, and the neurons that fire there
 without     the probability of every token without a neuron
 many        all of this over a data set, and the top pictures of its neurons
+microscope  a site of every unit of a tower: unit_activity (the sweep), unit_labels,
+            unit_neighbours, unit_weights, unit_tables, unit_cards
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from mmlens.explore.many import Found as Found
     from mmlens.explore.many import read_all as read_all
     from mmlens.explore.many import read_found as read_found
+    from mmlens.explore.microscope import microscope as microscope
     from mmlens.explore.things import NO_THINGS as NO_THINGS
     from mmlens.explore.things import choose as choose
     from mmlens.explore.things import thing_tokens as thing_tokens

@@ -108,7 +108,7 @@ class LayerCards:
                 UnitCard(
                     unit,
                     spread[unit],
-                    tops=tops[unit],
+                    tops=_exciting(tops[unit], spread[unit]),
                     histogram=_histogram(found, unit),
                     labels=_label_cards(found, unit),
                     alike=self._pointers(alike, unit),
@@ -214,6 +214,14 @@ def _spread(moments: Moments) -> list[tuple[float, float, float, float]]:
         (a, b, max(c, 0.0) ** 0.5 if c == c else 0.0, d)
         for a, b, c, d in zip(low, mean, variance, high, strict=True)
     ]
+
+
+def _exciting(
+    tops: Sequence[TopPicture], spread: tuple[float, float, float, float]
+) -> list[TopPicture]:
+    """Those where the unit is active; the highest of a unit that never is, if they differ."""
+    active = [one for one in tops if one.value > 0]
+    return active or (list(tops) if spread[0] < spread[3] else [])
 
 
 def _histogram(found: LabelsOfUnits, unit: int) -> tuple[float, float, list[int]]:

@@ -22,7 +22,7 @@ const card = ({ layer, unit, row }, by) => {
   const value = by && Number.isFinite(by(row)) ? made("span", "at", bare(by(row))) : null;
   const words = row[WORDS] ? row[WORDS].slice(0, 3).join(" ") : "";
   link.append(four, made("span", "line", made("span", "id", name), value),
-    made("span", "about", labelOf(row) || words || (row[MAX] > 0 ? "" : "never above 0")));
+    made("span", "about", row[MAX] > 0 ? labelOf(row) || words : "never above 0"));
   return made("li", "", link);
 };
 

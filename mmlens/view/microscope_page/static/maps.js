@@ -72,12 +72,12 @@ export const masked = (number, name, map, grid) => {
 };
 
 /** A small picture without a map. */
-export const thumb = (number, cls = "thumb") => {
-  const image = made("img", cls);
+export const thumb = (number) => {
+  if (number < 0) return made("span", "thumb"); // of a layer that is not shown
+  const image = made("img", "thumb");
   image.alt = "";
   image.loading = "lazy";
-  if (number >= 0) image.src = pictureOf(number);
-  else image.hidden = true;
+  image.src = pictureOf(number);
   return image;
 };
 

@@ -23,6 +23,7 @@ const tops = (found, grid) => {
   });
   const bare_ = made("input");
   bare_.type = "checkbox";
+  if (!shots.length) return part("Top pictures", "None: its activation is the same everywhere.");
   const box = part("Top pictures", "", made("label", "bare", bare_, " without outlines"), made("ol", "tops", ...shots));
   box.classList.add("wide");
   bare_.addEventListener("change", () => box.classList.toggle("plain", bare_.checked));
