@@ -195,9 +195,7 @@ def main(args: argparse.Namespace) -> None:
         elif args.cells < grid.shape[1]:
             grid = grid[:, torch.randperm(grid.shape[1])[: args.cells].sort().values]
         form = rng.random()  # one for the whole batch
-        prompts = [
-            captions(n, p, random.Random(form)) for n, p in zip(nouns, photo, strict=True)
-        ]
+        prompts = [captions(n, p, random.Random(form)) for n, p in zip(nouns, photo, strict=True)]
         ids, target = texts(tok, prompts)
         if rng.random() < args.short:
             ids, target = shortened(ids, target)
@@ -217,7 +215,9 @@ def main(args: argparse.Namespace) -> None:
         if done % 20 == 0:
             row = [round(float(v), 4) for v in np.mean(recent, 0)]
             with (LOGS / f"{args.name}.csv").open("a", newline="") as log:
-                csv.writer(log).writerow([done, round(spent), args.pool**2 or args.cells, args.batch, *row])
+                csv.writer(log).writerow(
+                    [done, round(spent), args.pool**2 or args.cells, args.batch, *row]
+                )
             print(done, f"{spent:.0f} s", *row, flush=True)
             recent = []
         if done % 100 == 0:
