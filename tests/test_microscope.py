@@ -129,14 +129,15 @@ def test_no_file_is_larger_than_its_bound_and_a_unit_alone_that_is_says_so(made,
 def test_units_of_a_language_model_say_what_they_decode_to_and_tables_of_others_are_shown(tmp_path):
     model = bridge("toy-gptj")
     words = pd.DataFrame({"neuron": ["L2.3", "L2.3"], "word": ["cat", "dog"], "value": [1.0, 2.0]})
-    formats = pd.DataFrame({"neuron": [Neuron(2, 3)], "index": [0.5], "photo": [0.25]})
-    mm.microscope(model, pictures(6), tmp_path, tower="lm", layers=2, words=words, formats=formats,
-                  drawn=lambda neuron: toy.picture((0, neuron.unit % 4)))  # fmt: skip
+    formats = pd.DataFrame({"neuron": [Neuron(2, 3)], "z": [0.5], "z_low": [0.1], "z photo": [0.7]})
+    others = {"top_words": words, "cross_format": formats}
+    draw = lambda neuron: toy.picture((0, neuron.unit % 4))  # noqa: E731
+    mm.microscope(model, pictures(6), tmp_path, tower="lm", layer=2, drawn=draw, **others)
     unit = shard(tmp_path, "L2/units-0000.js")["rows"][3]
     said = mm.decode(model, [Neuron(2, 3)]).iloc[0]
     assert [word.replace("·", " ") for word, _ in unit["d"]] == list(said["words"])
     assert unit["p"] == [["dog", 2], ["cat", 1]]
-    assert unit["f"] == {"index": 0.5, "photo": 0.25}
+    assert unit["f"] == {"index": 0.5, "low": 0.1, "photo": 0.7}
     assert (tmp_path / unit["v"][0]).is_file()
     assert "o" not in unit and len(unit["i"]) == 6 and unit["i"][0][0] == 1  # the last layer
 
@@ -227,10 +228,10 @@ def test_what_cannot_be_looked_at_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(CapabilityError, match="tower='vision'"):
         mm.microscope(model, data, tmp_path, tower="projection")
     with pytest.raises(AddressError):
-        mm.microscope(model, data, tmp_path, layers=7)
+        mm.microscope(model, data, tmp_path, layer=7)
+    table = pd.DataFrame({"neuron": ["vision.L0.1"], "word": ["dog"]})
     with pytest.raises(AddressError, match="no 'value'"):
-        table = pd.DataFrame({"neuron": ["vision.L0.1"], "word": ["dog"]})
-        mm.microscope(model, data, tmp_path, layers=0, words=table)
+        mm.microscope(model, data, tmp_path, layer=0, top_words=table)
 
 
 def test_the_site_opens_from_a_disk_without_a_request_and_finds_its_units(made, browser):
@@ -251,12 +252,11 @@ def test_the_site_opens_from_a_disk_without_a_request_and_finds_its_units(made, 
         return text
 
     text = open_at("")
-    units = sum(1 for _ in page.locator("#cards .card").all())
-    assert "pictos" not in text and units == 48 and "of 96 units" in text
+    assert page.locator("#cards .card").count() == 48 and "64 of 64 units" in text
     page.locator("#more").click()
-    assert page.locator("#cards .card").count() == 96
-    page.locator("#find").fill("L2.31")
-    assert page.locator("#cards .card .id").all_inner_texts() == ["vision.L2.31"]
+    assert page.locator("#cards .card").count() == 64
+    page.locator("#find").fill("L1.31")
+    assert page.locator("#cards .card .id").all_inner_texts() == ["vision.L1.31"]
     page.locator("#find").fill(EVIL)
     found = page.locator("#cards .card .about").all_inner_texts()
     assert found and set(found) == {EVIL}
@@ -264,7 +264,7 @@ def test_the_site_opens_from_a_disk_without_a_request_and_finds_its_units(made, 
     page.locator("#sort").select_option("sharp")
     page.locator("#more").click()
     values = [float(x) for x in page.locator("#cards .card .at").all_inner_texts()]
-    assert values == sorted(values, reverse=True) and len(values) == 96
+    assert values == sorted(values, reverse=True) and len(values) == 64
     page.locator("#layer").select_option("vision.L1")
     page.wait_for_function(ready)
     page.wait_for_function("document.getElementById('found').textContent === '32 of 32 units'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ def calls() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
         "mmlens.logit_lens": ask(prompt),
         "mmlens.jacobian_lens": ask(prompt, pos=[0], destination=[-1]),
         "mmlens.look": ask(photo, WORDS, max_new_tokens=2),
+        "mmlens.microscope": ask(data, tempfile.mkdtemp(), layer=0, k=1),
         "mmlens.nearest_tokens": ask(prompt, 2),
         "mmlens.sink_units": ask(prompt),
         "mmlens.top_images": ask(data, [neuron], 1),

@@ -41,7 +41,7 @@ def microscope_command(
 
         loaded: Any = load(model)
     page = microscope(
-        loaded, samples, out, tower=tower, layers=layer or None, k=tops, chunk=chunk, progress=True
+        loaded, samples, out, tower=tower, layer=layer or None, k=tops, chunk=chunk, progress=True
     )
     unit = "L0.0" if tower == "lm" else "vision.L0.0"
     typer.echo(f"Site: {page}; a unit is {page.name}#{unit}")

@@ -1,7 +1,7 @@
 """A microscope: a static site of every unit of a tower, as OpenAI Microscope was for its models.
 
     mm.microscope(model, "pictos:held_out:2000", "site")
-    mm.microscope(model, data, "site", tower="lm", layers=[3, 4])
+    mm.microscope(model, data, "site", tower="lm", layer=[3, 4])
 
     site/index.html                  opens from a disk; index.html#vision.L3.123 is one unit
     site/work/sweep, work/layers     what the site was made from, to go on from; the site itself
@@ -35,6 +35,7 @@ from mmlens.sweep.crew import crew
 from mmlens.sweep.sweep_folder import Sweep, alone
 from mmlens.values.arguments import count, path
 from mmlens.values.errors import writing
+from mmlens.values.labels import Neuron
 from mmlens.values.whole_files import remove_leftovers, write_whole
 from mmlens.view.microscope_page.site import (
     LayerFiles,
@@ -47,6 +48,7 @@ from mmlens.view.microscope_page.site import (
 
 if TYPE_CHECKING:
     import pandas as pd
+    from PIL import Image
 
     from mmlens.model.hooked_model import HookedModel
 
@@ -61,11 +63,11 @@ def microscope(
     out: str | Path,
     *,
     tower: str | None = None,
-    layers: int | Sequence[int] | None = None,
+    layer: int | Sequence[int] | None = None,
     k: int = 9,
-    words: pd.DataFrame | None = None,
-    formats: pd.DataFrame | None = None,
-    drawn: Callable[[Any], Any] | None = None,
+    top_words: pd.DataFrame | None = None,
+    cross_format: pd.DataFrame | None = None,
+    drawn: Callable[[Neuron], Image.Image] | None = None,
     chunk: int = 32,
     progress: bool = False,
 ) -> Path:
@@ -75,12 +77,13 @@ def microscope(
         dataset: `Samples`, or what `mmlens.dataset` takes.
         out: the folder of the site.
         tower: "vision", or "lm" where pictures are positions of a language model.
-        layers: one, several, or all that have units.
+        layer: one, several, or all that have units.
         k: top pictures per unit.
-        words: what a word probe gave: neuron, word, value, the strongest word of a unit first.
-        formats: a cross-format index: neuron, index, and low, high and the mean of each format.
-        drawn: a function that makes the feature visualisation of a Neuron, a PIL picture; it is
-            called once per unit.
+        top_words: a table of a word probe: neuron, word, value.
+        cross_format: a table of a cross-format index: neuron, z, and z_low, z_high, concept and
+            `z photo` etc. where there are any; of several rows of a unit the largest z is shown.
+        drawn: a function that makes the feature visualisation of a Neuron; it is called once per
+            unit, and not again when the site is made again.
         chunk: pictures whose work an interruption costs.
 
     Raises:
@@ -89,7 +92,9 @@ def microscope(
     """
     k, chunk, folder = count(k, "k"), count(chunk, "chunk"), path(out, "out")
     samples, name = named_data(dataset), tower_of(model, tower)
-    wanted = [layers] if isinstance(layers, int) else layers
+    tables = Tables(top_words, cross_format, drawn, folder)
+    tables.check()
+    wanted = [layer] if isinstance(layer, int) else layer
     shown = layers_of(model, name, wanted, samples[0])
     work = folder / "work"
     done = look_at_all(
@@ -99,9 +104,7 @@ def microscope(
         return folder / "index.html"
     with alone(folder):
         remove_leftovers(folder)
-        made = LayerCards(
-            model, name, shown, done, samples, work, Tables(words, formats, drawn, folder)
-        )
+        made = LayerCards(model, name, shown, done, samples, work, tables)
         stamp = _stamp(done, made)
         files = _layers(folder, work, made, stamp, progress)
         _pictures(model, folder, samples, made.pictures(), progress)

@@ -28,7 +28,7 @@ from mmlens.tally.top import NONE
 from mmlens.values.errors import writing
 from mmlens.values.labels import LM, Neuron
 from mmlens.values.whole_files import write_whole
-from mmlens.view.microscope_page.cards import LabelCard, Pointer, TopPicture, UnitCard
+from mmlens.view.microscope_page.shown_unit import LabelCard, Pointer, TopPicture, UnitCard
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel

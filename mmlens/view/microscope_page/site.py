@@ -27,8 +27,8 @@ from PIL import Image
 
 from mmlens.values.errors import writing
 from mmlens.values.whole_files import printable, replacing, write_whole
-from mmlens.view.microscope_page.cards import UnitCard
 from mmlens.view.microscope_page.shards import write_shards
+from mmlens.view.microscope_page.shown_unit import UnitCard
 from mmlens.view.style.html import filled, locked
 from mmlens.view.style.modules import (
     about_rows,

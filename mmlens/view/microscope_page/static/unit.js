@@ -77,13 +77,13 @@ const words = (rows) => {
   })));
 };
 
-const OTHER = new Set(["index", "low", "high"]);
+const OTHER = new Set(["index", "low", "high", "concept"]);
 const formats = (found) => {
   if (!found) return null;
   const rows = Object.entries(found).filter(([name, value]) => !OTHER.has(name) && !none(value));
   const most = Math.max(...rows.map(([, value]) => Math.abs(value)), 1e-9);
   const ends = none(found.low) || none(found.high) ? "" : `, interval ${bare(found.low)} to ${bare(found.high)}`;
-  return part("Across formats", `Index ${bare(found.index)}${ends}.`, made("ul", "rendered plainly", ...rows.map(([name, value]) => {
+  return part("Across formats", `${found.concept ? `“${found.concept}”: its` : "Its"} index is ${bare(found.index)}${ends}: the least of these, each the distance from distractors of the same format in standard deviations.`, made("ul", "rendered plainly", ...rows.map(([name, value]) => {
     const bar = made("i", value < 0 ? "minus" : "");
     bar.style.width = `${100 * Math.abs(value) / most}%`;
     return made("li", "", made("span", "format", name.replaceAll("_", " ")), made("span", "track", bar), made("span", "value", bare(value)));

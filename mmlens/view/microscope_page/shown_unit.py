@@ -6,7 +6,7 @@ The page's script reads the JSON (`static/unit.js`, `static/list.js`): the two c
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +68,8 @@ class UnitCard:
         fed_by, feeds: strongest weights from the layer before, to the layer after.
         says: (word, probability) of what it decodes to, in a language model.
         words: (rendered word, activation) of the word probe.
-        formats: of the cross-format index: `index`, `low`, `high`, and the mean of each format.
+        formats: of the cross-format index: `index`, `low`, `high`, `concept`, and one number per
+            format.
         drawn: files with feature visualisations, relative to the site.
     """
 
@@ -83,7 +84,7 @@ class UnitCard:
     feeds: Sequence[Pointer] = ()
     says: Sequence[tuple[str, float]] = ()
     words: Sequence[tuple[str, float]] = ()
-    formats: dict[str, float] = field(default_factory=dict)
+    formats: Mapping[str, float | str] = field(default_factory=dict)
     drawn: Sequence[str] = ()
 
     def json(self) -> dict[str, Any]:
@@ -103,7 +104,10 @@ class UnitCard:
             out[key] = [[layer, unit, rounded(value), top] for layer, unit, value, top in rows]
         out["d"] = [[visible(word), rounded(prob)] for word, prob in self.says]
         out["p"] = [[word, rounded(value)] for word, value in self.words]
-        out["f"] = {name: rounded(value) for name, value in self.formats.items()}
+        out["f"] = {
+            name: value if isinstance(value, str) else rounded(value)
+            for name, value in self.formats.items()
+        }
         out["v"] = list(self.drawn)
         return {key: value for key, value in out.items() if value}
 
@@ -117,7 +121,7 @@ class UnitCard:
             [one.picture for one in self.tops[:SHOWN]],
             [label.label, rounded(label.apart)] if label else 0,
             [word for word, _ in (self.words or self.says)[:3]],
-            rounded(self.formats["index"]) if "index" in self.formats else None,
+            rounded(float(self.formats["index"])) if "index" in self.formats else None,
         ]
 
 
