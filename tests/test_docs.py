@@ -275,5 +275,5 @@ def test_the_built_site_fetches_nothing():
     tour = (site / "tour.html").read_text("utf-8")
     assert tour.count('class="mm-figure"') >= 3
     assert "<iframe" in tour
-    assert (site / "_look/dog-and-bicycle.html").stat().st_size < 1_000_000
+    assert (site / "_look/microscope-and-banana.html").stat().st_size < 1_000_000
     assert [path.name for path in site.rglob("plotly*.js")] == ["plotly.min.js"]

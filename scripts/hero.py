@@ -1,0 +1,65 @@
+"""The picture at the head of the README: a page of `mmlens look`, as a browser shows it.
+
+    python scripts/hero.py PHOTO                         # docs/look.png, with the model smol
+    python scripts/hero.py scenes/koala.png --model pictos --out FILE
+
+`mmlens fetch smol` must have run. Nothing on the page is written here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+import mmlens as mm
+from mmlens import view
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def photographed(file: Path, wide: int, high: int) -> Image.Image:
+    """The upper part of a page, offline; an error on it is one of this script."""
+    wrong: list[str] = []
+    with sync_playwright() as play:
+        browser = play.chromium.launch(
+            executable_path=shutil.which("chromium") or shutil.which("google-chrome"),
+            args=["--no-sandbox", "--disable-gpu"],
+        )
+        size = {"width": wide, "height": high}
+        tab = browser.new_context(offline=True, viewport=size).new_page()
+        tab.on("pageerror", lambda error: wrong.append(str(error)))
+        tab.on("request", lambda one: wrong.append(one.url) if one.url[:4] == "http" else None)
+        tab.goto(file.as_uri())
+        tab.wait_for_timeout(2500)
+        picture = Image.open(io.BytesIO(tab.screenshot())).convert("RGB")
+        browser.close()
+    if wrong:
+        raise SystemExit("\n".join(wrong))
+    return picture
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("photo", type=Path)
+    parser.add_argument("--model", default="smol")
+    parser.add_argument("--of", help="the word to explain; the first thing of the caption")
+    parser.add_argument("--out", type=Path, default=DOCS / "look.png")
+    parser.add_argument("--size", type=int, nargs=2, default=(1280, 1000))
+    asked = parser.parse_args()
+    seen = mm.look(mm.load(asked.model), asked.photo, of=asked.of, full=True)
+    with TemporaryDirectory() as folder:
+        page = Path(folder) / "page.html"
+        view.explore(seen, title=asked.photo.name).save(page)
+        picture = photographed(page, *asked.size)
+    picture.quantize(255, dither=Image.Dither.NONE).save(asked.out, optimize=True)
+    print(f"{asked.out}: {seen.caption!r}, {asked.out.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
