@@ -33,7 +33,7 @@ CLOSE = "</script><script>document.title='PWNED'</script>"
 NAMES = (EVIL, "left", CLOSE, "right")
 
 
-def pictures(n: int = 16, broken: int | None = None) -> Samples:
+def pictures(n: int = 24, broken: int | None = None) -> Samples:
     """Noise with one white patch, labelled by its column; reading one may be interrupted."""
 
     def read(place: int) -> Sample:

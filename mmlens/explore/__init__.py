@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from mmlens.explore.many import Found as Found
     from mmlens.explore.many import read_all as read_all
     from mmlens.explore.many import read_found as read_found
-    from mmlens.explore.microscope import microscope as microscope
     from mmlens.explore.things import NO_THINGS as NO_THINGS
     from mmlens.explore.things import choose as choose
     from mmlens.explore.things import thing_tokens as thing_tokens

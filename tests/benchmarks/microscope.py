@@ -53,7 +53,8 @@ def main() -> None:
             [sys.executable, __file__, str(n)], capture_output=True, text=True, check=True
         )
         found[n] = [float(part) for part in told.stdout.split()]
-        print(f"{n} pictures: {found[n][0]:.0f} MB, {found[n][1]:.1f} s CPU, bare {found[n][2]:.1f}")
+        memory, swept, bare = found[n]
+        print(f"{n} pictures: {memory:.0f} MB, {swept:.1f} s CPU, bare {bare:.1f}")
     line("peak memory, 256 pictures / 64", found[MANY][0] / found[FEW][0], "at most 1.05")
     line("the sweep / bare passes", found[MANY][1] / found[MANY][2], "at most 2.0")
 
