@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mmlens.datasets.spec import dataset as dataset
     from mmlens.explore.look import Look as Look
     from mmlens.explore.look import look as look
+    from mmlens.explore.microscope import microscope as microscope
     from mmlens.families import fetch as fetch
     from mmlens.families import load as load
     from mmlens.families import models as models

@@ -177,6 +177,7 @@ class Right:
             "sweep.sweep": {"question": translate.top_units, "out": "again", "progress": False,
                             "options": {"k": 2, "max_new_tokens": 1}, "resume": False},
             "sweep.top_images": {"k": 1}, "metrics.caption_words": {"text": "a dog"},
+            "microscope": {"out": "site", "layer": 0},
             "metrics.chair": {"references": [["dog"]], "vocabulary": metrics.pictos_vocabulary()},
             "metrics.world_score": {"references": [["dog"]]},
             "metrics.MetricResult": {"name": "m", "corpus": 1.0, "items": (1.0,)},
