@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from dual_twins import DUALS, TEXTS, VIT, open_clip_twin
+from dual_twins import DUALS, RESNET, TEXT, TEXTS, VIT, open_clip_twin
 from PIL import Image
 
 import mmlens as mm
@@ -290,6 +290,40 @@ def test_a_folder_of_transformers_is_loaded_and_a_half_or_damaged_one_refused(tm
     (tmp_path / "whole" / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises((ModelError, mm.MMLensError), match="dual encoder"):
         mm.load(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["open_clip ViT", "open_clip ResNet", "transformers SigLIP"])
+def test_a_saved_dual_encoder_is_the_same_when_loaded_and_a_changed_weight_is_noticed(
+    name, tmp_path
+):
+    model, _, tokenizer = DUALS[name]()
+    arch = {
+        "open_clip ViT": {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": TEXT},
+        "open_clip ResNet": {"embed_dim": 16, "vision_cfg": RESNET, "text_cfg": TEXT},
+    }.get(name)
+    saved = mm.from_model(model, None, tokenizer, name="tiny", arch=arch)
+    saved.save(tmp_path / "tiny")
+    loaded = mm.load(tmp_path / "tiny")
+    ids = torch.arange(1, 13)[None]
+    assert (loaded.name, loaded.scale, loaded.bias) == ("tiny", saved.scale, saved.bias)
+    assert loaded.vision.pixels == saved.vision.pixels
+    torch.testing.assert_close(loaded.run([PHOTO, OTHER]), saved.run([PHOTO, OTHER]))
+    torch.testing.assert_close(loaded.run(ids), saved.run(ids))
+    assert loaded.provenance["sha256"]
+    loaded.save(tmp_path / "again")
+    with pytest.raises(CapabilityError, match="1 edits, which are not weights"):
+        loaded.edit(Edit("text.embedding", 0.0)).save(tmp_path / "edited")
+    [file] = (tmp_path / "tiny").glob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-2] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(mm.MMLensError, match="were changed since it was saved"):
+        mm.load(tmp_path / "tiny")
+
+
+def test_a_model_of_open_clip_without_its_configuration_is_not_saved(tmp_path):
+    with pytest.raises(mm.MMLensError, match="arch='RN50x4'"):
+        mm.from_model(*open_clip_twin(VIT)).save(tmp_path / "tiny")
 
 
 def test_names_that_do_not_exist_or_cannot_be_fetched_are_answered_in_a_sentence(monkeypatch):

@@ -48,8 +48,8 @@ def names_dual(name: str) -> bool:
     return name.startswith(OPEN_CLIP) or bool(_HUB_ID.fullmatch(name) and not folder.exists())
 
 
-def find_dual(source: str, revision: str | None = None) -> tuple[Any, Any, Any]:
-    """(model, its preprocessing, its tokenizer).
+def find_dual(source: str, revision: str | None = None) -> tuple[Any, Any, Any, Any]:
+    """(model, its preprocessing, its tokenizer, open_clip's configuration of it or None).
 
     Raises:
         ModelError: a name that doesn't exist or can't be fetched; the error names the nearest.
@@ -60,7 +60,7 @@ def find_dual(source: str, revision: str | None = None) -> tuple[Any, Any, Any]:
         return _open_clip(source.removeprefix(OPEN_CLIP))
     if (folder / "open_clip_config.json").is_file():
         return _open_clip_folder(folder)
-    return _transformers(source, revision, local=folder.is_dir())
+    return *_transformers(source, revision, local=folder.is_dir()), None
 
 
 def _kind(folder: Path) -> str:
@@ -71,7 +71,22 @@ def _kind(folder: Path) -> str:
         return ""
 
 
-def _open_clip(rest: str) -> tuple[Any, Any, Any]:
+def open_clip_arch(arch: Any) -> Any:
+    """open_clip's configuration of an architecture by name; a dict as it is.
+
+    Raises:
+        ModelError: open_clip has no architecture of that name.
+    """
+    if not isinstance(arch, str):
+        return arch
+    open_clip = package("open_clip", "vision")
+    if arch not in open_clip.list_models():
+        hint = nearest(arch, open_clip.list_models())
+        raise ModelError(f"open_clip has no model {arch!r}: {hint}")
+    return open_clip.get_model_config(arch)
+
+
+def _open_clip(rest: str) -> tuple[Any, Any, Any, Any]:
     open_clip = package("open_clip", "vision")
     arch, _, weights = rest.partition("/")
     if arch in open_clip.list_models() and not weights:
@@ -82,15 +97,16 @@ def _open_clip(rest: str) -> tuple[Any, Any, Any]:
         )
     model, preprocess = open_clip_model(rest)
     with fetching("open_clip", f"the tokenizer of {arch}"):
-        return model, preprocess, open_clip.get_tokenizer(arch)
+        return model, preprocess, open_clip.get_tokenizer(arch), open_clip_arch(arch)
 
 
-def _open_clip_folder(folder: Path) -> tuple[Any, Any, Any]:
+def _open_clip_folder(folder: Path) -> tuple[Any, Any, Any, Any]:
     open_clip = package("open_clip", "vision")
     place = f"local-dir:{folder}"
     try:
         made = open_clip.create_model_and_transforms(place)
-        return made[0], made[2], open_clip.get_tokenizer(place)
+        config = read_json(folder / "open_clip_config.json")["model_cfg"]
+        return made[0], made[2], open_clip.get_tokenizer(place), config
     except Exception as error:  # open_clip raises many types
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(

@@ -7,18 +7,22 @@ from_model(model, preprocess, tokenizer)             # one in memory
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from mmlens.checkpoints.dual_models import find_dual, names_dual
+from mmlens.checkpoints.dual_folder import check_saved_weights, told_of
+from mmlens.checkpoints.dual_models import find_dual, names_dual, open_clip_arch
+from mmlens.checkpoints.language import load_tokenizer
+from mmlens.checkpoints.weights import expanded
 from mmlens.families import family
 from mmlens.model.hooked_dual_encoder import HookedDualEncoder
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.casting import device_of, dtype_of
 from mmlens.towers.dual_halves import halves_of
-from mmlens.values.arguments import shown, text
+from mmlens.values.arguments import instance, shown, text
 from mmlens.values.errors import ArgumentError
 
 
@@ -37,9 +41,19 @@ def load_dual(
         dtype, device: None leaves them as they are (float32, CPU).
         revision: git revision of a hub id.
     """
-    model, preprocess, tokenizer = find_dual(name, revision)
-    told = {"family": "dual", "source": name} | ({"revision": revision} if revision else {})
-    return _hooked(model, preprocess, tokenizer, name, told, dtype, device)
+    model, preprocess, tokenizer, arch = find_dual(name, revision)
+    folder = expanded(name)
+    saved = told_of(folder) if folder.is_dir() else {}
+    named = folder.name if folder.is_dir() else name
+    told = {"family": "dual", "source": named} | ({"revision": revision} if revision else {})
+    told |= saved.get("provenance") or {}
+    words = saved.get("tokenizer", "open_clip")  # what read it when the folder was written
+    if words != "open_clip":
+        tokenizer = load_tokenizer(str(folder)) if words == "transformers" else None
+    parts = (model, saved.get("pixels", preprocess), tokenizer)
+    found = _hooked(*parts, saved.get("name", named), told, arch)
+    check_saved_weights(found, saved, named)
+    return _moved(found, dtype, device)
 
 
 def from_model(
@@ -48,6 +62,7 @@ def from_model(
     tokenizer: Any = None,
     *,
     name: str | None = None,
+    arch: Mapping[str, Any] | str | None = None,
     dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
 ) -> HookedDualEncoder:
@@ -59,6 +74,8 @@ def from_model(
             for the model's own.
         tokenizer: None for the processor's. Without any the model reads token ids instead of texts.
         name: what the model is called in results.
+        arch: open_clip's name of the architecture, or its configuration (embed_dim, vision_cfg,
+            text_cfg), needed only to save the model.
         dtype, device: None leaves them as they are.
 
     Raises:
@@ -72,15 +89,20 @@ def from_model(
         )
     named = type(first).__name__ if name is None else text(name, "name", empty=False)
     told = {"family": "dual", "source": type(first).__name__}
-    return _hooked(encoder, preprocess, tokenizer, named, told, dtype, device)
+    config = open_clip_arch(arch)
+    if config is not None:
+        instance(config, "arch", Mapping, "the name of an architecture, or its configuration")
+    return _moved(_hooked(encoder, preprocess, tokenizer, named, told, config), dtype, device)
 
 
 def _hooked(
-    model: Any, preprocess: Any, tokenizer: Any, name: str, told: Any, dtype: Any, device: Any
+    model: Any, preprocess: Any, tokenizer: Any, name: str, told: Any, arch: Any
 ) -> HookedDualEncoder:
-    kind, place = dtype_of(dtype), device_of(device)
     with ordinary():
         halves = halves_of(model, preprocess, tokenizer)
-        found = HookedDualEncoder(halves, name=name, provenance=told)
-        asked = [one for one in (place, kind) if one is not None]
-        return found.to(*asked) if asked else found
+        return HookedDualEncoder(halves, name=name, provenance=told, arch=arch)
+
+
+def _moved(model: HookedDualEncoder, dtype: Any, device: Any) -> HookedDualEncoder:
+    asked = [one for one in (device_of(device), dtype_of(dtype)) if one is not None]
+    return model.to(*asked) if asked else model

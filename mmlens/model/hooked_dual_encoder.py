@@ -45,6 +45,7 @@ class HookedDualEncoder(HookedModel):
         halves: what `mmlens.towers.dual_halves.halves_of` returns.
         name: what the model is called in results.
         provenance: where it comes from, kept in every result.
+        arch: open_clip's configuration of it, with which it can be saved.
 
     Attributes:
         scale, bias: the logit of a pair is scale * cosine + bias.
@@ -56,12 +57,18 @@ class HookedDualEncoder(HookedModel):
     """How a picture becomes positions: one grid of patches."""
 
     def __init__(
-        self, halves: Halves, *, name: str, provenance: Mapping[str, Any] | None = None
+        self,
+        halves: Halves,
+        *,
+        name: str,
+        provenance: Mapping[str, Any] | None = None,
+        arch: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(name, provenance)
         self._image = halves.image
         self.vision, self.text = halves.image.vision, halves.text
         self.scale, self.bias, self.sigmoid = halves.scale, halves.bias, halves.sigmoid
+        self.rest, self.beside, self.arch = halves.rest, halves.beside, arch
         self.eval().requires_grad_(False)
 
     @property
@@ -243,3 +250,9 @@ class HookedDualEncoder(HookedModel):
             for prompt in prompts
             for image in range(len(prompt.pictures))
         )
+
+    def save(self, folder: Any) -> Any:
+        """Write it in the format of its own library; `mmlens.load(folder)` reads it."""
+        from mmlens.checkpoints.dual_folder import save_dual
+
+        return save_dual(self, folder)

@@ -29,6 +29,8 @@ class Halves:
         scale, bias: the logit of a pair is scale * cosine + bias.
         sigmoid: whether each pair has a probability of its own (SigLIP), instead of a softmax over
             texts.
+        rest: the tensors of scale and bias, by their names in the model.
+        beside: the names of the model's other tensors that are in neither half.
     """
 
     image: JointHead
@@ -36,6 +38,8 @@ class Halves:
     scale: float
     bias: float
     sigmoid: bool
+    rest: dict[str, Tensor]
+    beside: tuple[str, ...]
 
 
 def halves_of(model: Any, preprocess: Any = None, tokenizer: Any = None) -> Halves:
@@ -79,7 +83,7 @@ def _of_open_clip(model: Any, preprocess: Any, tokenizer: Any) -> Halves:
         import open_clip
 
         tokenizer = open_clip.SimpleTokenizer(context_length=length)
-    tokens = TextTokens(tokenizer, length)
+    tokens = TextTokens(tokenizer, length, fixed=True)
     text = HookedText(half, text_of_open_clip, tokens, n_words)
     return _joined(model, JointHead(vision, image_of_open_clip), text)
 
@@ -107,9 +111,12 @@ def _joined(model: Any, image: JointHead, text: HookedText) -> Halves:
         )
     bias = getattr(model, "logit_bias", None)
     scale = float(model.logit_scale.detach().exp().mean())
-    return Halves(
-        image, text, scale, 0.0 if bias is None else float(bias.detach().mean()), bias is not None
-    )
+    add = 0.0 if bias is None else float(bias.detach().mean())
+    state = model.state_dict()
+    rest = {key: value for key, value in state.items() if key in ("logit_scale", "logit_bias")}
+    own = ("visual.", "vision_model.", "visual_projection.", "text.")
+    beside = tuple(key for key in state if not key.startswith(own) and key not in rest)
+    return Halves(image, text, scale, add, bias is not None, rest, beside)
 
 
 def _n_words(half: Any) -> int:
