@@ -23,6 +23,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -120,6 +121,7 @@ class Right:
 
     def _dual(self) -> dict[str, dict[str, Any]]:
         """The calls of what asks a dual encoder."""
+        import_module("open_clip")  # once, since it takes longer than a call may
         encoder, _, tokenizer = hf_clip()
         dual = mm.from_model(encoder, None, tokenizer)
         return {

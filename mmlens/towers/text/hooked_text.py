@@ -204,7 +204,7 @@ class HookedText(Movable):
         """Whether the embedding has a gradient at a position after the text's end."""
         kept: list[Tensor] = []
 
-        def root(tensor: Tensor, hook: Any) -> Tensor:
+        def root(tensor: Tensor, hook: Any) -> Any:
             kept.append(tensor.detach().requires_grad_())
             return kept[-1]
 
