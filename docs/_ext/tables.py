@@ -156,6 +156,7 @@ def verbs() -> str:
         "language model": mm.HookedVLM(None, None, bridge.lm, name="gpt2"),
         "ViT with classes": mm.from_parts(vision=_vit()),
         "ResNet with classes": mm.from_parts(vision=_resnet()),
+        "dual encoder": mm.from_model(_clip()),
     }
     rows = []
     for package, here in (("mmlens", mm), ("mmlens.patching", mm.patching)):
@@ -176,6 +177,16 @@ def _vit() -> Any:
     small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = ViTConfig(**small, intermediate_size=24, image_size=32, patch_size=8, num_labels=3)
     return ViTForImageClassification(config).eval()
+
+
+def _clip() -> Any:
+    from transformers import CLIPConfig, CLIPModel
+
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    small |= {"intermediate_size": 24}
+    text = {**small, "vocab_size": 32, "max_position_embeddings": 8, "eos_token_id": 1}
+    vision = {**small, "image_size": 32, "patch_size": 8}
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).eval()
 
 
 def _resnet() -> Any:

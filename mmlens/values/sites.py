@@ -85,7 +85,7 @@ class Site:
         return max(0, start + queries - keys)
 
 
-WITH_BLOCKS = ["vision"]
+WITH_BLOCKS = ["vision", "text"]
 """Towers other than the language model that have numbered blocks; a new kind adds its name."""
 _AHEAD = ("projection",)
 
@@ -143,6 +143,9 @@ SITES: dict[str, Site] = {
     "pixels": Site("pixels", "vision.hook_pixels", ("channel", "y", "x")),
     "features": Site("features", "vision.hook_features", _RESID),
     "soft_prompt": Site("soft_prompt", "projection.hook_out", _RESID),
+    "text.embed": Site("text.embed", "text.hook_embed", _RESID),
+    "vision.embedding": Site("vision.embedding", "vision.hook_embedding", ("dim",)),
+    "text.embedding": Site("text.embedding", "text.hook_embedding", ("dim",)),
 }
 
 

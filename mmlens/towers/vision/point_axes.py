@@ -58,7 +58,7 @@ def axes_and_grids(vision: HookedVision, seen: Shapes, n: int) -> tuple[Axes, Gr
         seen: the shape of each point's value for two pictures.
         n: number of positions of the features, prefix tokens included.
     """
-    axes: Axes = {name: _of_positions(name) for name in seen if fits(name, seen[name], n)}
+    axes: Axes = {name: of_positions(name) for name in seen if fits(name, seen[name], n)}
     axes |= {"hook_pixels": ("channel", "y", "x"), "hook_features": ("pos", "dim")}
     rest = {
         name: shape
@@ -141,7 +141,8 @@ def _orders(vision: HookedVision, maps: Shapes) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _of_positions(name: str) -> tuple[str, ...]:
+def of_positions(name: str) -> tuple[str, ...]:
+    """The axes of a point that has one entry per position."""
     if name.endswith("hook_pattern"):
         return "head", "query", "key"
     if _attends(name):

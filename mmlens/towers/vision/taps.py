@@ -37,16 +37,17 @@ if TYPE_CHECKING:
 
 
 def attach(
-    root: nn.Module, kind: str, last: str = ""
+    root: nn.Module, kind: str | Layout, last: str = ""
 ) -> tuple[dict[str, HookPoint], list[nn.Module]]:
     """Taps every place the module has; returns the points in running order, and the blocks.
 
     Args:
+        kind: the library, or a layout of one's own.
         last: the point whose value is the encoder's output; forward passes end there.
     """
     from transformer_lens.hook_points import HookPoint
 
-    layout, points = LAYOUTS[kind], {}
+    layout, points = kind if isinstance(kind, Layout) else LAYOUTS[kind], {}
 
     def point(name: str) -> HookPoint:
         points[name] = HookPoint()
