@@ -126,7 +126,7 @@ class Edit:
         Raises:
             AddressError: it has no such axis.
         """
-        if real.axes == self.site.axes and not is_map(real.axes):
+        if real.axes == self.site.axes:
             _check_axes(self.address, real, real.axes, real.axes)
             return self
         wanted, axes = dict(self.address), real.axes
