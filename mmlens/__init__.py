@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mmlens.datasets.spec import dataset as dataset
     from mmlens.explore.look import Look as Look
     from mmlens.explore.look import look as look
+    from mmlens.explore.microscope import microscope as microscope
     from mmlens.families import fetch as fetch
     from mmlens.families import load as load
     from mmlens.families import models as models
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from mmlens.methods.tuned_lens import tuned_lens as tuned_lens
     from mmlens.methods.typographic_attack import typographic_attack as typographic_attack
     from mmlens.methods.unit_responses import unit_responses as unit_responses
+    from mmlens.methods.visualise import visualise as visualise
     from mmlens.methods.word_probe import top_words as top_words
     from mmlens.methods.word_probe import word_probe as word_probe
     from mmlens.methods.word_vectors import word_analogy as word_analogy
@@ -83,5 +85,6 @@ if TYPE_CHECKING:
     from mmlens.values.labels import Token as Token
     from mmlens.values.prompt import Prompt as Prompt
     from mmlens.values.scores import Scores as Scores
+    from mmlens.values.visualisation import Visualisation as Visualisation
 else:
     __getattr__, __dir__, __all__ = on_first_use(__name__)

@@ -136,6 +136,7 @@ class Right:
         moved = patching.patch(
             model, self.by_name["pair"], self.by_name["metric"], layer=0, pos=[0]
         )
+        made = mm.visualise(model, mm.Neuron(1, 5, "vision"), steps=2)
         word, soft = patching.word(model, " dog"), model.embed(self.prompt)
         labels = soft.labels[0]
         return {
@@ -147,6 +148,8 @@ class Right:
             "load": {"name": "toy-gptj"}, "attribute_caption": {"caption": " dog"},
             "top_neurons": {"pos": None}, "tuned_lens": {"steps": 2},
             "logit_lens": {"quantity": "prob"}, "dataset": {"source": "pictos:held_out:2"},
+            "visualise": {"of": mm.Neuron(1, 5, "vision"), "steps": 2},
+            "view.visualisations": {"made": made},
             "activations": {"site": "neurons"}, "look": {"prompt": "A picture of", "k": 2},
             "view.attention_on_image": {"scores": weights.sel(head=0)},
             "view.attention_text": {"scores": weights.sel(head=0)},
@@ -174,6 +177,7 @@ class Right:
             "sweep.sweep": {"question": translate.top_units, "out": "again", "progress": False,
                             "options": {"k": 2, "max_new_tokens": 1}, "resume": False},
             "sweep.top_images": {"k": 1}, "metrics.caption_words": {"text": "a dog"},
+            "microscope": {"out": "site", "layer": 0},
             "metrics.chair": {"references": [["dog"]], "vocabulary": metrics.pictos_vocabulary()},
             "metrics.world_score": {"references": [["dog"]]},
             "metrics.MetricResult": {"name": "m", "corpus": 1.0, "items": (1.0,)},
@@ -266,7 +270,8 @@ LEFT_OUT = {
     "HookedDualEncoder": "built by load and from_model",
     "from_parts": "whole models: a test of its own",
     "Translators": "what jacobian_lens and tuned_lens return",
-    "Look": "what look returns", "audit": "every hook point of a model", "models": "no argument",
+    "Look": "what look returns", "Visualisation": "what visualise returns",
+    "audit": "every hook point of a model", "models": "no argument",
     "fetch": "asks the package index: test_fetch",
     "metrics.bert_score": "a backbone", "metrics.clip_score": "a backbone",
     "datasets.coco": "a folder of COCO", "datasets.hugging_face": "a data set of the hub",

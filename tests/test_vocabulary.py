@@ -22,7 +22,7 @@ MEANT: dict[str, set[str]] = {
     "words": {"view.tokens", "stroop", "word_association", "word_probe"},
     "unit": {"Neuron"},
     "target": {"attribute", "attribute_caption", "attribute_picture", "integrated_gradients",
-               "papers.mmn.OpenChoices"},
+               "papers.mmn.OpenChoices", "visualise"},
     "rank_by": {"top_neurons", "papers.mmn.OpenChoices"},
     "quantity": {"logit_lens"},
 }  # fmt: skip
@@ -31,6 +31,7 @@ NEVER = {"layers": "layer", "positions": "pos", "heads": "head"}
 """What an address is not called, and what it is."""
 SAME_FILE = {
     "look": "cli/look.py has the command that calls explore/look.py",
+    "microscope": "cli/microscope.py has the command that calls explore/microscope.py",
     "tower": "each kind of tower says in its tower.py what it is to a model",
 }
 """Names that several files may have."""

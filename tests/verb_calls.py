@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,7 @@ def calls() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
         "mmlens.jacobian_lens": ask(prompt, pos=[0], destination=[-1]),
         "mmlens.linear_probe": ask([photo, other], ["a", "b"]),
         "mmlens.look": ask(photo, WORDS, max_new_tokens=2),
+        "mmlens.microscope": ask(data, tempfile.mkdtemp(), layer=0, k=1),
         "mmlens.nearest_tokens": ask(prompt, 2),
         "mmlens.sink_units": ask(prompt),
         "mmlens.sparse_probe": ask([photo, other], ["a", "b"], 1),
@@ -67,6 +69,7 @@ def calls() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
         "mmlens.typographic_attack": ask([photo], {"dog": "dog"}, ["dog", "cat"]),
         "mmlens.unit_responses": ask([photo, other]),
         "mmlens.word_probe": ask(["dog"], sizes=[0.4], at=[(0.5, 0.5)]),
+        "mmlens.visualise": ask(mm.Neuron(0, 5, "vision"), steps=2, variants=2),
         "mmlens.zero_shot": ask(photo, ["a dog", "a cat"]),
         "mmlens.patching.ablate": ask(prompt, word),
         "mmlens.patching.ablation_curve": ask(prompt, word, [neuron], k=(0, 1), randoms=1),

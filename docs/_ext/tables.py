@@ -1,5 +1,5 @@
-"""Tables that are read off the code: directives `sites`, `acts`, `families`, `errors`, `sentences`,
-`methods`, `verbs`, `commands`, `versions`, `refused` and `citation`.
+"""Tables that are read off the code: directives `sites`, `acts`, `families`, `encoders`, `errors`,
+`sentences`, `methods`, `verbs`, `commands`, `versions`, `refused` and `citation`.
 
 None of their rows is written by hand, so a new site, family, error or method is in the docs when
 it is in the code.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
@@ -98,6 +99,35 @@ def families() -> str:
     return table(
         ("name", "is"),
         [(code(name), _plain(families.describe(name))) for name in families.models()],
+    )
+
+
+def encoders() -> str:
+    """One row per class of encoder, as `scripts/encoders.py` measured it."""
+    rows: dict[str, Any] = json.loads((ROOT / "docs/encoders.json").read_text("utf-8"))
+    parts = []
+    for library in ("hf", "open_clip", "timm"):
+        cells = [_encoder(row) for row in rows.values() if row["library"] == library]
+        head = ("class", "grid", "before it", "layers", "own grids", "attention", "points")
+        title = {"hf": "transformers"}.get(library, library)
+        parts.append(f"## {title}\n\n{table(head, cells)}")
+    return "\n\n".join(parts)
+
+
+def _encoder(row: dict[str, Any]) -> tuple[str, ...]:
+    if "refused" in row:
+        return code(row["class"]), "refused", "", "", "", "", _plain(row["refused"])
+    points = ", ".join(point.replace("hook_", "") for point in row["points"])
+    own = "yes" if row["own grids"] else ""
+    prefix = ", ".join(row["prefix"])
+    return (
+        code(row["class"]),
+        row["grid"],
+        prefix,
+        str(row["layers"]),
+        own,
+        row["attention"],
+        points,
     )
 
 
@@ -358,6 +388,7 @@ def setup(app: Any) -> dict[str, bool]:
         sites,
         acts,
         families,
+        encoders,
         methods,
         verbs,
         commands,

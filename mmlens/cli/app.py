@@ -19,6 +19,7 @@ from mmlens.cli.doctor import doctor_command
 from mmlens.cli.explore import explore_command
 from mmlens.cli.fetch import fetch_command
 from mmlens.cli.look import look_command
+from mmlens.cli.microscope import microscope_command
 from mmlens.cli.printing import table_of_lines
 from mmlens.cli.reproduce import reproduce_app
 from mmlens.cli.train import train_command
@@ -83,6 +84,7 @@ def _options(
 
 app.command("look")(look_command)
 app.command("explore")(explore_command)
+app.command("microscope")(microscope_command)
 
 
 @app.command()

@@ -13,6 +13,8 @@ strongest   the strongest neurons of a token, decoded
 patches     the logit lens at every patch, and the neurons that fire there
 without     the probability of every token without a neuron
 many        all of this over a data set, and the top pictures of its neurons
+microscope  a site of every unit of a tower: unit_activity (the sweep), unit_labels,
+            unit_neighbours, unit_weights, unit_tables, unit_cards
 """
 
 from __future__ import annotations

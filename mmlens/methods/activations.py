@@ -52,6 +52,33 @@ def activations(
         SiteError, AddressError: no such site or label. PromptError: layouts differ.
         CapabilityError: units of a layer that has none (a mixture of experts).
     """
+    wanted, layers, kept, told = _read(model, prompt, site, address, by_axis)
+    return _stack(kept, layers, wanted, told)
+
+
+@needs()
+def activations_by_layer(
+    model: HookedModel, prompt: Any, site: str = "neurons", *address: Any, **by_axis: Any
+) -> dict[int, Scores]:
+    """The same layer by layer, from one forward pass; the layers may differ in shape.
+
+    Raises:
+        AddressError: the site has no layers. What `activations` raises besides.
+    """
+    _, layers, kept, told = _read(model, prompt, site, address, by_axis)
+    if layers == [None]:
+        raise AddressError(f"The site {site!r} has no layers: ask activations(model, prompt, ...).")
+    return {
+        layer: Scores(kept[layer].values, kept[layer].axes, kept[layer].labels, told)
+        for layer in layers
+        if layer is not None
+    }
+
+
+def _read(
+    model: HookedModel, prompt: Any, site: str, address: Any, by_axis: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[int | None], dict[int | None, Scores], dict[str, Any]]:
+    """The narrowing, the layers, the activations of each, and where they come from."""
     where = site_of(site)
     check_tower(address, where.tower, site)
     tower = hooking.tower_at(model, where)
@@ -87,7 +114,7 @@ def activations(
         _no_nan(scores.values, where, layer)
     told = about(model, method="activations", site=site, prompt=reading, address=wanted)
     told |= shared(where, cfg) | ({} if where.in_lm else {"tower": where.tower})
-    return _stack(kept, layers, wanted, told)
+    return wanted, layers, kept, told
 
 
 def _batch(where: Site) -> str:

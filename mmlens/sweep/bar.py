@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class Bar:
     """Samples done and in all, their rate, and bytes on disk."""
 
-    def __init__(self, total: int, shown: bool) -> None:
+    def __init__(self, total: int, shown: bool, what: str = "sweep") -> None:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -23,7 +23,7 @@ class Bar:
             TimeRemainingColumn(),
         )
         self.bar = Progress(*columns, console=Console(stderr=True), disable=not shown)
-        self.task = self.bar.add_task("sweep", total=total, rate=0.0, size=decimal(0))
+        self.task = self.bar.add_task(what, total=total, rate=0.0, size=decimal(0))
         self.done, self.bytes, self.start = 0, 0, monotonic()
 
     def __enter__(self) -> Bar:

@@ -19,6 +19,8 @@ from mmlens.values.scores import Scores
 if TYPE_CHECKING:
     import pandas as pd
 
+LEVELS = 16
+"""The steps of a map in `TopMaps`."""
 NONE = 1 << 62
 """The sample of a rank that nothing has taken yet."""
 
@@ -40,10 +42,15 @@ class Top(Tally):
         least, last = kept["value"][:, -1], kept["sample"][:, -1]
         where = ((value > least) | ((value == least) & (sample < last))).nonzero()[:, 0]
         if len(where):
-            new = {"value": value, "place": place, "sample": torch.full_like(place, sample)}
-            both = {key: torch.cat([kept[key][where], new[key][where, None]], 1) for key in kept}
+            new = {"value": value[where], "place": place[where]}
+            new |= {"sample": torch.full_like(new["place"], sample), **self._more(rows, where)}
+            both = {key: torch.cat([kept[key][where], new[key][:, None]], 1) for key in kept}
             for key, best in _best(both, self.k).items():
                 kept[key][where] = best
+
+    def _more(self, rows: Tensor, cells: Tensor) -> dict[str, Tensor]:
+        """What else is kept of a sample, for these cells."""
+        return {}
 
     def _join(self, kept: dict[str, Tensor], other: Any) -> None:
         both = {key: torch.cat([kept[key], other._kept[key]], 1) for key in kept}
@@ -53,6 +60,11 @@ class Top(Tally):
     def values(self) -> Scores:
         """The highest values, Scores(kept axes, rank), the highest first."""
         return self._scores(self._kept.get("value", torch.zeros(0)), "rank")
+
+    @property
+    def samples(self) -> Scores:
+        """Their samples, Scores(kept axes, rank); `NONE` where there are fewer than `k`."""
+        return self._scores(self._kept.get("sample", torch.zeros(0)), "rank")
 
     def table(
         self, *address: Any, ids: Sequence[str] | None = None, **by_axis: Any
@@ -67,7 +79,11 @@ class Top(Tally):
             axis: want if isinstance(want, (list, tuple, set, range, slice)) else [want]
             for axis, want in read_address(address, by_axis).items()
         }
-        kept = {key: self._scores(value, "rank").sel(**wanted) for key, value in self._kept.items()}
+        kept = {
+            key: self._scores(self._kept[key], "rank").sel(**wanted)
+            for key in ("value", "sample", "place")
+            if self._kept
+        }
         table = (kept["value"] if kept else self.values).to_frame(name="value")
         sample, place = (kept[key].values.flatten().tolist() for key in ("sample", "place"))
         table.insert(len(table.columns) - 1, "sample", _named(sample, ids))
@@ -79,12 +95,61 @@ class Top(Tally):
         return taken.reset_index(drop=True)
 
 
+class TopMaps(Top):
+    """`Top`, and where on each of these pictures the value was high.
+
+    A map is kept in `LEVELS` steps of its own highest value, 0 where the value is negative, at most
+    `side` cells high and wide: the largest of the cells that share one.
+
+    Args:
+        grid: (rows, cols) of the observations, which are the cells of a picture in reading order.
+        side: of the maps that are kept.
+    """
+
+    def __init__(
+        self,
+        keep: Sequence[str] = ("layer", "unit"),
+        k: int = 9,
+        grid: Sequence[int] = (1, 1),
+        side: int = 16,
+    ) -> None:
+        super().__init__(keep, k)
+        self.settings |= {"grid": list(grid), "side": side}
+        self.grid = (int(grid[0]), int(grid[1]))
+        self.shape = (min(self.grid[0], side), min(self.grid[1], side))
+
+    def _new(self, cells: int) -> dict[str, Tensor]:
+        n = self.shape[0] * self.shape[1]
+        return {**super()._new(cells), "map": torch.zeros(cells, self.k, n, dtype=torch.uint8)}
+
+    def _more(self, rows: Tensor, cells: Tensor) -> dict[str, Tensor]:
+        values = rows[cells.to(rows.device)].float().clamp(min=0)
+        if self.shape != self.grid:
+            maps = values.reshape(-1, 1, *self.grid)
+            values = torch.nn.functional.adaptive_max_pool2d(maps, self.shape).flatten(1)
+        top = values.amax(1, keepdim=True)
+        steps = (values * ((LEVELS - 1) / top.clamp(min=1e-30))).round()
+        return {"map": steps.to(torch.uint8).cpu()}
+
+    @property
+    def maps(self) -> Tensor:
+        """UInt8[cell, rank, row, col]: 0 to `LEVELS` - 1, the highest value of that picture."""
+        kept = self._kept["map"]
+        return kept.reshape(*kept.shape[:2], *self.shape)
+
+
 def _best(both: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
     """The first `k` of each row by value, falling, then by sample, rising."""
     order = both["sample"].argsort(dim=1, stable=True)
     by_sample = both["value"].gather(1, order)
     order = order.gather(1, by_sample.argsort(dim=1, descending=True, stable=True))[:, :k]
-    return {key: value.gather(1, order).contiguous() for key, value in both.items()}
+    return {key: _ordered(value, order) for key, value in both.items()}
+
+
+def _ordered(values: Tensor, order: Tensor) -> Tensor:
+    """Each row in its own order; a rank may hold more than one number."""
+    wide = order.reshape(*order.shape, *[1] * (values.ndim - 2))
+    return values.gather(1, wide.expand(*order.shape, *values.shape[2:])).contiguous()
 
 
 def _named(places: Sequence[int], names: Sequence[Any] | None) -> list[Any]:

@@ -11,6 +11,7 @@
     view.neurons(table)                  neurons as points, layer by unit
     view.cards(table)                    neurons as cards: words, and where they activate
     view.gallery(table, pictures)        the top pictures of each neuron
+    view.visualisations(made)            pictures made by optimisation, a row per unit
     view.attention_on_image(photo, s)    attention from one position to patches
     view.attention_text(scores)          attention from word to word
     view.compare({"a": s, "b": t})       several models on one scale
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from mmlens.view.figures.on_image import on_image as on_image
     from mmlens.view.figures.panels import panels as panels
     from mmlens.view.figures.tokens import tokens as tokens
+    from mmlens.view.figures.visualisations import visualisations as visualisations
     from mmlens.view.style.theme import use_theme as use_theme
     from mmlens.view.write import save as save
 else:

@@ -15,12 +15,9 @@ except the page's own, listed by hash.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +35,15 @@ from mmlens.view.explorer_page.data import (
 )
 from mmlens.view.style import given
 from mmlens.view.style.html import filled, locked
-from mmlens.view.style.printed import one_line, plain
+from mmlens.view.style.modules import (
+    about_rows,
+    data_script,
+    dumped,
+    script,
+    shared_style,
+    static_of,
+)
+from mmlens.view.style.printed import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,14 +161,17 @@ def _page(
         "index": index, "neurons": shared.neurons, "tops": found, "thumbs": thumbs,
         "vocabulary": list(shared.words),
     }  # fmt: skip
-    scripts = [_json("data", data), *(_json(f"p{i}", one) for i, one in enumerate(pictures))]
+    scripts = [
+        data_script("data", data),
+        *(data_script(f"p{i}", one) for i, one in enumerate(pictures)),
+    ]
     for picture in pictures:
         for key, value in picture.items():
-            sizes[_PARTS.get(key, "words")] += len(_dumped(value))
-    sizes["pictures"] += len(_dumped(index))
-    sizes["tops"] += len(_dumped([found, thumbs]))
-    sizes["lens"] += len(_dumped(data["vocabulary"]))
-    sizes["words"] += len(_dumped(data["neurons"]))
+            sizes[_PARTS.get(key, "words")] += len(dumped(value))
+    sizes["pictures"] += len(dumped(index))
+    sizes["tops"] += len(dumped([found, thumbs]))
+    sizes["lens"] += len(dumped(data["vocabulary"]))
+    sizes["words"] += len(dumped(data["neurons"]))
     html = _filled(looks[0], title, "\n".join(scripts), len(looks) > 1)
     sizes["page"] = len(html.encode()) - sum(sizes.values())
     ordered = sorted(sizes.items(), key=lambda item: -item[1])
@@ -173,47 +181,14 @@ def _page(
 def _filled(first: Any, title: str, data: str, many: bool) -> str:
     """The skeleton with title, style, script and data in it."""
     parts = {
-        "title": escape(title), "css": _static("style.css"), "js": _script(),
-        "data": data, "about": _about(first.about or {}), "many": "many" if many else "one",
+        "title": escape(title), "css": f"{shared_style()}\n{_static('style.css')}",
+        "js": script([("mmlens.view.explorer_page", name) for name in MODULES]),
+        "data": data, "about": about_rows(first.about or {}), "many": "many" if many else "one",
         "caption": escape(first.caption), "prompt": escape(first.prompt),
         "explained": escape(plain(first.token)),
     }  # fmt: skip
     return locked(filled(_static("page.html"), parts))
 
 
-def _json(name: str, value: Any) -> str:
-    return f'<script type="application/json" id="{name}">{_dumped(value)}</script>'
-
-
-def _dumped(value: Any) -> str:
-    """JSON that cannot end a script element."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c")
-
-
-def _script() -> str:
-    """The modules as one script: each is a function that returns its exports."""
-    return '"use strict";\n' + "\n".join(map(_module, MODULES))
-
-
-def _module(name: str) -> str:
-    text = re.sub(
-        r'^import (\{[^}]*\}) from "\./(\w+)\.js";$', r"const \1 = $\2;", _static(f"{name}.js"),
-        flags=re.MULTILINE,
-    )  # fmt: skip
-    exports = ", ".join(re.findall(r"^export const (\w+)", text, flags=re.MULTILINE))
-    inside = re.sub(r"^export ", "", text, flags=re.MULTILINE)
-    return f"const ${name} = (() => {{\n{inside}\nreturn {{ {exports} }};\n}})();"
-
-
 def _static(name: str) -> str:
-    at = files("mmlens.view.explorer_page").joinpath("static", name)
-    return at.read_text(encoding="utf-8").rstrip("\n")
-
-
-def _about(about: Mapping[str, Any]) -> str:
-    """Provenance as rows of a description list."""
-    return "\n".join(
-        f"<div><dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(one_line(value))}</dd></div>"
-        for name, value in about.items()
-    )
+    return static_of("mmlens.view.explorer_page", name)

@@ -23,7 +23,7 @@ from PIL import Image
 from mmlens.view.style import theme
 
 _POLICY = (
-    "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {scripts};"
+    "default-src 'none'; img-src {images}; style-src 'unsafe-inline'; script-src {scripts};"
     " base-uri 'none'; form-action 'none'"
 )
 _SCRIPT = re.compile(r"<script([^>]*)>(.*?)</script", re.DOTALL | re.IGNORECASE)
@@ -89,18 +89,23 @@ def filled(template: str, parts: Mapping[str, str]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: whole[found[1]], template)
 
 
-def locked(page: str, *later: str) -> str:
+def locked(page: str, *later: str, beside: bool = False) -> str:
     """A whole page that may not request anything and runs only the scripts it contains.
 
     Args:
         page: with `<meta charset="utf-8">` in its head; scripts of other types are data and need no
             permission.
         later: scripts that a script of the page creates.
+        beside: pictures and scripts of the page's own site are allowed too, from a server and from
+            a disk.
     """
     found = [text.replace("\r\n", "\n") for kind, text in _SCRIPT.findall(page) if _runs(kind)]
     hashes = [hashlib.sha256(text.encode()).digest() for text in (*found, *later)]
     named = [f"'sha256-{base64.b64encode(one).decode('ascii')}'" for one in dict.fromkeys(hashes)]
-    policy = _POLICY.format(scripts=" ".join(named) or "'none'")
+    if beside:  # 'self' is a server's; what lies beside a file that was opened is file:
+        named += ["'self'", "file:"]
+    images = "data: blob: 'self' file:" if beside else "data: blob:"
+    policy = _POLICY.format(scripts=" ".join(named) or "'none'", images=images)
     meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
     charset = re.compile(r'<meta charset="utf-8" ?/?>')
     page, n = charset.subn(lambda found: found[0] + meta, page, count=1)
