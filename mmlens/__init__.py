@@ -30,22 +30,50 @@ if TYPE_CHECKING:
     from mmlens.families import fetch as fetch
     from mmlens.families import load as load
     from mmlens.families import models as models
+    from mmlens.families.dual import from_model as from_model
     from mmlens.families.parts import from_parts as from_parts
     from mmlens.methods.activations import activations as activations
     from mmlens.methods.attribute import attribute as attribute
     from mmlens.methods.attribute import attribute_caption as attribute_caption
     from mmlens.methods.attribute_picture import attribute_picture as attribute_picture
     from mmlens.methods.audit import audit as audit
+    from mmlens.methods.blank_check import blank_check as blank_check
+    from mmlens.methods.conditional_probability import (
+        activation_given_label as activation_given_label,
+    )
+    from mmlens.methods.conditional_probability import (
+        label_given_activation as label_given_activation,
+    )
+    from mmlens.methods.conditional_probability import to_label as to_label
+    from mmlens.methods.cross_format import cross_format as cross_format
+    from mmlens.methods.cross_format import cross_format_index as cross_format_index
     from mmlens.methods.decode import decode as decode
     from mmlens.methods.decode import interpretable as interpretable
+    from mmlens.methods.embed import embed as embed
     from mmlens.methods.integrated_gradients import integrated_gradients as integrated_gradients
     from mmlens.methods.jacobian_lens import jacobian_lens as jacobian_lens
+    from mmlens.methods.linear_probe import LinearProbe as LinearProbe
+    from mmlens.methods.linear_probe import linear_probe as linear_probe
+    from mmlens.methods.linear_probe import sparse_probe as sparse_probe
     from mmlens.methods.logit_lens import logit_lens as logit_lens
     from mmlens.methods.nearest_tokens import nearest_tokens as nearest_tokens
     from mmlens.methods.sink_units import sink_units as sink_units
+    from mmlens.methods.stroop import stroop as stroop
+    from mmlens.methods.stroop import stroop_probs as stroop_probs
+    from mmlens.methods.stroop import stroop_rates as stroop_rates
     from mmlens.methods.top_neurons import top_neurons as top_neurons
     from mmlens.methods.translators import Translators as Translators
     from mmlens.methods.tuned_lens import tuned_lens as tuned_lens
+    from mmlens.methods.typographic_attack import typographic_attack as typographic_attack
+    from mmlens.methods.unit_responses import unit_responses as unit_responses
+    from mmlens.methods.visualise import visualise as visualise
+    from mmlens.methods.word_probe import top_words as top_words
+    from mmlens.methods.word_probe import word_probe as word_probe
+    from mmlens.methods.word_vectors import word_analogy as word_analogy
+    from mmlens.methods.word_vectors import word_association as word_association
+    from mmlens.methods.word_vectors import word_neighbours as word_neighbours
+    from mmlens.methods.zero_shot import zero_shot as zero_shot
+    from mmlens.model.hooked_dual_encoder import HookedDualEncoder as HookedDualEncoder
     from mmlens.model.hooked_vlm import HookedVLM as HookedVLM
     from mmlens.sweep.sweep_folder import Sweep as Sweep
     from mmlens.sweep.top_pictures import top_images as top_images
@@ -57,5 +85,6 @@ if TYPE_CHECKING:
     from mmlens.values.labels import Token as Token
     from mmlens.values.prompt import Prompt as Prompt
     from mmlens.values.scores import Scores as Scores
+    from mmlens.values.visualisation import Visualisation as Visualisation
 else:
     __getattr__, __dir__, __all__ = on_first_use(__name__)

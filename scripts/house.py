@@ -39,6 +39,9 @@ ALLOWED = {
     ("mmlens.model.hooked_vlm", "mmlens.checkpoints.folder"): (
         "model.save(folder) is what users write; saving knows models, models know no files"
     ),
+    ("mmlens.model.hooked_dual_encoder", "mmlens.checkpoints.dual_folder"): (
+        "model.save(folder), as of a bridge"
+    ),
     ("mmlens.towers.language.copies", "mmlens.towers.language.language_model"): (
         "a pickle must name the function that wraps a language model again"
     ),

@@ -24,8 +24,12 @@ def noise(vision: HookedVision, seed: int = 0) -> torch.Tensor:
     return torch.randn(1, 3, *vision.image_size, generator=draw)
 
 
-def by_row_and_col(values: torch.Tensor, axes: tuple[str, ...]) -> torch.Tensor:
-    """The size of a map's values per cell, [row, col]."""
+def by_row_and_col(
+    values: torch.Tensor, axes: tuple[str, ...], grid: tuple[int, int]
+) -> torch.Tensor:
+    """The size of a map's or a sequence's values per cell, [row, col]."""
+    if axes[0] == "pos":
+        return values.float().flatten(1).norm(dim=1).reshape(grid)
     channel = next(i for i, axis in enumerate(axes) if axis in ("channel", "unit"))
     return values.float().norm(dim=channel)
 
@@ -42,10 +46,13 @@ def check_sizes(vision: HookedVision) -> None:
         elif "row" in sizes:
             assert vision.grids[point] == (sizes["row"], sizes["col"])
         elif point != "hook_features":
-            assert {sizes[axis] for axis in ("pos", "query", "key") if axis in sizes} == {n}
-    assert set(vision.grids) == {point for point, axes in vision.axes.items() if "row" in axes}
+            rows, cols = vision.grids.get(point, (1, n))
+            lengths = {sizes[axis] for axis in ("pos", "query", "key") if axis in sizes}
+            assert lengths == {rows * cols}, point
+    assert {point for point, axes in vision.axes.items() if "row" in axes} <= set(vision.grids)
     maps = {point for point, value in seen.items() if value.dim() == 4 and value.shape[0] == 1}
-    assert maps <= set(vision.axes) | {p for p in maps if "attn" in p}
+    unclear = {p for p in maps if "attn" in p or ".conv" in p}  # windows; what sees everything
+    assert maps <= set(vision.axes) | unclear
 
 
 def check_squares(vision: HookedVision) -> None:
@@ -63,11 +70,12 @@ def check_squares(vision: HookedVision) -> None:
         square.copy_(other[..., y : y + high // 2, x : x + wide // 2])
     seen = passing(vision, torch.cat(pictures))
     for point, (rows, cols) in vision.grids.items():
-        if min(rows, cols) < 8 or point.endswith("hook_attn_out"):
+        mixed = point.endswith("hook_attn_out") or ".attn." in point
+        if min(rows, cols) < 8 or mixed:
             continue  # in so few cells, or behind attention, everything sees everything
         before, *painted = seen[point]
         for (lower, right), after in zip(corners, painted, strict=True):
-            change = by_row_and_col(after - before, vision.axes[point])
+            change = by_row_and_col(after - before, vision.axes[point], (rows, cols))
             down, along = change.sum(1), change.sum(0)
             assert (down[rows // 2 :].sum() > down[: rows // 2].sum()) == bool(lower), point
             assert (along[cols // 2 :].sum() > along[: cols // 2].sum()) == bool(right), point

@@ -33,6 +33,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pandas as pd
 import torch
+from dual_twins import hf_clip
 
 import mmlens as mm
 from mmlens import datasets, metrics, patching, tally, view
@@ -115,7 +116,16 @@ class Right:
             "site": "resid_pre", "draws": 20, "vectors": 2, "ks": (0, 1), "size": 16,
             "name": "light",
         }  # fmt: skip
-        self.special: dict[str, dict[str, Any]] = self._special(other)
+        self.special: dict[str, dict[str, Any]] = self._special(other) | self._dual()
+
+    def _dual(self) -> dict[str, dict[str, Any]]:
+        """The calls of what asks a dual encoder."""
+        encoder, _, tokenizer = hf_clip()
+        dual = mm.from_model(encoder, None, tokenizer)
+        return {
+            "from_model": {"encoder": encoder}, "embed": {"model": dual, "inputs": self.photo},
+            "zero_shot": {"model": dual, "pictures": self.photo, "texts": ["two cats"]},
+        }  # fmt: skip
 
     def _special(self, other: Any) -> dict[str, dict[str, Any]]:
         model, scores = self.model, self.scores
@@ -126,6 +136,7 @@ class Right:
         moved = patching.patch(
             model, self.by_name["pair"], self.by_name["metric"], layer=0, pos=[0]
         )
+        made = mm.visualise(model, mm.Neuron(1, 5, "vision"), steps=2)
         word, soft = patching.word(model, " dog"), model.embed(self.prompt)
         labels = soft.labels[0]
         return {
@@ -137,6 +148,8 @@ class Right:
             "load": {"name": "toy-gptj"}, "attribute_caption": {"caption": " dog"},
             "top_neurons": {"pos": None}, "tuned_lens": {"steps": 2},
             "logit_lens": {"quantity": "prob"}, "dataset": {"source": "pictos:held_out:2"},
+            "visualise": {"of": mm.Neuron(1, 5, "vision"), "steps": 2},
+            "view.visualisations": {"made": made},
             "activations": {"site": "neurons"}, "look": {"prompt": "A picture of", "k": 2},
             "view.attention_on_image": {"scores": weights.sel(head=0)},
             "view.attention_text": {"scores": weights.sel(head=0)},
@@ -201,6 +214,43 @@ class Right:
             "class_activations": {"units": ["L1.5"]}, "faithful": {"methods": ["activation"]},
             "option_effects": {"changes": ["default"]}, "estimated": {"steps": (0,)},
             "Lens": {"table": lens},
+            **self._of_units(),
+        }  # fmt: skip
+
+    def _of_units(self) -> dict[str, dict[str, Any]]:
+        """Of probes of written words and of units of the encoder."""
+        pictures, labels = [self.photo, toy.picture((0, 0))], ["dog", "cat"]
+        words = mm.word_probe(self.model, ["dog", "cat", "cow"], sizes=[0.4], at=[(0.5, 0.5)])
+        probe = mm.linear_probe(self.model, pictures, labels)
+        values, named = [0.0, 1.0, 2.0, 3.0], ["dog", "cat", "dog", "dog"]
+        shown = dict.fromkeys(("photo", "drawing"), (pictures, pictures))
+        rng = np.random.default_rng(0)
+        responses = {name: (rng.normal(size=(3, 2)),) * 2 for name in shown}
+        inks = mm.LinearProbe(("red", "blue"), probe.weights, probe.bias, probe.read)
+        stroop = mm.stroop(self.model, inks=["red", "blue"], words=["red"], probe=inks)
+        return {
+            "word_probe": {"words": ["dog"], "sizes": [0.4], "at": [(0.5, 0.5)]},
+            "top_words": {"scores": words}, "unit_responses": {"pictures": pictures},
+            "word_neighbours": {"scores": words, "word": "dog"},
+            "word_analogy": {"scores": words, "like": "dog", "minus": "cat", "plus": "cow"},
+            "word_association": {"scores": words, "words": ["dog"], "others": ["cat"]},
+            "cross_format": {"shown": shown}, "cross_format_index": {"responses": responses},
+            "linear_probe": {"pictures": pictures, "labels": labels},
+            "sparse_probe": {"pictures": pictures, "labels": labels, "k": 1},
+            "LinearProbe": {"classes": ("a",), "weights": probe.weights, "bias": probe.bias,
+                            "read": {}},
+            "typographic_attack": {"pictures": pictures, "attacks": {"dog": "dog"}, "side": 64,
+                                   "probe": probe, "at": [(2, 2)]},
+            "stroop": {"inks": ["red", "blue"], "words": ["red"], "probe": inks},
+            "stroop_rates": {"scores": stroop}, "stroop_probs": {"scores": stroop},
+            "blank_check": {"neuron": mm.Neuron(0, 1, "vision"), "texts": ["dog"], "randoms": 1},
+            "to_label": {"activations": values},
+            "label_given_activation": {"activations": values, "labels": named},
+            "activation_given_label": {"activations": values, "labels": named},
+            "view.conditional": {"table": mm.activation_given_label(values, named)},
+            "datasets.written": {"word": "dog", "canvas": (32, 32)},
+            "datasets.written_over": {"word": "dog", "at": [(2, 2)]},
+            "datasets.pixel_cover": {"before": self.photo, "after": self.photo},
         }  # fmt: skip
 
     def arguments(self, where: str, function: Callable[..., Any]) -> dict[str, Any]:
@@ -217,9 +267,11 @@ class Right:
 
 LEFT_OUT = {
     "HookedVLM": "built by load and from_parts",
+    "HookedDualEncoder": "built by load and from_model",
     "from_parts": "whole models: a test of its own",
     "Translators": "what jacobian_lens and tuned_lens return",
-    "Look": "what look returns", "audit": "every hook point of a model", "models": "no argument",
+    "Look": "what look returns", "Visualisation": "what visualise returns",
+    "audit": "every hook point of a model", "models": "no argument",
     "fetch": "asks the package index: test_fetch",
     "metrics.bert_score": "a backbone", "metrics.clip_score": "a backbone",
     "datasets.coco": "a folder of COCO", "datasets.hugging_face": "a data set of the hub",

@@ -43,6 +43,7 @@ def test_the_source_archive_holds_what_its_tests_and_docs_read():
     assert {f for f in files if Path(f).name == "README.md"} == {
         "README.md",
         "training/pictos/README.md",
+        "training/pictos_clip/README.md",
         "training/smol/README.md",
     }
 

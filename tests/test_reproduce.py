@@ -19,6 +19,7 @@ from mmlens import families
 from mmlens.cli.app import app
 from mmlens.cli.reproduce import at_most, number_or_word
 from mmlens.datasets.sample import Sample, Samples, Thing
+from mmlens.papers.claims import Row, Verdict
 from mmlens.papers.mmn.report import FULL, QUICK, OpenChoices, ReproduceError, reproduce
 from mmlens.papers.mmn.report.findings import finding
 from mmlens.papers.mmn.report.outcomes import (
@@ -31,13 +32,14 @@ from mmlens.papers.mmn.report.outcomes import (
     _units,
 )
 from mmlens.papers.mmn.report.paper import PAPER, published
-from mmlens.papers.mmn.report.report_page import cell, page, tally
+from mmlens.papers.mmn.report.report_page import page, tally
 from mmlens.papers.mmn.report.reproduction import offline_scorers
 from mmlens.papers.mmn.report.results import results
 from mmlens.papers.mmn.report.selection import Chosen, choose, most_shown
 from mmlens.papers.mmn.report.sheets import Sheet
-from mmlens.papers.mmn.report.told import HOW, TITLES, Finding, Row, Setting
-from mmlens.papers.mmn.report.verdicts import CLAIMS, Verdict, verdict
+from mmlens.papers.mmn.report.told import HOW, TITLES, Finding, Setting
+from mmlens.papers.mmn.report.verdicts import CLAIMS, verdict
+from mmlens.papers.page_parts import cell
 from mmlens.pictos.world import World
 from mmlens.sweep import SweepError
 

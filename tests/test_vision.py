@@ -175,9 +175,9 @@ def test_the_points_of_a_transformer_are_all_there(case):
     kind, _, vision = case
     skip_closed(kind)
     block = ["hook_resid_pre", "hook_resid_post"]
-    acts = {"clip-rn": 2, "timm-rn": 1}.get(kind, 0)  # before the last ReLU of a block
+    acts = {"clip-rn": 2, "timm-rn": 1, "timm-nf": 6}.get(kind, 0)  # a stage of two blocks
     block += [f"conv{n}.hook_{side}" for n in range(1, acts + 1) for side in ("pre", "post")]
-    block += ["hook_resid_add"] if acts else []
+    block += ["hook_resid_add"] if kind in ("clip-rn", "timm-rn") else []  # ends in a ReLU
     if kind not in CONV:
         block += [f"attn.{name}" for name in ATTENTION] + ["hook_attn_out", "hook_mlp_out"]
         block += ["mlp.hook_pre", "mlp.hook_post"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from encoder_rows import encoder_row, stored_rows
 from encoders import ENCODERS
 from measured import check_sizes, check_squares
 from packaging.version import Version
@@ -30,26 +31,27 @@ transformers = pytest.importorskip("transformers")
 RECENT = Version(timm.__version__) >= Version("1.0.20") and hasattr(
     open_clip.transformer.VisionTransformer, "_embeds"
 )
+ROWS = stored_rows()
+NEWEST = all(
+    Version(package.__version__) >= Version(tested)
+    for package, tested in ((timm, "1.0.31"), (open_clip, "3.3.0"), (transformers, "5.24.0"))
+)
+"""Older releases lack some points; the table in the documentation is that of these."""
 REFUSED = {  # the sentence each is refused with
-    "hf:Siglip2VisionModel": "pixel_attention_mask",
-    "hf:DINOv3ConvNextModel": "5 positions",
     "hf:YolosModel": "other positions changed",
-    "hf:PixtralVisionModel": "joins the pictures of a batch",
-    "hf:Qwen2_5_VisionTransformer": "grid_thw",
-    "hf:Qwen3VLVisionModel": "grid_thw",
-    "hf:MllamaVisionModel": "aspect_ratio_ids",
-    "hf:Florence2 vision": "hidden_states",
+    "hf:Qwen2_5_VisionTransformer": "asks for hidden_states and grid_thw",
+    "hf:Qwen3VLVisionModel": "asks for hidden_states and grid_thw",
+    "hf:MllamaVisionModel": "asks for aspect_ratio_ids and aspect_ratio_mask",
     "hf:GroupViTVisionModel": "2 positions",
     "hf:GroupViTVisionModel 4 groups": "other positions changed",
-    "hf:PvtModel": "5 positions",
-    "timm:volo_d1_224": "17 positions",
-    "timm:levit_128s": "other positions changed",  # random: its features say nothing of places
+    "hf:PvtModel": "other positions changed",  # random: its features say nothing of places
+    "timm:levit_128s": "other positions changed",  # the same
 }
 OVERLAPPING = {"hf:Swinv2Model", "timm:xcit_nano_12_p16_224"}  # a stem, or merged patches
 MIXERS = {"timm:mixer_s32_224", "timm:gmlp_s16_224"}  # every position sees every other at once
 NAMES = [
     *("resid_pre", "attn_out", "mlp_out", "resid_post", "neurons_pre", "neurons"),
-    *("q", "k", "v", "z", "pattern"),
+    *("q", "k", "v", "z", "pattern", "conv1_pre", "conv1", "resid_add"),
 ]
 
 
@@ -69,6 +71,14 @@ def own_features(name: str, module: torch.nn.Module, x: torch.Tensor) -> torch.T
         return m.forward_features(x)
     for part in ("vision_model", "vision_encoder", "vit"):
         m = getattr(m, part, m) if hasattr(getattr(m, part, None), "forward") else m
+    if "Siglip2" in name:
+        whole = torch.nn.functional.unfold(x, 8, stride=8)  # [batch, 3 * y * x, pos]
+        cut = whole.transpose(1, 2).unflatten(2, (3, 64)).transpose(2, 3).flatten(2)
+        told = {"pixel_attention_mask": torch.ones(cut.shape[:2])}
+        shapes = torch.tensor([[4, 4]] * len(x))
+        return m(pixel_values=cut, spatial_shapes=shapes, **told).last_hidden_state
+    if "Florence2" in name:
+        return m(x).last_hidden_state
     if "MAE" in name:
         m.config.mask_ratio = 0.0
         return m(pixel_values=x, noise=torch.arange(16.0).expand(len(x), -1)).last_hidden_state
@@ -104,15 +114,18 @@ def test_an_encoder_is_right_or_refused_in_a_sentence(name, words):
     except (ImportError, AttributeError) as error:
         pytest.skip(f"this release has no such class: {error}")
     if name in REFUSED:
-        with pytest.raises(MMLensError, match=REFUSED[name]):
+        with pytest.raises(MMLensError, match=REFUSED[name]) as refusal:
             wrap_vision(module, prepared)
+        check_row(name, str(refusal.value))
         return
     vision = wrap_vision(module, prepared)
     if check_features(name, module, vision) == 3:
         check_painting(name, vision)
+    check_pushes(vision)
     check_sites(vision, words)
     check_sizes(vision)
     check_squares(vision)
+    check_row(name, vision)
 
 
 def check_features(name: str, module: torch.nn.Module, vision: HookedVision) -> int:
@@ -127,6 +140,36 @@ def check_features(name: str, module: torch.nn.Module, vision: HookedVision) -> 
     (grad,) = torch.autograd.grad((ours * torch.randn(ours.shape, generator=draw)).sum(), x)
     assert torch.isfinite(grad).all() and grad.abs().max() > 0
     return own.dim()
+
+
+def check_pushes(vision: HookedVision) -> None:
+    """What a hook writes at a point moves the features, and what it keeps is not overwritten."""
+    pushes: dict[str, torch.Tensor] = {}
+    kept: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def push(value, hook):
+        pushes[hook.name] = torch.zeros_like(value).requires_grad_()
+        kept[hook.name] = (value, value.detach().clone())
+        return value + pushes[hook.name]
+
+    for point in vision.hook_dict.values():
+        point.add_hook(push)
+    draw = torch.Generator().manual_seed(3)
+    features = vision(torch.randn(1, 3, *vision.image_size, generator=draw))
+    weight = torch.randn(features.shape, generator=draw)
+    for point in vision.hook_dict.values():
+        point.remove_hooks()
+    assert list(pushes) and set(pushes) == set(vision.hook_dict)
+    grads = torch.autograd.grad((features * weight).sum(), list(pushes.values()))
+    for point, grad in zip(pushes, grads, strict=True):
+        assert torch.isfinite(grad).all() and grad.abs().max() > 0, point
+        assert torch.equal(*kept[point]), f"{point} was overwritten"
+
+
+def check_row(name: str, found: HookedVision | str) -> None:
+    """The row of the documentation, which `python scripts/encoders.py` writes, is still true."""
+    if NEWEST:
+        assert ROWS.get(name) == encoder_row(name, found), "run python scripts/encoders.py"
 
 
 def check_painting(name: str, vision: HookedVision) -> None:
@@ -198,7 +241,7 @@ def check_sites(vision: HookedVision, words) -> None:
             continue
         where = {"query" if site == "pattern" else "pos": first}
         edit = mm.Edit(f"vision.{site}", 7.0, layer=0, **where)
-        if point.removeprefix("vision.") not in labelled(vision):
+        if point.removeprefix("vision.") not in labelled(vision) | set(vision.grids):
             with pytest.raises(CapabilityError, match="can't be addressed"):
                 model.edit(edit)
             with pytest.raises(CapabilityError, match="can't be addressed"):

@@ -1,5 +1,5 @@
-"""Tables that are read off the code: directives `sites`, `acts`, `families`, `errors`, `sentences`,
-`methods`, `verbs`, `commands`, `versions`, `refused` and `citation`.
+"""Tables that are read off the code: directives `sites`, `acts`, `families`, `encoders`, `errors`,
+`sentences`, `methods`, `verbs`, `commands`, `versions`, `refused` and `citation`.
 
 None of their rows is written by hand, so a new site, family, error or method is in the docs when
 it is in the code.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
@@ -101,6 +102,35 @@ def families() -> str:
     )
 
 
+def encoders() -> str:
+    """One row per class of encoder, as `scripts/encoders.py` measured it."""
+    rows: dict[str, Any] = json.loads((ROOT / "docs/encoders.json").read_text("utf-8"))
+    parts = []
+    for library in ("hf", "open_clip", "timm"):
+        cells = [_encoder(row) for row in rows.values() if row["library"] == library]
+        head = ("class", "grid", "before it", "layers", "own grids", "attention", "points")
+        title = {"hf": "transformers"}.get(library, library)
+        parts.append(f"## {title}\n\n{table(head, cells)}")
+    return "\n\n".join(parts)
+
+
+def _encoder(row: dict[str, Any]) -> tuple[str, ...]:
+    if "refused" in row:
+        return code(row["class"]), "refused", "", "", "", "", _plain(row["refused"])
+    points = ", ".join(point.replace("hook_", "") for point in row["points"])
+    own = "yes" if row["own grids"] else ""
+    prefix = ", ".join(row["prefix"])
+    return (
+        code(row["class"]),
+        row["grid"],
+        prefix,
+        str(row["layers"]),
+        own,
+        row["attention"],
+        points,
+    )
+
+
 def methods() -> str:
     """The public questions: what each is, and what comes back."""
     import mmlens as mm
@@ -126,6 +156,7 @@ def verbs() -> str:
         "language model": mm.HookedVLM(None, None, bridge.lm, name="gpt2"),
         "ViT with classes": mm.from_parts(vision=_vit()),
         "ResNet with classes": mm.from_parts(vision=_resnet()),
+        "dual encoder": mm.from_model(_clip()),
     }
     rows = []
     for package, here in (("mmlens", mm), ("mmlens.patching", mm.patching)):
@@ -146,6 +177,16 @@ def _vit() -> Any:
     small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = ViTConfig(**small, intermediate_size=24, image_size=32, patch_size=8, num_labels=3)
     return ViTForImageClassification(config).eval()
+
+
+def _clip() -> Any:
+    from transformers import CLIPConfig, CLIPModel
+
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    small |= {"intermediate_size": 24}
+    text = {**small, "vocab_size": 32, "max_position_embeddings": 8, "eos_token_id": 1}
+    vision = {**small, "image_size": 32, "patch_size": 8}
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).eval()
 
 
 def _resnet() -> Any:
@@ -358,6 +399,7 @@ def setup(app: Any) -> dict[str, bool]:
         sites,
         acts,
         families,
+        encoders,
         methods,
         verbs,
         commands,

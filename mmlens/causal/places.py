@@ -134,6 +134,11 @@ def place_of(model: HookedVLM, soft: SoftPrompt, name: str) -> Place:
     every = list(hooking.layers(model, where)) if where.layered else [None]
     _refuse_maps(where, hooking.check_places(model, where, every))
     rows = model.picture_rows(soft.prompts, where, every[0])
+    if any(model.picture_rows(soft.prompts, where, layer) != rows for layer in every[1:]):
+        raise SiteError(
+            f"The layers of {where.name!r} have grids of different sizes: name one of them, as in"
+            f" {where.at(every[-1])!r}."
+        )
     labels = tuple(label for row in rows for label in row)
     if where.name == "pixels":
         return Place(where, labels, None, tuple(model.vision.image_size), len(rows))

@@ -82,10 +82,10 @@ def _hf_vision(source: str, revision: str | None, *, local: bool) -> HookedVisio
         raise unfound("encoder", source, error, _KNOWN_VISION) from error
     refuse_whole(module)
     loaded_whole(told, repr(source), SPARE)
-    return wrap_vision(module, _processor(source, options))
+    return wrap_vision(module, processor_settings(source, options))
 
 
-def _processor(source: str, options: dict[str, Any]) -> dict[str, Any] | None:
+def processor_settings(source: str, options: dict[str, Any]) -> dict[str, Any] | None:
     """The settings as a dict: unlike the processor classes, this does not need torchvision."""
     from transformers.utils.hub import cached_file
 
@@ -108,6 +108,18 @@ def _processor(source: str, options: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _open_clip(rest: str) -> HookedVision:
+    return wrap_vision(open_clip_model(rest))
+
+
+def open_clip_model(rest: str) -> tuple[Any, Any]:
+    """A model of open_clip and its evaluation transform, from "MODEL/WEIGHTS".
+
+    Args:
+        rest: weights are a tag of open_clip's list or a file; without any they are random.
+
+    Raises:
+        ModelError: no such model or weights, or they can't be fetched.
+    """
     open_clip = package("open_clip", "vision")
     model, _, weights = rest.partition("/")
     if model not in open_clip.list_models():
@@ -119,15 +131,15 @@ def _open_clip(rest: str) -> HookedVision:
             f"open_clip has no weights {weights!r} for {model}: {nearest(weights, tags)}"
         )
     quick = _trained_with_quick_gelu(open_clip, model, weights)
-    with _fetching("open_clip", rest):
+    with fetching("open_clip", rest):
         made = open_clip.create_model_and_transforms(
             model, pretrained=weights or None, force_quick_gelu=quick
         )
-    return wrap_vision((made[0], made[2]))
+    return made[0], made[2]
 
 
 @contextmanager
-def _fetching(library: str, name: str) -> Iterator[None]:
+def fetching(library: str, name: str) -> Iterator[None]:
     """A context in which a library loads weights; its exceptions become a ModelError."""
     try:
         yield
@@ -156,6 +168,6 @@ def _timm(rest: str) -> HookedVision:
     known = timm.list_pretrained(f"{rest.split('.')[0]}.*")
     if "." in rest and rest not in known:
         raise ModelError(f"timm has no weights {rest!r}: {nearest(rest, known)}")
-    with _fetching("timm", rest):
+    with fetching("timm", rest):
         module = timm.create_model(rest, pretrained=True)
     return wrap_vision(module, timm.data.resolve_model_data_config(module), name=rest)

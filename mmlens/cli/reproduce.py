@@ -1,7 +1,8 @@
-"""`mmlens reproduce mmn`: the command line of `mmlens.papers.mmn.reproduce`.
+"""`mmlens reproduce mmn` and `goh`: the command line of the studies' `reproduce`.
 
     mmlens reproduce mmn --quick
     mmlens reproduce mmn --model limber-beit --data coco:FOLDER --out runs/mmn
+    mmlens reproduce goh --model open_clip:RN50x4/openai --regions
 
 Heavy imports happen inside, so that `mmlens --help` opens at once.
 """
@@ -108,6 +109,50 @@ def mmn_command(
             told = row.verdict
             typer.echo(f"{told.experiment} {told.word}: {told.claim}. {told.says}")
     typer.echo(f"\nPage: {report.page}\nMarkdown: {results or report.results}")
+
+
+@reproduce_app.command("goh")
+def goh_command(
+    model: Annotated[str, typer.Option(help="A name that `mmlens models` lists, or a folder.")] = (
+        "pictos"
+    ),
+    data: Annotated[
+        Text,
+        typer.Option(help="A folder FORMAT/CONCEPT/*.png.", show_default="the bundled world"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("goh"),
+    concepts: Annotated[
+        Text, typer.Option(help="Things of the bundled world: dog,cat,...", show_default=False)
+    ] = None,
+    each: Annotated[int, typer.Option(min=4, help="Pictures per concept and format.")] = 12,
+    layer: Annotated[int, typer.Option(help="Of the vision tower.")] = -1,
+    draws: Annotated[int, typer.Option(min=1, help="Of bootstrap and permutations.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn at random.")] = 0,
+    regions: Annotated[
+        bool,
+        typer.Option("--regions", help="Only compare units with the published region words."),
+    ] = False,
+    network: Annotated[str, typer.Option(help="RN50x4, RN101 or RN50, for --regions.")] = "RN50x4",
+) -> None:
+    """Multimodal Neurons in Artificial Neural Networks (Goh et al. 2021)."""
+    from mmlens.papers import goh
+
+    if regions:
+        from mmlens.families import load
+
+        table: Any = goh.region_check(load(model), network, layer=layer)
+        typer.echo(table.to_string(index=False))
+        typer.echo(f"\n{int((table['found'] >= 3).sum())} of {len(table)} units have 3 or more.")
+        return
+    named = {"concepts": concepts.split(",")} if concepts else {}
+    report = goh.reproduce(
+        model, data, out, each=each, layer=layer, draws=draws, seed=seed, **named
+    )
+    for row in report.sections:
+        if row.verdict is not None:
+            told = row.verdict
+            typer.echo(f"{told.experiment} {told.word}: {told.claim}. {told.says}")
+    typer.echo(f"\nPage: {report.page}\nMarkdown: {report.results}")
 
 
 def number_or_word(value: str) -> float | str:

@@ -22,5 +22,8 @@ if TYPE_CHECKING:
     from mmlens.datasets.sample import Samples as Samples
     from mmlens.datasets.sample import Thing as Thing
     from mmlens.datasets.spec import dataset as dataset
+    from mmlens.datasets.written_words import pixel_cover as pixel_cover
+    from mmlens.datasets.written_words import written as written
+    from mmlens.datasets.written_words import written_over as written_over
 else:
     __getattr__, __dir__, __all__ = on_first_use(__name__)

@@ -22,24 +22,32 @@ from mmlens.values.errors import ArgumentError, ModelError, nearest
 if TYPE_CHECKING:
     import torch
 
+    from mmlens.model.hooked_dual_encoder import HookedDualEncoder
     from mmlens.model.hooked_vlm import HookedVLM
 
-Loader = Callable[..., "HookedVLM"]
+Loader = Callable[..., "HookedVLM | HookedDualEncoder"]
 _loaders: dict[str, Loader] = {}
 _lines: dict[str, str] = {}
 _fetchers: dict[str, Callable[..., Path]] = {}
+_takers: list[tuple[Callable[[str], bool], Loader]] = []
 
 
 def family(
-    lines: Mapping[str, str], *, fetch: Callable[..., Path] | None = None
+    lines: Mapping[str, str],
+    *,
+    fetch: Callable[..., Path] | None = None,
+    takes: Callable[[str], bool] | None = None,
 ) -> Callable[[Loader], Loader]:
     """Register a loader `(name, **options) -> HookedVLM` under each name, told in a line.
 
     Args:
         fetch: `(wheels=None, progress=None) -> folder`, where parts of it come in packages.
+        takes: whether it loads another name or folder too, such as "open_clip:ViT-B-32/openai".
     """
 
     def register(loader: Loader) -> Loader:
+        if takes is not None:
+            _takers.append((takes, loader))
         for name, line in lines.items():
             _loaders[name], _lines[name] = loader, line
             if fetch is not None:
@@ -106,11 +114,13 @@ def load(
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     **options: Any,
-) -> HookedVLM:
+) -> Any:
     """A model by name, or from a folder that `model.save` wrote.
 
     Args:
-        name: one of `models()`, or a folder with a `bridge.json`.
+        name: one of `models()`, or a folder with a `bridge.json`. A dual encoder also by the name
+            that its library has for it, "open_clip:ViT-B-32/openai" or
+            "openai/clip-vit-base-patch32", or from a folder of that library.
         dtype, device: of the whole model. None: what the family or folder says (float32 on the
             CPU where it says nothing).
         options: what else the family takes (each family's docstring says).
@@ -129,6 +139,12 @@ def load(
     options |= {k: v for k, v in (("dtype", dtype), ("device", device)) if v is not None}
     loaders = _find_families()
     folder = expanded(name)
+    known = str(name) in loaders or (folder / "bridge.json").is_file()
+    other = None if known else next((one for takes, one in _takers if takes(str(name))), None)
+    if other is not None:
+        _check_options(str(name), other, options)
+        with ordinary():
+            return other(str(name), **options)
     if (folder / "bridge.json").is_file() or (folder.exists() and str(name) not in loaders):
         from mmlens.checkpoints.folder import load as load_folder
 

@@ -21,7 +21,7 @@ from mmlens.model.provenance import about
 from mmlens.model.targets import finite
 from mmlens.values.addresses import POSITIONS, check_tower, places, read_address
 from mmlens.values.errors import AddressError, PromptError
-from mmlens.values.labels import Marker, Padding, Patch, Token
+from mmlens.values.labels import TEXT, Marker, Padding, Patch, Token
 from mmlens.values.maps import as_positions, inner_of, is_map
 from mmlens.values.prompt import same_layout
 from mmlens.values.scores import Scores
@@ -119,7 +119,7 @@ def _read(
 
 def _batch(where: Site) -> str:
     """The name of the batch axis at a site."""
-    return "prompt" if where.in_lm else "picture"
+    return "prompt" if where.in_lm or where.tower == TEXT else "picture"
 
 
 def _no_nan(values: torch.Tensor, where: Site, layer: int | None) -> None:
@@ -143,7 +143,8 @@ def _rows(model: HookedModel, reading: Any, where: Site, layer: int | None) -> d
     else:
         rows = model.picture_rows(model.prompts_of(reading), where, layer)
     if not rows or (where.of_crossing and keys is None):
-        raise PromptError(f"Site {where.name!r} is read from pictures, and this prompt has none.")
+        what = "texts" if where.tower == TEXT else "pictures"
+        raise PromptError(f"Site {where.name!r} is read from {what}, and this prompt has none.")
     return dict.fromkeys(POSITIONS, rows) | ({"key": keys.labels} if where.has_picture_keys else {})
 
 

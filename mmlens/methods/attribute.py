@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.methods.best_scores import BestScores
 from mmlens.model import hooking, readouts
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
@@ -27,7 +28,7 @@ from mmlens.runtime.backward import seed, wide
 from mmlens.values.addresses import POSITIONS, places
 from mmlens.values.arguments import count
 from mmlens.values.errors import AddressError, CapabilityError
-from mmlens.values.labels import LM, Neuron, Patch
+from mmlens.values.labels import LM, Neuron, Padding, Patch
 from mmlens.values.scores import Scores
 from mmlens.values.sites import SITES, Site
 from mmlens.values.sites import site as site_of
@@ -60,9 +61,10 @@ def attribute(
 
     Args:
         of: what is explained: a word, one token of the model (" dog"), or its id; a class of a
-            classifier by name or number; a Neuron, whose own activation is explained.
+            classifier by name or number; a Neuron, whose own activation is explained. In a dual
+            encoder a text (or a picture, where the prompt is a text): the similarity of both.
         target: its "logit", "prob" or "logprob", or a function of the logits Float[d_vocab]; of a
-            Neuron its "mean" over positions, "max" or "sum".
+            Neuron its "mean" over positions, "max" or "sum"; of a similarity "logit" or "cosine".
         after: the words between prompt and target; by default the model's own caption up to it.
         point: "pre" or "post" the activation function (the paper reads as "pre"); in a gated MLP
             "pre" is the gate's input and "post" the product of gate and value.
@@ -76,7 +78,7 @@ def attribute(
         AddressError: layers of different shapes, or one that the quantity does not depend on.
         NumericsError: NaN in activations or gradients.
     """
-    where = attributed(model, point, site)
+    where = attributed(model, point, site, prompt)
     reading, aimed = model.aim(prompt, of, target, after)
     every = list(hooking.layers(model, where)) if where.layered else [None]
     if where.layer is not None:
@@ -102,8 +104,11 @@ def attribute(
     return _stacked(model, reading, where, chosen, kept, told)
 
 
-def attributed(model: HookedModel, point: str, site: str | None) -> Site:
+def attributed(model: HookedModel, point: str, site: str | None, prompt: Any = None) -> Site:
     """The site that is attributed to: the given one, or units before or after the activation.
+
+    Args:
+        prompt: what is read; in a dual encoder it decides whose units are meant.
 
     Raises:
         AddressError: no such point.
@@ -116,8 +121,7 @@ def attributed(model: HookedModel, point: str, site: str | None) -> Site:
         return site_of(site)
     if LM in model.towers:
         return SITES[_POINTS[point]]
-    tower = next(iter(model.towers))
-    return SITES[f"{tower}.{_POINTS[point]}"]
+    return SITES[f"{model.reading_tower(prompt)}.{_POINTS[point]}"]
 
 
 def _stacked(
@@ -147,12 +151,16 @@ def _stacked(
         row = rows[0] if len(rows) == 1 else ()
         axes = axes if len(rows) == 1 else ("picture", *axes)
     labels: dict[str, Any] = {axis: row for axis in axes if axis in POSITIONS and row}
+    padded = [axis for axis, known in labels.items() if isinstance(known[-1], Padding)]
     if where.has_picture_keys:
         labels["key"] = reading.picture_keys.labels[0]
-    if not where.layered:
-        return Scores(kept[None], axes, labels, told)
-    values = torch.stack([kept[layer] for layer in chosen])
-    return Scores(values, ("layer", *axes), {**labels, "layer": tuple(chosen)}, told)
+    if where.layered:
+        values = torch.stack([kept[layer] for layer in chosen])
+        axes, labels = ("layer", *axes), {**labels, "layer": tuple(chosen)}
+    else:
+        values = kept[None]
+    found = Scores(values, axes, labels, told)
+    return found.sel(**dict.fromkeys(padded, slice(None))) if padded else found
 
 
 @needs("logits", "generate")
@@ -190,7 +198,7 @@ def attribute_caption(
         )
     chosen, labels = sorted(places(range(model.cfg.n_layers), layer, "layer")), soft.labels[0]
     where = torch.tensor(places(labels, pos, "pos"), device=model.lm.device)
-    best = [_Best(k) for _ in targets]
+    best = [BestScores(k) for _ in targets]
 
     def receive(index: int, layer: int, product: torch.Tensor) -> None:
         best[index].add(layer, product[where])
@@ -266,34 +274,3 @@ def silencing(model: HookedModel, point: str, where: Site | None = None) -> str:
         if any(one.gated for one in lm.units.layers):
             return f"{edit}: the gate's input alone, unlike Edit('neurons', 0.0, ...)"
     return edit
-
-
-class _Best:
-    """The k largest values so far, and their indices."""
-
-    def __init__(self, k: int) -> None:
-        self.k, self.floor = k, -torch.inf
-        self.values = torch.empty(0)
-        self.places = torch.empty(0, 3, dtype=torch.long)
-
-    def add(self, layer: int, product: torch.Tensor) -> None:
-        """Add a layer's product Float[pos, unit]."""
-        flat, units = product.flatten(), product.shape[1]
-        if not len(flat) or float(flat.max()) <= self.floor:  # most layers end here, in one pass
-            return
-        if self.floor == -torch.inf:
-            new, at = flat.topk(min(self.k, len(flat)))
-        else:
-            at = (flat > self.floor).nonzero()[:, 0]
-            new = flat[at]
-        at = at.cpu()
-        place = torch.stack([torch.full_like(at, layer), at // units, at % units], 1)
-        values = torch.cat([self.values, new.float().cpu()])
-        places = torch.cat([self.places, place])
-        self.values, order = values.topk(min(self.k, len(values)))
-        self.places = places[order]
-        self.floor = float(self.values[-1]) if len(self.values) == self.k else -torch.inf
-
-    def rows(self) -> list[tuple[float, int, int, int]]:
-        """(value, layer, place, unit), the largest first."""
-        return [(v, *p) for v, p in zip(self.values.tolist(), self.places.tolist(), strict=True)]

@@ -112,6 +112,8 @@ def _number(model: HookedModel, answer: torch.Tensor) -> torch.Tensor:
 
 def _something(model: HookedModel) -> Any:
     picture = Image.linear_gradient("L").convert("RGB")
+    if model.can("similarity"):
+        return Prompt(picture, "a picture")
     if not model.can("text"):
         return Prompt(picture)
     lm: Any = model.towers[LM]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmlens.values.arguments import choice, shown
 from mmlens.values.errors import ArgumentError, CapabilityError
+from mmlens.values.labels import TEXT
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
@@ -27,6 +28,7 @@ WHAT = {
     "unembed": "has an unembedding, so directions correspond to tokens",
     "neurons": "has MLP units in its language model",
     "classes": "gives logits of classes for a picture",
+    "similarity": "compares pictures with texts",
     "pictures": "reads pictures",
     "positions": "has every picture among the positions of its prompts",
     "grid": "reads a picture as one grid of positions",
@@ -42,6 +44,8 @@ def abilities(model: HookedModel, what: str) -> bool:
     """Whether a model has a capability."""
     choice(what, "what", tuple(WHAT))
     lm, vision = model.towers.get("lm"), model.towers.get("vision")
+    if what == "similarity":
+        return vision is not None and TEXT in model.towers
     if what in _LAYOUT:
         reader = getattr(model, "image_reader", None)
         return reader is not None and _LAYOUT[what](reader)

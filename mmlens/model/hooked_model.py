@@ -28,6 +28,7 @@ from mmlens.runtime.casting import Movable
 from mmlens.runtime.hook_calls import Hook
 from mmlens.values.edit import Edit
 from mmlens.values.errors import SiteError
+from mmlens.values.labels import LM
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,6 +90,10 @@ class HookedModel(KeepsHooks, Movable, ABC):
     @abstractmethod
     def prompts_of(self, input: Input) -> tuple[Prompt, ...]:
         """The prompts in an input, without reading it; none when it is made of ids or tensors."""
+
+    def reading_tower(self, input: Input) -> str:
+        """The name of the tower that reads this input first, whose units are asked for."""
+        return LM if LM in self.towers else next(iter(self.towers))
 
     @abstractmethod
     def running(self, input: Input, *args: Any, **how: Any) -> AbstractContextManager[Any]:

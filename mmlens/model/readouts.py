@@ -98,7 +98,7 @@ def aim_class(names: Sequence[str], of: Any, target: str | Number) -> Target:
                 f"There is no class to explain: write of={names[0]!r}, or a function as target."
             )
         return Target(0, checked(target))
-    index = _class(names, of)
+    index = class_index(names, of)
     if callable(target):
         return Target(0, checked(target), names[index])
     numbers: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -113,7 +113,12 @@ def aim_class(names: Sequence[str], of: Any, target: str | Number) -> Target:
     return Target(0, numbers[target], names[index])
 
 
-def _class(names: Sequence[str], of: Any) -> int:
+def class_index(names: Sequence[str], of: Any) -> int:
+    """The number of a class by its name, or by one of the names that it has.
+
+    Raises:
+        TargetError: no such class, or several.
+    """
     if isinstance(of, str):
         same = [i for i, name in enumerate(names) if of in (name, *name.split(", "))]
         if len(same) != 1:

@@ -1,10 +1,12 @@
 """Published studies, measured anew: one package per paper, and what their tables share.
 
 mmn             Multimodal Neurons in Pretrained Text-Only Transformers (2023)
+goh             Multimodal Neurons in Artificial Neural Networks (2021)
 
 tables          a question asked about many pictures, as one table
 bootstrap       intervals over pictures;    comparisons    tests of two arms
 scoring         how a caption is scored;    interval_plots dots and intervals, in figures
+claims          verdicts and numbers;       page_parts, markdown_parts   what reports are made of
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from mmlens.values.lazy import on_first_use
 if TYPE_CHECKING:
     from mmlens.papers import bootstrap as bootstrap
     from mmlens.papers import comparisons as comparisons
+    from mmlens.papers import goh as goh
     from mmlens.papers import mmn as mmn
     from mmlens.papers import scoring as scoring
     from mmlens.papers import tables as tables

@@ -122,7 +122,9 @@ class MultiheadAttention(OpenAttention):
         self.enter(x)
         qkv = F.linear(x, m.in_proj_weight, m.in_proj_bias)
         q, k, v = qkv.unflatten(-1, (3, m.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        z = self.attend(q, k, v, m.head_dim**-0.5, kwargs.get("attn_mask"))
+        mask = kwargs.get("attn_mask")  # [pos, pos], or one for each picture and head
+        mask = mask if mask is None else self.by_head(mask)
+        z = self.attend(q, k, v, m.head_dim**-0.5, mask)
         out = m.out_proj(z.transpose(1, 2).flatten(2))
         return out if m.batch_first else out.transpose(0, 1), None
 

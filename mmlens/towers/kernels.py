@@ -6,8 +6,8 @@
 
     transformers    the attention interface: the module's config names a function registered here
     torch           `scaled_dot_product_attention`, which timm calls
-    eager code      of transformers, which calls no kernel: its `softmax` and the products before
-                    and after it, equal bit for bit
+    eager code      which calls no kernel: its `softmax` and the products before and after it,
+                    equal bit for bit (`nn.Softmax` calls the same function)
 
 What the module computes before (projections, norms per head, rotations) and after stays its own
 code. A bias that a module computes from its queries (SAM) is computed before they pass the point,
@@ -213,7 +213,6 @@ class _Caught(TorchFunctionMode):
     def __init__(self, opening: Attending) -> None:
         super().__init__()
         self.opening = opening
-        self.eager = type(opening.module).__module__.startswith("transformers.")
         self.softened = False
 
     def __torch_function__(
@@ -224,7 +223,7 @@ class _Caught(TorchFunctionMode):
             return func(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
             return _kernel(opening, *args, **kwargs)
-        if self.eager and func in _SOFTMAX + _PRODUCT:
+        if func in _SOFTMAX + _PRODUCT:
             first, *more = (opening.by_head(x) if isinstance(x, Tensor) else x for x in args)
             if opening.over_positions(first):
                 if func in _SOFTMAX:

@@ -122,15 +122,15 @@ def find(labels: Sequence[Any], wanted: Any, axis: str) -> int | list[int]:
     Integers are labels where the labels are integers (layer, unit) and indices otherwise (pos);
     negative ones count from the end. A string selects the label that prints as it, as "(5, 2)" or "
     dog". Among patches the pair (5, 2) is the patch that prints as it. Positions are those of the
-    prompt: padding to the left of it is not counted and never found.
+    prompt: padding beside it is not counted and never found.
 
     Raises:
         AddressError: no label matches.
     """
     wanted = plain(wanted, axis)
-    before = _padding(labels)
-    if before:
-        found = find(labels[before:], wanted, axis)
+    before, end = _inside(labels)
+    if (before, end) != (0, len(labels)):
+        found = find(labels[before:end], wanted, axis)
         return [i + before for i in found] if isinstance(found, list) else found + before
     hits = _find(labels, wanted, axis)
     if hits == []:
@@ -193,17 +193,22 @@ def _prints(label: Any, wanted: Any) -> bool:
     return isinstance(wanted, str) and not isinstance(label, int) and str(label) == wanted
 
 
-def _padding(labels: Sequence[Any]) -> int:
-    """How many labels on the left are padding."""
-    if isinstance(labels, range) or not labels or not isinstance(labels[0], Padding):
-        return 0
-    return next((i for i, label in enumerate(labels) if not isinstance(label, Padding)), 0)
+def _inside(labels: Sequence[Any]) -> tuple[int, int]:
+    """Where the labels between padding begin and end: on the left of a prompt, after a text."""
+    size = len(labels)
+    if isinstance(labels, range) or not labels:
+        return 0, size
+    ends = (labels[0], labels[-1])
+    if not any(isinstance(label, Padding) for label in ends):
+        return 0, size
+    real = [i for i, label in enumerate(labels) if not isinstance(label, Padding)]
+    return (real[0], real[-1] + 1) if real else (0, size)
 
 
 def places(labels: Sequence[Any], wanted: Any, axis: str) -> list[int]:
     """The indices that `find` returns, always as a list; for None all but padding."""
     if wanted is None:
-        return list(range(_padding(labels), len(labels)))
+        return list(range(*_inside(labels)))
     found = find(labels, wanted, axis)
     return found if isinstance(found, list) else [found]
 

@@ -13,6 +13,8 @@ from mmlens.values.errors import AddressError
 
 LM = "lm"
 """The default tower of a Neuron or Head: the language model."""
+TEXT = "text"
+"""The tower of a dual encoder that reads texts."""
 
 
 @dataclass(frozen=True, order=True)

@@ -15,6 +15,7 @@ from typing import Any
 from mmlens.values.arguments import text
 from mmlens.values.errors import SiteError, nearest
 from mmlens.values.labels import LM
+from mmlens.values.maps import MAP
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Site:
         return max(0, start + queries - keys)
 
 
-WITH_BLOCKS = ["vision"]
+WITH_BLOCKS = ["vision", "text"]
 """Towers other than the language model that have numbered blocks; a new kind adds its name."""
 _AHEAD = ("projection",)
 
@@ -114,6 +115,13 @@ _BLOCK: dict[str, tuple[str, tuple[str, ...]]] = {
     "pattern": ("attn.hook_pattern", _PAIRS),
     "attn_scores": ("attn.hook_attn_scores", _PAIRS),
 }
+_CONVOLUTION: dict[str, str] = {
+    **{f"conv{n}_pre": f"conv{n}.hook_pre" for n in (1, 2, 3)},
+    **{f"conv{n}": f"conv{n}.hook_post" for n in (1, 2, 3)},
+    "resid_add": "hook_resid_add",
+}
+"""Inside of a block of convolutions: before and after its nonlinearities; the residual sum before
+the last one, where Goh et al. (2021) read CLIP's ResNets."""
 _CROSS: dict[str, tuple[str, tuple[str, ...]]] = {
     "cross_q": ("cross_attn.hook_q", _HEADS),
     "cross_k": ("cross_attn.hook_k", ("key", "head", "dim")),
@@ -135,14 +143,18 @@ SITES: dict[str, Site] = {
     "pixels": Site("pixels", "vision.hook_pixels", ("channel", "y", "x")),
     "features": Site("features", "vision.hook_features", _RESID),
     "soft_prompt": Site("soft_prompt", "projection.hook_out", _RESID),
+    "text.embed": Site("text.embed", "text.hook_embed", _RESID),
+    "vision.embedding": Site("vision.embedding", "vision.hook_embedding", ("dim",)),
+    "text.embedding": Site("text.embedding", "text.hook_embedding", ("dim",)),
 }
 
 
 def sites_of(tower: str) -> dict[str, Site]:
     """The sites of a tower with blocks, `"vision.neurons"` and so on."""
+    block = _BLOCK | {name: (point, MAP) for name, point in _CONVOLUTION.items()}
     return {
         f"{tower}.{name}": Site(f"{tower}.{name}", f"{tower}.blocks.{{layer}}.{point}", axes)
-        for name, (point, axes) in _BLOCK.items()
+        for name, (point, axes) in block.items()
     }
 
 

@@ -11,9 +11,11 @@
     view.neurons(table)                  neurons as points, layer by unit
     view.cards(table)                    neurons as cards: words, and where they activate
     view.gallery(table, pictures)        the top pictures of each neuron
+    view.visualisations(made)            pictures made by optimisation, a row per unit
     view.attention_on_image(photo, s)    attention from one position to patches
     view.attention_text(scores)          attention from word to word
     view.compare({"a": s, "b": t})       several models on one scale
+    view.conditional(table)              labels given a unit's activation, and the reverse
     view.explore(seen)                   pictures to explore, one HTML file
 
 Figures are plain plotly figures that can be edited, or HTML; `view.save(figure, "page.html")`
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from mmlens.view.figures.cards import cards as cards
     from mmlens.view.figures.cards import gallery as gallery
     from mmlens.view.figures.compare import compare as compare
+    from mmlens.view.figures.conditional import conditional as conditional
     from mmlens.view.figures.curves import curves as curves
     from mmlens.view.figures.heatmap import bars as bars
     from mmlens.view.figures.heatmap import heatmap as heatmap
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from mmlens.view.figures.on_image import on_image as on_image
     from mmlens.view.figures.panels import panels as panels
     from mmlens.view.figures.tokens import tokens as tokens
+    from mmlens.view.figures.visualisations import visualisations as visualisations
     from mmlens.view.style.theme import use_theme as use_theme
     from mmlens.view.write import save as save
 else:

@@ -12,7 +12,7 @@
     any one                               bars                      bars
 
 Tables: neuron and score: neurons; neuron and words: cards; pos, rank, token: lens; neuron and
-sample: gallery, which needs pictures.
+sample: gallery, which needs pictures. What `visualise` made: visualisations.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import Token
 from mmlens.values.scores import Scores
+from mmlens.values.visualisation import Visualisation
 from mmlens.view.figures.attention_on_image import attention_on_image
 from mmlens.view.figures.attention_text import MOST, attention_text
 from mmlens.view.figures.cards import cards, gallery
@@ -32,6 +33,7 @@ from mmlens.view.figures.neurons import neurons
 from mmlens.view.figures.on_image import on_image
 from mmlens.view.figures.panels import any_patch, panels, picture_axis
 from mmlens.view.figures.tokens import tokens
+from mmlens.view.figures.visualisations import visualisations
 
 _VIEWS = {
     "attention_on_image": attention_on_image,
@@ -51,7 +53,7 @@ _MOST_LINES = 7
 
 
 def show(x: Any, picture: Any = None, **options: Any) -> Any:
-    """Scores or a table as the view that fits; the figure is returned.
+    """Scores, a table or made pictures as the view that fits; the figure is returned.
 
     Args:
         picture: the photo that patches belong to, if there is one; for a table of top pictures, a
@@ -61,6 +63,8 @@ def show(x: Any, picture: Any = None, **options: Any) -> Any:
     Raises:
         AddressError: no view fits; the error says how to narrow.
     """
+    if isinstance(x, Visualisation):
+        return visualisations(x, **options)
     name = chosen(x, picture is not None) if isinstance(x, Scores) else _of_table(x, picture)
     if name in ("on_image", "panels", "attention_on_image"):
         return _VIEWS[name](picture, x, **options)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmlens.towers.vision.tap_hooks import Reached
+from mmlens.values.errors import CapabilityError
 
 LAST = "last_hidden_state"
 """The feature layer of an encoder that is run completely."""
@@ -22,12 +23,52 @@ def values(module: Any, kind: str, x: Pixels4) -> Any:
     """The output of the encoder or its feature layer, with prefix tokens, maps unflattened."""
     try:
         if kind == "hf":
-            return module(pixel_values=x, **_in_order(module, x)).last_hidden_state
+            out = module(**hf_inputs(module, x), **_in_order(module, x))
+            return out if isinstance(out, Tensor) else out.last_hidden_state
         if kind == "timm":
             return module.forward_features(x)
         return _open_clip_tokens(module, x)
     except Reached as reached:
         return reached.features
+
+
+def hf_inputs(module: Any, x: Pixels4) -> dict[str, Tensor]:
+    """Pixels as the forward pass of a transformers model takes them.
+
+    Siglip2 takes them cut into patches, with a mask and the grid of each picture; Florence-2 under
+    another name.
+
+    Raises:
+        CapabilityError: it asks for something that pixels don't say.
+    """
+    if "spatial_shapes" in _required(module):
+        side = module.config.patch_size
+        patches = x.unfold(2, side, side).unfold(3, side, side)  # [batch, 3, row, col, y, x]
+        rows, cols = patches.shape[2:4]
+        patches = patches.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
+        return {
+            "pixel_values": patches,
+            "pixel_attention_mask": torch.ones(
+                patches.shape[:2], dtype=torch.long, device=x.device
+            ),
+            "spatial_shapes": torch.tensor([[rows, cols]], device=x.device).expand(len(x), -1),
+        }
+    names = [name for name in _required(module) if name != "pixel_values"]
+    if len(names) > 1:
+        raise CapabilityError(
+            f"{type(module).__name__} asks for {' and '.join(names)}, which its own processor"
+            " makes, and mmlens runs an encoder on pixels alone: give one whose forward pass takes"
+            " nothing but pixel_values."
+        )
+    return {names[0] if names else "pixel_values": x}
+
+
+def _required(module: Any) -> list[str]:
+    """The arguments without which a module can't be run."""
+    empty, several = inspect.Parameter.empty, inspect.Parameter.VAR_KEYWORD
+    arguments = inspect.signature(module.forward).parameters.values()
+    plain = [one for one in arguments if one.kind is not several]
+    return [one.name for one in plain if one.default is empty and not one.name.startswith("args")]
 
 
 def logits(

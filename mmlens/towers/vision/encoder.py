@@ -28,6 +28,7 @@ from mmlens.towers.vision import calls, class_head, measure
 from mmlens.towers.vision.calls import LAST, without_pooler
 from mmlens.towers.vision.pixels import Pixels
 from mmlens.towers.vision.point_axes import ENDS, axes_and_grids, fits, with_ends
+from mmlens.towers.vision.point_names import misnamed
 from mmlens.towers.vision.prefix_tokens import markers
 from mmlens.towers.vision.taps import attach, mlp_weights
 from mmlens.towers.vision.tower import VisionTower
@@ -57,7 +58,8 @@ class HookedVision(VisionTower, Movable):
     Attributes:
         axes: per hook point what its axes are, batch axis left out: ("pos", "dim"), ("channel",
             "row", "col"), ... (`vision.point_axes`). Points of other shapes have no entry.
-        grids: (rows, cols) of the hook points that hold maps; each layer has its own.
+        grids: (rows, cols) of the hook points with a grid of their own: maps, and sequences that
+            are finer or coarser than the features.
         markers: the names of the `n_prefix` tokens before the patches, in order.
         class_names: one per class logit; empty without a head.
         class_points: the hook points that fire in `classify`.
@@ -273,8 +275,9 @@ class HookedVision(VisionTower, Movable):
         plain = plain.mean(dim=1, keepdim=True) if self.pooled else plain
         seen = measure.shapes(self, plain)
         self.hook_dict = {n: p for n, p in self.hook_dict.items() if len(seen.get(n, ())) == 1}
-        wrong = measure.no_sums(self)
+        wrong = misnamed(self)
         self.hook_dict = {n: p for n, p in self.hook_dict.items() if n not in wrong}
+        measure.keep_values(self)
         if self.pooled:
             self.grid = (1, 1)
         n = self.n_prefix + self.grid[0] * self.grid[1]

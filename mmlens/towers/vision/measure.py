@@ -4,8 +4,9 @@
 2. Its positions are the patches in reading order after the prefix tokens: where a patch of the
    test picture is repainted, the position of that patch changes.
 3. Opened attention gives the output of closed attention, module by module.
-4. Every hook point fires once; those whose shape has one place per position can be addressed
-   by patches, the others (maps of convolutions, windows) can only be hooked by their raw name.
+4. Every hook point fires once, and holds what its name says (`vision.point_names`). Those with one
+   place per position, and maps and sequences on a grid of their own, can be addressed by patches;
+   the others (windows of attention) can only be hooked by their raw name.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from mmlens.towers.vision.calls import LAST
 from mmlens.towers.vision.painting import halves, keeps_aspect, ramp
 from mmlens.towers.vision.point_axes import order_of
 from mmlens.towers.vision.tap_hooks import Reached, looking
-from mmlens.towers.vision.taps import last_activation
 from mmlens.values.errors import AddressError, CapabilityError, MMLensError, nearest
 
 if TYPE_CHECKING:
@@ -128,10 +128,11 @@ def _split(
         extra = n - rows * cols
         if extra in told or (not told and 0 <= extra < MAX_PREFIX):
             return extra, (rows, cols)
-    for prefix in told if n_prefix is not None else [*told, 0]:
+    for prefix in told if n_prefix is not None else [*told, 0, 1]:
         rows = round(math.sqrt(max(n - prefix, 0) * vision.image_size[0] / vision.image_size[1]))
         cols = (n - prefix) // rows if rows else 0
-        if rows * cols == n - prefix > 0 and keeps_aspect(rows, cols, vision):
+        clear = prefix in (*told, 0) or min(rows, cols) > 1  # what is guessed must be measurable
+        if rows * cols == n - prefix > 0 and keeps_aspect(rows, cols, vision) and clear:
             return prefix, (rows, cols)
     return None
 
@@ -223,25 +224,30 @@ def _quarters_land(vision: HookedVision) -> bool:
     return True
 
 
-def no_sums(vision: HookedVision) -> set[str]:
-    """The `hook_resid_add` of blocks that do not end with the activation after that point."""
-    sums = {name for name in vision.hook_dict if name.endswith("hook_resid_add")}
-    ends: dict[str, Tensor] = {}
-    wrong: set[str] = set()
+def keep_values(vision: HookedVision) -> None:
+    """Switch off nonlinearities that write over what a hook has kept, where there are any.
+
+    ReLUs work in place. One that has a point of its own is given a copy while that point has a
+    hook; here it is measured whether any other point's value changes after it was seen.
+    """
+    in_place = [m for m in vision.module.modules() if getattr(m, "inplace", False)]
+    seen: list[tuple[Tensor, int]] = []
+    if not in_place:
+        return
+    points = [point for name, point in vision.hook_dict.items() if not _at_nonlinearity(name)]
 
     def look(tensor: Tensor, hook: Any) -> None:
-        block, _, place = hook.name.rpartition(".")
-        if place == "hook_resid_add":
-            act: Any = last_activation(vision._blocks[int(block.split(".")[1])], vision.kind)
-            ends[block] = act.forward(tensor.clone())
-        elif not torch.equal(ends[block], tensor):
-            wrong.add(f"{block}.hook_resid_add")
+        seen.append((tensor, tensor._version))
 
-    both = sums | {name.replace("_add", "_post") for name in sums}
-    if sums:
-        with looking((vision.hook_dict[name] for name in both & set(vision.hook_dict)), look):
-            vision._values(ramp(vision))
-    return wrong
+    with torch.inference_mode(False), torch.no_grad(), looking(points, look):
+        vision._values(ramp(vision))
+    if any(tensor._version != version for tensor, version in seen):
+        for module in in_place:
+            module.inplace = False  # pyright: ignore
+
+
+def _at_nonlinearity(name: str) -> bool:
+    return name.endswith(("hook_resid_add", "hook_pre"))
 
 
 def shapes(vision: HookedVision, plain: Tensor) -> dict[str, list[tuple[int, ...]]]:

@@ -4,7 +4,8 @@ A value for two pictures with one entry per position of the features has the axi
 with three more axes is a map, stored as [channel, row, col] or as [row, col, channel]: its rows and
 columns form a grid with the picture's aspect ratio, and they are compared with what changes when
 half of the picture is repainted; where the sizes allow both orders, repainting alone decides. A
-value that is neither (windows of attention, merged pairs of positions) has no entry.
+sequence of other length has the axis `pos` too, and a grid of its own (`vision.own_grids`). A value
+that is none of these (windows of attention) has no entry.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mmlens.towers.attention import ATTENTION_POINTS
+from mmlens.towers.vision.own_grids import own_grids
 from mmlens.towers.vision.painting import CLEAR, CONTRADICTION, halves, keeps_aspect, leanings
 from mmlens.towers.vision.tap_hooks import looking
 
@@ -50,13 +52,13 @@ def fits(name: str, shape: tuple[int, ...], n: int) -> bool:
 
 
 def axes_and_grids(vision: HookedVision, seen: Shapes, n: int) -> tuple[Axes, Grids]:
-    """The axes of each hook point, batch axis left out, and the (rows, cols) of those with maps.
+    """The axes of each hook point, batch axis left out, and the (rows, cols) of their own grids.
 
     Args:
         seen: the shape of each point's value for two pictures.
         n: number of positions of the features, prefix tokens included.
     """
-    axes: Axes = {name: _of_positions(name) for name in seen if fits(name, seen[name], n)}
+    axes: Axes = {name: of_positions(name) for name in seen if fits(name, seen[name], n)}
     axes |= {"hook_pixels": ("channel", "y", "x"), "hook_features": ("pos", "dim")}
     rest = {
         name: shape
@@ -68,7 +70,32 @@ def axes_and_grids(vision: HookedVision, seen: Shapes, n: int) -> tuple[Axes, Gr
         channel = "unit" if name.endswith(_NEURONS) else "channel"
         axes[name] = tuple(channel if axis == "channel" else axis for axis in order)
         grids[name] = _grid(order, seen[name][1:])
+    for name in rest:  # a nonlinearity computes its map value by value
+        twin = _other_side(name)
+        if name not in axes and twin in grids and seen[twin] == seen[name]:
+            axes[name], grids[name] = axes[twin], grids[twin]
+    others = {name: shape for name, shape in seen.items() if name not in axes}
+    for name, grid in own_grids(vision, _lengths(others)).items():
+        axes[name], grids[name] = _of_positions(name), grid
     return {name: axes[name] for name in seen if name in axes}, grids
+
+
+def _other_side(name: str) -> str:
+    """The point on the other side of the same nonlinearity of a block of convolutions."""
+    if ".conv" not in name:
+        return ""
+    path, _, side = name.rpartition("_")
+    return f"{path}_{'post' if side == 'pre' else 'pre'}"
+
+
+def _lengths(seen: Shapes) -> dict[str, int]:
+    """How many positions each of these points has; those without a row per position left out."""
+    counts = {
+        name: shape[-1] if name.endswith("hook_pattern") else shape[1]
+        for name, shape in seen.items()
+        if name not in ENDS and len(shape) > 1
+    }
+    return {name: n for name, n in counts.items() if fits(name, seen[name], n)}
 
 
 def order_of(
@@ -114,7 +141,8 @@ def _orders(vision: HookedVision, maps: Shapes) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _of_positions(name: str) -> tuple[str, ...]:
+def of_positions(name: str) -> tuple[str, ...]:
+    """The axes of a point that has one entry per position."""
     if name.endswith("hook_pattern"):
         return "head", "query", "key"
     if _attends(name):

@@ -230,7 +230,7 @@ def _habit(model_type: str, image_size: tuple[int, int]) -> dict[str, Any]:
         clip = {"image_mean": CLIP_MEAN, "image_std": CLIP_STD, "resample": 3}
         return crop | clip | {"size": {"shortest_edge": rows}}
     if model_type.startswith("siglip"):
-        return {"size": (rows, cols), "resample": 3}
+        return {"size": (rows, cols), "resample": 2 if "siglip2" in model_type else 3}
     if model_type == "deit":  # 256 -> 224
         return crop | imagenet | {"size": (rows * 8 // 7, cols * 8 // 7)}
     if model_type.startswith("dinov3"):

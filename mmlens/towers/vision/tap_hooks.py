@@ -91,6 +91,29 @@ class TurnTap:
         return point(output) if warm(point) else None
 
 
+class Apart:
+    """For an encoder that joins the pictures of a batch into one sequence (Pixtral): takes them
+    apart again before its blocks, so that a batch has an axis of its own everywhere.
+
+    Pictures of one size have the same positions, and no picture sees another.
+    """
+
+    def __init__(self) -> None:
+        self.pictures = 1
+
+    def count(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        """Pre-hook of the encoder: how many pictures there are."""
+        self.pictures = len(args[0] if args else kwargs["pixel_values"])
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Pre-hook of its blocks: [1, picture * pos, d] as [picture, pos, d]."""
+        joined = args[0]
+        n = joined.shape[1] // self.pictures
+        places = tuple(table[..., :n, :] for table in kwargs["position_embeddings"])
+        told = {"attention_mask": None, "position_embeddings": places}
+        return (joined.reshape(self.pictures, n, -1), *args[1:]), {**kwargs, **told}
+
+
 @contextmanager
 def looking(points: Iterable[HookPoint], look: Callable[..., None]) -> Iterator[None]:
     """Within this context, `look` gets the values of these points, which have no other hooks."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmlens.values.labels import Label, Marker, Patch
-from mmlens.values.maps import is_map
 from mmlens.values.sites import Site
 
 NAME = "vision"
@@ -55,7 +54,7 @@ class VisionTower:
         raise NotImplementedError
 
     def grid_at(self, site: Site, layer: int | None = None) -> tuple[int, int]:
-        """Rows and columns of a site: the map of a convolution has its own."""
+        """Rows and columns of a site: a map of a convolution or a stage of Swin has its own."""
         return self.grids.get(site.at(layer).removeprefix(_PREFIX), self.grid)
 
     def labels(
@@ -64,6 +63,6 @@ class VisionTower:
         """Markers (CLS, registers) and patches in reading order, of one picture or crop."""
         rows, cols = self.grid_at(site, layer)
         squares = [Patch(r, c, image, crop) for r in range(rows) for c in range(cols)]
-        if not site.layered or is_map(self.axes.get(site.at(layer).removeprefix(_PREFIX), ())):
+        if not site.layered or site.at(layer).removeprefix(_PREFIX) in self.grids:
             return tuple(squares)
         return (*(Marker(name, i, image, crop) for i, name in enumerate(self.markers)), *squares)

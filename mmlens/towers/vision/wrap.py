@@ -8,6 +8,7 @@ of weights. open_clip and timm are the optional extra `vision` and are imported 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -39,11 +40,17 @@ def from_hf(
         return _timm_inside(module, image_processor_or_config, options)
     inner = _eye_of(module)
     config: Any = getattr(inner, "config", None)
-    size = pair(getattr(config, "image_size", None) or 224)
+    size = pair(getattr(config, "image_size", None) or _from_patches(config) or 224)
     pixels = hf_recipe(image_processor_or_config, size, getattr(config, "model_type", ""))
     if inner is not module and _classifies(module):
         options.setdefault("whole", module)
     return HookedVision(inner, "hf", pixels, **options)
+
+
+def _from_patches(config: Any) -> int:
+    """The edge of a square picture where a configuration counts its patches (Siglip2); else 0."""
+    counted, edge = (getattr(config, name, None) for name in ("num_patches", "patch_size"))
+    return math.isqrt(counted) * edge if isinstance(counted, int) and isinstance(edge, int) else 0
 
 
 def _classifies(module: nn.Module) -> bool:

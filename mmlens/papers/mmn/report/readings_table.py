@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmlens.papers.claims import Row
 from mmlens.papers.mmn.report.open_choices import choices_table
 from mmlens.papers.mmn.report.outcomes import Outcome
-from mmlens.papers.mmn.report.told import Row
 from mmlens.papers.mmn.report.verdicts import P, interval, probability
 
 ABOVE = ("attributed - other pictures", "attributed - random")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from mmlens.papers.mmn.report.verdicts import Verdict
+from mmlens.papers.claims import Row, Verdict
 
 TITLES = {
     "E1": "Do neurons say what is in the picture?",
@@ -58,6 +57,14 @@ RULES = {
     " it fails if one lies on the other side.",
 }
 UNDECIDED = "What the numbers do not decide, and what fewer than 8 pictures say, is undecided."
+READ = (
+    "Every mean is one over pictures; its interval is the studentised 95 % bootstrap over"
+    " pictures, and a difference is taken picture by picture. “Holds”, “fails” and"
+    " “undecided” are computed from these numbers by the rule that stands under the claim. A"
+    " picture whose caption names nothing is counted as skipped and never dropped in"
+    " silence."
+)
+"""How the page is read."""
 
 PICTOS_DIFFERS = {
     "E2": [
@@ -71,15 +78,6 @@ PICTOS_DIFFERS = {
     ],
 }
 """Why the bundled model differs, where a claim fails on it."""
-
-
-class Row(NamedTuple):
-    """One number: what it is, here, in the paper (empty: not printed), and where there."""
-
-    what: str
-    here: str
-    paper: str = ""
-    source: str = ""
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from mmlens.papers.bootstrap import LEAST
+from mmlens.papers.claims import Verdict
 
 Judged = tuple[bool | None, str, int]
 """Whether a claim holds, the numbers in a sentence, and how many pictures there were."""
@@ -41,21 +41,6 @@ CLAIMS = {
     "E5": "The caption depends on these neurons",
 }
 P, CONCEPTS, FALLS, STAYS = 0.05, 10 / 12, 0.80, 0.10
-WORDS = {True: "holds", False: "fails", None: "undecided"}
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A claim, whether it holds (None: undecided), and the numbers in a sentence."""
-
-    experiment: str
-    claim: str
-    holds: bool | None
-    says: str
-
-    @property
-    def word(self) -> str:
-        return WORDS[self.holds]
 
 
 def verdict(experiment: str, summary: pd.DataFrame, why: str = "") -> Verdict:

@@ -1,0 +1,258 @@
+"""A dual encoder as a hooked model: pictures and texts in one space (CLIP, SigLIP, CoCa).
+
+    model = mm.load("open_clip:ViT-B-32/openai")
+    attribute(model, photo, of="a photo of a dog")      # by units of the image encoder
+    attribute(model, "a photo of a dog", of=photo)      # by units of the text encoder
+    model.run_with_cache(photo)[1]["vision.blocks.3.hook_resid_post"]
+
+Its towers are "vision" and "text", and its readout is the similarity of a picture x and a text y
+(Radford et al. 2021, fig. 3; Zhai et al. 2023, eq. 1):
+
+    logit = scale * <e(x), e(y)> / (|e(x)| |e(y)|) + bias
+
+`run` gives logits Float[picture, text] where there are pictures and texts, and unit embeddings
+Float[row, d_embed] where there is only one of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from mmlens.model import hooking, readouts
+from mmlens.model.dual_reading import DualReading, prompts_in
+from mmlens.model.hooked_model import HookedModel, Input
+from mmlens.model.image_reader import ImageReader
+from mmlens.model.similarity import aim_direction, aim_similarity
+from mmlens.model.targets import Number, Target
+from mmlens.runtime.autograd import ordinary
+from mmlens.runtime.turns import turn
+from mmlens.towers.dual_halves import Halves
+from mmlens.values.errors import ArgumentError, PromptError
+from mmlens.values.labels import TEXT, Label, Neuron
+from mmlens.values.prompt import Prompt
+from mmlens.values.sites import Site
+
+
+class HookedDualEncoder(HookedModel):
+    """An image encoder and a text encoder, frozen, plus edits.
+
+    Args:
+        halves: what `mmlens.towers.dual_halves.halves_of` returns.
+        name: what the model is called in results.
+        provenance: where it comes from, kept in every result.
+        arch: open_clip's configuration of it, with which it can be saved.
+
+    Attributes:
+        scale, bias: the logit of a pair is scale * cosine + bias.
+        sigmoid: whether each pair has its own probability (SigLIP), instead of a softmax over
+            texts.
+    """
+
+    image_reader = ImageReader()
+    """How a picture becomes positions: one grid of patches."""
+
+    def __init__(
+        self,
+        halves: Halves,
+        *,
+        name: str,
+        provenance: Mapping[str, Any] | None = None,
+        arch: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(name, provenance)
+        self._image = halves.image
+        self.vision, self.text = halves.image.vision, halves.text
+        self.scale, self.bias, self.sigmoid = halves.scale, halves.bias, halves.sigmoid
+        self.rest, self.beside, self.arch = halves.rest, halves.beside, arch
+        self.eval().requires_grad_(False)
+
+    @property
+    def towers(self) -> dict[str, Any]:
+        """The image encoder and the text encoder."""
+        return {"vision": self.vision, TEXT: self.text}
+
+    @property
+    def d_embed(self) -> int:
+        """Dimensions of the space that pictures and texts share."""
+        return self.text.d_embed
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def read(self, input: Input) -> DualReading:
+        """Pictures as pixels and texts as token ids, each in the order in which they come.
+
+        Args:
+            input: a picture, a text, a Prompt of pictures and one text, a list of these; or a
+                tensor, pixels Float[picture, 3, h, w] or token ids Int[text, pos].
+
+        Raises:
+            PromptError: ids that the text encoder doesn't know, or no tokenizer for a text.
+        """
+        if isinstance(input, DualReading):
+            return input
+        if isinstance(input, torch.Tensor):
+            if input.is_floating_point():
+                return DualReading(input.to(self.vision.device))
+            return self._texts(input)
+        prompts = prompts_in(input)
+        texts = [prompt.text for prompt in prompts if prompt.text]
+        pictures = [picture for prompt in prompts for picture in prompt.pictures]
+        words = self._texts(texts) if texts else DualReading()
+        pixels = None
+        if pictures:
+            pixels = torch.stack([self.vision.preprocess(picture) for picture in pictures])
+            pixels = pixels.to(self.vision.device, self.vision.dtype)
+        return DualReading(pixels, words.ids, words.mask, words.labels, prompts)
+
+    def _texts(self, texts: Any) -> DualReading:
+        read = self.text.read(texts)
+        return DualReading(None, read.ids, read.mask, self.text.names(read))
+
+    def prompts_of(self, input: Input) -> tuple[Prompt, ...]:
+        """The prompts in an input, without preprocessing it; none when it is made of tensors."""
+        return prompts_in(input)
+
+    def reading_tower(self, input: Input) -> str:
+        """The tower that reads this input: that of its pictures, if there are any."""
+        if isinstance(input, torch.Tensor):
+            return "vision" if input.is_floating_point() else TEXT
+        pictures = any(prompt.pictures for prompt in prompts_in(input))
+        return "vision" if pictures or getattr(input, "pixels", None) is not None else TEXT
+
+    @contextmanager
+    def running(self, input: Input, grad: bool = True, **how: Any) -> Iterator[DualReading]:
+        """A context in which all hooks are attached; one thread at a time.
+
+        Args:
+            grad: whether a graph starts at the pixels where gradients are enabled.
+
+        Raises:
+            ArgumentError: an option that only language models have.
+        """
+        for name in how:
+            raise ArgumentError(f"{self.name!r} compares pictures with texts and takes no {name}=.")
+        hooks = self._hooks_now()
+        reading = self.read(input)
+        with ordinary(), turn(*self._shared()), ExitStack() as stack:
+            stack.enter_context(hooking.attached(self, hooks, reading.prompts))
+            pixels = reading.pixels
+            if pixels is not None and grad and torch.is_grad_enabled() and not pixels.requires_grad:
+                pixels = pixels.detach().requires_grad_()
+            yield DualReading(pixels, reading.ids, reading.mask, reading.labels, reading.prompts)
+
+    # -- running ------------------------------------------------------------------------------
+
+    def run(
+        self, input: Input, *, at: torch.Tensor | None = None, grad: bool = False, **how: Any
+    ) -> torch.Tensor:
+        """Logits Float[picture, text], or unit embeddings Float[row, d_embed] of one kind alone.
+
+        Args:
+            at: Int[k], indices of the rows that are returned.
+            grad: whether a graph starts at the pixels; hooks may start one anywhere.
+        """
+        with self.running(input, grad, **how) as reading:
+            if not len(reading):
+                raise PromptError("There is no picture and no text here: give at least one.")
+            found = [self._image(reading.pixels)] if reading.n_pictures else []
+            found += [self.text(reading.ids, reading.mask)] if reading.n_texts else []
+            rows = [F.normalize(one, dim=-1) for one in found]
+            out = rows[0] if len(rows) == 1 else self.logits(rows[0] @ rows[1].T)
+            return out if at is None else out[at.to(out.device)]
+
+    def logits(self, cosines: torch.Tensor) -> torch.Tensor:
+        """The logits of pairs with these cosines."""
+        return self.scale * cosines + self.bias
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Float[picture, text]: a softmax over the texts, or a sigmoid per pair (SigLIP)."""
+        return logits.sigmoid() if self.sigmoid else logits.softmax(-1)
+
+    def forward(self, input: Input, return_type: str | None = "logits", **how: Any) -> Any:
+        """The output of `run`; `return_type` is "logits", or None for no output."""
+        if return_type not in ("logits", None):
+            raise ArgumentError(
+                f"return_type={return_type!r}: {self.name!r} gives 'logits', or nothing (None)."
+            )
+        out = self.run(input, grad=True, **how)
+        return None if return_type is None else out
+
+    def run_to(self, tower: str, input: Input) -> None:
+        """Run the towers that this input needs."""
+        self.run(input)
+
+    def answer_rows(self, reading: Any, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of the output for these pictures (or texts), Float[k, ...]."""
+        return self.run(reading, at=rows)
+
+    # -- explained ----------------------------------------------------------------------------
+
+    def aim(
+        self, prompt: Input, of: Any, target: str | Number = "logit", after: str | None = None
+    ) -> tuple[DualReading, Target]:
+        """One picture or text, and the scalar that is explained: its similarity with `of`.
+
+        Args:
+            of: a text or picture of the other kind, a direction Float[d_embed] of the shared space,
+                or a Neuron; None where the prompt holds a picture and a text, or `target` is a
+                function of the unit embedding.
+            target: "logit" (scale * cosine + bias), "cosine", or a function of the row of logits.
+
+        Raises:
+            PromptError: several pictures or texts, or two of the same kind.
+            TargetError: nothing to compare with, or no such target.
+        """
+        if after is not None:
+            raise ArgumentError(f"{self.name!r} generates no words and takes no after=.")
+        if isinstance(of, Neuron):
+            return self._one(self.read(prompt)), readouts.aim_unit(self, of, target)
+        if isinstance(of, torch.Tensor):
+            reading = self._one(self.read(prompt))
+            return reading, aim_direction(self, of, target)
+        reading = self._one(self.read(prompt if of is None else self._pair(prompt, of)))
+        return reading, aim_similarity(self, reading, of, target)
+
+    def _pair(self, prompt: Input, of: Any) -> Prompt:
+        """One prompt of both: a picture and a text."""
+        both = [*prompts_in(prompt), *prompts_in(of)]
+        kinds = [sum(map(len, (p.pictures for p in both))), sum(bool(p.text) for p in both)]
+        if kinds != [1, 1]:
+            raise PromptError(
+                f"The similarity of one picture with one text is explained, and here are {kinds[0]}"
+                f" pictures and {kinds[1]} texts: write attribute(model, photo, of='a photo of a"
+                " dog'), or the text first."
+            )
+        return Prompt(*(part for p in both for part in p.parts))
+
+    def _one(self, reading: DualReading) -> DualReading:
+        if max(reading.n_pictures, reading.n_texts) != 1:
+            raise PromptError(
+                f"This question takes one picture or text at a time, not {reading.n_pictures}"
+                f" pictures and {reading.n_texts} texts."
+            )
+        return reading
+
+    def picture_rows(
+        self, prompts: Sequence[Prompt], site: Site, layer: int | None = None
+    ) -> tuple[tuple[Label, ...], ...]:
+        """The label of each position of a site: one row per picture, or per text."""
+        tower = self.towers[site.tower]
+        if site.tower == TEXT:
+            texts = [prompt.text for prompt in prompts if prompt.text]
+            return self.text.names(self.text.read(texts)) if texts else ()
+        return tuple(
+            tuple(tower.labels(site, layer, image))
+            for prompt in prompts
+            for image in range(len(prompt.pictures))
+        )
+
+    def save(self, folder: Any) -> Any:
+        """Write it in the format of its own library; `mmlens.load(folder)` reads it."""
+        from mmlens.checkpoints.dual_folder import save_dual
+
+        return save_dual(self, folder)

@@ -1,0 +1,1 @@
+"""What the study asks: pictures of concepts by format, published words of units, experiments."""

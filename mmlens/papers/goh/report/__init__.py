@@ -1,0 +1,1 @@
+"""The study as one page: `goh_study` runs it, `goh_sections` words it, `goh_page` writes it."""
