@@ -57,7 +57,7 @@ def save_dual(model: HookedDualEncoder, folder: str | Path) -> Path:
             _save_transformers(model, state, new)
         else:
             _save_open_clip(model, state, new)
-        words = model.text.tokens.inner
+        words: Any = model.text.tokens.inner
         if hasattr(words, "save_pretrained"):
             words.save_pretrained(new)
         (new / FILE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
@@ -106,7 +106,8 @@ def _tokenizer(model: HookedDualEncoder) -> str:
 
 def _state(model: HookedDualEncoder) -> dict[str, Tensor]:
     """All tensors under the names that the library's whole model has for them."""
-    whole, half = model.vision.whole, model.text.module
+    whole: Any = model.vision.whole
+    half = model.text.module
     if hasattr(half, "get_text_features"):
         return {**whole.state_dict(), **half.state_dict()}
     text = "" if hasattr(half, "encode_text") else "text."

@@ -159,7 +159,7 @@ class HookedDualEncoder(HookedModel):
         with self.running(input, grad, **how) as reading:
             if not len(reading):
                 raise PromptError("There is no picture and no text here: give at least one.")
-            found = [self._image(reading.pixels)] if reading.n_pictures else []
+            found = [] if reading.pixels is None else [self._image(reading.pixels)]
             found += [self.text(reading.ids, reading.mask)] if reading.n_texts else []
             rows = [F.normalize(one, dim=-1) for one in found]
             out = rows[0] if len(rows) == 1 else self.logits(rows[0] @ rows[1].T)

@@ -52,9 +52,10 @@ class TextTokens:
                 f"tokenizer={shown(tokenizer)} is no tokenizer: give what open_clip.get_tokenizer"
                 " or AutoTokenizer.from_pretrained of transformers returns."
             )
-        self.tokenizer, self.length, self.fixed = tokenizer, length, fixed
+        self.tokenizer: Any = tokenizer
+        self.length, self.fixed = length, fixed
         inner = getattr(tokenizer, "tokenizer", None)
-        self.inner = inner if hasattr(inner, "convert_ids_to_tokens") else tokenizer
+        self.inner: Any = inner if hasattr(inner, "convert_ids_to_tokens") else tokenizer
         self.of_transformers = self.inner is tokenizer and hasattr(tokenizer, "model_input_names")
 
     def __call__(self, texts: Sequence[str]) -> TokenIds:
