@@ -124,6 +124,58 @@ def hf_siglip() -> tuple[Any, None, Any]:
     return shake(SiglipModel(config)), None, tokenizer
 
 
+TOWER = {
+    "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 2
+}  # fmt: skip
+EYE = {**TOWER, "image_size": 32, "patch_size": 8}
+
+
+def hf_metaclip() -> tuple[Any, None, Any]:
+    from transformers import MetaClip2Config, MetaClip2Model
+
+    tokenizer = words()
+    text = {**TOWER, "vocab_size": 32, "max_position_embeddings": 12,
+            "eos_token_id": tokenizer.eos_token_id}  # fmt: skip
+    config = MetaClip2Config(text_config=text, vision_config=EYE, projection_dim=16)
+    return shake(MetaClip2Model(config)), None, tokenizer
+
+
+def hf_altclip() -> tuple[Any, None, Any]:
+    """RoBERTa reads the texts: it normalises after adding, and counts positions after padding."""
+    from transformers import AltCLIPConfig, AltCLIPModel
+
+    text = {**TOWER, "vocab_size": 32, "max_position_embeddings": 14, "project_dim": 20,
+            "pad_token_id": 0, "type_vocab_size": 1}  # fmt: skip
+    config = AltCLIPConfig(text_config=text, vision_config=EYE, projection_dim=16)
+    return shake(AltCLIPModel(config)), None, words()
+
+
+def hf_chinese_clip() -> tuple[Any, None, Any]:
+    from transformers import ChineseCLIPConfig, ChineseCLIPModel
+
+    text = {**TOWER, "vocab_size": 32, "max_position_embeddings": 12, "pad_token_id": 0}
+    config = ChineseCLIPConfig(text_config=text, vision_config=EYE, projection_dim=16)
+    return shake(ChineseCLIPModel(config)), None, words()
+
+
+def timm_clip(name: str, size: int = 64, **more: Any) -> tuple[nn.Module, None, OpenClipWords]:
+    """A tiny timm net as the image encoder of open_clip's CLIP, as pictos-clip's."""
+    import timm
+
+    made = timm.create_model
+
+    def tiny(_: str, **options: Any) -> Any:
+        return made(name, **(options | more))
+
+    vision = {"image_size": size, "timm_model_name": name, "timm_pool": "avg",
+              "timm_proj": "linear", "timm_model_pretrained": False}  # fmt: skip
+    timm.create_model = tiny
+    try:
+        return open_clip_twin(vision)
+    finally:
+        timm.create_model = made
+
+
 DUALS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
     "open_clip ViT": lambda: open_clip_twin(VIT),
     "open_clip ResNet": lambda: open_clip_twin(RESNET),
@@ -137,4 +189,15 @@ DUALS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
     ),
     "transformers CLIP": hf_clip,
     "transformers SigLIP": hf_siglip,
+}  # fmt: skip
+MORE: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
+    "MetaCLIP 2": hf_metaclip,
+    "AltCLIP": hf_altclip,
+    "Chinese CLIP": hf_chinese_clip,
+    "ConvNeXt": lambda: timm_clip("convnext_atto", dims=(8, 8, 16, 16), depths=(1, 1, 1, 1)),
+    "EVA02": lambda: timm_clip("eva02_tiny_patch14_224", 56, img_size=56, embed_dim=24,
+                               depth=2, num_heads=2),
+    "MobileCLIP": lambda: timm_clip("fastvit_mci0", embed_dims=(8, 8, 16, 32),
+                                    layers=(1, 1, 1, 1)),
+    "EfficientNet": lambda: timm_clip("efficientnet_lite0"),
 }  # fmt: skip

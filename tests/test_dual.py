@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from dual_twins import DUALS, RESNET, TEXT, TEXTS, VIT, open_clip_twin
+from dual_twins import DUALS, MORE, RESNET, TEXT, TEXTS, VIT, open_clip_twin
 from PIL import Image
 
 import mmlens as mm
@@ -39,7 +39,7 @@ def made():
 
     def make(name: str):
         if name not in kept:
-            model, preprocess, tokenizer = DUALS[name]()
+            model, preprocess, tokenizer = (DUALS | MORE)[name]()
             hooked = mm.from_model(model, preprocess, tokenizer, name=name, dtype="float64")
             kept[name] = model.double(), tokenizer, hooked
         return kept[name]
@@ -68,7 +68,7 @@ def plainly(model, tokenizer, pixels, texts) -> tuple[torch.Tensor, torch.Tensor
     return out.image_embeds, out.text_embeds, out.logits_per_image
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *MORE])
 def test_embeddings_and_logits_are_those_of_the_library(made, name):
     model, tokenizer, hooked = made(name)
     pixels = torch.stack([hooked.vision.preprocess(p) for p in (PHOTO, OTHER)]).double()
@@ -122,6 +122,21 @@ def test_a_score_predicts_what_silencing_by_one_per_cent_does(made, name, tower)
     assert np.std(predicted) > 0
     assert np.corrcoef(predicted, measured)[0, 1] >= 0.999
     np.testing.assert_allclose(predicted, measured, rtol=0.1, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_in_other_text_encoders_a_layers_score_predicts_its_silencing_and_points_act(made, name):
+    hooked = made(name)[2]
+    scores = mm.attribute(hooked, TEXTS[0], of=PHOTO, point="post")
+    plain = hooked.run([PHOTO, TEXTS[0]])
+    for layer in range(3):
+        less = hooked.edit(Edit("text.neurons", lambda x: 0.999 * x, layer=layer))
+        effect = float(plain - less.run([PHOTO, TEXTS[0]]))
+        predicted = 0.001 * float(scores.sel(layer=layer).values.sum())
+        assert effect == pytest.approx(predicted, rel=0.02, abs=1e-6)
+        for tower, where in (("text", layer), ("vision", 0)):
+            zero = hooked.edit(Edit(f"{tower}.resid_post", 0.0, layer=where))
+            assert not torch.allclose(zero.run([PHOTO, TEXTS[0]]), plain)
 
 
 def test_a_pair_is_explained_from_both_sides_alike(clip):

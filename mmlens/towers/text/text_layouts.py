@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from mmlens.towers.vision.taps import Layout, find_blocks
+from mmlens.towers.vision.taps import Layout, find, find_blocks
 
 LAYOUTS = (
     Layout(  # open_clip's CLIP and TextTransformer
@@ -32,7 +32,7 @@ LAYOUTS = (
     ),
     Layout(  # BERT, RoBERTa
         embed=(("embeddings", "out"),),
-        blocks=("encoder.layer",),
+        blocks=("encoder.layer", "encoder.layers"),
         attn=("attention",),
         mlp_in=("intermediate.dense",),
         mlp_out=("output.dense",),
@@ -41,9 +41,10 @@ LAYOUTS = (
 
 
 def located(half: nn.Module) -> tuple[nn.Module, Layout] | None:
-    """The outermost module in which one of the layouts finds blocks, and that layout."""
+    """The outermost module in which one of the layouts finds blocks and their MLP, and it."""
     for module in half.modules():
         for layout in LAYOUTS:
-            if find_blocks(module, layout):
+            blocks = find_blocks(module, layout)
+            if blocks and find(blocks[0], layout.mlp_in) is not None:
                 return module, layout
     return None
