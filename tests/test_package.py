@@ -105,7 +105,7 @@ def test_the_licences_of_all_that_is_bundled_lie_with_the_wheels_own(wheel, meta
     here = [ROOT / "LICENSE", *(ROOT / "mmlens").rglob("*LICENSE*")]
     here += (ROOT / "mmlens").rglob("*COPYRIGHT*")
     names = {path.relative_to(ROOT).as_posix() for path in here}
-    assert set(metadata.get_all("License-File")) == names and len(names) == 3
+    assert set(metadata.get_all("License-File")) == names and len(names) == 4
     folder = f"mmlens-{mmlens.__version__}.dist-info/licenses"
     for name in names:
         assert wheel.read(f"{folder}/{name}") == (ROOT / name).read_bytes()

@@ -179,6 +179,7 @@ def test_nothing_in_mmlens_writes_a_file_in_place():
     """Whoever writes goes through `values.whole_files`; what is listed writes inside of it."""
     inside = {
         "values/whole_files.py": None,
+        "checkpoints/dual_folder.py": 2,
         "checkpoints/folder_write.py": 1,
         "checkpoints/hub.py": 2,
         "checkpoints/wheels.py": 1,

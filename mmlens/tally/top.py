@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmlens.tally.cells import Tally
 from mmlens.values.addresses import read_address
-from mmlens.values.arguments import count
+from mmlens.values.arguments import count, several, shown
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import Neuron
 from mmlens.values.scores import Scores
@@ -114,8 +114,12 @@ class TopMaps(Top):
         side: int = 16,
     ) -> None:
         super().__init__(keep, k)
-        self.settings |= {"grid": list(grid), "side": side}
-        self.grid = (int(grid[0]), int(grid[1]))
+        sides = [count(one, "grid", error=AddressError) for one in several(grid, "grid")]
+        if len(sides) != 2:
+            raise AddressError(f"grid={shown(grid)}: write (rows, cols).")
+        side = count(side, "side", error=AddressError)
+        self.settings |= {"grid": sides, "side": side}
+        self.grid = (sides[0], sides[1])
         self.shape = (min(self.grid[0], side), min(self.grid[1], side))
 
     def _new(self, cells: int) -> dict[str, Tensor]:

@@ -15,7 +15,6 @@ from typing import Any
 from mmlens.values.arguments import text
 from mmlens.values.errors import SiteError, nearest
 from mmlens.values.labels import LM
-from mmlens.values.maps import MAP
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ SITES: dict[str, Site] = {
 
 def sites_of(tower: str) -> dict[str, Site]:
     """The sites of a tower with blocks, `"vision.neurons"` and so on."""
-    block = _BLOCK | {name: (point, MAP) for name, point in _CONVOLUTION.items()}
+    block = _BLOCK | {name: (point, _RESID) for name, point in _CONVOLUTION.items()}
     return {
         f"{tower}.{name}": Site(f"{tower}.{name}", f"{tower}.blocks.{{layer}}.{point}", axes)
         for name, (point, axes) in block.items()

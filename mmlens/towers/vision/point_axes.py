@@ -76,7 +76,7 @@ def axes_and_grids(vision: HookedVision, seen: Shapes, n: int) -> tuple[Axes, Gr
             axes[name], grids[name] = axes[twin], grids[twin]
     others = {name: shape for name, shape in seen.items() if name not in axes}
     for name, grid in own_grids(vision, _lengths(others)).items():
-        axes[name], grids[name] = _of_positions(name), grid
+        axes[name], grids[name] = of_positions(name), grid
     return {name: axes[name] for name in seen if name in axes}, grids
 
 

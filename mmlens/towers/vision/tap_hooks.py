@@ -115,7 +115,7 @@ class Apart:
 
 
 @contextmanager
-def looking(points: Iterable[HookPoint], look: Callable[..., None]) -> Iterator[None]:
+def looking(points: Iterable[HookPoint], look: Callable[..., Any]) -> Iterator[None]:
     """Within this context, `look` gets the values of these points, which have no other hooks."""
     points = list(points)
     for point in points:
