@@ -13,8 +13,7 @@ strongest   the strongest neurons of a token, decoded
 patches     the logit lens at every patch, and the neurons that fire there
 without     the probability of every token without a neuron
 many        all of this over a data set, and the top pictures of its neurons
-microscope  a site of every unit of a tower: unit_activity (the sweep), unit_labels,
-            unit_neighbours, unit_weights, unit_tables, unit_cards
+microscope  a site of every unit of a tower, from the modules unit_*
 """
 
 from __future__ import annotations

@@ -62,10 +62,12 @@ def cases(work: Path, name: str) -> list[Case]:
         return [
             (whole(Image.open(work / "pictures" / f"{r['id']}.png")), [r["noun"]]) for r in some
         ]
+    trained = {row["noun"] for row in rows["train"]}
     with (HERE / "photos.csv").open() as file:
         return [
             (whole(Image.open(photo(work, row))), row["nouns"].split("|"))
             for row in csv.DictReader(file)
+            if trained & set(row["nouns"].split("|"))
         ]
 
 
