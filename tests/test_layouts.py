@@ -151,12 +151,20 @@ def test_the_vision_tower_reads_a_row_per_crop(model):
     assert isinstance(model.image_reader, TiledReader)
 
 
+COMPARES = "a model that compares pictures with texts"
+NAMES = "neither compares pictures with texts nor has classes"
+SIMILAR = dict.fromkeys(("mmlens.embed", "mmlens.zero_shot"), COMPARES) | dict.fromkeys(
+    ("mmlens.blank_check", "mmlens.stroop", "mmlens.typographic_attack"), NAMES
+)
+
 REFUSED = {
     "toy-tiled": {
+        **SIMILAR,
         "mmlens.look": "reads a picture as one grid",
         "mmlens.patching.edge_attribution": EDGES,
     },
     "toy-cross": {
+        **SIMILAR,
         "mmlens.look": "reads a picture as one grid",
         "mmlens.attribute_caption": "pictures of 'toy-cross' are no positions",
         "mmlens.patching.edge_attribution": "every picture among the positions",

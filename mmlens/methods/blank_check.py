@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from mmlens.methods.named_classes import named_logits
+from mmlens.methods.named_classes import named_logits, need_names
 from mmlens.methods.unit_responses import TOWER
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
@@ -28,6 +28,7 @@ from mmlens.values.errors import AddressError
 from mmlens.values.labels import Neuron
 from mmlens.values.maps import inner_of, is_map
 from mmlens.values.pictures import open_picture
+from mmlens.values.prompt import Prompt
 from mmlens.values.sites import site as site_of
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def blank_check(
     """
     import pandas as pd
 
+    need_names(model, "ask a dual encoder or a classifier")
     one = instance(neuron, "neuron", Neuron, "a unit, as Neuron(3, 17, 'vision')")
     if one.tower != TOWER:
         raise AddressError(f"{one} is no unit of the vision tower: write Neuron(3, 17, 'vision').")
@@ -103,7 +105,7 @@ def layer_width(model: HookedModel, layer: int, site: str) -> int:
         seen.append(tensor.shape[1 + real.axes.index(inner)])
 
     with torch.no_grad(), model.hooks(fwd_hooks=[(where.at(layer), look)]):
-        model.run_to(where.tower, Image.new("RGB", (SIDE, SIDE), "grey"))
+        model.run_to(where.tower, Prompt(Image.new("RGB", (SIDE, SIDE), "grey")))
     return seen[0]
 
 

@@ -69,17 +69,25 @@ def named_logits(
         texts = [phrase(template, one) for one in names]
         found = zero_shot(model, seen, texts, batch=step)  # type: ignore[arg-type]
         return NamedLogits(names, found.sel(quantity="logit").values.float().cpu(), "zero-shot")
-    if not model.can("classes"):
-        raise CapabilityError(
-            f"{model.name!r} neither compares pictures with texts nor has classes: give"
-            " probe=mm.linear_probe(model, pictures, labels)."
-        )
+    need_names(model, "give probe=mm.linear_probe(model, pictures, labels)")
     known = model.towers["vision"].class_names  # type: ignore[attr-defined]
     names = tuple(known) if classes is None else tuple(_names(classes))
     at = [class_index(known, one) for one in names]
     with torch.no_grad():
         rows = [model.run(seen[i : i + step]) for i in range(0, len(seen), step)]
     return NamedLogits(names, torch.cat(rows)[:, at].float().cpu(), "classifier")
+
+
+def need_names(model: HookedModel, instead: str) -> None:
+    """Refuse a model that neither compares pictures with texts nor has classes.
+
+    Raises:
+        CapabilityError: with what to do instead.
+    """
+    if not model.can("similarity") and not model.can("classes"):
+        raise CapabilityError(
+            f"{model.name!r} neither compares pictures with texts nor has classes: {instead}."
+        )
 
 
 def phrase(template: str, name: str) -> str:

@@ -1,12 +1,12 @@
 """Zero-shot classification: how well each text fits each picture (Radford et al. 2021, 3.1.2).
 
-    found = zero_shot(model, [photo, drawing], ["a photo of a dog", "a photo of a cat"])
+    model = mm.load("pictos-clip")
+    found = zero_shot(model, photo, ["a photo of a dog", "a photo of a cat"])
     found.sel(quantity="probability").to_frame()         # Scores(picture, text)
-
-A class may have several texts; its embedding is then the mean of their unit embeddings, made a unit
-vector again, as CLIP's authors did with 80 templates (3.1.4):
-
     zero_shot(model, photo, {"dog": ["a photo of a dog", "a drawing of a dog"], "cat": "a cat"})
+
+A class may have several texts, as in the last line; its embedding is then the mean of their unit
+embeddings, made a unit vector again, as CLIP's authors did with 80 templates (3.1.4).
 """
 
 from __future__ import annotations

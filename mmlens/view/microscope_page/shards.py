@@ -1,9 +1,8 @@
 """Units in files of bounded size that a page without a server can read.
 
 A browser lets a page that was opened from a disk read no other file as data, but it runs scripts
-beside the page. So each shard is a script of one call with JSON in it:
-
-    microscope.take("vision.L3/units/2", {...})
+beside the page. So each shard is a script of one call of `take` with a name as
+vision.L3/units/2 and JSON.
 
 All shards of a layer but the last hold equally many units, the largest power of two with which
 every file stays below `LIMIT`: from a unit's number follows its file.
