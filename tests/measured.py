@@ -77,5 +77,5 @@ def check_squares(vision: HookedVision) -> None:
         for (lower, right), after in zip(corners, painted, strict=True):
             change = by_row_and_col(after - before, vision.axes[point], (rows, cols))
             down, along = change.sum(1), change.sum(0)
-            assert (down[rows // 2 :].sum() > down[: rows // 2].sum()) == bool(lower), point
-            assert (along[cols // 2 :].sum() > along[: cols // 2].sum()) == bool(right), point
+            assert (down[-(rows // 2) :].sum() > down[: rows // 2].sum()) == bool(lower), point
+            assert (along[-(cols // 2) :].sum() > along[: cols // 2].sum()) == bool(right), point
