@@ -25,7 +25,7 @@ TESTED: dict[str, tuple[str, str]] = {
     "rich": ("13.0.0", "15.0.0"),
     "jaxtyping": ("0.3.0", "0.3.11"),
     "torchvision": ("0.21.0", "0.29.2"),
-    "open_clip_torch": ("3.0.0", "3.3.0"),
+    "open_clip_torch": ("3.3.0", "3.3.0"),
     "timm": ("1.0.17", "1.0.31"),
     "accelerate": ("1.10.0", "1.15.0"),
     "datasets": ("5.2.0", "5.2.0"),
