@@ -1,9 +1,9 @@
 """The picture at the head of the README: a page of `mmlens look`, as a browser shows it.
 
-    python scripts/hero.py PHOTO                         # docs/look.png, with the model smol
-    python scripts/hero.py scenes/koala.png --model pictos --out FILE
+    python scripts/hero.py                               # docs/look.png
+    python scripts/hero.py PHOTO --model smol --out FILE
 
-`mmlens fetch smol` must have run. Nothing on the page is written here.
+Nothing on the page is written here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from playwright.sync_api import sync_playwright
 import mmlens as mm
 from mmlens import view
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS, SCENE = ROOT / "docs", ROOT / "scenes/microscope-and-banana.png"
 
 
 def photographed(file: Path, wide: int, high: int) -> Image.Image:
@@ -46,13 +47,14 @@ def photographed(file: Path, wide: int, high: int) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("photo", type=Path)
-    parser.add_argument("--model", default="smol")
-    parser.add_argument("--of", help="the word to explain; the first thing of the caption")
+    parser.add_argument("photo", type=Path, nargs="?", default=SCENE)
+    parser.add_argument("--model", default="pictos")
+    parser.add_argument("--of", help="the word to explain; else the first thing of the caption")
     parser.add_argument("--out", type=Path, default=DOCS / "look.png")
-    parser.add_argument("--size", type=int, nargs=2, default=(1280, 1000))
+    parser.add_argument("--size", type=int, nargs=2, default=(1280, 860))
     asked = parser.parse_args()
-    seen = mm.look(mm.load(asked.model), asked.photo, of=asked.of, full=True)
+    of = asked.of or ("banana" if asked.photo == SCENE else None)
+    seen = mm.look(mm.load(asked.model), asked.photo, of=of, full=True)
     with TemporaryDirectory() as folder:
         page = Path(folder) / "page.html"
         view.explore(seen, title=asked.photo.name).save(page)

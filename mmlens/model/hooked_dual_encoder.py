@@ -173,15 +173,6 @@ class HookedDualEncoder(HookedModel):
         """Float[picture, text]: a softmax over the texts, or a sigmoid per pair (SigLIP)."""
         return logits.sigmoid() if self.sigmoid else logits.softmax(-1)
 
-    def forward(self, input: Input, return_type: str | None = "logits", **how: Any) -> Any:
-        """The output of `run`; `return_type` is "logits", or None for no output."""
-        if return_type not in ("logits", None):
-            raise ArgumentError(
-                f"return_type={return_type!r}: {self.name!r} gives 'logits', or nothing (None)."
-            )
-        out = self.run(input, grad=True, **how)
-        return None if return_type is None else out
-
     def run_to(self, tower: str, input: Input) -> None:
         """Run the towers that this input needs."""
         self.run(input)

@@ -27,7 +27,7 @@ from mmlens.model.listed_sites import site_table
 from mmlens.runtime.casting import Movable
 from mmlens.runtime.hook_calls import Hook
 from mmlens.values.edit import Edit
-from mmlens.values.errors import SiteError
+from mmlens.values.errors import ArgumentError, SiteError
 from mmlens.values.labels import LM
 
 if TYPE_CHECKING:
@@ -110,6 +110,15 @@ class HookedModel(KeepsHooks, Movable, ABC):
                 computed.
             grad: whether a graph starts at the inputs; hooks may start one anywhere.
         """
+
+    def forward(self, input: Input, return_type: str | None = "logits", **how: Any) -> Any:
+        """The output of `run`; `return_type` is "logits", or None for no output."""
+        if return_type not in ("logits", None):
+            raise ArgumentError(
+                f"return_type={return_type!r}: {self.name!r} gives 'logits', or nothing (None)."
+            )
+        out = self.run(input, grad=True, **how)
+        return None if return_type is None else out
 
     @abstractmethod
     def run_to(self, tower: str, input: Input) -> None:

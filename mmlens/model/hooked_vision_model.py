@@ -117,15 +117,6 @@ class HookedVisionModel(HookedModel):
             out = vision.classify(reading.pixels) if vision.n_classes else vision(reading.pixels)
             return out if at is None else out[at.to(out.device)]
 
-    def forward(self, input: Input, return_type: str | None = "logits", **how: Any) -> Any:
-        """The output of `run`; `return_type` is "logits", or None for no output."""
-        if return_type not in ("logits", None):
-            raise ArgumentError(
-                f"return_type={return_type!r}: {self.name!r} gives 'logits', or nothing (None)."
-            )
-        out = self.run(input, grad=True, **how)
-        return None if return_type is None else out
-
     def run_to(self, tower: str, input: Input) -> None:
         """Run the encoder, and its classifier where it has one."""
         self.run(input)
