@@ -32,8 +32,7 @@ def photographed(file: Path, wide: int, high: int) -> Image.Image:
             executable_path=shutil.which("chromium") or shutil.which("google-chrome"),
             args=["--no-sandbox", "--disable-gpu"],
         )
-        size = {"width": wide, "height": high}
-        tab = browser.new_context(offline=True, viewport=size).new_page()
+        tab = browser.new_context(offline=True, viewport={"width": wide, "height": high}).new_page()
         tab.on("pageerror", lambda error: wrong.append(str(error)))
         tab.on("request", lambda one: wrong.append(one.url) if one.url[:4] == "http" else None)
         tab.goto(file.as_uri())
