@@ -119,14 +119,12 @@ class Place:
         return cells[..., y[:, None], x]
 
 
-def place_of(
-    model: HookedModel, reading: Any, name: str, layers: Sequence[int] | None = None
-) -> Place:
+def place_of(model: HookedModel, reading: Any, name: str, layers: Any = None) -> Place:
     """A site in a prompt.
 
     Args:
         reading: the prompt as the model reads it.
-        layers: those that are asked for, where the layers of an encoder differ in shape.
+        layers: the address of those that are asked for, as layers of an encoder differ in shape.
 
     Raises:
         SiteError: no such site, or one that is not made of positions.
@@ -152,9 +150,7 @@ def place_of(
     return Place(where, reading.labels[0], inner, sizes)
 
 
-def _in_encoder(
-    model: HookedModel, reading: Any, where: Site, layers: Sequence[int] | None
-) -> Place:
+def _in_encoder(model: HookedModel, reading: Any, where: Site, layers: Any) -> Place:
     """A site of an encoder: what it reads are rows of pictures (or texts), padding included."""
     of_texts = where.tower == TEXT
     if not any(prompt.text if of_texts else prompt.pictures for prompt in reading.prompts):

@@ -151,14 +151,18 @@ def class_index(names: Sequence[str], of: Any) -> int:
 
 def side_by_side(
     model: HookedModel, reading: Any, target: Target, n: int, tower: str = "", grad: bool = False
-) -> list[torch.Tensor]:
-    """For each of `n` copies of a prompt the tensor that the target's number is a function of."""
-    where = {"position": target.position, "tower": tower, "grad": grad}
+) -> torch.Tensor:
+    """What the target's number is a function of, for each of `n` copies of a prompt: Float[n, ...].
+
+    Args:
+        tower, grad: as in `HookedModel.side_by_side`.
+    """
+    how: dict[str, Any] = {"position": target.position, "tower": tower, "grad": grad}
     if target.at is None:
-        return list(model.side_by_side(reading, n, **where))
+        return model.side_by_side(reading, n, **how)
     with capture(model, [target.at]) as kept:
-        model.side_by_side(reading, n, **where)
-    return list(kept[target.at].unflatten(0, (n, -1))[:, 0])
+        model.side_by_side(reading, n, **how)
+    return kept[target.at].unflatten(0, (n, -1))[:, 0]
 
 
 def answers(model: HookedModel, reading: Any, targets: Sequence[Target]) -> list[torch.Tensor]:
