@@ -140,7 +140,7 @@ def unlike(first: Any, other: Any) -> str:
     ids = [getattr(reading, "ids", None) for reading in (first, other)]
     lengths = [0 if one is None else one.shape[1] for one in ids]
     if lengths[0] != lengths[1]:
-        return f"{lengths[0]} and {lengths[1]} positions (words of as many tokens have one layout)"
+        return f"{lengths[0]} positions and {lengths[1]} (words of as many tokens have one layout)"
     if isinstance(first, SoftPrompt) and not _same_pictures(first, other):
         return "their pictures at different places"
     return ""

@@ -198,13 +198,16 @@ def _site_of(model: HookedModel, units: Sequence[Unit]) -> Site:
     """The site of the activations of units, all of one tower."""
     first = units[0]
     check_tower(units, first.tower, f"of {first}")
-    if isinstance(first, Neuron):
+    if isinstance(first, Neuron) and first.tower != LM:
         return unit_site(model, first)
-    return SITES["z" if first.tower == LM else f"{first.tower}.z"]
+    name = "neurons" if isinstance(first, Neuron) else "z"
+    return SITES[name if first.tower == LM else f"{first.tower}.{name}"]
 
 
 def _layers_of(model: HookedModel, site: Site, units: Sequence[Unit]) -> list[int] | None:
     """The layers of channels, whose number differs from layer to layer; else all."""
+    if site.in_lm:
+        return None
     known = hooking.check_places(model, site, [units[0].layer])[units[0].layer]
     return sorted({unit.layer for unit in units}) if is_map(known.axes) else None
 
