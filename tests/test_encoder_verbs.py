@@ -1,4 +1,4 @@
-"""Causal verbs on dual encoders and on vision models alone: the mathematics of those of a bridge."""
+"""Causal verbs on dual encoders and on vision models alone: the mathematics is a bridge's."""
 
 from __future__ import annotations
 

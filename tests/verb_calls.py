@@ -49,7 +49,11 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
     mask[16:24, 8:16] = True
     token: dict[str, Any] = {"words": {"of": 5, "after": ""}, "similarity": {"of": "a dog"},
                              "classes": {"of": 1}}[kind]  # fmt: skip
-    look = {"words": (WORDS,), "similarity": (), "classes": ()}[kind]
+    look: dict[str, Any] = {
+        "words": {"prompt": WORDS, "max_new_tokens": 2},
+        "similarity": {"of": ["a dog", "a cat"]},
+        "classes": {},
+    }[kind]
     layer: dict[str, Any] = {} if talks else {"layer": 1}  # of maps, one at a time
     word = lambda logits: logits[5]  # noqa: E731
 
@@ -70,7 +74,7 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
         "mmlens.logit_lens": ask(prompt),
         "mmlens.jacobian_lens": ask(prompt, pos=[0], destination=[-1]),
         "mmlens.linear_probe": ask([photo, other], ["a", "b"]),
-        "mmlens.look": ask(photo, *look, max_new_tokens=2),
+        "mmlens.look": ask(photo, **look),
         "mmlens.microscope": ask(data, tempfile.mkdtemp(), layer=0, k=1),
         "mmlens.nearest_tokens": ask(prompt, 2),
         "mmlens.sink_units": ask(prompt),

@@ -132,7 +132,7 @@ def look(
     picture: Any,
     prompt: str | None = None,
     *,
-    of: str | Sequence[str] | None = None,
+    of: str | int | Sequence[str | int] | None = None,
     caption: str | None = None,
     k: int = 10,
     max_new_tokens: int = 30,
