@@ -55,6 +55,7 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
         "classes": {},
     }[kind]
     layer: dict[str, Any] = {} if talks else {"layer": 1}  # of maps, one at a time
+    few: dict[str, Any] = {} if talks else {"layer": 1, "pos": [0, 1]}
     word = lambda logits: logits[5]  # noqa: E731
 
     def ask(*args: Any, **options: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -64,13 +65,13 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
         "mmlens.activations": ask(prompt, **layer),
         "mmlens.attribute": ask(prompt, **token, **layer),
         "mmlens.attribute_caption": ask(prompt, 3, caption=" dog"),
-        "mmlens.attribute_picture": ask(prompt, **token),
+        "mmlens.attribute_picture": ask(prompt, **token, steps=4),
         "mmlens.audit": ask(prompt),
         "mmlens.blank_check": ask(mm.Neuron(0, 1, "vision"), ["dog"], randoms=1),
         "mmlens.cross_format": ask({name: ([photo] * 2, [other] * 2) for name in "ab"}, draws=9),
         "mmlens.decode": ask([neuron]),
         "mmlens.embed": ask([photo]),
-        "mmlens.integrated_gradients": ask(prompt, **token, **layer),
+        "mmlens.integrated_gradients": ask(prompt, **token, **layer, steps=4),
         "mmlens.logit_lens": ask(prompt),
         "mmlens.jacobian_lens": ask(prompt, pos=[0], destination=[-1]),
         "mmlens.linear_probe": ask([photo, other], ["a", "b"]),
@@ -87,7 +88,7 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
         "mmlens.word_probe": ask(["dog"], sizes=[0.4], at=[(0.5, 0.5)]),
         "mmlens.visualise": ask(mm.Neuron(0, 5, "vision"), steps=2, variants=2),
         "mmlens.zero_shot": ask(photo, ["a dog", "a cat"]),
-        "mmlens.patching.ablate": ask(prompt, word, **layer),
+        "mmlens.patching.ablate": ask(prompt, word, **few),
         "mmlens.patching.ablation_curve": ask(prompt, word, [neuron], k=(0, 1), randoms=1),
         "mmlens.patching.attention": ask(prompt, 1),
         "mmlens.patching.attribution_patching": ask(pair, word, **layer),
@@ -98,7 +99,7 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
         "mmlens.patching.mean_difference": ask([prompt], [pair.corrupt], layer=1),
         "mmlens.patching.mean_over": ask([prompt], **layer),
         "mmlens.patching.only_at": ask(patching.grey(), [mm.Patch(1, 1, 0, 1)]),
-        "mmlens.patching.patch": ask(pair, word, **layer),
+        "mmlens.patching.patch": ask(pair, word, **few),
         "mmlens.patching.patches_under": ask(mask, photo),
         "mmlens.patching.path_patching": ask(pair, word, [mm.Head(0, 1)]),
         "mmlens.patching.shuffled": ask(),
