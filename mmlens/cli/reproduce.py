@@ -125,9 +125,12 @@ def goh_command(
         Path | None, typer.Option(help="Write the Markdown here, too.", show_default=False)
     ] = None,
     concepts: Annotated[
-        str, typer.Option(help="Things of the bundled world: dog,cat,... or how many.")
-    ] = "56",
-    each: Annotated[int, typer.Option(min=4, help="Pictures per concept and format.")] = 16,
+        Text,
+        typer.Option(
+            help="Things of the bundled world: dog,cat,... or how many.", show_default="all"
+        ),
+    ] = None,
+    each: Annotated[int, typer.Option(min=4, help="Pictures per concept and format.")] = 12,
     layer: Annotated[int, typer.Option(help="Of the vision tower.")] = -1,
     site: Annotated[
         Text,
@@ -158,8 +161,9 @@ def goh_command(
         typer.echo(table.to_string(index=False))
         typer.echo(f"\n{int((table['found'] >= 3).sum())} of {len(table)} units have 3 or more.")
         return
+    wanted = int(concepts) if concepts and concepts.isdigit() else concepts
     report = goh.reproduce(
-        model, data, out, concepts=int(concepts) if concepts.isdigit() else concepts.split(","),
+        model, data, out, concepts=wanted.split(",") if isinstance(wanted, str) else wanted,
         each=each, layer=layer, site=site, against=None if against == "none" else against,
         judged=judged, draws=draws, seed=seed, results=results,
     )  # fmt: skip

@@ -53,10 +53,11 @@ def world(concepts: Sequence[str], each: int, *, seed: int = 0) -> Formats:
     return found
 
 
-def spread_things(n: int) -> list[str]:
-    """So many things of the bundled world, evenly over its list, which no result has chosen."""
+def spread_things(n: int | None = None) -> list[str]:
+    """So many things of the bundled world, evenly over its list; None for all."""
     names = sprites().names
-    return [names[i * len(names) // n] for i in range(min(count(n, "n"), len(names)))]
+    many = len(names) if n is None else min(count(n, "concepts"), len(names))
+    return [names[i * len(names) // many] for i in range(many)]
 
 
 def folder(root: str | Path) -> Formats:

@@ -7,16 +7,19 @@ The pictures of each concept and format are divided into two halves.
 2. On the second half, the index of that one unit is measured anew, with its interval: a choice
    among many units cannot raise it.
 3. The *matched unit* is the other encoder's unit for the same concept, chosen on the same pictures
-   in the same way. A unit passes where the interval of its index lies above 0 (distractors) and
-   above the interval of the matched unit.
+   in the same way.
+4. The *bar* is what chance gives: concepts are mixed up between formats (the drawing of one, the
+   symbol of another, the word of a third), and steps 1 and 2 are repeated for all of them. It is
+   the largest index of any of them, the 95th percentile of `ROUNDS` draws. A unit that answers to
+   many things answers to some such mixture as well, so an index above 0 alone says little.
 
-What chance would do is measured, too: concepts are mixed up between formats (the drawing of one,
-the symbol of another, the word of a third), and all steps are repeated.
+A unit passes where the interval of its index lies above 0 (distractors), above the bar, and above
+the interval of the matched unit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,7 @@ from mmlens.methods.cross_format import cross_format_index
 
 Responses = Mapping[str, Mapping[str, np.ndarray]]
 """Format -> concept -> Float[picture, unit]."""
+ROUNDS, LEVEL = 20, 0.95
 _TOLD = ("z", "z_low", "z_high", "auroc", "auroc_low", "auroc_high", "weakest", "p")
 
 
@@ -34,19 +38,19 @@ def half(responses: Responses, which: int) -> dict[str, dict[str, np.ndarray]]:
     return {f: {c: rows[which::2] for c, rows in own.items()} for f, own in responses.items()}
 
 
-def least_z(responses: Responses) -> tuple[list[str], np.ndarray]:
-    """The concepts, and Float[concept, unit]: the least z over formats.
+def z_by_format(responses: Responses) -> np.ndarray:
+    """Float[format, concept, unit]: how far pictures of a concept exceed those of the others.
 
-    The standard deviation is that of all pictures of a format.
+    In standard deviations of all pictures of the format.
     """
-    parts, names = [], list(next(iter(responses.values())))
+    parts = []
     for own in responses.values():
-        sums = np.stack([own[name].sum(0, dtype=np.float64) for name in names])
-        counts = np.array([len(own[name]) for name in names])[:, None]
+        sums = np.stack([rows.sum(0, dtype=np.float64) for rows in own.values()])
+        counts = np.array([len(rows) for rows in own.values()])[:, None]
         rest = (sums.sum(0) - sums) / (counts.sum() - counts)
-        spread = np.concatenate([own[name] for name in names]).std(0, dtype=np.float64)
+        spread = np.concatenate(list(own.values())).std(0)
         parts.append((sums / counts - rest) / np.maximum(spread, 1e-12))
-    return names, np.min(parts, axis=0)
+    return np.stack(parts)
 
 
 def matched_units(
@@ -60,38 +64,44 @@ def matched_units(
     """One row per judged concept, the largest index of the first half first.
 
     Columns: concept, unit, z, z_low, z_high, auroc, auroc_low, auroc_high, weakest, p, `z FORMAT`;
-    with another encoder other_unit, other_z, ...; passes.
+    with another encoder other_unit, other_z, ...; bar; passes.
 
     Args:
         own, other: responses of the two encoders to the same pictures.
         judged: so many concepts, at most.
         draws: of bootstrap and permutations.
     """
-    names, index = least_z(half(own, 0))
-    theirs = None if other is None else least_z(half(other, 0))[1]
+    names = list(next(iter(own.values())))
+    first, second = (z_by_format(half(own, which)) for which in (0, 1))
+    index, bar = first.min(0), chance_bar(first, second, seed)
+    theirs = None if other is None else z_by_format(half(other, 0)).min(0)
     rows = []
     for place in np.argsort(-index.max(1), kind="stable")[:judged].tolist():
         name, unit = names[place], int(index[place].argmax())
         row = {"concept": name, "unit": unit} | _judged(own, name, unit, draws, seed)
-        above = 0.0
+        above = max(0.0, bar)
         if other is not None and theirs is not None:
             rival = int(theirs[place].argmax())
             found = _judged(other, name, rival, draws, seed)
             row |= {"other_unit": rival} | {f"other_{key}": found[key] for key in _TOLD}
             above = max(above, found["z_high"])
-        rows.append(row | {"passes": bool(row["z_low"] > above)})
+        rows.append(row | {"bar": bar, "passes": bool(row["z_low"] > above)})
     return pd.DataFrame(rows)
 
 
-def mixed_up(several: Sequence[Responses], seed: int = 0) -> list[dict[str, dict[str, Any]]]:
-    """The same responses with the concepts of each format renamed at random, alike for all."""
-    rng = np.random.default_rng(seed)
-    names = list(next(iter(several[0].values())))
-    orders = {name: rng.permutation(len(names)) for name in several[0]}
-    return [
-        {f: {names[i]: own[names[j]] for i, j in enumerate(orders[f])} for f, own in one.items()}
-        for one in several
-    ]
+def chance_bar(first: np.ndarray, second: np.ndarray, seed: int = 0) -> float:
+    """The largest index that concepts mixed up between formats reach (point 4 above).
+
+    Args:
+        first, second: `z_by_format` of the two halves.
+    """
+    rng, (formats, n, _), largest = np.random.default_rng(seed), first.shape, []
+    for _ in range(ROUNDS):
+        order = np.stack([rng.permutation(n) for _ in range(formats)])[..., None]
+        chosen = np.take_along_axis(first, order, 1).min(0).argmax(1)
+        judged = np.take_along_axis(second, order, 1).min(0)
+        largest.append(judged[np.arange(n), chosen].max())
+    return float(np.quantile(largest, LEVEL))
 
 
 def _judged(responses: Responses, concept: str, unit: int, draws: int, seed: int) -> dict[str, Any]:

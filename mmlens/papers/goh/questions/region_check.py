@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmlens.methods.word_probe import TOWER, top_words, word_probe
 from mmlens.model.capabilities import needs
-from mmlens.papers.goh.questions.read_sites import site_before_last
+from mmlens.methods.site_before_last import site_before_last
 from mmlens.papers.tables import ExperimentError
 from mmlens.values.arguments import choice, count
 from mmlens.values.english import english_words

@@ -20,7 +20,7 @@ from mmlens.papers.bootstrap import intervals
 from mmlens.papers.claims import Row
 from mmlens.papers.goh.questions.attacks import attacks
 from mmlens.papers.goh.questions.formats import Formats
-from mmlens.papers.goh.questions.matched_units import half, matched_units, mixed_up
+from mmlens.papers.goh.questions.matched_units import half, matched_units
 from mmlens.papers.goh.report import goh_sections as told
 from mmlens.papers.study_report import Part
 from mmlens.values.errors import MMLensError
@@ -86,9 +86,7 @@ class Experiments:
         at = range(self.model.towers[TOWER].n_layers)[self.layer]
         units = [Neuron(at, int(unit), TOWER) for unit in self.best["unit"]]
         self.best = self.best.assign(neuron=units)
-        mixed = matched_units(*mixed_up(several, self.seed), **how)
-        name = "" if self.other is None else f"{self.other.name!r}"
-        return told.formats_told(self.best, int(mixed["passes"].sum()), name)
+        return told.formats_told(self.best, "" if self.other is None else self.other.name)
 
     def _responses(self, model: Any, **read: Any) -> dict[str, dict[str, np.ndarray]]:
         """Format -> concept -> Float[picture, unit]."""
@@ -115,7 +113,9 @@ class Experiments:
             f"{own} of {len(self.best)} units of T2 answer most to the name of their concept, among"
             f" {len(self.concepts)} names."
         )
-        return told.part("T1", says, table=lines, summary=table.assign(neuron=table["neuron"].map(str)))
+        return told.part(
+            "T1", says, table=lines, summary=table.assign(neuron=table["neuron"].map(str))
+        )
 
     def _attack(self) -> Part:
         judged = list(dict.fromkeys(self.best["concept"]))

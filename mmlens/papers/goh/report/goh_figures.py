@@ -8,25 +8,30 @@ import pandas as pd
 
 from mmlens.papers.interval_plots import strips
 from mmlens.view.figures.conditional import conditional
+from mmlens.view.style import theme
 
 
 def indices(table: pd.DataFrame, other: str) -> Any:
     """T2: the index of each concept's unit, and of the matched unit."""
-    rows = []
-    for row in table.to_dict("records"):
-        for kind, prefix in (("this model", ""), (f"matched unit of {other}", "other_")):
-            if f"{prefix}z" in row:
-                rows.append((row["concept"], kind, *(row[f"{prefix}z{end}"]
-                                                     for end in ("", "_low", "_high"))))  # fmt: skip
+    kinds = {"this model": "", f"matched unit of {other}": "other_"}
+    rows = [
+        (row["concept"], kind, *(row[f"{prefix}z{end}"] for end in ("", "_low", "_high")))
+        for row in table.to_dict("records")
+        for kind, prefix in kinds.items()
+        if f"{prefix}z" in row
+    ]
     shown = pd.DataFrame(rows, columns=["arm", "kind", "mean", "low", "high"])
     shown = shown.assign(panel="cross-format index (z)", n="the judging half of the")
-    kinds = {kind: "other" if kind.startswith("matched") else "own" for kind in
-             shown["kind"].unique()}  # fmt: skip
+    colours = {kind: "other" if prefix else "own" for kind, prefix in kinds.items()}
+    bar = float(table["bar"].iloc[0])
     arms = {concept: concept for concept in table["concept"]}
-    return strips(
+    figure = strips(
         shown, arms, "One unit per concept, chosen on other pictures",
-        "the least z over formats, with its 95 % interval; 0 is what distractors give", kinds=kinds,
+        "95 % intervals; 0 is what distractors give, the line what mixed-up concepts give",
+        kinds=colours,
     )  # fmt: skip
+    line = {"color": theme.colours()["muted"], "width": 1, "dash": "dot"}
+    return figure.add_vline(bar, line=line)
 
 
 def given_activation(table: pd.DataFrame) -> Any:

@@ -37,30 +37,33 @@ def percent(value: float, digits: int = 0) -> str:
     return f"{value:.{digits}%}".replace("%", " %")
 
 
-def formats_told(table: pd.DataFrame, mixed: int, other: str = "") -> Part:
+def formats_told(table: pd.DataFrame, other: str = "") -> Part:
     """T2.
 
     Args:
         table: as `matched_units` gives it, and a column neuron.
-        mixed: how many pass when concepts are mixed up between formats.
         other: the name of the other encoder; empty without one.
     """
     table = table.assign(p_holm=holm(table["p"].tolist()))
-    clear = table[table["passes"] & (table["p_holm"] <= P)]
-    n, k = len(table), len(clear)
-    says = f"{k} of {n} judged concepts have a unit that answers to them in every format"
-    says += f", more than the matched unit of {other} does" if other else ""
-    says += f"; of concepts mixed up between formats, {mixed} of {n}."
-    holds = k >= ENOUGH and k > mixed or (None if n < 2 * ENOUGH else False)
+    table = table.assign(passes=table["passes"] & (table["p_holm"] <= P))
+    n, k, bar = len(table), int(table["passes"].sum()), float(table["bar"].iloc[0])
+    says = (
+        f"{k} of {n} judged concepts have a unit whose index, with its interval, lies above"
+        f" distractors (0), above the highest of mixed-up concepts ({bar:.2f})"
+    )
+    says += f" and above the matched unit of {other}." if other else "."
+    holds = True if k >= ENOUGH else (None if n < 2 * ENOUGH else False)
     head = ["concept", "unit", "index z", "AUROC", "weakest in"]
-    head += ["matched unit: index z"] if other else []
+    head += [f"matched unit of {other}: z"] if other else []
+    head += ["passes"]
     lines = [
         [row["concept"], str(row["neuron"]), interval(row, "z"), interval(row, "auroc"),
-         row["weakest"], *([interval(row, "other_z")] if other else [])]
+         row["weakest"], *([interval(row, "other_z")] if other else []),
+         "yes" if row["passes"] else "no"]
         for row in table.to_dict("records")
     ]  # fmt: skip
     return part(
-        "T2", says, bool(holds) if holds is not None else None, table=[head, *lines],
+        "T2", says, holds, table=[head, *lines],
         summary=table.drop(columns="neuron"), draw=partial(goh_figures.indices, table, other),
     )  # fmt: skip
 
@@ -141,7 +144,9 @@ def stroop_told(
     for other, table in (asked or {}).items():
         row: Any = table[table["condition"] == "incongruent"].iloc[0]
         rows.append(Row(f"incongruent, asked “{other}”: word read", _share(row, "word")))
-    notes = [f"Asked with “{text}”; the table has the answer by ink (rows) and word."] if text else []
+    notes = (
+        [f"Asked with “{text}”; the table has the answer by ink (rows) and word."] if text else []
+    )
     return part("T4", says, holds, rows=rows, table=answers, notes=notes, summary=rates)
 
 

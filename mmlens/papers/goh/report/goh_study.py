@@ -20,7 +20,7 @@ from mmlens.methods.stroop import STROOP_TEMPLATE
 from mmlens.methods.unit_responses import TOWER
 from mmlens.model.provenance import about as provenance
 from mmlens.papers.goh.questions.formats import folder, spread_things, world
-from mmlens.papers.goh.questions.read_sites import site_before_last
+from mmlens.methods.site_before_last import site_before_last
 from mmlens.papers.goh.report.goh_experiments import Experiments
 from mmlens.papers.goh.report.goh_texts import CITED, ENOUGH, READ, TITLE
 from mmlens.papers.study_report import Frame, Part, report_markdown, report_page
@@ -33,8 +33,6 @@ from mmlens.view.style.printed import one_line
 if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
 
-CONCEPTS = 56
-"""Things of the bundled world, one in four of its list."""
 INKS = {"pictos-clip": "a word in {} ink"}
 """Per family the text that asks for an ink, where it has no words for the paper's."""
 
@@ -62,8 +60,8 @@ def reproduce(
     data: str | Path | None = None,
     out: str | Path = "goh",
     *,
-    concepts: Sequence[str] | int = CONCEPTS,
-    each: int = 16,
+    concepts: Sequence[str] | int | None = None,
+    each: int = 12,
     layer: int = -1,
     site: str | None = None,
     against: HookedModel | str | Path | None = "pictos",
@@ -77,7 +75,8 @@ def reproduce(
     Args:
         data: a folder FORMAT/CONCEPT/*.png; by default scenes of the bundled world.
         out: the folder that is written.
-        concepts: of the bundled world: things by name, or how many.
+        concepts: of the bundled world: things by name, or how many; by default all 223, so that
+            distractors are many different things.
         each: pictures per concept and format; half of them choose, half of them judge.
         layer: of the vision tower, whose units are asked.
         site: where they are read; by default before the last nonlinearity, as in the paper.
@@ -96,10 +95,10 @@ def reproduce(
     if data is not None:
         formats = folder(data)
     else:
-        named = isinstance(concepts, int)
-        wanted = spread_things(concepts) if named else [  # type: ignore[arg-type]
-            text(one, "concepts", empty=False) for one in several(concepts, "concepts")
-        ]  # fmt: skip
+        if concepts is None or isinstance(concepts, int):
+            wanted = spread_things(concepts)
+        else:
+            wanted = [text(one, "concepts", empty=False) for one in several(concepts, "concepts")]
         formats = world(wanted, each, seed=count(seed, "seed", least=0))
     if len(next(iter(formats.values()))) < ENOUGH:
         raise ExperimentError(f"A study needs {ENOUGH} concepts at least: give more.")
@@ -116,9 +115,7 @@ def reproduce(
     return _write(study, list(study.parts()), Path(out), results)
 
 
-def _write(
-    study: Experiments, parts: list[Part], out: Path, copy: str | Path | None
-) -> GohReport:
+def _write(study: Experiments, parts: list[Part], out: Path, copy: str | Path | None) -> GohReport:
     """The folder of the report."""
     n = sum(len(seen) for own in study.formats.values() for seen in own.values())
     at = range(study.model.towers[TOWER].n_layers)[study.layer]
@@ -128,7 +125,7 @@ def _write(
         f" {', '.join(study.formats)}."
     )
     about = {
-        **{name.replace("_", " "): one_line(value) for name, value in provenance(study.model).items()},
+        **{name.replace("_", " "): one_line(v) for name, v in provenance(study.model).items()},
         "matched units of": "none" if study.other is None else study.other.name,
         "concepts": ", ".join(study.concepts), "draws": study.draws, "seed": study.seed,
     }  # fmt: skip
@@ -151,4 +148,3 @@ def _write(
     return GohReport(
         out / "report.html", out / "results.md", table.astype({"holds": object}), parts, study.best
     )
-

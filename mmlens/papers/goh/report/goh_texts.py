@@ -31,7 +31,9 @@ HOW = {
     " deviations). A unit that answers to one format, or to any printed word, is near 0. On one"
     " half of the pictures each concept gets the unit of the largest index; the concepts of the"
     " largest indices are judged on the other half. The matched unit is the other encoder's unit"
-    " for the same concept, chosen on the same pictures in the same way.",
+    " for the same concept, chosen on the same pictures in the same way. For the bar, concepts are"
+    " mixed up between formats (the drawing of one, the symbol of another, the word of a third):"
+    " it is the highest index that any unit has for such a mixture, once in twenty draws.",
     "T3": "Each word is written over every picture: eight times in the paper's way (letters of 20"
     " pixels on 288), and once as large as the picture is wide. A control writes a word that names"
     " no class.",
@@ -45,10 +47,9 @@ HOW = {
     "probes": "Probes fitted on half of the pictures of each format, asked about the other half.",
 }
 RULES = {
-    "T2": f"a concept passes if the interval of its unit lies above 0 (p at most {P}, after Holm)"
-    f" and above that of the matched unit. It holds if at least {ENOUGH} pass, and more than when"
-    " concepts are mixed up between formats; it fails if fewer do, and of fewer than"
-    f" {2 * ENOUGH} concepts it is undecided.",
+    "T2": f"a concept passes if the interval of its unit lies above 0 (p at most {P}, after Holm),"
+    f" above the bar, and above that of the matched unit. It holds if at least {ENOUGH} pass; it"
+    f" fails if fewer do, and of fewer than {2 * ENOUGH} concepts it is undecided.",
     "T3": "in the paper's way of writing. It holds if the interval of (changed to the word's class"
     " - changed to it by the control) lies above 0, and fails if it lies below.",
     "T4": "of pictures in which ink and word disagree. It holds if the interval of the share in"

@@ -1,4 +1,4 @@
-"""Where the study reads units: before the last nonlinearity of a layer of convolutions.
+"""Where units of a layer of convolutions are told apart best: before its last nonlinearity.
 
 Goh et al. (2021) read the last residual block of CLIP's ResNets before its ReLU: below 0 a unit
 tells apart what the ReLU would make alike. Where a layer's last nonlinearity makes what the layer
