@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[2] / "mmlens" / "smol"
 
 def main(work: Path, projection: str) -> None:
     state = torch.load(work / projection, weights_only=True)
-    weight = state["weight"] @ state["white"]
+    weight = state["weight"] @ state["white"].mT
     bias = state["bias"] - weight @ state["mean"]
     facts = {
         "image_size": SIDE,

@@ -10,6 +10,7 @@ with everything else that an encoder tells, so this takes a tenth of the steps.
 """
 
 import argparse
+import csv
 import random
 import time
 from pathlib import Path
@@ -18,6 +19,8 @@ import torch
 from captioning import captioned, language_model, losses, too_long
 from compose import index
 from torch import Tensor
+
+LOGS = Path(__file__).parent / "logs"
 
 
 def pretend(nouns: list[list[int]], few: int, noise: float, rng: random.Random) -> Tensor:
@@ -63,7 +66,9 @@ def main(args: argparse.Namespace) -> None:
         optimiser.step()
         recent.append([each.mean(), right.float().mean(), soft.norm(dim=-1).mean()])
         if step % 20 == 0:
-            print(step, f"{60 * args.minutes * gone:.0f} s", *torch.tensor(recent).mean(0).tolist())
+            row = [round(60 * args.minutes * gone), *torch.tensor(recent).mean(0).tolist()]
+            with (LOGS / "vectors.csv").open("a", newline="") as log:
+                csv.writer(log).writerow([step, *(round(number, 3) for number in row)])
             recent = []
     torch.save({"names": names, "vectors": vectors.detach()}, args.work / "vectors.pt")
 
