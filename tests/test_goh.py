@@ -109,13 +109,16 @@ def judged(passes: int, n: int, p: float = 0.001) -> pd.DataFrame:
     row = {"neuron": mm.Neuron(1, 2, "vision"), "z": 2.0, "z_low": 1.0, "z_high": 3.0, "bar": 0.5,
            "auroc": 0.9, "auroc_low": 0.8, "auroc_high": 0.95, "weakest": "photo", "p": p,
            "other_z": 0.1, "other_z_low": 0.0, "other_z_high": 0.3}  # fmt: skip
-    return pd.DataFrame([{"concept": f"c{i}", **row, "passes": i < passes} for i in range(n)])
+    rows = [{"concept": f"c{i}", "unit": i, **row, "passes": i < passes} for i in range(n)]
+    return pd.DataFrame(rows)
 
 
 def test_units_of_concepts_are_claimed_if_three_pass_after_correction():
     assert told.formats_told(judged(3, 12), "pictos").verdict.holds is True
     assert told.formats_told(judged(3, 12, p=0.01), "pictos").verdict.holds is False
     assert told.formats_told(judged(2, 12)).verdict.holds is False
+    one = judged(4, 12).assign(unit=7)  # one unit of four concepts is no three units
+    assert told.formats_told(one).verdict.holds is False
     assert told.formats_told(judged(2, 4)).verdict.holds is None
     assert told.formats_told(judged(3, 12), "pictos").draw() is not None
 
@@ -143,7 +146,9 @@ def test_a_word_decides_only_if_it_does_more_than_a_control_word():
         "baseline_accuracy": 0.9,
         "classifier": "zero-shot",
     }
-    table = pd.DataFrame([{**row, "way": way} for way in ("paper", "large")])
+    control = {**row, "target": "(control)"}
+    both = [{**one, "way": way} for way in ("paper", "large") for one in (row, control)]
+    table = pd.DataFrame(both)
     gaps = ([0.4, 0.2, 0.6], [-0.4, -0.6, -0.2], [0.1, -0.1, 0.3])
     verdicts = [told.attack_told(table, {"paper": gap, "large": [0.9, 0.8, 1.0]}).verdict.holds
                 for gap in gaps]  # fmt: skip
