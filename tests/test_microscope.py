@@ -206,8 +206,9 @@ def test_what_is_asked_of_a_vision_tower_is_refused_elsewhere_and_bad_formats_at
     model, data = bridge("toy-gptj"), pictures(2)
     with pytest.raises(CapabilityError, match="tower='vision'"):
         mm.microscope(model, data, tmp_path, tower="lm", words=["dog"])
+    few = {"photo": {name: [data[0].image] * 4 for name in ("dog", "cat")}}
     with pytest.raises(ArgumentError, match="two at least"):
-        mm.microscope(model, data, tmp_path, layer=0, formats={"photo": {"dog": [], "cat": []}})
+        mm.microscope(model, data, tmp_path, layer=0, formats=few)
     assert not list(tmp_path.iterdir())
 
 
