@@ -47,7 +47,7 @@ def formats_told(table: pd.DataFrame, other: str = "") -> Part:
     table = table.assign(p_holm=holm(table["p"].tolist()))
     table = table.assign(passes=table["passes"] & (table["p_holm"] <= P))
     n, bar = len(table), float(table["bar"].iloc[0])
-    passing = table[table["passes"]]
+    passing: Any = table[table["passes"]]
     k, units = len(passing), passing["unit"].nunique()
     says = (
         f"{k} of {n} judged concepts have a unit whose index, with its interval, lies above"
@@ -168,7 +168,8 @@ def conditional_told(table: pd.DataFrame, medians: pd.DataFrame) -> Part:
         table: `label_given_activation` of several units: with columns unit and concept.
         medians: `activation_given_label` of the same.
     """
-    own, lines = table[table["label"] == table["concept"]], []
+    own: Any = table[table["label"] == table["concept"]]
+    lines = []
     for unit, here in own.groupby("unit", sort=False):
         concept, top = here["concept"].iloc[0], here.loc[here["end"].idxmax()]
         last: Any = top
@@ -180,7 +181,7 @@ def conditional_told(table: pd.DataFrame, medians: pd.DataFrame) -> Part:
     head = ["unit", "concept", "in the highest bucket", "its start (SD)", "median, concept (SD)",
             "median, others (SD)"]  # fmt: skip
     says = "; ".join(f"{line[0]}, highest bucket: {line[2]} show {line[1]!r}" for line in lines)
-    first = table[table["unit"] == table["unit"].iloc[0]]
+    first: Any = table[table["unit"] == table["unit"].iloc[0]]
     return part("T5", f"{says}.", table=[head, *lines], summary=table,
                 draw=partial(goh_figures.given_activation, first))  # fmt: skip
 
