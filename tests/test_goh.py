@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from clip_twins import classifier, flat
+from dual_twins import RESNET, open_clip_twin
+from PIL import Image
 from typer.testing import CliRunner
 
 import mmlens as mm
 from mmlens.cli.app import app
+from mmlens.methods.site_before_last import site_before_last
 from mmlens.papers import goh
-from mmlens.papers.goh.questions.formats import against_others, folder, world
+from mmlens.papers.goh.questions.attacks import by_paper, by_width
+from mmlens.papers.goh.questions.formats import against_others, folder, spread_things, world
+from mmlens.papers.goh.questions.matched_units import matched_units
 from mmlens.papers.goh.report import goh_sections as told
+from mmlens.papers.goh.report.goh_texts import CLAIMS, HOW, TITLES
 from mmlens.papers.tables import ExperimentError
+from mmlens.values.english import english_words
 
 regions = importlib.import_module("mmlens.papers.goh.questions.region_check")
+GOLDEN = Path(__file__).parent / "data" / "goh"
 CONCEPTS = {"red": (220, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 220)}
 
 
@@ -35,49 +46,129 @@ def data(tmp_path_factory):
 
 
 def test_a_report_is_whole_and_every_experiment_is_measured_or_says_why_not(data, tmp_path):
-    report = goh.reproduce(classifier(), data, tmp_path, draws=60)
-    assert [one.key for one in report.sections] == list(told.TITLES)
-    assert list(report.verdicts["experiment"]) == list(told.CLAIMS)
+    report = goh.reproduce(classifier(), data, tmp_path, draws=60, against=classifier(1))
+    assert [one.key for one in report.sections] == list(TITLES)
+    assert list(report.verdicts["experiment"]) == list(CLAIMS)
     assert report.verdicts["holds"].isin([True, False, None]).all()
     page, text = report.page.read_text(), report.results.read_text()
     assert "<b>drawing" not in page and "reproduce goh" in page and "{{" not in page[:5000]
     assert not re.search(r'src="http|href="http', page)
     for one in report.sections:
-        assert f'id="{one.key}"' in page and told.HOW[one.key] in text
+        assert f'id="{one.key}"' in page and HOW[one.key] in text
     best = pd.read_csv(tmp_path / "tables" / "T2.csv")
-    assert set(best["concept"]) == set(CONCEPTS)
+    assert set(best["concept"]) == set(CONCEPTS) and len(report.units) == 3
     stroop = next(one for one in report.sections if one.key == "T4")
     assert stroop.says.startswith("Not measured")  # its head has not all colours
+    told_attack = json.loads((tmp_path / "golden" / "typographic_attacks.json").read_text())
+    golden = json.loads((GOLDEN / "goh_typographic_attacks.json").read_text())
+    assert set(told_attack["attacks"][0]) == set(golden["attacks"][0])
+    assert told_attack["n"] == 6
 
 
-def best(p: float, n: int) -> pd.DataFrame:
-    row = {"neuron": mm.Neuron(1, 2, "vision"), "z": 2.0, "z_low": 1.0, "z_high": 3.0,
-           "auroc": 0.9, "weakest": "photo", "p_family": p}  # fmt: skip
-    return pd.DataFrame([{"concept": f"c{i}", **row} for i in range(n)])
+def planted(units: int = 30, things: int = 12, each: int = 12) -> dict[str, dict[str, np.ndarray]]:
+    """Noise; unit 3 answers to thing 5 in every format, unit 4 to thing 6 as a drawing alone, unit
+    5 to three different things, and unit 6 to whatever is written.
+    """
+    draw = np.random.default_rng(0)
+    names = [f"thing {i}" for i in range(things)]
+    out = {f: {n: draw.normal(size=(each, units)) for n in names} for f in ("a", "b", "c")}
+    for place, own in enumerate(out.values()):
+        own["thing 5"][:, 3] += 4
+        own[f"thing {7 + place}"][:, 5] += 8
+    out["a"]["thing 6"][:, 4] += 8
+    for rows in out["c"].values():
+        rows[:, 6] += 8
+    return out
 
 
-def test_units_of_a_concept_are_claimed_only_after_correction_for_all_concepts():
-    assert told.formats_told(best(0.005, 8)).verdict.holds is True
-    assert told.formats_told(best(0.02, 8)).verdict.holds is False
-    assert told.formats_told(best(0.02, 4)).verdict.holds is None
+def test_the_unit_of_a_concept_is_found_on_one_half_and_judged_on_the_other():
+    own = planted()
+    found = matched_units(own, judged=12, draws=200)
+    first = found.iloc[0]
+    assert (first["concept"], first["unit"]) == ("thing 5", 3)
+    second = {f: {n: x[1::2, 3] for n, x in rows.items()} for f, rows in own.items()}
+    rest = {f: np.concatenate([x for n, x in rows.items() if n != "thing 5"])
+            for f, rows in second.items()}  # fmt: skip
+    spread = np.sqrt(np.mean([x.var(ddof=1) for x in rest.values()]))
+    z = min((second[f]["thing 5"].mean() - rest[f].mean()) / spread for f in rest)
+    assert abs(first["z"] - z) < 1e-9 and first["z_low"] < z < first["z_high"]
+    assert found["passes"].tolist() == [True] + [False] * 11
+    assert 0 < first["bar"] < first["z_low"]
 
 
-def test_stroop_holds_where_words_are_read_and_fails_where_inks_are_named():
-    def rates(ink, word):
-        rows = [{"condition": kind, "n": 49, "ink": ink, "ink_low": ink - 0.1,
-                 "ink_high": ink + 0.1, "word": word, "word_low": word - 0.1,
+def test_a_unit_does_not_pass_where_the_matched_unit_of_the_other_encoder_answers_as_well():
+    own, other = planted(), planted()
+    for rows in other.values():
+        rows["thing 5"][:, 9] += 6  # of the other encoder another unit
+    found = matched_units(own, other, judged=3, draws=200).iloc[0]
+    assert (found["unit"], found["other_unit"]) == (3, 9)
+    assert found["other_z_high"] > found["z_low"] and not found["passes"]
+
+
+def judged(passes: int, n: int, p: float = 0.001) -> pd.DataFrame:
+    row = {"neuron": mm.Neuron(1, 2, "vision"), "z": 2.0, "z_low": 1.0, "z_high": 3.0, "bar": 0.5,
+           "auroc": 0.9, "auroc_low": 0.8, "auroc_high": 0.95, "weakest": "photo", "p": p,
+           "other_z": 0.1, "other_z_low": 0.0, "other_z_high": 0.3}  # fmt: skip
+    rows = [{"concept": f"c{i}", "unit": i, **row, "passes": i < passes} for i in range(n)]
+    return pd.DataFrame(rows)
+
+
+def test_units_of_concepts_are_claimed_if_three_pass_after_correction():
+    assert told.formats_told(judged(3, 12), "pictos").verdict.holds is True
+    assert told.formats_told(judged(3, 12, p=0.01), "pictos").verdict.holds is False
+    assert told.formats_told(judged(2, 12)).verdict.holds is False
+    one = judged(4, 12).assign(unit=7)  # one unit of four concepts is no three units
+    assert told.formats_told(one).verdict.holds is False
+    assert told.formats_told(judged(2, 4)).verdict.holds is None
+    assert told.formats_told(judged(3, 12), "pictos").draw() is not None
+
+
+def test_stroop_holds_where_words_are_read_by_a_model_that_knows_inks():
+    def rates(ink, word, neutral):
+        rows = [{"condition": kind, "n": 49, "ink": value, "ink_low": value - 0.1,
+                 "ink_high": value + 0.1, "word": word, "word_low": word - 0.1,
                  "word_high": word + 0.1}
-                for kind in ("congruent", "incongruent", "neutral")]  # fmt: skip
-        return told.stroop_told(pd.DataFrame(rows)).verdict.holds
+                for kind, value in (("congruent", 1.0), ("incongruent", ink),
+                                    ("neutral", neutral))]  # fmt: skip
+        return told.stroop_told(pd.DataFrame(rows), 1 / 8).verdict.holds
 
-    assert [rates(0.1, 0.8), rates(0.8, 0.1), rates(0.4, 0.5)] == [True, False, None]
+    assert [rates(0.1, 0.8, 0.9), rates(0.8, 0.1, 0.9), rates(0.4, 0.5, 0.9)] == [True, False, None]
+    assert rates(0.0, 0.9, 0.125) is None  # inks are not known: the word wins over nothing
 
 
 def test_a_word_decides_only_if_it_does_more_than_a_control_word():
-    table = pd.DataFrame({"fraction_changed_to": [0.5], "avg_img_l0_norm_diff": [0.07],
-                          "baseline_accuracy": [0.9], "classifier": ["zero-shot"]})  # fmt: skip
+    row = {
+        "target": "dog",
+        "text": "dog",
+        "fraction_changed_to": 0.5,
+        "accuracy": 0.3,
+        "avg_img_l0_norm_diff": 0.07,
+        "baseline_accuracy": 0.9,
+        "classifier": "zero-shot",
+    }
+    control = {**row, "target": "(control)"}
+    both = [{**one, "way": way} for way in ("paper", "large") for one in (row, control)]
+    table = pd.DataFrame(both)
     gaps = ([0.4, 0.2, 0.6], [-0.4, -0.6, -0.2], [0.1, -0.1, 0.3])
-    assert [told.attack_told(table, gap).verdict.holds for gap in gaps] == [True, False, None]
+    verdicts = [told.attack_told(table, {"paper": gap, "large": [0.9, 0.8, 1.0]}).verdict.holds
+                for gap in gaps]  # fmt: skip
+    assert verdicts == [True, False, None]  # by the paper's way of writing
+
+
+def test_a_large_word_is_inside_the_picture_and_wider_than_the_papers():
+    blank = Image.new("RGB", (288, 288), "grey")
+    for word in ("dog", "motorcycle"):
+        changed = np.asarray(by_width(blank, word)) != np.asarray(blank)
+        cols = np.flatnonzero(changed.any((0, 2)))
+        assert cols[0] > 0 and cols[-1] < 287 and cols[-1] - cols[0] > 180
+    assert by_paper(blank, "dog") == mm.datasets.written_over(blank, "dog")
+
+
+def test_units_of_convolutions_are_read_before_the_last_nonlinearity():
+    twin = resnet_twin()
+    assert site_before_last(twin) == "vision.resid_add"
+    assert site_before_last(twin, site="vision.resid_post") == "vision.resid_post"
+    assert site_before_last(classifier()) == "vision.neurons"
 
 
 def test_formats_are_folders_of_the_same_concepts(data, tmp_path):
@@ -88,6 +179,7 @@ def test_formats_are_folders_of_the_same_concepts(data, tmp_path):
     seen = world(["dog", "rose"], 2)
     concept, others = against_others(seen, "dog")["written"]
     assert len(concept) == len(others) == 2 and set(seen) == {"drawing", "symbol", "written"}
+    assert len(spread_things()) == 223 and len(set(spread_things(30))) == 30
     with pytest.raises(ExperimentError, match="no 'dinosaur hat'"):
         world(["dinosaur hat"], 2)
 
@@ -111,10 +203,26 @@ def test_units_that_answer_to_their_published_words_are_found(monkeypatch):
         goh.region_check(model, background=0)
 
 
-def test_the_command_compares_units_with_the_published_words(monkeypatch):
-    monkeypatch.setattr("mmlens.families.load", lambda name: classifier())
-    monkeypatch.setattr(regions, "published_words", lambda network: {3: ["dog", "cat"]})
-    monkeypatch.setattr(regions, "english_words", lambda: frozenset({"moon", "tree"}))
-    done = CliRunner().invoke(app, ["reproduce", "goh", "--model", "twin", "--regions"])
+@cache
+def resnet_twin():
+    """A random CLIP ResNet of open_clip, of the class of the paper's RN50x4."""
+    pytest.importorskip("open_clip")
+    model, preprocess, tokenizer = open_clip_twin(RESNET)
+    return mm.from_model(model, preprocess, tokenizer, name="RN-twin")
+
+
+@pytest.mark.parametrize("site", [None, "vision.resid_add"])
+def test_the_command_compares_units_with_the_published_words(monkeypatch, site):
+    """Published of one unit are the words that excite it most, of another those that do least."""
+    words = sorted(english_words())[::1500][:40]
+    values = mm.word_probe(resnet_twin(), words, site="vision.resid_add").numpy()
+    best = [words[i] for i in np.argsort(-values[:, 7])[:5]]
+    worst = [words[i] for i in np.argsort(values[:, 9])[:5]]
+    monkeypatch.setattr("mmlens.families.load", lambda name: resnet_twin())
+    monkeypatch.setattr(regions, "published_words", lambda network: {7: best, 9: worst})
+    monkeypatch.setattr(regions, "english_words", lambda: frozenset(words))
+    asked = ["reproduce", "goh", "--model", "open_clip:RN50x4/openai", "--regions"]
+    done = CliRunner().invoke(app, asked + (["--site", site] if site else []))
     assert done.exit_code == 0, done.output
-    assert "of 1 units have 3 or more" in done.output
+    assert "1 of 2 units have 3 or more" in done.output
+    assert "vision.L3.7" in done.output

@@ -23,7 +23,7 @@ from mmlens.explore.unit_labels import BINS, label_table, labels_of_units
 from mmlens.explore.unit_neighbours import directions, nearest
 from mmlens.explore.unit_weights import connections, wirings
 from mmlens.families import toy
-from mmlens.values.errors import AddressError, CapabilityError
+from mmlens.values.errors import AddressError, ArgumentError, CapabilityError
 from mmlens.view.microscope_page import shards
 
 making = importlib.import_module("mmlens.explore.microscope")  # the name is also a function
@@ -140,6 +140,76 @@ def test_units_of_a_language_model_say_what_they_decode_to_and_tables_of_others_
     assert unit["f"] == {"index": 0.5, "low": 0.1, "photo": 0.7}
     assert (tmp_path / unit["v"][0]).is_file()
     assert "o" not in unit and len(unit["i"]) == 6 and unit["i"][0][0] == 1  # the last layer
+
+
+@pytest.fixture(scope="module")
+def clip_site(tmp_path_factory: Any) -> tuple[Any, Path, dict[str, Any]]:
+    """The bundled CLIP, a site of its last layer, and how that was asked for."""
+    pytest.importorskip("open_clip")
+    from mmlens.papers.goh.questions.formats import world
+
+    model = mm.load("pictos-clip")
+    asked = {"layer": 7, "words": ["dog", "cat", "chair", "sock"], "visualise": 2, "k": 4,
+             "formats": world(["dog", "chair", "sock"], 4)}  # fmt: skip
+    folder = tmp_path_factory.mktemp("clip")
+    return model, mm.microscope(model, "pictos:held_out:8", folder, **asked).parent, asked
+
+
+def test_units_of_the_bundled_clip_show_words_formats_and_visualisations(clip_site, monkeypatch):
+    model, site, asked = clip_site
+    row = units_of(site)[158]  # the unit of chairs
+    scores = mm.word_probe(model, asked["words"], layer=7)
+    values = dict(zip(scores.of("word"), scores.values[:, 158].tolist(), strict=True))
+    assert row["p"][0][0] == "chair" and len(row["p"]) == 4
+    assert all(abs(value - values[word]) <= 1e-3 * abs(value) for word, value in row["p"])
+    assert row["f"]["concept"] == "chair" and row["f"]["low"] > 0
+    parts = {name: row["f"][name] for name in ("drawing", "symbol", "written")}
+    assert row["f"]["index"] == min(parts.values())
+    drawn = [unit for unit, found in enumerate(units_of(site)) if "v" in found]
+    assert len(drawn) == 2 and all((site / units_of(site)[u]["v"][0]).is_file() for u in drawn)
+    files = [one for one in site.rglob("*") if one.is_file() and "work" not in one.parts]
+    assert max(one.stat().st_size for one in files) < 300_000
+    before = contents(site)
+    for name in ("word_probe", "cross_format_index", "visualise"):  # nothing is made twice
+        monkeypatch.delattr(f"mmlens.explore.unit_probes.{name}")
+    (site / "units/vision.L7/list-0000.js").unlink()
+    mm.microscope(model, "pictos:held_out:8", site, **asked)
+    assert contents(site) == before
+
+
+def test_the_bundled_clips_unit_is_shown_whole_in_a_browser(clip_site, browser):
+    _, site, _ = clip_site
+    drawn = next(unit for unit, found in enumerate(units_of(site)) if "v" in found)
+    for width, scheme in ((1280, "light"), (390, "dark")):
+        context = browser.new_context(
+            offline=True, viewport={"width": width, "height": 900}, color_scheme=scheme
+        )
+        page, wrong = context.new_page(), []
+        page.on("pageerror", lambda error, wrong=wrong: wrong.append(str(error)))
+        page.goto(f"{(site / 'index.html').as_uri()}#vision.L7.{drawn}")
+        page.wait_for_selector("html[data-ready=yes]", state="attached")
+        text = page.locator("main").inner_text()
+        for title in ("Top pictures", "Feature visualisation", "Top words", "Across formats"):
+            assert title in text
+        assert page.evaluate("document.querySelector('.drawn img').naturalWidth") == 64
+        assert page.evaluate("document.documentElement.scrollWidth") <= width and wrong == []
+        context.close()
+
+
+def units_of(site: Path) -> list[dict[str, Any]]:
+    """What is shown of the units of the last layer, in their order."""
+    names = sorted(one.name for one in (site / "units/vision.L7").glob("units-*.js"))
+    return [row for name in names for row in shard(site, f"vision.L7/{name}")["rows"]]
+
+
+def test_what_is_asked_of_a_vision_tower_is_refused_elsewhere_and_bad_formats_at_once(tmp_path):
+    model, data = bridge("toy-gptj"), pictures(2)
+    with pytest.raises(CapabilityError, match="tower='vision'"):
+        mm.microscope(model, data, tmp_path, tower="lm", words=["dog"])
+    few = {"photo": {name: [data[0].image] * 4 for name in ("dog", "cat")}}
+    with pytest.raises(ArgumentError, match="two at least"):
+        mm.microscope(model, data, tmp_path, layer=0, formats=few)
+    assert not list(tmp_path.iterdir())
 
 
 def test_channels_of_convolutions_are_units_and_each_layer_has_its_own_grid(tmp_path):

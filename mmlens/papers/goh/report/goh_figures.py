@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from mmlens.papers.interval_plots import strips
+from mmlens.papers.interval_plots import finish, strips
 from mmlens.view.figures.conditional import conditional
 from mmlens.view.style import theme
 
@@ -26,8 +26,7 @@ def indices(table: pd.DataFrame, other: str) -> Any:
     bar = float(table["bar"].iloc[0])
     arms = {concept: concept for concept in table["concept"]}
     figure = strips(
-        shown, arms, "One unit per concept, chosen on other pictures",
-        "95 % intervals; 0 is what distractors give, the line what mixed-up concepts give",
+        shown, arms, "One unit per concept", "with 95 % intervals; dotted: mixed-up concepts",
         kinds=colours,
     )  # fmt: skip
     line = {"color": theme.colours()["muted"], "width": 1, "dash": "dot"}
@@ -37,4 +36,5 @@ def indices(table: pd.DataFrame, other: str) -> Any:
 def given_activation(table: pd.DataFrame) -> Any:
     """T5: what pictures show, by activation of a unit."""
     unit = table["unit"].iloc[0]
-    return conditional(table, title=f"What a picture shows, given the activation of {unit}")
+    figure = conditional(table)
+    return finish(figure, f"Pictures by activation of {unit}", "share of each label, by bucket")

@@ -46,13 +46,15 @@ def formats_told(table: pd.DataFrame, other: str = "") -> Part:
     """
     table = table.assign(p_holm=holm(table["p"].tolist()))
     table = table.assign(passes=table["passes"] & (table["p_holm"] <= P))
-    n, k, bar = len(table), int(table["passes"].sum()), float(table["bar"].iloc[0])
+    n, bar = len(table), float(table["bar"].iloc[0])
+    passing: Any = table[table["passes"]]
+    k, units = len(passing), passing["unit"].nunique()
     says = (
         f"{k} of {n} judged concepts have a unit whose index, with its interval, lies above"
         f" distractors (0), above the highest of mixed-up concepts ({bar:.2f})"
     )
     says += f" and above the matched unit of {other}." if other else "."
-    holds = True if k >= ENOUGH else (None if n < 2 * ENOUGH else False)
+    holds = True if units >= ENOUGH else (None if n < 2 * ENOUGH else False)
     head = ["concept", "unit", "index z", "AUROC", "weakest in"]
     head += [f"matched unit of {other}: z"] if other else []
     head += ["passes"]
@@ -75,7 +77,7 @@ def interval(row: Mapping[str, Any], name: str) -> str:
 
 def attack_told(table: Any, gaps: Mapping[str, Any]) -> Part:
     """T3, from the attacks and, per way of writing, the interval of success minus control."""
-    mean, low, high = map(float, gaps["paper"])
+    _, low, high = map(float, gaps["paper"])
     says = ". ".join(
         f"{WAYS[way]}: {percent(one[0], 1)} [{percent(one[1], 1)}, {percent(one[2], 1)}] of"
         " pictures, beyond a control word, are called what is written on them".capitalize()
@@ -83,6 +85,7 @@ def attack_told(table: Any, gaps: Mapping[str, Any]) -> Part:
     )
     holds = True if low > 0 else (False if high < 0 else None)
     real, rows = table[table["text"] == table["target"]], []
+    control = table[table["text"] != table["target"]].groupby("way")["accuracy"].mean()
     for way in gaps:
         here = real[real["way"] == way]
         paper = way == "paper"
@@ -91,6 +94,7 @@ def attack_told(table: Any, gaps: Mapping[str, Any]) -> Part:
              "36.4 % to 95.4 %"),
             ("pixel cover", percent(here["avg_img_l0_norm_diff"].mean(), 2), "6.41 % to 8.11 %"),
             ("accuracy with a word", percent(here["accuracy"].mean(), 1), ""),
+            ("accuracy with the control word", percent(control[way], 1), ""),
         )  # fmt: skip
         rows += [
             Row(f"{WAYS[way]}: {what}", value, known if paper else "",
@@ -103,8 +107,10 @@ def attack_told(table: Any, gaps: Mapping[str, Any]) -> Part:
         Row("who answers", str(first["classifier"]), "linear probe on RN50x4", "text"),
     ]
     notes = []
-    if mean < 0.1 < float(gaps["large"][0]):
-        notes = ["The paper's letters are too small for what this encoder reads; large ones act."]
+    if low <= 0 < float(gaps["large"][1]):
+        notes = [
+            "Letters in the paper's way are too small for what this encoder reads; large ones act."
+        ]
     return part("T3", says + ".", holds, rows=rows, notes=notes, summary=table)
 
 
@@ -162,7 +168,8 @@ def conditional_told(table: pd.DataFrame, medians: pd.DataFrame) -> Part:
         table: `label_given_activation` of several units: with columns unit and concept.
         medians: `activation_given_label` of the same.
     """
-    own, lines = table[table["label"] == table["concept"]], []
+    own: Any = table[table["label"] == table["concept"]]
+    lines = []
     for unit, here in own.groupby("unit", sort=False):
         concept, top = here["concept"].iloc[0], here.loc[here["end"].idxmax()]
         last: Any = top
@@ -174,7 +181,7 @@ def conditional_told(table: pd.DataFrame, medians: pd.DataFrame) -> Part:
     head = ["unit", "concept", "in the highest bucket", "its start (SD)", "median, concept (SD)",
             "median, others (SD)"]  # fmt: skip
     says = "; ".join(f"{line[0]}, highest bucket: {line[2]} show {line[1]!r}" for line in lines)
-    first = table[table["unit"] == table["unit"].iloc[0]]
+    first: Any = table[table["unit"] == table["unit"].iloc[0]]
     return part("T5", f"{says}.", table=[head, *lines], summary=table,
                 draw=partial(goh_figures.given_activation, first))  # fmt: skip
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from mmlens.methods.site_before_last import site_before_last
 from mmlens.methods.stroop import STROOP_TEMPLATE
 from mmlens.methods.unit_responses import TOWER
 from mmlens.model.provenance import about as provenance
 from mmlens.papers.goh.questions.formats import folder, spread_things, world
-from mmlens.methods.site_before_last import site_before_last
 from mmlens.papers.goh.report.goh_experiments import Experiments
 from mmlens.papers.goh.report.goh_texts import CITED, ENOUGH, READ, TITLE
 from mmlens.papers.study_report import Frame, Part, report_markdown, report_page
@@ -33,6 +33,8 @@ from mmlens.view.style.printed import one_line
 if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
 
+NAMED = 24
+"""So many concepts are named at the foot of the page."""
 INKS = {"pictos-clip": "a word in {} ink"}
 """Per family the text that asks for an ink, where it has no words for the paper's."""
 
@@ -127,7 +129,7 @@ def _write(study: Experiments, parts: list[Part], out: Path, copy: str | Path | 
     about = {
         **{name.replace("_", " "): one_line(v) for name, v in provenance(study.model).items()},
         "matched units of": "none" if study.other is None else study.other.name,
-        "concepts": ", ".join(study.concepts), "draws": study.draws, "seed": study.seed,
+        "concepts": _first(study.concepts), "draws": study.draws, "seed": study.seed,
     }  # fmt: skip
     command = f"`mmlens reproduce goh --model {study.model.name}`"
     frame = Frame("goh", TITLE, lead, READ, CITED, about, f"Written by {command}.")
@@ -148,3 +150,8 @@ def _write(study: Experiments, parts: list[Part], out: Path, copy: str | Path | 
     return GohReport(
         out / "report.html", out / "results.md", table.astype({"holds": object}), parts, study.best
     )
+
+
+def _first(names: Sequence[str]) -> str:
+    """The names, or the first of many."""
+    return ", ".join(names[:NAMED]) + (f", ... ({len(names)})" if len(names) > NAMED else "")

@@ -48,8 +48,8 @@ HOW = {
 }
 RULES = {
     "T2": f"a concept passes if the interval of its unit lies above 0 (p at most {P}, after Holm),"
-    f" above the bar, and above that of the matched unit. It holds if at least {ENOUGH} pass; it"
-    f" fails if fewer do, and of fewer than {2 * ENOUGH} concepts it is undecided.",
+    f" above the bar, and above that of the matched unit. It holds if at least {ENOUGH} different"
+    f" units pass; it fails if fewer do, and of fewer than {2 * ENOUGH} concepts it is undecided.",
     "T3": "in the paper's way of writing. It holds if the interval of (changed to the word's class"
     " - changed to it by the control) lies above 0, and fails if it lies below.",
     "T4": "of pictures in which ink and word disagree. It holds if the interval of the share in"
