@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from mmlens.methods.cross_format import cross_format_index as cross_format_index
     from mmlens.methods.decode import decode as decode
     from mmlens.methods.decode import interpretable as interpretable
+    from mmlens.methods.decompose import decompose as decompose
     from mmlens.methods.embed import embed as embed
     from mmlens.methods.integrated_gradients import integrated_gradients as integrated_gradients
     from mmlens.methods.jacobian_lens import jacobian_lens as jacobian_lens
@@ -61,6 +62,10 @@ if TYPE_CHECKING:
     from mmlens.methods.stroop import stroop as stroop
     from mmlens.methods.stroop import stroop_probs as stroop_probs
     from mmlens.methods.stroop import stroop_rates as stroop_rates
+    from mmlens.methods.sums_of_shares import heat_map as heat_map
+    from mmlens.methods.sums_of_shares import mean_ablated as mean_ablated
+    from mmlens.methods.text_span import head_moments as head_moments
+    from mmlens.methods.text_span import text_span as text_span
     from mmlens.methods.top_neurons import top_neurons as top_neurons
     from mmlens.methods.translators import Translators as Translators
     from mmlens.methods.tuned_lens import tuned_lens as tuned_lens

@@ -11,6 +11,7 @@
     view.neurons(table)                  neurons as points, layer by unit
     view.cards(table)                    neurons as cards: words, and where they activate
     view.gallery(table, pictures)        the top pictures of each neuron
+    view.head_texts(table)               the texts that attention heads vary along
     view.visualisations(made)            pictures made by optimisation, a row per unit
     view.attention_on_image(photo, s)    attention from one position to patches
     view.attention_text(scores)          attention from word to word
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from mmlens.view.figures.attention_text import attention_text as attention_text
     from mmlens.view.figures.cards import cards as cards
     from mmlens.view.figures.cards import gallery as gallery
+    from mmlens.view.figures.cards import head_texts as head_texts
     from mmlens.view.figures.compare import compare as compare
     from mmlens.view.figures.conditional import conditional as conditional
     from mmlens.view.figures.curves import curves as curves

@@ -12,7 +12,8 @@
     any one                               bars                      bars
 
 Tables: neuron and score: neurons; neuron and words: cards; pos, rank, token: lens; neuron and
-sample: gallery, which needs pictures. What `visualise` made: visualisations.
+sample: gallery, which needs pictures; head and text: head_texts.
+What `visualise` made: visualisations.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from mmlens.values.scores import Scores
 from mmlens.values.visualisation import Visualisation
 from mmlens.view.figures.attention_on_image import attention_on_image
 from mmlens.view.figures.attention_text import MOST, attention_text
-from mmlens.view.figures.cards import cards, gallery
+from mmlens.view.figures.cards import cards, gallery, head_texts
 from mmlens.view.figures.curves import along_axis, curves
 from mmlens.view.figures.heatmap import bars, heatmap
 from mmlens.view.figures.lens import lens
@@ -42,6 +43,7 @@ _VIEWS = {
     "cards": cards,
     "curves": curves,
     "gallery": gallery,
+    "head_texts": head_texts,
     "heatmap": heatmap,
     "lens": lens,
     "neurons": neurons,
@@ -164,6 +166,8 @@ def _of_table(x: Any, picture: Any) -> str:
         return "cards"
     if {"pos", "rank", "token"} <= columns:
         return "lens"
+    if {"head", "place", "text"} <= columns:
+        return "head_texts"
     there = f" with the columns {sorted(map(str, columns))}" if columns else ""
     raise AddressError(
         f"A {type(x).__name__}{there} has no view: give Scores, a table with a column 'neuron', or"
