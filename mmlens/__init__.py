@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from mmlens.methods.zero_shot import zero_shot as zero_shot
     from mmlens.model.hooked_dual_encoder import HookedDualEncoder as HookedDualEncoder
     from mmlens.model.hooked_vlm import HookedVLM as HookedVLM
+    from mmlens.papers.bias.bias_report import audit_bias as audit_bias
     from mmlens.sweep.sweep_folder import Sweep as Sweep
     from mmlens.sweep.top_pictures import top_images as top_images
     from mmlens.values.edit import Edit as Edit

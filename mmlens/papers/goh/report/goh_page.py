@@ -31,7 +31,7 @@ def page(sections: Sequence[Section], lead: str, about: Mapping[str, Any]) -> st
     verdicts = _verdicts(sections)
     return filled_page(
         drawn,
-        study="goh",
+        study="reproduce goh",
         title=escape(TITLE),
         lead=escape(lead),
         tally=escape(tally(verdicts)),

@@ -47,7 +47,7 @@ def page(
     verdicts = [one.verdict for one in findings if one.verdict is not None]
     return filled_page(
         drawn,
-        study="mmn",
+        study="reproduce mmn",
         title=escape(title),
         lead=escape(lead),
         tally=escape(tally(verdicts)),
