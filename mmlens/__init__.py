@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mmlens.methods.attribute import attribute_caption as attribute_caption
     from mmlens.methods.attribute_picture import attribute_picture as attribute_picture
     from mmlens.methods.audit import audit as audit
+    from mmlens.methods.bilinear_attribution import bilinear_attribution as bilinear_attribution
     from mmlens.methods.blank_check import blank_check as blank_check
     from mmlens.methods.conditional_probability import (
         activation_given_label as activation_given_label,

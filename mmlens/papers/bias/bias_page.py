@@ -60,8 +60,8 @@ def limits(table: pd.DataFrame, given: Concepts) -> list[str]:
         "p-values treat stimuli as independent. Pictures of one person, one hand or one source are"
         " not, and p is then too small, unless the concepts file says which are one stimulus. The"
         " stimuli of a concept are taken as fixed: nothing is said of other words or pictures.",
-        "Everything is relative, to the other groups and to the other concepts: where one concept is"
-        " near a group, the others are farther from it by that alone.",
+        "Everything is relative, to the other groups and to the other concepts: where one concept"
+        " is near a group, the others are farther from it by that alone.",
         "Nearness of embeddings is no decision. What a classifier, a search or a filter built on"
         " this model does to people is another measurement.",
         "A unit that answers to both is not shown to cause anything: silence it and measure again."
