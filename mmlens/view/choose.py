@@ -12,8 +12,8 @@
     any one                               bars                      bars
 
 Tables: neuron and score: neurons; neuron and words: cards; pos, rank, token: lens; neuron and
-sample: gallery, which needs pictures; head and text: head_texts.
-What `visualise` made: visualisations.
+sample: gallery, which needs pictures; head and text: head_texts;
+source and target: graph. What `visualise` made: visualisations.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from mmlens.view.figures.attention_on_image import attention_on_image
 from mmlens.view.figures.attention_text import MOST, attention_text
 from mmlens.view.figures.cards import cards, gallery, head_texts
 from mmlens.view.figures.curves import along_axis, curves
+from mmlens.view.figures.graph import graph
 from mmlens.view.figures.heatmap import bars, heatmap
 from mmlens.view.figures.lens import lens
 from mmlens.view.figures.neurons import neurons
@@ -43,6 +44,7 @@ _VIEWS = {
     "cards": cards,
     "curves": curves,
     "gallery": gallery,
+    "graph": graph,
     "head_texts": head_texts,
     "heatmap": heatmap,
     "lens": lens,
@@ -166,6 +168,8 @@ def _of_table(x: Any, picture: Any) -> str:
         return "cards"
     if {"pos", "rank", "token"} <= columns:
         return "lens"
+    if {"source", "target", "score"} <= columns:
+        return "graph"
     if {"head", "place", "text"} <= columns:
         return "head_texts"
     there = f" with the columns {sorted(map(str, columns))}" if columns else ""
