@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
 FEATURES = "features"
+MOST = 100
+"""Neurons, and units of each: every edge is a forward pass."""
 COLUMNS = ["source", "target", "pos", "score", "ablation"]
 _UNITS = re.compile(r"blocks\.(\d+)\.mlp\.hook_post")
 
@@ -74,7 +76,7 @@ def neuron_graph(
     Raises:
         TargetError: as in `attribute`. AddressError: a neuron of another tower.
     """
-    n_units, k = count(units, "units"), count(k, "k")
+    n_units, k = count(units, "units", most=MOST), count(k, "k", most=MOST)
     graph = _Graph(model, prompt, of, after)
     scores = attribute(model, prompt, of, after=after, point="post")
     at_picture = scores.sel(pos=Patch)

@@ -68,7 +68,7 @@ def mean_ablated(
             f"There is nothing to replace at {wanted}: name labels of"
             f" {', '.join(axis for axis in shares.axes if axis in AXES)}, as in part='mlp 0'."
         )
-    usual = shares if mean is None else mean
+    usual = shares if mean is None else _shares(mean, "mean")
     usual = usual.mean("picture") if "picture" in usual.axes else usual
     instead, chosen = usual.values.to(shares.values), torch.ones(usual.shape, dtype=torch.bool)
     for axis, want in wanted.items():
@@ -81,5 +81,5 @@ def mean_ablated(
     return replaced.sum(*(axis for axis in shares.axes if axis in AXES))
 
 
-def _shares(shares: Any) -> None:
-    instance(shares, "shares", Scores, "what mmlens.decompose returns")
+def _shares(shares: Any, name: str = "shares") -> Scores:
+    return instance(shares, name, Scores, "what mmlens.decompose returns")
