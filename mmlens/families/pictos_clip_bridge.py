@@ -4,23 +4,24 @@
 
 It stands beside `pictos`, whose encoder never saw a caption, so that the same questions can be
 asked of a language model behind a contrastive encoder. The projection (1280 -> 256, with bias)
-reads the units of the last block after their ReLU6, at 2 x 2 positions. Its card is that of
-pictos-clip.
+reads the units of the last block after their ReLU6, at 2 x 2 positions. The model card lies beside
+it.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from mmlens.families import family
 from mmlens.families.parts import from_parts
 from mmlens.families.pictos import FOLDER as PICTOS
-from mmlens.families.pictos_clip import FOLDER as CLIP
 from mmlens.families.pictos_clip import pictos_clip
 from mmlens.families.smol_parts import ENCODER_NAME
 from mmlens.values.errors import ModelError
 
-PROJECTION = CLIP / "bridge.safetensors"
+FOLDER = Path(__file__).parent.parent / "pictos_clip_bridge"
+PROJECTION = FOLDER / "projection.safetensors"
 
 
 @family({"pictos-clip-bridge": "the bundled CLIP's encoder - linear - the bundled language model"})
@@ -39,8 +40,8 @@ def pictos_clip_bridge(
     if not PROJECTION.is_file() or not (PICTOS / "lm").is_dir():
         raise ModelError(
             "This installation of mmlens has no weights for 'pictos-clip-bridge' (the file"
-            " mmlens/pictos_clip/bridge.safetensors is missing): install the wheel, or load"
-            " 'pictos'."
+            " mmlens/pictos_clip_bridge/projection.safetensors is missing): install the wheel, or"
+            " load 'pictos'."
         )
     from mmlens.towers.vision.wrap import HookedVision
 

@@ -29,7 +29,7 @@ from train_projection import Whitened, loss_of, naming, padded, texts
 from mmlens.pictos.world import STYLES, World
 
 LM = PACKAGE / "weights" / "lm"
-OUT = PACKAGE.parent / "pictos_clip" / "bridge.safetensors"
+OUT = PACKAGE.parent / "pictos_clip_bridge" / "projection.safetensors"
 
 
 class ClipBridge(Bridge):
