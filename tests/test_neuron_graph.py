@@ -115,9 +115,12 @@ def test_the_graph_is_drawn_in_columns_from_units_to_the_word(table):
 
 def answers(multimodal: float, active: float, n: int = 20) -> pd.DataFrame:
     rng, rows = np.random.default_rng(0), []
-    for _ in range(n):
-        for arm, mean in zip(ARMS, (multimodal, active, 0.1), strict=True):
-            rows.append({"arm": arm, "taken": mean + 0.1 * rng.normal()})
+    for thing in range(n):
+        for _ in range(2):
+            before = rng.uniform(1, 2)
+            for arm, mean in zip(ARMS, (multimodal, active, 0.1), strict=True):
+                after = before * (1 - mean - 0.1 * rng.normal())
+                rows.append({"concept": thing, "arm": arm, "before": before, "after": after})
     return pd.DataFrame(rows)
 
 
@@ -125,15 +128,15 @@ def test_the_verdict_is_that_of_the_interval():
     assert fed_verdict(answers(0.6, 0.2))[0].holds is True
     assert fed_verdict(answers(0.1, 0.5))[0].holds is False
     assert fed_verdict(answers(0.3, 0.3))[0].holds is None
-    nothing, summary = fed_verdict(pd.DataFrame(columns=["arm", "taken"]))
+    nothing, summary = fed_verdict(pd.DataFrame(columns=["arm", "before", "after"]))
     assert nothing.holds is None and summary is None
     verdict, summary = fed_verdict(answers(0.6, 0.2))
-    assert "over 20 pictures" in verdict.says
+    assert "over 40 pictures of 20 things" in verdict.says
     assert summary.loc["multimodal - as active", "mean"] == pytest.approx(0.4, abs=0.1)
 
 
 def test_the_study_silences_as_many_units_in_every_arm():
     found = feeding(mm.load("pictos"), ["koala", "dog"], each=4, k=3, neurons=30)
     assert len(found) and len(found) % 3 == 0
-    assert set(found["n_units"]) == {3} and found["taken"].max() <= 1.0 + 1e-6
+    assert set(found["n_units"]) == {3} and (found["before"] > 0).all()
     assert list(found["arm"][:3]) == list(ARMS)

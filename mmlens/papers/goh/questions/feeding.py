@@ -6,13 +6,15 @@ ten (Schwettmann et al. 2023). *Multimodal units* of a thing are those of the hi
 index, the least z over formats (Goh et al. 2021; `mmlens.methods.cross_format`), read from other
 pictures than those that are asked about. Per picture both are silenced:
 
-    taken = 1 - (activation of the neuron without the units) / (its activation)
+    taken = sum over pictures of (activation - activation without the units) / sum of activations
 
-at the position where it scores highest, with the k multimodal units of the thing silenced, and with
+of the neuron at the position where it scores highest, with the k multimodal units of the thing
+silenced, and with
 k other units that are as active on this very picture (each the nearest in activation among units
-outside). The difference of the two, over pictures, has an interval: the claim holds if it lies
+outside). The difference of the two has an interval: the claim holds if it lies
 above 0, fails if it lies below, and is undecided otherwise. A second control takes units that
-answer to the thing in the shown format most and do not in the others.
+answer to the thing in the shown format most and do not in the others. Pictures of one thing are
+added up first: they show one drawing of it, and intervals are over things.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 
 ARMS = ("multimodal", "as active", "one format")
 AFTER = {"drawing": " {article}", "symbol": " a drawing of {article}", "written": " the word"}
+COLUMNS = ["concept", "format", "neuron", "arm", "before", "after", "n_units"]
 CLAIM = "The translating neurons are fed by multimodal units more than by others as active"
 
 
@@ -65,7 +68,7 @@ def feeding(
     formats: Sequence[str] = ("drawing",),
     seed: int = 0,
 ) -> pd.DataFrame:
-    """One row per picture and arm: concept, format, neuron, arm, taken, n_units.
+    """One row per picture and arm: concept, format, neuron, arm, before, after, n_units.
 
     Args:
         concepts: things of the bundled world.
@@ -86,7 +89,7 @@ def feeding(
         for name in formats:
             for picture in shown[name][concept][half:]:
                 rows += _asked(model, picture, concept, name, index, count(k, "k"), neurons)
-    table = pd.DataFrame(rows, columns=["concept", "format", "neuron", "arm", "taken", "n_units"])
+    table = pd.DataFrame(rows, columns=COLUMNS)
     table.attrs["about"] = about(model, method="feeding", each=each, k=k, seed=seed,
                                  concepts=", ".join(concepts))  # fmt: skip
     return table
@@ -100,19 +103,20 @@ def fed_verdict(table: pd.DataFrame, *, draws: int = 2000, seed: int = 0) -> tup
     """
     if not len(table):
         return Verdict("M18", CLAIM, None, "No picture had a translating neuron."), None
-    wide: Any = table.assign(picture=np.arange(len(table)) // len(ARMS)).pivot(
-        index="picture", columns="arm", values="taken"
-    )[list(ARMS)]
-    gaps = {"multimodal - as active": wide["multimodal"] - wide["as active"],
-            "multimodal - one format": wide["multimodal"] - wide["one format"]}  # fmt: skip
-    whole = pd.concat([wide, pd.DataFrame(gaps)], axis=1)
-    found = intervals(whole.to_numpy(), draws=draws, seed=seed)
+    things: Any = table.groupby(["concept", "arm"], sort=False)[["before", "after"]].sum()
+    before = things["before"].unstack("arm")[list(ARMS)]
+    taken = before - things["after"].unstack("arm")[list(ARMS)]
+    gaps = {f"{ARMS[0]} - {other}": taken[ARMS[0]] - taken[other] for other in ARMS[1:]}
+    whole = pd.concat([taken, pd.DataFrame(gaps)], axis=1)
+    bases = np.repeat(before[[ARMS[0]]].to_numpy(), whole.shape[1], axis=1)
+    found = intervals(whole.to_numpy(), bases, draws=draws, seed=seed)
     summary = pd.DataFrame(found, columns=["mean", "low", "high"], index=whole.columns)
     low, high = summary.loc["multimodal - as active", ["low", "high"]]
     holds = True if low > 0 else False if high < 0 else None
     told = [f"{name} {row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
             for name, row in summary.iterrows()]  # fmt: skip
-    says = f"share of the activation that is taken, over {len(wide)} pictures: {'; '.join(told)}"
+    n = f"{len(table) // len(ARMS)} pictures of {len(before)} things"
+    says = f"share of the activation that is taken, over {n}: {'; '.join(told)}"
     return Verdict("M18", CLAIM, holds, says), summary
 
 
@@ -158,9 +162,9 @@ def _asked(
     rows = []
     for arm, units in _arms(model, picture, index, shown_as, k).items():
         silenced = model.edit(Edit(FEATURES, 0.0, dim=units))
-        taken = 1 - _activation(silenced, prompt, neuron, pos) / before
+        after_it = _activation(silenced, prompt, neuron, pos)
         rows.append({"concept": concept, "format": shown_as, "neuron": neuron, "arm": arm,
-                     "taken": taken, "n_units": len(units)})  # fmt: skip
+                     "before": before, "after": after_it, "n_units": len(units)})  # fmt: skip
     return rows
 
 
