@@ -37,6 +37,6 @@ def audit_bias_command(
         loaded: Any = load(model)
         status.update("measuring ...")
         found = audit_bias(loaded, concepts, out, layer=layer, draws=draws, seed=seed)
-    n = int((found.associations["p_holm"] <= 0.05).sum())
+    n = sum(float(p) <= 0.05 for p in found.associations["p_holm"])
     typer.echo(f"{n} of {len(found.associations)} associations of embeddings at p_holm <= .05.")
     typer.echo(f"Report: {found.page}")

@@ -100,7 +100,9 @@ def _placed(model: HookedDualEncoder, name: str, layer: int, tower: str) -> tupl
     if not where.layered:
         hooking.check_places(model, where, [None])
         return where, None
-    found = places(hooking.layers(model, where), where.layer if where.layer else layer, "layer")
+    found = places(
+        hooking.layers(model, where), layer if where.layer is None else where.layer, "layer"
+    )
     hooking.check_places(model, where, [found if isinstance(found, int) else found[0]])
     return where, found if isinstance(found, int) else found[0]
 
@@ -135,11 +137,12 @@ def _pushed(
 
 def _copies(reading: DualReading, n: int) -> DualReading:
     """The same picture or text n times."""
-    many = [
-        None if one is None else one.expand(n, *one.shape[1:])
-        for one in (reading.pixels, reading.ids, reading.mask)
-    ]
-    return DualReading(*many, reading.labels * n, reading.prompts * n)
+
+    def many(one: Tensor | None) -> Tensor | None:
+        return None if one is None else one.expand(n, *one.shape[1:])
+
+    inputs = many(reading.pixels), many(reading.ids), many(reading.mask)
+    return DualReading(*inputs, reading.labels * n, reading.prompts * n)
 
 
 def _summed(

@@ -159,7 +159,7 @@ class Shares:
                 " units: write by='part', 'head', 'patch' or 'pos'."
             )
         self.entry = POST.at(every[-1]) if attends else FEATURES
-        pixels = model.read(first).pixels
+        pixels = self._pixels([first])
         tail = LastMap(model, torch.cat([pixels, pixels.flip(-1, -2).neg()]), self.entry)
         self.active, self.rest = tail.active, _constant(tail)
         heads = by in ("head", "patch")
@@ -177,7 +177,7 @@ class Shares:
 
     def of(self, prompts: Sequence[Prompt], along: Float[Tensor, "k d_embed"]) -> Tensor:
         """Float[picture, *axes of `by`, k]"""
-        tail = LastMap(self.model, self.model.read(list(prompts)).pixels, self.entry, self._reads())
+        tail = LastMap(self.model, self._pixels(prompts), self.entry, self._reads())
         self._check(tail)
         along = along.to(tail.embedding)
         pieces = [getattr(self, f"_by_{self.by}")(tail, J) for _, J in tail.rows(along)]
@@ -187,6 +187,11 @@ class Shares:
             values = torch.cat([values, rest[:, None]], 1)
         length = tail.embedding.norm(dim=-1)
         return values / length.view(-1, *[1] * (values.dim() - 1))
+
+    def _pixels(self, prompts: Sequence[Prompt]) -> Tensor:
+        pixels = self.model.read(list(prompts)).pixels
+        assert pixels is not None
+        return pixels
 
     def _reads(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """What is kept of the hook points on the way."""

@@ -59,31 +59,38 @@ def head_moments(
     Raises:
         ArgumentError: fewer than two pictures. What `decompose` raises besides.
     """
-    step, n = count(batch, "batch"), 0
-    shares = mean = spread = axes = None
+    step = count(batch, "batch")
     if isinstance(pictures, (str, bytes)) or not isinstance(pictures, Iterable):
         raise ArgumentError("pictures: give a list or another iterable of pictures.")
+    shares, seen, axes = None, _Moments(), torch.eye(model.d_embed)
     for some in chunks(pictures, step):
         prompts = [Prompt(open_picture(one)) for one in some]
-        if shares is None:
-            shares, axes = Shares(model, prompts[0], "head", layer), torch.eye(model.d_embed)
-        rows = finite(shares.of(prompts, axes), "the contributions of heads").double()
-        m, here = len(rows), rows.mean(0)
-        if mean is None:
-            mean, spread = torch.zeros_like(here), torch.zeros(*here.shape, here.shape[-1]).to(here)
-        away, off = rows - here, here - mean
-        spread += torch.einsum("blhd,blhe->lhde", away, away)
-        spread += off[..., None] * off[..., None, :] * (n * m / (n + m))
-        mean, n = mean + off * (m / (n + m)), n + m
-    if shares is None or mean is None or spread is None or n < 2:
-        raise ArgumentError(f"{n} pictures have no covariance: give at least two.")
+        shares = shares or Shares(model, prompts[0], "head", layer)
+        seen.add(finite(shares.of(prompts, axes), "the contributions of heads").double())
+    if shares is None or seen.n < 2:
+        raise ArgumentError(f"{seen.n} pictures have no covariance: give at least two.")
     labels = {"layer": shares.labels["layer"]}
-    told = about(model, method="head_moments", pictures=n, tower="vision",
+    told = about(model, method="head_moments", pictures=seen.n, tower="vision",
                  d_head=shares.d_head)  # fmt: skip
     return (
-        Scores(mean, ("layer", "head", "dim"), labels, told),
-        Scores(spread / n, ("layer", "head", "dim", "along"), labels, told),
+        Scores(seen.mean, ("layer", "head", "dim"), labels, told),
+        Scores(seen.spread / seen.n, ("layer", "head", "dim", "along"), labels, told),
     )
+
+
+class _Moments:
+    """Mean, and sum of products of deviations, merged batch by batch (Chan et al. 1979)."""
+
+    def __init__(self) -> None:
+        self.n, self.mean, self.spread = 0, torch.zeros(()).double(), torch.zeros(()).double()
+
+    def add(self, rows: Float[Tensor, "picture layer head dim"]) -> None:
+        m, here = len(rows), rows.mean(0)
+        away, off = rows - here, here - self.mean
+        self.spread = self.spread + torch.einsum("blhd,blhe->lhde", away, away)
+        weight = self.n * m / (self.n + m)
+        self.spread = self.spread + off[..., None] * off[..., None, :] * weight
+        self.mean, self.n = self.mean + off * (m / (self.n + m)), self.n + m
 
 
 @needs("similarity")

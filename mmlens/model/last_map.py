@@ -53,6 +53,7 @@ class LastMap:
     ) -> None:
         held, self.kept = Held(), dict[str, Tensor]()
         x: list[Tensor] = []
+        out: list[Tensor] = []
 
         def begin(tensor: Tensor, hook: Any) -> Tensor:
             x[:] = [tensor.detach().requires_grad_()]
@@ -61,7 +62,7 @@ class LastMap:
 
         def end(tensor: Tensor, hook: Any) -> None:
             held.on = False
-            self._out = tensor
+            out[:] = [tensor]
 
         def read(tensor: Tensor, hook: Any) -> None:
             self.kept[hook.name] = wide((reads or {})[hook.name](tensor.detach()))
@@ -69,7 +70,7 @@ class LastMap:
         hooks = [(name, read) for name in reads or {}] + [(entry, begin), (EMBEDDING, end)]
         with ordinary(), model.hooks(hooks), torch.enable_grad(), held:
             model.run(pixels)
-        self._x = x[0]
+        self._x, self._out = x[0], out[0]
         self.x, self.embedding = wide(self._x.detach()), wide(self._out.detach())
         draw = torch.linspace(1.0, 2.0, self._out.shape[-1]).to(self._out)
         self.active = self._slope(draw).abs().amax((0, 2)).nonzero().flatten()

@@ -35,24 +35,33 @@ class Held(TorchFunctionMode):
 
 
 def _layer_norm(
-    func: Any, x: Tensor, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
+    func: Any,
+    input: Tensor,
+    normalized_shape: Any,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
 ) -> Tensor:
-    over = tuple(range(-len(shape), 0))
-    centred = x - x.mean(over, keepdim=True)
+    over = tuple(range(-len(normalized_shape), 0))
+    centred = input - input.mean(over, keepdim=True)
     out = centred * (centred.detach().square().mean(over, keepdim=True) + eps).rsqrt()
     out = out if weight is None else out * weight
     return out if bias is None else out + bias
 
 
-def _rms_norm(func: Any, x: Tensor, shape: Any, weight: Any = None, eps: Any = None) -> Tensor:
-    over = tuple(range(-len(shape), 0))
-    eps = torch.finfo(x.dtype).eps if eps is None else eps
-    out = x * (x.detach().square().mean(over, keepdim=True) + eps).rsqrt()
+def _rms_norm(
+    func: Any, input: Tensor, normalized_shape: Any, weight: Any = None, eps: Any = None
+) -> Tensor:
+    over = tuple(range(-len(normalized_shape), 0))
+    eps = torch.finfo(input.dtype).eps if eps is None else eps
+    out = input * (input.detach().square().mean(over, keepdim=True) + eps).rsqrt()
     return out if weight is None else out * weight
 
 
-def _first(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-    return func(x.detach(), *args, **kwargs)
+def _first(func: Any, *args: Any, **kwargs: Any) -> Any:
+    if args:
+        return func(args[0].detach(), *args[1:], **kwargs)
+    return func(**{**kwargs, "input": kwargs["input"].detach()})
 
 
 def _first_two(func: Any, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Any:

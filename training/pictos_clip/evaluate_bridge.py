@@ -1,6 +1,6 @@
 """Measure pictos-clip-bridge: what it names, and what feeds the neurons that translate.
 
-    python training/pictos_clip/evaluate_bridge.py --json training/pictos_clip/logs/bridge.json
+    python training/pictos_clip/evaluate_bridge.py --json training/pictos_clip/logs/bridge-table.json
 
 Captions are greedy continuations of "A picture of" for held-out scenes of the bundled world; a
 scene counts when every thing in it is named. The study is `mmlens.papers.goh.questions.feeding`.

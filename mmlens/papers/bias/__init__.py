@@ -2,7 +2,7 @@
 
     from mmlens.papers.bias import audit_bias
 
-    found = audit_bias("pictos-clip", out="bias")             # the bundled pictures
+    found = audit_bias(mm.load("pictos-clip"), out="bias")    # the bundled pictures
     found = audit_bias(model, "concepts.yaml", out="bias")    # one's own
 
 `concepts_file` reads what is compared, `associations` computes, `bias_report` writes. Caliskan,

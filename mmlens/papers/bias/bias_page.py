@@ -106,7 +106,7 @@ def page(
 
 
 def _found(table: pd.DataFrame, what: str) -> str:
-    n = int((table["p_holm"] <= P).sum()) if len(table) else 0
+    n = sum(float(p) <= P for p in table["p_holm"])
     return (
         f"{n} of {len(table)} tests find an {what} that is unlikely to be chance (p_holm at most"
         f" {P}) ." if what[0] == "a" else

@@ -133,7 +133,8 @@ def head_texts(
         raise AddressError(f"{len(heads)} cards are more than can be read: ask about fewer layers.")
     made = []
     for head in heads:
-        own: Any = table[table["head"] == head].sort_values("place")
+        rows: Any = table[table["head"] == head]
+        own = rows.sort_values("place")
         whole = f"<span>{own['explained'].iloc[-1]:.0%} of its variance</span>"
         line = f'<div class="mm-line"><b class="mm-name">{escape(str(head))}</b>{whole}</div>'
         row = {"words": list(own["text"]), "probs": list(own["explained"])}

@@ -9,10 +9,9 @@ pictures than those that are asked about. Per picture both are silenced:
     taken = sum over pictures of (activation - activation without the units) / sum of activations
 
 of the neuron at the position where it scores highest, with the k multimodal units of the thing
-silenced, and with
-k other units that are as active on this very picture (each the nearest in activation among units
-outside). The difference of the two has an interval: the claim holds if it lies
-above 0, fails if it lies below, and is undecided otherwise. A second control takes units that
+silenced, and with k other units that are as active on this very picture (each the nearest in
+activation among units outside). The difference of the two has an interval: the claim holds if it
+lies above 0, fails if it lies below, and is undecided otherwise. A second control takes units that
 answer to the thing in the shown format most and do not in the others. Pictures of one thing are
 added up first: they show one drawing of it, and intervals are over things.
 """
