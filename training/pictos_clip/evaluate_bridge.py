@@ -1,6 +1,6 @@
 """Measure pictos-clip-bridge: what it names, and what feeds the neurons that translate.
 
-    python training/pictos_clip/evaluate_bridge.py --json training/pictos_clip/logs/bridge-table.json
+    python training/pictos_clip/evaluate_bridge.py --json FILE
 
 Captions are greedy continuations of "A picture of" for held-out scenes of the bundled world; a
 scene counts when every thing in it is named. The study is `mmlens.papers.goh.questions.feeding`.
@@ -34,6 +34,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=100)
     parser.add_argument("--concepts", type=int, default=40)
+    parser.add_argument(
+        "--each", type=int, default=4, help="pictures of a thing, half of them asked about"
+    )
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     model = mm.load("pictos-clip-bridge")
@@ -41,7 +44,7 @@ def main() -> None:
             for things in (1, 2) for style in STYLES}  # fmt: skip
     print(told, flush=True)
     names = sprites().names[:: max(1, len(sprites().names) // args.concepts)]
-    table = feeding(model, names)
+    table = feeding(model, names, each=args.each)
     verdict, summary = fed_verdict(table)
     print(verdict.word, verdict.says)
     told |= {"feeding": verdict.word, "says": verdict.says, "concepts": names,
