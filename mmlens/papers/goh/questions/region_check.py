@@ -17,9 +17,9 @@ import json
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from mmlens.methods.site_before_last import site_before_last
 from mmlens.methods.word_probe import TOWER, top_words, word_probe
 from mmlens.model.capabilities import needs
-from mmlens.methods.site_before_last import site_before_last
 from mmlens.papers.tables import ExperimentError
 from mmlens.values.arguments import choice, count
 from mmlens.values.english import english_words

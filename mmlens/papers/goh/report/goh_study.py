@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from mmlens.methods.site_before_last import site_before_last
 from mmlens.methods.stroop import STROOP_TEMPLATE
 from mmlens.methods.unit_responses import TOWER
 from mmlens.model.provenance import about as provenance
 from mmlens.papers.goh.questions.formats import folder, spread_things, world
-from mmlens.methods.site_before_last import site_before_last
 from mmlens.papers.goh.report.goh_experiments import Experiments
 from mmlens.papers.goh.report.goh_texts import CITED, ENOUGH, READ, TITLE
 from mmlens.papers.study_report import Frame, Part, report_markdown, report_page
