@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mmlens.methods.attribute import attribute_caption as attribute_caption
     from mmlens.methods.attribute_picture import attribute_picture as attribute_picture
     from mmlens.methods.audit import audit as audit
+    from mmlens.methods.bilinear_attribution import bilinear_attribution as bilinear_attribution
     from mmlens.methods.blank_check import blank_check as blank_check
     from mmlens.methods.conditional_probability import (
         activation_given_label as activation_given_label,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from mmlens.methods.cross_format import cross_format_index as cross_format_index
     from mmlens.methods.decode import decode as decode
     from mmlens.methods.decode import interpretable as interpretable
+    from mmlens.methods.decompose import decompose as decompose
     from mmlens.methods.embed import embed as embed
     from mmlens.methods.integrated_gradients import integrated_gradients as integrated_gradients
     from mmlens.methods.jacobian_lens import jacobian_lens as jacobian_lens
@@ -57,10 +59,15 @@ if TYPE_CHECKING:
     from mmlens.methods.linear_probe import sparse_probe as sparse_probe
     from mmlens.methods.logit_lens import logit_lens as logit_lens
     from mmlens.methods.nearest_tokens import nearest_tokens as nearest_tokens
+    from mmlens.methods.neuron_graph import neuron_graph as neuron_graph
     from mmlens.methods.sink_units import sink_units as sink_units
     from mmlens.methods.stroop import stroop as stroop
     from mmlens.methods.stroop import stroop_probs as stroop_probs
     from mmlens.methods.stroop import stroop_rates as stroop_rates
+    from mmlens.methods.sums_of_shares import heat_map as heat_map
+    from mmlens.methods.sums_of_shares import mean_ablated as mean_ablated
+    from mmlens.methods.text_span import head_moments as head_moments
+    from mmlens.methods.text_span import text_span as text_span
     from mmlens.methods.top_neurons import top_neurons as top_neurons
     from mmlens.methods.translators import Translators as Translators
     from mmlens.methods.tuned_lens import tuned_lens as tuned_lens
@@ -75,6 +82,7 @@ if TYPE_CHECKING:
     from mmlens.methods.zero_shot import zero_shot as zero_shot
     from mmlens.model.hooked_dual_encoder import HookedDualEncoder as HookedDualEncoder
     from mmlens.model.hooked_vlm import HookedVLM as HookedVLM
+    from mmlens.papers.bias.bias_report import audit_bias as audit_bias
     from mmlens.sweep.sweep_folder import Sweep as Sweep
     from mmlens.sweep.top_pictures import top_images as top_images
     from mmlens.values.edit import Edit as Edit

@@ -127,6 +127,15 @@ class Right:
         return {
             "from_model": {"encoder": encoder}, "embed": {"model": dual, "inputs": self.photo},
             "zero_shot": {"model": dual, "pictures": self.photo, "texts": ["two cats"]},
+            "decompose": {"model": dual, "pictures": self.photo, "along": "two cats"},
+            "heat_map": {"shares": mm.decompose(dual, self.photo, by="pos", along="two cats")},
+            "mean_ablated": {"shares": mm.decompose(dual, [self.photo] * 2, along="two cats"),
+                             "part": "mlp 0"},
+            "bilinear_attribution": {"model": dual, "picture": self.photo, "of": "two cats"},
+            "head_moments": {"model": dual, "pictures": [self.photo] * 2},
+            "text_span": {"model": dual, "pictures": [self.photo] * 2, "texts": ["two cats"],
+                          "k": 1},
+            "audit_bias": {"model": dual, "concepts": "concepts.yaml", "draws": 9},
         }  # fmt: skip
 
     def _special(self, other: Any) -> dict[str, dict[str, Any]]:
@@ -180,6 +189,11 @@ class Right:
                             "options": {"k": 2, "max_new_tokens": 1}, "resume": False},
             "sweep.top_images": {"k": 1}, "metrics.caption_words": {"text": "a dog"},
             "microscope": {"out": "site", "layer": 0},
+            "neuron_graph": {"of": " dog", "after": "", "k": 1, "units": 1},
+            "view.graph": {"table": pd.DataFrame(
+                {"source": ["a"], "target": ["b"], "score": [1.0]})},
+            "view.head_texts": {"table": pd.DataFrame(
+                {"head": [mm.Head(0, 1)], "place": [1], "text": ["a"], "explained": [0.5]})},
             "metrics.chair": {"references": [["dog"]], "vocabulary": metrics.pictos_vocabulary()},
             "metrics.world_score": {"references": [["dog"]]},
             "metrics.MetricResult": {"name": "m", "corpus": 1.0, "items": (1.0,)},
@@ -405,6 +419,9 @@ def main(told: TextIO) -> None:
         right.photo.save("pictures/a.png")
         with open("synonyms.txt", "w", encoding="utf-8") as file:
             file.write("dog, puppy\n")
+        with open("concepts.yaml", "w", encoding="utf-8") as file:
+            both = "{a: {words: [dog, cat, cow]}, b: {words: [red, blue, pink]}}"
+            file.write(f"groups: {both}\nconcepts: {both}\n")
         mm.sweep.sweep(translate.top_units, right.model, right.data, "swept", progress=False,
                        options={"k": 2, "max_new_tokens": 1})  # fmt: skip
         for where in names():

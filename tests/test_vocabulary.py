@@ -18,7 +18,8 @@ PACKAGE = ROOT / "mmlens"
 PACKAGES = ("", "datasets", "explore", "metrics", "papers.goh", "papers.mmn", "patching", "sweep",
             "tally", "train", "view")  # fmt: skip
 MEANT: dict[str, set[str]] = {
-    "by": {"patching.patch", "patching.ablate", "patching.direct_logits"},
+    "by": {"patching.patch", "patching.ablate", "patching.direct_logits", "decompose",
+           "bilinear_attribution"},
     "words": {"microscope", "view.tokens", "stroop", "word_association", "word_probe"},
     "unit": {"Neuron"},
     "target": {"attribute", "attribute_caption", "attribute_picture", "integrated_gradients",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,11 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
     few: dict[str, Any] = {} if talks else {"layer": 1, "pos": [0, 1]}
     word = lambda logits: logits[5]  # noqa: E731
 
+    named = ("{words: [dog, cat, cow]}", "{words: [red, blue, green]}")
+    compared = Path(tempfile.mkdtemp()) / "concepts.yaml"
+    both = "\n".join(f"  {name}: {those}" for name, those in zip("ab", named, strict=True))
+    compared.write_text(f"groups:\n{both}\nconcepts:\n{both}\n")
+
     def ask(*args: Any, **options: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return args, options
 
@@ -67,10 +73,14 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
         "mmlens.attribute_caption": ask(prompt, 3, caption=" dog"),
         "mmlens.attribute_picture": ask(prompt, **token, steps=4),
         "mmlens.audit": ask(prompt),
+        "mmlens.audit_bias": ask(compared, tempfile.mkdtemp(), draws=9),
+        "mmlens.bilinear_attribution": ask(photo, "a dog", site="features"),
         "mmlens.blank_check": ask(mm.Neuron(0, 1, "vision"), ["dog"], randoms=1),
         "mmlens.cross_format": ask({name: ([photo] * 2, [other] * 2) for name in "ab"}, draws=9),
         "mmlens.decode": ask([neuron]),
+        "mmlens.decompose": ask([photo], by="pos"),
         "mmlens.embed": ask([photo]),
+        "mmlens.head_moments": ask([photo, other]),
         "mmlens.integrated_gradients": ask(prompt, **token, **layer, steps=4),
         "mmlens.logit_lens": ask(prompt),
         "mmlens.jacobian_lens": ask(prompt, pos=[0], destination=[-1]),
@@ -78,9 +88,11 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
         "mmlens.look": ask(photo, **look),
         "mmlens.microscope": ask(data, tempfile.mkdtemp(), layer=0, k=1),
         "mmlens.nearest_tokens": ask(prompt, 2),
+        "mmlens.neuron_graph": ask(prompt, 5, after="", k=1, units=1),
         "mmlens.sink_units": ask(prompt),
         "mmlens.sparse_probe": ask([photo, other], ["a", "b"], 1),
         "mmlens.stroop": ask(inks=["red", "blue"], words=["red"]),
+        "mmlens.text_span": ask([photo, other], ["a dog", "a cat"], k=1),
         "mmlens.top_images": ask(data, [neuron], 1),
         "mmlens.tuned_lens": ask(prompt, steps=2, batch=2),
         "mmlens.typographic_attack": ask([photo], {"dog": "dog"}, ["dog", "cat"]),

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from mmlens import __version__
+from mmlens.cli.audit_bias import audit_bias_command
 from mmlens.cli.doctor import doctor_command
 from mmlens.cli.explore import explore_command
 from mmlens.cli.fetch import fetch_command
@@ -85,6 +86,7 @@ def _options(
 app.command("look")(look_command)
 app.command("explore")(explore_command)
 app.command("microscope")(microscope_command)
+app.command("audit-bias")(audit_bias_command)
 
 
 @app.command()

@@ -23,6 +23,7 @@ TESTED: dict[str, tuple[str, str]] = {
     "resvg-py": ("0.5.0", "0.5.0"),
     "typer": ("0.15.0", "0.29.2"),
     "rich": ("13.0.0", "15.0.0"),
+    "pyyaml": ("6.0.2", "6.0.4"),
     "jaxtyping": ("0.3.0", "0.3.11"),
     "torchvision": ("0.21.0", "0.29.2"),
     "open_clip_torch": ("3.3.0", "3.3.0"),

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
 
 from mmlens.methods.embed import embed
 from mmlens.model.capabilities import needs
@@ -53,17 +55,30 @@ def zero_shot(
     Raises:
         PictureError: something that is no picture. ArgumentError: something that is no text.
     """
-    names, groups = _classes(texts)
+    _, groups = _classes(texts)
     many = list(pictures) if isinstance(pictures, (list, tuple)) else [pictures]
     seen = embed(model, [Prompt(open_picture(one)) for one in many], batch=batch)
-    every = embed(model, [one for some in groups for one in some], batch=batch)
-    means = [part.mean(0) for part in every.split([len(some) for some in groups])]
-    cosines = seen @ F.normalize(torch.stack(means), dim=-1).T
+    names, rows = class_embeddings(model, texts, batch)
+    cosines = seen @ rows.T
     logits = model.logits(cosines)
     values = torch.stack([cosines, logits, model.probabilities(logits)])
     labels = {"quantity": QUANTITIES, "text": names}
     told = about(model, method="zero_shot", texts=groups, sigmoid=model.sigmoid)
     return Scores(values, ("quantity", "picture", "text"), labels, told)
+
+
+def class_embeddings(
+    model: HookedDualEncoder, texts: Any, batch: int = 32
+) -> tuple[tuple[str, ...], Float[Tensor, "text d_embed"]]:
+    """The name of each class, and the unit vector along the mean of its texts' embeddings.
+
+    Args:
+        texts: as `zero_shot` takes them.
+    """
+    names, groups = _classes(texts)
+    every = embed(model, [one for some in groups for one in some], batch=batch)
+    means = [part.mean(0) for part in every.split([len(some) for some in groups])]
+    return names, F.normalize(torch.stack(means), dim=-1)
 
 
 def _classes(texts: Any) -> tuple[tuple[str, ...], list[list[str]]]:

@@ -2,6 +2,7 @@
 
 mmn             Multimodal Neurons in Pretrained Text-Only Transformers (2023)
 goh             Multimodal Neurons in Artificial Neural Networks (2021)
+bias            associations of concepts with groups, audited
 
 tables          a question asked about many pictures, as one table
 bootstrap       intervals over pictures;    comparisons    tests of two arms
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from mmlens.values.lazy import on_first_use
 
 if TYPE_CHECKING:
+    from mmlens.papers import bias as bias
     from mmlens.papers import bootstrap as bootstrap
     from mmlens.papers import comparisons as comparisons
     from mmlens.papers import goh as goh

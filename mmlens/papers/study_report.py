@@ -86,7 +86,7 @@ def report_page(frame: Frame, parts: Sequence[Part]) -> str:
     verdicts = verdicts_of(parts)
     return filled_page(
         drawn,
-        study=frame.study,
+        study=f"reproduce {frame.study}",
         title=escape(frame.title),
         lead=escape(frame.lead),
         tally=escape(tally(verdicts)),

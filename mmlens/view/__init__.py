@@ -11,6 +11,8 @@
     view.neurons(table)                  neurons as points, layer by unit
     view.cards(table)                    neurons as cards: words, and where they activate
     view.gallery(table, pictures)        the top pictures of each neuron
+    view.graph(table)                    what feeds a word: units, neurons, as columns of nodes
+    view.head_texts(table)               the texts that attention heads vary along
     view.visualisations(made)            pictures made by optimisation, a row per unit
     view.attention_on_image(photo, s)    attention from one position to patches
     view.attention_text(scores)          attention from word to word
@@ -37,9 +39,11 @@ if TYPE_CHECKING:
     from mmlens.view.figures.attention_text import attention_text as attention_text
     from mmlens.view.figures.cards import cards as cards
     from mmlens.view.figures.cards import gallery as gallery
+    from mmlens.view.figures.cards import head_texts as head_texts
     from mmlens.view.figures.compare import compare as compare
     from mmlens.view.figures.conditional import conditional as conditional
     from mmlens.view.figures.curves import curves as curves
+    from mmlens.view.figures.graph import graph as graph
     from mmlens.view.figures.heatmap import bars as bars
     from mmlens.view.figures.heatmap import heatmap as heatmap
     from mmlens.view.figures.lens import lens as lens

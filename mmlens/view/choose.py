@@ -12,7 +12,8 @@
     any one                               bars                      bars
 
 Tables: neuron and score: neurons; neuron and words: cards; pos, rank, token: lens; neuron and
-sample: gallery, which needs pictures. What `visualise` made: visualisations.
+sample: gallery, which needs pictures; head and text: head_texts;
+source and target: graph. What `visualise` made: visualisations.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from mmlens.values.scores import Scores
 from mmlens.values.visualisation import Visualisation
 from mmlens.view.figures.attention_on_image import attention_on_image
 from mmlens.view.figures.attention_text import MOST, attention_text
-from mmlens.view.figures.cards import cards, gallery
+from mmlens.view.figures.cards import cards, gallery, head_texts
 from mmlens.view.figures.curves import along_axis, curves
+from mmlens.view.figures.graph import graph
 from mmlens.view.figures.heatmap import bars, heatmap
 from mmlens.view.figures.lens import lens
 from mmlens.view.figures.neurons import neurons
@@ -42,6 +44,8 @@ _VIEWS = {
     "cards": cards,
     "curves": curves,
     "gallery": gallery,
+    "graph": graph,
+    "head_texts": head_texts,
     "heatmap": heatmap,
     "lens": lens,
     "neurons": neurons,
@@ -164,6 +168,10 @@ def _of_table(x: Any, picture: Any) -> str:
         return "cards"
     if {"pos", "rank", "token"} <= columns:
         return "lens"
+    if {"source", "target", "score"} <= columns:
+        return "graph"
+    if {"head", "place", "text"} <= columns:
+        return "head_texts"
     there = f" with the columns {sorted(map(str, columns))}" if columns else ""
     raise AddressError(
         f"A {type(x).__name__}{there} has no view: give Scores, a table with a column 'neuron', or"

@@ -115,6 +115,35 @@ def gallery(
     return framed(given.title(title), about, "".join(rows), _CSS, "mm-neurons")
 
 
+def head_texts(
+    table: pd.DataFrame, *, title: str = "What each head's contributions vary along"
+) -> Html:
+    """A card per attention head with its texts, the first chosen first.
+
+    Args:
+        table: what `text_span` returns: head, place, text, explained.
+
+    Raises:
+        AddressError: no such columns or rows, or more heads than can be read.
+    """
+    call = "mm.text_span(model, pictures, texts)"
+    table = given.table(table, ("head", "place", "text", "explained"), call)
+    heads = list(dict.fromkeys(table["head"]))
+    if len(heads) > _MOST:
+        raise AddressError(f"{len(heads)} cards are more than can be read: ask about fewer layers.")
+    made = []
+    for head in heads:
+        rows: Any = table[table["head"] == head]
+        own = rows.sort_values("place")
+        whole = f"<span>{own['explained'].iloc[-1]:.0%} of its variance</span>"
+        line = f'<div class="mm-line"><b class="mm-name">{escape(str(head))}</b>{whole}</div>'
+        row = {"words": list(own["text"]), "probs": list(own["explained"])}
+        made.append(f'<div class="mm-card"><div>{line}{_chips(row)}</div></div>')
+    told = f"{len(heads)} heads \u00b7 beside a text the share of variance up to it"
+    body = f'<div class="mm-cards">{"".join(made)}</div>'
+    return framed(given.title(title), told, body, _CSS, "mm-neurons")
+
+
 def spotlight(picture: Image.Image, grid: np.ndarray, box: Box | None = None) -> Image.Image:
     """The picture, dimmed and grey where the upsampled activation is below half of its maximum."""
     size = picture.size

@@ -1,0 +1,171 @@
+"""From a word back through the language model's neurons to units of the encoder, as one graph.
+
+    encoder's units  ->  neurons of the language model  ->  word
+
+An edge into the word is gradient x activation of a neuron for its logit; an edge into a neuron is
+gradient x activation of the encoder's unit for that neuron's own activation, at the position where
+the neuron scores highest, through the projection and all layers between. Each is to first order
+what silencing the source takes away, and beside it stands what silencing it did take away: the edge
+was checked by doing it. The rows from a unit to the word are all routes between them.
+
+    table = neuron_graph(model, prompt, " dog", after=" a")
+    view.show(table)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mmlens.methods.attribute import attribute
+from mmlens.methods.decode import decode
+from mmlens.methods.top_neurons import top_neurons
+from mmlens.model import readouts
+from mmlens.model.capabilities import needs
+from mmlens.model.capture import capture
+from mmlens.model.provenance import about
+from mmlens.model.targets import aim, extend, one
+from mmlens.towers.language.tokenization import id_of, word
+from mmlens.values.addresses import places
+from mmlens.values.arguments import count, instance, several
+from mmlens.values.edit import Edit
+from mmlens.values.errors import AddressError
+from mmlens.values.labels import LM, Neuron, Patch
+from mmlens.values.sites import SITES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mmlens.model.hooked_vlm import HookedVLM
+
+FEATURES = "features"
+MOST = 100
+"""Neurons, and units of each: every edge is a forward pass."""
+COLUMNS = ["source", "target", "pos", "score", "ablation"]
+_UNITS = re.compile(r"blocks\.(\d+)\.mlp\.hook_post")
+
+
+@needs("logits", "neurons", "pictures", "grid", "positions")
+def neuron_graph(
+    model: HookedVLM,
+    prompt: Any,
+    of: str | int,
+    *,
+    after: str | None = None,
+    neurons: Sequence[Neuron] | None = None,
+    k: int = 5,
+    units: int = 5,
+) -> pd.DataFrame:
+    """Edges from units of the encoder over neurons to a word: source, target, pos, score, ablation.
+
+    Args:
+        of, after: the word that is explained, as in `attribute`.
+        neurons: of the language model; None for the `k` of highest score at the picture.
+        units: of the encoder, as many per neuron: those of largest score, of either sign. What
+            counts as a unit is a dimension of what the projection reads.
+
+    Returns:
+        Per edge: source and target (a Neuron, "features 17" for a unit that is in no MLP, the
+        word), the position at which the neuron is read, the attribution, and how much less of the
+        target's activation (logit) there was with the source silenced. `attrs["words"]`: what the
+        neurons decode to.
+
+    Raises:
+        TargetError: as in `attribute`. AddressError: a neuron of another tower.
+    """
+    n_units, k = count(units, "units", most=MOST), count(k, "k", most=MOST)
+    graph = _Graph(model, prompt, of, after)
+    scores = attribute(model, prompt, of, after=after, point="post")
+    at_picture = scores.sel(pos=Patch)
+    if neurons is None:
+        chosen = list(top_neurons(scores, k, rank_by="max")["neuron"])
+    else:
+        chosen = [_checked(one) for one in several(neurons, "neurons")]
+    rows, every = [], list[int]()
+    for neuron in chosen:
+        best = at_picture.sel(neuron)
+        pos = best.of("pos")[int(best.values.argmax())]
+        without = graph.word_without(Edit("neurons", 0.0, neuron, pos=pos))
+        rows.append({"source": neuron, "target": graph.word, "pos": pos,
+                     "score": float(best.values.max()), "ablation": without})  # fmt: skip
+        fed = graph.feeding(neuron, pos)
+        top = fed.abs().topk(min(n_units, len(fed))).indices.tolist()
+        every += top
+        rows += [{"source": unit_label(model, unit), "target": neuron, "pos": pos,
+                  "score": float(fed[unit]),
+                  "ablation": graph.neuron_without(neuron, pos, unit)} for unit in top]  # fmt: skip
+    through = attribute(model, prompt, of, after=after, site=FEATURES).sum("pos").values
+    rows += [{"source": unit_label(model, unit), "target": graph.word, "pos": None,
+              "score": float(through[unit]), "ablation": graph.word_without(_silent(unit))}
+             for unit in dict.fromkeys(every)]  # fmt: skip
+    import pandas as pd
+
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    said = decode(model, chosen)
+    table.attrs["words"] = dict(zip(said["neuron"].map(str), said["words"], strict=True))
+    table.attrs["about"] = about(model, method="neuron_graph", prompt=graph.soft, of=graph.word)
+    return table
+
+
+def unit_label(model: HookedVLM, unit: int) -> Any:
+    """A dimension of what the projection reads: a Neuron of the encoder where it is one."""
+    found = _UNITS.fullmatch(model.vision.feature_layer)
+    return Neuron(int(found[1]), unit, "vision") if found else f"features {unit}"
+
+
+def _silent(unit: int) -> Edit:
+    return Edit(FEATURES, 0.0, dim=unit)
+
+
+def _checked(neuron: Any) -> Neuron:
+    instance(neuron, "neurons", Neuron, "neurons, as Neuron(3, 17)", error=AddressError)
+    if neuron.tower != LM:
+        raise AddressError(f"{neuron} is no neuron of the language model: write Neuron(3, 17).")
+    return neuron
+
+
+class _Graph:
+    """One prompt and one word: numbers with and without a part."""
+
+    def __init__(self, model: HookedVLM, prompt: Any, of: str | int, after: str | None) -> None:
+        self.model, self.prompt = model, prompt
+        self.soft, self.aimed = aim(model, prompt, of, "logit", after)
+        start = one(model, prompt)
+        self.labels, self.said = start.labels[0], self.soft.ids[0, start.ids.shape[1] :].tolist()
+        self.word = word(model.lm, id_of(model.lm, of))
+        self.whole = self._logit(model)
+
+    def word_without(self, edit: Edit) -> float:
+        """How much lower the word's logit is with this edit."""
+        return self.whole - self._logit(self.model.edit(edit))
+
+    def _logit(self, model: HookedVLM) -> float:
+        """The word's logit, after the same words."""
+        with torch.no_grad():
+            soft = extend(model, one(model, self.prompt), self.said)
+            return float(self.aimed.number(readouts.answers(model, soft, [self.aimed])[0]))
+
+    def feeding(self, neuron: Neuron, pos: Any) -> torch.Tensor:
+        """Float[unit]: gradient x activation of what the projection reads, for one activation."""
+        (at,) = places(self.labels, [pos], "pos")
+        found = attribute(self.model, self.prompt, neuron, target=lambda x: x[at], site=FEATURES)
+        return found.sum("pos").values
+
+    def neuron_without(self, neuron: Neuron, pos: Any, unit: int) -> float:
+        """How much less active the neuron is at a position with a unit of the encoder silenced."""
+        before, after = (
+            self.activation(model, neuron, pos)
+            for model in (self.model, self.model.edit(_silent(unit)))
+        )
+        return before - after
+
+    def activation(self, model: HookedVLM, neuron: Neuron, pos: Any) -> float:
+        """The activation of a neuron at one position."""
+        (at,) = places(self.labels, [pos], "pos")
+        name = SITES["neurons"].at(neuron.layer)
+        with torch.no_grad(), capture(model, [name], lambda x: x[0, at, neuron.unit]) as kept:
+            model.run(one(model, self.prompt))
+        return float(kept[name])
