@@ -67,7 +67,9 @@ class TiledReader(ImageReader):
             tiled.append(Marker("newline", len(base) + len(tiled), image))
         return (*base, *tiled)
 
-    def vectors(self, projected: torch.Tensor, labels: tuple[Label, ...]) -> torch.Tensor:
+    def vectors(
+        self, projected: torch.Tensor, labels: tuple[Label, ...], picture: Image.Image
+    ) -> torch.Tensor:
         newline = self.newline.to(projected)
         return torch.stack(
             [

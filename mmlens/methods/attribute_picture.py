@@ -102,7 +102,11 @@ def attribute_picture(
     else:
         values = place.patches((x - base) * place.gradient(x, base, *_end(x), batch))
     labels = tuple(
-        p for picture in model.picture_rows(soft.prompts, SITES["soft_prompt"]) for p in picture
+        label
+        for picture in model.picture_rows(
+            soft.prompts, SITES["features" if at == "features" else "soft_prompt"]
+        )
+        for label in picture
     )
     told = about(model, method="attribute_picture", prompt=soft, of=aimed.token, target=target,
                  at=at, attribution=attribution, baseline="mean" if baseline is None else baseline,
@@ -116,7 +120,8 @@ class _Place:
 
     def __init__(self, model: HookedVLM, soft: SoftPrompt, aimed: Target, at: str) -> None:
         self.model, self.soft, self.aimed, self.at = model, soft, aimed, at
-        self.name, self.grid = SITES[at].at(), model.vision.grid
+        self.name = SITES[at].at()
+        self.grid = model.vision.grid if at == "features" else model.image_reader.grid(model.vision)
 
     def read(self) -> torch.Tensor:
         """The value at the site: [picture, patch, dim], or [picture, channel, y, x] of pixels."""

@@ -31,6 +31,10 @@ class ImageReader:
 
     crosses, one_grid = False, True
 
+    def grid(self, vision: Any) -> tuple[int, int]:
+        """Rows and columns of what the projection makes of one crop."""
+        return vision.grid
+
     def count(self, vision: Any, picture: Image.Image) -> int:
         """How many crops the encoder reads of a picture."""
         return 1
@@ -45,11 +49,14 @@ class ImageReader:
         Args:
             image: which picture of the prompt it is.
         """
-        rows, cols = vision.grid
+        rows, cols = self.grid(vision)
         return tuple(Patch(row, col, image) for row in range(rows) for col in range(cols))
 
     def vectors(
-        self, projected: Float[Tensor, "crop patch d_model"], labels: tuple[Label, ...]
+        self,
+        projected: Float[Tensor, "crop patch d_model"],
+        labels: tuple[Label, ...],
+        picture: Image.Image,
     ) -> Float[Tensor, "pos d_model"]:
         """The vector of every position (or key) of a picture, from its projected crops."""
         return projected.flatten(0, 1)
@@ -58,7 +65,7 @@ class ImageReader:
         self, vision: Any, patch: Patch, width: int, height: int
     ) -> tuple[float, float, float, float]:
         """(x0, y0, x1, y1) of a patch in pixels of a picture of (width, height)."""
-        return vision.box(patch.row, patch.col, width, height)
+        return vision.box(patch.row, patch.col, width, height, self.grid(vision))
 
 
 class CrossReader(ImageReader):
@@ -79,6 +86,6 @@ def seen(
     projected = project(torch.stack([pixels for several in crops for pixels in several]))
     parts = projected.split([len(several) for several in crops])
     return [
-        reader.vectors(part, reader.labels(vision, picture, 0))
+        reader.vectors(part, reader.labels(vision, picture, 0), picture)
         for part, picture in zip(parts, pictures, strict=True)
     ]

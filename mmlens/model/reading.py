@@ -1,6 +1,7 @@
 """From prompts to soft prompts: pictures through vision and projection, words by the tokenizer.
 
-The one place where a position gets its label. Shorter prompts of a batch are padded on the left,
+`model.prompt_reader` gives the ids and labels of a prompt.
+Shorter prompts of a batch are padded on the left,
 so that the last position of every row is the position that predicts the next token.
 """
 
@@ -15,13 +16,14 @@ import torch
 from mmlens.model.context_length import check_room
 from mmlens.model.image_reader import seen
 from mmlens.model.picture_keys import check_keys, fitting, keys_of
+from mmlens.model.prompt_reader import refuse_placeholder
 from mmlens.model.prompt_tokens import PromptTokens
 from mmlens.model.prompts_from_ids import known, read_ids, read_tokens
-from mmlens.towers.language.tokenization import ids_after, ids_of, placeholder, word
+from mmlens.towers.language.tokenization import ids_after
 from mmlens.towers.projection import keeps_positions
 from mmlens.values.arguments import text as text_of
 from mmlens.values.errors import CapabilityError, PromptError
-from mmlens.values.labels import Label, Padding, Patch, Token
+from mmlens.values.labels import Label, Padding, Patch
 from mmlens.values.prompt import IMAGE_TOKEN, Prompt, SoftPrompt
 from mmlens.values.sites import Site
 
@@ -87,8 +89,7 @@ def _soft(
             f"A {type(input).__name__} is no prompt: give a Prompt, text, a list of these, or a"
             " tensor of token ids."
         )
-    bos = model.prepend_bos if prepend_bos is None else prepend_bos
-    rows = [_read(model, prompt, bos) for prompt in prompts]
+    rows = [model.prompt_reader.read(model, prompt, prepend_bos) for prompt in prompts]
     length = max(len(row) for row in rows)
     ids = torch.zeros(len(rows), length, dtype=torch.long, device=model.lm.device)
     read = torch.zeros(len(rows), length, dtype=torch.bool, device=model.lm.device)
@@ -144,7 +145,8 @@ def see(model: HookedVLM, pictures: Sequence[Image.Image]) -> list[torch.Tensor]
         features = vision(pixels.to(first.device).to(first.dtype))
         weight = next(iter(projection.parameters()), features)
         out = projection(features.to(weight))
-        keeps_positions(projection, out, features.shape[1])
+        rows, cols = model.image_reader.grid(vision)
+        keeps_positions(projection, out, rows * cols)
         return model.hook_projection(out)
 
     return seen(model.image_reader, vision, list(pictures), project)
@@ -163,17 +165,6 @@ def picture_rows(
     )
 
 
-def refuse_placeholder(model: HookedVLM, text: str, pictures: bool) -> None:
-    """Refuse a text beside pictures that contains a picture's placeholder, such as `<image>`."""
-    typed = placeholder(model.tokenizer, text) if pictures else None
-    if typed is not None:
-        raise PromptError(
-            f"The words of this prompt hold {typed!r}, which would be read as words beside the"
-            " picture: leave it out, the picture stands where it is among the parts, as in"
-            " Prompt('USER: ', photo, ' What is this?')."
-        )
-
-
 def going_on(model: HookedVLM, soft: SoftPrompt, text: str, name: str = "text") -> list[int]:
     """The ids of a text that continues a prompt; error messages call it `name`."""
     text_of(text, name)
@@ -181,33 +172,6 @@ def going_on(model: HookedVLM, soft: SoftPrompt, text: str, name: str = "text") 
     ids = soft.ids[0].masked_fill(~soft.mask[0], -1).tolist()
     start = max((i + 1 for i, token in enumerate(ids) if token < 0), default=0)
     return ids_after(model.lm, text, ids[start:])
-
-
-def _read(model: HookedVLM, prompt: Prompt, bos: bool) -> list[tuple[int, Label]]:
-    """Ids and labels of one prompt."""
-    parts: list[tuple[int, Label]] = []
-    image, begun, crosses = 0, False, model.image_reader.crosses
-    refuse_placeholder(model, prompt.text, pictures=bool(prompt.pictures))
-    alone = crosses and not prompt.text  # cross-attention needs a position
-    if (bos or alone) and model.tokenizer is not None and model.tokenizer.bos_token_id is not None:
-        parts.append((model.tokenizer.bos_token_id, Token(model.tokenizer.bos_token, 0)))
-    for part in prompt.parts:
-        if isinstance(part, str):
-            spell = ids_after if begun else ids_of
-            for token in spell(model.lm, part):
-                parts.append((token, Token(word(model.lm, token), len(parts))))
-            begun = begun or crosses
-        else:
-            if model.vision is None:
-                raise PromptError(
-                    f"{model.name!r} has no vision encoder: give it text, or load a bridge."
-                )
-            labels = model.image_reader.labels(model.vision, part, image)
-            parts += [] if crosses else [(IMAGE_TOKEN, label) for label in labels]
-            image, begun = image + 1, begun or not crosses
-    if not parts:
-        raise PromptError(f"{prompt!r} is no token at all to {model.name!r}: write more words.")
-    return parts
 
 
 def _again(model: HookedVLM, soft: SoftPrompt) -> SoftPrompt:

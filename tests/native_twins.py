@@ -1,0 +1,113 @@
+"""Tiny random twins of whole vision-language models, each with a real processor.
+
+`twin(name)` gives (model, processor): a model of transformers with random weights that matter, and
+the processor class of its checkpoints around a tokenizer of a few words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+import transformers as hf
+from PIL import Image
+
+from mmlens.families import toy
+
+SPECIAL = ("<image>", "<video>", "<pad>", "<unk>", "<s>", "<eos>")
+LLAVA_CHAT = (
+    "{% for message in messages %}{% if message['role'] != 'system' %}"
+    "{{ message['role'].upper() + ': ' }}{% endif %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "{{ '<image>\n' }}{% endfor %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ content['text'] + ' ' }}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+"""The template of llava-hf/llava-1.5-7b-hf."""
+
+
+@cache
+def words() -> Any:
+    """The toys' tokenizer, with the special tokens of every processor here."""
+    tokenizer = toy.tokenizer.__wrapped__()
+    tokenizer.add_tokens(list(SPECIAL), special_tokens=True)
+    return tokenizer
+
+
+def tokenizer(**extra: str) -> Any:
+    """A tokenizer that names its special tokens as a processor asks for them."""
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=words().backend_tokenizer, eos_token="<eos>", bos_token="<s>",
+        pad_token="<pad>", unk_token="<unk>", padding_side="left", extra_special_tokens=extra,
+    )  # fmt: skip
+
+
+def token(name: str) -> int:
+    return words().convert_tokens_to_ids(name)
+
+
+def language() -> dict[str, Any]:
+    """The config of a small Llama, and of its relatives."""
+    return {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+        "vocab_size": len(words()) + 2, "bos_token_id": token("<s>"),
+        "eos_token_id": token("<eos>"), "pad_token_id": token("<pad>"),
+        "tie_word_embeddings": False,
+    }  # fmt: skip
+
+
+VISION = {
+    "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3,
+    "num_attention_heads": 2, "image_size": 32, "patch_size": 8,
+}  # fmt: skip
+
+TWINS: dict[str, Callable[[], tuple[Any, Any]]] = {}
+
+
+def twin(name: str, std: float = 0.15) -> tuple[Any, Any]:
+    """A model and its processor."""
+    torch.manual_seed(0)
+    model, processor = TWINS[name]()
+    return awake(model, std), processor
+
+
+@torch.no_grad()
+def awake(model: Any, std: float) -> Any:
+    """Every weight drawn so that it matters: also what its class begins with at 0 or 1."""
+    draw = torch.Generator().manual_seed(0)
+    for weight in model.parameters():
+        noise = torch.randn(weight.shape, generator=draw)
+        weight.copy_(noise * std if weight.dim() >= 2 else weight + noise * 0.05)
+    model.generation_config.pad_token_id = token("<pad>")
+    return model.eval()
+
+
+def photo(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
+    """A smooth random picture."""
+    noise = np.random.default_rng(seed).random((max(height // 4, 2), max(width // 4, 2), 3)) * 255
+    small = Image.fromarray(noise.astype("uint8"))
+    return small.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _twin(make: Callable[[], tuple[Any, Any]]) -> Callable[[], tuple[Any, Any]]:
+    TWINS[make.__name__] = make
+    return make
+
+
+@_twin
+def llava() -> tuple[Any, Any]:
+    config = hf.LlavaConfig(
+        vision_config=hf.CLIPVisionConfig(**VISION), text_config=hf.LlamaConfig(**language()),
+        image_token_index=token("<image>"), vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+    )  # fmt: skip
+    square = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    processor = hf.LlavaProcessor(
+        hf.CLIPImageProcessor(**square), tokenizer(), chat_template=LLAVA_CHAT
+    )  # no patch_size: older checkpoints have none
+    return hf.LlavaForConditionalGeneration(config), processor
