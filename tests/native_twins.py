@@ -111,3 +111,37 @@ def llava() -> tuple[Any, Any]:
         hf.CLIPImageProcessor(**square), tokenizer(), chat_template=LLAVA_CHAT
     )  # no patch_size: older checkpoints have none
     return hf.LlavaForConditionalGeneration(config), processor
+
+
+PINPOINTS = [[32, 64], [64, 32], [64, 64], [32, 96], [96, 32]]
+
+
+@_twin
+def llava_next() -> tuple[Any, Any]:
+    config = hf.LlavaNextConfig(
+        vision_config=hf.CLIPVisionConfig(**VISION), text_config=hf.LlamaConfig(**language()),
+        image_token_index=token("<image>"), image_grid_pinpoints=PINPOINTS,
+        vision_feature_layer=-2, vision_feature_select_strategy="default",
+    )  # fmt: skip
+    square = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    images = hf.LlavaNextImageProcessor(**square, image_grid_pinpoints=PINPOINTS)
+    processor = hf.LlavaNextProcessor(images, tokenizer(), chat_template=LLAVA_CHAT)
+    return hf.LlavaNextForConditionalGeneration(config), processor
+
+
+@_twin
+def llava_onevision() -> tuple[Any, Any]:
+    config = hf.LlavaOnevisionConfig(
+        vision_config=hf.SiglipVisionConfig(**VISION, vision_use_head=False),
+        text_config=hf.Qwen2Config(**language()),
+        image_token_index=token("<image>"), video_token_index=token("<video>"),
+        image_grid_pinpoints=PINPOINTS, vision_feature_layer=-1,
+        vision_feature_select_strategy="full", vision_aspect_ratio="anyres_max_2",
+    )  # fmt: skip
+    square = {"height": 32, "width": 32}
+    processor = hf.LlavaOnevisionProcessor(
+        hf.LlavaOnevisionImageProcessor(size=square, image_grid_pinpoints=PINPOINTS), tokenizer(),
+        hf.LlavaOnevisionVideoProcessor(size=square), num_image_tokens=16,
+        vision_feature_select_strategy="full", chat_template=LLAVA_CHAT,
+    )  # fmt: skip
+    return hf.LlavaOnevisionForConditionalGeneration(config), processor

@@ -98,7 +98,7 @@ def test_a_painted_square_changes_the_position_whose_box_it_is(name, size):
         new = copy.copy(picture)
         new.paste((255, 0, 255), tuple(inside))
         painted, asked = [*painted, new], [*asked, at]
-    plain, *changed = see(model, painted)
+    plain, *changed = see(model, [mm.Prompt(one) for one in painted])
     markers = [at for at, one in enumerate(labels) if isinstance(one, Marker)]
     assert len(asked) >= 4
     for at, vectors in zip(asked, changed, strict=True):
@@ -172,7 +172,8 @@ def test_hooks_of_vision_and_projection_and_edits_at_patches_act(name):
 
 @every_family
 def test_a_chat_is_read_as_the_checkpoints_template_writes_it(name):
-    _, processor, model = parts(name)
+    model = parts(name)[2]
+    processor = model.prompt_reader.processor  # with the counts of the model's config
     chat = mm.Prompt.chat([photo(*WIDE), "What is this?"], "A dog.", "Which?", system="Be brief.")
     if not model.prompt_reader.templated:
         with pytest.raises(PromptError, match="no chat template"):
@@ -192,7 +193,9 @@ def test_a_chat_is_read_as_the_checkpoints_template_writes_it(name):
     ours = model.to_tokens(chat)[0].as_subclass(torch.Tensor)
     assert torch.equal(ours.masked_fill(ours < 0, model.prompt_reader.image_id), truth)
     raw = mm.Prompt(photo(*WIDE), "What is this?", template=False)
-    assert len(model.embed(raw).labels[0]) < len(model.embed(prompt(words="What is this?")).labels[0])
+    assert len(model.embed(raw).labels[0]) < len(
+        model.embed(prompt(words="What is this?")).labels[0]
+    )
 
 
 @every_family

@@ -25,7 +25,7 @@ class ProcessedReader(ImageReader):
     def __init__(self, images: Any) -> None:
         self.images = images
 
-    def crops(self, vision: Any, picture: Image.Image) -> list[torch.Tensor]:
+    def crops(self, vision: Any, picture: Image.Image, of: int = 1) -> list[torch.Tensor]:
         made = self.images(images=[picture], return_tensors="pt")["pixel_values"]
         return list(made.flatten(0, -4))
 
@@ -52,8 +52,21 @@ def at_feature_layer(model: Any, recipe: Any) -> HookedVision:
 def counted(processor: Any, config: Any) -> Any:
     """The processor with the token counts of the model's config; some checkpoints lack them."""
     out = copy.copy(processor)
+    kind = config.vision_config.model_type
     out.patch_size = config.vision_config.patch_size
     out.vision_feature_select_strategy = config.vision_feature_select_strategy
-    has_class = "clip" in config.vision_config.model_type and "siglip" not in config.vision_config.model_type
-    out.num_additional_image_tokens = int(has_class)
+    out.num_additional_image_tokens = int(
+        "clip" in kind and "siglip" not in kind
+    )  # its class token
     return out
+
+
+def square(images: Any, side: int) -> dict[str, Any]:
+    """The recipe of one crop of (side, side) pixels that an image processor cuts itself."""
+    filters = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+    return {
+        "image_size": side,
+        "mean": list(images.image_mean),
+        "std": list(images.image_std),
+        "interpolation": filters[int(images.resample)],
+    }

@@ -43,11 +43,11 @@ class TiledReader(ImageReader):
         """Rows and columns of tiles."""
         return picture.height // SIDE, picture.width // SIDE
 
-    def count(self, vision: Any, picture: Image.Image) -> int:
+    def count(self, vision: Any, picture: Image.Image, of: int = 1) -> int:
         rows, cols = self.tiles(picture)
         return 1 + rows * cols  # the whole picture first
 
-    def crops(self, vision: Any, picture: Image.Image) -> list[torch.Tensor]:
+    def crops(self, vision: Any, picture: Image.Image, of: int = 1) -> list[torch.Tensor]:
         rows, cols = self.tiles(picture)
         cut = [picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)]
         for row in range(rows):
@@ -56,7 +56,9 @@ class TiledReader(ImageReader):
                 cut.append(picture.crop((left, top, left + SIDE, top + SIDE)))
         return [vision.preprocess(one) for one in cut]
 
-    def labels(self, vision: Any, picture: Image.Image, image: int) -> tuple[Label, ...]:
+    def labels(
+        self, vision: Any, picture: Image.Image, image: int, of: int = 1
+    ) -> tuple[Label, ...]:
         rows, cols = self.tiles(picture)
         base = [Patch(r, c, image) for r in range(GRID) for c in range(GRID)]
         tiled: list[Label] = []

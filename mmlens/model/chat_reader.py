@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mmlens.model.image_reader import labels_of
 from mmlens.model.prompt_reader import Positions, PromptReader, refuse_placeholder
 from mmlens.towers.language.tokenization import word
 from mmlens.values.errors import PromptError, reason
@@ -68,11 +69,8 @@ class ChatReader(PromptReader):
     def read(self, model: HookedVLM, prompt: Prompt, bos: bool | None) -> Positions:
         refuse_placeholder(model, prompt.text, pictures=bool(prompt.pictures))
         ids = self.inputs(prompt, bos)["input_ids"][0].tolist()
-        labels = [
-            label
-            for image, picture in enumerate(prompt.pictures)
-            for label in model.image_reader.labels(model.vision, picture, image)
-        ]
+        every = labels_of(model.image_reader, model.vision, prompt.pictures)
+        labels = [label for some in every for label in some]
         n = sum(token == self.image_id for token in ids)
         if n != len(labels):
             raise PromptError(
@@ -100,7 +98,7 @@ class ChatReader(PromptReader):
         if not prompt.pictures:
             return words([written], **options)
         try:
-            return self.processor(images=list(prompt.pictures), text=[written], **options)
+            return self.processor(images=[list(prompt.pictures)], text=[written], **options)
         except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
             raise PromptError(f"The processor does not read {prompt!r}: {reason(error)}") from error
 

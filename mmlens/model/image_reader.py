@@ -9,6 +9,7 @@ only the positions of its words.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,19 +36,22 @@ class ImageReader:
         """Rows and columns of what the projection makes of one crop."""
         return vision.grid
 
-    def count(self, vision: Any, picture: Image.Image) -> int:
-        """How many crops the encoder reads of a picture."""
+    def count(self, vision: Any, picture: Image.Image, of: int = 1) -> int:
+        """How many crops the encoder reads of a picture, one `of` so many in its prompt."""
         return 1
 
-    def crops(self, vision: Any, picture: Image.Image) -> list[Float[Tensor, "3 h w"]]:
+    def crops(self, vision: Any, picture: Image.Image, of: int = 1) -> list[Float[Tensor, "3 h w"]]:
         """The pixels of each crop."""
         return [vision.preprocess(picture)]
 
-    def labels(self, vision: Any, picture: Image.Image, image: int) -> tuple[Label, ...]:
+    def labels(
+        self, vision: Any, picture: Image.Image, image: int, of: int = 1
+    ) -> tuple[Label, ...]:
         """The label of every position of a picture in the prompt, or of every key of it.
 
         Args:
             image: which picture of the prompt it is.
+            of: how many pictures its prompt has; some models cut only a single one into tiles.
         """
         rows, cols = self.grid(vision)
         return tuple(Patch(row, col, image) for row in range(rows) for col in range(cols))
@@ -74,18 +78,28 @@ class CrossReader(ImageReader):
     crosses, one_grid = True, False
 
 
+def labels_of(
+    reader: ImageReader, vision: Any, pictures: Sequence[Image.Image]
+) -> list[tuple[Label, ...]]:
+    """The labels of each picture of one prompt."""
+    n = len(pictures)
+    return [reader.labels(vision, picture, image, n) for image, picture in enumerate(pictures)]
+
+
 def seen(
-    reader: ImageReader, vision: Any, pictures: list[Image.Image], project: Any
+    reader: ImageReader, vision: Any, prompts: Sequence[Sequence[Image.Image]], project: Any
 ) -> list[torch.Tensor]:
     """Per picture the vectors Float[pos, d_model] of its positions, computed in one batch of crops.
 
     Args:
+        prompts: the pictures of each prompt.
         project: from pixels Float[crop, 3, h, w] to vectors Float[crop, patch, d_model].
     """
-    crops = [reader.crops(vision, picture) for picture in pictures]
+    read = [(picture, len(pictures)) for pictures in prompts for picture in pictures]
+    crops = [reader.crops(vision, picture, of) for picture, of in read]
     projected = project(torch.stack([pixels for several in crops for pixels in several]))
     parts = projected.split([len(several) for several in crops])
     return [
-        reader.vectors(part, reader.labels(vision, picture, 0), picture)
-        for part, picture in zip(parts, pictures, strict=True)
+        reader.vectors(part, reader.labels(vision, picture, 0, of), picture)
+        for part, (picture, of) in zip(parts, read, strict=True)
     ]

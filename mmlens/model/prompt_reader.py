@@ -37,6 +37,7 @@ class PromptReader:
         bos = model.prepend_bos if bos is None else bos
         parts: Positions = []
         image, begun, crosses = 0, False, model.image_reader.crosses
+        n = len(prompt.pictures)
         refuse_placeholder(model, prompt.text, pictures=bool(prompt.pictures))
         alone = crosses and not prompt.text  # cross-attention needs a position
         words = model.tokenizer
@@ -53,7 +54,7 @@ class PromptReader:
                     raise PromptError(
                         f"{model.name!r} has no vision encoder: give it text, or load a bridge."
                     )
-                labels = model.image_reader.labels(model.vision, part, image)
+                labels = model.image_reader.labels(model.vision, part, image, n)
                 parts += [] if crosses else [(IMAGE_TOKEN, label) for label in labels]
                 image, begun = image + 1, begun or not crosses
         if not parts:

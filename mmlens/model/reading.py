@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.model.context_length import check_room
-from mmlens.model.image_reader import seen
+from mmlens.model.image_reader import labels_of, seen
 from mmlens.model.picture_keys import check_keys, fitting, keys_of
 from mmlens.model.prompt_reader import refuse_placeholder
 from mmlens.model.prompt_tokens import PromptTokens
@@ -28,8 +28,6 @@ from mmlens.values.prompt import IMAGE_TOKEN, Prompt, SoftPrompt
 from mmlens.values.sites import Site
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from mmlens.model.hooked_vlm import HookedVLM
 
 Rows = tuple[tuple[Label, ...], ...]
@@ -110,9 +108,8 @@ def _soft(
     if model.image_reader.crosses:
         keys = keys_of(model, prompts, see)
         return SoftPrompt(vectors, ids, read, tuple(labels), prompts, keys)
-    pictures = [picture for prompt in prompts for picture in prompt.pictures]
-    if pictures:
-        soft_vectors = torch.cat(see(model, pictures))
+    if any(prompt.pictures for prompt in prompts):
+        soft_vectors = torch.cat(see(model, prompts))
         fitting(model, soft_vectors, vectors.shape[-1])
         vectors = vectors.masked_scatter(
             (ids == IMAGE_TOKEN).unsqueeze(-1), soft_vectors.to(vectors)
@@ -134,8 +131,8 @@ def _masked(soft: SoftPrompt, mask: torch.Tensor | None) -> SoftPrompt:
     return replace(soft, mask=soft.mask & mask.bool().to(soft.mask.device))
 
 
-def see(model: HookedVLM, pictures: Sequence[Image.Image]) -> list[torch.Tensor]:
-    """Per picture the vectors Float[pos, d_model] of its positions, with hooks and edits."""
+def see(model: HookedVLM, prompts: Sequence[Prompt]) -> list[torch.Tensor]:
+    """Per picture of all prompts the vectors Float[pos, d_model], with hooks and edits."""
     vision, projection = model.vision, model.projection
     if vision is None or projection is None:
         raise PromptError(f"{model.name!r} has no vision encoder: give it text, or load a bridge.")
@@ -149,7 +146,7 @@ def see(model: HookedVLM, pictures: Sequence[Image.Image]) -> list[torch.Tensor]
         keeps_positions(projection, out, rows * cols)
         return model.hook_projection(out)
 
-    return seen(model.image_reader, vision, list(pictures), project)
+    return seen(model.image_reader, vision, [p.pictures for p in prompts], project)
 
 
 def picture_rows(
@@ -161,7 +158,7 @@ def picture_rows(
         tuple(tower.labels(site, layer, image, crop))
         for prompt in prompts
         for image, picture in enumerate(prompt.pictures)
-        for crop in range(model.image_reader.count(model.vision, picture))
+        for crop in range(model.image_reader.count(model.vision, picture, len(prompt.pictures)))
     )
 
 
@@ -185,12 +182,11 @@ def _again(model: HookedVLM, soft: SoftPrompt) -> SoftPrompt:
         )
     if soft.picture_keys is not None:
         return replace(soft, picture_keys=keys_of(model, soft.prompts, see))
-    fresh = iter(see(model, [p for prompt in soft.prompts for p in prompt.pictures]))
+    fresh = iter(see(model, soft.prompts))
     vectors = soft.vectors.clone()
     for row, (labels, prompt) in enumerate(zip(soft.labels, soft.prompts, strict=True)):
         known: dict[Label, torch.Tensor] = {}
-        for image, picture in enumerate(prompt.pictures):
-            there = model.image_reader.labels(model.vision, picture, image)
+        for there in labels_of(model.image_reader, model.vision, prompt.pictures):
             known |= dict(zip(there, next(fresh), strict=True))
         places = [at for at, label in enumerate(labels) if label in known]
         new = torch.stack([known[labels[at]] for at in places])
