@@ -17,7 +17,10 @@ from PIL import Image
 
 from mmlens.families import toy
 
-SPECIAL = ("<image>", "<video>", "<pad>", "<unk>", "<s>", "<eos>")
+SPECIAL = (
+    *("<image>", "<video>", "<pad>", "<unk>", "<s>", "<eos>", "<|im_start|>", "<|im_end|>"),
+    *("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"),
+)
 LLAVA_CHAT = (
     "{% for message in messages %}{% if message['role'] != 'system' %}"
     "{{ message['role'].upper() + ': ' }}{% endif %}"
@@ -28,6 +31,15 @@ LLAVA_CHAT = (
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 """The template of llava-hf/llava-1.5-7b-hf."""
+
+QWEN_CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in content %}"
+    "{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""What the template of Qwen/Qwen2-VL-7B-Instruct does, without its default system text."""
 
 
 @cache
@@ -145,3 +157,41 @@ def llava_onevision() -> tuple[Any, Any]:
         vision_feature_select_strategy="full", chat_template=LLAVA_CHAT,
     )  # fmt: skip
     return hf.LlavaOnevisionForConditionalGeneration(config), processor
+
+
+def _qwen(kind: str, eyes: dict[str, Any]) -> tuple[Any, Any]:
+    sections = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+    config = getattr(hf, f"{kind}Config")(
+        text_config={**language(), "rope_parameters": sections}, vision_config=eyes,
+        image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"),
+    )  # fmt: skip
+    images = hf.Qwen2VLImageProcessor(
+        patch_size=8, merge_size=2, temporal_patch_size=2, min_pixels=32 * 32, max_pixels=64 * 64
+    )
+    videos = hf.Qwen2VLVideoProcessor(patch_size=8, merge_size=2)
+    names = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
+    processor = getattr(hf, f"{kind}Processor")(
+        images, tokenizer(**names), videos, chat_template=QWEN_CHAT
+    )
+    return getattr(hf, f"{kind}ForConditionalGeneration")(config), processor
+
+
+@_twin
+def qwen2_vl() -> tuple[Any, Any]:
+    eyes = {
+        "depth": 3, "embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2, "num_heads": 4,
+        "patch_size": 8, "spatial_merge_size": 2,
+    }  # fmt: skip
+    return _qwen("Qwen2VL", eyes)
+
+
+@_twin
+def qwen2_5_vl() -> tuple[Any, Any]:
+    eyes = {
+        "depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "patch_size": 8,
+        "spatial_merge_size": 2, "out_hidden_size": 32, "window_size": 32,
+        "fullatt_block_indexes": [1],
+    }  # fmt: skip
+    return _qwen("Qwen2_5_VL", eyes)

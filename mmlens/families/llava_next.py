@@ -21,7 +21,6 @@ from mmlens.families.native import Eyes, native
 from mmlens.model.laid_out import Box, Crop, LaidOutReader, Layout, tiles, whole
 from mmlens.values.labels import Label, Patch
 
-
 Lines = list[list[tuple[int, int, int]]]
 """Rows of the joined grid of all tiles: (crop, row, col) of each patch."""
 
@@ -79,7 +78,7 @@ class AnyResolution(LaidOutReader):
         return torch.cat([projected[0], torch.cat([small, newline], 1).flatten(0, 1)])
 
     def _fitted(self, width: int, height: int) -> tuple[Box, int, int]:
-        """The box of the best resolution in pixels of the picture, and its rows and cols of tiles."""
+        """The box of the best resolution in the picture, and its rows and columns of tiles."""
         from transformers.image_processing_utils import select_best_resolution
 
         high, wide = select_best_resolution((height, width), self.pinpoints)

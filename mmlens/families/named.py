@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from mmlens.checkpoints.dual_models import KINDS, KNOWN
-from mmlens.checkpoints.whole_models import find_whole, in_folder, kind_of
 from mmlens.checkpoints.weights import expanded
+from mmlens.checkpoints.whole_models import find_whole, in_folder, kind_of
 from mmlens.families import dual, family, native
 from mmlens.model.hooked_dual_encoder import HookedDualEncoder
 from mmlens.model.hooked_vlm import HookedVLM

@@ -121,7 +121,8 @@ class _Place:
     def __init__(self, model: HookedVLM, soft: SoftPrompt, aimed: Target, at: str) -> None:
         self.model, self.soft, self.aimed, self.at = model, soft, aimed, at
         self.name = SITES[at].at()
-        self.grid = model.vision.grid if at == "features" else model.image_reader.grid(model.vision)
+        seen = model.image_reader.grid(model.vision, soft.prompts[0].pictures[0])
+        self.grid = model.vision.grid if at == "features" else seen
 
     def read(self) -> torch.Tensor:
         """The value at the site: [picture, patch, dim], or [picture, channel, y, x] of pixels."""

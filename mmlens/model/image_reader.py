@@ -16,10 +16,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmlens.towers.projection import keeps_positions
+from mmlens.values.errors import PromptError
 from mmlens.values.labels import Label, Patch
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from mmlens.values.sites import Site
 
 
 class ImageReader:
@@ -32,9 +36,27 @@ class ImageReader:
 
     crosses, one_grid = False, True
 
-    def grid(self, vision: Any) -> tuple[int, int]:
-        """Rows and columns of what the projection makes of one crop."""
+    def grid(self, vision: Any, picture: Image.Image | None = None) -> tuple[int, int]:
+        """Rows and columns of what the projection makes of one crop (of a picture)."""
         return vision.grid
+
+    def rows(
+        self, tower: Any, site: Site, layer: int | None, picture: Image.Image, image: int, crop: int
+    ) -> tuple[Label, ...]:
+        """The labels of a site of the encoder or the projection, in one crop of a picture."""
+        return tuple(tower.labels(site, layer, image, crop))
+
+    def project(
+        self,
+        projection: Any,
+        features: Float[Tensor, "crop patch d_vision"],
+        vision: Any,
+        size: Sequence[int],
+    ) -> Float[Tensor, "crop pos d_model"]:
+        """The vectors that the projection makes of the features of crops of (rows, cols) pixels."""
+        out, (rows, cols) = projection(features), self.grid(vision)
+        keeps_positions(projection, out, rows * cols)
+        return out
 
     def count(self, vision: Any, picture: Image.Image, of: int = 1) -> int:
         """How many crops the encoder reads of a picture, one `of` so many in its prompt."""
@@ -87,18 +109,34 @@ def labels_of(
 
 
 def seen(
-    reader: ImageReader, vision: Any, prompts: Sequence[Sequence[Image.Image]], project: Any
+    reader: ImageReader,
+    vision: Any,
+    prompts: Sequence[Sequence[Image.Image]],
+    project: Any,
+    watched: bool = False,
 ) -> list[torch.Tensor]:
     """Per picture the vectors Float[pos, d_model] of its positions, computed in one batch of crops.
 
     Args:
         prompts: the pictures of each prompt.
         project: from pixels Float[crop, 3, h, w] to vectors Float[crop, patch, d_model].
+        watched: whether hooks or edits count the pictures of the batch.
+
+    Raises:
+        PromptError: pictures that are read in different sizes, and `watched`.
     """
     read = [(picture, len(pictures)) for pictures in prompts for picture in pictures]
     crops = [reader.crops(vision, picture, of) for picture, of in read]
-    projected = project(torch.stack([pixels for several in crops for pixels in several]))
-    parts = projected.split([len(several) for several in crops])
+    if len({pixels.shape for several in crops for pixels in several}) == 1:
+        projected = project(torch.stack([pixels for several in crops for pixels in several]))
+        parts = projected.split([len(several) for several in crops])
+    elif watched:
+        raise PromptError(
+            "These pictures are read in different sizes, one after the other, and hooks and edits"
+            " on the encoder see all pictures at once: give pictures of one size, or one at a time."
+        )
+    else:
+        parts = [project(torch.stack(several)) for several in crops]
     return [
         reader.vectors(part, reader.labels(vision, picture, 0, of), picture)
         for part, (picture, of) in zip(parts, read, strict=True)

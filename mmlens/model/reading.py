@@ -20,7 +20,6 @@ from mmlens.model.prompt_reader import refuse_placeholder
 from mmlens.model.prompt_tokens import PromptTokens
 from mmlens.model.prompts_from_ids import known, read_ids, read_tokens
 from mmlens.towers.language.tokenization import ids_after
-from mmlens.towers.projection import keeps_positions
 from mmlens.values.arguments import text as text_of
 from mmlens.values.errors import CapabilityError, PromptError
 from mmlens.values.labels import Label, Padding, Patch
@@ -137,16 +136,20 @@ def see(model: HookedVLM, prompts: Sequence[Prompt]) -> list[torch.Tensor]:
     if vision is None or projection is None:
         raise PromptError(f"{model.name!r} has no vision encoder: give it text, or load a bridge.")
     first = next(iter(vision.parameters()))
+    reader = model.image_reader
 
     def project(pixels: torch.Tensor) -> torch.Tensor:
         features = vision(pixels.to(first.device).to(first.dtype))
         weight = next(iter(projection.parameters()), features)
-        out = projection(features.to(weight))
-        rows, cols = model.image_reader.grid(vision)
-        keeps_positions(projection, out, rows * cols)
-        return model.hook_projection(out)
+        read = pixels.shape[-2:]
+        return model.hook_projection(reader.project(projection, features.to(weight), vision, read))
 
-    return seen(model.image_reader, vision, [p.pictures for p in prompts], project)
+    return seen(reader, vision, [p.pictures for p in prompts], project, _watched(model))
+
+
+def _watched(model: HookedVLM) -> bool:
+    """Whether hooks or edits act before the language model."""
+    return any(not edit.site.in_lm for edit in model.edits) or model.watches_vision
 
 
 def picture_rows(
@@ -155,7 +158,7 @@ def picture_rows(
     """The label of each position of a site in pictures, one row per picture or crop of it."""
     tower = model.towers[site.tower]
     return tuple(
-        tuple(tower.labels(site, layer, image, crop))
+        model.image_reader.rows(tower, site, layer, picture, image, crop)
         for prompt in prompts
         for image, picture in enumerate(prompt.pictures)
         for crop in range(model.image_reader.count(model.vision, picture, len(prompt.pictures)))
@@ -172,8 +175,7 @@ def going_on(model: HookedVLM, soft: SoftPrompt, text: str, name: str = "text") 
 
 
 def _again(model: HookedVLM, soft: SoftPrompt) -> SoftPrompt:
-    touched = any(not edit.site.in_lm for edit in model.edits) or model.watches_vision
-    if not touched or not soft.has_pictures:
+    if not _watched(model) or not soft.has_pictures:
         return soft
     if not soft.prompts:
         raise CapabilityError(
