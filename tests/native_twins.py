@@ -19,6 +19,8 @@ from mmlens.families import toy
 
 SPECIAL = (
     *("<image>", "<video>", "<pad>", "<unk>", "<s>", "<eos>", "<|im_start|>", "<|im_end|>"),
+    *("<start_of_image>", "<end_of_image>", "<image_soft_token>", "<start_of_turn>"),
+    *("<end_of_turn>", "<loc0000>", "<loc0001>", "<loc0002>", "<seg000>", "<seg001>", "<seg002>"),
     *("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"),
 )
 LLAVA_CHAT = (
@@ -40,6 +42,19 @@ QWEN_CHAT = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """What the template of Qwen/Qwen2-VL-7B-Instruct does, without its default system text."""
+
+GEMMA_CHAT = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
+    "{% set first = messages[0]['content'][0]['text'] + '\n\n' %}{% set rest = messages[1:] %}"
+    "{% else %}{% set first = '' %}{% set rest = messages %}{% endif %}"
+    "{% for message in rest %}{% set role = 'model' if message['role'] == 'assistant' else 'user' %}"
+    "{{ '<start_of_turn>' + role + '\n' + (first if loop.first else '') }}"
+    "{% for item in message['content'] %}{% if item['type'] == 'image' %}{{ '<start_of_image>' }}"
+    "{% elif item['type'] == 'text' %}{{ item['text'] | trim }}{% endif %}{% endfor %}"
+    "{{ '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+"""The template of google/gemma-3-4b-it, for contents that are lists."""
 
 
 @cache
@@ -195,3 +210,32 @@ def qwen2_5_vl() -> tuple[Any, Any]:
         "fullatt_block_indexes": [1],
     }  # fmt: skip
     return _qwen("Qwen2_5_VL", eyes)
+
+
+@_twin
+def gemma3() -> tuple[Any, Any]:
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    text = {"head_dim": 8, "sliding_window": 4, "layer_types": kinds, "query_pre_attn_scalar": 8}
+    config = hf.Gemma3Config(
+        text_config={**language(), **text}, vision_config={**VISION, "vision_use_head": False},
+        mm_tokens_per_image=4, boi_token_index=token("<start_of_image>"),
+        eoi_token_index=token("<end_of_image>"), image_token_index=token("<image_soft_token>"),
+    )  # fmt: skip
+    names = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
+    words = tokenizer(**names, image_token="<image_soft_token>")
+    images = hf.Gemma3ImageProcessor(size={"height": 32, "width": 32})
+    processor = hf.Gemma3Processor(images, words, chat_template=GEMMA_CHAT, image_seq_length=4)
+    return hf.Gemma3ForConditionalGeneration(config), processor
+
+
+@_twin
+def paligemma() -> tuple[Any, Any]:
+    eyes = {**VISION, "vision_use_head": False, "model_type": "siglip_vision_model"}
+    config = hf.PaliGemmaConfig(
+        text_config={**language(), "head_dim": 8, "model_type": "gemma"}, vision_config=eyes,
+        image_token_index=token("<image>"), projection_dim=32, hidden_size=32,
+    )  # fmt: skip
+    images = hf.SiglipImageProcessor(size={"height": 32, "width": 32})
+    images.image_seq_length = 16
+    processor = hf.PaliGemmaProcessor(images, tokenizer(image_token="<image>"))
+    return hf.PaliGemmaForConditionalGeneration(config), processor

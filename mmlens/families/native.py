@@ -44,6 +44,7 @@ class Eyes:
         reader: what a picture becomes.
         processor: the checkpoint's, with the token counts of the model's own config.
         picture: what stands for a picture in a text that the processor is given.
+        prompts: the kind of reader of its prompts.
     """
 
     vision: HookedVision
@@ -51,6 +52,7 @@ class Eyes:
     reader: ImageReader
     processor: Any
     picture: str
+    prompts: type[ChatReader] = ChatReader
 
 
 @dataclass(frozen=True)
@@ -153,13 +155,15 @@ def hooked(
         )
     with ordinary():
         own = cast(share_weights(adapters.plain(model)), device, dtype)
+        # PaliGemma's other kernels look both ways at words alone; a bridge's copy is eager, too
+        own.set_attn_implementation({"text_config": "eager"})
         eyes = family.eyes(own, processor)
         lm = wrap_lm(eyeless(own), eyes.processor.tokenizer)
         found = HookedVLM(
             eyes.vision, eyes.projection, lm, name=name or cls,
             provenance={"family": family.model_type, "source": cls} | (told or {}),
             image_reader=eyes.reader,
-            prompt_reader=ChatReader(eyes.processor, own.config.image_token_id, eyes.picture),
+            prompt_reader=eyes.prompts(eyes.processor, own.config.image_token_id, eyes.picture),
         )  # fmt: skip
         _refuse_unfaithful(found, own, cls)
     return found

@@ -98,7 +98,8 @@ class ChatReader(PromptReader):
         if not prompt.pictures:
             return words([written], **options)
         try:
-            return self.processor(images=[list(prompt.pictures)], text=[written], **options)
+            read = self.processor(images=[list(prompt.pictures)], text=[written], **options)
+            return {name: value for name, value in read.items() if name != "labels"}
         except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
             raise PromptError(f"The processor does not read {prompt!r}: {reason(error)}") from error
 
