@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import transformers as hf
 from PIL import Image
@@ -20,6 +21,9 @@ from mmlens.families import toy
 SPECIAL = (
     *("<image>", "<video>", "<pad>", "<unk>", "<s>", "<eos>", "<|im_start|>", "<|im_end|>"),
     *("<start_of_image>", "<end_of_image>", "<image_soft_token>", "<start_of_turn>"),
+    *("<fake_token_around_image>", "<global-img>", "<end_of_utterance>", "<img>", "</img>"),
+    *(f"<row_{row}_col_{col}>" for row in range(1, 7) for col in range(1, 7)),
+    *("<IMG_CONTEXT>", "[IMG]", "[IMG_BREAK]", "[IMG_END]"),
     *("<end_of_turn>", "<loc0000>", "<loc0001>", "<loc0002>", "<seg000>", "<seg001>", "<seg002>"),
     *("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"),
 )
@@ -55,6 +59,23 @@ GEMMA_CHAT = (
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
 """The template of google/gemma-3-4b-it, for contents that are lists."""
+
+IDEFICS_CHAT = (
+    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
+    "{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
+    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{ line['text'] }}"
+    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+"""The template of HuggingFaceTB/SmolVLM-Instruct."""
+INTERN_CHAT = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' %}"
+    "{{ '<IMG_CONTEXT>\n' }}{% elif content['type'] == 'text' %}{{ content['text'] }}{% endif %}"
+    "{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""The template of OpenGVLab/InternVL3-1B-hf."""
 
 
 @cache
@@ -239,3 +260,45 @@ def paligemma() -> tuple[Any, Any]:
     images.image_seq_length = 16
     processor = hf.PaliGemmaProcessor(images, tokenizer(image_token="<image>"))
     return hf.PaliGemmaForConditionalGeneration(config), processor
+
+
+def _tiled(kind: str, **more: Any) -> tuple[Any, Any]:
+    config = getattr(hf, f"{kind}Config")(
+        text_config={**language(), "model_type": "llama"}, vision_config=dict(VISION),
+        scale_factor=2, image_token_id=token("<image>"),
+    )  # fmt: skip
+    images = getattr(hf, f"{kind}ImageProcessor")(
+        size={"longest_edge": 64}, max_image_size={"longest_edge": 32}
+    )
+    processor = getattr(hf, f"{kind}Processor")(
+        images, tokenizer(), image_seq_len=4, chat_template=IDEFICS_CHAT, **more
+    )
+    return getattr(hf, f"{kind}ForConditionalGeneration")(config), processor
+
+
+@_twin
+def idefics3() -> tuple[Any, Any]:
+    return _tiled("Idefics3")
+
+
+@_twin
+def smolvlm() -> tuple[Any, Any]:
+    pytest.importorskip("num2words")
+    return _tiled("SmolVLM", video_processor=hf.SmolVLMVideoProcessor(size={"longest_edge": 32}))
+
+
+@_twin
+def internvl() -> tuple[Any, Any]:
+    config = hf.InternVLConfig(
+        text_config={**language(), "model_type": "qwen2"},
+        vision_config={**VISION, "image_size": [32, 32], "patch_size": [8, 8]},
+        image_token_id=token("<IMG_CONTEXT>"), image_seq_length=4, downsample_ratio=0.5,
+    )  # fmt: skip
+    names = {"start_image_token": "<img>", "end_image_token": "</img>"}
+    names |= {"context_image_token": "<IMG_CONTEXT>", "video_token": "<video>"}
+    square = {"height": 32, "width": 32}
+    processor = hf.InternVLProcessor(
+        hf.GotOcr2ImageProcessor(size=square, min_patches=1, max_patches=4), tokenizer(**names),
+        hf.InternVLVideoProcessor(size=square), image_seq_length=4, chat_template=INTERN_CHAT,
+    )  # fmt: skip
+    return hf.InternVLForConditionalGeneration(config), processor

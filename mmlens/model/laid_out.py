@@ -87,12 +87,15 @@ class LaidOutReader(ImageReader):
     Args:
         images: the checkpoint's own image processor, which makes the pixels.
         markers: per marker name its vector Float[d_model].
+        options: of the image processor, beside its own settings.
     """
 
     one_grid = False
 
-    def __init__(self, images: Any, markers: Mapping[str, torch.Tensor] | None = None) -> None:
-        self.images, self.markers = images, dict(markers or {})
+    def __init__(
+        self, images: Any, markers: Mapping[str, torch.Tensor] | None = None, **options: Any
+    ) -> None:
+        self.images, self.markers, self.options = images, dict(markers or {}), options
 
     def layout(self, vision: Any, width: int, height: int, of: int = 1) -> Layout:
         """The layout of a picture of (width, height), one `of` so many in its prompt."""
@@ -102,8 +105,8 @@ class LaidOutReader(ImageReader):
         return self.layout(vision, *picture.size, of).n_read
 
     def crops(self, vision: Any, picture: Image.Image, of: int = 1) -> list[torch.Tensor]:
-        made = self.images(images=[[picture] * min(of, 2)], return_tensors="pt")["pixel_values"]
-        made = made.flatten(0, -4)  # [picture, crop, 3, h, w], or [crop, 3, h, w]
+        read = self.images(images=[[picture] * min(of, 2)], return_tensors="pt", **self.options)
+        made = read["pixel_values"].flatten(0, -4)  # [picture, crop, 3, h, w], or without picture
         return list(made[: self.count(vision, picture, of)])
 
     def labels(
