@@ -77,6 +77,16 @@ INTERN_CHAT = (
 )
 """The template of OpenGVLab/InternVL3-1B-hf."""
 
+MISTRAL_CHAT = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}"
+    "[SYSTEM_PROMPT]{{ message['content'][0]['text'] }}[/SYSTEM_PROMPT]"
+    "{% elif message['role'] == 'user' %}[INST]{% for block in message['content'] %}"
+    "{% if block['type'] == 'text' %}{{ block['text'] }}{% else %}{{ '[IMG]' }}{% endif %}"
+    "{% endfor %}[/INST]{% else %}{{ message['content'][0]['text'] + eos_token }}{% endif %}"
+    "{% endfor %}"
+)
+"""The template of Mistral-Small-3.1, for contents that are lists, without its default text."""
+
 
 @cache
 def words() -> Any:
@@ -302,3 +312,31 @@ def internvl() -> tuple[Any, Any]:
         hf.InternVLVideoProcessor(size=square), image_seq_length=4, chat_template=INTERN_CHAT,
     )  # fmt: skip
     return hf.InternVLForConditionalGeneration(config), processor
+
+
+def _pixtral(merge: int) -> Any:
+    marks = ("image_token", "[IMG]"), ("image_break_token", "[IMG_BREAK]")
+    return hf.PixtralProcessor(
+        hf.PixtralImageProcessor(size={"longest_edge": 64}, patch_size=8), tokenizer(),
+        patch_size=8, spatial_merge_size=merge, chat_template=MISTRAL_CHAT, **dict(marks),
+    )  # fmt: skip
+
+
+@_twin
+def mistral3() -> tuple[Any, Any]:
+    config = hf.Mistral3Config(
+        text_config={**language(), "head_dim": 8, "model_type": "mistral"},
+        vision_config={**VISION, "model_type": "pixtral"}, image_token_index=token("[IMG]"),
+        spatial_merge_size=2, vision_feature_layer=-1,
+    )  # fmt: skip
+    return hf.Mistral3ForConditionalGeneration(config), _pixtral(2)
+
+
+@_twin
+def pixtral() -> tuple[Any, Any]:
+    config = hf.LlavaConfig(
+        text_config={**language(), "head_dim": 8, "model_type": "mistral"},
+        vision_config={**VISION, "model_type": "pixtral"}, image_token_index=token("[IMG]"),
+        vision_feature_layer=-1, vision_feature_select_strategy="full",
+    )  # fmt: skip
+    return hf.LlavaForConditionalGeneration(config), _pixtral(1)

@@ -32,7 +32,11 @@ class ProcessedReader(ImageReader):
 
 @native("llava", "LlavaForConditionalGeneration", "llava-hf/llava-1.5-7b-hf")
 def llava(model: Any, processor: Any) -> Eyes:
-    """The encoder at its feature layer, and the projector."""
+    """The encoder at its feature layer, and the projector; with Pixtral's encoder as that reads."""
+    if model.config.vision_config.model_type == "pixtral":
+        from mmlens.families.pixtral import pixtral
+
+        return pixtral(model, processor)
     words = counted(processor, model.config)
     vision = at_feature_layer(model, words.image_processor)
     reader = ProcessedReader(words.image_processor)

@@ -20,7 +20,7 @@ from mmlens.towers.vision.wrap import from_hf
 from mmlens.values.labels import Label, Patch
 from mmlens.values.sites import Site
 
-_MEASURED = (4, 6)
+MEASURED = (4, 6)
 """Rows and columns of positions of the picture on which the encoder is measured."""
 
 
@@ -73,17 +73,21 @@ class AnySize(LaidOutReader):
     def _patches(self, width: int, height: int) -> tuple[int, int]:
         """Rows and columns of patches that a picture of this size is cut into."""
         if (width, height) not in self._grids:
-            blank = self.images(images=[Image.new("RGB", (width, height))], return_tensors="pt")
-            _, rows, cols = blank["image_grid_thw"][0].tolist()
-            self._grids[width, height] = rows, cols
+            self._grids[width, height] = self._measured(Image.new("RGB", (width, height)))
         return self._grids[width, height]
+
+    def _measured(self, blank: Image.Image) -> tuple[int, int]:
+        """Rows and columns of patches of a picture."""
+        read = self.images(images=[blank], return_tensors="pt")
+        _, rows, cols = read["image_grid_thw"][0].tolist()
+        return rows, cols
 
 
 def qwen_vl(model: Any, processor: Any) -> Eyes:
     """The encoder up to its merger, the merger, and one grid of positions."""
     visual, images = model.model.visual, processor.image_processor
     eye = PackedEye(visual)
-    size = [edge * eye.step for edge in _MEASURED]
+    size = [edge * eye.step for edge in MEASURED]
     vision = from_hf(eye, {**square(images, 1), "image_size": size})
     reader = AnySize(images, eye.merge)
     picture = f"<|vision_start|>{processor.image_token}<|vision_end|>"
