@@ -81,7 +81,8 @@ def architecture(model: Any) -> str:
 
     kind = model.config.get_text_config().model_type
     causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind) or _LIKE.get(kind)
-    base: Any = Factory._adapters.get(causal)
+    every: Any = getattr(Factory, "_adapters", {})  # TransformerLens 4
+    base = every.get(causal)
     if base is None:
         raise CapabilityError(
             f"TransformerLens has no hooks for the language model of a {type(model).__name__}"
@@ -89,7 +90,7 @@ def architecture(model: Any) -> str:
         )
     path = language_path(model)
     name = f"mmlens:{causal} at {path}"
-    if name not in Factory._adapters:
+    if name not in every:
         Factory.register_adapter(name, _at(base, str(path)))
     return name
 

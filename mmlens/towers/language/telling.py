@@ -110,11 +110,10 @@ class PrefixBothWays(Telling):
     both_ways = True
 
     def arguments(self, rows: Sequence[Row], start: int, width: int) -> dict[str, Tensor]:
-        kinds = []
-        for row in rows:
-            words = [at for at, label in enumerate(row) if getattr(label, "text", "") == "\n"]
-            ends = words[0] + 1 if words else len(row)
-            kinds.append([int(at >= ends) for at in range(len(row))])
+        ends = [_end(row) for row in rows]
+        kinds = [
+            [int(at >= end) for at in range(len(row))] for row, end in zip(rows, ends, strict=True)
+        ]
         pads = [sum(isinstance(label, Padding) for label in row) for row in rows]
         at = torch.arange(start, start + width)
         places = torch.stack([(at - pad).clamp(min=0) + 1 for pad in pads])
@@ -137,6 +136,14 @@ def open_telling(lm: LanguageModel) -> Telling | None:
     telling = kind()
     lm.root.original_model.register_forward_pre_hook(telling.given, with_kwargs=True)
     return telling
+
+
+def _end(row: Row) -> int:
+    """How many positions the prompt of a picture has; 0 for words alone, which are only causal."""
+    if not any(isinstance(label, Patch) for label in row):
+        return 0
+    ends = (at + 1 for at, label in enumerate(row) if getattr(label, "text", "") == "\n")
+    return next(ends, len(row))
 
 
 def _from(kinds: Sequence[Sequence[int]], start: int, width: int, new: int) -> Tensor:
