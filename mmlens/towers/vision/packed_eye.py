@@ -1,7 +1,7 @@
 """The encoder of Qwen2-VL and Qwen2.5-VL as one that reads pictures [picture, 3, h, w] of any size.
 
 Their own forward pass reads the patches of all pictures as one sequence, ordered by the squares of
-2 x 2 that are merged later, and in Qwen2.5-VL by windows of attention. Here the patches are cut from
+2 x 2 that are merged later, and in Qwen2.5-VL by windows of attention. Here patches are cut from
 pixels, and what comes out (before the merger) is put into reading order. Which patch stands where
 in the blocks is measured, once per size: the embedding is replaced by the number of each patch.
 """
