@@ -232,7 +232,7 @@ def test_the_table_of_the_documentation_is_true(name):
     assert "mmlens.attribute" not in refused and "mmlens.patching.patch" not in refused
 
 
-@pytest.mark.parametrize("name", ["llava_next", "gemma3"])
+@pytest.mark.parametrize("name", ["gemma3"])  # test_layouts asks a LLaVA-NeXT, toy-tiled
 @pytest.mark.filterwarnings("ignore")
 def test_every_verb_answers_or_refuses_in_the_sentence_of_the_table(name):
     assert refusals(parts(name)[2], pytest.MonkeyPatch) == stored_rows()[name]["refused"]

@@ -1,7 +1,7 @@
 """Mistral 3 and Pixtral: pictures of any size, a word for the end of each row.
 
-Pravesh Agrawal et al., Pixtral 12B, 2024. A picture keeps its shape up to whole positions; Mistral 3
-merges 2 x 2 patches to one. The ends of rows ([IMG_BREAK], [IMG_END]) are words with ids of their
+Pravesh Agrawal et al., Pixtral 12B, 2024. A picture keeps its shape up to whole positions; Mistral
+3 merges 2 x 2 patches to one. The ends of rows ([IMG_BREAK], [IMG_END]) are words with ids of their
 own, and are labelled as such. Pixtral itself is a LlavaForConditionalGeneration.
 """
 
