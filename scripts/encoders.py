@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from encoder_rows import STORED, encoder_row, stored_rows  # noqa: E402
+from encoder_rows import STORED, encoder_row, parity, stored_rows  # noqa: E402
 from encoders import ENCODERS  # noqa: E402
 
 import mmlens as mm  # noqa: E402
@@ -31,6 +31,8 @@ def main(names: list[str]) -> None:
         except mm.MMLensError as error:
             found = str(error)
         rows[name] = encoder_row(name, found)
+        if not isinstance(found, str):
+            rows[name]["parity"] = float(f"{parity(name, module, found):.1e}")
         print(name, rows[name].get("refused") or rows[name]["attention"], flush=True)
     kept = {name: rows[name] for name in ENCODERS if name in rows}
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in kept.items())

@@ -158,6 +158,43 @@ def hf_chinese_clip() -> tuple[Any, None, Any]:
     return shake(ChineseCLIPModel(config)), None, words()
 
 
+def hf_siglip2() -> tuple[Any, None, Any]:
+    """The variable-resolution class (NaFlex): pictures are cut into patches before it reads them.
+
+    Checkpoints of SigLIP 2 with a fixed resolution are a SiglipModel.
+    """
+    from transformers import Siglip2Config, Siglip2Model
+
+    tokenizer = words(pad="[EOS]", bos=None)
+    text = {**TOWER, "vocab_size": 32, "max_position_embeddings": 12, "projection_size": 24}
+    vision = {**TOWER, "num_patches": 16, "patch_size": 8}
+    return (
+        shake(Siglip2Model(Siglip2Config(text_config=text, vision_config=vision))),
+        None,
+        tokenizer,
+    )
+
+
+def pe_core() -> tuple[nn.Module, None, OpenClipWords]:
+    """PE-Core as open_clip has it: a timm trunk with rotations, a CLS token and a map head."""
+    import timm
+
+    made = timm.create_model
+
+    def tiny(name: str, **options: Any) -> Any:
+        return made(
+            name, **(options | {"img_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2})
+        )
+
+    vision = {"image_size": 64, "timm_model_name": "vit_pe_core_tiny_patch16_384",
+              "timm_pool": "map", "timm_proj": None, "timm_model_pretrained": False}  # fmt: skip
+    timm.create_model = tiny
+    try:
+        return open_clip_twin(vision, None, "CustomTextCLIP")
+    finally:
+        timm.create_model = made
+
+
 def timm_clip(name: str, size: int = 64, **more: Any) -> tuple[nn.Module, None, OpenClipWords]:
     """A tiny timm net as the image encoder of open_clip's CLIP, as pictos-clip's."""
     import timm
@@ -194,6 +231,8 @@ MORE: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
     "MetaCLIP 2": hf_metaclip,
     "AltCLIP": hf_altclip,
     "Chinese CLIP": hf_chinese_clip,
+    "SigLIP 2 NaFlex": hf_siglip2,
+    "PE-Core": pe_core,
     "ConvNeXt": lambda: timm_clip("convnext_atto", dims=(8, 8, 16, 16), depths=(1, 1, 1, 1)),
     "EVA02": lambda: timm_clip("eva02_tiny_patch14_224", 56, img_size=56, embed_dim=24,
                                depth=2, num_heads=2),

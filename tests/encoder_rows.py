@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mmlens.towers.vision.encoder import HookedVision
 
 STORED = Path(__file__).parents[1] / "docs" / "encoders.json"
@@ -22,6 +24,59 @@ _PLACES = (
 def stored_rows() -> dict[str, Any]:
     """What the documentation shows, by the name of the twin."""
     return json.loads(STORED.read_text("utf-8")) if STORED.exists() else {}
+
+
+def own_features(name: str, module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """[batch, position, dim] by the library's own public call, prefix tokens left out there."""
+    m = module
+    if name.startswith("open_clip"):
+        visual = m.visual if hasattr(m, "visual") else m
+        if hasattr(visual, "trunk"):
+            return visual.trunk.forward_features(x)
+        normed = not getattr(visual, "final_ln_after_pool", False) and not visual.attn_pool \
+            if hasattr(visual, "attn_pool") else False  # fmt: skip
+        kind = "NLC" if hasattr(visual, "transformer") else "NCHW"
+        more = {"normalize_intermediates": normed, "output_fmt": kind} if kind == "NLC" else {}
+        return visual.forward_intermediates(x, **more)["image_intermediates"][-1]
+    if name.startswith("timm"):
+        return m.forward_features(x)
+    for part in ("vision_model", "vision_encoder", "vit"):
+        m = getattr(m, part, m) if hasattr(getattr(m, part, None), "forward") else m
+    if "Siglip2" in name:
+        whole = torch.nn.functional.unfold(x, 8, stride=8)  # [batch, 3 * y * x, pos]
+        cut = whole.transpose(1, 2).unflatten(2, (3, 64)).transpose(2, 3).flatten(2)
+        told = {"pixel_attention_mask": torch.ones(cut.shape[:2])}
+        shapes = torch.tensor([[4, 4]] * len(x))
+        return m(pixel_values=cut, spatial_shapes=shapes, **told).last_hidden_state
+    if "Florence2" in name:
+        return m(x).last_hidden_state
+    if "MAE" in name:
+        m.config.mask_ratio = 0.0
+        return m(pixel_values=x, noise=torch.arange(16.0).expand(len(x), -1)).last_hidden_state
+    return m(pixel_values=x).last_hidden_state
+
+
+def in_reading_order(out: torch.Tensor, vision: HookedVision) -> torch.Tensor:
+    """Maps as rows of positions, tokens without the prefix."""
+    if out.dim() == 3:
+        return out[:, -vision.grid[0] * vision.grid[1] :]
+    rows, cols = vision.grid
+    last = out.shape[1:3] == (rows, cols) and out.shape[3] == vision.d_vision
+    pick = (lambda r, c: out[:, r, c]) if last else (lambda r, c: out[:, :, r, c])
+    return torch.stack([pick(r, c) for r in range(rows) for c in range(cols)], 1)
+
+
+def noise(vision: HookedVision) -> torch.Tensor:
+    """Pixels of one picture that nothing in an encoder is made for."""
+    return torch.randn(1, 3, *vision.image_size, generator=torch.Generator().manual_seed(1))
+
+
+def parity(name: str, module: torch.nn.Module, vision: HookedVision) -> float:
+    """The largest difference from the library's own forward pass, by its largest feature."""
+    x = noise(vision)
+    with torch.no_grad():
+        theirs = in_reading_order(own_features(name, module, x), vision)
+        return float((vision(x) - theirs).abs().max() / theirs.abs().max())
 
 
 def encoder_row(name: str, found: HookedVision | str) -> dict[str, Any]:

@@ -64,7 +64,13 @@ def plainly(model, tokenizer, pixels, texts) -> tuple[torch.Tensor, torch.Tensor
     how = {"padding": "max_length", "max_length": 12} if fixed else {"padding": True}
     read = tokenizer(texts, return_tensors="pt", **how)
     mask = {} if fixed else {"attention_mask": read["attention_mask"]}
-    out = model(pixel_values=pixels, input_ids=read["input_ids"], **mask)
+    seen = {"pixel_values": pixels}
+    if "Siglip2" in type(model).__name__:  # of 4 x 4 patches of 8 x 8 pixels
+        whole = F.unfold(pixels, 8, stride=8).transpose(1, 2).unflatten(2, (3, 64))
+        cut = whole.transpose(2, 3).flatten(2)
+        seen = {"pixel_values": cut, "pixel_attention_mask": torch.ones(cut.shape[:2]),
+                "spatial_shapes": torch.tensor([[4, 4]] * len(cut))}  # fmt: skip
+    out = model(**seen, input_ids=read["input_ids"], **mask)
     return out.image_embeds, out.text_embeds, out.logits_per_image
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dual_twins import DUALS
 from packaging.version import Version
 from PIL import Image
-from verb_calls import calls, verbs
+from verb_calls import KINDS, calls, verbs
 
 import mmlens as mm
 from mmlens import patching, view
@@ -173,19 +174,60 @@ REFUSED = {
     },
 }
 """Per toy, the verbs that do not take its layout, and a part of the sentence that says so."""
+WORDS_ALONE = {
+    **dict.fromkeys(
+        ("mmlens.attribute_caption", "mmlens.patching.edge_attribution",
+         "mmlens.patching.knockouts", "mmlens.patching.path_patching",
+         "mmlens.patching.soft_noise"),
+        "needs a model that predicts the next token",
+    ),
+    **dict.fromkeys(
+        ("mmlens.decode", "mmlens.logit_lens", "mmlens.jacobian_lens", "mmlens.nearest_tokens",
+         "mmlens.tuned_lens", "mmlens.patching.direct_logits", "mmlens.patching.word"),
+        "needs a model that has an unembedding",
+    ),
+    "mmlens.sink_units": "needs a model that has MLP units in its language model",
+    "mmlens.patching.captions": "needs a model that generates text",
+    **dict.fromkeys(
+        ("mmlens.patching.attention", "mmlens.patching.written_by"),
+        "needs a model that has a language model of blocks",
+    ),
+}  # fmt: skip
+"""What only a model with a language model answers."""
+CLASSES = dict.fromkeys(("mmlens.blank_check", "mmlens.typographic_attack"), "No class is called")
+ENCODERS: dict[str, dict[str, str]] = {
+    "transformers CLIP": WORDS_ALONE,
+    "pictos-clip": WORDS_ALONE,
+    "classes": WORDS_ALONE
+    | dict.fromkeys(("mmlens.embed", "mmlens.zero_shot"), COMPARES)
+    | {"mmlens.stroop": "No class is called"}
+    | CLASSES,
+}
+"""The same of encoders; classes of a classifier have names of their own."""
 
 
-def test_every_verb_has_a_call_that_the_toys_are_asked():
-    assert set(calls()) == set(verbs())
+def encoder(name: str) -> Any:
+    if name == "classes":
+        small = {"dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "num_classes": 9}
+        net = pytest.importorskip("timm").create_model("convnext_atto", **small)
+        return mm.from_parts(vision=net.eval())
+    pytest.importorskip("open_clip")
+    return mm.load(name) if name not in DUALS else mm.from_model(*DUALS[name](), name=name)
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_verb_has_a_call_that_the_models_are_asked(kind):
+    assert set(calls(kind)) == set(verbs())
+
+
+@pytest.mark.parametrize("name", REFUSED | ENCODERS)
 @pytest.mark.filterwarnings("ignore")
 def test_every_verb_answers_on_a_layout_or_refuses_it_in_one_sentence(name, monkeypatch):
-    model, refused = mm.load(name), {}
+    model, refused = mm.load(name) if name in REFUSED else encoder(name), {}
+    kind = "words" if name in REFUSED else "classes" if name == "classes" else "similarity"
     known = hooking.points(model)
     few = {point: known[point] for point in list(known)[::20]}  # an audit of all takes its time
-    for verb, (args, options) in calls().items():
+    for verb, (args, options) in calls(kind).items():
         with monkeypatch.context() as here:
             if verb == "mmlens.audit":
                 here.setattr(hooking, "points", lambda model: few)
@@ -194,8 +236,9 @@ def test_every_verb_answers_on_a_layout_or_refuses_it_in_one_sentence(name, monk
             except MMLensError as error:
                 refused[verb] = str(error)
                 assert "\n" not in refused[verb]
-    assert set(refused) == set(REFUSED[name])
-    for verb, sentence in REFUSED[name].items():
+    expected = (REFUSED | ENCODERS)[name]
+    assert set(refused) == set(expected)
+    for verb, sentence in expected.items():
         assert sentence in refused[verb]
 
 

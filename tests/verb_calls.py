@@ -29,36 +29,53 @@ def verbs() -> dict[str, Any]:
     return found
 
 
-def calls() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Verb -> what it is asked about a picture of 64 x 32, beside the model."""
+KINDS = ("words", "similarity", "classes")
+"""What a model answers with, and so what it is asked."""
+
+
+def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Verb -> what it is asked about a picture of 64 x 32, beside the model.
+
+    Args:
+        kind: one of `KINDS`.
+    """
     photo, other = (toy.picture(at).resize((64, 32)) for at in ((2, 1), (0, 3)))
-    prompt = mm.Prompt(photo, WORDS)
-    pair = patching.Pair(prompt, mm.Prompt(other, WORDS))
+    talks = kind == "words"
+    prompt = mm.Prompt(photo, WORDS) if talks else mm.Prompt(photo)
+    pair = patching.Pair(prompt, mm.Prompt(other, WORDS) if talks else mm.Prompt(other))
     samples = [Sample(name, one) for name, one in (("a", photo), ("b", other))]
     data = Samples("two", ["a", "b"], samples.__getitem__, "hash")
-    mask, neuron = np.zeros((32, 64), bool), mm.Neuron(1, 5)
+    mask, neuron = np.zeros((32, 64), bool), mm.Neuron(1, 5, "lm" if talks else "vision")
     mask[16:24, 8:16] = True
-    token = {"of": 5, "after": ""}
+    token: dict[str, Any] = {"words": {"of": 5, "after": ""}, "similarity": {"of": "a dog"},
+                             "classes": {"of": 1}}[kind]  # fmt: skip
+    look: dict[str, Any] = {
+        "words": {"prompt": WORDS, "max_new_tokens": 2},
+        "similarity": {"of": ["a dog", "a cat"]},
+        "classes": {},
+    }[kind]
+    layer: dict[str, Any] = {} if talks else {"layer": 1}  # of maps, one at a time
+    few: dict[str, Any] = {} if talks else {"layer": 1, "pos": [0, 1]}
     word = lambda logits: logits[5]  # noqa: E731
 
     def ask(*args: Any, **options: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return args, options
 
     return {
-        "mmlens.activations": ask(prompt, "neurons"),
-        "mmlens.attribute": ask(prompt, **token),
+        "mmlens.activations": ask(prompt, **layer),
+        "mmlens.attribute": ask(prompt, **token, **layer),
         "mmlens.attribute_caption": ask(prompt, 3, caption=" dog"),
-        "mmlens.attribute_picture": ask(prompt, **token),
+        "mmlens.attribute_picture": ask(prompt, **token, steps=4),
         "mmlens.audit": ask(prompt),
         "mmlens.blank_check": ask(mm.Neuron(0, 1, "vision"), ["dog"], randoms=1),
         "mmlens.cross_format": ask({name: ([photo] * 2, [other] * 2) for name in "ab"}, draws=9),
         "mmlens.decode": ask([neuron]),
         "mmlens.embed": ask([photo]),
-        "mmlens.integrated_gradients": ask(prompt, **token),
+        "mmlens.integrated_gradients": ask(prompt, **token, **layer, steps=4),
         "mmlens.logit_lens": ask(prompt),
         "mmlens.jacobian_lens": ask(prompt, pos=[0], destination=[-1]),
         "mmlens.linear_probe": ask([photo, other], ["a", "b"]),
-        "mmlens.look": ask(photo, WORDS, max_new_tokens=2),
+        "mmlens.look": ask(photo, **look),
         "mmlens.microscope": ask(data, tempfile.mkdtemp(), layer=0, k=1),
         "mmlens.nearest_tokens": ask(prompt, 2),
         "mmlens.sink_units": ask(prompt),
@@ -71,18 +88,18 @@ def calls() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
         "mmlens.word_probe": ask(["dog"], sizes=[0.4], at=[(0.5, 0.5)]),
         "mmlens.visualise": ask(mm.Neuron(0, 5, "vision"), steps=2, variants=2),
         "mmlens.zero_shot": ask(photo, ["a dog", "a cat"]),
-        "mmlens.patching.ablate": ask(prompt, word),
+        "mmlens.patching.ablate": ask(prompt, word, **few),
         "mmlens.patching.ablation_curve": ask(prompt, word, [neuron], k=(0, 1), randoms=1),
         "mmlens.patching.attention": ask(prompt, 1),
-        "mmlens.patching.attribution_patching": ask(pair, word),
+        "mmlens.patching.attribution_patching": ask(pair, word, **layer),
         "mmlens.patching.captions": ask(prompt, {"none": []}, max_new_tokens=2),
         "mmlens.patching.direct_logits": ask(prompt, 5),
         "mmlens.patching.edge_attribution": ask(pair, word),
         "mmlens.patching.knockouts": ask(prompt, word, {"patch": ([mm.Patch(1, 1)], -1)}),
-        "mmlens.patching.mean_difference": ask([prompt], [pair.corrupt], "resid_post", layer=1),
-        "mmlens.patching.mean_over": ask([prompt], "neurons"),
+        "mmlens.patching.mean_difference": ask([prompt], [pair.corrupt], layer=1),
+        "mmlens.patching.mean_over": ask([prompt], **layer),
         "mmlens.patching.only_at": ask(patching.grey(), [mm.Patch(1, 1)]),
-        "mmlens.patching.patch": ask(pair, word),
+        "mmlens.patching.patch": ask(pair, word, **few),
         "mmlens.patching.patches_under": ask(mask, photo),
         "mmlens.patching.path_patching": ask(pair, word, [mm.Head(0, 1)]),
         "mmlens.patching.shuffled": ask(),

@@ -108,7 +108,16 @@ def encoders() -> str:
     parts = []
     for library in ("hf", "open_clip", "timm"):
         cells = [_encoder(row) for row in rows.values() if row["library"] == library]
-        head = ("class", "grid", "before it", "layers", "own grids", "attention", "points")
+        head = (
+            "class",
+            "grid",
+            "before it",
+            "layers",
+            "own grids",
+            "attention",
+            "parity",
+            "points",
+        )
         title = {"hf": "transformers"}.get(library, library)
         parts.append(f"## {title}\n\n{table(head, cells)}")
     return "\n\n".join(parts)
@@ -116,7 +125,7 @@ def encoders() -> str:
 
 def _encoder(row: dict[str, Any]) -> tuple[str, ...]:
     if "refused" in row:
-        return code(row["class"]), "refused", "", "", "", "", _plain(row["refused"])
+        return code(row["class"]), "refused", "", "", "", "", "", _plain(row["refused"])
     points = ", ".join(point.replace("hook_", "") for point in row["points"])
     own = "yes" if row["own grids"] else ""
     prefix = ", ".join(row["prefix"])
@@ -127,6 +136,7 @@ def _encoder(row: dict[str, Any]) -> tuple[str, ...]:
         str(row["layers"]),
         own,
         row["attention"],
+        f"{row['parity']:.0e}" if row["parity"] else "0",
         points,
     )
 

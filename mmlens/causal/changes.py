@@ -62,12 +62,13 @@ def changes(
 ) -> list[tuple[str, Change]]:
     """The hooks that put the source's values into the rows of a batch, one per layer."""
     site, hooks = place.site, []
+    device = hooking.tower_at(model, site).device
     for layer in sorted({layer for v in rows for layer in v.at}, key=lambda layer: layer or 0):
         pos = [v.pos if layer in v.at else () for v in rows]
-        where, inner = place.mask(pos, [v.at.get(layer) for v in rows], model.lm.device)
+        where, inner = place.mask(pos, [v.at.get(layer) for v in rows], device)
         name = hooking.names(model, site.at(layer if site.layered else None))[0]
-        kind = Change if site.in_lm else ChangeInPicture
-        hooks.append((name, kind(where, inner, source[layer])))
+        change = (Change if site.in_lm else ChangeInPicture)(where, inner, source[layer])
+        hooks.append((name, change if place.axes is None else _InMap(change, place)))
     return hooks
 
 
@@ -103,7 +104,7 @@ class Change:
 
 
 class ChangeInPicture(Change):
-    """The same in the vision encoder, where rows are pictures and all positions are computed."""
+    """The same in an encoder, where rows are pictures or texts and all positions are computed."""
 
     def __call__(self, tensor: torch.Tensor, hook: Any) -> torch.Tensor:
         """The activation with the changes.
@@ -121,3 +122,14 @@ class ChangeInPicture(Change):
         new = self.source.to(tensor)
         new = new.repeat(where.shape[0], *[1] * (new.ndim - 1))
         return torch.where(where.flatten(0, 1), new, tensor)
+
+
+@dataclass(eq=False, repr=False)
+class _InMap:
+    """The same in a map of a convolution, read as positions."""
+
+    change: Change
+    place: Place
+
+    def __call__(self, tensor: torch.Tensor, hook: Any) -> torch.Tensor:
+        return self.place.as_before(self.change(self.place.by_position(tensor), hook), tensor)

@@ -1,4 +1,4 @@
-"""Metrics of patching: functions of the last position's logits, made for a model.
+"""Metrics of patching: functions of what a model answers, made for the model.
 
     logit(model, " dog")                        the word's logit
     logit_difference(model, " dog", " cat")     ... less that of another word
@@ -6,8 +6,11 @@
     rank(model, " dog")                         how many tokens are more probable: 0 is the top
     kl(model, prompt)                           KL(predictions after `prompt` || predictions now)
 
-Each maps Float[..., d_vocab] to Float[...]. Any function of that kind is a metric; gradients (for
-attribution patching) need one that is differentiable, which `rank` is not.
+Each maps the last position's logits Float[..., d_vocab] to Float[...]; of a classifier its logits,
+where a class is named in place of a word. Of a dual encoder they map the unit embedding of a
+picture (or text) Float[..., d_embed] to its logit with the text (or picture) that is named, which
+are probabilities only where each pair has its own (SigLIP). Any function of that kind is a metric;
+gradients (for attribution patching) need one that is differentiable, which `rank` is not.
 """
 
 from __future__ import annotations
@@ -18,58 +21,112 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.model.capabilities import needs
-from mmlens.model.targets import one
+from mmlens.model.readouts import class_index
 from mmlens.towers.language.tokenization import id_of
+from mmlens.values.errors import CapabilityError, TargetError
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked_vlm import HookedVLM
+    from mmlens.model.hooked_model import HookedModel
 
 Measure = Callable[[torch.Tensor], torch.Tensor]
 
 
-@needs("logits")
-def logit(model: HookedVLM, word: str | int) -> Measure:
-    """The logit of a word of one token (or of an id)."""
-    token = id_of(model.lm, word)
+@needs()
+def logit(model: HookedModel, word: Any) -> Measure:
+    """The logit of a word of one token (or of an id), of a class, or with a text or picture."""
+    if model.can("similarity"):
+        return _similarity(model, word)
+    token = _index(model, word)
     return lambda logits: logits[..., token]
 
 
-@needs("logits")
-def logit_difference(model: HookedVLM, word: str | int, other: str | int) -> Measure:
+@needs()
+def logit_difference(model: HookedModel, word: Any, other: Any) -> Measure:
     """The logit of a word minus that of another."""
-    token, rival = id_of(model.lm, word), id_of(model.lm, other)
-    return lambda logits: logits[..., token] - logits[..., rival]
+    first, second = logit(model, word), logit(model, other)
+    return lambda logits: first(logits) - second(logits)
 
 
-@needs("logits")
-def probability(model: HookedVLM, word: str | int) -> Measure:
+@needs()
+def probability(model: HookedModel, word: Any) -> Measure:
     """The probability of a word."""
-    token = id_of(model.lm, word)
+    if model.can("similarity"):
+        return _log_sigmoid(model, word, torch.sigmoid)
+    token = _index(model, word)
     return lambda logits: logits.float().softmax(-1)[..., token]
 
 
-@needs("logits")
-def log_probability(model: HookedVLM, word: str | int) -> Measure:
+@needs()
+def log_probability(model: HookedModel, word: Any) -> Measure:
     """The natural logarithm of the probability of a word."""
-    token = id_of(model.lm, word)
+    if model.can("similarity"):
+        return _log_sigmoid(model, word, torch.nn.functional.logsigmoid)
+    token = _index(model, word)
     return lambda logits: logits.float().log_softmax(-1)[..., token]
 
 
-@needs("logits")
-def rank(model: HookedVLM, word: str | int) -> Measure:
+@needs()
+def rank(model: HookedModel, word: Any) -> Measure:
     """How many tokens are more probable than this one."""
-    token = id_of(model.lm, word)
+    token = _index(model, word)
     return lambda logits: (logits > logits[..., [token]]).sum(-1).float()
 
 
-@needs("logits")
-def kl(model: HookedVLM, prompt: Any) -> Measure:
+@needs()
+def kl(model: HookedModel, prompt: Any) -> Measure:
     """KL divergence of the predictions from those after `prompt`, in nats."""
+    if not (model.can("logits") or model.can("classes")):
+        raise _no_distribution(model)
     with torch.no_grad():
-        wanted = model(one(model, prompt))[0, -1].float().log_softmax(-1)
+        answer = model.side_by_side(model.one(prompt), 1)[0]
+    wanted = answer.float().log_softmax(-1)
 
     def measure(logits: torch.Tensor) -> torch.Tensor:
         said = logits.float().log_softmax(-1)
         return (wanted.exp() * (wanted - said)).sum(-1)
 
     return measure
+
+
+def _index(model: HookedModel, word: Any) -> int:
+    """The number of a token or of a class."""
+    towers: Any = model.towers
+    if model.can("logits"):
+        return id_of(towers["lm"], word)
+    if model.can("classes"):
+        return class_index(towers["vision"].class_names, word)
+    raise _no_distribution(model)
+
+
+def _no_distribution(model: HookedModel) -> CapabilityError:
+    return CapabilityError(
+        f"{model.name!r} predicts neither tokens nor classes: take patching.metrics.logit of a text"
+        " where it compares pictures with texts, or your own function of what it answers."
+    )
+
+
+def _similarity(model: Any, of: Any) -> Measure:
+    """The logit of an embedding with a text or a picture."""
+    with torch.no_grad():
+        embedded = model.side_by_side(model.one(of), 1)[0]
+
+    def measure(embedding: torch.Tensor) -> torch.Tensor:
+        if embedding.shape[-1] != len(embedded):
+            raise TargetError(
+                "This metric reads the embedding of a picture or of a text alone: give a Pair of"
+                " two pictures, or of two texts, without the other."
+            )
+        return model.logits(embedding @ embedded.to(embedding))
+
+    return measure
+
+
+def _log_sigmoid(model: Any, of: Any, function: Measure) -> Measure:
+    """A function of the logit of a pair that has a probability of its own."""
+    if not model.sigmoid:
+        raise CapabilityError(
+            f"A pair has no probability of its own in {model.name!r}, whose softmax goes over"
+            " texts: take patching.metrics.logit, or logit_difference of two texts."
+        )
+    number = _similarity(model, of)
+    return lambda embedding: function(number(embedding).float())

@@ -3,6 +3,7 @@
     Pair(Prompt(dog, "A picture of"), Prompt(cat, "A picture of"))   # another picture
     Pair.corrupted(Prompt(dog, "A picture of"), grey())              # a corrupter of pictures
     Pair(prompt, soft_noise(model, prompt, std=1.0))                 # noise after the projection
+    Pair(dog, cat)                                                   # of an encoder: two pictures
 
 Both must have the same layout: as many positions, pictures at the same places. The corruption
 decides what a patch measures (Zhang & Nanda 2024): with another picture, what distinguishes the
@@ -27,6 +28,7 @@ from mmlens.values.errors import MMLensError, PictureError, PromptError
 from mmlens.values.prompt import Prompt, SoftPrompt
 
 if TYPE_CHECKING:
+    from mmlens.model.hooked_model import HookedModel
     from mmlens.model.hooked_vlm import HookedVLM
 
 Corrupter = Callable[[Image.Image], Image.Image]
@@ -42,18 +44,18 @@ class Pair:
         corrupt: the prompt without it.
     """
 
-    clean: Prompt | SoftPrompt | str
-    corrupt: Prompt | SoftPrompt | str
+    clean: Prompt | SoftPrompt | Image.Image | str
+    corrupt: Prompt | SoftPrompt | Image.Image | str
 
     @classmethod
-    def corrupted(cls, prompt: Prompt, corrupter: Corrupter, picture: int | None = None) -> Pair:
+    def corrupted(cls, prompt: Any, corrupter: Corrupter, picture: int | None = None) -> Pair:
         """A prompt and the same prompt with its pictures (or one of them) corrupted.
 
         Raises:
             PromptError: it has no such picture.
         """
-        prompt = Prompt(prompt) if isinstance(prompt, str) else prompt
-        n = len(instance(prompt, "prompt", Prompt, "a Prompt with a picture").pictures)
+        prompt = prompt if isinstance(prompt, Prompt) else Prompt(prompt)
+        n = len(prompt.pictures)
         if n == 0 or (picture is not None and not 0 <= picture < n):
             which = "no picture" if n == 0 else f"{n} pictures and none of number {picture}"
             raise PromptError(f"This prompt has {which} to corrupt: {prompt!r}")
@@ -63,22 +65,16 @@ class Pair:
         ]
         return cls(prompt, prompt.with_pictures(new))
 
-    def read(self, model: HookedVLM) -> tuple[SoftPrompt, SoftPrompt]:
-        """Both as the language model receives them.
+    def read(self, model: HookedModel) -> tuple[Any, Any]:
+        """Both as the model reads them.
 
         Raises:
             PromptError: their layouts differ.
         """
-        clean, corrupt = one(model, self.clean), one(model, self.corrupt)
-        if clean.ids.shape != corrupt.ids.shape:
+        clean, corrupt = model.one(self.clean), model.one(self.corrupt)
+        if difference := unlike(clean, corrupt):
             raise PromptError(
-                f"The clean prompt has {clean.ids.shape[1]} positions and the corrupt one"
-                f" {corrupt.ids.shape[1]}: give prompts of one layout (words of as many tokens)."
-            )
-        if not same_pictures(clean, corrupt):
-            raise PromptError(
-                "The clean and the corrupt prompt have their pictures at different places: give"
-                " prompts of one layout."
+                f"The clean and the corrupt prompt have {difference}: give prompts of one layout."
             )
         return clean, corrupt
 
@@ -132,8 +128,22 @@ def soft_noise(
     return replace(soft, picture_keys=replace(keys, vectors=noised), prompts=())
 
 
-def same_pictures(one_prompt: SoftPrompt, other: SoftPrompt) -> bool:
+def unlike(first: Any, other: Any) -> str:
+    """How the layouts of two prompts differ, as read by one model; empty if they don't."""
+    kinds = [getattr(reading, "pixels", None) is not None for reading in (first, other)]
+    if kinds[0] != kinds[1]:
+        return "a picture and none"
+    ids = [getattr(reading, "ids", None) for reading in (first, other)]
+    lengths = [0 if one is None else one.shape[1] for one in ids]
+    if lengths[0] != lengths[1]:
+        return f"{lengths[0]} positions and {lengths[1]} (words of as many tokens have one layout)"
+    if isinstance(first, SoftPrompt) and not _same_pictures(first, other):
+        return "their pictures at different places"
+    return ""
+
+
+def _same_pictures(first: SoftPrompt, other: SoftPrompt) -> bool:
     """Whether two prompts have their pictures at the same positions, or the same picture keys."""
     keys = [None if soft.picture_keys is None else soft.picture_keys.labels
-            for soft in (one_prompt, other)]  # fmt: skip
-    return torch.equal(one_prompt.is_picture, other.is_picture) and keys[0] == keys[1]
+            for soft in (first, other)]  # fmt: skip
+    return torch.equal(first.is_picture, other.is_picture) and keys[0] == keys[1]

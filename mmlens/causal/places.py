@@ -3,37 +3,32 @@
     pos=Patch                                   one after the other: every patch alone
     pos={"object": patches, "rest": others}     together: named sets of positions
 
-At a site of the language model positions are those of the prompt; inside the vision encoder they
-are the patches of its pictures (with [CLS]); at the pixels, the squares that become patches.
+At a site of the language model positions are those of the prompt; inside an encoder they are the
+patches of its pictures (with [CLS]) or the tokens of its text; in the map of a convolution, its
+cells; at the pixels, the squares that become patches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from mmlens.causal.picture_boxes import patch_boxes
 from mmlens.model import hooking
-from mmlens.model.capabilities import needs
+from mmlens.model.capture import capture
 from mmlens.values.addresses import places
-from mmlens.values.arguments import count, number, several, shown
-from mmlens.values.errors import AddressError, PictureError, PromptError, SiteError, nearest
-from mmlens.values.labels import Patch
-from mmlens.values.maps import is_map
-from mmlens.values.pictures import open_picture
-from mmlens.values.prompt import SoftPrompt
+from mmlens.values.arguments import several
+from mmlens.values.errors import AddressError, PromptError, SiteError, nearest
+from mmlens.values.labels import TEXT
+from mmlens.values.maps import as_map, as_positions, inner_of, is_map
 from mmlens.values.sites import Site, readers, site
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from mmlens.model.hooked_vlm import HookedVLM
+    from mmlens.model.hooked_model import HookedModel
 
 Indices = Sequence[int] | Int[Tensor, " _"] | None
 INNER = ("head", "unit", "dim")
@@ -48,7 +43,8 @@ class Place:
         labels: one per position, the pictures of a prompt concatenated.
         inner: the axis after the positions that can be addressed, or None.
         sizes: of the inner axis and of those after it.
-        grid: rows and columns of patches, where the site holds pixels.
+        n_pictures: how many pictures (or crops, or texts) an encoder reads.
+        axes: of the map that a layer of convolutions holds; positions are its cells.
     """
 
     site: Site
@@ -56,11 +52,27 @@ class Place:
     inner: str | None
     sizes: tuple[int, ...]
     n_pictures: int = 1
+    axes: tuple[str, ...] | None = None
 
     @property
     def width(self) -> int:
         """How many positions there are."""
         return len(self.labels)
+
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """The axes after the positions."""
+        if self.axes is not None:
+            return (inner_of(self.axes),)
+        return tuple(axis for axis in self.site.axes if axis != "pos")
+
+    def by_position(self, values: torch.Tensor) -> torch.Tensor:
+        """What the site holds as [..., pos, ...]: a map is read in reading order."""
+        return values if self.axes is None else as_positions(values, self.axes)
+
+    def as_before(self, values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """[..., pos, ...] as the site holds it."""
+        return values if self.axes is None else as_map(values, like, self.axes)
 
     def mask(
         self, pos: Sequence[Indices], inner: Sequence[Indices], device: torch.device
@@ -107,71 +119,89 @@ class Place:
         return cells[..., y[:, None], x]
 
 
-def place_of(model: HookedVLM, soft: SoftPrompt, name: str) -> Place:
+def place_of(model: HookedModel, reading: Any, name: str, layers: Any = None) -> Place:
     """A site in a prompt.
+
+    Args:
+        reading: the prompt as the model reads it.
+        layers: the address of those that are asked for, as layers of an encoder differ in shape.
 
     Raises:
         SiteError: no such site, or one that is not made of positions.
-        PromptError: a site of the vision encoder and a prompt without pictures.
+        PromptError: a site of an encoder, and nothing that it reads in the prompt.
     """
     where = site(name)
-    cfg = model.cfg
+    if where.axes == ("dim",):
+        raise SiteError(f"{name!r} has no positions: edit it, as in Edit({name!r}, 0.0).")
     if "key" in where.axes:
         raise SiteError(
             f"{name!r} is not made of positions: cut routes with patching.knockout(...), or patch"
             " 'z', the values that a head reads through its pattern."
         )
-    if where.in_lm:
-        inner = next((axis for axis in INNER if axis in where.axes), None)
-        heads = (int(cfg.n_heads) // readers(where, cfg), cfg.d_head)
-        if inner == "unit" and not model.lm.units.width:
-            model.lm.units.need_at(model.name, where)
-        width = model.lm.units.width if inner == "unit" else 0
-        sizes = {"unit": (width,), "head": heads, "dim": (cfg.d_model,)}[inner or "dim"]
-        return Place(where, soft.labels[0], inner, sizes)
-    if model.vision is None or not any(prompt.pictures for prompt in soft.prompts):
-        raise PromptError(f"Site {name!r} is in pictures, and this prompt has none of its own.")
-    every = list(hooking.layers(model, where)) if where.layered else [None]
-    _refuse_maps(where, hooking.check_places(model, where, every))
-    rows = model.picture_rows(soft.prompts, where, every[0])
-    if any(model.picture_rows(soft.prompts, where, layer) != rows for layer in every[1:]):
-        raise SiteError(
-            f"The layers of {where.name!r} have grids of different sizes: name one of them, as in"
-            f" {where.at(every[-1])!r}."
-        )
-    labels = tuple(label for row in rows for label in row)
+    if not where.in_lm:
+        return _in_encoder(model, reading, where, layers)
+    lm: Any = hooking.tower_at(model, where)
+    inner, cfg = next((axis for axis in INNER if axis in where.axes), None), lm.cfg
+    heads = (int(cfg.n_heads) // readers(where, cfg), cfg.d_head)
+    if inner == "unit" and not lm.units.width:
+        lm.units.need_at(model.name, where)
+    width = lm.units.width if inner == "unit" else 0
+    sizes = {"unit": (width,), "head": heads, "dim": (cfg.d_model,)}[inner or "dim"]
+    return Place(where, reading.labels[0], inner, sizes)
+
+
+def _in_encoder(model: HookedModel, reading: Any, where: Site, layers: Any) -> Place:
+    """A site of an encoder: what it reads are rows of pictures (or texts), padding included."""
+    of_texts = where.tower == TEXT
+    if not any(prompt.text if of_texts else prompt.pictures for prompt in reading.prompts):
+        what = "texts" if of_texts else "pictures"
+        raise PromptError(f"Site {where.name!r} is in {what}, and this prompt has none of its own.")
+    every: list[int | None] = list(layers_at(model, where, layers))
+    real = hooking.check_places(model, where, every)
+    rows = [model.picture_rows(reading.prompts, where, layer) for layer in every]
+    labels = tuple(label for row in rows[0] for label in row)
     if where.name == "pixels":
-        return Place(where, labels, None, tuple(model.vision.image_size), len(rows))
-    inner = next((axis for axis in INNER if axis in where.axes), None)
-    return Place(where, labels, inner, _vision_sizes(model, where), len(rows))
-
-
-def _refuse_maps(where: Site, real: Mapping[int | None, Site]) -> None:
-    """Refuse a site that holds maps, whose rows and columns differ from layer to layer."""
-    layer, found = next(iter(real.items()))
-    if is_map(found.axes):
+        vision: Any = model.towers[where.tower]
+        picture = next(picture for one in reading.prompts for picture in one.pictures)
+        size = model.image_reader.size(vision, picture)
+        return Place(where, labels, None, tuple(size), len(rows[0]))
+    axes = real[every[0]].axes
+    mapped = axes if is_map(axes) else None
+    sizes = _sizes(model, reading, where, every, mapped)
+    alike = {(real[at].axes, row, size) for at, row, size in zip(every, rows, sizes, strict=True)}
+    if len(alike) > 1:
         raise SiteError(
-            f"{where.name!r} holds a map in layer {layer} ({', '.join(found.axes)}), not a row per"
-            " patch: patch 'features' or 'soft_prompt' of this encoder, or edit the map."
+            f"The layers of {where.name!r} differ in shape: ask about one, as in layer={every[-1]}."
         )
+    inner = inner_of(axes) if mapped else next((axis for axis in INNER if axis in axes), None)
+    return Place(where, labels, inner, sizes[0], len(rows[0]), mapped)
 
 
-def _vision_sizes(model: HookedVLM, where: Site) -> tuple[int, ...]:
-    """Sizes of the axes after the positions, read from one forward pass."""
-    if where.tower == "projection":
-        return (int(model.cfg.d_model),)
-    seen: list[torch.Tensor] = []
-    point = hooking.points(model)[hooking.names(model, where.at(0 if where.layered else None))[0]]
-    point.add_hook(lambda tensor, hook: seen.append(tensor))
-    kept = point.fwd_hooks[-1]
-    pixels = torch.zeros(1, 3, *model.vision.image_size)
-    try:
-        with torch.no_grad(), model.lm.lock:
-            model.vision(pixels.to(model.vision.device, model.vision.dtype))
-    finally:
-        kept.hook.remove()
-        point.fwd_hooks.remove(kept)
-    return tuple(seen[0].shape[2:])
+def layers_at(model: HookedModel, where: Site, wanted: Any = None) -> Sequence[Any]:
+    """The layers of a site that are asked for: [None] where it has none."""
+    if not where.layered:
+        return [None]
+    every = hooking.layers(model, where)
+    wanted = where.layer if wanted is None else wanted
+    return [every[index] for index in places(every, wanted, "layer")]
+
+
+def _sizes(
+    model: HookedModel,
+    reading: Any,
+    where: Site,
+    layers: Sequence[int | None],
+    mapped: tuple[str, ...] | None,
+) -> list[tuple[int, ...]]:
+    """Per layer the sizes of the axes after the positions, read from one forward pass."""
+
+    def sizes(tensor: torch.Tensor) -> tuple[int, ...]:
+        return tuple((tensor if mapped is None else as_positions(tensor, mapped)).shape[2:])
+
+    names = [where.at(layer) for layer in layers]
+    with torch.no_grad(), capture(model, names, sizes) as found:
+        model.run_to(where.tower, reading)
+    return [found[name] for name in names]
 
 
 def groups(
@@ -200,7 +230,7 @@ def groups(
     return None, [tuple(found)]
 
 
-def read_by(by: Sequence[str] | str | None, default: tuple[str, ...], site: Site) -> set[str]:
+def read_by(by: Sequence[str] | str | None, default: tuple[str, ...], where: Place) -> set[str]:
     """The axes that are patched one label at a time.
 
     Raises:
@@ -213,61 +243,9 @@ def read_by(by: Sequence[str] | str | None, default: tuple[str, ...], site: Site
         if isinstance(by, str)
         else tuple(several(by, "by", least=0))
     )
-    known = (*(("layer",) if site.layered else ()), "pos", *[a for a in INNER if a in site.axes])
+    site, inner = where.site, () if where.inner is None else (where.inner,)
+    known = (*(("layer",) if site.layered else ()), "pos", *inner)
     for axis in chosen:
         if axis not in known:
             raise AddressError(f"Site {site.name!r} has no axis {axis!r}: {nearest(axis, known)}")
     return set(chosen)
-
-
-@needs("pictures")
-def patches_under(
-    model: HookedVLM, mask: Any, picture: Image.Image, share: float = 0.5, image: int = 0
-) -> list[Patch]:
-    """The patches of which at least a `share` is covered by a mask of the picture.
-
-    Args:
-        mask: Bool[height, width] (or anything NumPy converts to it), of the picture's size.
-        image: which picture of the prompt it is.
-
-    Raises:
-        PictureError: the mask has another size.
-    """
-    number(share, "share", above=0, most=1)
-    count(image, "image", least=0)
-    picture = open_picture(picture)
-    array = np.asarray(mask.cpu() if isinstance(mask, torch.Tensor) else mask)
-    if array.dtype.kind not in "biuf":
-        raise PictureError(f"mask={shown(mask)} is no mask: give Bool[height, width].")
-    array = array > 0
-    if array.shape != (picture.height, picture.width):
-        raise PictureError(
-            f"A mask of {array.shape} does not fit a picture of {picture.height} rows and"
-            f" {picture.width} columns."
-        )
-    found = []
-    for patch, (x0, y0, x1, y1) in patch_boxes(model, picture).items():
-        cell = array[max(0, y0) : max(y1, y0 + 1), max(0, x0) : max(x1, x0 + 1)]
-        if cell.size and cell.mean() >= share:
-            found.append(replace(patch, image=image))
-    return found
-
-
-def other_patches(labels: Sequence[Any], chosen: Sequence[Patch], seed: int = 0) -> list[Patch]:
-    """As many patches of the prompt that are not among the chosen: the control of a region.
-
-    Raises:
-        AddressError: there are too few others, or a chosen one is not among the labels.
-    """
-    labels, chosen = several(labels, "labels", least=0), several(chosen, "chosen", least=0)
-    gone = [patch for patch in chosen if patch not in labels]
-    if gone:
-        raise AddressError(f"Patch {gone[0]} is not among these labels, so it has no control.")
-    seed = count(seed, "seed", least=0)
-    rest = [x for x in labels if isinstance(x, Patch) and x not in set(chosen)]
-    if len(rest) < len(chosen):
-        raise AddressError(
-            f"There are {len(rest)} patches beside these {len(chosen)}, too few for a control."
-        )
-    drawn = np.random.default_rng(seed).permutation(len(rest))[: len(chosen)]
-    return [rest[i] for i in sorted(drawn)]

@@ -28,11 +28,11 @@ from torch import Tensor
 
 from mmlens.model.capture import capture
 from mmlens.model.prompt_tokens import rows
-from mmlens.model.targets import finite, one
+from mmlens.model.targets import finite
 from mmlens.runtime.run import current
 from mmlens.towers.language.kv_cache import given
 from mmlens.values.errors import CapabilityError, MMLensError
-from mmlens.values.labels import Marker, Token
+from mmlens.values.labels import LM, Marker, Token
 from mmlens.values.prompt import IMAGE_TOKEN, PictureKeys, SoftPrompt
 from mmlens.values.sites import SITES
 
@@ -52,8 +52,9 @@ class Kept:
     """A run that patched passes start from; `Kept(soft)` alone lets them reuse nothing.
 
     Attributes:
-        soft: its prompt, one row.
-        logits: Float[d_vocab], of the last position; Float[at, d_vocab] where `at` is given.
+        soft: its prompt, one row, as the model reads it.
+        logits: Float[d_vocab], of the last position; Float[at, d_vocab] where `at` is given. Of a
+            model without a language model its output, such as Float[class].
         at: the positions whose logits are computed, or None for the last alone.
         resid: per layer, the residual stream entering it, Float[pos, d_model].
         cache: keys and values of all positions, or None.
@@ -61,7 +62,7 @@ class Kept:
         reuse: what is reused: layers and positions, layers, or nothing.
     """
 
-    soft: SoftPrompt
+    soft: Any
     logits: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     at: torch.Tensor | None = None
     resid: dict[int, torch.Tensor] = field(default_factory=dict)
@@ -85,7 +86,11 @@ def keep(
         at: Int[k], positions whose logits are computed in place of the last; no position is skipped
             then.
     """
-    soft = one(model, prompt)
+    soft = model.one(prompt)
+    if LM not in model.towers:  # encoders compute every position
+        with torch.no_grad():
+            output = model.side_by_side(soft, 1)[0]
+        return Kept(soft, finite(output, f"the output of {model.name!r}"))
     kept = Kept(soft, at=at)
     kept.reuse = allowed(model, kept.width) if reuse is None else reuse
     if at is not None and kept.reuse == BOTH:

@@ -14,7 +14,7 @@ Patching, ablation, the effects of single neurons and captions are all lists of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +32,16 @@ from mmlens.model.targets import finite, one_number
 from mmlens.runtime.chunks import fitting, in_chunks
 from mmlens.values.arguments import count, function
 from mmlens.values.errors import AddressError, NumericsError
-from mmlens.values.prompt import SoftPrompt
+from mmlens.values.labels import LM
 from mmlens.values.sites import Site
 
 if TYPE_CHECKING:
+    from mmlens.model.hooked_model import HookedModel
     from mmlens.model.hooked_vlm import HookedVLM
 
 Metric = Callable[[torch.Tensor], Any]
-"""Logits of the last position, Float[d_vocab], to one number."""
+"""Logits of the last position, Float[d_vocab], to one number; without a language model what the
+model answers: logits Float[class], or the embedding of a picture or text, Float[d_embed]."""
 Progress = Callable[[int, int], None]
 
 
@@ -102,7 +104,7 @@ def run(
     """
     if progress is not None:
         function(progress, "progress", "a function of (done, of)")
-    model.lm.units.need_at(model.name, place.site, {at for v in variants for at in v.at})
+    need_units(model, place.site, {at for v in variants for at in v.at})
     size = _side_by_side(model, kept, place, batch)
     once, same = _once(variants)
     found: dict[int, torch.Tensor] = {}
@@ -167,6 +169,10 @@ def _logits(
 ) -> Float[Tensor, "row ..."]:
     """Logits of the last position (or of `kept.at`), one row per variant, in one pass."""
     hooks = changes(model, place, source, rows)
+    if LM not in model.towers:
+        with torch.no_grad(), model.hooks(fwd_hooks=hooks):
+            out = model.side_by_side(kept.soft, len(rows), tower=place.site.tower)
+        return finite(out, f"the patched output of {model.name!r}")
     if not place.site.in_lm:
         return go_on(model, kept, len(rows), hooks)
     entry = min(v.layer for v in rows) if place.site.layered else None
@@ -191,7 +197,7 @@ def _bands(
     for _, same in groupby(order, key=lambda i: entry[i]):
         band: list[int] = []
         for i in same:
-            if band and start[i] - start[band[0]] >= _spread(kept, start[band[0]]):
+            if band and lm and start[i] - start[band[0]] >= _spread(kept, start[band[0]]):
                 yield band
                 band = []
             band.append(i)
@@ -213,35 +219,52 @@ def _side_by_side(model: HookedVLM, kept: Kept, place: Place, batch: int | None)
     """How many rows share a batch: `batch`, or as many as fit into the free memory."""
     if batch is not None:
         return count(batch, "batch")
-    return fitting(_bytes(model, kept, place), model.lm.device, most=64)
+    device = hooking.tower_at(model, place.site).device
+    return fitting(_bytes(model, kept, place), device, most=64)
 
 
 def _bytes(model: HookedVLM, kept: Kept, place: Place) -> float:
     """A generous estimate of the peak memory of one row of a batch, in bytes."""
+    tower = 0
+    if not place.site.in_lm and model.vision is not None:
+        pixels = 3 * model.vision.image_size[0] * model.vision.image_size[1]
+        tower = 4 * pixels + 24 * place.width * model.vision.d_vision
+    each = torch.finfo(model.answer_dtype).bits / 8
+    if LM not in model.towers:
+        return tower * each
     cfg, width = model.cfg, kept.width
     d_mlp = getattr(cfg, "d_mlp", None) or 4 * cfg.d_model
     heads = getattr(cfg, "n_heads", 1)
     answered = 1 if kept.at is None else len(kept.at)
     live = width * (8 * cfg.d_model + 3 * d_mlp + 3 * heads * width) + 2 * answered * cfg.d_vocab
     cached = 2 * width * cfg.d_model * cfg.n_layers
-    tower = 0
-    if not place.site.in_lm and model.vision is not None:
-        pixels = 3 * model.vision.image_size[0] * model.vision.image_size[1]
-        tower = 4 * pixels + 24 * place.width * model.vision.d_vision
-    return (live + cached + tower) * torch.finfo(model.lm.dtype).bits / 8
+    return (live + cached + tower) * each
 
 
 def standing(
-    model: HookedVLM, soft: SoftPrompt, place: Place, layers: Sequence[int | None]
+    model: HookedVLM, soft: Any, place: Place, layers: Sequence[int | None]
 ) -> dict[int | None, torch.Tensor]:
-    """The activations at the site in a run, per layer: [pos, ...], in vision [picture, ...]."""
-    model.lm.units.need_at(model.name, place.site, layers)
+    """The activations at the site in a run, per layer: [pos, ...], in encoders [picture, pos, ...].
+
+    Args:
+        soft: the prompt as the model reads it.
+    """
+    need_units(model, place.site, layers)
     names = {layer: hooking.names(model, place.site.at(layer))[0] for layer in layers}
-    few = {"logits_to_keep": 1} if model.lm.keeps_logits else {}
+    few = {"logits_to_keep": 1} if LM in model.towers and model.lm.keeps_logits else {}
     with torch.no_grad(), capture(model, names.values(), lambda x: x.detach().clone()) as kept:
         model(soft, return_type=None, **few)
     missing = [layer for layer in layers if names[layer] not in kept]
     if missing:
         raise AddressError(f"Nothing stood at {place.site.name!r} in layer {missing[0]}.")
     inside = place.site.in_lm
-    return {at: kept[name][0] if inside else kept[name] for at, name in names.items()}
+    return {
+        at: kept[name][0] if inside else place.by_position(kept[name]) for at, name in names.items()
+    }
+
+
+def need_units(model: HookedModel, site: Site, layers: Collection[int | None]) -> None:
+    """Refuse units of a language model in layers that have none."""
+    if LM in model.towers:
+        lm: Any = model.towers[LM]
+        lm.units.need_at(model.name, site, layers)

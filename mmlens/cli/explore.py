@@ -21,7 +21,18 @@ def explore_command(
     model: Annotated[
         str, typer.Option(help="What they are read with: a name or a folder.")
     ] = "pictos",
-    prompt: Annotated[str, typer.Option(help="The words after each picture.")] = "A picture of",
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="The words after each picture.", show_default="A picture of"),
+    ] = None,
+    of: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A text that a CLIP holds each picture against (or a class of a classifier), each"
+            " given by an --of of its own.",
+            show_default="the captions, or the most probable classes",
+        ),
+    ] = None,
     neurons: Annotated[int, typer.Option(min=1, help="How many neurons per word.")] = 5,
     out: Annotated[
         Path | None,
@@ -48,7 +59,7 @@ def explore_command(
             from mmlens.families import load
 
             loaded = load(model)
-        found = read_all(loaded, samples, sweep, prompt=prompt, k=neurons)
+        found = read_all(loaded, samples, sweep, prompt=prompt, of=of or None, k=neurons)
     made = explore(found.looks, found.names, tops=found.tops, title=sweep.name, budget=budget)
     made.save(page)
     if len(found.failed):

@@ -17,13 +17,20 @@ if TYPE_CHECKING:
 
 def look_command(
     picture: Annotated[Path, typer.Argument(help="A picture file.")],
-    prompt: Annotated[str, typer.Option(help="The words after the picture.")] = "A picture of",
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="The words after the picture.", show_default="A picture of"),
+    ] = None,
     model: Annotated[
         str, typer.Option(help="A name that `mmlens models` lists, or a folder.")
     ] = "pictos",
     of: Annotated[
-        str | None,
-        typer.Option(help="The word of the caption to explain.", show_default="the first thing"),
+        list[str] | None,
+        typer.Option(
+            help="The word of the caption to explain; of a CLIP a text, of a classifier a class,"
+            " each given by an --of of its own.",
+            show_default="the first thing",
+        ),
     ] = None,
     caption: Annotated[
         str | None,
@@ -52,7 +59,10 @@ def look_command(
         bool, typer.Option("--deep", help="The caption without each neuron of the page (slower).")
     ] = False,
 ) -> None:
-    """Caption a picture and show which neurons said it, where they look and what they say."""
+    """Caption a picture and show which neurons said it, where they look and what they say.
+
+    A CLIP captions nothing: --of 'a photo of a dog' --of 'a photo of a cat' are held against it.
+    """
     from mmlens.values.pictures import open_picture
 
     photo = open_picture(picture)  # a wrong name is told at once, before anything heavy is loaded
@@ -72,12 +82,13 @@ def look_command(
         depth = Depth(one_by_one="all" if deep else "token")
         how = through if through in ("unembed", "effect") else Translators.load(through)
         seen = look_at(
-            load(model), photo, prompt, of=of, caption=caption, k=neurons, full=depth, through=how,
+            load(model), photo, prompt, of=of[0] if of and len(of) == 1 else of or None,
+            caption=caption, k=neurons, full=depth, through=how,
             stop=None if whole_text else SENTENCE, explain="all" if every_word else "things",
         )  # fmt: skip
         made = explore(seen, title=picture.name, tops=tops)
         made.save(page)
-    _report(seen, chosen=of is None)
+    _report(seen, chosen=not of or len(of) > 1)
     typer.echo(f"\nPage: {page}, {made.told}")
 
 
@@ -93,13 +104,16 @@ def _report(seen: Look, chosen: bool) -> None:
     console.print(
         Text.assemble((visible_line(seen.prompt), "dim"), (visible_line(seen.caption), "bold"))
     )
-    why = ", the first word that names a thing (another: --of WORD)" if chosen else ""
+    first = "the first word that names a thing (another: --of WORD)"
+    why = f", {first if seen.prompt else 'which fits best of these'}" if chosen else ""
     console.print(Text(f"Explained: {plain(seen.token)!r}{why}\n"))
     table = table_of_lines()
     for name, side in (("neuron", "left"), ("score", "right"), ("patch", "left")):
         table.add_column(name, justify=side, no_wrap=True)
     table.add_column("activates at", no_wrap=True)
-    table.add_column("decodes to")
+    decoded = any(seen.neurons["words"].map(len))
+    if decoded:
+        table.add_column("decodes to")
     for row in seen.neurons.to_dict("records"):
         where = blocks(patch_grid(seen.activations.sel(neuron=row["neuron"])))
         table.add_row(
@@ -107,7 +121,7 @@ def _report(seen: Look, chosen: bool) -> None:
             Text(f"{row['score']:+.3g}"),
             Text(f"{row['patch'].row}, {row['patch'].col}"),
             Text(where, style="yellow"),
-            Text("  ".join(visible(word) for word in row["words"])),
+            *([Text("  ".join(visible(word) for word in row["words"]))] if decoded else []),
         )
     console.print(table)
     if seen.before is not None and seen.together is not None:

@@ -12,11 +12,14 @@ The caption ends at its first sentence or line, and its words that name things a
 set otherwise: a language model that was not trained to stop generates thirty tokens. With
 `full=True` also the logit lens at each patch and the neurons that fire there (two passes), and the
 caption's probabilities without each neuron (a row of a batch per neuron; `explore.deeper`).
+
+A model without a language model is held against texts (`of=["a photo of a dog", ...]`) or, if it is
+a classifier, its classes, which stand in place of the words of a caption (`explore.encoder_look`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +29,7 @@ from PIL import Image
 
 from mmlens.causal.picture_boxes import seen_box
 from mmlens.explore.deeper import Depth, read_deeper
+from mmlens.explore.encoder_look import read_encoder
 from mmlens.explore.patches import firing, maps_of
 from mmlens.explore.strongest import Strongest, strongest_table
 from mmlens.explore.things import choose, thing_tokens
@@ -38,8 +42,8 @@ from mmlens.model.targets import aim_caption
 from mmlens.model.text_end import SENTENCE, Stop
 from mmlens.runtime.autograd import ordinary
 from mmlens.values.arguments import choice, count, flag
-from mmlens.values.errors import PromptError
-from mmlens.values.labels import Patch, Token
+from mmlens.values.errors import ArgumentError, PromptError
+from mmlens.values.labels import LM, Patch, Token
 from mmlens.values.pictures import open_picture
 from mmlens.values.prompt import Prompt
 from mmlens.values.scores import Scores
@@ -49,7 +53,7 @@ from mmlens.values.whole_files import printable, write_whole
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model.hooked_vlm import HookedVLM
+    from mmlens.model.hooked_model import HookedModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +62,9 @@ class Look:
 
     Attributes:
         picture: RGB.
-        prompt: the words after the picture.
-        caption: the model's own words, or those given.
-        tokens: its tokens.
+        prompt: the words after the picture; empty without a language model.
+        caption: the model's own words, or those given; of an encoder the text that fits best.
+        tokens: its tokens; of an encoder the texts (or classes), in the order given.
         token: the token that `neurons` explains.
         maps: Scores(token, pos): the score of every patch for every token that is explained
             (`explained`), summed over all layers and units. A sum over layers counts an effect once
@@ -121,14 +125,14 @@ class Look:
         return write_whole(path, self.to_html(title or printable(Path(path).stem)))
 
 
-@needs("generate", "pictures", "grid")
+@needs("pictures", "grid")
 @ordinary()
 def look(
-    model: HookedVLM,
+    model: HookedModel,
     picture: Any,
-    prompt: str = "A picture of",
+    prompt: str | None = None,
     *,
-    of: str | None = None,
+    of: str | int | Sequence[str | int] | None = None,
     caption: str | None = None,
     k: int = 10,
     max_new_tokens: int = 30,
@@ -143,9 +147,10 @@ def look(
 
     Args:
         picture: anything that `open_picture` reads.
-        prompt: the words between the picture and the caption.
+        prompt: the words between the picture and the caption (default: "A picture of").
         of: a word of the caption, with or without its leading space; by default the first that
-            names a thing.
+            names a thing. Of a dual encoder a text, or several, of which the best is explained
+            first; of a classifier its classes (default: the most probable ones).
         caption: explain these words instead of the model's own caption.
         max_new_tokens: the most tokens of that caption.
         stop: what ends the model's own caption, as in `generate`; None for no stop string.
@@ -164,14 +169,17 @@ def look(
     """
     k = count(k, "k", error=PromptError)
     choice(explain, "explain", ("things", "all"))
-    read_through(model, through, "what is looked at")
     depth = full if isinstance(full, Depth) else Depth() if flag(full, "full") else None
     photo = open_picture(picture)
+    if LM not in model.towers:
+        return _encoder(model, photo, prompt, caption, of, k, depth)
+    read_through(model, through, "what is looked at")
+    prompt = "A picture of" if prompt is None else prompt
     soft, aims = aim_caption(
         model, Prompt(photo, prompt), given=caption, max_new_tokens=max_new_tokens, stop=stop
     )
     tokens = tuple(aimed.token for aimed in aims if aimed.token is not None)
-    chosen = choose(model, tokens, of)
+    chosen = choose(model, tokens, of)  # a list of words is refused there
     wanted = {*(tokens if explain == "all" else thing_tokens(tokens)), chosen}
     targets = [aimed for aimed in aims if aimed.token in wanted]
     explained = tuple(token for token in tokens if token in wanted)
@@ -223,3 +231,27 @@ def look(
         firing=active,
         **more,
     )
+
+
+def _encoder(
+    model: Any,
+    photo: Image.Image,
+    prompt: Any,
+    caption: Any,
+    of: Any,
+    k: int,
+    depth: Depth | None,
+) -> Look:
+    """The same of a model that says nothing.
+
+    Raises:
+        ArgumentError: words for it to go on with, or to explain as its own.
+    """
+    for name, given in (("prompt", prompt), ("caption", caption)):
+        if given is not None:
+            raise ArgumentError(
+                f"{model.name!r} says nothing and takes no {name}=: write the texts (or classes)"
+                " that the picture is held against as of=."
+            )
+    parts = read_encoder(model, photo, of, k, depth)
+    return Look(picture=photo, prompt="", box=seen_box(model, *photo.size), **parts)

@@ -23,20 +23,21 @@ from PIL import Image
 from mmlens.datasets.sample import Sample
 from mmlens.datasets.spec import dataset as named_data
 from mmlens.explore.deeper import Depth
+from mmlens.explore.encoder_units import patch_activity, shown_patches
 from mmlens.explore.look import Look, look
 from mmlens.explore.patches import maps_of
 from mmlens.sweep.record import SweepError
 from mmlens.sweep.sweep_folder import Sweep
 from mmlens.sweep.sweeping import sweep
 from mmlens.tally import Top
-from mmlens.values.labels import Neuron, Patch
+from mmlens.values.labels import LM, Neuron, Patch
 from mmlens.values.prompt import Prompt
 from mmlens.values.scores import Scores
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model.hooked_vlm import HookedVLM
+    from mmlens.model.hooked_model import HookedModel
 
 SIDE = 320
 """Pixels of the longer side of the copies that a sweep keeps."""
@@ -63,11 +64,12 @@ class Found:
 
 
 def read_all(
-    model: HookedVLM,
+    model: HookedModel,
     dataset: Any,
     out: str | Path,
     *,
-    prompt: str = "A picture of",
+    prompt: str | None = None,
+    of: Sequence[str] | None = None,
     k: int = 5,
     lens: int = 3,
     firing: int = 3,
@@ -78,6 +80,8 @@ def read_all(
 
     Args:
         dataset: `Samples`, or what `mmlens.dataset` takes.
+        prompt: as in `look`.
+        of: the texts that a dual encoder holds each picture against, or classes of a classifier.
         k: neurons per word of a caption, each ablated alone and all together.
         lens, firing: words of the lens and firing neurons per patch.
         tops: top pictures per neuron.
@@ -86,7 +90,9 @@ def read_all(
         SweepError: the folder holds something else.
     """
     samples, folder = named_data(dataset), Path(out)
-    options = {"prompt": prompt, "k": k, "lens": lens, "firing": firing}
+    said = {"of": list(of)} if of is not None else {}
+    said |= {"prompt": prompt or "A picture of"} if LM in model.towers else {}
+    options = {**said, "k": k, "lens": lens, "firing": firing}
     done = sweep(read_one, model, samples, folder / "looks", options=options, on_error="record",
                  progress=progress)  # fmt: skip
     names = [str(neuron) for neuron in sorted(set(done.table("table")["neuron"]))]
@@ -110,21 +116,34 @@ def read_found(folder: str | Path, tops: int = 6) -> Found:
         )
     done = Sweep(folder / "looks")
     head = done.table("head").set_index("sample")
-    tables = {name: dict(list(done.table(name).groupby("sample", sort=False))) for name in _TABLES}
-    scores: dict[str, dict[str, Scores]] = {name: dict(done.each(name)) for name in _SCORES}
+    tables = {
+        name: dict(list(done.table(name).groupby("sample", sort=False)))
+        for name in _TABLES
+        if name in done.names("tables")
+    }
+    there = done.names("tensors")
+    scores: dict[str, dict[str, Scores]] = {
+        name: dict(done.each(name)) for name in _SCORES if name in there
+    }
     looks = {name: _look(head.loc[name], name, tables, scores) for name in head.index}
     found = _tops(folder, looks, tops) if _neurons_of(folder) is not None else None
     return Found(list(looks.values()), list(looks), found, done.failed)
 
 
 def read_one(
-    model: HookedVLM, sample: Sample, prompt: str, k: int, lens: int, firing: int
+    model: HookedModel,
+    sample: Sample,
+    k: int,
+    lens: int,
+    firing: int,
+    prompt: str | None = None,
+    of: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """The question of the first sweep: a `Look` in tables and Scores."""
     import pandas as pd
 
     depth = Depth(lens=lens, firing=firing, silenced=k)
-    seen = look(model, sample.image, prompt, k=k, full=depth)
+    seen = look(model, sample.image, prompt, of=of, k=k, full=depth)
     small, buffer = seen.picture.copy(), io.BytesIO()
     small.thumbnail((SIDE, SIDE))
     small.save(buffer, "png" if max(seen.picture.size) <= SIDE // 2 else "jpeg")
@@ -132,14 +151,19 @@ def read_one(
     head = {"caption": seen.caption, "prompt": seen.prompt, "token": seen.token,
             "box": [edge * zoom for edge in seen.box], "picture": buffer.getvalue()}  # fmt: skip
     parts = {name: getattr(seen, name) for name in (*_TABLES, *_SCORES)}
-    return {"head": pd.DataFrame([head]), **parts}
+    there = {name: part for name, part in parts.items() if part is not None}
+    return {"head": pd.DataFrame([head]), **there}
 
 
-def activity(model: HookedVLM, sample: Sample, neurons: Sequence[str]) -> dict[str, Scores]:
+def activity(model: Any, sample: Sample, neurons: Sequence[str]) -> dict[str, Scores]:
     """The question of the second sweep: Scores(neuron, pos) of a picture alone, in float16."""
     import torch
 
     named = tuple(Neuron.parse(name) for name in neurons)
+    if LM not in model.towers:
+        values = patch_activity(model, sample.image, named).half()
+        there = {"neuron": named, "pos": shown_patches(model)}
+        return {"activity": Scores(values, ("neuron", "pos"), there)}
     with torch.no_grad():
         soft = model.embed(Prompt(sample.image))
     patches = [(i, label) for i, label in enumerate(soft.labels[0]) if isinstance(label, Patch)]
@@ -159,17 +183,21 @@ def _neurons_of(folder: Path) -> list[str] | None:
 
 def _look(head: Any, name: str, tables: Any, scores: Any) -> Look:
     maps: Scores = scores["maps"][name]
-    own = {key: tables[key][name].drop(columns="sample").reset_index(drop=True) for key in _TABLES}
+    own = {
+        key: tables[key][name].drop(columns="sample").reset_index(drop=True)
+        for key in _TABLES
+        if key in tables
+    }
     return Look(
         picture=Image.open(io.BytesIO(head["picture"])).convert("RGB"),
         prompt=head["prompt"],
         caption=head["caption"],
-        tokens=tuple(scores["before"][name].of("token")),
+        tokens=tuple(scores.get("before", scores["maps"])[name].of("token")),
         token=head["token"],
         box=tuple(head["box"]),
         about=maps.about,
         **own,
-        **{key: scores[key][name] for key in _SCORES},
+        **{key: scores[key][name] for key in _SCORES if key in scores},
     )
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from mmlens.values.arguments import text
 from mmlens.values.english import is_english
 from mmlens.values.errors import TargetError
 from mmlens.values.labels import Token
-
-if TYPE_CHECKING:
-    from mmlens.model.hooked_vlm import HookedVLM
 
 _WORDS = """
 the and with picture drawing word photo photograph image painting sketch icon symbol sign
@@ -36,7 +33,7 @@ def thing_tokens(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
     return tuple(piece for pieces in words if names(text(pieces)) for piece in pieces)
 
 
-def choose(model: HookedVLM, tokens: tuple[Token, ...], word: str | None = None) -> Token:
+def choose(model: Any, tokens: tuple[Token, ...], word: Any = None) -> Token:
     """The caption token to explain: `word`, or the first that names a thing.
 
     Raises:

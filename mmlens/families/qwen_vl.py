@@ -42,6 +42,10 @@ class AnySize(LaidOutReader):
         rows, cols = vision.grid if picture is None else self._patches(*picture.size)
         return rows // self.merge, cols // self.merge
 
+    def size(self, vision: Any, picture: Image.Image) -> tuple[int, int]:
+        rows, cols = self._patches(*picture.size)
+        return rows * self._edge, cols * self._edge
+
     def layout(self, vision: Any, width: int, height: int, of: int = 1) -> Layout:
         rows, cols = self._patches(width, height)
         grid = rows // self.merge, cols // self.merge

@@ -20,41 +20,44 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 
 from mmlens.causal.changes import Source, Variant
-from mmlens.causal.pairs import same_pictures
-from mmlens.causal.places import Place, place_of
+from mmlens.causal.pairs import unlike
+from mmlens.causal.places import Place, layers_at, place_of
 from mmlens.causal.prefix_reuse import Kept, keep
 from mmlens.causal.variants import Metric, numbers, run, standing
 from mmlens.methods.patch import layers_of, place_in, variants_at
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
-from mmlens.model.targets import finite, one
-from mmlens.values.addresses import places
+from mmlens.model.readouts import own_site, unit_site
+from mmlens.model.targets import finite
+from mmlens.values.addresses import check_tower, places
 from mmlens.values.arguments import count, number, several, shown
 from mmlens.values.errors import AddressError, SiteError
-from mmlens.values.labels import Head, Neuron
+from mmlens.values.labels import LM, Head, Neuron
+from mmlens.values.maps import is_map
 from mmlens.values.prompt import Prompt, SoftPrompt
 from mmlens.values.scores import Scores
-from mmlens.values.sites import shared
+from mmlens.values.sites import SITES, Site, shared
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked_vlm import HookedVLM
+    from mmlens.model.hooked_model import HookedModel
 
 Unit = Neuron | Head
 MOST = 10_000
 """The most random arms of one curve; each is a run for every k."""
-Value = float | Scores | Prompt | SoftPrompt
+Value = float | Scores | Prompt | SoftPrompt | Image
 """What replaces a part: a number, a mean, or another prompt's activation."""
 
 
-@needs("logits")
+@needs()
 def ablate(
-    model: HookedVLM,
+    model: HookedModel,
     prompt: Any,
     metric: Metric,
-    site: str = "resid_pre",
+    site: str | None = None,
     value: Value = 0.0,
     units: Sequence[Unit] | None = None,
     *,
@@ -66,26 +69,27 @@ def ablate(
 
     Args:
         value: a number, Scores of `mean_over`, or another prompt of the same layout.
-        units, by, batch, address: as in `patch`.
+        metric, site, units, by, batch, address: as in `patch`.
 
     Returns:
         The metric; `about["clean"]` is the metric with nothing ablated.
     """
     kept = keep(model, prompt)
-    where = place_in(model, kept, site, address)
+    site = site or own_site(model, "resid_pre", kept.soft).name
+    where = place_in(model, kept, site, address, units)
     axes, labels, variants = variants_at(model, where, units, by, address)
     source = _source(model, kept, where, layers_of(variants), value)
     each = partial(numbers, metric)
     values, rows = run(model, kept, where, source, variants, each, batch=batch)
-    share = shared(where.site, model.cfg)
+    share = shared(where.site, getattr(model, "cfg", None))
     told = about(model, method="ablate", site=site, value=value, prompt=kept.soft, rows=rows,
                  clean=float(numbers(metric, kept.logits[None])[0]), **share)  # fmt: skip
     return Scores(values.reshape([len(labels[axis]) for axis in axes]), axes, labels, told)
 
 
-@needs("logits")
+@needs()
 def ablation_curve(
-    model: HookedVLM,
+    model: HookedModel,
     prompt: Any,
     metric: Metric,
     ranked: Sequence[Unit],
@@ -100,7 +104,8 @@ def ablation_curve(
     """The metric without the first k units, without the rest, or without k others: Scores(arm, k).
 
     Args:
-        ranked: Neurons, or Heads, the most important first.
+        ranked: Neurons, or Heads, of one tower, the most important first. In an encoder of
+            convolutions a Neuron is a channel, and all are of one layer.
         k: how many; more than there are in `ranked` is refused.
         pos: ablate at these positions of the prompt only (default: at all).
         randoms: how many random arms.
@@ -117,22 +122,23 @@ def ablation_curve(
             f"A curve up to k={max(counts)} needs as many different Neurons (or Heads), not"
             f" {len(units)}."
         )
-    site = "neurons" if kinds == {Neuron} else "z"
     kept = keep(model, prompt)
-    where = place_of(model, kept.soft, site)
+    site = _site_of(model, units)
+    where = place_of(model, kept.soft, site.name, _layers_of(model, site, units))
+    layers = range(model.towers[site.tower].n_layers) if where.axes is None else (units[0].layer,)
     for unit in units:
         index = unit.unit if isinstance(unit, Neuron) else unit.head
-        if not (0 <= unit.layer < model.cfg.n_layers and 0 <= index < where.sizes[0]):
+        if not (unit.layer in layers and 0 <= index < where.sizes[0]):
             raise AddressError(
-                f"There is no {unit}: {model.name!r} has {model.cfg.n_layers} layers of"
+                f"There is no {unit}: {model.name!r} has {len(layers)} layers of"
                 f" {where.sizes[0]} {where.inner}s."
             )
     spots = None if pos is None else tuple(places(where.labels, pos, "pos"))
     if spots == ():
         raise AddressError(f"pos={pos!r} names no position: write some, or None for all.")
-    arms = _arms(units, where.sizes[0], model.cfg.n_layers, counts, randoms, seed)
+    arms = _arms(units, where.sizes[0], layers, counts, randoms, seed)
     variants = [Variant(at, spots) for arm in arms.values() for at in arm]
-    source = _source(model, kept, where, list(range(model.cfg.n_layers)), value)
+    source = _source(model, kept, where, list(layers), value)
     each = partial(numbers, metric)
     values, _ = run(model, kept, where, source, variants, each, batch=batch)
     told = about(model, method="ablation_curve", prompt=kept.soft, value=value, seed=seed,
@@ -141,14 +147,21 @@ def ablation_curve(
     return Scores(values.reshape(len(arms), len(counts)), ("arm", "k"), labels, told)
 
 
-@needs("logits")
+@needs()
 def mean_over(
-    model: HookedVLM, prompts: Sequence[Any], site: str = "neurons", pos: Any = None
+    model: HookedModel,
+    prompts: Sequence[Any],
+    site: str | None = None,
+    pos: Any = None,
+    *,
+    layer: Any = None,
 ) -> Scores:
     """The mean activation at a site over prompts and positions: Scores(layer, unit | head, dim).
 
     Args:
+        site: by default "neurons" of the tower that reads the prompts.
         pos: the positions that are averaged over (default: all).
+        layer: some layers only; one, where they differ in shape.
 
     Raises:
         AddressError: no prompts.
@@ -159,21 +172,20 @@ def mean_over(
     total: dict[int | None, torch.Tensor] = {}
     where: Place | None = None
     for prompt in prompts:
-        soft = one(model, prompt)
-        where = place_of(model, soft, site)
+        soft = model.one(prompt)
+        site = site or own_site(model, "neurons", soft).name
+        where = place_of(model, soft, site, layer)
         if where.site.name == "pixels":
             raise SiteError("Pixels have no positions to average over: mean_picture(...) does it.")
-        layered = where.site.layered
-        layers = list(hooking.layers(model, where.site)) if layered else [None]
-        found = standing(model, soft, where, layers)
+        found = standing(model, soft, where, list(layers_at(model, where.site, layer)))
         spots = places(where.labels, pos, "pos")
         for layer, values in found.items():
             flat = values if where.site.in_lm else values.flatten(0, 1)
             total[layer] = total.get(layer, 0.0) + flat[spots].float().mean(0) / len(prompts)
     assert where is not None  # there was at least one prompt
-    axes = tuple(axis for axis in where.site.axes if axis != "pos")
+    axes = where.behind
     told = about(model, method="mean_over", site=site, prompts=len(prompts))
-    told |= shared(where.site, model.cfg)
+    told |= shared(where.site, getattr(model, "cfg", None))
     for mean in total.values():
         finite(mean, f"the mean at {site!r}")
     if None in total:
@@ -182,20 +194,38 @@ def mean_over(
     return Scores(torch.stack(list(total.values())), ("layer", *axes), labels, told)
 
 
+def _site_of(model: HookedModel, units: Sequence[Unit]) -> Site:
+    """The site of the activations of units, all of one tower."""
+    first = units[0]
+    check_tower(units, first.tower, f"of {first}")
+    if isinstance(first, Neuron) and first.tower != LM:
+        return unit_site(model, first)
+    name = "neurons" if isinstance(first, Neuron) else "z"
+    return SITES[name if first.tower == LM else f"{first.tower}.{name}"]
+
+
+def _layers_of(model: HookedModel, site: Site, units: Sequence[Unit]) -> list[int] | None:
+    """The layers of channels, whose number differs from layer to layer; else all."""
+    if site.in_lm:
+        return None
+    known = hooking.check_places(model, site, [units[0].layer])[units[0].layer]
+    return sorted({unit.layer for unit in units}) if is_map(known.axes) else None
+
+
 def _source(
-    model: HookedVLM, kept: Kept, where: Place, layers: Sequence[int | None], value: Value
+    model: HookedModel, kept: Kept, where: Place, layers: Sequence[int | None], value: Value
 ) -> Source:
     """The replacement per layer, of length one where it is the same at all positions."""
-    if isinstance(value, (Prompt, SoftPrompt, str)):
-        other = one(model, value)
-        if other.ids.shape != kept.soft.ids.shape or not same_pictures(other, kept.soft):
+    if isinstance(value, (Prompt, SoftPrompt, Image, str)):
+        other = model.one(value)
+        if difference := unlike(other, kept.soft):
             raise AddressError(
-                f"The other prompt has {other.ids.shape[1]} positions, this one {kept.width}, or it"
-                " has its pictures at other places: to resample, give a prompt of the same layout."
+                f"The other prompt and this one have {difference}: to resample, give a prompt of"
+                " the same layout."
             )
         return standing(model, other, where, layers)
     if isinstance(value, Scores):
-        axes = tuple(axis for axis in where.site.axes if axis != "pos")
+        axes = where.behind
         by_layer = {at: value.sel(layer=at) if "layer" in value.axes else value for at in layers}
         if any(scores.axes != axes for scores in by_layer.values()):
             raise AddressError(
@@ -220,7 +250,7 @@ def _wide(where: Place, values: torch.Tensor) -> torch.Tensor:
 
 
 def _arms(
-    units: list[Unit], width: int, n_layers: int, k: Sequence[int], randoms: int, seed: int
+    units: list[Unit], width: int, layers: Sequence[int], k: Sequence[int], randoms: int, seed: int
 ) -> dict[str, list[dict[int | None, tuple[int, ...]]]]:
     """Per arm and k, the units that are ablated in each layer."""
     place = lambda unit: unit.unit if isinstance(unit, Neuron) else unit.head  # noqa: E731
@@ -231,14 +261,13 @@ def _arms(
             found.setdefault(unit.layer, set()).add(place(unit))
         return found
 
-    firsts = [by_layer(units[:n]) for n in k]
+    firsts, nothing = [by_layer(units[:n]) for n in k], {layers[0]: ()}
     whole = set(range(width))
     arms: dict[str, list[dict[int | None, tuple[int, ...]]]] = {
-        "ranked": [{at: tuple(sorted(u)) for at, u in first.items()} or {0: ()} for first in firsts]
+        "ranked": [{at: tuple(sorted(u)) for at, u in first.items()} or nothing for first in firsts]
     }
     arms["complement"] = [
-        {at: tuple(sorted(whole - first.get(at, set()))) for at in range(n_layers)}
-        for first in firsts
+        {at: tuple(sorted(whole - first.get(at, set()))) for at in layers} for first in firsts
     ]
     most = by_layer(units[: max(k, default=0)])
     few = [at for at, some in most.items() if width < 2 * len(some)]
@@ -252,7 +281,7 @@ def _arms(
         order = {at: generator.permutation(sorted(whole - some)) for at, some in most.items()}
         arms[f"random {arm + 1}"] = [
             {at: tuple(int(u) for u in order[at][: len(some)]) for at, some in first.items()}
-            or {0: ()}
+            or nothing
             for first in firsts
         ]
     return arms

@@ -18,6 +18,7 @@ import torch
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
+from mmlens.model.readouts import own_site
 from mmlens.model.targets import finite
 from mmlens.values.addresses import POSITIONS, check_tower, places, read_address
 from mmlens.values.errors import AddressError, PromptError
@@ -36,7 +37,7 @@ Rows = tuple[tuple[Any, ...], ...]
 
 @needs()
 def activations(
-    model: HookedModel, prompt: Any, site: str = "neurons", *address: Any, **by_axis: Any
+    model: HookedModel, prompt: Any, site: str | None = None, *address: Any, **by_axis: Any
 ) -> Scores:
     """The activations at a site: Scores(prompt, layer, the site's axes), as narrowed.
 
@@ -44,7 +45,8 @@ def activations(
         prompt: a Prompt, text or SoftPrompt; several of one layout give a leading axis `prompt`
             (inside the vision encoder: `picture`). Where their words differ, the label of a
             position is all of them, " dog | cat".
-        site: a site name, or a full hook name. A map of a convolution has the axes channel, row and
+        site: a site name, or a full hook name; by default "neurons" of the language model, or of
+            the encoder that reads the prompt. A map of a convolution has the axes channel, row and
             col; where patches are named (`pos=Patch`), it has pos and channel.
         address: labels that narrow it, as in `Scores.sel`.
 
@@ -58,7 +60,7 @@ def activations(
 
 @needs()
 def activations_by_layer(
-    model: HookedModel, prompt: Any, site: str = "neurons", *address: Any, **by_axis: Any
+    model: HookedModel, prompt: Any, site: str | None = None, *address: Any, **by_axis: Any
 ) -> dict[int, Scores]:
     """The same layer by layer, from one forward pass; the layers may differ in shape.
 
@@ -76,9 +78,10 @@ def activations_by_layer(
 
 
 def _read(
-    model: HookedModel, prompt: Any, site: str, address: Any, by_axis: Mapping[str, Any]
+    model: HookedModel, prompt: Any, site: str | None, address: Any, by_axis: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[int | None], dict[int | None, Scores], dict[str, Any]]:
     """The narrowing, the layers, the activations of each, and where they come from."""
+    site = own_site(model, "neurons", prompt).name if site is None else site
     where = site_of(site)
     check_tower(address, where.tower, site)
     tower = hooking.tower_at(model, where)
@@ -132,7 +135,8 @@ def _no_nan(values: torch.Tensor, where: Site, layer: int | None) -> None:
 def _layers(model: HookedModel, where: Site, wanted: Mapping[str, Any]) -> list[int | None]:
     if not where.layered:
         return [None]
-    return list(places(hooking.layers(model, where), wanted.get("layer"), "layer"))
+    every = hooking.layers(model, where)  # some sites are not in the first layers
+    return [every[place] for place in places(every, wanted.get("layer"), "layer")]
 
 
 def _rows(model: HookedModel, reading: Any, where: Site, layer: int | None) -> dict[str, Rows]:

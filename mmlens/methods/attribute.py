@@ -69,7 +69,9 @@ def attribute(
         point: "pre" or "post" the activation function (the paper reads as "pre"); in a gated MLP
             "pre" is the gate's input and "post" the product of gate and value.
             `about["silencing"]` has the Edit whose effect a score predicts.
-        site: another site than the language model's units, such as "vision.neurons"; its axes.
+        site: another site than the units of the language model (or of the encoder that reads),
+            such as "vision.resid_post"; its axes. In an encoder of convolutions units are channels:
+            at "post" of a block's output, at "pre" of the sum before its last nonlinearity.
         layer: some layers only, as in `Scores.sel`; the axis stays. One, where shapes differ.
 
     Raises:
@@ -83,7 +85,7 @@ def attribute(
     every = list(hooking.layers(model, where)) if where.layered else [None]
     if where.layer is not None:
         layer = where.layer if layer is None else layer
-    chosen = sorted(places(every, layer, "layer")) if where.layered else every
+    chosen = sorted(every[i] for i in places(every, layer, "layer")) if where.layered else every  # type: ignore[type-var]
     kept: dict[int | None, torch.Tensor] = {}
 
     def receive(index: int, layer: int | None, product: torch.Tensor) -> None:
@@ -119,9 +121,7 @@ def attributed(model: HookedModel, point: str, site: str | None, prompt: Any = N
         )
     if site is not None:
         return site_of(site)
-    if LM in model.towers:
-        return SITES[_POINTS[point]]
-    return SITES[f"{model.reading_tower(prompt)}.{_POINTS[point]}"]
+    return readouts.own_site(model, _POINTS[point], prompt)
 
 
 def _stacked(

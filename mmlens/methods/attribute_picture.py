@@ -1,4 +1,4 @@
-"""Attribution of a word to pixels, features or soft-prompt vectors of the picture.
+"""Attribution of what is explained to pixels, features or soft-prompt vectors of the picture.
 
 For the value x of the picture at a site, and a baseline b (by default its mean over the picture, so
 that attributions measure how a patch differs from the rest):
@@ -20,35 +20,35 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.methods.quadrature import MOST, complete
+from mmlens.model import hooking, readouts
 from mmlens.model.capabilities import needs
 from mmlens.model.capture import capture
-from mmlens.model.prompt_tokens import rows
 from mmlens.model.provenance import about
-from mmlens.model.targets import Number, Target, aim, finite
+from mmlens.model.targets import Number, Target, finite
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.backward import pull
 from mmlens.runtime.chunks import in_chunks
 from mmlens.values.arguments import count
 from mmlens.values.errors import AddressError, PromptError, SiteError, nearest
-from mmlens.values.prompt import SoftPrompt
+from mmlens.values.labels import LM
 from mmlens.values.scores import Scores
 from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked_vlm import HookedVLM
+    from mmlens.model.hooked_model import HookedModel
 
 PLACES = ("soft_prompt", "features", "pixels")
 ATTRIBUTIONS = ("gradient", "integrated_gradients", "occlusion")
 
 
-@needs("logits", "pictures")
+@needs("pictures")
 @ordinary()
 def attribute_picture(
-    model: HookedVLM,
+    model: HookedModel,
     prompt: Any,
-    of: str | int | None = None,
+    of: Any = None,
     *,
-    at: str = "soft_prompt",
+    at: str | None = None,
     attribution: str = "integrated_gradients",
     target: str | Number = "logit",
     after: str | None = None,
@@ -56,12 +56,13 @@ def attribute_picture(
     steps: int = 16,
     batch: int = 8,
 ) -> Scores:
-    """The contribution of each patch of the picture to one word: Scores(pos).
+    """The contribution of each patch of the picture to one word (class, similarity): Scores(pos).
 
     Args:
         of, target, after: as in `attribute`.
-        at: "soft_prompt" (what the language model reads), "features" (the encoder's output) or
-            "pixels" (through the encoder, summed over each patch's square).
+        at: "soft_prompt" (what the language model reads, the default of a bridge), "features" (the
+            encoder's output) or "pixels" (through the encoder, summed over each patch's square; the
+            default of other models).
         attribution: "gradient", "integrated_gradients" or "occlusion".
         baseline: the value of a patch without information, a number at that site (for preprocessed
             pixels, 0 is usually mid-grey); None for the mean over the picture.
@@ -71,15 +72,17 @@ def attribute_picture(
         batch: pictures computed side by side (halved when memory runs out).
 
     Raises:
-        SiteError: no such `at` or `attribution`.
+        SiteError: no such `at` or `attribution`, or what is explained does not depend on it.
         PromptError: a prompt without a picture, or one whose picture is unknown.
         TargetError: as in `attribute`.
     """
+    at = at or ("soft_prompt" if LM in model.towers else "pixels")
     _known(at, PLACES, "at")
     _known(attribution, ATTRIBUTIONS, "attribution")
     steps = count(steps, "steps", most=MOST, error=AddressError)
-    soft, aimed = aim(model, prompt, of, target, after)
-    if not soft.prompts or not soft.prompts[0].pictures:
+    hooking.tower_at(model, SITES[at])
+    soft, aimed = model.aim(prompt, of, target, after)
+    if not any(one.pictures for one in soft.prompts):
         raise PromptError(
             "There is no picture in this prompt, so no place in it: give a Prompt with a picture."
         )
@@ -94,20 +97,20 @@ def attribute_picture(
             ends = place.numbers(torch.stack([base, x]))
         found = complete(
             lambda nodes, weights: (x - base) * place.gradient(x, base, nodes, weights, batch),
-            ends, steps, model.lm.dtype, f"the attributions at {at}",
+            ends, steps, model.answer_dtype, f"the attributions at {at}",
         )  # fmt: skip
         values = place.patches(found.values)
         extra = {"steps": steps, "sum": float(values.sum()), "change": found.change}
         extra |= {"nodes": found.nodes}
     else:
         values = place.patches((x - base) * place.gradient(x, base, *_end(x), batch))
-    labels = tuple(
-        label
-        for picture in model.picture_rows(
-            soft.prompts, SITES["features" if at == "features" else "soft_prompt"]
+    if at == "features" and not values.any():
+        raise SiteError(
+            f"What is explained does not depend on the patches' features of {model.name!r}: a token"
+            " beside them is read. Write at='pixels'."
         )
-        for label in picture
-    )
+    laid = SITES[at if at == "features" else "soft_prompt" if LM in model.towers else "pixels"]
+    labels = tuple(p for picture in model.picture_rows(soft.prompts, laid) for p in picture)
     told = about(model, method="attribute_picture", prompt=soft, of=aimed.token, target=target,
                  at=at, attribution=attribution, baseline="mean" if baseline is None else baseline,
                  **extra)  # fmt: skip
@@ -118,31 +121,33 @@ def attribute_picture(
 class _Place:
     """One site of one prompt's pictures: read it, replace its values, compute the quantity."""
 
-    def __init__(self, model: HookedVLM, soft: SoftPrompt, aimed: Target, at: str) -> None:
+    def __init__(self, model: HookedModel, soft: Any, aimed: Target, at: str) -> None:
         self.model, self.soft, self.aimed, self.at = model, soft, aimed, at
-        self.name = SITES[at].at()
-        seen = model.image_reader.grid(model.vision, soft.prompts[0].pictures[0])
-        self.grid = model.vision.grid if at == "features" else seen
+        vision: Any = model.towers["vision"]
+        picture = next(picture for one in soft.prompts for picture in one.pictures)
+        laid = vision.grid if at == "features" else model.image_reader.grid(vision, picture)
+        self.name, self.grid = SITES[at].at(), laid
 
     def read(self) -> torch.Tensor:
         """The value at the site: [picture, patch, dim], or [picture, channel, y, x] of pixels."""
         with torch.no_grad(), capture(self.model, [self.name], torch.Tensor.detach) as kept:
-            self.model.run_to("projection", self.soft)
+            self.model.run_to(SITES[self.at].tower, self.soft)
         return kept[self.name].float()
 
     def numbers(self, values: torch.Tensor) -> torch.Tensor:
         """y for each of `values` [run, picture, ...]: Float[run]."""
-        return self._numbers(self._logits(values))
+        return self._numbers(self._answers(values))
 
-    def _numbers(self, logits: torch.Tensor) -> torch.Tensor:
-        return torch.stack([self.aimed.number(row) for row in logits])
+    def _numbers(self, answers: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.aimed.number(row) for row in answers])
 
-    def _logits(self, values: torch.Tensor) -> torch.Tensor:
-        many = rows(self.soft, [0] * len(values))
+    def _answers(self, values: torch.Tensor) -> torch.Tensor:
+        """What y is a function of, for each of `values`: Float[run, ...]."""
         put = (self.name, lambda x, hook: values.flatten(0, 1).to(x))
-        at = torch.tensor([self.aimed.position], device=many.ids.device)
         with self.model.hooks(fwd_hooks=[put]):
-            return self.model.run(many, at=at, grad=True)[:, 0]
+            return readouts.side_by_side(
+                self.model, self.soft, self.aimed, len(values), SITES[self.at].tower
+            )
 
     def gradient(self, x: torch.Tensor, base: torch.Tensor, nodes: torch.Tensor,
                  weights: torch.Tensor, batch: int) -> torch.Tensor:  # fmt: skip
@@ -152,8 +157,8 @@ class _Place:
             t, w = (n[start:stop].reshape(-1, *[1] * x.ndim) for n in (nodes, weights))
             path = (base + t * (x - base)).detach().requires_grad_()
             with torch.enable_grad():
-                logits = self._logits(path)
-            return (w * pull(logits, lambda many: self._numbers(many).sum(), path)).sum(0)
+                answers = self._answers(path)
+            return (w * pull(answers, lambda many: self._numbers(many).sum(), path)).sum(0)
 
         return sum(in_chunks(len(nodes), batch, work), torch.zeros_like(x))
 

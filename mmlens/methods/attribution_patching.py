@@ -21,36 +21,38 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmlens.causal.pairs import Pair
-from mmlens.causal.places import Place, place_of
+from mmlens.causal.places import Place, layers_at, place_of
 from mmlens.causal.prefix_reuse import Kept
 from mmlens.causal.variants import Metric, differentiable, measured, standing
 from mmlens.methods.patch import _runs
 from mmlens.methods.quadrature import MOST, Integral, complete
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
-from mmlens.model.prompt_tokens import rows
 from mmlens.model.provenance import about
+from mmlens.model.readouts import own_site
 from mmlens.model.targets import finite
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.backward import seed, wide
 from mmlens.runtime.chunks import in_chunks
-from mmlens.values.addresses import places
 from mmlens.values.arguments import count
 from mmlens.values.errors import AddressError, SiteError
 from mmlens.values.scores import Scores
 from mmlens.values.sites import shared
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked_vlm import HookedVLM
+    from mmlens.model.hooked_model import HookedModel
+
+KEPT = ("head", "unit", "channel")
+"""The axes after the positions that scores keep; dimensions are summed over."""
 
 
-@needs("logits")
+@needs()
 @ordinary()
 def attribution_patching(
-    model: HookedVLM,
+    model: HookedModel,
     pair: Pair,
     metric: Metric,
-    site: str = "resid_pre",
+    site: str | None = None,
     *,
     direction: str = "denoise",
     steps: int = 0,
@@ -60,7 +62,7 @@ def attribution_patching(
     """The estimated change of the metric by each patch: Scores(layer, pos[, head or unit]).
 
     Args:
-        metric: a differentiable function of the last position's logits Float[d_vocab].
+        metric, site: as in `patch`; the metric is differentiable.
         direction: "denoise" (the corrupt run is patched) or "noise" (the clean one).
         steps: points on the way from base to source (up to four times as many where they miss a
             part; `about` has "change", "missing" and "nodes" by layer); 0 takes the gradient at
@@ -74,16 +76,13 @@ def attribution_patching(
     steps = count(steps, "steps", least=0, most=MOST, error=AddressError)
     batch = count(batch, "batch")
     base, source, told = _runs(model, pair, metric, direction)
-    where = place_of(model, base.soft, site)
+    site = site or own_site(model, "resid_pre", base.soft).name
+    where = place_of(model, base.soft, site, layer)
     if where.site.name == "pixels":
         raise SiteError("Pixels are no positions here: patch them, or attribute 'soft_prompt'.")
-    layers: list[int | None] = [None]
-    if where.site.layered:
-        every = hooking.layers(model, where.site)
-        wanted = where.site.layer if layer is None else layer
-        layers = [every[i] for i in places(every, wanted, "layer")]
-        if not layers:
-            raise AddressError(f"layer={layer!r} names no layer: write some, or None for all.")
+    layers: list[int | None] = list(layers_at(model, where.site, layer))
+    if not layers:
+        raise AddressError(f"layer={layer!r} names no layer: write some, or None for all.")
     old, new = (standing(model, run.soft, where, layers) for run in (base, source))
     if steps:
         sums = {at: _integrated(model, base, where, at, old[at], new[at], metric, steps, batch)
@@ -94,12 +93,12 @@ def attribution_patching(
     else:
         grads = gradients(model, base, where, layers, metric)
         values = torch.stack([_reduced((new[n] - old[n]) * grads[n], where) for n in layers])
-    axes = ("layer", "pos", *([where.inner] if where.inner in ("head", "unit") else []))
+    axes = ("layer", "pos", *([where.inner] if where.inner in KEPT else []))
     labels: dict[str, Any] = {"layer": tuple(layers), "pos": where.labels}
     if not where.site.layered:
         values, axes = values[0], axes[1:]
     told |= {"method": "attribution_patching", "site": site, "direction": direction, "steps": steps}
-    told |= shared(where.site, model.cfg)
+    told |= shared(where.site, getattr(model, "cfg", None))
     return Scores(
         finite(values, f"the attribution of {site!r}"), axes, labels, about(model, **told)
     )
@@ -109,11 +108,11 @@ def _reduced(product: Float[Tensor, "*dims"], where: Place) -> Float[Tensor, "po
     """change . gradient, summed over axes that are not addressed; pictures are concatenated."""
     product = product.float()
     product = product if where.site.in_lm else product.flatten(0, 1)
-    return product if where.inner == "unit" else product.sum(-1)
+    return product if where.inner in ("unit", "channel") else product.sum(-1)
 
 
 def gradients(
-    model: HookedVLM,
+    model: HookedModel,
     base: Kept,
     where: Place,
     layers: list[int | None],
@@ -129,14 +128,14 @@ def gradients(
         return live
 
     with torch.enable_grad(), model.hooks([(name, tap) for name in names]):
-        logits = _logits(model, base, 1)
+        logits = model.side_by_side(base.soft, 1, tower=where.site.tower)
     found = _grad(logits, metric, [taps[layer] for layer in layers])
-    one = (lambda g: g[0]) if where.site.in_lm else (lambda g: g)
+    one = (lambda g: g[0]) if where.site.in_lm else where.by_position
     return {layer: one(g) for layer, g in zip(layers, found, strict=True)}
 
 
 def _integrated(
-    model: HookedVLM,
+    model: HookedModel,
     base: Kept,
     where: Place,
     layer: int | None,
@@ -152,8 +151,8 @@ def _integrated(
 
     def logits_at(path: torch.Tensor) -> torch.Tensor:
         stands = path if in_lm else path.flatten(0, 1)
-        with model.hooks([(name, lambda x, hook: stands.to(x))]):
-            return _logits(model, base, len(path))
+        with model.hooks([(name, lambda x, hook: where.as_before(stands.to(x), x))]):
+            return model.side_by_side(base.soft, len(path), tower=where.site.tower)
 
     def integrate(nodes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         def work(start: int, stop: int) -> torch.Tensor:
@@ -170,13 +169,7 @@ def _integrated(
         ends = _numbers(logits_at(torch.stack([old, new])), metric)
     here = "" if layer is None else f" in layer {layer}"
     what = f"the attributions of {where.site.name!r}{here}"
-    return complete(integrate, ends, steps, model.lm.dtype, what)
-
-
-def _logits(model: HookedVLM, base: Kept, n: int) -> Float[Tensor, "row d_vocab"]:
-    """The last position's logits of `n` rows of the run that is patched, with their graph."""
-    last = torch.tensor([base.width - 1], device=model.lm.device)
-    return model.run(rows(base.soft, [0] * n), at=last)[:, 0]
+    return complete(integrate, ends, steps, model.answer_dtype, what)
 
 
 def _numbers(logits: Float[Tensor, "row d_vocab"], metric: Metric) -> Float[Tensor, " row"]:

@@ -8,7 +8,8 @@ Per layer, the activations move along a straight line from a baseline b to their
 Its sum over a layer is y(z) - y(b), which is checked at each call (see
 `mmlens.methods.quadrature`); gradient x activation is its one-step limit at t = 1.
 
-Axes: (layer, pos, unit), signed.
+Axes: (layer, pos, unit), signed; of an encoder of convolutions (layer, pos, channel), where the
+positions are the cells of one layer's map.
 """
 
 from __future__ import annotations
@@ -17,32 +18,31 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.causal.places import Place, layers_at, place_of
+from mmlens.causal.variants import need_units, standing
 from mmlens.methods.quadrature import MOST, Integral, complete
+from mmlens.model import readouts
 from mmlens.model.capabilities import needs
-from mmlens.model.capture import capture
-from mmlens.model.prompt_tokens import rows
 from mmlens.model.provenance import about
-from mmlens.model.targets import Number, Target, aim
+from mmlens.model.readouts import own_site
+from mmlens.model.targets import Number, Target
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.backward import pull
 from mmlens.runtime.chunks import in_chunks
-from mmlens.values.addresses import places
 from mmlens.values.arguments import count, number
 from mmlens.values.errors import AddressError
-from mmlens.values.prompt import SoftPrompt
 from mmlens.values.scores import Scores
-from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked_vlm import HookedVLM
+    from mmlens.model.hooked_model import HookedModel
 
 
-@needs("logits")
+@needs()
 @ordinary()
 def integrated_gradients(
-    model: HookedVLM,
+    model: HookedModel,
     prompt: Any,
-    of: str | int | None = None,
+    of: Any = None,
     *,
     target: str | Number = "logit",
     after: str | None = None,
@@ -65,14 +65,16 @@ def integrated_gradients(
         The scores; `about` has by layer the "change" y(z) - y(b), what is "missing" of it in their
         sum, and the number of "nodes". A warning is given where more than a hundredth is missing.
     """
-    soft, aimed = aim(model, prompt, of, target, after)
+    soft, aimed = model.aim(prompt, of, target, after)
     steps = count(steps, "steps", most=MOST, error=AddressError)
     batch = count(batch, "batch")
-    chosen = sorted(places(range(model.cfg.n_layers), layer, "layer"))
+    site = own_site(model, "neurons", prompt)
+    chosen = sorted(layers_at(model, site, layer))
     if not chosen:
         raise AddressError(f"layer={layer!r} names no layer: write some, or None for all.")
-    model.lm.units.need(model.name, chosen)
-    found = {n: _one_layer(model, soft, aimed, n, baseline, steps, batch) for n in chosen}
+    need_units(model, site, chosen)
+    where = place_of(model, soft, site.name, chosen)
+    found = {n: _one_layer(model, soft, aimed, where, n, baseline, steps, batch) for n in chosen}
     told = about(
         model,
         method="integrated_gradients",
@@ -86,24 +88,26 @@ def integrated_gradients(
             for name in ("change", "missing", "nodes")
         },
     )
-    labels = {"layer": tuple(chosen), "pos": soft.labels[0]}
+    told |= {} if site.in_lm else {"tower": site.tower}
+    labels = {"layer": tuple(chosen), "pos": where.labels}
     values = torch.stack([one.values for one in found.values()])
-    return Scores(values, ("layer", "pos", "unit"), labels, told)
+    return Scores(values, ("layer", "pos", *where.behind), labels, told)
 
 
 def _one_layer(
-    model: HookedVLM,
-    soft: SoftPrompt,
+    model: HookedModel,
+    soft: Any,
     aimed: Target,
+    where: Place,
     layer: int,
     baseline: float | Scores,
     steps: int,
     batch: int,
 ) -> Integral:
     """(z - b) times the mean gradient at the units of one layer: [pos, unit]."""
-    name = SITES["neurons"].at(layer)
-    at = torch.tensor([aimed.position], device=model.lm.device)
-    z = _read(model, soft, name)
+    name, tower = where.site.at(layer), where.site.tower
+    found = standing(model, soft, where, [layer])[layer]
+    z = found if where.site.in_lm else found[0]  # one picture or text
     base = _base(baseline, layer, z)
     delta = z - base
 
@@ -111,9 +115,9 @@ def _one_layer(
         return torch.stack([aimed.number(row) for row in logits])
 
     def logits_at(path: torch.Tensor) -> torch.Tensor:
-        many = rows(soft, [0] * len(path))
-        with model.hooks(fwd_hooks=[(name, lambda x, hook: path.to(x))]):
-            return model.run(many, at=at)[:, 0]
+        put = (name, lambda x, hook: where.as_before(path.to(x), x))
+        with model.hooks(fwd_hooks=[put]):
+            return readouts.side_by_side(model, soft, aimed, len(path), tower)
 
     def integrate(nodes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         def work(start: int, stop: int) -> torch.Tensor:
@@ -128,7 +132,7 @@ def _one_layer(
     with torch.no_grad():
         ends = numbers(logits_at(torch.stack([base, z])))
     what = f"the integrated gradients of layer {layer}"
-    return complete(integrate, ends, steps, model.lm.dtype, what)
+    return complete(integrate, ends, steps, model.answer_dtype, what)
 
 
 def _base(baseline: float | Scores, layer: int, z: torch.Tensor) -> torch.Tensor:
@@ -144,9 +148,3 @@ def _base(baseline: float | Scores, layer: int, z: torch.Tensor) -> torch.Tensor
             f"The baseline {baseline!r} does not fit units of shape {tuple(z.shape)} (pos, unit):"
             " give a number, or Scores(layer, unit) such as patching.mean_over(...)."
         ) from None
-
-
-def _read(model: HookedVLM, soft: Any, name: str) -> torch.Tensor:
-    with torch.no_grad(), capture(model, [name], torch.Tensor.detach) as kept:
-        model(soft, return_type=None)
-    return kept[name][0]

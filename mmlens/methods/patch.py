@@ -4,6 +4,7 @@
     patch(model, pair, metric, "z")                                       # Scores(layer, head)
     patch(model, pair, metric, "attn_out", pos={"dog": dog, "rest": rest})
     patch(model, pair, metric, "neurons", [Neuron(3, 17), Neuron(4, 2)])  # Scores(neuron)
+    patch(clip, Pair(dog, cat), metrics.logit(clip, "a photo of a dog"))  # of the image encoder
 
     score = metric(base with source's values at the place)
 
@@ -15,7 +16,7 @@ destroys the answer is necessary (Heimersheim & Nanda 2024). Scores hold the pla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,8 @@ from mmlens.causal.variants import Metric, Progress, numbers, run, standing
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
-from mmlens.values.addresses import places, read_address
+from mmlens.model.readouts import own_site
+from mmlens.values.addresses import check_tower, places, read_address
 from mmlens.values.arguments import instance
 from mmlens.values.errors import AddressError, NumericsError, PromptError
 from mmlens.values.labels import Head, Neuron
@@ -36,17 +38,17 @@ from mmlens.values.scores import Scores
 from mmlens.values.sites import readers, shared
 
 if TYPE_CHECKING:
-    from mmlens.model.hooked_vlm import HookedVLM
+    from mmlens.model.hooked_model import HookedModel
 
 DIRECTIONS = ("denoise", "noise")
 
 
-@needs("logits")
+@needs()
 def patch(
-    model: HookedVLM,
+    model: HookedModel,
     pair: Pair,
     metric: Metric,
-    site: str = "resid_pre",
+    site: str | None = None,
     units: Sequence[Neuron | Head] | Neuron | Head | None = None,
     *,
     by: Sequence[str] | str | None = None,
@@ -58,8 +60,10 @@ def patch(
     """The metric with each place patched: Scores over the axes in `by`, in the site's order.
 
     Args:
-        metric: the last position's logits Float[d_vocab] to one number (`patching.metrics`).
-        site: a site of the language model or the vision encoder, "soft_prompt" or "pixels".
+        metric: the last position's logits Float[d_vocab] to one number (`patching.metrics`); of a
+            classifier its logits, of a dual encoder the unit embedding of the picture (or text).
+        site: a site of any tower, "soft_prompt" or "pixels"; by default "resid_pre" of the language
+            model, or of the encoder that reads the pair.
         units: single Neurons (or Heads), each patched alone: the axis "neuron" (or "head").
         by: axes along which places are patched one at a time; along the others all of the address
             at once. Default: layer and pos; at sites of heads, layer and head; with `units`, none.
@@ -76,28 +80,43 @@ def patch(
         PromptError: the layouts differ. SiteError, AddressError: no such place.
     """
     base, source, told = _runs(model, pair, metric, direction)
-    where = place_in(model, base, site, address)
+    site = site or own_site(model, "resid_pre", base.soft).name
+    where = place_in(model, base, site, address, units)
     axes, labels, variants = variants_at(model, where, units, by, address)
     found = standing(model, source.soft, where, layers_of(variants))
     each = partial(numbers, metric)
     values, rows = run(model, base, where, found, variants, each, batch=batch, progress=progress)
     shape = [len(labels[axis]) for axis in axes]
     told |= {"method": "patch", "site": site, "direction": direction, "rows": rows}
-    told |= shared(where.site, model.cfg)
+    told |= shared(where.site, getattr(model, "cfg", None))
     return Scores(values.reshape(shape), axes, labels, about(model, **told, reuse=base.reuse))
 
 
-def place_in(model: HookedVLM, base: Kept, site: str, address: dict[str, Any]) -> Place:
+def place_in(
+    model: HookedModel, base: Kept, site: str, address: dict[str, Any], units: Any = None
+) -> Place:
     """The place of a site in a run; "soft_prompt" stands for the positions of pictures, if any.
 
     Args:
         address: the caller's; positions of pictures are added where it has none.
+        units: the caller's Neurons or Heads.
     """
-    if site != "soft_prompt" or base.soft.picture_keys is not None:
-        return place_of(model, base.soft, site)
+    if site != "soft_prompt" or getattr(base.soft, "picture_keys", True) is not None:
+        return place_of(model, base.soft, site, _asked_layers(address.get("layer"), units))
     if "pos" not in address:
         address["pos"] = pictured(base)
     return place_of(model, base.soft, "embed")
+
+
+def _asked_layers(wanted: Any, units: Any) -> Any:
+    """The layers that are named, by themselves, in a mapping, or by units; None for all."""
+    if units is not None:
+        several = [units] if isinstance(units, (Neuron, Head)) else list(units)
+        return sorted({one.layer for one in several if isinstance(one, (Neuron, Head))}) or None
+    if not isinstance(wanted, Mapping):
+        return wanted
+    named = [[some] if isinstance(some, int) else some for some in wanted.values()]
+    return sorted({layer for some in named for layer in some}) or None
 
 
 def pictured(base: Kept) -> list[Any]:
@@ -144,7 +163,7 @@ def recovered(scores: Scores) -> Scores:
 
 
 def _runs(
-    model: HookedVLM, pair: Pair, metric: Metric, direction: str
+    model: HookedModel, pair: Pair, metric: Metric, direction: str
 ) -> tuple[Kept, Kept, dict[str, Any]]:
     """The run that is patched, the run that it is patched with, and the metric of both."""
     if direction not in DIRECTIONS:
@@ -161,7 +180,7 @@ def _runs(
 
 
 def variants_at(
-    model: HookedVLM,
+    model: HookedModel,
     where: Place,
     units: Sequence[Neuron | Head] | Neuron | Head | None,
     by: Sequence[str] | str | None,
@@ -171,7 +190,7 @@ def variants_at(
     site, inner = where.site, where.inner
     default = ("layer", "head") if inner == "head" else ("layer", "pos")
     default = () if units is not None else tuple(a for a in default if a != "layer" or site.layered)
-    each = read_by(by, default, site)
+    each = read_by(by, default, where)
     wanted = read_address((), address)
     known = ["pos", *([inner] if inner else []), *(["layer"] if site.layered else [])]
     for axis in wanted:
@@ -203,18 +222,19 @@ def _variant(at: dict[str, Any]) -> Variant:
 
 
 def _single(
-    model: HookedVLM, where: Place, units: Sequence[Neuron | Head]
+    model: HookedModel, where: Place, units: Sequence[Neuron | Head]
 ) -> tuple[str, list[dict[int, tuple[int]]]]:
     """The axis of single units, and the place of each."""
-    kind = Neuron if where.inner == "unit" else Head
-    if not units or where.inner not in ("unit", "head") or not all(
+    kind = Head if where.inner == "head" else Neuron
+    if not units or where.inner not in ("unit", "channel", "head") or not all(
         isinstance(unit, kind) for unit in units
     ):  # fmt: skip
         raise AddressError(
             f"Site {where.site.name!r} has no such units: give Neurons at 'neurons', Heads at 'z'."
         )
+    check_tower(units, where.site.tower, where.site.name)
     layers = hooking.layers(model, where.site)
-    share = readers(where.site, model.cfg)
+    share = readers(where.site, getattr(model, "cfg", None))
     found = []
     for unit in units:
         index = unit.unit if isinstance(unit, Neuron) else unit.head
@@ -227,7 +247,7 @@ def _single(
 
 
 def _layers_and_inner(
-    model: HookedVLM, where: Place, wanted: dict[str, Any], each: set[str]
+    model: HookedModel, where: Place, wanted: dict[str, Any], each: set[str]
 ) -> list[tuple[str, tuple[Any, ...] | None, list[Any]]]:
     site, inner = where.site, where.inner
     parts: list[tuple[str, tuple[Any, ...] | None, list[Any]]] = []
@@ -235,7 +255,7 @@ def _layers_and_inner(
         every = hooking.layers(model, site)
         asked = wanted.get("layer", site.layer)
         names, found = groups(every, asked, "layer", "layer" in each)
-        parts.append(("layer", names, found))
+        parts.append(("layer", names, [tuple(every[i] for i in some) for some in found]))
     else:
         parts.append(("layer", None, []))
     if inner and (inner in each or inner in wanted):

@@ -23,6 +23,7 @@ from torch import Tensor
 from mmlens.methods.activations import activations
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
+from mmlens.model.readouts import own_site
 from mmlens.model.targets import finite
 from mmlens.towers.language.tokenization import id_of
 from mmlens.values.arguments import instance, number, several
@@ -32,6 +33,7 @@ from mmlens.values.labels import Neuron
 from mmlens.values.scores import Scores
 
 if TYPE_CHECKING:
+    from mmlens.model.hooked_model import HookedModel
     from mmlens.model.hooked_vlm import HookedVLM
 
 Direction = Scores | torch.Tensor
@@ -39,10 +41,10 @@ Direction = Scores | torch.Tensor
 
 @needs()
 def mean_difference(
-    model: HookedVLM,
+    model: HookedModel,
     prompts: Sequence[Any],
     others: Sequence[Any],
-    site: str = "resid_post",
+    site: str | None = None,
     *,
     layer: int,
     pos: Any = -1,
@@ -50,6 +52,7 @@ def mean_difference(
     """The mean activation of some prompts minus that of others: Scores(dim).
 
     Args:
+        site: by default "resid_post" of the language model, or of the encoder that reads.
         pos: positions of each prompt that are averaged.
 
     Raises:
@@ -59,6 +62,8 @@ def mean_difference(
     others = several(others, "others", least=0, what="list of prompts")
     if not prompts or not others:
         raise AddressError("A difference of means needs at least one prompt on both sides.")
+
+    site = site or own_site(model, "resid_post", prompts[0]).name
 
     def mean(some: Sequence[Any]) -> torch.Tensor:
         rows = [activations(model, prompt, site, layer=layer, pos=pos) for prompt in some]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mmlens.values.arguments import instance
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import LM, Neuron, Patch
+from mmlens.values.maps import as_positions, inner_of, is_map
 from mmlens.values.scores import Scores
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def top_neurons(
     pos: Any = "default",
     active: Scores | None = None,
 ) -> pd.DataFrame:
-    """The `k` largest of Scores(layer, pos, unit).
+    """The `k` largest of Scores(layer, pos, unit), or of the channels of a map, by its cells.
 
     Args:
         rank_by: "pair" (unit and position), "max" or "sum" (units, over the positions).
@@ -49,8 +50,10 @@ def top_neurons(
         )
     if rank_by not in ("pair", "max", "sum"):
         raise AddressError(f"There is no ranking {rank_by!r}: write 'pair', 'max' or 'sum'.")
+    scores = _by_unit(scores)
     _check(scores)
     if active is not None:
+        active = _by_unit(active)
         instance(active, "active", Scores, "what activations(model, prompt, 'neurons') returns")
     if isinstance(pos, str) and pos == "default":
         seen = "pos" in scores.axes and any(isinstance(x, Patch) for x in scores.of("pos"))
@@ -77,6 +80,23 @@ def top_neurons(
         at = zip(table["neuron"], table["patch"], strict=True)
         table["active"] = [active.sel(neuron, pos=label).item() for neuron, label in at]
     return table
+
+
+def _by_unit(scores: Scores) -> Scores:
+    """Scores of a map as those of units at positions: its channels at its cells."""
+    axes = tuple(getattr(scores, "axes", ()))
+    values, labels = getattr(scores, "values", None), getattr(scores, "labels", {})
+    if is_map(axes) and values is not None:
+        rows, cols = (values.shape[axes.index(one)] for one in ("row", "col"))
+        inner = axes[-3:]
+        cells = tuple(Patch(row, col) for row in range(rows) for col in range(cols))
+        values, labels = as_positions(values, inner), {**labels, "pos": cells}
+        axes = (*axes[:-3], "pos", inner_of(inner))
+    if "channel" not in axes and axes == getattr(scores, "axes", axes):
+        return scores
+    named = {axis: "unit" if axis == "channel" else axis for axis in axes}
+    kept = {named[axis]: there for axis, there in labels.items() if axis in axes}
+    return Scores(values, tuple(named.values()), kept, scores.about)
 
 
 def _check(scores: Scores) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from mmlens.model.provenance import described
-from mmlens.values.labels import Label
+from mmlens.values.labels import TEXT, Label
 from mmlens.values.prompt import Prompt
 
 
@@ -44,6 +44,14 @@ class DualReading:
     def __len__(self) -> int:
         return self.n_pictures or self.n_texts
 
+    def copies(self, n: int, tower: str) -> DualReading:
+        """What this tower reads `n` times, one copy beside the other."""
+        if tower != TEXT:
+            return replace(self, pixels=None if self.pixels is None else _times(self.pixels, n))
+        mask = None if self.mask is None else _times(self.mask, n)
+        ids = None if self.ids is None else _times(self.ids, n)
+        return replace(self, ids=ids, mask=mask, labels=self.labels * n)
+
     def __str__(self) -> str:
         return str([part for prompt in self.prompts for part in described(prompt)])
 
@@ -56,3 +64,7 @@ def prompts_in(input: Any) -> tuple[Prompt, ...]:
         return ()
     several: Sequence[Any] = input if isinstance(input, (list, tuple)) else [input]
     return tuple(one if isinstance(one, Prompt) else Prompt(one) for one in several)
+
+
+def _times(rows: torch.Tensor, n: int) -> torch.Tensor:
+    return rows.repeat(n, *[1] * (rows.ndim - 1))

@@ -201,11 +201,10 @@ class HookedDualEncoder(HookedModel):
         if after is not None:
             raise ArgumentError(f"{self.name!r} generates no words and takes no after=.")
         if isinstance(of, Neuron):
-            return self._one(self.read(prompt)), readouts.aim_unit(self, of, target)
+            return self.one(prompt), readouts.aim_unit(self, of, target)
         if isinstance(of, torch.Tensor):
-            reading = self._one(self.read(prompt))
-            return reading, aim_direction(self, of, target)
-        reading = self._one(self.read(prompt if of is None else self._pair(prompt, of)))
+            return self.one(prompt), aim_direction(self, of, target)
+        reading = self.one(prompt if of is None else self._pair(prompt, of))
         return reading, aim_similarity(self, reading, of, target)
 
     def _pair(self, prompt: Input, of: Any) -> Prompt:
@@ -220,13 +219,36 @@ class HookedDualEncoder(HookedModel):
             )
         return Prompt(*(part for p in both for part in p.parts))
 
-    def _one(self, reading: DualReading) -> DualReading:
+    def one(self, prompt: Input) -> DualReading:
+        """One picture, one text, or one of each, as they are read.
+
+        Raises:
+            PromptError: several pictures or texts.
+        """
+        reading = self.read(prompt)
         if max(reading.n_pictures, reading.n_texts) != 1:
             raise PromptError(
                 f"This question takes one picture or text at a time, not {reading.n_pictures}"
                 f" pictures and {reading.n_texts} texts."
             )
         return reading
+
+    def side_by_side(
+        self,
+        reading: DualReading,
+        n: int,
+        *,
+        position: int = -1,
+        tower: str = "",
+        grad: bool = False,
+    ) -> torch.Tensor:
+        """The unit embedding of each of `n` copies of a picture (or text): Float[n, d_embed].
+
+        Of a picture and a text, of which this tower's is copied, their logit: Float[n, 1].
+        """
+        tower = tower or self.reading_tower(reading)
+        out = self.run(reading.copies(n, tower), grad=grad)
+        return out.T if tower == TEXT and reading.n_pictures else out
 
     def picture_rows(
         self, prompts: Sequence[Prompt], site: Site, layer: int | None = None

@@ -135,6 +135,32 @@ class HookedModel(KeepsHooks, Movable, ABC):
         """Rows of the model's output for one prompt, Float[k, ...]; only these are computed."""
 
     @abstractmethod
+    def one(self, prompt: Input) -> Any:
+        """One prompt as it is read, without padding.
+
+        Raises:
+            PromptError: several prompts.
+        """
+
+    @abstractmethod
+    def side_by_side(
+        self, reading: Any, n: int, *, position: int = -1, tower: str = "", grad: bool = False
+    ) -> torch.Tensor:
+        """A row of the output of each of `n` copies of one prompt, in one pass: Float[n, ...].
+
+        Args:
+            reading: what `one` returned.
+            position: whose output a language model gives.
+            tower: whose hooks get the copies as their batch; by default that which reads.
+            grad: as in `run`.
+        """
+
+    @property
+    def answer_dtype(self) -> torch.dtype:
+        """The number format of the tower that answers, which is the last."""
+        return [*self.towers.values()][-1].dtype
+
+    @abstractmethod
     def picture_rows(self, prompts: Sequence[Prompt], site: Site, layer: int | None = None) -> Rows:
         """The label of each position of a site in pictures: one row per picture (or crop)."""
 

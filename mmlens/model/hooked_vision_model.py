@@ -125,6 +125,30 @@ class HookedVisionModel(HookedModel):
         """The class logits of these pictures, Float[k, class]; without a classifier, features."""
         return self.run(reading, at=rows)
 
+    def one(self, prompt: Input) -> PictureReading:
+        """One picture as it is read.
+
+        Raises:
+            PromptError: several pictures.
+        """
+        reading = self.read(prompt)
+        if len(reading) != 1:
+            raise PromptError(f"This question takes one picture at a time, not {len(reading)}.")
+        return reading
+
+    def side_by_side(
+        self,
+        reading: PictureReading,
+        n: int,
+        *,
+        position: int = -1,
+        tower: str = "",
+        grad: bool = False,
+    ) -> torch.Tensor:
+        """The output for each of `n` copies of one picture: Float[n, class], or its features."""
+        pixels = reading.pixels.repeat(n, 1, 1, 1)
+        return self.run(PictureReading(pixels, reading.prompts), grad=grad)
+
     def aim(
         self, prompt: Input, of: Any, target: str | Number = "logit", after: str | None = None
     ) -> tuple[PictureReading, Target]:
@@ -134,9 +158,7 @@ class HookedVisionModel(HookedModel):
             TargetError: no such class. PromptError: several pictures.
             CapabilityError: a class, and the encoder has no classifier.
         """
-        reading = self.read(prompt)
-        if len(reading) != 1:
-            raise PromptError(f"This question takes one picture at a time, not {len(reading)}.")
+        reading = self.one(prompt)
         if after is not None:
             raise ArgumentError(f"{self.name!r} reads pictures alone and takes no after=.")
         if isinstance(of, Neuron):

@@ -25,9 +25,8 @@ from mmlens.model import (
     loss,
     options,
     reading,
-    readouts,
-    targets,
 )
+from mmlens.model.bridge_answers import Explained
 from mmlens.model.bridge_copies import Joined
 from mmlens.model.capture import capture
 from mmlens.model.hooked_model import HookedModel
@@ -42,7 +41,6 @@ from mmlens.towers.language.language_model import LanguageModel
 from mmlens.towers.projection import Projection
 from mmlens.values.arguments import instance
 from mmlens.values.errors import CapabilityError
-from mmlens.values.labels import Neuron
 from mmlens.values.prompt import Prompt, SoftPrompt
 from mmlens.values.sites import SITES, Site
 
@@ -50,7 +48,7 @@ Input = Any
 """A Prompt, text, a list of these, a SoftPrompt, token ids, vectors Float[batch, pos, d_model]."""
 
 
-class HookedVLM(Joined, Surface, HookedModel):
+class HookedVLM(Joined, Explained, Surface, HookedModel):
     """vision - projection - lm, frozen, plus edits.
 
     Args:
@@ -254,24 +252,6 @@ class HookedVLM(Joined, Surface, HookedModel):
             self.run(input)
         else:
             self.read(input)
-
-    def answer_rows(self, reading: Any, rows: torch.Tensor) -> torch.Tensor:
-        """The logits of these positions of one prompt, Float[k, d_vocab]."""
-        return self.run(reading, at=rows.to(self.lm.device))[0]
-
-    def aim(
-        self, prompt: Input, of: Any, target: Any = "logit", after: str | None = None
-    ) -> tuple[SoftPrompt, targets.Target]:
-        """One prompt, extended up to the explained token, and the scalar that is explained.
-
-        `of` may be a Neuron of any tower, whose own activation is explained.
-
-        Raises:
-            TargetError: the word is not one token, or the model does not generate it.
-        """
-        if not isinstance(of, Neuron):
-            return targets.aim(self, prompt, of, target, after)
-        return targets.one(self, prompt), readouts.aim_unit(self, of, target)
 
     def prompts_of(self, input: Input) -> tuple[Prompt, ...]:
         """The prompts in an input; none when it is made of ids or vectors."""

@@ -40,6 +40,10 @@ class ImageReader:
         """Rows and columns of what the projection makes of one crop (of a picture)."""
         return vision.grid
 
+    def size(self, vision: Any, picture: Image.Image) -> tuple[int, int]:
+        """Rows and columns of the pixels of one crop of a picture."""
+        return vision.image_size
+
     def rows(
         self, tower: Any, site: Site, layer: int | None, picture: Image.Image, image: int, crop: int
     ) -> tuple[Label, ...]:

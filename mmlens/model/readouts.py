@@ -51,6 +51,23 @@ def unit_site(model: HookedModel, neuron: Neuron) -> Site:
     return SITES[f"{prefix}resid_post"]
 
 
+def own_site(model: HookedModel, name: str, prompt: Any = None) -> Site:
+    """A site of the tower that reads the prompt, by its name in the language model.
+
+    Where "neurons" are asked of an encoder of convolutions, these are the channels of its blocks'
+    output ("resid_post"); "neurons_pre" are the sums before the last nonlinearity ("resid_add"),
+    where its blocks end in one.
+    """
+    tower = model.reading_tower(prompt)
+    if tower == LM:
+        return SITES[name]
+    instead = {"neurons": ["resid_post"], "neurons_pre": ["resid_add", "resid_post"]}
+    known = model.towers[tower].points
+    found = [SITES[f"{tower}.{one}"] for one in (name, *instead.get(name, ()))]
+    layers = range(model.towers[tower].n_layers)
+    return next((one for one in found if any(one.at(at) in known for at in layers)), found[0])
+
+
 def aim_unit(model: HookedModel, neuron: Neuron, target: str | Number) -> Target:
     """A unit's own activation, over all positions of one prompt or picture.
 
@@ -130,6 +147,22 @@ def class_index(names: Sequence[str], of: Any) -> int:
             f"{shown(of)} is no class: give a name, or a number from 0 to {len(names) - 1}."
         )
     return of
+
+
+def side_by_side(
+    model: HookedModel, reading: Any, target: Target, n: int, tower: str = "", grad: bool = False
+) -> torch.Tensor:
+    """What the target's number is a function of, for each of `n` copies of a prompt: Float[n, ...].
+
+    Args:
+        tower, grad: as in `HookedModel.side_by_side`.
+    """
+    how: dict[str, Any] = {"position": target.position, "tower": tower, "grad": grad}
+    if target.at is None:
+        return model.side_by_side(reading, n, **how)
+    with capture(model, [target.at]) as kept:
+        model.side_by_side(reading, n, **how)
+    return kept[target.at].unflatten(0, (n, -1))[:, 0]
 
 
 def answers(model: HookedModel, reading: Any, targets: Sequence[Target]) -> list[torch.Tensor]:

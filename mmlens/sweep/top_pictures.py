@@ -26,7 +26,7 @@ from mmlens.sweep.sweeping import sweep
 from mmlens.tally import Top
 from mmlens.values.addresses import places
 from mmlens.values.errors import AddressError, CapabilityError
-from mmlens.values.labels import LM, Neuron, Patch
+from mmlens.values.labels import LM, TEXT, Neuron, Patch
 from mmlens.values.prompt import Prompt
 from mmlens.values.scores import Scores
 
@@ -121,7 +121,7 @@ def _tower(model: HookedModel, wanted: Sequence[Any]) -> str:
     """The tower that the neurons are in.
 
     Raises:
-        AddressError: they are in several towers.
+        AddressError: they are in several towers, or in one that reads no pictures.
     """
     towers = {one.tower for one in wanted if isinstance(one, Neuron)}
     if len(towers) > 1:
@@ -129,7 +129,13 @@ def _tower(model: HookedModel, wanted: Sequence[Any]) -> str:
             f"These neurons are in the towers {', '.join(sorted(towers))}: ask about one tower at a"
             " time."
         )
-    return towers.pop() if towers else LM if LM in model.towers else next(iter(model.towers))
+    tower = towers.pop() if towers else model.reading_tower(None)
+    if tower not in model.towers or tower == TEXT:
+        raise AddressError(
+            f"No picture reaches units of the tower {tower!r} of {model.name!r}: ask about those of"
+            " its encoder, as in Neuron(3, 17, 'vision')."
+        )
+    return tower
 
 
 def _options(model: HookedModel, wanted: Sequence[Any], tower: str) -> dict[str, Any]:

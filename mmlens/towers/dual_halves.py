@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmlens.towers.joint_head import JointHead
 from mmlens.towers.text.hooked_text import HookedText
 from mmlens.towers.text.text_tokens import TextTokens
+from mmlens.towers.vision.calls import hf_inputs
 from mmlens.towers.vision.class_head import without_child
 from mmlens.towers.vision.wrap import from_hf, from_open_clip
 from mmlens.values.errors import CapabilityError
@@ -144,7 +145,7 @@ def text_of_open_clip(half: Any, ids: Tensor, mask: Tensor | None) -> Tensor:
 
 def image_of_transformers(model: Any, pixels: Tensor) -> Tensor:
     """Float[picture, d_embed]"""
-    return _pooled(model.get_image_features(pixel_values=pixels))
+    return _pooled(model.get_image_features(**hf_inputs(model.vision_model, pixels)))
 
 
 def text_of_transformers(model: Any, ids: Tensor, mask: Tensor | None) -> Tensor:

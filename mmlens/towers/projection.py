@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from mmlens.towers.tower import Placed
 from mmlens.values.errors import CapabilityError
 from mmlens.values.labels import Label, Patch
 from mmlens.values.sites import SITES, Site
@@ -16,7 +17,7 @@ POINT = SITES["soft_prompt"].point
 
 
 @dataclass(frozen=True)
-class Projection:
+class Projection(Placed):
     """A projection as a tower of a model (`mmlens.towers.tower`).
 
     Attributes:

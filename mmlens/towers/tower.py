@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from mmlens.values.labels import Label
@@ -42,6 +43,16 @@ class Tower(Protocol):
         ...
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of its weights."""
+        ...
+
+    @property
     def points(self) -> Mapping[str, Any]:
         """The hook points that fire, by their names in the model, in running order."""
         ...
@@ -64,3 +75,24 @@ class Tower(Protocol):
     ) -> Sequence[Label]:
         """The label of each position of a site, for one picture (or one crop of it)."""
         ...
+
+
+class Placed:
+    """The device and the number format of a tower that is one module, read from its weights."""
+
+    module: Any
+
+    @property
+    def device(self) -> torch.device:
+        """The device of its weights."""
+        return self._weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of its weights."""
+        return self._weight.dtype
+
+    @property
+    def _weight(self) -> torch.Tensor:
+        """One of its weights; a projection may have none."""
+        return next(self.module.parameters(), torch.empty(0))

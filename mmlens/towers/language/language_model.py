@@ -87,16 +87,6 @@ class LanguageModel(LanguageTower):
         """TransformerLens' configuration."""
         return self.root.cfg
 
-    @property
-    def device(self) -> torch.device:
-        """The device of the embedding."""
-        return next(iter(self.root.parameters())).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the weights."""
-        return next(iter(self.root.parameters())).dtype
-
     @cached_property
     def _entrance(self) -> Any:
         """The hook point of the embedding, where pictures enter."""

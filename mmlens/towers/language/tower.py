@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmlens.towers.tower import Placed
 from mmlens.values.labels import LM, Label
 from mmlens.values.sites import Site
 
 
-class LanguageTower:
+class LanguageTower(Placed):
     """The tower interface of a `LanguageModel` (`mmlens.towers.tower`)."""
 
     root: Any

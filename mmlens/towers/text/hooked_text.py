@@ -27,6 +27,7 @@ from mmlens.runtime.casting import Movable
 from mmlens.towers.attention import measuring, openings
 from mmlens.towers.text.text_layouts import located
 from mmlens.towers.text.text_tokens import SAMPLE, TextTokens, TokenIds
+from mmlens.towers.tower import Placed
 from mmlens.towers.vision.class_head import untapped
 from mmlens.towers.vision.point_axes import fits, of_positions
 from mmlens.towers.vision.tap_hooks import looking
@@ -40,7 +41,7 @@ Encode = Callable[[Any, Tensor, Tensor | None], Tensor]
 """(half, ids, mask) -> Float[text, d_embed]: how the library runs it."""
 
 
-class HookedText(Movable):
+class HookedText(Placed, Movable):
     """The text half of a dual encoder, as the tower "text".
 
     Args:
@@ -97,14 +98,6 @@ class HookedText(Movable):
     def every_point(self) -> Mapping[str, Any]:
         """The same: an encoder keeps no hook points that never fire."""
         return self.points
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.module.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.module.parameters()).dtype
 
     def read(self, texts: Sequence[str] | Tensor) -> TokenIds:
         """Texts (or ids Int[text, pos]) as ids on the encoder's device.

@@ -123,14 +123,6 @@ class HookedVision(VisionTower, Movable):
         """(rows, columns) of the pixels it takes."""
         return self.pixels.size
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.module.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.module.parameters()).dtype
-
     def preprocess(self, picture: object) -> Float[Tensor, "3 h w"]:
         """A PIL picture as the encoder was trained to see it: deterministic, float32."""
         return self.pixels(picture)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mmlens.towers.tower import Placed
 from mmlens.values.labels import Label, Marker, Patch
 from mmlens.values.sites import Site
 
@@ -12,7 +13,7 @@ NAME = "vision"
 _PREFIX = f"{NAME}."
 
 
-class VisionTower:
+class VisionTower(Placed):
     """The tower interface of a `HookedVision` (`mmlens.towers.tower`)."""
 
     hook_dict: dict[str, Any]
@@ -20,7 +21,6 @@ class VisionTower:
     grids: dict[str, tuple[int, int]]
     grid: tuple[int, int]
     markers: tuple[str, ...]
-    module: Any
     name = NAME
 
     @property

@@ -51,6 +51,11 @@ if TYPE_CHECKING:
 BUDGET_ONE, BUDGET_MANY = 6.0, 20.0
 """The default budgets in megabytes (1,000,000 bytes): of one picture, and of several."""
 MODULES = ("base", "paint", "state", "picture", "words", "word", "neuron", "patch", "index", "main")
+_SAYS = {
+    "words": {"says": "words", "choose": "Caption: choose the word to explain"},
+    "texts": {"says": "texts", "choose": "Texts: choose the one to explain"},
+}
+"""What a model answers a picture with: the words of a caption, or how well texts fit it."""
 _PARTS = {"src": "pictures", "maps": "maps", "active": "maps", "lens": "lens"}
 
 
@@ -184,6 +189,7 @@ def _filled(first: Any, title: str, data: str, many: bool) -> str:
         "title": escape(title), "css": f"{shared_style()}\n{_static('style.css')}",
         "js": script([("mmlens.view.explorer_page", name) for name in MODULES]),
         "data": data, "about": about_rows(first.about or {}), "many": "many" if many else "one",
+        **_SAYS["texts" if (first.about or {}).get("tower") == "vision" else "words"],
         "caption": escape(first.caption), "prompt": escape(first.prompt),
         "explained": escape(plain(first.token)),
     }  # fmt: skip

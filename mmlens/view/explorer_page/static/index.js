@@ -25,7 +25,7 @@ const fill = () => {
     const often = count ? ` × ${count}` : " fires"; // among the first of so many words, or of a patch only
     const node = button(
       made("span", "", made("span", "line", made("span", "id", name), made("span", "at", often)),
-        made("span", "at mono", (plus.length ? plus : ["−", ...says]).slice(0, 5).join(" "))));
+        made("span", "at mono", (plus.length || !says.length ? plus : ["−", ...says]).slice(0, 5).join(" "))));
     node.addEventListener("click", () => showNeuron(name));
     return { node, text: `${name} ${says.join(" ")}`.toLowerCase(), is: () => state.neuron === name };
   });

@@ -1,7 +1,7 @@
 // Tabs, keys, addresses and the theme: what holds the parts together.
 import { at } from "./base.js";
 import { steps } from "./picture.js";
-import { all, many, now, onRender, quoted, set, showNeuron, showPicture, state, unpointed } from "./state.js";
+import { all, many, now, onRender, quoted, set, showNeuron, showPicture, state, texts, unpointed } from "./state.js";
 
 const TABS = ["word", "neuron", "patch"];
 for (const name of TABS) at(`tab-${name}`).addEventListener("click", () => set({ ...unpointed, tab: name }));
@@ -14,7 +14,7 @@ at("tabs").addEventListener("keydown", (event) => {
 });
 onRender(() => {
   const tab = state.overWord === null ? state.tab : "word"; // a word pointed at shows its neurons
-  at("tab-word").textContent = `Word ${quoted(state.word)}`;
+  at("tab-word").textContent = `${texts ? "Text" : "Word"} ${quoted(state.word)}`;
   at("tab-neuron").textContent = state.neuron === null ? "Neuron" : `Neuron ${state.neuron}`;
   at("tab-patch").textContent = state.patch === null ? "Patch" : `Patch ${state.patch.join(", ")}`;
   for (const name of TABS) {
@@ -43,7 +43,7 @@ onRender(() => {
   const picture = many ? `picture=${all.index[state.picture].name}` : "";
   const wanted = state.tab === "neuron" && state.neuron !== null ? state.neuron : picture;
   if (wanted === address) return;
-  const begins = address === "" && !wanted.startsWith("L"); // opening a page is no step to go back from
+  const begins = address === "" && !/(^|\.)L\d+\./.test(wanted); // opening a page is no step to go back from
   address = wanted;
   try {
     const hash = `#${encodeURIComponent(wanted).replace("%3D", "=")}`;

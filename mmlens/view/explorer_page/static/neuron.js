@@ -1,7 +1,7 @@
 // One neuron: what it decodes to, the caption without it, the words it is attributed, its top pictures.
 import { at, bare, list, made, none, points, prob, signed, unpack } from "./base.js";
 import { mini } from "./paint.js";
-import { all, many, now, onRender, showPicture, showWord, state } from "./state.js";
+import { all, many, now, onRender, showPicture, showWord, state, texts, unitOf } from "./state.js";
 import { chips } from "./word.js";
 
 const part = (title, hint, ...children) => made("section", "part", made("h3", "", title), hint ? made("p", "note", hint) : null, ...children);
@@ -9,10 +9,11 @@ const part = (title, hint, ...children) => made("section", "part", made("h3", ""
 /** Every word of the caption, with and without the neuron. */
 const ablation = (here, name) => {
   const without = here.without[name];
+  if (!without && texts) return part("Without it", "The probabilities without this neuron were not computed on this picture: mmlens look --deep does it for all of them, where there are several texts.");
   if (!without) return part("Without it", "The caption without this neuron was not computed on this picture: mmlens look --deep does it for all of them.");
   const changes = here.words.map((word, i) => (none(word.before) ? NaN : without[i] - word.before));
   const widest = Math.max(...changes.map((change) => Math.abs(change) || 0), 0.001);
-  const head = made("tr", "", ...["word", "as it is", "without", "points"].map((text) => {
+  const head = made("tr", "", ...[unitOf, "as it is", "without", "points"].map((text) => {
     const cell = made("th", "", text);
     cell.scope = "col";
     return cell;
@@ -25,12 +26,13 @@ const ablation = (here, name) => {
     return made("tr", "", text, made("td", "number", prob(word.before)), made("td", "number", prob(without[i])),
       made("td", "change", made("span", "number", points(changes[i])), bar));
   }));
-  return part("Without it", "Probability of every word with the neuron at 0 everywhere, the words before it unchanged.",
+  const fixed = texts ? "." : ", the words before it unchanged.";
+  return part("Without it", `Probability of every ${unitOf} with the neuron at 0 everywhere${fixed}`,
     made("table", "ablation", made("thead", "", head), body));
 };
 
 /** What it says: at a positive activation, at a negative one, or both, as far as it is known. */
-const says = ({ says: plus = [], minus }, name) => [
+const says = ({ says: plus = [], minus }, name) => texts ? [] : [
   plus.length || !minus ? part("Says", "The words that its output raises most, whatever the picture.", chips(name)) : null,
   minus ? part("Says where its activation is negative", "The words that minus its output raises most.", chips(name, 10, "", -1)) : null,
 ];
@@ -42,7 +44,7 @@ const speaks = (here, name) => {
     return rank < 0 ? [] : [{ word, rank, score: rows[rank].score }];
   });
   if (!words.length) return null;
-  return part("Speaks for", "", made("p", "links", ...words.map(({ word, rank, score }) => {
+  return part(texts ? "Raises" : "Speaks for", "", made("p", "links", ...words.map(({ word, rank, score }) => {
     const link = made("button", "link", here.words[word].text);
     link.type = "button";
     link.addEventListener("click", () => showWord(word));
@@ -74,10 +76,10 @@ onRender(() => {
   at("neuron-one").hidden = name === null;
   if (name === null || drawn === key) return;
   drawn = key;
-  const [layer, unit] = name.slice(1).split(".");
+  const [, layer, unit] = name.match(/L(\d+)\.(\d+)$/);
   at("neuron-title").textContent = name;
   const count = all.neurons[name]?.count ?? 0;
-  at("neuron-told").textContent = `Layer ${layer}, unit ${unit}` + (count ? `; among the first neurons of ${count} word${count > 1 ? "s" : ""}${many ? " in all pictures" : ""}.` : ".");
+  at("neuron-told").textContent = `Layer ${layer}, unit ${unit}` + (count ? `; among the first neurons of ${count} ${unitOf}${count > 1 ? "s" : ""}${many ? " in all pictures" : ""}.` : ".");
   list(at("neuron-body"), [
     ...says(all.neurons[name] ?? {}, name),
     speaks(here, name), ablation(here, name), tops(name),

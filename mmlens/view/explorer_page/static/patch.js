@@ -1,6 +1,6 @@
 // One patch: the words of the logit lens through the layers, and the neurons that fire there.
 import { at, bare, list, made, prob } from "./base.js";
-import { now, onRender, set, state } from "./state.js";
+import { now, onRender, set, state, texts } from "./state.js";
 import { chips, linkTo, rowOf, walk } from "./word.js";
 
 const lensTable = (here, place) => here.lens.layers.map((layer, depth) => {
@@ -41,7 +41,8 @@ onRender(() => {
     list(at("lens"), here.lens ? lensTable(here, place) : []);
     list(at("fires"), names.map((name) => {
       const value = here.activity(name)[patch[0] * here.grid[1] + patch[1]];
-      return rowOf(name, patch, [linkTo(name), made("div", "at", `activation ${bare(value)}`)], chips(name, 6, "", value));
+      const said = texts ? [] : [chips(name, 6, "", value)];
+      return rowOf(name, patch, [linkTo(name), made("div", "at", `activation ${bare(value)}`)], ...said);
     }));
   }
   for (const cell of at("lens").querySelectorAll("button")) {

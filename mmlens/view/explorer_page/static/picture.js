@@ -1,7 +1,7 @@
 // The picture, its overlay, and the number under pointer and arrow keys.
 import { at, bare, prob, signed } from "./base.js";
 import { frame, gradient, paint, place } from "./paint.js";
-import { now, onRender, quoted, set, shown, showPatch, state } from "./state.js";
+import { now, onRender, quoted, set, shown, showPatch, state, texts } from "./state.js";
 
 export const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
 let painted = null;
@@ -50,7 +50,7 @@ const told = (here, map, peak) => {
       return peak ? `The frame marks the patch where ${map.name} does most for ${quoted(state.word)}.`
         : `Activation of ${map.name}, after its activation function.`;
     }
-    return `All patches together: ${signed(here.totals[map.word])} to the logit of ${quoted(map.word)}. Point at a patch for its number, click it for its lens.`;
+    return `All patches together: ${signed(here.totals[map.word])} to the logit of ${quoted(map.word)}. Point at a patch for its number, click it for ${texts ? "what fires there" : "its lens"}.`;
   }
   const [row, col] = patch, value = map.values[row * here.grid[1] + col];
   const spot = `Patch row ${row}, column ${col}: `;

@@ -4,6 +4,9 @@ import { at, highest, largest, lensOf, unpack } from "./base.js";
 const read = (id) => JSON.parse(at(id).textContent);
 export const all = read("data");
 export const many = all.index.length > 1;
+/** Whether pictures are held against texts (or classes), instead of being captioned. */
+export const texts = document.documentElement.dataset.says === "texts";
+export const unitOf = texts ? "text" : "word";
 const opened = new Map();
 
 /** A picture, unpacked when it is first looked at. */

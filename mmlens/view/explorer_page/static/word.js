@@ -1,7 +1,7 @@
 // The neurons behind a word, and the rows that neurons are shown in anywhere.
 import { at, list, made, none, points, prob, signed } from "./base.js";
 import { mini } from "./paint.js";
-import { all, now, onRender, quoted, set, showNeuron, state, wordNow } from "./state.js";
+import { all, now, onRender, quoted, set, showNeuron, state, texts, wordNow } from "./state.js";
 
 /** What is known of a neuron at a positive or a negative activation; where one is known, that one. */
 const endOf = (name, sign) => {
@@ -68,11 +68,12 @@ onRender(() => {
   drawn = key;
   const { text, before, together } = here.words[word], rows = here.tops[word];
   const top = Math.max(...rows.map((row) => Math.abs(row.score ?? 0))) || 1;
-  at("word-title").textContent = `Neurons that speak for ${quoted(word)}`;
+  at("word-title").textContent = `Neurons that ${texts ? "raise" : "speak for"} ${quoted(word)}`;
   const silenced = here.without && rows.some((row) => here.without[row.neuron]);
   at("together").textContent = none(together) ? ""
     : `${quoted(word)} has probability ${prob(before)}; with ${Math.min(rows.length, 10) === 1 ? "this neuron" : `the first ${Math.min(rows.length, 10)} neurons`} silenced ${prob(together)}.`;
   at("without-head").hidden = !silenced;
+  at("says-head").hidden = texts; // units of an encoder decode to no words
   list(at("neurons"), rows.map((one) => {
     const bar = made("b", one.score < 0 ? "minus" : "");
     bar.style.width = `${Math.max(2, 60 * Math.abs(one.score ?? 0) / top)}px`;
@@ -80,6 +81,7 @@ onRender(() => {
       made("div", "at", `at row ${one.patch[0]}, column ${one.patch[1]}`)];
     const cells = [who];
     if (silenced) cells.push(lost(before, (here.without[one.neuron] ?? [])[word]));
-    return rowOf(one.neuron, one.patch, ...cells, chips(one.neuron, 10, text.toLowerCase(), one.sign ?? 1));
+    if (!texts) cells.push(chips(one.neuron, 10, text.toLowerCase(), one.sign ?? 1));
+    return rowOf(one.neuron, one.patch, ...cells);
   }));
 });

@@ -1,7 +1,7 @@
 // The caption: every token a radio button, with a bar for what the patches do for it.
 import { at, list, made, prob, signed } from "./base.js";
 import { steps } from "./picture.js";
-import { now, onRender, set, showWord, state } from "./state.js";
+import { now, onRender, set, showWord, state, texts } from "./state.js";
 
 const caption = at("words");
 let drawn = null;
@@ -22,6 +22,7 @@ const draw = (here) => {
     const bar = made("i", here.totals[i] < 0 ? "minus" : "");
     bar.style.width = `${100 * Math.abs(here.totals[i]) / widest}%`;
     button.append(bar);
+    if (texts && word.before !== null) button.append(made("span", "sure", prob(word.before)));
     button.addEventListener("click", () => showWord(i));
     button.addEventListener("pointerenter", () => set({ overWord: i }));
     button.addEventListener("pointerleave", () => set({ overWord: null }));
