@@ -85,9 +85,8 @@ def find_whole(
     safe = _safe(source, revision)
     try:
         with quietly():
-            model, told = AutoModelForImageTextToText.from_pretrained(
-                *_place(source), **options, **safe
-            )
+            auto: Any = AutoModelForImageTextToText
+            model, told = auto.from_pretrained(*_place(source), **options, **safe)
             processor = AutoProcessor.from_pretrained(*_place(source), **safe)
     except Exception as error:  # transformers and the hub raise many exception types
         raise unfound("vision-language model", source, error, known) from error

@@ -13,10 +13,9 @@ from typing import Any
 
 from PIL import Image
 
-from mmlens.families.llava import square
-from mmlens.families.native import Eyes, native
+from mmlens.families.native import Eyes, native, square
 from mmlens.model.chat_reader import ChatReader
-from mmlens.model.laid_out import Crop, LaidOutReader, Layout, whole
+from mmlens.model.laid_out import Crop, LaidOutReader, PictureLayout, whole
 from mmlens.towers.vision.encoder import HookedVision
 from mmlens.towers.vision.wrap import wrap_vision
 from mmlens.values.errors import CapabilityError, PromptError
@@ -39,8 +38,8 @@ class Squashed(LaidOutReader):
     def grid(self, vision: Any, picture: Image.Image | None = None) -> tuple[int, int]:
         return self._grid
 
-    def layout(self, vision: Any, width: int, height: int, of: int = 1) -> Layout:
-        return Layout.in_turn([Crop("picture", whole(width, height), self._grid)])
+    def layout(self, vision: Any, width: int, height: int, of: int = 1) -> PictureLayout:
+        return PictureLayout.in_turn([Crop("picture", whole(width, height), self._grid)])
 
 
 @native("gemma3", "Gemma3ForConditionalGeneration", "google/gemma-3-4b-it")

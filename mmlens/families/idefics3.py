@@ -13,9 +13,8 @@ from typing import Any
 
 from PIL import Image
 
-from mmlens.families.llava import square
-from mmlens.families.native import Eyes, native
-from mmlens.model.laid_out import Crop, LaidOutReader, Layout, tiles, whole
+from mmlens.families.native import Eyes, native, square
+from mmlens.model.laid_out import Crop, LaidOutReader, PictureLayout, tiles, whole
 from mmlens.towers.vision.wrap import from_hf
 
 
@@ -34,12 +33,12 @@ class TilesThenWhole(LaidOutReader):
     def grid(self, vision: Any, picture: Image.Image | None = None) -> tuple[int, int]:
         return vision.grid[0] // self.scale, vision.grid[1] // self.scale
 
-    def layout(self, vision: Any, width: int, height: int, of: int = 1) -> Layout:
+    def layout(self, vision: Any, width: int, height: int, of: int = 1) -> PictureLayout:
         rows, cols = self._cut(width, height)
         box, grid = whole(width, height), self.grid(vision)
         if not rows:
-            return Layout.in_turn([Crop("picture", box, grid)])
-        return Layout.in_turn([*tiles(box, rows, cols, grid), Crop("thumbnail", box, grid)])
+            return PictureLayout.in_turn([Crop("picture", box, grid)])
+        return PictureLayout.in_turn([*tiles(box, rows, cols, grid), Crop("thumbnail", box, grid)])
 
     def _cut(self, width: int, height: int) -> tuple[int, int]:
         """Rows and columns of tiles of a picture of this size; (0, 0) where it is not cut."""

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mmlens.families.llava import at_feature_layer, square
-from mmlens.families.native import Eyes, native
-from mmlens.model.laid_out import Crop, LaidOutReader, Layout, tiles, whole
+from mmlens.families.llava import at_feature_layer
+from mmlens.families.native import Eyes, native, square
+from mmlens.model.laid_out import Crop, LaidOutReader, PictureLayout, tiles, whole
 from mmlens.towers.vision.wrap import wrap_vision
 
 
@@ -33,15 +33,15 @@ class TilesThenThumbnail(LaidOutReader):
     def grid(self, vision: Any, picture: Image.Image | None = None) -> tuple[int, int]:
         return vision.grid[0] // self.scale, vision.grid[1] // self.scale
 
-    def layout(self, vision: Any, width: int, height: int, of: int = 1) -> Layout:
+    def layout(self, vision: Any, width: int, height: int, of: int = 1) -> PictureLayout:
         from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 
         images, box, grid = self.images, whole(width, height), self.grid(vision)
         least, most = images.min_patches, images.max_patches
         cols, rows = get_optimal_tiled_canvas((height, width), vision.image_size, least, most)
         if rows * cols == 1:
-            return Layout.in_turn([Crop("picture", box, grid)])
-        return Layout.in_turn([*tiles(box, rows, cols, grid), Crop("thumbnail", box, grid)])
+            return PictureLayout.in_turn([Crop("picture", box, grid)])
+        return PictureLayout.in_turn([*tiles(box, rows, cols, grid), Crop("thumbnail", box, grid)])
 
 
 class Shuffled(nn.Module):

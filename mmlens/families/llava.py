@@ -14,6 +14,7 @@ from PIL import Image
 
 from mmlens.checkpoints.llava_parts import feature_layer_of
 from mmlens.families.native import Eyes, native
+from mmlens.families.pixtral import pixtral
 from mmlens.model.image_reader import ImageReader
 from mmlens.towers.vision.encoder import HookedVision
 from mmlens.towers.vision.wrap import wrap_vision
@@ -34,8 +35,6 @@ class ProcessedReader(ImageReader):
 def llava(model: Any, processor: Any) -> Eyes:
     """The encoder at its feature layer, and the projector; with Pixtral's encoder as that reads."""
     if model.config.vision_config.model_type == "pixtral":
-        from mmlens.families.pixtral import pixtral
-
         return pixtral(model, processor)
     words = counted(processor, model.config)
     vision = at_feature_layer(model, words.image_processor)
@@ -63,14 +62,3 @@ def counted(processor: Any, config: Any) -> Any:
         "clip" in kind and "siglip" not in kind
     )  # its class token
     return out
-
-
-def square(images: Any, side: int) -> dict[str, Any]:
-    """The recipe of one crop of (side, side) pixels that an image processor cuts itself."""
-    filters = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-    return {
-        "image_size": side,
-        "mean": list(images.image_mean),
-        "std": list(images.image_std),
-        "interpolation": filters[int(images.resample)],
-    }

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mmlens.families.llava import at_feature_layer, counted, square
-from mmlens.families.native import Eyes, native
-from mmlens.model.laid_out import Box, Crop, LaidOutReader, Layout, tiles, whole
+from mmlens.families.llava import at_feature_layer, counted
+from mmlens.families.native import Eyes, native, square
+from mmlens.model.laid_out import Box, Crop, LaidOutReader, PictureLayout, tiles, whole
 from mmlens.values.labels import Label, Patch
 
 Lines = list[list[tuple[int, int, int]]]
@@ -42,10 +42,10 @@ class AnyResolution(LaidOutReader):
         self.pinpoints = [tuple(one) for one in config.image_grid_pinpoints]
         self.side, self.most, self.single = config.vision_config.image_size, most, single
 
-    def layout(self, vision: Any, width: int, height: int, of: int = 1) -> Layout:
+    def layout(self, vision: Any, width: int, height: int, of: int = 1) -> PictureLayout:
         base = Crop("picture", whole(width, height), vision.grid)
         if self.single and of > 1:
-            return Layout((base,), (*base.places(0), "newline"), 1)
+            return PictureLayout((base,), (*base.places(0), "newline"), 1)
         region, rows, cols = self._fitted(width, height)
         crops = [base, *tiles(region, rows, cols, vision.grid)]
         lines = self._tiled(vision.grid, rows, cols, width, height)
@@ -59,7 +59,7 @@ class AnyResolution(LaidOutReader):
             every = iter(crops[-1].places(read))
             lines = [[next(every) for _ in range(small[1])] for _ in range(small[0])]
         tiled = [place for line in lines for place in (*line, "newline")]
-        return Layout(tuple(crops), (*base.places(0), *tiled), read)
+        return PictureLayout(tuple(crops), (*base.places(0), *tiled), read)
 
     def vectors(
         self, projected: torch.Tensor, labels: tuple[Label, ...], picture: Image.Image

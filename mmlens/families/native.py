@@ -125,6 +125,17 @@ _REFUSED = {
 """Why some classes are not taken, and which is the nearest."""
 
 
+def square(images: Any, side: int) -> dict[str, Any]:
+    """The recipe of one crop of (side, side) pixels that an image processor cuts itself."""
+    filters = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+    return {
+        "image_size": side,
+        "mean": list(images.image_mean),
+        "std": list(images.image_std),
+        "interpolation": filters[int(images.resample)],
+    }
+
+
 def hooked(
     model: Any,
     processor: Any,

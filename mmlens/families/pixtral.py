@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from mmlens.families.llava import square
-from mmlens.families.native import Eyes, native
+from mmlens.families.native import Eyes, native, square
 from mmlens.families.qwen_vl import MEASURED, AnySize
 from mmlens.towers.vision.wrap import from_hf
 from mmlens.values.errors import CapabilityError

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from mmlens.families.llava import square
-from mmlens.families.native import Eyes, native
-from mmlens.model.laid_out import Crop, LaidOutReader, Layout, whole
+from mmlens.families.native import Eyes, native, square
+from mmlens.model.laid_out import Crop, LaidOutReader, PictureLayout, whole
 from mmlens.towers.vision.packed_eye import PackedEye
 from mmlens.towers.vision.wrap import from_hf
 from mmlens.values.labels import Label, Patch
@@ -46,10 +45,10 @@ class AnySize(LaidOutReader):
         rows, cols = self._patches(*picture.size)
         return rows * self._edge, cols * self._edge
 
-    def layout(self, vision: Any, width: int, height: int, of: int = 1) -> Layout:
+    def layout(self, vision: Any, width: int, height: int, of: int = 1) -> PictureLayout:
         rows, cols = self._patches(width, height)
         grid = rows // self.merge, cols // self.merge
-        return Layout.in_turn([Crop("picture", whole(width, height), grid)])
+        return PictureLayout.in_turn([Crop("picture", whole(width, height), grid)])
 
     def rows(
         self, tower: Any, site: Site, layer: int | None, picture: Image.Image, image: int, crop: int

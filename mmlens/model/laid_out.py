@@ -1,6 +1,6 @@
 """Pictures that are read in several crops: where each crop and each position lies.
 
-A `Layout` lists the crops that the encoder reads of a picture of one size, with their boxes in
+A `PictureLayout` lists the crops that the encoder reads of a picture of one size, with their boxes in
 pixels of the picture, and the positions of the picture in the prompt, in order. `LaidOutReader` is
 an `ImageReader` that needs nothing else: labels, boxes and vectors follow from the layout.
 """
@@ -60,7 +60,7 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class Layout:
+class PictureLayout:
     """Crops and positions of a picture.
 
     Attributes:
@@ -75,7 +75,7 @@ class Layout:
     n_read: int
 
     @classmethod
-    def in_turn(cls, crops: list[Crop]) -> Layout:
+    def in_turn(cls, crops: list[Crop]) -> PictureLayout:
         """One crop after the other, every position in reading order."""
         places = [place for at, crop in enumerate(crops) for place in crop.places(at)]
         return cls(tuple(crops), tuple(places), len(crops))
@@ -97,7 +97,7 @@ class LaidOutReader(ImageReader):
     ) -> None:
         self.images, self.markers, self.options = images, dict(markers or {}), options
 
-    def layout(self, vision: Any, width: int, height: int, of: int = 1) -> Layout:
+    def layout(self, vision: Any, width: int, height: int, of: int = 1) -> PictureLayout:
         """The layout of a picture of (width, height), one `of` so many in its prompt."""
         raise NotImplementedError
 

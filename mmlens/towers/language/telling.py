@@ -88,7 +88,7 @@ class RowsAndColumns(Telling):
             image = None
             places.append((now, now, now))
             now += 1
-        return places + [(now + i,) * 3 for i in range(stop - len(places))]
+        return places + [(at, at, at) for at in range(now, now + stop - len(places))]
 
 
 class PicturesBothWays(Telling):
