@@ -1,8 +1,8 @@
 """Pictures that are read in several crops: where each crop and each position lies.
 
-A `PictureLayout` lists the crops that the encoder reads of a picture of one size, with their boxes in
-pixels of the picture, and the positions of the picture in the prompt, in order. `LaidOutReader` is
-an `ImageReader` that needs nothing else: labels, boxes and vectors follow from the layout.
+A `PictureLayout` lists the crops that the encoder reads of a picture of one size, with their boxes
+in pixels of the picture, and the positions of the picture in the prompt, in order. `LaidOutReader`
+is an `ImageReader` that needs nothing else: labels, boxes and vectors follow from the layout.
 """
 
 from __future__ import annotations
