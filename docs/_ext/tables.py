@@ -155,7 +155,7 @@ def native() -> str:
 
 def _native(row: dict[str, Any]) -> tuple[str, ...]:
     marks = [f"{n} {name}" for name, n in row["markers"].items()]
-    between = ", ".join([*marks, *(code(_plain(word)) for word in row["words inside"])])
+    between = ", ".join([*marks, *(code(word) for word in row["words inside"] if word.strip())])
     told = {
         "PicturesBothWays": "attention both ways in a picture",
         "PrefixBothWays": "attention both ways in the prompt",
