@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mmlens.families import fetch as fetch
     from mmlens.families import load as load
     from mmlens.families import models as models
-    from mmlens.families.dual import from_model as from_model
+    from mmlens.families.named import from_model as from_model
     from mmlens.families.parts import from_parts as from_parts
     from mmlens.methods.activations import activations as activations
     from mmlens.methods.attribute import attribute as attribute

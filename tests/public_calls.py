@@ -125,7 +125,7 @@ class Right:
         encoder, _, tokenizer = hf_clip()
         dual = mm.from_model(encoder, None, tokenizer)
         return {
-            "from_model": {"encoder": encoder}, "embed": {"model": dual, "inputs": self.photo},
+            "from_model": {"model": encoder}, "embed": {"model": dual, "inputs": self.photo},
             "zero_shot": {"model": dual, "pictures": self.photo, "texts": ["two cats"]},
             "decompose": {"model": dual, "pictures": self.photo, "along": "two cats"},
             "heat_map": {"shares": mm.decompose(dual, self.photo, by="pos", along="two cats")},

@@ -355,7 +355,7 @@ def test_names_that_do_not_exist_or_cannot_be_fetched_are_answered_in_a_sentence
         mm.load("open_clip:ViT-B-32/opnai")
     with pytest.raises(ModelError, match="names no weights: write 'open_clip:RN50x4/openai'"):
         mm.load("open_clip:RN50x4")
-    with pytest.raises(ModelError, match="dual encoder 'nobody/clip'"):
+    with pytest.raises(ModelError, match="no model 'nobody/clip'"):
         mm.load("nobody/clip")
 
 

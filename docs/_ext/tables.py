@@ -1,5 +1,5 @@
-"""Tables that are read off the code: directives `sites`, `acts`, `families`, `encoders`, `errors`,
-`sentences`, `methods`, `verbs`, `commands`, `versions`, `refused` and `citation`.
+"""Tables that are read off the code: directives `sites`, `acts`, `families`, `encoders`, `native`,
+`errors`, `sentences`, `methods`, `verbs`, `commands`, `versions`, `refused` and `citation`.
 
 None of their rows is written by hand, so a new site, family, error or method is in the docs when
 it is in the code.
@@ -139,6 +139,45 @@ def _encoder(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['parity']:.0e}" if row["parity"] else "0",
         points,
     )
+
+
+def native() -> str:
+    """One row per whole vision-language class, as `scripts/native.py` measured it."""
+    rows: dict[str, Any] = json.loads((ROOT / "docs/native.json").read_text("utf-8"))
+    head = ("class", "such as", "crops", "positions", "merged", "between them", "language model")
+    classes = table(head, [_native(row) for row in rows.values()])
+    every = sorted({verb for row in rows.values() for verb in row["refused"]})
+    answered = [
+        (code(verb.removeprefix("mmlens.")), _who(rows, verb), _why(rows, verb)) for verb in every
+    ]
+    return f"{classes}\n\n## What they refuse\n\n{table(('verb', 'by', 'because'), answered)}"
+
+
+def _native(row: dict[str, Any]) -> tuple[str, ...]:
+    marks = [f"{n} {name}" for name, n in row["markers"].items()]
+    between = ", ".join([*marks, *(code(word) for word in row["words inside"] if word.strip())])
+    told = {
+        "PicturesBothWays": "attention both ways in a picture",
+        "PrefixBothWays": "attention both ways in the prompt",
+        "RowsAndColumns": "rotary rows and columns",
+    }
+    own = [told[kind] for kind in (row["attention"], row["rotary"]) if kind in told]
+    crops = ", ".join(row["crops"])
+    positions = str(row["positions"])
+    example = code(row["example"])
+    return code(row["class"]), example, crops, positions, row["merged"], between, ", ".join(own)
+
+
+def _who(rows: dict[str, Any], verb: str) -> str:
+    """Which of the rows refuse a verb."""
+    who = [name for name, row in rows.items() if verb in row["refused"]]
+    return "all" if len(who) == len(rows) else ", ".join(who)
+
+
+def _why(rows: dict[str, Any], verb: str) -> str:
+    """The sentence of the first that refuses it."""
+    said = next(row["refused"][verb] for row in rows.values() if verb in row["refused"])
+    return _plain(said.split("; it can:")[0])
 
 
 def methods() -> str:
@@ -410,6 +449,7 @@ def setup(app: Any) -> dict[str, bool]:
         acts,
         families,
         encoders,
+        native,
         methods,
         verbs,
         commands,

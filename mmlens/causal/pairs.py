@@ -59,15 +59,11 @@ class Pair:
         if n == 0 or (picture is not None and not 0 <= picture < n):
             which = "no picture" if n == 0 else f"{n} pictures and none of number {picture}"
             raise PromptError(f"This prompt has {which} to corrupt: {prompt!r}")
-        parts: list[Any] = []
-        seen = 0
-        for part in prompt.parts:
-            if isinstance(part, str):
-                parts.append(part)
-                continue
-            parts.append(_corrupted(corrupter, part) if picture in (None, seen) else part)
-            seen += 1
-        return cls(prompt, Prompt(*parts))
+        new = [
+            _corrupted(corrupter, one) if picture in (None, at) else one
+            for at, one in enumerate(prompt.pictures)
+        ]
+        return cls(prompt, prompt.with_pictures(new))
 
     def read(self, model: HookedModel) -> tuple[Any, Any]:
         """Both as the model reads them.

@@ -162,7 +162,9 @@ def _in_encoder(model: HookedModel, reading: Any, where: Site, layers: Any) -> P
     labels = tuple(label for row in rows[0] for label in row)
     if where.name == "pixels":
         vision: Any = model.towers[where.tower]
-        return Place(where, labels, None, tuple(vision.image_size), len(rows[0]))
+        picture = next(picture for one in reading.prompts for picture in one.pictures)
+        size = model.image_reader.size(vision, picture)
+        return Place(where, labels, None, tuple(size), len(rows[0]))
     axes = real[every[0]].axes
     mapped = axes if is_map(axes) else None
     sizes = _sizes(model, reading, where, every, mapped)

@@ -243,6 +243,7 @@ def measured(model: HookedVLM, width: int = _SHORTEST) -> str:
     if width not in known:
         if model.lm.is_bridge:
             exact = model.lm.caching.exact  # measured, and repaired where the cache was renamed
+            exact = exact and not (model.lm.telling is not None and model.lm.telling.both_ways)
             kinds = (BOTH, LAYERS) if exact else (LAYERS,)
         else:
             kinds = ()

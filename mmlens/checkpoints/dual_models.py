@@ -10,7 +10,6 @@ Only names of remote models use the network.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +36,14 @@ KNOWN = [
     "BAAI/AltCLIP",
     "OFA-Sys/chinese-clip-vit-base-patch16",
 ]
-_HUB_ID = re.compile(r"(hf:)?[\w.-]+/[\w.-]+")
 
 
 def names_dual(name: str) -> bool:
-    """Whether this is the name, or a folder, of a dual encoder of open_clip or transformers."""
+    """Whether this is open_clip's name of a dual encoder, or a folder of one."""
     folder = expanded(name)
     if folder.is_dir():
         return (folder / "open_clip_config.json").is_file() or _kind(folder) in KINDS
-    return name.startswith(OPEN_CLIP) or bool(_HUB_ID.fullmatch(name) and not folder.exists())
+    return name.startswith(OPEN_CLIP)
 
 
 def find_dual(source: str, revision: str | None = None) -> tuple[Any, Any, Any, Any]:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from mmlens.runtime.autograd import ordinary
-from mmlens.towers.language.kinds import whole
+from mmlens.towers.language.inside import whole
 from mmlens.towers.vision.calls import LAST
 from mmlens.towers.vision.wrap import HookedVision, wrap_vision
 from mmlens.values.errors import CapabilityError, CheckpointError, reason
@@ -54,7 +54,7 @@ def apart(
         lm = _language_of(lm)
     if feature_layer is None and config is not None:
         vision = vision if isinstance(vision, HookedVision) else wrap_vision(vision)
-        feature_layer = _layer(vision, config)
+        feature_layer = feature_layer_of(vision, config)
     _check_projector(projection, vision, feature_layer)
     return vision, projection, lm, feature_layer
 
@@ -122,7 +122,7 @@ def _language_of(model: Any) -> Any:
     return lm.eval()
 
 
-def _layer(vision: HookedVision, config: Any) -> str:
+def feature_layer_of(vision: HookedVision, config: Any) -> str:
     """The hook point of a configuration's feature layer, verified on a picture."""
     index = getattr(config, "vision_feature_layer", None)
     index = index[0] if isinstance(index, (list, tuple)) and len(index) == 1 else index

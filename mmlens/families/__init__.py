@@ -118,9 +118,9 @@ def load(
     """A model by name, or from a folder that `model.save` wrote.
 
     Args:
-        name: one of `models()`, or a folder with a `bridge.json`. A dual encoder also by the name
-            that its library has for it, "open_clip:ViT-B-32/openai" or
-            "openai/clip-vit-base-patch32", or from a folder of that library.
+        name: one of `models()`, or a folder with a `bridge.json`. A whole vision-language model or
+            a dual encoder also by the name that its library has for it,
+            "llava-hf/llava-1.5-7b-hf" or "open_clip:ViT-B-32/openai", or from its folder.
         dtype, device: of the whole model. None: what the family or folder says (float32 on the
             CPU where it says nothing).
         options: what else the family takes (each family's docstring says).

@@ -2,7 +2,7 @@
 
 load("open_clip:ViT-B-32/openai")
 load("openai/clip-vit-base-patch32")
-from_model(model, preprocess, tokenizer)             # one in memory
+from_dual(model, preprocess, tokenizer)              # one in memory
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def load_dual(
     return _moved(found, dtype, device)
 
 
-def from_model(
+def from_dual(
     encoder: Any,
     preprocess: Any = None,
     tokenizer: Any = None,

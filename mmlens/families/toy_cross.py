@@ -40,17 +40,19 @@ class TileKeys(CrossReader):
         """Rows and columns of tiles."""
         return max(1, round(picture.height / SIDE)), max(1, round(picture.width / SIDE))
 
-    def count(self, vision: Any, picture: Image.Image) -> int:
+    def count(self, vision: Any, picture: Image.Image, of: int = 1) -> int:
         rows, cols = self.tiles(picture)
         return rows * cols
 
-    def crops(self, vision: Any, picture: Image.Image) -> list[torch.Tensor]:
+    def crops(self, vision: Any, picture: Image.Image, of: int = 1) -> list[torch.Tensor]:
         rows, cols = self.tiles(picture)
         whole = picture.resize((cols * SIDE, rows * SIDE), Image.Resampling.BICUBIC)
         corners = [(col * SIDE, row * SIDE) for row in range(rows) for col in range(cols)]
         return [vision.preprocess(whole.crop((x, y, x + SIDE, y + SIDE))) for x, y in corners]
 
-    def labels(self, vision: Any, picture: Image.Image, image: int) -> tuple[Label, ...]:
+    def labels(
+        self, vision: Any, picture: Image.Image, image: int, of: int = 1
+    ) -> tuple[Label, ...]:
         patches = [(row, col) for row in range(GRID) for col in range(GRID)]
         tiles = range(self.count(vision, picture))
         return tuple(Patch(row, col, image, tile) for tile in tiles for row, col in patches)

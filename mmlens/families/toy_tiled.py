@@ -2,9 +2,8 @@
 
     load("toy-tiled")            CLIP (32 px, 16 patches a crop) - MLP - Llama
 
-`TiledReader` is all that such a family brings: how a picture is cut, and which label and vector
-each position gets. The model around it is a plain `HookedVLM` of the parts of a tiny random
-LlavaNextForConditionalGeneration, which is the truth that the tests compare with.
+A LlavaNextForConditionalGeneration of transformers and a real processor (without a chat template),
+through the family that takes real ones (`mmlens.families.llava_next`).
 """
 
 from __future__ import annotations
@@ -12,78 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from PIL import Image
 
-from mmlens.families import family, toy
+from mmlens.families import family, native, toy
 from mmlens.model.hooked_vlm import HookedVLM
-from mmlens.model.image_reader import ImageReader
-from mmlens.towers.language.language_model import wrap_lm
-from mmlens.towers.vision.wrap import wrap_vision
 from mmlens.values.arguments import SEEDS, count
-from mmlens.values.labels import Label, Marker, Patch
 
 SIDE, PATCH = 32, 8
 GRID = SIDE // PATCH
 PINPOINTS = [[32, 64], [64, 32]]
-
-
-class TiledReader(ImageReader):
-    """The whole picture squashed, then its tiles side by side, a newline behind every row.
-
-    Pictures are as large as their tiles, so nothing is padded.
-    """
-
-    one_grid = False
-
-    def __init__(self, newline: torch.Tensor) -> None:
-        self.newline = newline
-
-    @staticmethod
-    def tiles(picture: Image.Image) -> tuple[int, int]:
-        """Rows and columns of tiles."""
-        return picture.height // SIDE, picture.width // SIDE
-
-    def count(self, vision: Any, picture: Image.Image) -> int:
-        rows, cols = self.tiles(picture)
-        return 1 + rows * cols  # the whole picture first
-
-    def crops(self, vision: Any, picture: Image.Image) -> list[torch.Tensor]:
-        rows, cols = self.tiles(picture)
-        cut = [picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)]
-        for row in range(rows):
-            for col in range(cols):
-                left, top = col * SIDE, row * SIDE
-                cut.append(picture.crop((left, top, left + SIDE, top + SIDE)))
-        return [vision.preprocess(one) for one in cut]
-
-    def labels(self, vision: Any, picture: Image.Image, image: int) -> tuple[Label, ...]:
-        rows, cols = self.tiles(picture)
-        base = [Patch(r, c, image) for r in range(GRID) for c in range(GRID)]
-        tiled: list[Label] = []
-        for row in range(rows * GRID):
-            for col in range(cols * GRID):
-                crop = 1 + row // GRID * cols + col // GRID
-                tiled.append(Patch(row % GRID, col % GRID, image, crop))
-            tiled.append(Marker("newline", len(base) + len(tiled), image))
-        return (*base, *tiled)
-
-    def vectors(self, projected: torch.Tensor, labels: tuple[Label, ...]) -> torch.Tensor:
-        newline = self.newline.to(projected)
-        return torch.stack(
-            [
-                projected[one.crop, one.row * GRID + one.col] if isinstance(one, Patch) else newline
-                for one in labels
-            ]
-        )
-
-    def box(self, vision: Any, patch: Patch, width: int, height: int) -> Any:
-        if patch.crop == 0:
-            wide, high = width / GRID, height / GRID
-            left, top = patch.col * wide, patch.row * high
-            return left, top, left + wide, top + high
-        row, col = divmod(patch.crop - 1, width // SIDE)
-        left, top = col * SIDE + patch.col * PATCH, row * SIDE + patch.row * PATCH
-        return left, top, left + PATCH, top + PATCH
 
 
 @family({"toy-tiled": "a tiny random tiled model: CLIP - MLP - Llama, as in LLaVA-NeXT"})
@@ -101,8 +36,8 @@ def twin(seed: int = 0) -> tuple[Any, HookedVLM, Any]:
     import transformers as hf
 
     generator = torch.Generator().manual_seed(seed)
-    tokenizer = toy.tokenizer()
-    image_token = len(tokenizer)
+    processor = _processor()
+    image_token = processor.image_token_id
     text = hf.LlamaConfig(
         hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
         num_key_value_heads=2, vocab_size=image_token + 1, max_position_embeddings=256,
@@ -119,18 +54,22 @@ def twin(seed: int = 0) -> tuple[Any, HookedVLM, Any]:
     )  # fmt: skip
     whole = hf.LlavaNextForConditionalGeneration(config).eval()
     toy._fill(whole, generator, 0.15)
+    told = {"family": "toy", "seed": seed, "class": "LlavaNextForConditionalGeneration"}
+    return whole, native.hooked(whole, processor, name="toy-tiled", told=told), processor
+
+
+def _processor() -> Any:
+    """The processor of LLaVA-NeXT around the toys' tokenizer and one more token."""
+    import transformers as hf
+
+    words = toy.tokenizer.__wrapped__()  # not the one that all toys share
+    words.add_tokens(["<image>"], special_tokens=True)
     settings: dict[str, Any] = {
         "size": {"shortest_edge": SIDE},
         "crop_size": {"height": SIDE, "width": SIDE},
     }
-    processor = hf.LlavaNextImageProcessor(image_grid_pinpoints=PINPOINTS, **settings)
-    vision = wrap_vision(whole.model.vision_tower, hf.CLIPImageProcessor(**settings))
-    causal = hf.LlamaForCausalLM(text).eval()
-    causal.model, causal.lm_head = whole.model.language_model, whole.lm_head
-    model = HookedVLM(
-        vision.at("blocks.1.hook_resid_post"), whole.model.multi_modal_projector,
-        wrap_lm(causal, tokenizer), name="toy-tiled",
-        provenance={"family": "toy", "seed": seed, "class": "LlamaForCausalLM"},
-        image_reader=TiledReader(whole.model.image_newline.detach()),
+    images = hf.LlavaNextImageProcessor(image_grid_pinpoints=PINPOINTS, **settings)
+    return hf.LlavaNextProcessor(
+        images, words, patch_size=PATCH, vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
     )  # fmt: skip
-    return whole, model, processor

@@ -109,7 +109,7 @@ def attribute_picture(
             f"What is explained does not depend on the patches' features of {model.name!r}: a token"
             " beside them is read. Write at='pixels'."
         )
-    laid = SITES["soft_prompt" if LM in model.towers else "pixels"]
+    laid = SITES[at if at == "features" else "soft_prompt" if LM in model.towers else "pixels"]
     labels = tuple(p for picture in model.picture_rows(soft.prompts, laid) for p in picture)
     told = about(model, method="attribute_picture", prompt=soft, of=aimed.token, target=target,
                  at=at, attribution=attribution, baseline="mean" if baseline is None else baseline,
@@ -124,7 +124,9 @@ class _Place:
     def __init__(self, model: HookedModel, soft: Any, aimed: Target, at: str) -> None:
         self.model, self.soft, self.aimed, self.at = model, soft, aimed, at
         vision: Any = model.towers["vision"]
-        self.name, self.grid = SITES[at].at(), vision.grid
+        picture = next(picture for one in soft.prompts for picture in one.pictures)
+        laid = vision.grid if at == "features" else model.image_reader.grid(vision, picture)
+        self.name, self.grid = SITES[at].at(), laid
 
     def read(self) -> torch.Tensor:
         """The value at the site: [picture, patch, dim], or [picture, channel, y, x] of pixels."""

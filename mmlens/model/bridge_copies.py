@@ -42,7 +42,7 @@ def reduced(model: Any) -> Any:
             ) from error
     parts = (model.vision, model.projection, model.lm)
     told = {"name": model.name, "provenance": model.provenance, "prepend_bos": model.prepend_bos}
-    told["image_reader"] = model.image_reader
+    told |= {"image_reader": model.image_reader, "prompt_reader": model.prompt_reader}
     return _joined, (type(model), parts, told, model.edits, model._added)
 
 
@@ -52,6 +52,7 @@ def deep(model: Any, memo: dict[int, Any]) -> Any:
     told = copy.deepcopy(model.provenance, memo)
     told = {"name": model.name, "provenance": told, "prepend_bos": model.prepend_bos}
     told["image_reader"] = copy.deepcopy(model.image_reader, memo)
+    told["prompt_reader"] = copy.deepcopy(model.prompt_reader, memo)
     return _joined(type(model), parts, told, model.edits, list(model._added))
 
 

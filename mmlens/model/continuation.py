@@ -148,6 +148,7 @@ def read_on(
         input = _words(model, input, past)
     with model.running(input, mask, prepend_bos, past=past) as soft:
         check_room(model, soft)
+        _refuse_both_ways(model, soft, held)
         ids = soft.ids.clamp(min=0)[:, held:]
         mask = soft.mask if lm.is_bridge else soft.mask[:, held:]
         out = lm.forward(ids, mask, **{**options, **how})
@@ -156,6 +157,19 @@ def read_on(
     if returns == "logits_and_cache":
         return logits, filled
     return returned(logits, _since(soft, held), returns, per_token)
+
+
+def _refuse_both_ways(model: HookedVLM, soft: SoftPrompt, held: int) -> None:
+    """Refuse a picture behind a cache where attention looks both ways among its positions.
+
+    Its class then gives it a causal mask.
+    """
+    telling = model.lm.telling
+    if held and telling is not None and telling.both_ways and soft.is_picture[:, held:].any():
+        raise PromptError(
+            f"The attention of {model.name!r} looks both ways in a picture, but not behind what a"
+            " cache holds: give the whole prompt again."
+        )
 
 
 def _since(soft: SoftPrompt, held: int) -> SoftPrompt:

@@ -33,6 +33,7 @@ from mmlens.values.labels import LM
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mmlens.model.image_reader import ImageReader
     from mmlens.model.reading import Rows
     from mmlens.model.targets import Target
     from mmlens.towers.tower import Tower
@@ -49,7 +50,12 @@ class HookedModel(KeepsHooks, Movable, ABC):
     Args:
         name: what the model is called in results.
         provenance: where its parts come from (ids, revisions, hashes), kept in every result.
+
+    Attributes:
+        image_reader: what it makes of a picture.
     """
+
+    image_reader: ImageReader
 
     def __init__(self, name: str, provenance: Mapping[str, Any] | None = None) -> None:
         super().__init__()

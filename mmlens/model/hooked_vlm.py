@@ -31,6 +31,7 @@ from mmlens.model.bridge_copies import Joined
 from mmlens.model.capture import capture
 from mmlens.model.hooked_model import HookedModel
 from mmlens.model.image_reader import ImageReader
+from mmlens.model.prompt_reader import PromptReader
 from mmlens.model.prompts_from_ids import tokens_of
 from mmlens.model.surface import Surface, check_left
 from mmlens.runtime.autograd import ordinary
@@ -52,13 +53,14 @@ class HookedVLM(Joined, Explained, Surface, HookedModel):
 
     Args:
         vision: a `HookedVision`, or None for a language model alone.
-        projection: maps features [..., d_vision] to soft-prompt vectors [..., d_model].
+        projection: features [crop, patch, d_vision] to vectors [crop, pos, d_model].
         lm: what `wrap_lm` returns.
         name: what the model is called in results.
         provenance: where the parts come from (ids, revisions, hashes), kept in every result.
         prepend_bos: whether a text starts with the BOS token (LiMBeR: no).
         image_reader: what a picture becomes (positions, or keys of cross-attention); by default one
             grid of positions.
+        prompt_reader: how a prompt becomes ids and labels; by default words by the tokenizer.
 
     Raises:
         CapabilityError: pictures are keys of cross-attention, and the language model has none.
@@ -74,6 +76,7 @@ class HookedVLM(Joined, Explained, Surface, HookedModel):
         provenance: Mapping[str, Any] | None = None,
         prepend_bos: bool = False,
         image_reader: ImageReader | None = None,
+        prompt_reader: PromptReader | None = None,
     ) -> None:
         from transformer_lens.hook_points import HookPoint
 
@@ -85,6 +88,7 @@ class HookedVLM(Joined, Explained, Surface, HookedModel):
         self.hook_projection.name = "projection.hook_out"
         self.prepend_bos = prepend_bos
         self.image_reader = image_reader or ImageReader()
+        self.prompt_reader = prompt_reader or PromptReader()
         if self.image_reader.crosses and lm.crossing is None:
             raise CapabilityError(
                 f"The pictures of {name!r} are keys of cross-attention, and its language model has"
@@ -137,8 +141,7 @@ class HookedVLM(Joined, Explained, Surface, HookedModel):
         Args:
             loss_per_token: the loss of every position, Float[batch, pos - 1].
             attention_mask: Int[batch, pos], on top of the prompt's own.
-            stop_at_layer: return the residual stream entering this layer (n_layers: leaving the
-                last).
+            stop_at_layer: return the stream entering this layer (n_layers: leaving the last).
             past_key_values: a cache to read on from; `return_type="logits_and_cache"` fills one.
 
         Raises:
@@ -162,8 +165,8 @@ class HookedVLM(Joined, Explained, Surface, HookedModel):
 
     def _behind_the_last(self, *how: Any) -> torch.Tensor:
         name = SITES["resid_post"].at(self.cfg.n_layers - 1)
-        with capture(self, [name]) as kept, self.running(*how) as soft:
-            self.lm.forward(soft.ids.clamp(min=0), soft.mask)
+        with capture(self, [name]) as kept:
+            self.run(how[0], mask=how[1], prepend_bos=how[2], grad=True)
         return kept[name]
 
     @property
@@ -173,7 +176,7 @@ class HookedVLM(Joined, Explained, Surface, HookedModel):
         if self.vision is not None:
             found["vision"] = self.vision
         if self.projection is not None:
-            grid = getattr(self.vision, "grid", (0, 0))
+            grid = (0, 0) if self.vision is None else self.image_reader.grid(self.vision)
             found["projection"] = Projection(self.projection, self.hook_projection, grid)
         return {**found, "lm": self.lm}
 
@@ -251,7 +254,7 @@ class HookedVLM(Joined, Explained, Surface, HookedModel):
             self.read(input)
 
     def prompts_of(self, input: Input) -> tuple[Prompt, ...]:
-        """The prompts in an input, without reading it; none when it is made of ids or vectors."""
+        """The prompts in an input; none when it is made of ids or vectors."""
         return reading.prompts_of(input)
 
     def picture_rows(self, prompts: Sequence[Prompt], site: Site, layer: int | None = None) -> Any:

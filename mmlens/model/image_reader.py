@@ -9,16 +9,21 @@ only the positions of its words.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmlens.towers.projection import keeps_positions
+from mmlens.values.errors import PromptError
 from mmlens.values.labels import Label, Patch
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from mmlens.values.sites import Site
 
 
 class ImageReader:
@@ -31,25 +36,57 @@ class ImageReader:
 
     crosses, one_grid = False, True
 
-    def count(self, vision: Any, picture: Image.Image) -> int:
-        """How many crops the encoder reads of a picture."""
+    def grid(self, vision: Any, picture: Image.Image | None = None) -> tuple[int, int]:
+        """Rows and columns of what the projection makes of one crop (of a picture)."""
+        return vision.grid
+
+    def size(self, vision: Any, picture: Image.Image) -> tuple[int, int]:
+        """Rows and columns of the pixels of one crop of a picture."""
+        return vision.image_size
+
+    def rows(
+        self, tower: Any, site: Site, layer: int | None, picture: Image.Image, image: int, crop: int
+    ) -> tuple[Label, ...]:
+        """The labels of a site of the encoder or the projection, in one crop of a picture."""
+        return tuple(tower.labels(site, layer, image, crop))
+
+    def project(
+        self,
+        projection: Any,
+        features: Float[Tensor, "crop patch d_vision"],
+        vision: Any,
+        size: Sequence[int],
+    ) -> Float[Tensor, "crop pos d_model"]:
+        """The vectors that the projection makes of the features of crops of (rows, cols) pixels."""
+        out, (rows, cols) = projection(features), self.grid(vision)
+        keeps_positions(projection, out, rows * cols)
+        return out
+
+    def count(self, vision: Any, picture: Image.Image, of: int = 1) -> int:
+        """How many crops the encoder reads of a picture, one `of` so many in its prompt."""
         return 1
 
-    def crops(self, vision: Any, picture: Image.Image) -> list[Float[Tensor, "3 h w"]]:
+    def crops(self, vision: Any, picture: Image.Image, of: int = 1) -> list[Float[Tensor, "3 h w"]]:
         """The pixels of each crop."""
         return [vision.preprocess(picture)]
 
-    def labels(self, vision: Any, picture: Image.Image, image: int) -> tuple[Label, ...]:
+    def labels(
+        self, vision: Any, picture: Image.Image, image: int, of: int = 1
+    ) -> tuple[Label, ...]:
         """The label of every position of a picture in the prompt, or of every key of it.
 
         Args:
             image: which picture of the prompt it is.
+            of: how many pictures its prompt has; some models cut only a single one into tiles.
         """
-        rows, cols = vision.grid
+        rows, cols = self.grid(vision)
         return tuple(Patch(row, col, image) for row in range(rows) for col in range(cols))
 
     def vectors(
-        self, projected: Float[Tensor, "crop patch d_model"], labels: tuple[Label, ...]
+        self,
+        projected: Float[Tensor, "crop patch d_model"],
+        labels: tuple[Label, ...],
+        picture: Image.Image,
     ) -> Float[Tensor, "pos d_model"]:
         """The vector of every position (or key) of a picture, from its projected crops."""
         return projected.flatten(0, 1)
@@ -58,7 +95,7 @@ class ImageReader:
         self, vision: Any, patch: Patch, width: int, height: int
     ) -> tuple[float, float, float, float]:
         """(x0, y0, x1, y1) of a patch in pixels of a picture of (width, height)."""
-        return vision.box(patch.row, patch.col, width, height)
+        return vision.box(patch.row, patch.col, width, height, self.grid(vision))
 
 
 class CrossReader(ImageReader):
@@ -67,18 +104,44 @@ class CrossReader(ImageReader):
     crosses, one_grid = True, False
 
 
+def labels_of(
+    reader: ImageReader, vision: Any, pictures: Sequence[Image.Image]
+) -> list[tuple[Label, ...]]:
+    """The labels of each picture of one prompt."""
+    n = len(pictures)
+    return [reader.labels(vision, picture, image, n) for image, picture in enumerate(pictures)]
+
+
 def seen(
-    reader: ImageReader, vision: Any, pictures: list[Image.Image], project: Any
+    reader: ImageReader,
+    vision: Any,
+    prompts: Sequence[Sequence[Image.Image]],
+    project: Any,
+    watched: bool = False,
 ) -> list[torch.Tensor]:
     """Per picture the vectors Float[pos, d_model] of its positions, computed in one batch of crops.
 
     Args:
+        prompts: the pictures of each prompt.
         project: from pixels Float[crop, 3, h, w] to vectors Float[crop, patch, d_model].
+        watched: whether hooks or edits count the pictures of the batch.
+
+    Raises:
+        PromptError: pictures that are read in different sizes, and `watched`.
     """
-    crops = [reader.crops(vision, picture) for picture in pictures]
-    projected = project(torch.stack([pixels for several in crops for pixels in several]))
-    parts = projected.split([len(several) for several in crops])
+    read = [(picture, len(pictures)) for pictures in prompts for picture in pictures]
+    crops = [reader.crops(vision, picture, of) for picture, of in read]
+    if len({pixels.shape for several in crops for pixels in several}) == 1:
+        projected = project(torch.stack([pixels for several in crops for pixels in several]))
+        parts = projected.split([len(several) for several in crops])
+    elif watched:
+        raise PromptError(
+            "These pictures are read in different sizes, one after the other, and hooks and edits"
+            " on the encoder see all pictures at once: give pictures of one size, or one at a time."
+        )
+    else:
+        parts = [project(torch.stack(several)) for several in crops]
     return [
-        reader.vectors(part, reader.labels(vision, picture, 0))
-        for part, picture in zip(parts, pictures, strict=True)
+        reader.vectors(part, reader.labels(vision, picture, 0, of), picture)
+        for part, (picture, of) in zip(parts, read, strict=True)
     ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.model.image_reader import labels_of
 from mmlens.values.errors import PromptError
 from mmlens.values.labels import Label, Padding
 from mmlens.values.prompt import PictureKeys, Prompt, SoftPrompt
@@ -25,26 +26,22 @@ def keys_of(model: HookedVLM, prompts: Sequence[Prompt], see: See) -> PictureKey
     """The keys of some prompts; None where none has a picture.
 
     Args:
-        see: maps a model and pictures to the vectors of each picture, `mmlens.model.reading.see`.
+        see: maps a model and prompts to the vectors of each picture, `mmlens.model.reading.see`.
 
     Raises:
         PromptError: some have pictures and others none, or the projection does not fit.
     """
-    pictures = [picture for prompt in prompts for picture in prompt.pictures]
-    if not pictures:
+    if not any(prompt.pictures for prompt in prompts):
         return None
     if not all(prompt.pictures for prompt in prompts):
         raise PromptError(
             f"Some of these prompts have pictures and others none, which {model.name!r} cannot read"
             " in one batch: give them apart."
         )
-    fresh = iter(see(model, pictures))
+    fresh = iter(see(model, prompts))
     rows: list[tuple[torch.Tensor, tuple[Label, ...]]] = []
     for prompt in prompts:
-        named = [
-            model.image_reader.labels(model.vision, picture, image)
-            for image, picture in enumerate(prompt.pictures)
-        ]
+        named = labels_of(model.image_reader, model.vision, prompt.pictures)
         vectors = torch.cat([next(fresh) for _ in named])
         rows.append((vectors, tuple(label for some in named for label in some)))
     return _padded(model, rows)

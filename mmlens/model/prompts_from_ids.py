@@ -185,4 +185,4 @@ def _prompt(
         if token >= 0 and not isinstance(label, Padding):
             words.append(token)
     spell()
-    return Prompt(*parts)
+    return Prompt(*parts, template=False)  # its words hold the template already

@@ -31,13 +31,22 @@ def about(model: HookedModel, **options: Any) -> dict[str, Any]:
 
 
 def described(prompt: Prompt) -> list[str]:
-    """The parts of a prompt: words as they are, pictures by size and hash of their pixels."""
-    return [
-        part
-        if isinstance(part, str)
-        else f"<picture {part.width}x{part.height} sha256:{_hash(part.tobytes())}>"
-        for part in prompt.parts
-    ]
+    """The parts of a prompt: words as they are, pictures by size and hash of their pixels.
+
+    Of a chat also its system text, and where turns end; and that a prompt is read as it is.
+    """
+    told = [f"<system {prompt.system}>"] if prompt.system else []
+    told += [] if prompt.template else ["<no template>"]
+    for at, turn in enumerate(prompt.turns):
+        told += ["<turn>"] if at else []
+        told += [_part(part) for part in turn]
+    return told
+
+
+def _part(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    return f"<picture {part.width}x{part.height} sha256:{_hash(part.tobytes())}>"
 
 
 _version = lru_cache(version)  # reading a package's metadata takes milliseconds

@@ -1,6 +1,7 @@
 """From prompts to soft prompts: pictures through vision and projection, words by the tokenizer.
 
-The one place where a position gets its label. Shorter prompts of a batch are padded on the left,
+`model.prompt_reader` gives the ids and labels of a prompt.
+Shorter prompts of a batch are padded on the left,
 so that the last position of every row is the position that predicts the next token.
 """
 
@@ -13,21 +14,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.model.context_length import check_room
-from mmlens.model.image_reader import seen
+from mmlens.model.image_reader import labels_of, seen
 from mmlens.model.picture_keys import check_keys, fitting, keys_of
+from mmlens.model.prompt_reader import refuse_placeholder
 from mmlens.model.prompt_tokens import PromptTokens
 from mmlens.model.prompts_from_ids import known, read_ids, read_tokens
-from mmlens.towers.language.tokenization import ids_after, ids_of, placeholder, word
-from mmlens.towers.projection import keeps_positions
+from mmlens.towers.language.tokenization import ids_after
 from mmlens.values.arguments import text as text_of
 from mmlens.values.errors import CapabilityError, PromptError
-from mmlens.values.labels import Label, Padding, Patch, Token
+from mmlens.values.labels import Label, Padding, Patch
 from mmlens.values.prompt import IMAGE_TOKEN, Prompt, SoftPrompt
 from mmlens.values.sites import Site
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from mmlens.model.hooked_vlm import HookedVLM
 
 Rows = tuple[tuple[Label, ...], ...]
@@ -87,8 +86,7 @@ def _soft(
             f"A {type(input).__name__} is no prompt: give a Prompt, text, a list of these, or a"
             " tensor of token ids."
         )
-    bos = model.prepend_bos if prepend_bos is None else prepend_bos
-    rows = [_read(model, prompt, bos) for prompt in prompts]
+    rows = [model.prompt_reader.read(model, prompt, prepend_bos) for prompt in prompts]
     length = max(len(row) for row in rows)
     ids = torch.zeros(len(rows), length, dtype=torch.long, device=model.lm.device)
     read = torch.zeros(len(rows), length, dtype=torch.bool, device=model.lm.device)
@@ -109,9 +107,8 @@ def _soft(
     if model.image_reader.crosses:
         keys = keys_of(model, prompts, see)
         return SoftPrompt(vectors, ids, read, tuple(labels), prompts, keys)
-    pictures = [picture for prompt in prompts for picture in prompt.pictures]
-    if pictures:
-        soft_vectors = torch.cat(see(model, pictures))
+    if any(prompt.pictures for prompt in prompts):
+        soft_vectors = torch.cat(see(model, prompts))
         fitting(model, soft_vectors, vectors.shape[-1])
         vectors = vectors.masked_scatter(
             (ids == IMAGE_TOKEN).unsqueeze(-1), soft_vectors.to(vectors)
@@ -133,21 +130,26 @@ def _masked(soft: SoftPrompt, mask: torch.Tensor | None) -> SoftPrompt:
     return replace(soft, mask=soft.mask & mask.bool().to(soft.mask.device))
 
 
-def see(model: HookedVLM, pictures: Sequence[Image.Image]) -> list[torch.Tensor]:
-    """Per picture the vectors Float[pos, d_model] of its positions, with hooks and edits."""
+def see(model: HookedVLM, prompts: Sequence[Prompt]) -> list[torch.Tensor]:
+    """Per picture of all prompts the vectors Float[pos, d_model], with hooks and edits."""
     vision, projection = model.vision, model.projection
     if vision is None or projection is None:
         raise PromptError(f"{model.name!r} has no vision encoder: give it text, or load a bridge.")
     first = next(iter(vision.parameters()))
+    reader = model.image_reader
 
     def project(pixels: torch.Tensor) -> torch.Tensor:
         features = vision(pixels.to(first.device).to(first.dtype))
         weight = next(iter(projection.parameters()), features)
-        out = projection(features.to(weight))
-        keeps_positions(projection, out, features.shape[1])
-        return model.hook_projection(out)
+        read = pixels.shape[-2:]
+        return model.hook_projection(reader.project(projection, features.to(weight), vision, read))
 
-    return seen(model.image_reader, vision, list(pictures), project)
+    return seen(reader, vision, [p.pictures for p in prompts], project, _watched(model))
+
+
+def _watched(model: HookedVLM) -> bool:
+    """Whether hooks or edits act before the language model."""
+    return any(not edit.site.in_lm for edit in model.edits) or model.watches_vision
 
 
 def picture_rows(
@@ -156,22 +158,11 @@ def picture_rows(
     """The label of each position of a site in pictures, one row per picture or crop of it."""
     tower = model.towers[site.tower]
     return tuple(
-        tuple(tower.labels(site, layer, image, crop))
+        model.image_reader.rows(tower, site, layer, picture, image, crop)
         for prompt in prompts
         for image, picture in enumerate(prompt.pictures)
-        for crop in range(model.image_reader.count(model.vision, picture))
+        for crop in range(model.image_reader.count(model.vision, picture, len(prompt.pictures)))
     )
-
-
-def refuse_placeholder(model: HookedVLM, text: str, pictures: bool) -> None:
-    """Refuse a text beside pictures that contains a picture's placeholder, such as `<image>`."""
-    typed = placeholder(model.tokenizer, text) if pictures else None
-    if typed is not None:
-        raise PromptError(
-            f"The words of this prompt hold {typed!r}, which would be read as words beside the"
-            " picture: leave it out, the picture stands where it is among the parts, as in"
-            " Prompt('USER: ', photo, ' What is this?')."
-        )
 
 
 def going_on(model: HookedVLM, soft: SoftPrompt, text: str, name: str = "text") -> list[int]:
@@ -183,36 +174,8 @@ def going_on(model: HookedVLM, soft: SoftPrompt, text: str, name: str = "text") 
     return ids_after(model.lm, text, ids[start:])
 
 
-def _read(model: HookedVLM, prompt: Prompt, bos: bool) -> list[tuple[int, Label]]:
-    """Ids and labels of one prompt."""
-    parts: list[tuple[int, Label]] = []
-    image, begun, crosses = 0, False, model.image_reader.crosses
-    refuse_placeholder(model, prompt.text, pictures=bool(prompt.pictures))
-    alone = crosses and not prompt.text  # cross-attention needs a position
-    if (bos or alone) and model.tokenizer is not None and model.tokenizer.bos_token_id is not None:
-        parts.append((model.tokenizer.bos_token_id, Token(model.tokenizer.bos_token, 0)))
-    for part in prompt.parts:
-        if isinstance(part, str):
-            spell = ids_after if begun else ids_of
-            for token in spell(model.lm, part):
-                parts.append((token, Token(word(model.lm, token), len(parts))))
-            begun = begun or crosses
-        else:
-            if model.vision is None:
-                raise PromptError(
-                    f"{model.name!r} has no vision encoder: give it text, or load a bridge."
-                )
-            labels = model.image_reader.labels(model.vision, part, image)
-            parts += [] if crosses else [(IMAGE_TOKEN, label) for label in labels]
-            image, begun = image + 1, begun or not crosses
-    if not parts:
-        raise PromptError(f"{prompt!r} is no token at all to {model.name!r}: write more words.")
-    return parts
-
-
 def _again(model: HookedVLM, soft: SoftPrompt) -> SoftPrompt:
-    touched = any(not edit.site.in_lm for edit in model.edits) or model.watches_vision
-    if not touched or not soft.has_pictures:
+    if not _watched(model) or not soft.has_pictures:
         return soft
     if not soft.prompts:
         raise CapabilityError(
@@ -221,12 +184,11 @@ def _again(model: HookedVLM, soft: SoftPrompt) -> SoftPrompt:
         )
     if soft.picture_keys is not None:
         return replace(soft, picture_keys=keys_of(model, soft.prompts, see))
-    fresh = iter(see(model, [p for prompt in soft.prompts for p in prompt.pictures]))
+    fresh = iter(see(model, soft.prompts))
     vectors = soft.vectors.clone()
     for row, (labels, prompt) in enumerate(zip(soft.labels, soft.prompts, strict=True)):
         known: dict[Label, torch.Tensor] = {}
-        for image, picture in enumerate(prompt.pictures):
-            there = model.image_reader.labels(model.vision, picture, image)
+        for there in labels_of(model.image_reader, model.vision, prompt.pictures):
             known |= dict(zip(there, next(fresh), strict=True))
         places = [at for at, label in enumerate(labels) if label in known]
         new = torch.stack([known[labels[at]] for at in places])

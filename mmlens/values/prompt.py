@@ -2,9 +2,11 @@
 
     Prompt(photo, "A picture of")          one picture, three or four tokens
     Prompt(a, " and ", b, "Both show")     several pictures, text between them
+    Prompt.chat([photo, "What is this?"], "A dog.", "Which breed?", system="Answer briefly.")
 
-A `Prompt` holds no tensors. `model.embed(prompt)` turns it into a `SoftPrompt`: one vector and one
-label per position, as the language model receives it.
+A model with a chat template reads a `Prompt` as the user's turn; `template=False` gives it the
+bare text. A `Prompt` holds no tensors: `model.embed(prompt)` turns it into a `SoftPrompt`, one
+vector and one label per position, as the language model receives it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from mmlens.values.arguments import flag, text
 from mmlens.values.errors import PromptError
 from mmlens.values.labels import Label, Padding, Patch, Token
 from mmlens.values.picture_files import pictures, suffix
@@ -34,27 +37,51 @@ class Prompt:
     Args:
         parts: text as `str`; pictures as `PIL.Image`, `pathlib.Path` or an `[h, w, 3]` array.
             Words that follow words are joined to one text.
+        template: whether a model with a chat template puts it in there.
+
+    Attributes:
+        turns: the parts of each turn of a chat, the user's first; one turn unless made by `chat`.
+        system: what a chat begins with, or "".
 
     Raises:
         PromptError: it is empty, or the text names a picture file.
         PictureError: a picture cannot be read.
     """
 
-    parts: tuple[Image.Image | str, ...]
+    turns: tuple[tuple[Image.Image | str, ...], ...]
+    system: str
+    template: bool
 
-    def __init__(self, *parts: Any) -> None:
-        kept: list[Any] = []
-        for part in map(_part, parts):
-            if isinstance(part, str) and kept and isinstance(kept[-1], str):
-                kept[-1] += part  # adjacent texts are joined and tokenized as one
-            elif not isinstance(part, str) or part:
-                kept.append(part)
-        if not kept:
+    def __init__(self, *parts: Any, template: bool = True) -> None:
+        self._set((_joined(parts),), "", template)
+
+    def _set(self, turns: tuple[tuple[Any, ...], ...], system: str, template: bool) -> None:
+        values = {"turns": turns, "system": system, "template": flag(template, "template")}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def chat(cls, *turns: Any, system: str = "") -> Prompt:
+        """Several turns, by turns the user's and the model's, for a model with a chat template.
+
+        Args:
+            turns: each a text, a picture, or a list of these. Where the last is the model's, its
+                answer goes on from there.
+            system: what the chat begins with.
+        """
+        if not turns:
             raise PromptError(
-                "This prompt is empty: give it a picture, words, or both, as in"
-                ' Prompt(photo, "A picture of").'
+                "This chat has no turn: write Prompt.chat([photo, 'What is this?'], ...)."
             )
-        object.__setattr__(self, "parts", tuple(kept))
+        made = cls.__new__(cls)
+        several = (one if isinstance(one, (list, tuple)) else (one,) for one in turns)
+        made._set(tuple(_joined(parts) for parts in several), text(system, "system"), True)
+        return made
+
+    @property
+    def parts(self) -> tuple[Image.Image | str, ...]:
+        """Pictures and words of all turns, in reading order."""
+        return tuple(part for turn in self.turns for part in turn)
 
     @property
     def pictures(self) -> tuple[Image.Image, ...]:
@@ -67,12 +94,49 @@ class Prompt:
         return "".join(part for part in self.parts if isinstance(part, str))
 
     def __add__(self, text: str) -> Prompt:
-        """The same prompt with more words after it."""
-        return Prompt(*self.parts, text)
+        """The same prompt with more words after it, in its last turn."""
+        return self._with((*self.turns[:-1], _joined((*self.turns[-1], text))))
+
+    def with_pictures(self, pictures: Sequence[Any]) -> Prompt:
+        """The same prompt with other pictures, as many as it has, in reading order."""
+        new = iter(pictures)
+        turns = tuple(
+            _joined([part if isinstance(part, str) else next(new) for part in turn])
+            for turn in self.turns
+        )
+        return self._with(turns)
+
+    def _with(self, turns: tuple[tuple[Any, ...], ...]) -> Prompt:
+        made = Prompt.__new__(Prompt)
+        made._set(turns, self.system, self.template)
+        return made
 
     def __repr__(self) -> str:
-        shown = (p if isinstance(p, str) else f"<picture {p.width}x{p.height}>" for p in self.parts)
-        return f"Prompt({', '.join(repr(s) if not s.startswith('<pic') else s for s in shown)})"
+        turns = [", ".join(map(_shown, turn)) for turn in self.turns]
+        if len(turns) == 1 and not self.system:
+            return f"Prompt({turns[0]}{'' if self.template else ', template=False'})"
+        system = f", system={self.system!r}" if self.system else ""
+        return f"Prompt.chat({', '.join(f'[{turn}]' for turn in turns)}{system})"
+
+
+def _joined(parts: Sequence[Any]) -> tuple[Image.Image | str, ...]:
+    """The parts of one turn: adjacent texts are joined, and tokenized as one."""
+    kept: list[Any] = []
+    for part in map(_part, parts):
+        if isinstance(part, str) and kept and isinstance(kept[-1], str):
+            kept[-1] += part
+        elif not isinstance(part, str) or part:
+            kept.append(part)
+    if not kept:
+        raise PromptError(
+            "This prompt is empty: give it a picture, words, or both, as in"
+            ' Prompt(photo, "A picture of").'
+        )
+    return tuple(kept)
+
+
+def _shown(part: Image.Image | str) -> str:
+    return repr(part) if isinstance(part, str) else f"<picture {part.width}x{part.height}>"
 
 
 def _part(part: Any) -> Image.Image | str:

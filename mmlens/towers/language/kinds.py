@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from mmlens.runtime.autograd import differentiable
+from mmlens.towers.language.inside import is_eyeless, whole
 from mmlens.values.arguments import shown
 from mmlens.values.errors import ArgumentError, CapabilityError
 
@@ -34,7 +35,7 @@ def check_lm(model: Any) -> None:
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"{shown(model)} is no language model: {_WRITE}.")
     _check_form(model, name)
-    _check_weights(model, name)
+    check_weights(model, name)
     adapted: Any = model
     if hasattr(adapted, "peft_config") and hasattr(adapted, "get_base_model"):
         model = adapted.get_base_model()
@@ -72,11 +73,6 @@ def refusing(model: Any) -> Iterator[None]:
         ) from error
 
 
-def whole(config: Any) -> bool:
-    """Whether this is the configuration of a whole vision-language model."""
-    return hasattr(config, "vision_config") and hasattr(config, "text_config")
-
-
 def _check_form(model: nn.Module, name: str) -> None:
     """Refuse wrappers that hide the model."""
     if any(hasattr(module, "_orig_mod") for module in model.modules()):
@@ -91,7 +87,7 @@ def _check_form(model: nn.Module, name: str) -> None:
         )
 
 
-def _check_weights(model: nn.Module, name: str) -> None:
+def check_weights(model: nn.Module, name: str) -> None:
     """Refuse weights that are not in memory, are quantised, or can have no gradients."""
     hooks = [getattr(module, "_hf_hook", None) for module in model.modules()]
     parameters = list(model.parameters())
@@ -133,10 +129,10 @@ def _check_kind(hf: Any, config: Any, name: str, headed: bool) -> None:
             f"A {name} has an encoder for words and a decoder; a bridge puts pictures among the"
             f" words of one decoder: {_WRITE}."
         )
-    if whole(config):
+    if whole(config) and not is_eyeless(hf):
         raise CapabilityError(
             f"A {name} is a whole vision-language model, not the language model of one: write"
-            " from_parts(vision=model, lm=model) for a LLaVA, or give its language model alone."
+            " mm.from_model(model, processor), or give its language model alone."
         )
     known = {one for names in causal.values() for one in _several(names)}
     if headed and hf.get_output_embeddings() is None:

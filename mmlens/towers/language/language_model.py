@@ -27,6 +27,7 @@ from mmlens.towers.language.crossing import Crossing, open_crossing
 from mmlens.towers.language.kinds import check_lm
 from mmlens.towers.language.norms import gain_of
 from mmlens.towers.language.probe import Capabilities, probe
+from mmlens.towers.language.telling import Telling, open_telling
 from mmlens.towers.language.tower import LanguageTower
 from mmlens.towers.language.transformer_bridge import bridge
 from mmlens.towers.language.units import Units, check_units
@@ -45,6 +46,7 @@ class LanguageModel(LanguageTower):
         folded: whether the gains of the norms were folded into the weights after them.
         parts: the modules of the copy of `hf` that the bridge runs, by their names in `hf`.
         crossing: its cross-attention to pictures, where it has one.
+        telling: what else its class is told of pictures among its positions.
         decoded: a cache of `decode`'s results.
     """
 
@@ -54,6 +56,7 @@ class LanguageModel(LanguageTower):
     folded: bool = False
     parts: dict[str, nn.Module] = field(default_factory=dict, repr=False)
     crossing: Crossing | None = field(default=None, repr=False)
+    telling: Telling | None = field(default=None, repr=False)
     decoded: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __reduce__(self) -> Any:
@@ -257,7 +260,7 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
         lm = LanguageModel(root, hf, tokenizer, fold_ln, parts)
         lm.open()
         if hf is not None:
-            lm.crossing = open_crossing(lm)
+            lm.crossing, lm.telling = open_crossing(lm), open_telling(lm)
         with lm.bare():
             measured.refuse_unfaithful(lm)
         if hf is not None:

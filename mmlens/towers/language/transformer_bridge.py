@@ -8,6 +8,7 @@ from torch import nn
 
 from mmlens.runtime.sharing import share_weights
 from mmlens.towers.language import ends
+from mmlens.towers.language.inside import architecture, is_eyeless
 from mmlens.towers.language.kinds import refusing
 from mmlens.towers.language.units import w_out
 
@@ -20,8 +21,11 @@ def bridge(hf: Any, fold_ln: bool) -> tuple[Any, dict[str, nn.Module]]:
     parts = dict(twin.named_modules())
     ends.complete(twin)
     twin.set_attn_implementation("eager")
+    name, config = type(hf).__name__, twin.config
+    if is_eyeless(hf):
+        name, config = architecture(hf), config.get_text_config()
     with refusing(hf):
-        root = build_bridge_from_module(twin, type(hf).__name__, hf_config=twin.config)
+        root = build_bridge_from_module(twin, name, hf_config=config)
     if fold_ln:
         _own_weights(twin)
         root.enable_compatibility_mode(

@@ -166,6 +166,9 @@ class HookedVision(VisionTower, Movable):
         return class_head.run(self, self.classifier, self._head.tap, pixels)
 
     def _check_pixels(self, pixels: Tensor) -> None:
+        step = getattr(self.module, "step", None)  # of an encoder that reads any size
+        if step is not None and not any(edge % step for edge in pixels.shape[2:]):
+            return
         if pixels.shape[1:] != (3, *self.image_size):
             raise PictureError(
                 f"Pixels of shape {tuple(pixels.shape)} are not [batch, 3, {self.image_size[0]},"

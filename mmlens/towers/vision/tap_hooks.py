@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from mmlens.towers.attention import warm
@@ -25,22 +26,52 @@ class Reached(Exception):
         self.features = features
 
 
+class Packed:
+    """The order of an encoder that reads the patches of all pictures as one sequence (Qwen2-VL).
+
+    Attributes:
+        pictures: how many are being read, all of one size.
+        entering: Int[pos], which patch (in reading order) stands at each place of the embedding.
+        inside: the same in the blocks, where windows may have another order.
+    """
+
+    def __init__(self) -> None:
+        self.pictures = 1
+        self.entering = self.inside = torch.arange(0)
+
+    def apart(self, value: Tensor, entering: bool) -> Tensor:
+        """[picture * pos, d] in the encoder's order as [picture, pos, d] in reading order."""
+        order = self.entering if entering else self.inside
+        return value.unflatten(0, (self.pictures, -1))[:, order.argsort()]
+
+    def joined(self, value: Tensor, entering: bool) -> Tensor:
+        """The inverse of `apart`."""
+        return value[:, self.entering if entering else self.inside].flatten(0, 1)
+
+
 class Tap:
     """Routes one tensor of a module through the point.
 
-    Where `ends` is set the forward pass ends here, with `Reached`.
+    Where `ends` is set the forward pass ends here, with `Reached`. With `packed`, all pictures are
+    one sequence [pos, d] there, and the point gets [picture, pos, d] in reading order.
     """
 
-    def __init__(self, point: HookPoint, ends: bool = False) -> None:
-        self.point, self.ends = point, ends
+    def __init__(self, point: HookPoint, ends: bool = False, packed: Packed | None = None) -> None:
+        self.point, self.ends, self.packed = point, ends, packed
+
+    def _through(self, value: Tensor) -> Tensor:
+        if self.packed is None:
+            return self.point(value)
+        entering = self.point.name == "hook_embed"
+        return self.packed.joined(self.point(self.packed.apart(value, entering)), entering)
 
     def _pointed(self, value: Any) -> Tensor | None:
         """The tensor after the point; None where nothing is attached, or it is no tensor."""
         if not isinstance(value, Tensor):
             return None
         if self.ends:
-            raise Reached(self.point(value))
-        return self.point(value) if warm(self.point) else None
+            raise Reached(self._through(value))
+        return self._through(value) if warm(self.point) else None
 
 
 class OutTap(Tap):

@@ -48,6 +48,7 @@ def attach(
     from transformer_lens.hook_points import HookPoint
 
     layout, points = kind if isinstance(kind, Layout) else LAYOUTS[kind], {}
+    packed: Any = getattr(root, "packed", None)
 
     def point(name: str) -> HookPoint:
         points[name] = HookPoint()
@@ -57,7 +58,7 @@ def attach(
     for path, side in layout.embed:
         module = find(root, (path,))
         if module is not None and side == "out":
-            module.register_forward_hook(OutTap(point("hook_embed"), last == "hook_embed"))
+            module.register_forward_hook(OutTap(point("hook_embed"), last == "hook_embed", packed))
             break
         if module is not None:
             tap = InTap(point("hook_embed"), last == "hook_embed")
@@ -71,12 +72,13 @@ def attach(
     for number, block in enumerate(blocks):
         for tap, module, name, pre in _block_taps(block, layout):
             full = f"blocks.{number}.{name}"
-            put = tap(point(full), full == last)
+            put = tap(point(full), full == last, packed)
             if pre:
                 module.register_forward_pre_hook(put, with_kwargs=True)
             else:
                 module.register_forward_hook(put)
-        _attach_attention(block, layout, f"blocks.{number}.attn.", point)
+        if packed is None:  # its attention runs picture by picture, in an order of its own
+            _attach_attention(block, layout, f"blocks.{number}.attn.", point)
         if _adds_by_turns(block, layout):
             names = (f"blocks.{number}.hook_{part}_out" for part in ("attn", "mlp"))
             turn = TurnTap(*(point(name) for name in names))

@@ -1,0 +1,109 @@
+"""The language half of a whole vision-language model: the same class with its eyes taken out.
+
+    eyeless(llava)         LlavaForConditionalGeneration without vision tower and projector
+
+Its forward pass over ids and vectors is transformers' own, with what the class adds to its language
+model (masks that look both ways among image tokens, rotary positions of rows and columns).
+TransformerLens hooks it by the adapter of the language model inside, under that one's path.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import nn
+
+from mmlens.values.errors import CapabilityError
+
+_LIKE = {
+    "qwen2_vl_text": "Qwen2ForCausalLM",
+    "qwen2_5_vl_text": "Qwen2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+}
+"""Language models without a causal class of their own, or with one of another name."""
+
+
+def whole(config: Any) -> bool:
+    """Whether this is the configuration of a whole vision-language model."""
+    return hasattr(config, "vision_config") and hasattr(config, "text_config")
+
+
+def eyeless(model: Any) -> Any:
+    """A copy of the top of a model's tree, which shares all modules but has no vision.
+
+    Raises:
+        CapabilityError: its language model stands elsewhere than in `model.model`.
+    """
+    inside = getattr(model, "model", None)
+    path = language_path(model)
+    if path is None or not isinstance(inside, nn.Module):
+        raise CapabilityError(
+            f"The language model of a {type(model).__name__} is not where mmlens looks for it, in"
+            " model.model: hand in the language model and the encoder, from_parts(vision=, lm=)."
+        )
+    out, inner = copy.copy(model), copy.copy(inside)
+    keep = path.split(".")[1]
+    inner._modules = {n: part if n == keep else None for n, part in inside._modules.items()}
+    out._modules = {**model._modules, "model": inner}
+    return out
+
+
+def language_path(model: Any) -> str | None:
+    """The path of the language model in a whole model, such as "model.language_model"."""
+    words, inside = model.get_input_embeddings(), getattr(model, "model", None)
+    if not isinstance(inside, nn.Module):
+        return None
+    for name, part in inside.named_children():
+        if any(module is words for module in part.modules()) and part is not words:
+            return f"model.{name}"
+    return None
+
+
+def is_eyeless(model: Any) -> bool:
+    """Whether a whole model has lost its eyes: nothing but its language model is inside."""
+    inside = getattr(model, "model", None)
+    if not whole(getattr(model, "config", None)) or not isinstance(inside, nn.Module):
+        return False
+    return len(list(inside.children())) == 1
+
+
+def architecture(model: Any) -> str:
+    """The name under which TransformerLens knows an eyeless model; its adapter is registered.
+
+    Raises:
+        CapabilityError: TransformerLens has no adapter for the language model inside.
+    """
+    from transformer_lens.factories.architecture_adapter_factory import (
+        ArchitectureAdapterFactory as Factory,
+    )
+    from transformers.models.auto import modeling_auto
+
+    kind = model.config.get_text_config().model_type
+    causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind) or _LIKE.get(kind)
+    every: Any = getattr(Factory, "_adapters", {})  # TransformerLens 4
+    base = every.get(causal)
+    if base is None:
+        raise CapabilityError(
+            f"TransformerLens has no hooks for the language model of a {type(model).__name__}"
+            f" ({kind}): take a checkpoint with one that it knows, such as Llama or Qwen2."
+        )
+    path = language_path(model)
+    name = f"mmlens:{causal} at {path}"
+    if name not in every:
+        Factory.register_adapter(name, _at(base, str(path)))
+    return name
+
+
+def _at(base: Any, path: str) -> Any:
+    """An adapter for the same language model under another path."""
+
+    class Inside(base):
+        def __init__(self, cfg: Any) -> None:
+            super().__init__(cfg)
+            for part in self.component_mapping.values():
+                if part.name and part.name.startswith("model."):
+                    part.name = f"{path}.{part.name.removeprefix('model.')}"
+
+    Inside.__name__ = f"{base.__name__}Inside"
+    return Inside

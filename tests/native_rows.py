@@ -1,0 +1,82 @@
+"""The rows of the table of whole vision-language models in the documentation.
+
+`python scripts/native.py` measures them on the twins of `native_twins`, and `test_native` says
+where they are not true any more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from native_twins import photo
+from verb_calls import calls, verbs
+
+from mmlens import Prompt
+from mmlens.families.native import FAMILIES
+from mmlens.model import hooking
+from mmlens.model.hooked_vlm import HookedVLM
+from mmlens.model.laid_out import LaidOutReader
+from mmlens.values.errors import MMLensError
+from mmlens.values.labels import Marker, Patch, Token
+
+STORED = Path(__file__).parents[1] / "docs" / "native.json"
+SIZE = (72, 40)
+
+
+def stored_rows() -> dict[str, Any]:
+    """What the documentation shows, by the name of the twin."""
+    return json.loads(STORED.read_text("utf-8")) if STORED.exists() else {}
+
+
+def native_row(model: HookedVLM) -> dict[str, Any]:
+    """What the documentation says of one family, about a picture of 72 x 40."""
+    family = FAMILIES[model.provenance["family"]]
+    picture, reader, vision = photo(*SIZE), model.image_reader, model.vision
+    labels = model.embed(Prompt(picture, template=False)).labels[0]
+    places = [at for at, label in enumerate(labels) if not isinstance(label, Token)]
+    inside = [label for label in labels[places[0] : places[-1] + 1] if isinstance(label, Token)]
+    names = Counter(str(one.name) for one in labels if isinstance(one, Marker))
+    merged = vision.grid[0] // reader.grid(vision)[0]
+    told = model.lm.telling
+    points = [name for name in vision.hook_dict if name.startswith("blocks.0.")]
+    return {
+        "class": family.cls,
+        "example": family.example,
+        "crops": _crops(reader, vision),
+        "positions": sum(isinstance(one, Patch) for one in labels),
+        "merged": f"{merged} x {merged}" if merged > 1 else "",
+        "markers": dict(names),
+        "words inside": sorted({one.text for one in inside})[:3],
+        "attention": "causal" if told is None or not told.both_ways else type(told).__name__,
+        "rotary": type(told).__name__ if told is not None and not told.both_ways else "",
+        "encoder attention": any("attn.hook_q" in name for name in points),
+        "points": len(points),
+    }
+
+
+def _crops(reader: Any, vision: Any) -> list[str]:
+    """The crops of the picture: their names and grids, equal ones counted."""
+    if not isinstance(reader, LaidOutReader):
+        rows, cols = reader.grid(vision)
+        return [f"picture {rows} x {cols}"]
+    crops = reader.layout(vision, *SIZE).crops
+    found = Counter(f"{one.name} {one.grid[0]} x {one.grid[1]}" for one in crops)
+    return [name if n == 1 else f"{n} {name}" for name, n in found.items()]
+
+
+def refusals(model: HookedVLM, monkeypatch: Any) -> dict[str, str]:
+    """The verbs that the model refuses, each with its sentence."""
+    known, refused = hooking.points(model), {}
+    few = {point: known[point] for point in list(known)[::20]}  # an audit of all takes its time
+    for verb, (args, options) in calls().items():
+        with monkeypatch.context() as here:
+            if verb == "mmlens.audit":
+                here.setattr(hooking, "points", lambda model: few)
+            try:
+                assert verbs()[verb](model, *args, **options) is not None
+            except MMLensError as error:
+                refused[verb] = str(error)
+    return refused

@@ -1,0 +1,343 @@
+"""Tiny random twins of whole vision-language models, each with a real processor.
+
+`twin(name)` gives (model, processor): a model of transformers with random weights that matter, and
+the processor class of its checkpoints around a tokenizer of a few words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from PIL import Image
+
+from mmlens.families import toy
+
+SPECIAL = (
+    *("<image>", "<video>", "<pad>", "<unk>", "<s>", "<eos>", "<|im_start|>", "<|im_end|>"),
+    *("<start_of_image>", "<end_of_image>", "<image_soft_token>", "<start_of_turn>"),
+    *("<fake_token_around_image>", "<global-img>", "<end_of_utterance>", "<img>", "</img>"),
+    *(f"<row_{row}_col_{col}>" for row in range(1, 7) for col in range(1, 7)),
+    *("<IMG_CONTEXT>", "[IMG]", "[IMG_BREAK]", "[IMG_END]"),
+    *("<end_of_turn>", "<loc0000>", "<loc0001>", "<loc0002>", "<seg000>", "<seg001>", "<seg002>"),
+    *("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"),
+)
+LLAVA_CHAT = (
+    "{% for message in messages %}{% if message['role'] != 'system' %}"
+    "{{ message['role'].upper() + ': ' }}{% endif %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "{{ '<image>\n' }}{% endfor %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ content['text'] + ' ' }}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+"""The template of llava-hf/llava-1.5-7b-hf."""
+
+QWEN_CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in content %}"
+    "{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""What the template of Qwen/Qwen2-VL-7B-Instruct does, without its default system text."""
+
+GEMMA_CHAT = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
+    "{% set first = messages[0]['content'][0]['text'] + '\n\n' %}{% set rest = messages[1:] %}"
+    "{% else %}{% set first = '' %}{% set rest = messages %}{% endif %}"
+    "{% for message in rest %}"
+    "{% set role = 'model' if message['role'] == 'assistant' else 'user' %}"
+    "{{ '<start_of_turn>' + role + '\n' + (first if loop.first else '') }}"
+    "{% for item in message['content'] %}{% if item['type'] == 'image' %}{{ '<start_of_image>' }}"
+    "{% elif item['type'] == 'text' %}{{ item['text'] | trim }}{% endif %}{% endfor %}"
+    "{{ '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+"""The template of google/gemma-3-4b-it, for contents that are lists."""
+
+IDEFICS_CHAT = (
+    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
+    "{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
+    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{ line['text'] }}"
+    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+"""The template of HuggingFaceTB/SmolVLM-Instruct."""
+INTERN_CHAT = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' %}"
+    "{{ '<IMG_CONTEXT>\n' }}{% elif content['type'] == 'text' %}{{ content['text'] }}{% endif %}"
+    "{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""The template of OpenGVLab/InternVL3-1B-hf."""
+
+MISTRAL_CHAT = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}"
+    "[SYSTEM_PROMPT]{{ message['content'][0]['text'] }}[/SYSTEM_PROMPT]"
+    "{% elif message['role'] == 'user' %}[INST]{% for block in message['content'] %}"
+    "{% if block['type'] == 'text' %}{{ block['text'] }}{% else %}{{ '[IMG]' }}{% endif %}"
+    "{% endfor %}[/INST]{% else %}{{ message['content'][0]['text'] + eos_token }}{% endif %}"
+    "{% endfor %}"
+)
+"""The template of Mistral-Small-3.1, for contents that are lists, without its default text."""
+
+
+@cache
+def words() -> Any:
+    """The toys' tokenizer, with the special tokens of every processor here."""
+    tokenizer = toy.tokenizer.__wrapped__()
+    tokenizer.add_tokens(list(SPECIAL), special_tokens=True)
+    return tokenizer
+
+
+def tokenizer(**extra: str) -> Any:
+    """A tokenizer that names its special tokens as a processor asks for them."""
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=words().backend_tokenizer, eos_token="<eos>", bos_token="<s>",
+        pad_token="<pad>", unk_token="<unk>", padding_side="left", extra_special_tokens=extra,
+    )  # fmt: skip
+
+
+def token(name: str) -> int:
+    return words().convert_tokens_to_ids(name)
+
+
+def language() -> dict[str, Any]:
+    """The config of a small Llama, and of its relatives."""
+    return {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+        "vocab_size": len(words()) + 2, "bos_token_id": token("<s>"),
+        "eos_token_id": token("<eos>"), "pad_token_id": token("<pad>"),
+        "tie_word_embeddings": False,
+    }  # fmt: skip
+
+
+VISION = {
+    "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3,
+    "num_attention_heads": 2, "image_size": 32, "patch_size": 8,
+}  # fmt: skip
+
+TWINS: dict[str, Callable[[], tuple[Any, Any]]] = {}
+
+
+def twin(name: str, std: float = 0.15) -> tuple[Any, Any]:
+    """A model and its processor."""
+    torch.manual_seed(0)
+    model, processor = TWINS[name]()
+    return awake(model, std), processor
+
+
+@torch.no_grad()
+def awake(model: Any, std: float) -> Any:
+    """Every weight drawn so that it matters: also what its class begins with at 0 or 1."""
+    draw = torch.Generator().manual_seed(0)
+    for weight in model.parameters():
+        noise = torch.randn(weight.shape, generator=draw)
+        weight.copy_(noise * std if weight.dim() >= 2 else weight + noise * 0.05)
+    model.generation_config.pad_token_id = token("<pad>")
+    return model.eval()
+
+
+def photo(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
+    """A smooth random picture."""
+    noise = np.random.default_rng(seed).random((max(height // 4, 2), max(width // 4, 2), 3)) * 255
+    small = Image.fromarray(noise.astype("uint8"))
+    return small.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _twin(make: Callable[[], tuple[Any, Any]]) -> Callable[[], tuple[Any, Any]]:
+    TWINS[make.__name__] = make
+    return make
+
+
+@_twin
+def llava() -> tuple[Any, Any]:
+    config = hf.LlavaConfig(
+        vision_config=hf.CLIPVisionConfig(**VISION), text_config=hf.LlamaConfig(**language()),
+        image_token_index=token("<image>"), vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+    )  # fmt: skip
+    square = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    processor = hf.LlavaProcessor(
+        hf.CLIPImageProcessor(**square), tokenizer(), chat_template=LLAVA_CHAT
+    )  # no patch_size: older checkpoints have none
+    return hf.LlavaForConditionalGeneration(config), processor
+
+
+PINPOINTS = [[32, 64], [64, 32], [64, 64], [32, 96], [96, 32]]
+
+
+@_twin
+def llava_next() -> tuple[Any, Any]:
+    config = hf.LlavaNextConfig(
+        vision_config=hf.CLIPVisionConfig(**VISION), text_config=hf.LlamaConfig(**language()),
+        image_token_index=token("<image>"), image_grid_pinpoints=PINPOINTS,
+        vision_feature_layer=-2, vision_feature_select_strategy="default",
+    )  # fmt: skip
+    square = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    images = hf.LlavaNextImageProcessor(**square, image_grid_pinpoints=PINPOINTS)
+    processor = hf.LlavaNextProcessor(images, tokenizer(), chat_template=LLAVA_CHAT)
+    return hf.LlavaNextForConditionalGeneration(config), processor
+
+
+@_twin
+def llava_onevision() -> tuple[Any, Any]:
+    config = hf.LlavaOnevisionConfig(
+        vision_config=hf.SiglipVisionConfig(**VISION, vision_use_head=False),
+        text_config=hf.Qwen2Config(**language()),
+        image_token_index=token("<image>"), video_token_index=token("<video>"),
+        image_grid_pinpoints=PINPOINTS, vision_feature_layer=-1,
+        vision_feature_select_strategy="full", vision_aspect_ratio="anyres_max_2",
+    )  # fmt: skip
+    square = {"height": 32, "width": 32}
+    processor = hf.LlavaOnevisionProcessor(
+        hf.LlavaOnevisionImageProcessor(size=square, image_grid_pinpoints=PINPOINTS), tokenizer(),
+        hf.LlavaOnevisionVideoProcessor(size=square), num_image_tokens=16,
+        vision_feature_select_strategy="full", chat_template=LLAVA_CHAT,
+    )  # fmt: skip
+    return hf.LlavaOnevisionForConditionalGeneration(config), processor
+
+
+def _qwen(kind: str, eyes: dict[str, Any]) -> tuple[Any, Any]:
+    sections = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+    config = getattr(hf, f"{kind}Config")(
+        text_config={**language(), "rope_parameters": sections}, vision_config=eyes,
+        image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"),
+    )  # fmt: skip
+    images = hf.Qwen2VLImageProcessor(
+        patch_size=8, merge_size=2, temporal_patch_size=2, min_pixels=32 * 32, max_pixels=64 * 64
+    )
+    videos = hf.Qwen2VLVideoProcessor(patch_size=8, merge_size=2)
+    names = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
+    processor = getattr(hf, f"{kind}Processor")(
+        images, tokenizer(**names), videos, chat_template=QWEN_CHAT
+    )
+    return getattr(hf, f"{kind}ForConditionalGeneration")(config), processor
+
+
+@_twin
+def qwen2_vl() -> tuple[Any, Any]:
+    eyes = {
+        "depth": 3, "embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2, "num_heads": 4,
+        "patch_size": 8, "spatial_merge_size": 2,
+    }  # fmt: skip
+    return _qwen("Qwen2VL", eyes)
+
+
+@_twin
+def qwen2_5_vl() -> tuple[Any, Any]:
+    eyes = {
+        "depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "patch_size": 8,
+        "spatial_merge_size": 2, "out_hidden_size": 32, "window_size": 32,
+        "fullatt_block_indexes": [1],
+    }  # fmt: skip
+    return _qwen("Qwen2_5_VL", eyes)
+
+
+@_twin
+def gemma3() -> tuple[Any, Any]:
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    text = {"head_dim": 8, "sliding_window": 4, "layer_types": kinds, "query_pre_attn_scalar": 8}
+    config = hf.Gemma3Config(
+        text_config={**language(), **text}, vision_config={**VISION, "vision_use_head": False},
+        mm_tokens_per_image=4, boi_token_index=token("<start_of_image>"),
+        eoi_token_index=token("<end_of_image>"), image_token_index=token("<image_soft_token>"),
+    )  # fmt: skip
+    names = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
+    words = tokenizer(**names, image_token="<image_soft_token>")
+    images = hf.Gemma3ImageProcessor(size={"height": 32, "width": 32})
+    processor = hf.Gemma3Processor(images, words, chat_template=GEMMA_CHAT, image_seq_length=4)
+    return hf.Gemma3ForConditionalGeneration(config), processor
+
+
+@_twin
+def paligemma() -> tuple[Any, Any]:
+    eyes = {**VISION, "vision_use_head": False, "model_type": "siglip_vision_model"}
+    config = hf.PaliGemmaConfig(
+        text_config={**language(), "head_dim": 8, "model_type": "gemma"}, vision_config=eyes,
+        image_token_index=token("<image>"), projection_dim=32, hidden_size=32,
+    )  # fmt: skip
+    images = hf.SiglipImageProcessor(size={"height": 32, "width": 32})
+    images.image_seq_length = 16
+    processor = hf.PaliGemmaProcessor(images, tokenizer(image_token="<image>"))
+    return hf.PaliGemmaForConditionalGeneration(config), processor
+
+
+def _tiled(kind: str, **more: Any) -> tuple[Any, Any]:
+    config = getattr(hf, f"{kind}Config")(
+        text_config={**language(), "model_type": "llama"}, vision_config=dict(VISION),
+        scale_factor=2, image_token_id=token("<image>"),
+    )  # fmt: skip
+    images = getattr(hf, f"{kind}ImageProcessor")(
+        size={"longest_edge": 64}, max_image_size={"longest_edge": 32}
+    )
+    processor = getattr(hf, f"{kind}Processor")(
+        images, tokenizer(), image_seq_len=4, chat_template=IDEFICS_CHAT, **more
+    )
+    return getattr(hf, f"{kind}ForConditionalGeneration")(config), processor
+
+
+@_twin
+def idefics3() -> tuple[Any, Any]:
+    return _tiled("Idefics3")
+
+
+@_twin
+def smolvlm() -> tuple[Any, Any]:
+    pytest.importorskip("num2words")
+    return _tiled("SmolVLM", video_processor=hf.SmolVLMVideoProcessor(size={"longest_edge": 32}))
+
+
+@_twin
+def internvl() -> tuple[Any, Any]:
+    config = hf.InternVLConfig(
+        text_config={**language(), "model_type": "qwen2"},
+        vision_config={**VISION, "image_size": [32, 32], "patch_size": [8, 8]},
+        image_token_id=token("<IMG_CONTEXT>"), image_seq_length=4, downsample_ratio=0.5,
+    )  # fmt: skip
+    names = {"start_image_token": "<img>", "end_image_token": "</img>"}
+    names |= {"context_image_token": "<IMG_CONTEXT>", "video_token": "<video>"}
+    square = {"height": 32, "width": 32}
+    processor = hf.InternVLProcessor(
+        hf.GotOcr2ImageProcessor(size=square, min_patches=1, max_patches=4), tokenizer(**names),
+        hf.InternVLVideoProcessor(size=square), image_seq_length=4, chat_template=INTERN_CHAT,
+    )  # fmt: skip
+    return hf.InternVLForConditionalGeneration(config), processor
+
+
+def _pixtral(merge: int) -> Any:
+    marks = ("image_token", "[IMG]"), ("image_break_token", "[IMG_BREAK]")
+    return hf.PixtralProcessor(
+        hf.PixtralImageProcessor(size={"longest_edge": 64}, patch_size=8), tokenizer(),
+        patch_size=8, spatial_merge_size=merge, chat_template=MISTRAL_CHAT, **dict(marks),
+    )  # fmt: skip
+
+
+@_twin
+def mistral3() -> tuple[Any, Any]:
+    config = hf.Mistral3Config(
+        text_config={**language(), "head_dim": 8, "model_type": "mistral"},
+        vision_config={**VISION, "model_type": "pixtral"}, image_token_index=token("[IMG]"),
+        spatial_merge_size=2, vision_feature_layer=-1,
+    )  # fmt: skip
+    return hf.Mistral3ForConditionalGeneration(config), _pixtral(2)
+
+
+@_twin
+def pixtral() -> tuple[Any, Any]:
+    config = hf.LlavaConfig(
+        text_config={**language(), "head_dim": 8, "model_type": "mistral"},
+        vision_config={**VISION, "model_type": "pixtral"}, image_token_index=token("[IMG]"),
+        vision_feature_layer=-1, vision_feature_select_strategy="full",
+    )  # fmt: skip
+    return hf.LlavaForConditionalGeneration(config), _pixtral(1)
