@@ -128,3 +128,25 @@ def test_an_installation_without_its_weights_says_so(monkeypatch, tmp_path):
 def test_a_picture_of_another_size_is_read_too():
     large = Image.new("RGB", (300, 200), "red")
     assert mm.embed(model(), [large]).shape == (1, 192)
+
+
+def test_its_last_convolution_is_a_layer_whose_units_are_the_features():
+    scene = mm.Prompt(World("held_out", 3).scene(5).image)
+    read = lambda site, **at: mm.activations(model(), scene, site, **at).values  # noqa: E731
+    features, after = read("features"), read("vision.resid_post", layer=7)
+    assert torch.equal(after.flatten(1).T, features) and features.shape[1] == 1280
+    assert torch.equal(read("vision.resid_pre", layer=7), read("vision.resid_post", layer=6))
+    assert torch.equal(read("vision.conv1_pre", layer=7).clamp(0, 6), after)  # ReLU6
+    scores = mm.attribute(model(), scene, of="a dog", site="vision.resid_post", layer=7)
+    assert scores.labels["layer"] == (7,) and scores.values.abs().sum() > 0
+
+
+def test_a_site_that_the_first_layers_lack_is_read_and_edited_in_the_layer_asked_for():
+    scene = mm.Prompt(World("held_out", 3).scene(5).image)
+    wide = {layer: mm.activations(model(), scene, "vision.conv2_pre", layer=layer).values.shape[0]
+            for layer in (2, 6)}  # fmt: skip
+    assert wide == {2: 144, 6: 1152}  # six times what enters: 24 and 192
+    unit = mm.Neuron(6, 1100, "vision")
+    dead = model().edit(mm.Edit("vision.conv2", 0.0, unit))
+    assert mm.activations(dead, scene, "vision.conv2", unit).values.abs().max() == 0
+    assert mm.activations(model(), scene, "vision.conv2", unit).values.abs().max() > 0

@@ -32,7 +32,7 @@ from mmlens.papers.mmn.report.outcomes import (
     _units,
 )
 from mmlens.papers.mmn.report.paper import PAPER, published
-from mmlens.papers.mmn.report.report_page import page, tally
+from mmlens.papers.mmn.report.report_page import page
 from mmlens.papers.mmn.report.reproduction import offline_scorers
 from mmlens.papers.mmn.report.results import results
 from mmlens.papers.mmn.report.selection import Chosen, choose, most_shown
@@ -40,6 +40,7 @@ from mmlens.papers.mmn.report.sheets import Sheet
 from mmlens.papers.mmn.report.told import HOW, TITLES, Finding, Setting
 from mmlens.papers.mmn.report.verdicts import CLAIMS, verdict
 from mmlens.papers.page_parts import cell
+from mmlens.papers.study_report import tally
 from mmlens.pictos.world import World
 from mmlens.sweep import SweepError
 

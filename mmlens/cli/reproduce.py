@@ -114,18 +114,35 @@ def mmn_command(
 @reproduce_app.command("goh")
 def goh_command(
     model: Annotated[str, typer.Option(help="A name that `mmlens models` lists, or a folder.")] = (
-        "pictos"
+        "pictos-clip"
     ),
     data: Annotated[
         Text,
         typer.Option(help="A folder FORMAT/CONCEPT/*.png.", show_default="the bundled world"),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("goh"),
+    results: Annotated[
+        Path | None, typer.Option(help="Write the Markdown here, too.", show_default=False)
+    ] = None,
     concepts: Annotated[
-        Text, typer.Option(help="Things of the bundled world: dog,cat,...", show_default=False)
+        Text,
+        typer.Option(
+            help="Things of the bundled world: dog,cat,... or how many.", show_default="all"
+        ),
     ] = None,
     each: Annotated[int, typer.Option(min=4, help="Pictures per concept and format.")] = 12,
     layer: Annotated[int, typer.Option(help="Of the vision tower.")] = -1,
+    site: Annotated[
+        Text,
+        typer.Option(
+            help="Where units are read: vision.resid_add, vision.neurons, ...",
+            show_default="before the layer's last nonlinearity",
+        ),
+    ] = None,
+    against: Annotated[
+        str, typer.Option(help="The model of the matched units, or none.")
+    ] = "pictos",
+    judged: Annotated[int, typer.Option(min=3, help="Concepts that are judged.")] = 12,
     draws: Annotated[int, typer.Option(min=1, help="Of bootstrap and permutations.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of all that is drawn at random.")] = 0,
     regions: Annotated[
@@ -140,19 +157,21 @@ def goh_command(
     if regions:
         from mmlens.families import load
 
-        table: Any = goh.region_check(load(model), network, layer=layer)
+        table: Any = goh.region_check(load(model), network, layer=layer, site=site)
         typer.echo(table.to_string(index=False))
         typer.echo(f"\n{int((table['found'] >= 3).sum())} of {len(table)} units have 3 or more.")
         return
-    named = {"concepts": concepts.split(",")} if concepts else {}
+    wanted = int(concepts) if concepts and concepts.isdigit() else concepts
     report = goh.reproduce(
-        model, data, out, each=each, layer=layer, draws=draws, seed=seed, **named
-    )
+        model, data, out, concepts=wanted.split(",") if isinstance(wanted, str) else wanted,
+        each=each, layer=layer, site=site, against=None if against == "none" else against,
+        judged=judged, draws=draws, seed=seed, results=results,
+    )  # fmt: skip
     for row in report.sections:
         if row.verdict is not None:
             told = row.verdict
             typer.echo(f"{told.experiment} {told.word}: {told.claim}. {told.says}")
-    typer.echo(f"\nPage: {report.page}\nMarkdown: {report.results}")
+    typer.echo(f"\nPage: {report.page}\nMarkdown: {results or report.results}")
 
 
 def number_or_word(value: str) -> float | str:

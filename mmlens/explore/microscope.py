@@ -2,6 +2,7 @@
 
     mm.microscope(model, "pictos:held_out:2000", "site")
     mm.microscope(model, data, "site", tower="lm", layer=[3, 4])
+    mm.microscope(clip, data, "site", words="labels", formats=formats, visualise=64)
 
     site/index.html                  opens from a disk; index.html#vision.L3.123 is one unit
     site/work/sweep, work/layers     what the site was made from, to go on from; the site itself
@@ -19,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +29,16 @@ from mmlens.datasets.sample import Samples
 from mmlens.datasets.spec import dataset as named_data
 from mmlens.explore.unit_activity import Layer, layers_of, look_at_all, tower_of
 from mmlens.explore.unit_cards import LayerCards
+from mmlens.explore.unit_probes import Drawer, Formats, checked, format_table, word_table
 from mmlens.explore.unit_tables import Tables
+from mmlens.methods.word_probe import distinct
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.sweep.bar import Bar
 from mmlens.sweep.crew import crew
 from mmlens.sweep.sweep_folder import Sweep, alone
 from mmlens.values.arguments import count, path
-from mmlens.values.errors import writing
+from mmlens.values.errors import CapabilityError, writing
 from mmlens.values.labels import Neuron
 from mmlens.values.whole_files import remove_leftovers, write_whole
 from mmlens.view.microscope_page.site import (
@@ -52,7 +56,7 @@ if TYPE_CHECKING:
 
     from mmlens.model.hooked_model import HookedModel
 
-FORMAT = 1
+FORMAT = 2
 """Of what lies in `work`; a site of another format is made again."""
 
 
@@ -65,6 +69,9 @@ def microscope(
     tower: str | None = None,
     layer: int | Sequence[int] | None = None,
     k: int = 9,
+    words: Sequence[str] | str | None = None,
+    formats: Formats | None = None,
+    visualise: int = 0,
     top_words: pd.DataFrame | None = None,
     cross_format: pd.DataFrame | None = None,
     drawn: Callable[[Neuron], Image.Image] | None = None,
@@ -79,11 +86,16 @@ def microscope(
         tower: "vision", or "lm" where pictures are positions of a language model.
         layer: one, several, or all that have units.
         k: top pictures per unit.
-        top_words: a table of a word probe: neuron, word, value.
-        cross_format: a table of a cross-format index: neuron, z, and z_low, z_high, concept and
-            `z photo` etc. where there are any; of several rows of a unit the largest z is shown.
-        drawn: a function that makes the feature visualisation of a Neuron; it is called once per
-            unit, and not again when the site is made again.
+        words: of a word probe of the vision tower: a list, or "labels" for those of the data.
+        formats: format -> concept -> pictures, for the cross-format index of every unit.
+        visualise: feature visualisations of so many units of each layer, those of the sharpest
+            peaks: 64 steps at 64 pixels each, some side by side.
+        top_words: a table of a word probe, instead of `words`: neuron, word, value.
+        cross_format: a table of a cross-format index, instead of `formats`: neuron, z, and z_low,
+            z_high, concept and `z photo` etc. where there are any; of several rows of a unit the
+            largest z is shown.
+        drawn: a function that makes the feature visualisation of a Neuron, instead of `visualise`;
+            it is called once per unit, and not again when the site is made again.
         chunk: pictures whose work an interruption costs.
 
     Raises:
@@ -94,6 +106,7 @@ def microscope(
     samples, name = named_data(dataset), tower_of(model, tower)
     tables = Tables(top_words, cross_format, drawn, folder)
     tables.check()
+    _check_asked(name, words, formats, count(visualise, "visualise", least=0))
     wanted = [layer] if isinstance(layer, int) else layer
     shown = layers_of(model, name, wanted, samples[0])
     work = folder / "work"
@@ -105,6 +118,7 @@ def microscope(
     with alone(folder):
         remove_leftovers(folder)
         made = LayerCards(model, name, shown, done, samples, work, tables)
+        made = replace(made, tables=_probed(made, words, formats, visualise))
         stamp = _stamp(done, made)
         files = _layers(folder, work, made, stamp, progress)
         _pictures(model, folder, samples, made.pictures(), progress)
@@ -114,6 +128,40 @@ def microscope(
             labels=made.labels.names, facts=made.facts(), stamp=stamp,
             about={**_plan(done), **about(model)},
         )  # fmt: skip
+
+
+def _check_asked(tower: str, words: Any, formats: Any, visualise: int) -> None:
+    """Refuse what can't be made, before the sweep.
+
+    Raises:
+        CapabilityError: probes of another tower than vision. ArgumentError: other formats or words.
+    """
+    if tower != "vision" and (words is not None or formats is not None or visualise):
+        raise CapabilityError(
+            f"words=, formats= and visualise= are asked of a vision tower, and this site is of"
+            f" {tower!r}: leave them out, or write tower='vision'."
+        )
+    if formats is not None:
+        checked(formats)
+    if words is not None and words != "labels":
+        distinct(words)
+
+
+def _probed(made: LayerCards, words: Any, formats: Any, visualise: int) -> Tables:
+    """The tables of the site, with those that are made for it."""
+    tables, of = made.tables, json.dumps(made.done.manifest, sort_keys=True, default=str)
+    if words is not None and tables.words is None:
+        known = list(made.labels.names) if words == "labels" else distinct(words)
+        if known:
+            table = word_table(made.model, made.layers, known, made.work, of)
+            tables = replace(tables, words=table)
+    if formats is not None and tables.formats is None:
+        table = format_table(made.model, made.layers, formats, made.work, of)
+        tables = replace(tables, formats=table)
+    if visualise and tables.drawn is None:
+        layers = {layer.number: layer for layer in made.layers}
+        tables = replace(tables, drawn=Drawer(made.model, layers, visualise))
+    return tables
 
 
 def _stamp(done: Sweep, made: LayerCards) -> str:

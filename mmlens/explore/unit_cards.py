@@ -18,6 +18,7 @@ from mmlens.datasets.sample import Samples
 from mmlens.explore.unit_activity import Layer
 from mmlens.explore.unit_labels import LabelsOfUnits, LabelTable, label_table, labels_of_units
 from mmlens.explore.unit_neighbours import Nearest, directions, nearest
+from mmlens.explore.unit_probes import Drawer
 from mmlens.explore.unit_tables import Tables
 from mmlens.explore.unit_weights import Wiring, feeds, wirings
 from mmlens.methods.decode import decode
@@ -95,12 +96,12 @@ class LayerCards:
 
     def cards(self, layer: Layer) -> list[UnitCard]:
         """A card per unit."""
-        units, key = range(layer.units), layer.name(self.tower)
+        units = range(layer.units)
         top, moments = self.tallies[f"L{layer.number}"]
         tops, spread = self._tops(top), _spread(moments)
         found, alike = self._labels(layer), self._alike(layer.number)
         writes, wired = self._writes(layer.number), feeds(layer.number, self.wiring, FEEDS)
-        says = self._says(layer)
+        says, drawn = self._says(layer), self._drawn(layer, spread)
         out = []
         for unit in units:
             neuron = Neuron(layer.number, unit, self.tower)
@@ -118,10 +119,19 @@ class LayerCards:
                     says=says[unit] if says else (),
                     words=self.tables.words_of.get(neuron, ()),
                     formats=self.tables.formats_of.get(neuron, {}),
-                    drawn=self.tables.draw(neuron, key),
+                    drawn=drawn.get(neuron, ()),
                 )
             )
         return out
+
+    def _drawn(self, layer: Layer, spread: Any) -> dict[Neuron, list[str]]:
+        """Feature visualisations: of all units, or of those of the sharpest peaks."""
+        units: Sequence[int] = range(layer.units)
+        if isinstance(self.tables.drawn, Drawer):
+            sharp = [(high - mean) / wide if wide > 0 else 0.0 for _, mean, wide, high in spread]
+            units = sorted(units, key=lambda unit: -sharp[unit])[: self.tables.drawn.each]
+        neurons = [Neuron(layer.number, unit, self.tower) for unit in sorted(units)]
+        return self.tables.draw(neurons, layer.name(self.tower))
 
     def _tops(self, top: Top) -> list[list[TopPicture]]:
         numbers, values = top.samples.values.tolist(), top.values.values.tolist()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from mmlens.explore.unit_probes import Drawer
 from mmlens.values.arguments import function, instance, number
 from mmlens.values.errors import AddressError, writing
 from mmlens.values.labels import Neuron
@@ -49,7 +50,8 @@ class Tables:
         parts = [
             b"" if table is None else _csv(table).encode() for table in (self.words, self.formats)
         ]
-        drawn = b"drawn" if self.drawn is not None else b""
+        told = str(self.drawn) if isinstance(self.drawn, Drawer) else "drawn"
+        drawn = told.encode() if self.drawn is not None else b""
         return hashlib.sha256(b"\0".join([*parts, drawn])).hexdigest()
 
     def check(self) -> None:
@@ -87,19 +89,22 @@ class Tables:
                 out[row["neuron"]] = own
         return out
 
-    def draw(self, neuron: Neuron, key: str) -> list[str]:
-        """The files of a unit's feature visualisation, drawn unless they are there."""
+    def draw(self, neurons: Sequence[Neuron], key: str) -> dict[Neuron, list[str]]:
+        """The files of the feature visualisations of these units, drawn unless they are there."""
         if self.drawn is None:
-            return []
-        name = f"drawn/{key}/{neuron.unit}.jpg"
-        path = self.folder / name
-        if not path.is_file():
+            return {}
+        names = {one: f"drawn/{key}/{one.unit}.jpg" for one in neurons}
+        missing = [one for one, name in names.items() if not (self.folder / name).is_file()]
+        if isinstance(self.drawn, Drawer):
+            self.drawn.some(missing)
+        for one in missing:
+            path = self.folder / names[one]
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-            picture = self.drawn(neuron).convert("RGB")
+            picture = self.drawn(one).convert("RGB")
             with replacing(path) as new:
                 picture.save(new, "jpeg", quality=88, subsampling=0, optimize=True)
-        return [name]
+        return {one: [name] for one, name in names.items()}
 
 
 def _rows(table: Any, columns: Sequence[str], name: str) -> list[dict[str, Any]]:

@@ -135,7 +135,8 @@ def _no_nan(values: torch.Tensor, where: Site, layer: int | None) -> None:
 def _layers(model: HookedModel, where: Site, wanted: Mapping[str, Any]) -> list[int | None]:
     if not where.layered:
         return [None]
-    return list(places(hooking.layers(model, where), wanted.get("layer"), "layer"))
+    every = hooking.layers(model, where)  # some sites are not in the first layers
+    return [every[place] for place in places(every, wanted.get("layer"), "layer")]
 
 
 def _rows(model: HookedModel, reading: Any, where: Site, layer: int | None) -> dict[str, Rows]:

@@ -85,7 +85,7 @@ def attribute(
     every = list(hooking.layers(model, where)) if where.layered else [None]
     if where.layer is not None:
         layer = where.layer if layer is None else layer
-    chosen = sorted(places(every, layer, "layer")) if where.layered else every
+    chosen = sorted(every[i] for i in places(every, layer, "layer")) if where.layered else every  # type: ignore[type-var]
     kept: dict[int | None, torch.Tensor] = {}
 
     def receive(index: int, layer: int | None, product: torch.Tensor) -> None:

@@ -23,7 +23,6 @@ from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.readouts import unit_site
 from mmlens.values.arguments import count, instance, number, several
-from mmlens.values.edit import Edit
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import Neuron
 from mmlens.values.maps import inner_of, is_map
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
 
 SIDE = 224
+BATCH = 64
+"""Units that are raised side by side, each in a copy of the picture."""
 
 
 @needs("pictures")
@@ -78,19 +79,21 @@ def blank_check(
     if not 0 <= one.unit < width:
         raise AddressError(f"There is no {one}: the layer has {width} units.")
     picture = Image.new("RGB", (SIDE, SIDE), "grey") if blank is None else open_picture(blank)
-    plain = _logits(model, picture, texts)
+    plain = named_logits(model, [picture], texts, template="{}").values[0]
     seed, few = count(seed, "seed", least=0), count(randoms, "randoms", least=0)
-    others = _others(one.unit, width, few, seed)
+    units = [one.unit, *_others(one.unit, width, few, seed)]
     rows = []
     for value in sizes:
-        raised = [
-            _logits(_raised(model, where, one.layer, unit, value), picture, texts)
-            for unit in (one.unit, *others)
-        ]
-        change = torch.stack(raised) - plain
+        raised = torch.cat(
+            [
+                _raised(model, where, one.layer, units[i : i + BATCH], value, picture, texts)
+                for i in range(0, len(units), BATCH)
+            ]
+        )
+        change = raised - plain
         p = (change >= change[0] - 1e-9).float().mean(0)
         for i, name in enumerate(texts):
-            rows.append((one, value, name, float(raised[0][i]), float(change[0, i]), float(p[i])))
+            rows.append((one, value, name, float(raised[0, i]), float(change[0, i]), float(p[i])))
     return pd.DataFrame(rows, columns=["neuron", "value", "text", "logit", "change", "p"])
 
 
@@ -109,16 +112,33 @@ def layer_width(model: HookedModel, layer: int, site: str) -> int:
     return seen[0]
 
 
-def _raised(model: HookedModel, site: str, layer: int, unit: int, value: float) -> Any:
-    return model.edit(Edit(site, value, Neuron(layer, unit, TOWER), add=True))
+def _raised(
+    model: HookedModel,
+    site: str,
+    layer: int,
+    units: Sequence[int],
+    value: float,
+    picture: Image.Image,
+    texts: Sequence[str],
+) -> torch.Tensor:
+    """Float[unit, text]: logits of the picture, in row i with unit i raised at every position."""
+    where = site_of(site)
+    real = hooking.check_places(model, where, [layer])[layer]
+    inner = inner_of(real.axes) if is_map(real.axes) else real.axes[-1]
+    axis, which = 1 + real.axes.index(inner), torch.tensor(units)
+
+    def raise_(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
+        out = tensor.clone()
+        each = which.repeat_interleave(len(out) // len(which))  # crops of one picture
+        out.movedim(axis, 1)[torch.arange(len(out)), each] += value
+        return out
+
+    with model.hooks(fwd_hooks=[(where.at(layer), raise_)]):
+        many = [picture] * len(units)
+        return named_logits(model, many, texts, template="{}", batch=len(many)).values
 
 
 def _others(unit: int, width: int, n: int, seed: int) -> list[int]:
     """Other units of the layer, drawn without replacement."""
     drawn = torch.randperm(width, generator=torch.Generator().manual_seed(seed)).tolist()
     return [other for other in drawn if other != unit][:n]
-
-
-def _logits(model: HookedModel, picture: Any, texts: Sequence[str]) -> torch.Tensor:
-    """Float[text]."""
-    return named_logits(model, [picture], texts, template="{}").values[0]

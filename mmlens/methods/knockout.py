@@ -189,7 +189,8 @@ def attention(
     """
     site = SITES["vision.pattern" if tower else "cross_pattern" if across else "pattern"]
     known = hooking.points(model)
-    asked = places(hooking.layers(model, site), layer, "layer")
+    every = hooking.layers(model, site)
+    asked = [every[place] for place in places(every, layer, "layer")]
     silent = [n for n in asked if site.at(n) not in known]
     if across and silent:
         raise CapabilityError(

@@ -255,7 +255,7 @@ def _layers_and_inner(
         every = hooking.layers(model, site)
         asked = wanted.get("layer", site.layer)
         names, found = groups(every, asked, "layer", "layer" in each)
-        parts.append(("layer", names, found))
+        parts.append(("layer", names, [tuple(every[i] for i in some) for some in found]))
     else:
         parts.append(("layer", None, []))
     if inner and (inner in each or inner in wanted):

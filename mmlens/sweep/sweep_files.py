@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmlens.sweep.record import SweepError
-from mmlens.values.scores import LABELS, Scores, pack_labels, unpack_labels
+from mmlens.values.packed_labels import LABELS, pack_labels, unpack_labels
+from mmlens.values.scores import Scores
 from mmlens.values.whole_files import spelled
 
 KIND = "kind"

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from mmlens.values.arguments import several, text
 from mmlens.values.errors import AddressError, CheckpointError, NumericsError
-from mmlens.values.scores import Labels, Scores, pack_labels, unpack_labels
+from mmlens.values.packed_labels import Labels, pack_labels, unpack_labels
+from mmlens.values.scores import Scores
 from mmlens.values.whole_files import replacing, spelled
 
 T = TypeVar("T", bound="Tally")

@@ -158,7 +158,7 @@ class Edit:
             wanted = sorted({layer for layer, _ in self.address["pairs"]})
         elif wanted is None and isinstance(self.value, Scores) and "layer" in self.value.axes:
             wanted = list(self.value.of("layer"))
-        return list(places(every, wanted, "layer"))
+        return [every[place] for place in places(every, wanted, "layer")]
 
     def apply_(
         self,

@@ -11,15 +11,17 @@ One label drops its axis; a list, a slice or a type keeps it (`mmlens.values.add
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmlens.values.addresses import find, read_address
-from mmlens.values.arguments import count, instance, number, several, shown, text
+from mmlens.values.arguments import count, instance, several, shown, text
 from mmlens.values.errors import AddressError, CheckpointError, nearest
-from mmlens.values.labels import Head, Neuron, Padding, Patch, Token
+from mmlens.values.optional_packages import package
+from mmlens.values.packed_labels import Labels, pack_labels, unpack_labels
+from mmlens.values.score_arithmetic import Arithmetic
 from mmlens.values.sites import SHARED
 from mmlens.values.whole_files import replacing, spelled
 
@@ -27,14 +29,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-Labels = tuple[Any, ...] | None
-"""One label per index; None stands for 0, 1, 2, ... (units and dimensions)."""
-
-LABELS = {kind.__name__: kind for kind in (Patch, Token, Padding, Neuron, Head)}
-
 
 @dataclass(frozen=True, eq=False)
-class Scores:
+class Scores(Arithmetic):
     """Named axes, labelled indices.
 
     Attributes:
@@ -97,6 +94,37 @@ class Scores:
             out = out._pick(axis, find(out.of(axis), wanted, axis))
         return out
 
+    def __getitem__(self, at: Any) -> Scores:
+        """By number instead of label, as in NumPy: `scores[0]`, `scores[:, -1]`, `scores[..., :5]`.
+
+        Raises:
+            AddressError: no number there, or what is no number or slice; labels go to `sel`.
+        """
+        given = at if type(at) is tuple else (at,)
+        if Ellipsis in given:
+            gap = given.index(Ellipsis)
+            every = (slice(None),) * (len(self.axes) - len(given) + 1)
+            given = (*given[:gap], *every, *given[gap + 1 :])
+        if len(given) > len(self.axes):
+            raise AddressError(f"{self!r} has {len(self.axes)} axes, not {len(given)}.")
+        out = self
+        for axis, one in zip(self.axes, given, strict=False):
+            size = len(self.of(axis))
+            if isinstance(one, slice):
+                out = out if one == slice(None) else out._pick(axis, list(range(size)[one]))
+            elif isinstance(one, int) and -size <= one < size:
+                out = out._pick(axis, one % size)
+            else:
+                raise AddressError(
+                    f"[{shown(one)}] is no number from {-size} to {size - 1} on axis {axis!r}:"
+                    f" labels are chosen by .sel({axis}=...)."
+                )
+        return out
+
+    def __iter__(self) -> Iterator[Scores]:
+        """Along the first axis."""
+        return (self[at] for at in range(self.shape[0] if self.axes else 0))
+
     def _pick(self, axis: str, index: int | list[int]) -> Scores:
         dim = self._dim(axis)
         if isinstance(index, int):
@@ -144,7 +172,7 @@ class Scores:
 
     def abs(self) -> Scores:
         """The magnitude of every value."""
-        return Scores(self.values.abs(), self.axes, self.labels, self.about)
+        return self.with_values(self.values.abs())
 
     def item(self) -> float:
         """The number, when one value is left."""
@@ -154,32 +182,18 @@ class Scores:
             )
         return float(self.values.item())
 
-    def __sub__(self, other: Scores | float) -> Scores:
-        """The difference to another result of the same axes and labels, or to a number.
+    def argmax(self) -> dict[str, Any]:
+        """The place of the largest value: axis to label, as `sel(**place)` takes it."""
+        places = self.values.new_tensor(self.shape).long()  # of no axes where one value is left
+        if self.axes:
+            import torch
 
-        Raises:
-            AddressError: other axes, other labels, another quantity or target, or no number.
-        """
-        if not isinstance(other, Scores):
-            less = number(other, "What is taken from Scores", error=AddressError)
-            return Scores(self.values - less, self.axes, self.labels, self.about)
-        for what in ("quantity", "target"):
-            mine, theirs = self.about.get(what), other.about.get(what)
-            if mine is not None and theirs is not None and mine != theirs:
-                raise AddressError(
-                    f"{self!r} has {what}={mine!r} and {other!r} has {theirs!r}: what is measured"
-                    " differently has no difference."
-                )
-        if self.axes != other.axes or self.shape != other.shape:
-            raise AddressError(f"{self!r} and {other!r} do not have the same axes.")
-        for axis in self.axes:
-            for ours, theirs in zip(self.of(axis), other.of(axis), strict=True):
-                if ours != theirs:
-                    raise AddressError(
-                        f"{self!r} and {other!r} do not have the same labels: on axis {axis!r}"
-                        f" {ours!r} stands where the other has {theirs!r}."
-                    )
-        return Scores(self.values - other.values, self.axes, self.labels, self.about)
+            places = torch.stack(torch.unravel_index(self.values.argmax(), self.shape))
+        return {a: self.of(a)[i] for a, i in zip(self.axes, places.tolist(), strict=True)}
+
+    def with_values(self, values: torch.Tensor, **told: Any) -> Scores:
+        """Other values at the same places; `told` is added to what is known about them."""
+        return Scores(values, self.axes, self.labels, {**self.about, **told})
 
     # -- leaving ------------------------------------------------------------------------------
 
@@ -202,6 +216,19 @@ class Scores:
             a: [self.of(a)[i] for i in p.tolist()] for a, p in zip(self.axes, places, strict=True)
         }
         return pd.DataFrame({**columns, name: value.numpy()})
+
+    def to_xarray(self) -> Any:
+        """An `xarray.DataArray` with the same axes and labels; `about` is its `attrs`.
+
+        Raises:
+            CapabilityError: xarray is not installed.
+        """
+        import numpy as np
+
+        xarray = package("xarray", "xarray", "Scores.to_xarray")
+        named = {axis: self.labels.get(axis) for axis in self.axes}
+        held = {a: np.fromiter(n, object, len(n)) for a, n in named.items() if n is not None}
+        return xarray.DataArray(self.numpy(), held, self.axes, attrs=dict(self.about))
 
     def numpy(self) -> Any:
         """The values as a NumPy array."""
@@ -256,39 +283,3 @@ _shown: list[Callable[[Scores], dict[str, Any]]] = []
 def shown_by(how: Callable[[Scores], dict[str, Any]]) -> None:
     """Set the notebook display of Scores; called by the views, which this module cannot import."""
     _shown[:] = [how]
-
-
-def pack_labels(labels: Labels) -> list[Any] | None:
-    """Labels of an axis as JSON: a plain one as it is, another as [kind, field, ...].
-
-    Raises:
-        AddressError: a label of a kind that could not be read back.
-    """
-    return None if labels is None else [_pack(label) for label in labels]
-
-
-def _pack(label: Any) -> Any:
-    if label is None or isinstance(label, (str, bool, int, float)):
-        return label
-    if type(label) is tuple:
-        return ["tuple", *map(_pack, label)]
-    if LABELS.get(type(label).__name__) is type(label):
-        return [type(label).__name__, *vars(label).values()]
-    if hasattr(label, "item") and getattr(label, "ndim", 1) == 0:  # a number of NumPy or torch
-        return label.item()
-    raise AddressError(
-        f"The label {label!r} can't be saved: labels are texts, numbers, tuples of these, or"
-        f" {', '.join(LABELS)}."
-    )
-
-
-def unpack_labels(labels: list[Any] | None) -> Labels:
-    """The labels that `pack_labels` packed."""
-    return None if labels is None else tuple(_unpack(label) for label in labels)
-
-
-def _unpack(label: Any) -> Any:
-    if not isinstance(label, list):
-        return label
-    kind, *fields = label
-    return tuple(map(_unpack, fields)) if kind == "tuple" else LABELS[kind](*fields)

@@ -26,7 +26,7 @@ from mmlens.values.addresses import find
 from mmlens.values.arguments import count
 from mmlens.values.arguments import path as path_of
 from mmlens.values.errors import CheckpointError
-from mmlens.values.scores import pack_labels, unpack_labels
+from mmlens.values.packed_labels import pack_labels, unpack_labels
 from mmlens.values.whole_files import write_whole
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from captioning import language_model
 from compose import SIDE, Composer, index
 from encode import encoder, grid
 from names import nouns
 from PIL import Image
-from train_projection import language_model, pooled
 
 HERE = Path(__file__).parent
 PROMPT = "A picture of"
@@ -116,9 +116,7 @@ def main(args: argparse.Namespace) -> None:
     table = {"step": state["step"]}
     for name in args.sets.split(","):
         pictures, shown = zip(*cases(args.work, name)[: args.most], strict=True)
-        cells = grid(eyes, list(pictures))
-        if args.pool:
-            cells = pooled(cells, args.pool)
+        cells = grid(eyes.forward_features, list(pictures))
         soft = F.linear((cells - state["mean"]) @ state["white"], state["weight"], state["bias"])
         said = captions(lm, tok, soft)
         hits = [any(named(n, s) for n in ns) for ns, s in zip(shown, said, strict=True)]
@@ -152,7 +150,6 @@ if __name__ == "__main__":
         default="trained,two,stamp drawings,stamp photographs,set drawings,set photographs,real",
     )
     parser.add_argument("--most", type=int, default=10_000)
-    parser.add_argument("--pool", type=int, default=0, help="rows and columns of means; 0: cells")
     parser.add_argument("--show", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)

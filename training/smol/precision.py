@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from captioning import language_model
 from encode import encoder, grid
 from evaluate import captions, cases, named
 from gguf import GGMLQuantizationType as Kind
 from gguf.quants import dequantize, quantize
-from train_projection import language_model
 
 GRIDS = {"Q8_0": Kind.Q8_0, "Q5_1": Kind.Q5_1, "Q4_0": Kind.Q4_0}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -41,7 +41,7 @@ def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     state = torch.load(args.work / args.projection, weights_only=True)
     pictures, shown = zip(*cases(args.work, "trained")[: args.pictures], strict=True)
-    x = (grid(encoder(args.work), list(pictures)) - state["mean"]) @ state["white"]
+    x = (grid(encoder(args.work).forward_features, list(pictures)) - state["mean"]) @ state["white"]
     soft = F.linear(x, state["weight"], state["bias"])
     table, first = {}, []
     for name in (*DTYPES, *GRIDS):

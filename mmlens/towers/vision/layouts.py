@@ -25,6 +25,8 @@ class Layout:
         mlp_acts: the nonlinearity of an MLP, whose input is `mlp.hook_pre` where other modules or
             a second half (packed gates) stand between it and the first matrix.
         last_act: the nonlinearity after the residual sum, if any.
+        tail: modules that make the features from what leaves the blocks, in the order they run;
+            together they are one more block.
     """
 
     embed: tuple[tuple[str, str], ...]
@@ -37,6 +39,11 @@ class Layout:
     attn_adds: tuple[str, ...] = ()
     mlp_adds: tuple[str, ...] = ()
     last_act: tuple[str, ...] = ()
+    tail: tuple[str, ...] = ()
+
+
+class Tail(nn.Sequential):
+    """The tail of an encoder as a block: its modules, which the encoder itself runs."""
 
 
 _INCEPTION = ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
@@ -98,6 +105,7 @@ LAYOUTS: dict[str, Layout] = {
         attn_adds=("layer_scale1", "drop_path1"),
         mlp_adds=("layer_scale2", "drop_path2", "drop_path"),
         last_act=("act3", "act2"),
+        tail=("conv_head", "bn2"),  # of EfficientNet, whose widest units are there
     ),
 }
 
@@ -119,11 +127,17 @@ def find_blocks(root: nn.Module, layout: Layout) -> list[nn.Module]:
     A plain pile of convolutions (VGG) has none: there, each nonlinearity is a block.
     """
     if stages := _first(root, layout.blocks):
-        return [block for stage in stages for child in stage.children() for block in _of(child)]
+        inner = [block for stage in stages for child in stage.children() for block in _of(child)]
+        return [*inner, *_tail(root, layout)]
     if blocks := _first(root, layout.whole):
         return blocks
     pile = find(root, ("features",))
     return [m for m in pile.children() if is_activation(m)] if pile is not None else []
+
+
+def _tail(root: nn.Module, layout: Layout) -> list[nn.Module]:
+    parts = [part for path in layout.tail if (part := find(root, (path,))) is not None]
+    return [Tail(*parts)] if parts and len(parts) == len(layout.tail) else []
 
 
 def _first(root: nn.Module, paths: tuple[str, ...]) -> list[nn.Module]:

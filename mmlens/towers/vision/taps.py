@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from mmlens.towers.attention import ATTENTION_POINTS, OpenAttention, open_attention
 from mmlens.towers.vision.block_acts import block_acts
-from mmlens.towers.vision.layouts import LAYOUTS, Layout, find, find_blocks
+from mmlens.towers.vision.layouts import LAYOUTS, Layout, Tail, find, find_blocks
 from mmlens.towers.vision.tap_hooks import Apart, InTap, OutTap, TurnTap
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ def attach(
 
 def _block_taps(block: nn.Module, layout: Layout) -> Iterator[tuple[Any, nn.Module, str, bool]]:
     """(tap, module, name, whether it is a pre-hook) for one block, attention kernel aside."""
-    yield InTap, block, "hook_resid_pre", True
+    first, last = (block[0], block[-1]) if isinstance(block, Tail) else (block, block)
+    yield InTap, first, "hook_resid_pre", True
     mlp_in, attn = find(block, layout.mlp_in), find(block, layout.attn)
     if not _adds_by_turns(block, layout):
         for adds, part, name in (
@@ -99,7 +100,7 @@ def _block_taps(block: nn.Module, layout: Layout) -> Iterator[tuple[Any, nn.Modu
                 yield OutTap, adds, name, False
     yield from _mlp_taps(block, layout)
     yield from _convolution_taps(block, layout)
-    yield OutTap, block, "hook_resid_post", False
+    yield OutTap, last, "hook_resid_post", False
 
 
 def _adds_by_turns(block: nn.Module, layout: Layout) -> bool:

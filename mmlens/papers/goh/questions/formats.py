@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from PIL import Image
+
 from mmlens.papers.tables import ExperimentError
 from mmlens.pictos.sprites import sprites
 from mmlens.pictos.world import World
@@ -22,7 +25,7 @@ Formats = dict[str, dict[str, list[Any]]]
 """Format -> concept -> pictures."""
 STYLES = {"drawing": "literal", "symbol": "symbolic", "written": "written"}
 """Formats of the bundled world, which has no photographs, by the style that draws them."""
-SCENES = 6000
+SCENES = 12_000
 """So many scenes of a style are looked through at most."""
 
 
@@ -45,8 +48,16 @@ def world(concepts: Sequence[str], each: int, *, seed: int = 0) -> Formats:
             at = (cast[:, 0] == known.index(one)).nonzero()[:, 0][: count(each, "each")].tolist()
             if len(at) < each:
                 raise ExperimentError(f"Only {len(at)} scenes show {one!r} alone as {style}.")
-            found[name][one] = [here.scene(i).image for i in at]
+            pixels = (here.batch(at).images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+            found[name][one] = [Image.fromarray(x) for x in pixels.numpy()]
     return found
+
+
+def spread_things(n: int | None = None) -> list[str]:
+    """So many things of the bundled world, evenly over its list; None for all."""
+    names = sprites().names
+    many = len(names) if n is None else min(count(n, "concepts"), len(names))
+    return [names[i * len(names) // many] for i in range(many)]
 
 
 def folder(root: str | Path) -> Formats:

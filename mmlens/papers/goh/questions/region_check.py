@@ -6,6 +6,7 @@ Here they are probed among each other and among other English words; of each uni
 many of the published first five are among our first twenty.
 
     mmlens reproduce goh --model open_clip:RN50x4/openai --regions
+    mmlens reproduce goh --model open_clip:RN50x4/openai --regions --site vision.resid_add
 
 The list of 10,000 is not part of the published data, so the background differs.
 """
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmlens.methods.word_probe import TOWER, top_words, word_probe
 from mmlens.model.capabilities import needs
+from mmlens.methods.site_before_last import site_before_last
 from mmlens.papers.tables import ExperimentError
 from mmlens.values.arguments import choice, count
 from mmlens.values.english import english_words
@@ -56,7 +58,9 @@ def region_check(
     Args:
         network: which network's units: "RN50x4", "RN101" or "RN50".
         background: English words that are probed besides the published ones.
-        layer, site, read: as in `word_probe`; the paper reads the last layer's map before its ReLU.
+        layer, read: as in `word_probe`.
+        site: where units are read; by default the last layer's map before its ReLU, as in the
+            paper ("vision.resid_add" of CLIP's ResNets).
 
     Raises:
         ExperimentError: the layer has fewer units than were published.
@@ -68,7 +72,8 @@ def region_check(
     step = max(1, len(every) // max(few, 1))
     more = every[step // 2 :: step][:few]
     words = dict.fromkeys([*(word for own in known.values() for word in own), *more])
-    scores = word_probe(model, list(words), layer=layer, site=site, **read)
+    where = site_before_last(model, layer, site)
+    scores = word_probe(model, list(words), layer=layer, site=where, **read)
     width, at = scores.shape[1], int(scores.about["layer"])
     if max(known) >= width:
         raise ExperimentError(

@@ -1,0 +1,49 @@
+"""Labels of axes as JSON, for the files that keep them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmlens.values.errors import AddressError
+from mmlens.values.labels import Head, Neuron, Padding, Patch, Token
+
+Labels = tuple[Any, ...] | None
+"""One label per index; None stands for 0, 1, 2, ... (units and dimensions)."""
+
+LABELS = {kind.__name__: kind for kind in (Patch, Token, Padding, Neuron, Head)}
+
+
+def pack_labels(labels: Labels) -> list[Any] | None:
+    """Labels of an axis as JSON: a plain one as it is, another as [kind, field, ...].
+
+    Raises:
+        AddressError: a label of a kind that could not be read back.
+    """
+    return None if labels is None else [_pack(label) for label in labels]
+
+
+def _pack(label: Any) -> Any:
+    if label is None or isinstance(label, (str, bool, int, float)):
+        return label
+    if type(label) is tuple:
+        return ["tuple", *map(_pack, label)]
+    if LABELS.get(type(label).__name__) is type(label):
+        return [type(label).__name__, *vars(label).values()]
+    if hasattr(label, "item") and getattr(label, "ndim", 1) == 0:  # a number of NumPy or torch
+        return label.item()
+    raise AddressError(
+        f"The label {label!r} can't be saved: labels are texts, numbers, tuples of these, or"
+        f" {', '.join(LABELS)}."
+    )
+
+
+def unpack_labels(labels: list[Any] | None) -> Labels:
+    """The labels that `pack_labels` packed."""
+    return None if labels is None else tuple(_unpack(label) for label in labels)
+
+
+def _unpack(label: Any) -> Any:
+    if not isinstance(label, list):
+        return label
+    kind, *fields = label
+    return tuple(map(_unpack, fields)) if kind == "tuple" else LABELS[kind](*fields)
