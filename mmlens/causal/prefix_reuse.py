@@ -76,9 +76,7 @@ class Kept:
         return self.soft.ids.shape[1]
 
 
-def keep(
-    model: HookedVLM, prompt: Any, reuse: str | None = None, at: torch.Tensor | None = None
-) -> Kept:
+def keep(model: Any, prompt: Any, reuse: str | None = None, at: torch.Tensor | None = None) -> Kept:
     """Run a prompt once and keep what patched passes need.
 
     Args:

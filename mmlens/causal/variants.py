@@ -82,7 +82,7 @@ def differentiable(number: torch.Tensor) -> torch.Tensor:
 
 
 def run(
-    model: HookedVLM,
+    model: Any,
     kept: Kept,
     place: Place,
     source: Source,
@@ -242,7 +242,7 @@ def _bytes(model: HookedVLM, kept: Kept, place: Place) -> float:
 
 
 def standing(
-    model: HookedVLM, soft: Any, place: Place, layers: Sequence[int | None]
+    model: Any, soft: Any, place: Place, layers: Sequence[int | None]
 ) -> dict[int | None, torch.Tensor]:
     """The activations at the site in a run, per layer: [pos, ...], in encoders [picture, pos, ...].
 

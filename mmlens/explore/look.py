@@ -53,8 +53,6 @@ from mmlens.values.whole_files import printable, write_whole
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model.hooked_model import HookedModel
-
 
 @dataclass(frozen=True, eq=False)
 class Look:
@@ -128,7 +126,7 @@ class Look:
 @needs("pictures", "grid")
 @ordinary()
 def look(
-    model: HookedModel,
+    model: Any,
     picture: Any,
     prompt: str | None = None,
     *,

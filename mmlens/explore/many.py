@@ -37,7 +37,6 @@ from mmlens.values.scores import Scores
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mmlens.model.hooked_model import HookedModel
 
 SIDE = 320
 """Pixels of the longer side of the copies that a sweep keeps."""
@@ -64,7 +63,7 @@ class Found:
 
 
 def read_all(
-    model: HookedModel,
+    model: Any,
     dataset: Any,
     out: str | Path,
     *,
@@ -131,7 +130,7 @@ def read_found(folder: str | Path, tops: int = 6) -> Found:
 
 
 def read_one(
-    model: HookedModel,
+    model: Any,
     sample: Sample,
     k: int,
     lens: int,

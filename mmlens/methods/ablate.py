@@ -261,7 +261,8 @@ def _arms(
             found.setdefault(unit.layer, set()).add(place(unit))
         return found
 
-    firsts, nothing = [by_layer(units[:n]) for n in k], {layers[0]: ()}
+    firsts = [by_layer(units[:n]) for n in k]
+    nothing: dict[int | None, tuple[int, ...]] = {layers[0]: ()}
     whole = set(range(width))
     arms: dict[str, list[dict[int | None, tuple[int, ...]]]] = {
         "ranked": [{at: tuple(sorted(u)) for at, u in first.items()} or nothing for first in firsts]

@@ -111,12 +111,12 @@ def place_in(
 def _asked_layers(wanted: Any, units: Any) -> Any:
     """The layers that are named, by themselves, in a mapping, or by units; None for all."""
     if units is not None:
-        several = [units] if isinstance(units, (Neuron, Head)) else list(units)
+        several = units if isinstance(units, (list, tuple)) else [units]
         return sorted({one.layer for one in several if isinstance(one, (Neuron, Head))}) or None
     if not isinstance(wanted, Mapping):
         return wanted
-    named = [[some] if isinstance(some, int) else some for some in wanted.values()]
-    return sorted({layer for some in named for layer in some}) or None
+    named = [one if isinstance(one, (list, tuple)) else [one] for one in wanted.values()]
+    return sorted({at for some in named for at in some if isinstance(at, int)}) or None
 
 
 def pictured(base: Kept) -> list[Any]:

@@ -86,7 +86,9 @@ def _by_unit(scores: Scores) -> Scores:
     """Scores of a map as those of units at positions: its channels at its cells."""
     axes = tuple(getattr(scores, "axes", ()))
     values, labels = getattr(scores, "values", None), getattr(scores, "labels", {})
-    if is_map(axes) and values is not None:
+    if values is None:
+        return scores
+    if is_map(axes):
         rows, cols = (values.shape[axes.index(one)] for one in ("row", "col"))
         inner = axes[-3:]
         cells = tuple(Patch(row, col) for row in range(rows) for col in range(cols))

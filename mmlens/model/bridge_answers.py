@@ -12,7 +12,7 @@ from mmlens.values.labels import Neuron
 from mmlens.values.prompt import SoftPrompt
 
 
-class Explained:
+class Answering:
     """The base of a bridge that answers what methods ask about one prompt."""
 
     lm: Any

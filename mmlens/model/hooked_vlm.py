@@ -26,7 +26,7 @@ from mmlens.model import (
     options,
     reading,
 )
-from mmlens.model.bridge_answers import Explained
+from mmlens.model.bridge_answers import Answering
 from mmlens.model.bridge_copies import Joined
 from mmlens.model.capture import capture
 from mmlens.model.hooked_model import HookedModel
@@ -48,7 +48,7 @@ Input = Any
 """A Prompt, text, a list of these, a SoftPrompt, token ids, vectors Float[batch, pos, d_model]."""
 
 
-class HookedVLM(Joined, Explained, Surface, HookedModel):
+class HookedVLM(Joined, Answering, Surface, HookedModel):
     """vision - projection - lm, frozen, plus edits.
 
     Args:

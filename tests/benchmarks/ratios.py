@@ -54,7 +54,8 @@ def small(hf_only: bool = False) -> tuple[Any, Any, torch.Tensor]:
 
 def ours(model: Any, vectors: torch.Tensor) -> Any:
     """All layers, all positions, for every token of the caption, the 100 best pairs of each."""
-    from mmlens.methods.attribute import _Best, products
+    from mmlens.methods.attribute import products
+    from mmlens.methods.best_scores import BestScores
     from mmlens.model.targets import Target, extend
     from mmlens.values.sites import SITES
 
@@ -64,7 +65,7 @@ def ours(model: Any, vectors: torch.Tensor) -> Any:
         Target(length - 1 + i, lambda logits, token=token: logits[token])
         for i, token in enumerate(CAPTION)
     ]
-    best = [_Best(100) for _ in CAPTION]
+    best = [BestScores(100) for _ in CAPTION]
     products(
         model,
         extend(model, soft, CAPTION[:-1]),

@@ -2,9 +2,11 @@
 
 Such a sequence [position, dim] has a grid of its own. That its positions are the cells of that grid
 in reading order (and not windows, or the units of a masked autoencoder) is measured: where the
-picture is repainted in a cell, that position changes the most. It is measured on the residual
-stream, where a position still holds most of its own cell; everything else in the block that has as
-many positions is computed position by position from it, in the same order.
+picture is repainted in a cell, that position changes the most. Cells of the finest grid are
+repainted, and in a coarser one the cell around them changes: so one pass of five pictures tells of
+all grids. It is measured on the residual stream, where a position still holds most of its own cell;
+everything else in the block that has as many positions is computed position by position from it,
+in the same order.
 """
 
 from __future__ import annotations
@@ -36,11 +38,7 @@ def own_grids(vision: HookedVision, lengths: dict[str, int]) -> dict[str, Grid]:
     """
     grids = {n: grid for n in set(lengths.values()) if (grid := _grid(vision, n)) is not None}
     stream = {name for name in lengths if name.split(".", 2)[-1] in _STREAM}
-    ordered = {
-        name
-        for n, grid in grids.items()
-        for name in _in_order(vision, [s for s in stream if lengths[s] == n], grid)
-    }
+    ordered = _in_order(vision, {s: grids[lengths[s]] for s in stream if lengths[s] in grids})
     held = {(_block(name), lengths[name]) for name in ordered}
     return {
         name: grids[n]
@@ -63,24 +61,30 @@ def _grid(vision: HookedVision, n: int) -> Grid | None:
     return (rows, cols) if fits else None
 
 
-def _in_order(vision: HookedVision, names: list[str], grid: Grid) -> set[str]:
-    """The points where a repainted cell changes its own position the most."""
-    if not names:
+def _in_order(vision: HookedVision, grids: dict[str, Grid]) -> set[str]:
+    """The points where a repainted cell changes its own position the most.
+
+    Args:
+        grids: per point the grid that its positions may be the cells of.
+    """
+    if not grids:
         return set()
     found: set[str] = set()
-    cols = grid[1]
+    finest = max(grids.values())
 
     def look(tensor: Tensor, hook: Any) -> None:
+        rows, cols = grid = grids[hook.name]
         change = (tensor[1:] - tensor[:1]).float().flatten(2).norm(dim=-1)
+        here = [(r * rows // finest[0], c * cols // finest[1]) for r, c in cells(*finest)]
         off = [
             max(abs(place // cols - row), abs(place % cols - col))
-            for place, (row, col) in zip(change.argmax(-1).tolist(), cells(*grid), strict=True)
+            for place, (row, col) in zip(change.argmax(-1).tolist(), here, strict=True)
         ]
         if max(off) <= (1 if min(grid) >= FINE else 0):
             found.add(hook.name)
 
-    with torch.no_grad(), looking((vision.hook_dict[name] for name in names), look):
-        vision._values(_repainted(vision, grid))
+    with torch.no_grad(), looking((vision.hook_dict[name] for name in grids), look):
+        vision._values(_repainted(vision, finest))
     return found
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from mmlens.causal import measures
-from mmlens.causal.regions import patches_under
+from mmlens.causal.masked_patches import patches_under
 from mmlens.datasets.sample import Sample
 from mmlens.methods.knockout import knockouts
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
