@@ -376,8 +376,8 @@ def test_what_cannot_be_asked_is_refused_in_a_sentence(clip):
         clip.edit(Edit("neurons", 0.0, Neuron(0, 0)))
     with pytest.raises(CapabilityError, match="compares pictures with texts"):
         mm.zero_shot(mm.from_parts(vision=clip.vision), PHOTO, TEXTS)
-    with pytest.raises(CapabilityError, match="predicts the next token"):
-        mm.patching.patch(clip, None, None)
+    with pytest.raises(CapabilityError, match="has an unembedding"):
+        mm.decode(clip, [])
     with pytest.raises(PromptError, match="read from texts"):
         mm.activations(clip, PHOTO, "text.neurons", layer=0)
     with pytest.raises(ArgumentError, match="is no module"):

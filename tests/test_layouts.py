@@ -155,19 +155,25 @@ def test_the_vision_tower_reads_a_row_per_crop(model):
 
 COMPARES = "a model that compares pictures with texts"
 NAMES = "neither compares pictures with texts nor has classes"
-SIMILAR = dict.fromkeys(("mmlens.embed", "mmlens.zero_shot"), COMPARES) | dict.fromkeys(
+SUMS = (
+    "mmlens.bilinear_attribution",
+    "mmlens.decompose",
+    "mmlens.head_moments",
+    "mmlens.text_span",
+)
+SIMILAR = dict.fromkeys(("mmlens.embed", "mmlens.zero_shot", *SUMS), COMPARES) | dict.fromkeys(
     ("mmlens.blank_check", "mmlens.stroop", "mmlens.typographic_attack"), NAMES
 )
 
 REFUSED = {
     "toy-tiled": {
         **SIMILAR,
-        "mmlens.look": "reads a picture as one grid",
+        **dict.fromkeys(("mmlens.look", "mmlens.neuron_graph"), "reads a picture as one grid"),
         "mmlens.patching.edge_attribution": EDGES,
     },
     "toy-cross": {
         **SIMILAR,
-        "mmlens.look": "reads a picture as one grid",
+        **dict.fromkeys(("mmlens.look", "mmlens.neuron_graph"), "reads a picture as one grid"),
         "mmlens.attribute_caption": "pictures of 'toy-cross' are no positions",
         "mmlens.patching.edge_attribution": "every picture among the positions",
         "mmlens.top_images": "neurons of its encoder",
@@ -176,7 +182,7 @@ REFUSED = {
 """Per toy, the verbs that do not take its layout, and a part of the sentence that says so."""
 WORDS_ALONE = {
     **dict.fromkeys(
-        ("mmlens.attribute_caption", "mmlens.patching.edge_attribution",
+        ("mmlens.attribute_caption", "mmlens.neuron_graph", "mmlens.patching.edge_attribution",
          "mmlens.patching.knockouts", "mmlens.patching.path_patching",
          "mmlens.patching.soft_noise"),
         "needs a model that predicts the next token",
@@ -197,9 +203,10 @@ WORDS_ALONE = {
 CLASSES = dict.fromkeys(("mmlens.blank_check", "mmlens.typographic_attack"), "No class is called")
 ENCODERS: dict[str, dict[str, str]] = {
     "transformers CLIP": WORDS_ALONE,
-    "pictos-clip": WORDS_ALONE,
+    "pictos-clip": WORDS_ALONE
+    | dict.fromkeys(("mmlens.head_moments", "mmlens.text_span"), "has no 'vision.attn_out'"),
     "classes": WORDS_ALONE
-    | dict.fromkeys(("mmlens.embed", "mmlens.zero_shot"), COMPARES)
+    | dict.fromkeys(("mmlens.embed", "mmlens.zero_shot", *SUMS), COMPARES)
     | {"mmlens.stroop": "No class is called"}
     | CLASSES,
 }

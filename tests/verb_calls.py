@@ -24,7 +24,7 @@ def verbs() -> dict[str, Any]:
     for package, here in (("mmlens", mm), ("mmlens.patching", patching)):
         for name in public_names(package):
             thing = getattr(here, name)
-            if inspect.isfunction(thing):
+            if inspect.isfunction(thing) and name != "from_model":  # which makes one
                 first = next(iter(inspect.signature(thing).parameters), "")
                 found |= {f"{package}.{name}": thing} if first == "model" else {}
     return found

@@ -1,6 +1,6 @@
 """Arithmetic and comparison of Scores, value by value, with what was computed kept in `about`.
 
-    clean - corrupt            # the same axes, labels and quantity
+    scores - other             # of the same axes, labels and quantity
     (scores > 0).mean()        # the share of positive scores
     scores / scores.abs().sum()
 
@@ -40,7 +40,7 @@ class Arithmetic:
         """Other values at the same places."""
         raise NotImplementedError
 
-    def __add__(self: S, other: S | float | int) -> S:
+    def __add__(self: S, other: Any) -> S:
         """The sum with a result of the same axes, labels and quantity, or with a number.
 
         Raises:
@@ -48,7 +48,7 @@ class Arithmetic:
         """
         return _computed(self, "+", other, operator.add)
 
-    def __sub__(self: S, other: S | float | int) -> S:
+    def __sub__(self: S, other: Any) -> S:
         """The difference to a result of the same axes, labels and quantity, or to a number.
 
         Raises:
@@ -56,7 +56,7 @@ class Arithmetic:
         """
         return _computed(self, "-", other, operator.sub)
 
-    def __mul__(self: S, other: S | float | int) -> S:
+    def __mul__(self: S, other: Any) -> S:
         """The product with a result of the same axes and labels, or with a number.
 
         Raises:
@@ -64,7 +64,7 @@ class Arithmetic:
         """
         return _computed(self, "*", other, operator.mul)
 
-    def __truediv__(self: S, other: S | float | int) -> S:
+    def __truediv__(self: S, other: Any) -> S:
         """The ratio to a result of the same axes and labels, or to a number; by 0 it is inf or nan.
 
         Raises:
@@ -76,31 +76,31 @@ class Arithmetic:
         """Every value with the other sign."""
         return self.with_values(-self.values)
 
-    def __radd__(self: S, other: float | int) -> S:
+    def __radd__(self: S, other: Any) -> S:
         """As the sum the other way round."""
         return self + other
 
-    def __rsub__(self: S, other: float | int) -> S:
+    def __rsub__(self: S, other: Any) -> S:
         """A number less every value."""
         return -self + other
 
-    def __rmul__(self: S, other: float | int) -> S:
+    def __rmul__(self: S, other: Any) -> S:
         """As the product the other way round."""
         return self * other
 
-    def __lt__(self: S, other: S | float | int) -> S:
+    def __lt__(self: S, other: Any) -> S:
         """1 where a value is smaller, else 0."""
         return _compared(self, "<", other, operator.lt)
 
-    def __le__(self: S, other: S | float | int) -> S:
+    def __le__(self: S, other: Any) -> S:
         """1 where a value is not larger, else 0."""
         return _compared(self, "<=", other, operator.le)
 
-    def __gt__(self: S, other: S | float | int) -> S:
+    def __gt__(self: S, other: Any) -> S:
         """1 where a value is larger, else 0."""
         return _compared(self, ">", other, operator.gt)
 
-    def __ge__(self: S, other: S | float | int) -> S:
+    def __ge__(self: S, other: Any) -> S:
         """1 where a value is not smaller, else 0."""
         return _compared(self, ">=", other, operator.ge)
 

@@ -3,7 +3,7 @@
     from mmlens.papers.bias import audit_bias
 
     found = audit_bias(mm.load("pictos-clip"), out="bias")    # the bundled pictures
-    found = audit_bias(model, "concepts.yaml", out="bias")    # one's own
+    found = audit_bias(model, "FOLDER/concepts.yaml", out="bias")    # one's own
 
 `concepts_file` reads what is compared, `associations` computes, `bias_report` writes. Caliskan,
 Bryson and Narayanan (2017, doi:10.1126/science.aal4230) for the effect size; Goh et al. (2021) for
