@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from bridges import off
 from native_rows import native_row, refusals, stored_rows
 from native_twins import TWINS, photo, twin
+from packaging.version import Version
 
 import mmlens as mm
+from mmlens.families.native import SINCE
 from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.model.reading import see
 from mmlens.values.errors import CapabilityError, ModelError, PromptError
@@ -26,6 +29,8 @@ every_family = pytest.mark.parametrize("name", TWINS)
 @cache
 def parts(name: str) -> tuple[Any, Any, HookedVLM]:
     """A twin, its processor, and the hooked model of both; made once."""
+    if name in SINCE and Version(transformers.__version__) < Version(SINCE[name]):
+        pytest.skip(f"read with transformers {SINCE[name]} or later")
     whole, processor = twin(name)
     return whole, processor, mm.from_model(whole, processor, name=name)
 

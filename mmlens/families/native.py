@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
+from packaging.version import Version
 from PIL import Image
 from torch import nn
 
@@ -123,6 +125,10 @@ _REFUSED = {
     "emu3": "it reads codes of a picture, not patches; the nearest is 'llava_next'.",
 }
 """Why some classes are not taken, and which is the nearest."""
+SINCE = dict.fromkeys(
+    ("qwen2_vl", "qwen2_5_vl", "idefics3", "smolvlm", "mistral3", "pixtral"), "5.24"
+)
+"""Models and encoders that older transformers call otherwise, or read otherwise from a folder."""
 
 
 def square(images: Any, side: int) -> dict[str, Any]:
@@ -159,6 +165,7 @@ def hooked(
     """
     cls = type(model).__name__
     family = family_of(getattr(model.config, "model_type", ""), cls)
+    _refuse_old_transformers(model.config, cls)
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise CapabilityError(
             f"A {cls} reads pictures and words through its processor: write from_model(model,"
@@ -178,6 +185,16 @@ def hooked(
         )  # fmt: skip
         _refuse_unfaithful(found, own, cls)
     return found
+
+
+def _refuse_old_transformers(config: Any, cls: str) -> None:
+    kinds = (config.model_type, getattr(config.vision_config, "model_type", ""))
+    least = max((SINCE[kind] for kind in kinds if kind in SINCE), default="0")
+    if Version(transformers.__version__) < Version(least):
+        raise CapabilityError(
+            f"A {cls} is read with transformers {least} or later, and {transformers.__version__} is"
+            f" installed: pip install 'transformers>={least}'."
+        )
 
 
 def _refuse_unfaithful(model: HookedVLM, own: Any, cls: str) -> None:
