@@ -16,8 +16,9 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import pytest  # noqa: E402
-from native_rows import STORED, native_row, refusals, stored_rows  # noqa: E402
+from native_rows import STORED, native_row, stored_rows  # noqa: E402
 from native_twins import TWINS, twin  # noqa: E402
+from verb_calls import refusals  # noqa: E402
 
 import mmlens as mm  # noqa: E402
 

@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from native_twins import photo
-from verb_calls import calls, verbs
 
 from mmlens import Prompt
 from mmlens.families.native import FAMILIES
-from mmlens.model import hooking
 from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.model.laid_out import LaidOutReader
-from mmlens.values.errors import MMLensError
 from mmlens.values.labels import Marker, Patch, Token
 
 STORED = Path(__file__).parents[1] / "docs" / "native.json"
@@ -65,18 +62,3 @@ def _crops(reader: Any, vision: Any) -> list[str]:
     crops = reader.layout(vision, *SIZE).crops
     found = Counter(f"{one.name} {one.grid[0]} x {one.grid[1]}" for one in crops)
     return [name if n == 1 else f"{n} {name}" for name, n in found.items()]
-
-
-def refusals(model: HookedVLM, monkeypatch: Any) -> dict[str, str]:
-    """The verbs that the model refuses, each with its sentence."""
-    known, refused = hooking.points(model), {}
-    few = {point: known[point] for point in list(known)[::20]}  # an audit of all takes its time
-    for verb, (args, options) in calls().items():
-        with monkeypatch.context() as here:
-            if verb == "mmlens.audit":
-                here.setattr(hooking, "points", lambda model: few)
-            try:
-                assert verbs()[verb](model, *args, **options) is not None
-            except MMLensError as error:
-                refused[verb] = str(error)
-    return refused

@@ -12,13 +12,12 @@ import torch
 from dual_twins import DUALS
 from packaging.version import Version
 from PIL import Image
-from verb_calls import KINDS, calls, verbs
+from verb_calls import KINDS, calls, refusals, verbs
 
 import mmlens as mm
 from mmlens import patching, view
 from mmlens.families.llava_next import AnyResolution
 from mmlens.families.toy_tiled import GRID, twin
-from mmlens.model import hooking
 from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.patching import only_at, patches_under, shuffled
 from mmlens.values.errors import AddressError, MMLensError
@@ -230,19 +229,9 @@ def test_every_verb_has_a_call_that_the_models_are_asked(kind):
 @pytest.mark.parametrize("name", REFUSED | ENCODERS)
 @pytest.mark.filterwarnings("ignore")
 def test_every_verb_answers_on_a_layout_or_refuses_it_in_one_sentence(name, monkeypatch):
-    model, refused = mm.load(name) if name in REFUSED else encoder(name), {}
+    model = mm.load(name) if name in REFUSED else encoder(name)
     kind = "words" if name in REFUSED else "classes" if name == "classes" else "similarity"
-    known = hooking.points(model)
-    few = {point: known[point] for point in list(known)[::20]}  # an audit of all takes its time
-    for verb, (args, options) in calls(kind).items():
-        with monkeypatch.context() as here:
-            if verb == "mmlens.audit":
-                here.setattr(hooking, "points", lambda model: few)
-            try:
-                assert verbs()[verb](model, *args, **options) is not None
-            except MMLensError as error:
-                refused[verb] = str(error)
-                assert "\n" not in refused[verb]
+    refused = refusals(model, monkeypatch, kind)
     expected = (REFUSED | ENCODERS)[name]
     assert set(refused) == set(expected)
     for verb, sentence in expected.items():

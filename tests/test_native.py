@@ -10,9 +10,10 @@ import pytest
 import torch
 import transformers
 from bridges import off
-from native_rows import native_row, refusals, stored_rows
+from native_rows import native_row, stored_rows
 from native_twins import TWINS, photo, twin
 from packaging.version import Version
+from verb_calls import refusals
 
 import mmlens as mm
 from mmlens.families.native import SINCE

@@ -13,6 +13,8 @@ import mmlens as mm
 from mmlens import patching
 from mmlens.datasets.sample import Sample, Samples
 from mmlens.families import toy
+from mmlens.model import hooking
+from mmlens.values.errors import MMLensError
 from mmlens.values.lazy import public_names
 
 WORDS = " A picture of"
@@ -119,3 +121,19 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
         "mmlens.patching.word": ask(5),
         "mmlens.patching.written_by": ask(neuron),
     }
+
+
+def refusals(model: Any, monkeypatch: Any, kind: str = "words") -> dict[str, str]:
+    """The verbs that the model refuses, each with its sentence; the others answer."""
+    known, refused = hooking.points(model), {}
+    few = {point: known[point] for point in list(known)[::20]}  # an audit of all takes its time
+    for verb, (args, options) in calls(kind).items():
+        with monkeypatch.context() as here:
+            if verb == "mmlens.audit":
+                here.setattr(hooking, "points", lambda model: few)
+            try:
+                assert verbs()[verb](model, *args, **options) is not None
+            except MMLensError as error:
+                refused[verb] = str(error)
+                assert "\n" not in refused[verb]
+    return refused
