@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
 
 Indices = Sequence[int] | Int[Tensor, " _"] | None
-INNER = ("head", "unit", "dim")
+INNER = ("expert", "head", "unit", "dim")
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,17 @@ def place_of(model: HookedModel, reading: Any, name: str, layers: Any = None) ->
     if inner == "unit" and not lm.units.width:
         lm.units.need_at(model.name, where)
     width = lm.units.width if inner == "unit" else 0
+    if inner == "expert":
+        return Place(where, reading.labels[0], inner, _experts(model, where))
     sizes = {"unit": (width,), "head": heads, "dim": (cfg.d_model,)}[inner or "dim"]
     return Place(where, reading.labels[0], inner, sizes)
+
+
+def _experts(model: HookedModel, where: Site) -> tuple[int, ...]:
+    """How many experts a layer has, and units of each where the site is made of them."""
+    lm: Any = hooking.tower_at(model, where)
+    mixture = lm.mixtures[hooking.layers(model, where)[0]]
+    return (mixture.n, mixture.width)[: len(where.axes) - 1]
 
 
 def _in_encoder(model: HookedModel, reading: Any, where: Site, layers: Any) -> Place:

@@ -230,10 +230,10 @@ def _written(
 ) -> torch.Tensor:
     """Float[end, d_model]: what each signed unit writes to the stream, after the lens."""
     out = torch.empty(len(ends), model.cfg.d_model, device=model.lm.device)
-    for layer in {neuron.layer for neuron, _ in ends}:
-        here = [i for i, (neuron, _) in enumerate(ends) if neuron.layer == layer]
+    for layer, expert in {(neuron.layer, neuron.expert) for neuron, _ in ends}:
+        here = [i for i, (one, _) in enumerate(ends) if (one.layer, one.expert) == (layer, expert)]
         signs = torch.tensor([ends[i][1] for i in here], device=out.device)
-        rows = model.lm.units.written(layer, [ends[i][0].unit for i in here])
+        rows = model.lm.units.written(layer, [ends[i][0].unit for i in here], expert)
         rows = rows.to(out) * signs[:, None]
         out[here] = rows if lens is None else lens.carry(layer, rows)
     return out

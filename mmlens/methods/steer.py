@@ -99,7 +99,7 @@ def written_by(model: HookedVLM, neuron: Neuron) -> Scores:
     """
     model.lm.units.find(model.name, [neuron])
     with torch.no_grad():
-        row = model.lm.units.written(neuron.layer, [neuron.unit])[0]
+        row = model.lm.units.written(neuron.layer, [neuron.unit], neuron.expert)[0]
     normed = neuron.layer in model.lm.units.normed
     norm = "behind the MLP: the direction, its length depends on the run" if normed else "none"
     told = about(model, method="written_by", neuron=neuron, norm=norm)

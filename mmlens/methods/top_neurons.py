@@ -29,6 +29,8 @@ def top_neurons(
 ) -> pd.DataFrame:
     """The `k` largest of Scores(layer, pos, unit), or of the channels of a map, by its cells.
 
+    Units of experts, Scores(layer, pos, expert, unit), are ranked in the same way.
+
     Args:
         rank_by: "pair" (unit and position), "max" or "sum" (units, over the positions).
         pos: the positions that are ranked, as in `Scores.sel`; by default the picture's if there is
@@ -66,16 +68,17 @@ def top_neurons(
     else:
         table = chosen.max("pos").to_frame(k)
         where = chosen.values.argmax(dim=chosen.axes.index("pos"))
-        labels = chosen.of("pos")
-        layers = list(chosen.of("layer"))
-        at = [
-            (layers.index(layer), unit) for layer, unit in zip(table.layer, table.unit, strict=True)
-        ]
+        labels, axes = chosen.of("pos"), [axis for axis in chosen.axes if axis != "pos"]
+        places = [list(chosen.of(axis)) for axis in axes]
+        cells = zip(*(table[axis] for axis in axes), strict=True)
+        at = [tuple(map(list.index, places, cell)) for cell in cells]
         table.insert(2, "pos", [labels[int(where[i])] for i in at])
     tower = str(scores.about.get("tower", LM))
-    cells = zip(table.layer, table.unit, strict=True)
-    table.insert(0, "neuron", [Neuron(layer, unit, tower) for layer, unit in cells])
-    table = table.drop(columns=["layer", "unit"]).rename(columns={"pos": "patch"})
+    experts = table["expert"] if "expert" in table else [None] * len(table)
+    cells = zip(table.layer, table.unit, experts, strict=True)
+    table.insert(0, "neuron", [Neuron(layer, unit, tower, of) for layer, unit, of in cells])
+    table = table.drop(columns=["layer", "unit", "expert"], errors="ignore")
+    table = table.rename(columns={"pos": "patch"})
     if active is not None:
         at = zip(table["neuron"], table["patch"], strict=True)
         table["active"] = [active.sel(neuron, pos=label).item() for neuron, label in at]
@@ -104,7 +107,7 @@ def _by_unit(scores: Scores) -> Scores:
 def _check(scores: Scores) -> None:
     """Refuse Scores without units, or with other axes than layer, pos and unit."""
     axes = set(getattr(scores, "axes", ()))
-    if not {"layer", "unit"} <= axes <= {"layer", "pos", "unit"}:
+    if not {"layer", "unit"} <= axes <= {"layer", "pos", "expert", "unit"}:
         raise AddressError(
             f"{scores!r} is not made of neurons: top_neurons reads Scores(layer, pos, unit), as"
             " attribute(...) gives them."

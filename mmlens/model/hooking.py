@@ -189,7 +189,8 @@ def _check_written(model: HookedModel, edit: Edit, chosen: Sequence[int | None])
             " (measured when it was wrapped): edit 'z' of the head instead, as in Edit('z', ...)."
         )
     if edit.site.of_units:
-        width = lm.units.layers[chosen[0] or 0].width
+        here = lm.units.layers[chosen[0] or 0]
+        width = here.of_expert if edit.site.of_experts else here.width
         units = [u for _, u in edit.address.get("pairs", ())]
         asked = edit.address.get("unit")
         units += [asked] if isinstance(asked, int) else []
@@ -223,11 +224,11 @@ def check_places(
 def layers(model: HookedModel, site: Site) -> Sequence[int]:
     """The layers that have this site.
 
-    In an encoder those before its feature layer, for cross-attention those that have it.
+    In an encoder those before its feature layer; of cross-attention and experts those with some.
     """
     tower = tower_at(model, site)
     every = range(tower.n_layers)
-    if site.in_lm and not site.of_crossing:
+    if site.in_lm and not site.in_some_layers:
         return every
     known = tower.points
     return [layer for layer in every if site.at(layer) in known] or every

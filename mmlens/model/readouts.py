@@ -43,7 +43,8 @@ def unit_site(model: HookedModel, neuron: Neuron) -> Site:
         SiteError: the model has no such tower. AddressError: no such layer.
     """
     prefix = "" if neuron.tower == LM else f"{neuron.tower}."
-    site = SITES.get(f"{prefix}neurons", SITES["neurons"])
+    name = "neurons" if neuron.expert is None else "expert_neurons"
+    site = SITES.get(f"{prefix}{name}", SITES[name])
     tower = hooking.tower_at(model, site)
     places(range(tower.n_layers), neuron.layer, "layer")
     if site.in_lm or site.at(neuron.layer) in tower.points:
@@ -94,7 +95,8 @@ def aim_unit(model: HookedModel, neuron: Neuron, target: str | Number) -> Target
     def number(values: torch.Tensor) -> torch.Tensor:
         if not 0 <= neuron.unit < values.shape[dim]:
             raise AddressError(f"There is no {neuron}: the layer has {values.shape[dim]} units.")
-        return over(values.select(dim, neuron.unit).flatten())
+        one = values.select(dim, neuron.unit)
+        return over((one if neuron.expert is None else one[..., neuron.expert]).flatten())
 
     return Target(0, number, str(neuron), site.at(neuron.layer))
 

@@ -33,7 +33,8 @@ def read_address(
     wanted: dict[str, Any] = {}
     for part in address:
         if isinstance(part, Neuron):
-            found = {"layer": part.layer, "unit": part.unit}
+            found = {"layer": part.layer, "expert": part.expert, "unit": part.unit}
+            found = {axis: at for axis, at in found.items() if at is not None}
         elif isinstance(part, Head):
             found = {"layer": part.layer, "head": part.head // readers}
         elif isinstance(part, _PLACES) or any(part is kind for kind in _PLACES):
@@ -62,6 +63,43 @@ def check_tower(address: Sequence[Any], tower: str, site: str) -> None:
                     f"{one} is in the tower {one.tower!r}, and site {site!r} in {tower!r}: write"
                     f" {kind}({one.layer}, {which}, {tower!r}), or a site of {one.tower!r}."
                 )
+
+
+def check_expert(address: Sequence[Any], axes: Sequence[str], site: str) -> None:
+    """Refuse neurons without their expert at a site that has one unit of that number in each.
+
+    Raises:
+        AddressError: one is; the error shows how to write it.
+    """
+    for part in address if "expert" in axes else ():
+        for one in part if isinstance(part, (list, tuple)) else (part,):
+            if isinstance(one, Neuron) and one.expert is None:
+                raise AddressError(
+                    f"{one} names no expert, and at {site!r} every expert has a unit {one.unit}:"
+                    f" write Neuron({one.layer}, {one.unit}, expert=0), or layer= and unit=."
+                )
+
+
+def in_pairs(several: Any) -> dict[str, Any]:
+    """The address of several Neurons or Heads, each in its own layer (and its own expert).
+
+    Raises:
+        AddressError: they are something else, or experts' units and others.
+    """
+    parts = list(several)
+    for kind, index in ((Neuron, "unit"), (Head, "head")):
+        if parts and all(isinstance(part, kind) and part.layer >= 0 for part in parts):
+            pairs = tuple((part.layer, getattr(part, index)) for part in parts)
+            experts = [getattr(part, "expert", None) for part in parts]
+            if experts.count(None) == len(parts):
+                return {"pairs": pairs}
+            if None not in experts:
+                of = tuple((part.layer, at) for part, at in zip(parts, experts, strict=True))
+                return {"pairs": pairs, "experts": of}
+    raise AddressError(
+        f"{parts[:3]!r} is no list of Neurons or Heads in layers from 0 on: name the axis of other"
+        " labels, as in pos=[...]."
+    )
 
 
 def plain(wanted: Any, axis: str) -> Any:

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from mmlens.values.addresses import (
     POSITIONS,
+    check_expert,
     check_tower,
+    in_pairs,
     places,
     reaches_the_end,
     read_address,
@@ -68,12 +70,13 @@ class Edit:
     ) -> None:
         where = site(site_name)
         check_tower(address, where.tower, site_name)
+        check_expert(address, where.axes, site_name)
         if grouped(where):  # which key or value a Head reads depends on the model: `sharing`
             address = tuple([part] if isinstance(part, Head) else part for part in address)
         check_value(value)
         wanted = read_address([part for part in address if not _is_list(part)], by_axis)
         for several in filter(_is_list, address):
-            wanted.update(_units(several))
+            wanted.update(in_pairs(several))
         if where.layer is not None:
             wanted.setdefault("layer", where.layer)
         maps = () if where.in_lm or not where.layered else (*MAP, "unit", "dim")  # of maps
@@ -215,7 +218,8 @@ class Edit:
             if not hits:
                 return None
             shape = [1] * values.ndim
-            shape[dim] = len(hits)
+            paired = axis == "expert" and "experts" in self.address
+            shape[dim + paired] = len(hits)  # each unit with its own expert
             index.append(torch.tensor(hits, device=values.device).view(shape))
         return tuple(index)
 
@@ -228,6 +232,8 @@ class Edit:
         return at < 0 or shape[at] == 1
 
     def _wanted(self, axis: str, layer: int | None) -> Any:
+        if axis == "expert" and "experts" in self.address:
+            return [expert for at, expert in self.address["experts"] if at == layer]
         if axis in ("unit", "head", "channel") and "pairs" in self.address:
             return [unit for at, unit in self.address["pairs"] if at == layer]
         if axis in self.address:
@@ -276,7 +282,7 @@ def _check_axes(
     wanted: Mapping[str, Any], where: Site, known: tuple[str, ...], shown: tuple[str, ...]
 ) -> None:
     layer = ("layer",) if where.layered else ()
-    for axis in wanted:
+    for axis in ("expert" if axis == "experts" else axis for axis in wanted):
         if axis not in (*layer, *known, "pairs"):
             raise AddressError(
                 f"Site {where.name!r} has no axis {axis!r}: it has {', '.join((*layer, *shown))}."
@@ -285,14 +291,3 @@ def _check_axes(
 
 def _is_list(part: Any) -> bool:
     return hasattr(part, "__iter__") and not isinstance(part, (str, type))
-
-
-def _units(several: Any) -> dict[str, Any]:
-    parts = list(several)
-    for kind, index in ((Neuron, "unit"), (Head, "head")):
-        if parts and all(isinstance(part, kind) and part.layer >= 0 for part in parts):
-            return {"pairs": tuple((part.layer, getattr(part, index)) for part in parts)}
-    raise AddressError(
-        f"{parts[:3]!r} is no list of Neurons or Heads in layers from 0 on: name the axis of other"
-        " labels, as in pos=[...]."
-    )

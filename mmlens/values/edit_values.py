@@ -66,6 +66,11 @@ def from_scores(
             f"{scores!r} has axes {', '.join(extra)} that site {edit.site.name!r} does not"
             " have: narrow it with .sel(...)."
         )
+    if "experts" in edit.address and "unit" in scores.axes:
+        raise AddressError(
+            f"The numbers of {scores!r} have no pairs of expert and unit: name the places by"
+            " expert= and unit= instead of a list of Neurons."
+        )
     shape = [1] * len(edit.site.axes)
     for dim, axis in enumerate(edit.site.axes):
         if axis not in scores.axes:

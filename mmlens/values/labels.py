@@ -81,23 +81,27 @@ class Neuron:
     """Hidden unit `unit` of the MLP in layer `layer`, printed `L14.2019`.
 
     It belongs to the language model unless `tower` names another: `vision.L3.17`. In a map of a
-    convolution the units are its channels.
+    convolution the units are its channels. In a mixture of experts it is a unit of the expert
+    `expert`, printed `L14.e3.2019`.
     """
 
     layer: int
     unit: int
     tower: str = LM
+    expert: int | None = None
 
     def __str__(self) -> str:
-        return f"{_of(self.tower)}L{self.layer}.{self.unit}"
+        expert = "" if self.expert is None else f"e{self.expert}."
+        return f"{_of(self.tower)}L{self.layer}.{expert}{self.unit}"
 
     @classmethod
     def parse(cls, text: str) -> Neuron:
-        """`"L14.2019"` (or the paper's `"L14.u2019"`, or `"vision.L3.17"`) as a Neuron."""
-        match = re.fullmatch(r"(?:([a-z]\w*)\.)?L(\d+)\.u?(\d+)", text.strip())
+        """`"L14.2019"` (or the paper's `"L14.u2019"`, `"vision.L3.17"`, `"L14.e3.2019"`)."""
+        match = re.fullmatch(r"(?:([a-z]\w*)\.)?L(\d+)\.(?:e(\d+)\.)?u?(\d+)", text.strip())
         if match is None:
             raise AddressError(f"{text!r} is not a neuron: write it as L14.2019 (layer.unit).")
-        return cls(int(match[2]), int(match[3]), match[1] or LM)
+        expert = None if match[3] is None else int(match[3])
+        return cls(int(match[2]), int(match[4]), match[1] or LM, expert)
 
 
 @dataclass(frozen=True, order=True)

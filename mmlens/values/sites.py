@@ -48,6 +48,16 @@ class Site:
         return self.axes[-1] == "unit"
 
     @property
+    def of_experts(self) -> bool:
+        """Whether it is in a mixture of experts."""
+        return "expert" in self.axes
+
+    @property
+    def in_some_layers(self) -> bool:
+        """Whether it is a part of a language model that some of its layers may not have."""
+        return self.of_crossing or self.of_experts
+
+    @property
     def of_crossing(self) -> bool:
         """Whether it is in the cross-attention of the language model to pictures."""
         return self.in_lm and "cross_attn" in self.point
@@ -131,13 +141,19 @@ _CROSS: dict[str, tuple[str, tuple[str, ...]]] = {
     "cross_attn_out": ("hook_cross_attn_out", _RESID),
 }
 """Cross-attention of a language model to pictures: its keys are labelled like their patches."""
+_EXPERTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "router_logits": ("mlp.hook_router_logits", ("pos", "expert")),
+    "expert_weights": ("mlp.hook_expert_weights", ("pos", "expert")),
+    "expert_neurons": ("mlp.experts.hook_post", ("pos", "expert", "unit")),
+}
+"""A mixture of experts: before the choice of experts, after it, and the units of each expert."""
 MASK = Site("attn_mask", "blocks.{layer}.attn.hook_mask", _PAIRS)
 """The mask added to attention scores before the softmax; mmlens' own point (`attention_mask`)."""
 SITES: dict[str, Site] = {
     "embed": Site("embed", "hook_embed", _RESID),
     **{n: Site(n, f"blocks.{{layer}}.{p}", a) for n, (p, a) in _BLOCK.items()},
     MASK.name: MASK,
-    **{n: Site(n, f"blocks.{{layer}}.{p}", a) for n, (p, a) in _CROSS.items()},
+    **{n: Site(n, f"blocks.{{layer}}.{p}", a) for n, (p, a) in (_CROSS | _EXPERTS).items()},
     "final": Site("final", "ln_final.hook_normalized", _RESID),
     "pixels": Site("pixels", "vision.hook_pixels", ("channel", "y", "x")),
     "features": Site("features", "vision.hook_features", _RESID),

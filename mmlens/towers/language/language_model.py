@@ -25,12 +25,14 @@ from mmlens.runtime.turns import alone, lock_of, turn
 from mmlens.towers.language import adapters, copies, ends, kv_cache, measured, patterns
 from mmlens.towers.language.crossing import Crossing, open_crossing
 from mmlens.towers.language.kinds import check_lm
+from mmlens.towers.language.mixture import Mixture, open_mixtures
 from mmlens.towers.language.norms import gain_of
 from mmlens.towers.language.probe import Capabilities, probe
 from mmlens.towers.language.telling import Telling, open_telling
 from mmlens.towers.language.tower import LanguageTower
 from mmlens.towers.language.transformer_bridge import bridge
-from mmlens.towers.language.units import Units, check_units
+from mmlens.towers.language.unit_checks import check_units
+from mmlens.towers.language.units import Units
 from mmlens.values.errors import CapabilityError
 
 
@@ -46,6 +48,7 @@ class LanguageModel(LanguageTower):
         folded: whether the gains of the norms were folded into the weights after them.
         parts: the modules of the copy of `hf` that the bridge runs, by their names in `hf`.
         crossing: its cross-attention to pictures, where it has one.
+        mixtures: by layer its mixture of experts, where it has one that is read.
         telling: what else its class is told of pictures among its positions.
         decoded: a cache of `decode`'s results.
     """
@@ -56,6 +59,7 @@ class LanguageModel(LanguageTower):
     folded: bool = False
     parts: dict[str, nn.Module] = field(default_factory=dict, repr=False)
     crossing: Crossing | None = field(default=None, repr=False)
+    mixtures: dict[int, Mixture] = field(default_factory=dict, repr=False)
     telling: Telling | None = field(default=None, repr=False)
     decoded: dict[Any, Any] = field(default_factory=dict, repr=False)
 
@@ -265,4 +269,5 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
             measured.refuse_unfaithful(lm)
         if hf is not None:
             patterns.open_patterns(lm)
+            lm.mixtures = open_mixtures(lm)
     return lm

@@ -16,6 +16,7 @@ class LanguageTower(Placed):
     root: Any
     can: Any
     crossing: Any
+    mixtures: Any
     name = LM
 
     @property
@@ -35,15 +36,18 @@ class LanguageTower(Placed):
 
     @property
     def points(self) -> Mapping[str, Any]:
-        """The hook points that fire, by TransformerLens' names, and those of cross-attention."""
+        """The hook points that fire, by TransformerLens' names, and those of mmlens' own."""
         fires = self.can.fires
         return {name: point for name, point in self.every_point.items() if name in fires}
 
     @property
     def every_point(self) -> Mapping[str, Any]:
         """All hook points, those that never fire as well."""
-        own = self.root.hook_dict
-        return own if self.crossing is None else {**own, **self.crossing.points}
+        opened = [one for one in (self.crossing, *self.mixtures.values()) if one is not None]
+        found = dict(self.root.hook_dict)
+        for one in opened:
+            found |= one.points
+        return found
 
     def site(self, site: Site, layer: int | None = None) -> Site:
         """The site unchanged: TransformerLens' axes."""

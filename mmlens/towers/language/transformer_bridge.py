@@ -10,7 +10,7 @@ from mmlens.runtime.sharing import share_weights
 from mmlens.towers.language import ends
 from mmlens.towers.language.inside import architecture, is_eyeless
 from mmlens.towers.language.kinds import refusing
-from mmlens.towers.language.units import w_out
+from mmlens.towers.language.unit_checks import w_out
 
 
 def bridge(hf: Any, fold_ln: bool) -> tuple[Any, dict[str, nn.Module]]:
