@@ -29,7 +29,7 @@ from mmlens.values.addresses import (
 )
 from mmlens.values.edit_values import called, check_value, from_scores
 from mmlens.values.errors import AddressError
-from mmlens.values.labels import Head, Label, Neuron
+from mmlens.values.labels import Head, Label
 from mmlens.values.maps import MAP, inner_of, is_map
 from mmlens.values.scores import Scores
 from mmlens.values.sites import Site, grouped, site

@@ -106,7 +106,7 @@ class Mixture:
             return self._openly(hidden, chosen, weights)
         return self.plain(hidden, chosen, weights, *rest)
 
-    def _weighed(self, chosen: Chosen, weights: Tensor) -> tuple[Chosen, Tensor]:
+    def _weighed(self, chosen: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """The weights after their point; an expert that was given one is chosen."""
         dense = weights.new_zeros(len(chosen), self.n).scatter(1, chosen, weights)
         dense = self._through("expert_weights", dense)
@@ -229,7 +229,7 @@ def _mixture(layer: int, block: nn.Module) -> Mixture | None:
     for module in block.modules():
         if hasattr(module, "original_component"):
             continue  # TransformerLens' wrapping of the block that is looked for
-        experts: Any = module._modules.get("experts")
+        experts = _inside(module._modules.get("experts"))
         weight = getattr(experts, "down_proj", None)
         if not isinstance(weight, Tensor) or weight.ndim != 3:
             continue
@@ -241,13 +241,18 @@ def _mixture(layer: int, block: nn.Module) -> Mixture | None:
 def _router(block: nn.Module, n: int) -> Any:
     """The module beside the experts that chooses among `n` of them by its own rule, or None."""
     for child in block.children():
-        module: Any = child
-        while getattr(module, "original_component", None) is not None:
-            module = module.original_component
+        module = _inside(child)
         weight = getattr(module, "weight", None)
         if hasattr(module, "top_k") and isinstance(weight, Tensor) and len(weight) == n:
             return module
     return None
+
+
+def _inside(module: Any) -> Any:
+    """The module of transformers that TransformerLens wrapped."""
+    while getattr(module, "original_component", None) is not None:
+        module = module.original_component
+    return module
 
 
 def _close(ours: Tensor, own: Tensor, size: Tensor | None = None) -> bool:

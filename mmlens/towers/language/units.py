@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -30,6 +30,7 @@ from mmlens.values.sites import Site
 
 if TYPE_CHECKING:
     from mmlens.towers.language.language_model import LanguageModel
+
 
 @dataclass(frozen=True)
 class LayerUnits:
