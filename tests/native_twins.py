@@ -26,6 +26,7 @@ SPECIAL = (
     *("<IMG_CONTEXT>", "[IMG]", "[IMG_BREAK]", "[IMG_END]"),
     *("<end_of_turn>", "<loc0000>", "<loc0001>", "<loc0002>", "<seg000>", "<seg001>", "<seg002>"),
     *("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"),
+    *("<|image|>", "<|python_tag|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
 )
 LLAVA_CHAT = (
     "{% for message in messages %}{% if message['role'] != 'system' %}"
@@ -87,6 +88,17 @@ MISTRAL_CHAT = (
     "{% endfor %}"
 )
 """The template of Mistral-Small-3.1, for contents that are lists, without its default text."""
+
+
+MLLAMA_CHAT = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' %}{{ '<|image|>' }}"
+    "{% elif content['type'] == 'text' %}{{ content['text'] }}{% endif %}{% endfor %}"
+    "{{ '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+"""The template of meta-llama/Llama-3.2-11B-Vision-Instruct, without tools and dates."""
 
 
 @cache
@@ -341,3 +353,22 @@ def pixtral() -> tuple[Any, Any]:
         vision_feature_layer=-1, vision_feature_select_strategy="full",
     )  # fmt: skip
     return hf.LlavaForConditionalGeneration(config), _pixtral(1)
+
+
+@_twin
+def mllama() -> tuple[Any, Any]:
+    rope = {"rope_type": "default", "rope_theta": 10000.0}
+    ratios = [[rows, cols] for rows in range(1, 5) for cols in range(1, 5) if rows * cols <= 4]
+    config = hf.MllamaConfig(
+        text_config={**language(), "cross_attention_layers": [1], "rope_parameters": rope},
+        vision_config={
+            "hidden_size": 32, "num_hidden_layers": 2, "num_global_layers": 1,
+            "attention_heads": 4, "intermediate_size": 48, "vision_output_dim": 64,
+            "image_size": 32, "patch_size": 8, "intermediate_layers_indices": [0],
+            "supported_aspect_ratios": ratios, "max_num_tiles": 4,
+        },
+        image_token_index=token("<|image|>"),
+    )  # fmt: skip
+    images = hf.MllamaImageProcessor(size={"height": 32, "width": 32}, max_image_tiles=4)
+    processor = hf.MllamaProcessor(images, tokenizer(), chat_template=MLLAMA_CHAT)
+    return hf.MllamaForConditionalGeneration(config), processor

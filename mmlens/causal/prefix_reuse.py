@@ -194,6 +194,8 @@ def _shortened(cache: Any, length: int, n: int, skipped: int) -> Any:
 
     short = DynamicCache()
     for number, layer in enumerate(cache.layers):
+        if layer.keys is None:
+            continue  # a layer that reads pictures, whose keys are not cached
         many = 1 if number < skipped else n
         keys, values = (
             x[:, :, :length].expand(many, -1, -1, -1) for x in (layer.keys, layer.values)

@@ -119,14 +119,13 @@ _REFUSED = {
     "blip-2": "its positions are queries that lie nowhere in the picture; the nearest is 'llava'.",
     "instructblip": "its positions are queries without a place; the nearest is 'llava'.",
     "idefics2": "its positions are queries that lie nowhere; the nearest is 'idefics3'.",
-    "mllama": "its pictures are keys of cross-attention; the nearest is 'llava_next'.",
     "idefics": "its pictures are keys of cross-attention; the nearest is 'idefics3'.",
     "chameleon": "it reads codes of a picture, not patches; the nearest is 'llava'.",
     "emu3": "it reads codes of a picture, not patches; the nearest is 'llava_next'.",
 }
 """Why some classes are not taken, and which is the nearest."""
 SINCE = dict.fromkeys(
-    ("qwen2_vl", "qwen2_5_vl", "idefics3", "smolvlm", "mistral3", "pixtral"), "5.24"
+    ("qwen2_vl", "qwen2_5_vl", "idefics3", "smolvlm", "mistral3", "pixtral", "mllama"), "5.24"
 )
 """Models and encoders that older transformers call otherwise, or read otherwise from a folder."""
 

@@ -69,6 +69,10 @@ class ChatReader(PromptReader):
     def read(self, model: HookedVLM, prompt: Prompt, bos: bool | None) -> Positions:
         refuse_placeholder(model, prompt.text, pictures=bool(prompt.pictures))
         ids = self.inputs(prompt, bos)["input_ids"][0].tolist()
+        if not ids:
+            raise PromptError(f"{prompt!r} is no token at all to {model.name!r}: write more words.")
+        if model.image_reader.crosses:
+            return [(token, Token(word(model.lm, token), at)) for at, token in enumerate(ids)]
         every = labels_of(model.image_reader, model.vision, prompt.pictures)
         labels = [label for some in every for label in some]
         n = sum(token == self.image_id for token in ids)
@@ -78,8 +82,6 @@ class ChatReader(PromptReader):
                 f" and its layout has {len(labels)}: the processor is another checkpoint's, or its"
                 " chat template leaves pictures out."
             )
-        if not ids:
-            raise PromptError(f"{prompt!r} is no token at all to {model.name!r}: write more words.")
         return _labelled(model, ids, self.image_id, labels)
 
     def inputs(self, prompt: Prompt, bos: bool | None = None) -> Mapping[str, Any]:

@@ -7,8 +7,8 @@ A decoder of transformers takes the states that it attends to as arguments of it
 `Crossing` passes those of the current prompt to every forward pass of the model, under Hugging
 Face's own `generate` as well, and opens the cross-attention modules (`mmlens.towers.attention`)
 under the names `blocks.{layer}.cross_attn.hook_pattern` and so on. Modules whose opened forward is
-not exact stay closed, and have no points. A model that takes other arguments (Mllama's
-`cross_attention_states`) has a subclass of `Crossing` that names them.
+not exact stay closed, and have no points. A model that takes other arguments has a subclass of
+`Crossing` that names them (Mllama's: `mmlens.towers.language.gated_crossing`).
 """
 
 from __future__ import annotations
@@ -42,18 +42,24 @@ class Crossing:
         points: its hook points by name.
         masks: whether the model obeys the mask of the keys, as measured. GPT-2 of transformers 5.9
             takes one and ignores it.
+        gates: by layer the numbers by which what is read across is multiplied, where there are some.
+        measuring: how many measurements are going on.
     """
 
     states, mask = "encoder_hidden_states", "encoder_attention_mask"
     """The names of the arguments with the states and their mask."""
+    masked = True
+    """Whether every position obeys the mask, where one does."""
 
     def __init__(self, d_key: int) -> None:
         self.d_key = d_key
         self.points: dict[str, Any] = {}
         self.masks = False
+        self.gates: dict[int, dict[str, float]] = {}
+        self.measuring = 0
 
-    def arguments(self, keys: PictureKeys, start: int) -> dict[str, Tensor]:
-        """The arguments of a forward pass that begins at the position `start`."""
+    def arguments(self, keys: PictureKeys, start: int, width: int = 0) -> dict[str, Tensor]:
+        """The arguments of a forward pass over `width` positions from `start` on."""
         return {self.states: keys.vectors, self.mask: keys.mask.long()}
 
     def given(self, module: nn.Module, args: Any, options: dict[str, Any]) -> Any:
@@ -62,9 +68,16 @@ class Crossing:
         if run is None or run.soft.picture_keys is None:
             return None
         ids = options["input_ids"] if options.get("input_ids") is not None else args[0]
-        found = self.arguments(run.soft.picture_keys, run.begins(ids.shape[1]))
+        found = self.arguments(run.soft.picture_keys, run.begins(ids.shape[1]), ids.shape[1])
         beams = ids.shape[0] // len(run.soft)
         return args, options | {n: x.repeat_interleave(beams, 0) for n, x in found.items()}
+
+    def written(self, layer: int, point: Any, module: nn.Module, args: Any, out: Any) -> Any:
+        """The hook of a cross-attention module: its output through the point of what is written."""
+        return (point(out[0]), *out[1:]) if isinstance(out, tuple) else point(out)
+
+    def open_block(self, layer: int, block: nn.Module) -> None:
+        """What else is opened in a block that has cross-attention."""
 
     def something(self, rows: int, like: Tensor) -> dict[str, Tensor]:
         """Arguments for a measurement: the same few random keys for every row."""
@@ -77,20 +90,25 @@ def open_crossing(lm: LanguageModel) -> Crossing | None:
     A forward pass over five tokens beside a few keys finds out which modules can be opened, and two
     more whether the mask of the keys is obeyed.
     """
+    from mmlens.towers.language.gated_crossing import GatedCrossing
+
     takes = inspect.signature(lm.root.original_model.forward).parameters
-    modules = {at: _crossing(block) for at, block in enumerate(lm.root.blocks)}
-    if Crossing.states not in takes or not any(modules.values()):
+    kind = next((one for one in (Crossing, GatedCrossing) if one.states in takes), Crossing)
+    modules = {at: _crossing(block, kind.states) for at, block in enumerate(lm.root.blocks)}
+    if kind.states not in takes or not any(modules.values()):
         return None
     width = getattr(lm.root.original_model.config, "cross_attention_hidden_size", None)
-    crossing = Crossing(int(width or lm.cfg.d_model))
+    crossing = kind(int(width or lm.cfg.d_model))
     opened = {at: _opened(crossing, at, one) for at, one in modules.items() if one is not None}
+    for at in opened:
+        crossing.open_block(at, lm.root.blocks[at].original_component)
     ids = torch.arange(5, device=lm.device).unsqueeze(0) % max(1, lm.n_words)
     like = next(iter(lm.root.parameters()))
     # a model that does not run raises when it is called
     with suppress(Exception), lm.bare(), measuring(opened.values()):
         lm.forward(ids, torch.ones_like(ids), **crossing.something(1, like))
     with suppress(Exception), lm.bare():
-        crossing.masks = _obeys_masks(lm, crossing, ids, like)
+        crossing.masks = crossing.masked and _obeys_masks(lm, crossing, ids, like)
     closed = {at for at, one in opened.items() if not one.agrees}
     inside = {f"blocks.{at}.cross_attn." for at in closed}
     crossing.points = {
@@ -125,12 +143,12 @@ def _obeys_masks(lm: LanguageModel, crossing: Crossing, ids: Tensor, like: Tenso
     return bool(off <= 1e-2 * counts)
 
 
-def _crossing(block: Any) -> nn.Module | None:
+def _crossing(block: Any, states: str) -> nn.Module | None:
     """The cross-attention module of a block, which the bridge does not wrap."""
     for module in block.original_component.children():
         if hasattr(module, "original_component"):
             continue
-        if Crossing.states in inspect.signature(module.forward).parameters:
+        if states in inspect.signature(module.forward).parameters:
             return module
     return None
 
@@ -146,9 +164,5 @@ def _opened(crossing: Crossing, layer: int, module: nn.Module) -> Any:
     for name, point in named.items():
         point.name = name
     crossing.points |= named
-    module.register_forward_hook(partial(_through, out))
+    module.register_forward_hook(partial(crossing.written, layer, out))
     return open_attention(module, inside)
-
-
-def _through(point: Any, module: nn.Module, args: Any, out: Any) -> Any:
-    return (point(out[0]), *out[1:]) if isinstance(out, tuple) else point(out)

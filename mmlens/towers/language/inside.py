@@ -10,6 +10,7 @@ TransformerLens hooks it by the adapter of the language model inside, under that
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 from torch import nn
@@ -20,6 +21,7 @@ _LIKE = {
     "qwen2_vl_text": "Qwen2ForCausalLM",
     "qwen2_5_vl_text": "Qwen2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
+    "mllama_text_model": "LlamaForCausalLM",
 }
 """Language models without a causal class of their own, or with one of another name."""
 
@@ -46,6 +48,10 @@ def eyeless(model: Any) -> Any:
     keep = path.split(".")[1]
     inner._modules = {n: part if n == keep else None for n, part in inside._modules.items()}
     out._modules = {**model._modules, "model": inner}
+    if hasattr(getattr(inside, "vision_model", None), "num_patches"):
+        # Mllama's class repeats its mask for every patch of a tile; here it has one for each key
+        del inner._modules["vision_model"]
+        inner.__dict__["vision_model"] = SimpleNamespace(num_patches=1)
     return out
 
 
@@ -104,6 +110,9 @@ def _at(base: Any, path: str) -> Any:
             for part in self.component_mapping.values():
                 if part.name and part.name.startswith("model."):
                     part.name = f"{path}.{part.name.removeprefix('model.')}"
+            inside = self.component_mapping["blocks"].submodules
+            if "attn" in inside:
+                inside["attn"].optional = True  # a layer that reads pictures has none
 
     Inside.__name__ = f"{base.__name__}Inside"
     return Inside

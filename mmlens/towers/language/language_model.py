@@ -83,8 +83,15 @@ class LanguageModel(LanguageTower):
     def bare(self) -> Iterator[None]:
         """A context for measurements, also within a run: without hooks and without a prompt."""
         empty = alone(lambda stack: None, self.root)
+        crossing = self.crossing
         with turn(self.root), empty, nothing_read(), torch.inference_mode(False), torch.no_grad():
-            yield
+            if crossing is not None:
+                crossing.measuring += 1
+            try:
+                yield
+            finally:
+                if crossing is not None:
+                    crossing.measuring -= 1
 
     @property
     def cfg(self) -> Any:

@@ -63,6 +63,10 @@ def _layer(lm: LanguageModel, layer: int, kept: dict[str, torch.Tensor]) -> Laye
         if norm is None or not close(normed(lm, norm, whole), out):
             return LayerUnits(reason="what they write does not add up to 'mlp_out'")
     sums = not _added(here, out, close)
+    if sums and norm is None:
+        gate = _gate(here, out)
+        if _added(here, gate * out, close):  # the MLP of a gated cross-attention layer
+            sums, scale = False, scale * gate
     if sums:
         norm = _norm_of_sums(lm, block, here, out, close) if norm is None else None
         if norm is None:
@@ -117,6 +121,14 @@ def _added(here: dict[str, Any], out: torch.Tensor, close: _Close) -> bool:
     if mid is None or after is None:
         return False
     return close(after - mid, out, float(after.abs().max()))
+
+
+def _gate(here: dict[str, Any], out: torch.Tensor) -> float:
+    """The factor of the MLP's output that is closest to what the block adds."""
+    after, mid = here["hook_resid_post"], here["hook_resid_mid"]
+    if after is None or mid is None:
+        return 1.0
+    return float((out * (after - mid)).sum() / out.pow(2).sum())
 
 
 def _norm_of_sums(
