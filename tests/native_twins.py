@@ -138,6 +138,8 @@ VISION = {
 }  # fmt: skip
 
 TWINS: dict[str, Callable[[], tuple[Any, Any]]] = {}
+CROSSING = ("mllama",)
+"""Twins whose pictures are keys of cross-attention: tests/test_gated_crossing.py asks these."""
 
 
 def twin(name: str, std: float = 0.15) -> tuple[Any, Any]:

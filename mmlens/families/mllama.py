@@ -132,9 +132,9 @@ class CanvasKeys(LaidOutReader, CrossReader):
         from transformers.models.mllama import image_processing_mllama as theirs
 
         most, edge = self.images.max_image_tiles, self.edge
-        high, wide = theirs.get_optimal_tiled_canvas(height, width, most, edge)
-        fitted = theirs.get_image_size_fit_to_canvas(height, width, high, wide, edge)
-        return high // edge, wide // edge, fitted
+        high, wide = map(int, theirs.get_optimal_tiled_canvas(height, width, most, edge))
+        y, x = theirs.get_image_size_fit_to_canvas(height, width, high, wide, edge)
+        return high // edge, wide // edge, (int(y), int(x))
 
 
 @native("mllama", "MllamaForConditionalGeneration", "meta-llama/Llama-3.2-11B-Vision-Instruct")

@@ -50,9 +50,8 @@ class GatedCrossing(Crossing):
         if self.image_token is None:
             self.image_token = getattr(module.config, "image_token_id", None)
         if current() is None and self.measuring and options.get(self.states) is None:
-            ids = options["input_ids"] if options.get("input_ids") is not None else args[0]
-            like = next(module.parameters())
-            return args, options | self.something(len(ids), like)
+            read = next(x for x in (*args, *options.values()) if isinstance(x, Tensor))
+            return args, options | self.something(len(read), next(module.parameters()))
         return super().given(module, args, options)
 
     def something(self, rows: int, like: Tensor) -> dict[str, Tensor]:
@@ -96,4 +95,6 @@ class GatedCrossing(Crossing):
 
 
 def _uncached(module: nn.Module, args: Any, options: dict[str, Any]) -> Any:
-    return args, {**options, "cache": None} if options.get("cross_attention_states") is not None else options
+    """The pre-hook of a module: keys that it is given are not kept in the cache."""
+    given = options.get(GatedCrossing.states) is not None
+    return args, {**options, "cache": None} if given else options
