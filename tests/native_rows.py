@@ -32,7 +32,9 @@ def native_row(model: HookedVLM) -> dict[str, Any]:
     """What the documentation says of one family, about a picture of 72 x 40."""
     family = FAMILIES[model.provenance["family"]]
     picture, reader, vision = photo(*SIZE), model.image_reader, model.vision
-    labels = model.embed(Prompt(picture, template=False)).labels[0]
+    soft = model.embed(Prompt(picture, template=False))
+    keys = soft.picture_keys
+    labels = soft.labels[0] if keys is None else keys.labels[0]
     places = [at for at, label in enumerate(labels) if not isinstance(label, Token)]
     inside = [label for label in labels[places[0] : places[-1] + 1] if isinstance(label, Token)]
     names = Counter(str(one.name) for one in labels if isinstance(one, Marker))
@@ -47,7 +49,7 @@ def native_row(model: HookedVLM) -> dict[str, Any]:
         "merged": f"{merged} x {merged}" if merged > 1 else "",
         "markers": dict(names),
         "words inside": sorted({one.text for one in inside})[:3],
-        "attention": "causal" if told is None or not told.both_ways else type(told).__name__,
+        "attention": "across" if keys is not None else "causal" if told is None or not told.both_ways else type(told).__name__,
         "rotary": type(told).__name__ if told is not None and not told.both_ways else "",
         "encoder attention": any("attn.hook_q" in name for name in points),
         "points": len(points),

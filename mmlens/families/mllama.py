@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mmlens.families.native import Eyes, native, square
 from mmlens.model.image_reader import CrossReader
 from mmlens.model.laid_out import Crop, LaidOutReader, PictureLayout, tiles
+from mmlens.towers.language.gated_crossing import EMPTY
 from mmlens.towers.vision.wrap import from_hf
 from mmlens.values.labels import Label, Patch
 from mmlens.values.sites import Site
@@ -33,6 +34,9 @@ class TiledEye(nn.Module):
     """The encoder as one that reads a canvas [picture, 3, y, x] and gives its patches.
 
     Attributes:
+        edge, side: pixels and patches along the edge of a tile.
+        step: the edge of the squares of pixels that make up a picture.
+        most: the largest number of tiles.
         beside: the features of all tiles, Float[picture, tile, 1 + patch, d], of the last pass;
             class tokens and empty tiles are taken from there.
     """
@@ -42,7 +46,13 @@ class TiledEye(nn.Module):
         self.visual, self.config = visual, visual.config
         self.edge, self.most = visual.config.image_size, visual.config.max_num_tiles
         self.side = self.edge // visual.config.patch_size
+        self.step = self.edge
         self.beside: Tensor | None = None
+
+    @property
+    def blocks(self) -> Any:
+        """The blocks before the global ones, where mmlens looks for them."""
+        return self.visual.transformer.layers
 
     def forward(self, pixel_values: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b patch d"]:
         """Features of all patches of the canvas in reading order."""
@@ -83,11 +93,15 @@ class CanvasKeys(LaidOutReader, CrossReader):
         side: patches along it.
     """
 
-    crosses, one_grid = True, False
+    crosses, one_grid, has_others = True, False, True
 
     def __init__(self, images: Any, edge: int, side: int) -> None:
         super().__init__(images)
         self.edge, self.side = edge, side
+
+    def grid(self, vision: Any, picture: Image.Image | None = None) -> tuple[int, int]:
+        rows, cols = (2, 2) if picture is None else self._canvas(*picture.size)[:2]
+        return rows * self.side, cols * self.side
 
     def size(self, vision: Any, picture: Image.Image) -> tuple[int, int]:
         rows, cols = self._canvas(*picture.size)[:2]
@@ -99,7 +113,7 @@ class CanvasKeys(LaidOutReader, CrossReader):
         cut = tiles(canvas, rows, cols, (self.side, self.side))
         places = [place for at, crop in enumerate(cut) for place in ("class", *crop.places(at))]
         empty = (self.images.max_image_tiles - len(cut)) * (1 + self.side**2)
-        return PictureLayout(tuple(cut), (*places, *["empty"] * empty), 1)
+        return PictureLayout(tuple(cut), (*places, *[EMPTY] * empty), 1)
 
     def crops(self, vision: Any, picture: Image.Image, of: int = 1) -> list[Tensor]:
         read = self.images(images=[[picture]], return_tensors="pt")

@@ -109,7 +109,8 @@ def attribute_picture(
             f"What is explained does not depend on the patches' features of {model.name!r}: a token"
             " beside them is read. Write at='pixels'."
         )
-    laid = SITES[at if at == "features" else "soft_prompt" if LM in model.towers else "pixels"]
+    squares = at == "pixels" and (LM not in model.towers or model.image_reader.has_others)
+    laid = SITES[at if at == "features" else "pixels" if squares else "soft_prompt"]
     labels = tuple(p for picture in model.picture_rows(soft.prompts, laid) for p in picture)
     told = about(model, method="attribute_picture", prompt=soft, of=aimed.token, target=target,
                  at=at, attribution=attribution, baseline="mean" if baseline is None else baseline,

@@ -32,9 +32,10 @@ class ImageReader:
     Attributes:
         crosses: whether pictures are keys of cross-attention instead of positions.
         one_grid: whether every picture is one grid of positions, as pages and maps draw it.
+        has_others: whether keys of cross-attention stand for other things than patches as well.
     """
 
-    crosses, one_grid = False, True
+    crosses, one_grid, has_others = False, True, False
 
     def grid(self, vision: Any, picture: Image.Image | None = None) -> tuple[int, int]:
         """Rows and columns of what the projection makes of one crop (of a picture)."""

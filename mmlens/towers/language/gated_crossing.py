@@ -18,8 +18,12 @@ from torch import Tensor, nn
 from mmlens.runtime.run import current
 from mmlens.towers.attention import warm
 from mmlens.towers.language.crossing import Crossing
-from mmlens.values.labels import Marker, Patch
+from mmlens.values.labels import Label, Marker, Patch
 from mmlens.values.prompt import PictureKeys, SoftPrompt
+
+
+EMPTY = "empty"
+"""The name of the keys of a tile that a picture does not fill."""
 
 
 class GatedCrossing(Crossing):
@@ -67,7 +71,7 @@ class GatedCrossing(Crossing):
         at = torch.arange(start, start + width)
         rows = []
         for span, labels in zip(spans, keys.labels, strict=True):
-            image = [one.image if isinstance(one, Patch | Marker) else -1 for one in labels]
+            image = [_image(one) for one in labels]
             ends = torch.tensor([span.get(one, (0, 0)) for one in image])  # [key, 2]
             rows.append((at[:, None] >= ends[:, 0]) & (at[:, None] < ends[:, 1]))
         seen = torch.stack(rows)[:, :, None].to(keys.vectors)  # [batch, pos, 1, key]
@@ -92,6 +96,12 @@ class GatedCrossing(Crossing):
             return None
         gated = gate * out[0]
         return (out[0] + (point(gated) - gated) / gate, *out[1:])
+
+
+def _image(label: Label) -> int:
+    """Which picture a key belongs to; -1 for padding and empty tiles, which are masked."""
+    there = isinstance(label, Patch) or (isinstance(label, Marker) and label.name != EMPTY)
+    return label.image if there else -1
 
 
 def _uncached(module: nn.Module, args: Any, options: dict[str, Any]) -> Any:
