@@ -22,6 +22,7 @@ from mmlens.values.labels import Label, Marker, Patch
 from mmlens.values.prompt import PictureKeys, SoftPrompt
 
 
+_NO_END = 1 << 40
 EMPTY = "empty"
 """The name of the keys of a tile that a picture does not fill."""
 
@@ -77,12 +78,12 @@ class GatedCrossing(Crossing):
         seen = torch.stack(rows)[:, :, None].to(keys.vectors)  # [batch, pos, 1, key]
         return found | {self.mask: seen}
 
-    def _spans(self, soft: SoftPrompt) -> list[dict[int, tuple[int, float]]] | None:
+    def _spans(self, soft: SoftPrompt) -> list[dict[int, tuple[int, int]]] | None:
         """Per prompt and picture the positions that attend to it; None where none is named."""
         found = []
         for row in soft.ids.tolist():
             places = [at for at, token in enumerate(row) if token == self.image_token]
-            ends: list[float] = [*places[1:], float("inf")]
+            ends = [*places[1:], _NO_END]
             for at in range(len(places) - 2, -1, -1):
                 if places[at] + 1 == ends[at]:  # pictures one after the other are read together
                     ends[at] = ends[at + 1]
