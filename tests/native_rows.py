@@ -49,7 +49,11 @@ def native_row(model: HookedVLM) -> dict[str, Any]:
         "merged": f"{merged} x {merged}" if merged > 1 else "",
         "markers": dict(names),
         "words inside": sorted({one.text for one in inside})[:3],
-        "attention": "across" if keys is not None else "causal" if told is None or not told.both_ways else type(told).__name__,
+        "attention": "across"
+        if keys is not None
+        else "causal"
+        if told is None or not told.both_ways
+        else type(told).__name__,
         "rotary": type(told).__name__ if told is not None and not told.both_ways else "",
         "encoder attention": any("attn.hook_q" in name for name in points),
         "points": len(points),

@@ -157,6 +157,7 @@ def _native(row: dict[str, Any]) -> tuple[str, ...]:
     marks = [f"{n} {name}" for name, n in row["markers"].items()]
     between = ", ".join([*marks, *(code(word) for word in row["words inside"] if word.strip())])
     told = {
+        "across": "reads pictures by cross-attention",
         "PicturesBothWays": "attention both ways in a picture",
         "PrefixBothWays": "attention both ways in the prompt",
         "RowsAndColumns": "rotary rows and columns",
