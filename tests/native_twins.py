@@ -96,7 +96,8 @@ MLLAMA_CHAT = (
     "{% for content in message['content'] %}{% if content['type'] == 'image' %}{{ '<|image|>' }}"
     "{% elif content['type'] == 'text' %}{{ content['text'] }}{% endif %}{% endfor %}"
     "{{ '<|eot_id|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+    "{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
 """The template of meta-llama/Llama-3.2-11B-Vision-Instruct, without tools and dates."""
 

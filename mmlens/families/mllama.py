@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mmlens.families.native import Eyes, native, square
 from mmlens.model.image_reader import CrossReader
-from mmlens.model.laid_out import Crop, LaidOutReader, PictureLayout, tiles
+from mmlens.model.laid_out import LaidOutReader, PictureLayout, tiles
 from mmlens.towers.language.gated_crossing import EMPTY
 from mmlens.towers.vision.wrap import from_hf
 from mmlens.values.labels import Label, Patch
@@ -75,7 +75,7 @@ class TiledEye(nn.Module):
         return patches.flatten(1, 4)
 
     def tiled(self, features: Tensor, rows: int, cols: int) -> Tensor:
-        """Features of the patches of a canvas as those of all tiles: [picture, tile, 1 + patch, d]."""
+        """Features of a canvas as those of all its tiles: [picture, tile, 1 + patch, d]."""
         whole, self.beside = self.beside, None  # its graph is used once
         assert whole is not None  # a projection follows the encoder
         cut = features.unflatten(1, (rows, self.side, cols, self.side)).transpose(2, 3)

@@ -42,7 +42,7 @@ class Crossing:
         points: its hook points by name.
         masks: whether the model obeys the mask of the keys, as measured. GPT-2 of transformers 5.9
             takes one and ignores it.
-        gates: by layer the numbers by which what is read across is multiplied, where there are some.
+        gates: by layer the numbers that multiply what is read across, where there are some.
         measuring: how many measurements are going on.
     """
 

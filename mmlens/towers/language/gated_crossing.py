@@ -21,7 +21,6 @@ from mmlens.towers.language.crossing import Crossing
 from mmlens.values.labels import Label, Marker, Patch
 from mmlens.values.prompt import PictureKeys, SoftPrompt
 
-
 _NO_END = 1 << 40
 EMPTY = "empty"
 """The name of the keys of a tile that a picture does not fill."""
@@ -87,7 +86,7 @@ class GatedCrossing(Crossing):
             for at in range(len(places) - 2, -1, -1):
                 if places[at] + 1 == ends[at]:  # pictures one after the other are read together
                     ends[at] = ends[at + 1]
-            found.append({n: span for n, span in enumerate(zip(places, ends, strict=False))})
+            found.append(dict(enumerate(zip(places, ends, strict=True))))
         return found if any(found) else None
 
     def written(self, layer: int, point: Any, module: nn.Module, args: Any, out: Any) -> Any:
