@@ -82,7 +82,7 @@ class GatedCrossing(Crossing):
         found = []
         for row in soft.ids.tolist():
             places = [at for at, token in enumerate(row) if token == self.image_token]
-            ends = [*places[1:], _NO_END]
+            ends = [*places[1:], _NO_END][: len(places)]
             for at in range(len(places) - 2, -1, -1):
                 if places[at] + 1 == ends[at]:  # pictures one after the other are read together
                     ends[at] = ends[at + 1]
@@ -100,8 +100,9 @@ class GatedCrossing(Crossing):
 
 def _image(label: Label) -> int:
     """Which picture a key belongs to; -1 for padding and empty tiles, which are masked."""
-    there = isinstance(label, Patch) or (isinstance(label, Marker) and label.name != EMPTY)
-    return label.image if there else -1
+    if isinstance(label, Patch):
+        return label.image
+    return label.image if isinstance(label, Marker) and label.name != EMPTY else -1
 
 
 def _uncached(module: nn.Module, args: Any, options: dict[str, Any]) -> Any:
