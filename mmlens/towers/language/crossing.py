@@ -14,6 +14,7 @@ not exact stay closed, and have no points. A model that takes other arguments ha
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -84,16 +85,16 @@ class Crossing:
         return self.arguments(_random_keys(rows, self.d_key, like), 0)
 
 
-def open_crossing(lm: LanguageModel) -> Crossing | None:
+def open_crossing(
+    lm: LanguageModel, kinds: Sequence[type[Crossing]] = (Crossing,)
+) -> Crossing | None:
     """The cross-attention of a bridge made here, opened; None where it has none.
 
     A forward pass over five tokens beside a few keys finds out which modules can be opened, and two
     more whether the mask of the keys is obeyed.
     """
-    from mmlens.towers.language.gated_crossing import GatedCrossing
-
     takes = inspect.signature(lm.root.original_model.forward).parameters
-    kind = next((one for one in (Crossing, GatedCrossing) if one.states in takes), Crossing)
+    kind = next((one for one in kinds if one.states in takes), Crossing)
     modules = {at: _crossing(block, kind.states) for at, block in enumerate(lm.root.blocks)}
     if kind.states not in takes or not any(modules.values()):
         return None

@@ -109,3 +109,7 @@ def _uncached(module: nn.Module, args: Any, options: dict[str, Any]) -> Any:
     """The pre-hook of a module: keys that it is given are not kept in the cache."""
     given = options.get(GatedCrossing.states) is not None
     return args, {**options, "cache": None} if given else options
+
+
+KINDS = (Crossing, GatedCrossing)
+"""The kinds of cross-attention that are opened."""

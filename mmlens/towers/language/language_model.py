@@ -24,6 +24,7 @@ from mmlens.runtime.run import inject, nothing_read
 from mmlens.runtime.turns import alone, lock_of, turn
 from mmlens.towers.language import adapters, copies, ends, kv_cache, measured, patterns
 from mmlens.towers.language.crossing import Crossing, open_crossing
+from mmlens.towers.language.gated_crossing import KINDS
 from mmlens.towers.language.kinds import check_lm
 from mmlens.towers.language.mixture import Mixture, open_mixtures
 from mmlens.towers.language.norms import gain_of
@@ -271,7 +272,7 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
         lm = LanguageModel(root, hf, tokenizer, fold_ln, parts)
         lm.open()
         if hf is not None:
-            lm.crossing, lm.telling = open_crossing(lm), open_telling(lm)
+            lm.crossing, lm.telling = open_crossing(lm, KINDS), open_telling(lm)
         with lm.bare():
             measured.refuse_unfaithful(lm)
         if hf is not None:
