@@ -209,7 +209,9 @@ def _label(
         scores = scores.sel(**{axis: slice(None)}) if len(read) < len(labels) else scores
     scores = scores.sel(**{batch: 0}) if len(rows["pos"]) == 1 else scores
     scores = scores.sel(**inner)
-    return Scores(scores.values.clone(), scores.axes, scores.labels)
+    own = scores.values  # a view is copied: later layers may write over what it shows
+    is_view = own.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
+    return Scores(own.clone() if is_view else own, scores.axes, scores.labels)
 
 
 def _stack(
