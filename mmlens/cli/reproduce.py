@@ -176,8 +176,8 @@ def goh_command(
         typer.echo(f"\n{int((table['found'] >= 3).sum())} of {len(table)} units have 3 or more.")
         return
     report = goh.reproduce(
-        model, data, out, concepts=things, each=each, layer=layer, site=site, against=None if against == "none" else against,
-        judged=judged, draws=draws, seed=seed, results=results,
+        model, data, out, concepts=things, each=each, layer=layer, site=site,
+        against=None if against == "none" else against, judged=judged, draws=draws, seed=seed, results=results,
     )  # fmt: skip
     for row in report.sections:
         if row.verdict is not None:
