@@ -273,7 +273,7 @@ def test_heads_of_one_embedding_direction_stop_early():
     assert len(found) == 1 and found[0][0] == 0 and found[0][2] == pytest.approx(1.0)
 
 
-# -- texts, and means --------------------------------------------------------------------------------
+# -- texts, and means ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["open_clip ViT", "transformers CLIP", "transformers SigLIP"])

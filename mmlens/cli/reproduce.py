@@ -177,7 +177,8 @@ def goh_command(
         return
     report = goh.reproduce(
         model, data, out, concepts=things, each=each, layer=layer, site=site,
-        against=None if against == "none" else against, judged=judged, draws=draws, seed=seed, results=results,
+        against=None if against == "none" else against, judged=judged, draws=draws,
+        seed=seed, results=results,
     )  # fmt: skip
     for row in report.sections:
         if row.verdict is not None:
