@@ -99,6 +99,9 @@ def decompose(
     step, (rows, names) = count(batch, "batch"), directions(model, along, tower)
     alone = not mean and not isinstance(inputs, (list, tuple))
     given = [inputs] if alone else inputs if mean else several(inputs, "inputs")
+    if tower == TEXT and "pos" in axes:  # texts that are read together have one length
+        given = list(given)
+        step = len(given)
     shares, parts, n = None, [], 0
     for some in chunks(given, step):
         prompts = [_prompt(one, tower) for one in some]

@@ -61,9 +61,8 @@ class Shares:
         self.entry = post.at(every[-1]) if attends or name == TEXT else FEATURES
         reading = model.read([first])
         tail = LastMap(model, _and_another(reading), self.entry)
-        self.active = tail.active
-        if name == TEXT:  # texts end at different positions
-            self.active = torch.arange(tail.x.shape[1], device=tail.x.device)
+        # texts end at different positions, and each batch is as long as its longest
+        self.active: Any = slice(None) if name == TEXT else tail.active
         self.rest = _constant(tail, "text" if name == TEXT else "picture")
         heads = by in ("head", "patch")
         self.writes = measured_writes(model, reading, self.layers, self.at) if heads else {}
@@ -81,7 +80,8 @@ class Shares:
     def of(self, prompts: Sequence[Prompt], along: Float[Tensor, "k d_embed"]) -> Tensor:
         """Float[picture, *axes of `by`, k]"""
         tail = LastMap(self.model, self.model.read(list(prompts)), self.entry, self._reads())
-        tail.active = self.active
+        every = torch.arange(tail.x.shape[1], device=tail.x.device)
+        tail.active = every[self.active]
         self._check(tail)
         along = along.to(tail.embedding)
         pieces = [getattr(self, f"_by_{self.by}")(tail, J) for _, J in tail.rows(along)]
