@@ -257,7 +257,7 @@ def test_the_documented_command_compares_cached_weights_with_the_published_words
         torch.testing.assert_close(model._image(pixels), twin.encode_image(pixels))
         ids = torch.tensor([[49406, 320, 1929, 49407] + [0] * 8])  # "a dog"
         torch.testing.assert_close(model.text(ids), twin.encode_text(ids))
-    words = sorted(english_words())[::3000][:20]
+    words = sorted(english_words())[::1500][:30]
     values = mm.word_probe(model, words, site="vision.resid_add").numpy()
     best = [words[i] for i in np.argsort(-values[:, 7])[:5]]
     worst = [words[i] for i in np.argsort(values[:, 9])[:5]]
