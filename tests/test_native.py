@@ -274,7 +274,7 @@ def test_patching_where_attention_looks_both_ways_is_the_edit(name):
 def test_a_grid_of_too_many_patches_is_scaled_down_and_several_pictures_are_not_cut():
     model = parts("llava_onevision")[2]
     crops = model.image_reader.layout(model.vision, *WIDE).crops
-    assert [one.name for one in crops] == ["picture", *["tile"] * 5]
+    assert [one.name for one in crops] == ["thumbnail", *["tile"] * 5]
     assert crops[-1].grid == (4, 6)  # 6 x 8 patches of four tiles, two tiles' worth at most
     two = model.embed(mm.Prompt(photo(*WIDE), photo(*HIGH), "Both")).labels[0]
     assert sum(isinstance(one, mm.Patch) for one in two) == 2 * 16
