@@ -21,6 +21,7 @@ from mmlens.cli.explore import explore_command
 from mmlens.cli.fetch import fetch_command
 from mmlens.cli.look import look_command
 from mmlens.cli.microscope import microscope_command
+from mmlens.cli.plan import plan_command
 from mmlens.cli.printing import table_of_lines
 from mmlens.cli.reproduce import reproduce_app
 from mmlens.cli.train import train_command
@@ -104,6 +105,9 @@ def models() -> None:
     for name in names:
         table.add_row(Text(name, style="bold"), Text(families.describe(name)))
     Console().print(table)
+    typer.echo("By hub id or folder, as they are (mmlens plan MODEL says what they need):")
+    for line in families.classes():
+        typer.echo(f"  {line}")
 
 
 @app.command()
@@ -141,5 +145,6 @@ def audit(model: Annotated[str, typer.Argument(help="A name, or a folder.")]) ->
 
 app.command("train")(train_command)
 app.command("fetch")(fetch_command)
+app.command("plan")(plan_command)
 app.command("doctor")(doctor_command)
 app.add_typer(reproduce_app, name="reproduce")
