@@ -144,7 +144,9 @@ def _measured(model: Any, decoder: Any, n: int, dtype: torch.dtype) -> dict[str,
     embeds = torch.empty(1, n, text.hidden_size, dtype=dtype, device="meta")
 
     def run(last: bool) -> torch.Tensor:
-        hidden = decoder(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        mask = embeds.new_zeros(1, 1, n, n)  # four axes are taken as they are, values unseen
+        hidden = decoder(inputs_embeds=embeds, attention_mask=mask, use_cache=False)
+        hidden = hidden.last_hidden_state
         return head(hidden[:, -1:] if last else hidden)
 
     with torch.no_grad(), LiveBytes(*held, embeds) as predicting:
