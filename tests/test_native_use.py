@@ -93,8 +93,8 @@ def test_a_plan_is_what_the_model_takes(folder):
     soft = model.read(mm.Prompt(photo(), f"{WORDS} " * 20))
     plan = mm.plan(folder, positions=soft.ids.shape[1])
     weights = [*model.root.parameters(), *model.root.buffers()]
-    held = {one.untyped_storage()._cdata: one.untyped_storage().nbytes() for one in weights}
-    assert plan.weights == pytest.approx(sum(held.values()), rel=0.05)
+    on_disk = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    assert plan.weights == pytest.approx(on_disk, rel=0.1)  # names of tensors are in the file, too
     with torch.no_grad(), LiveBytes(*weights) as forward:
         model(soft)
     with LiveBytes(*weights) as explained:

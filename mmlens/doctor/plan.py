@@ -109,20 +109,23 @@ def plan(
 def per_picture(config: Any) -> int:
     """Positions of one picture by the config; the most that tiles make where it lists them."""
     eyes = config.vision_config
-    for name in ("mm_tokens_per_image", "image_seq_length", "image_seq_len"):
-        if isinstance(getattr(config, name, None), int):
-            each = getattr(config, name)
-            break
-    else:
-        side, patch = getattr(eyes, "image_size", 448), getattr(eyes, "patch_size", 14)
-        side, patch = (one[0] if isinstance(one, (list, tuple)) else one for one in (side, patch))
-        merge = max(getattr(eyes, "spatial_merge_size", 1), getattr(config, "scale_factor", 1) or 1)
-        each = (side // patch // merge) ** 2
+    told = (getattr(config, name, None) for name in ("mm_tokens_per_image", "num_query_tokens"))
+    each = next((n for n in told if isinstance(n, int)), None) or _grid(config, eyes)
     pinpoints = getattr(config, "image_grid_pinpoints", None)
     if not pinpoints:
         return each
     side = eyes.image_size
     return each * (1 + max(high * wide for high, wide in pinpoints) // side**2)
+
+
+def _grid(config: Any, eyes: Any) -> int:
+    """The patches of one crop, after squares of them are merged."""
+    side, patch = getattr(eyes, "image_size", None) or 448, eyes.patch_size  # 448: any size is read
+    side, patch = (one[0] if isinstance(one, (list, tuple)) else one for one in (side, patch))
+    named = (config, "spatial_merge_size"), (eyes, "spatial_merge_size"), (config, "scale_factor")
+    merge = max(getattr(where, name, None) or 1 for where, name in named)
+    merge = max(merge, round(1 / (getattr(config, "downsample_ratio", None) or 1)))
+    return (side // patch // merge) ** 2
 
 
 def _empty(config: Any, dtype: torch.dtype) -> tuple[Any, Any]:
