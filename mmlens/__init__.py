@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from mmlens import view as view
     from mmlens.datasets.sample import Sample as Sample
     from mmlens.datasets.spec import dataset as dataset
-    from mmlens.doctor.plan import Plan as Plan
-    from mmlens.doctor.plan import plan as plan
+    from mmlens.doctor.memory_plan import MemoryPlan as MemoryPlan
+    from mmlens.doctor.memory_plan import plan as plan
     from mmlens.explore.look import Look as Look
     from mmlens.explore.look import look as look
     from mmlens.explore.microscope import microscope as microscope

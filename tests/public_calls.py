@@ -289,7 +289,7 @@ LEFT_OUT = {
     "Look": "what look returns", "Visualisation": "what visualise returns",
     "audit": "every hook point of a model", "models": "no argument",
     "fetch": "asks the package index: test_fetch",
-    "plan": "reads a config: test_native_use", "Plan": "what plan returns",
+    "plan": "reads a config: test_native_use", "MemoryPlan": "what plan returns",
     "metrics.bert_score": "a backbone", "metrics.clip_score": "a backbone",
     "datasets.coco": "a folder of COCO", "datasets.hugging_face": "a data set of the hub",
     "patching.edge_attribution": "split inputs, which no toy has", "view.notebook": "no argument",

@@ -91,7 +91,7 @@ def test_what_holds_no_texts_of_pictures_is_refused(parts, texts):
 def test_a_plan_is_what_the_model_takes(folder):
     model = mm.load(folder)
     soft = model.read(mm.Prompt(photo(), f"{WORDS} " * 20))
-    plan = mm.plan(folder, positions=soft.ids.shape[1])
+    plan = mm.plan(folder, n_pos=soft.ids.shape[1])
     weights = [*model.root.parameters(), *model.root.buffers()]
     on_disk = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     assert plan.weights == pytest.approx(on_disk, rel=0.1)  # names of tensors are in the file, too
@@ -110,12 +110,12 @@ def test_a_plan_is_what_the_model_takes(folder):
 
 
 def test_a_plan_grows_with_the_prompt_and_halves_with_the_weights(folder):
-    one, two = mm.plan(folder, positions=100), mm.plan(folder, positions=200)
+    one, two = mm.plan(folder, n_pos=100), mm.plan(folder, n_pos=200)
     assert one.weights == two.weights and one.parameters == two.parameters
     assert two.forward > 1.9 * one.forward and two.attribution > 1.9 * one.attribution
-    half = mm.plan(folder, dtype="bfloat16", positions=100)
+    half = mm.plan(folder, dtype="bfloat16", n_pos=100)
     assert half.weights == pytest.approx(one.weights / 2, rel=0.01)
-    assert mm.plan(folder).positions == 64 + 16  # 32 x 32 pixels in patches of 8
+    assert mm.plan(folder).n_pos == 64 + 16  # 32 x 32 pixels in patches of 8
 
 
 def test_the_command_says_whether_it_fits_and_needs_no_weights(folder, tmp_path):

@@ -21,7 +21,7 @@ from mmlens.cli.explore import explore_command
 from mmlens.cli.fetch import fetch_command
 from mmlens.cli.look import look_command
 from mmlens.cli.microscope import microscope_command
-from mmlens.cli.plan import plan_command
+from mmlens.cli.plan_command import plan_command
 from mmlens.cli.printing import table_of_lines
 from mmlens.cli.reproduce import reproduce_app
 from mmlens.cli.train import train_command
@@ -97,6 +97,7 @@ def models() -> None:
     from rich.text import Text
 
     from mmlens import families
+    from mmlens.families import native
 
     names = families.models()
     table = table_of_lines()
@@ -106,8 +107,8 @@ def models() -> None:
         table.add_row(Text(name, style="bold"), Text(families.describe(name)))
     Console().print(table)
     typer.echo("By hub id or folder, as they are (mmlens plan MODEL says what they need):")
-    for line in families.classes():
-        typer.echo(f"  {line}")
+    for one in native.known().values():
+        typer.echo(f"  {one.cls}, such as {one.example}")
 
 
 @app.command()

@@ -74,14 +74,6 @@ def describe(name: str) -> str:
     return _lines[name]
 
 
-def classes() -> list[str]:
-    """The classes of transformers that `load` takes by hub id or folder, each with an example."""
-    _find_families()
-    from mmlens.families.native import FAMILIES
-
-    return [f"{one.cls}, such as {one.example}" for one in FAMILIES.values()]
-
-
 def fetch(
     name: str,
     *,

@@ -30,13 +30,13 @@ WORDS = 64
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """Bytes on the device; all but `weights` come on top of the weights.
 
     Attributes:
         name, cls: the model and its class.
         dtype: of its weights.
-        positions: of the prompt, words and picture.
+        n_pos: positions of the prompt, words and picture.
         parameters: how many numbers its weights are.
         weights: of all of it, encoder included.
         forward: at most, while it predicts at every position.
@@ -48,7 +48,7 @@ class Plan:
     name: str
     cls: str
     dtype: str
-    positions: int
+    n_pos: int
     parameters: int
     weights: int
     forward: int
@@ -66,19 +66,19 @@ class Plan:
             "+ attribution of a token": self.attribution, "+ a cache of all": self.cache,
         }  # fmt: skip
         told = f"{self.name} ({self.cls}), {self.parameters / 1e9:.2f} billion weights in"
-        lines = [f"{told} {self.dtype}, {self.positions} positions"]
+        lines = [f"{told} {self.dtype}, {self.n_pos} positions"]
         return "\n".join([*lines, *(f"  {size / 2**30:8.2f} GiB  {n}" for n, size in rows.items())])
 
 
 def plan(
-    name: str | Path, *, dtype: torch.dtype | str | None = None, positions: int | None = None
-) -> Plan:
+    name: str | Path, *, dtype: torch.dtype | str | None = None, n_pos: int | None = None
+) -> MemoryPlan:
     """What a whole vision-language model will need of memory; nothing of it is loaded.
 
     Args:
         name: a hub id (its config.json is fetched), or a folder.
         dtype: of the weights; None: float32, as `load` has it.
-        positions: of the prompt; None: 64 words and what the config says of one picture. Tiles are
+        n_pos: positions of the prompt; None: 64 words and what the config says of one picture. Tiles are
             counted where the config lists them; elsewhere a picture is taken to be one crop.
 
     Raises:
@@ -92,7 +92,7 @@ def plan(
                               " predict words.")  # fmt: skip
     cls = native.family_of(config.model_type, cls).cls
     kind = dtype_of(dtype) or torch.float32
-    n = count(positions, "positions") if positions is not None else WORDS + per_picture(config)
+    n = count(n_pos, "n_pos") if n_pos is not None else WORDS + per_picture(config)
     try:
         model, decoder = _empty(config, kind)
         found = _measured(model, decoder, n, kind)
@@ -103,7 +103,7 @@ def plan(
     weights = {id(one): one for one in (*model.parameters(), *model.buffers())}.values()
     numbers = sum(one.numel() for one in model.parameters())
     size = sum(one.numel() * one.element_size() for one in weights)
-    return Plan(str(name), cls, str(kind).removeprefix("torch."), n, numbers, size, **found)
+    return MemoryPlan(str(name), cls, str(kind).removeprefix("torch."), n, numbers, size, **found)
 
 
 def per_picture(config: Any) -> int:
@@ -187,6 +187,6 @@ def _outputs(decoder: Any, run: Any) -> int:
     return sum(one.untyped_storage().nbytes() for one in kept.values())
 
 
-def as_data(found: Plan) -> dict[str, Any]:
+def as_data(found: MemoryPlan) -> dict[str, Any]:
     """The numbers, as JSON takes them."""
     return asdict(found) | {"most": found.most}

@@ -28,10 +28,10 @@ def plan_command(
 
     Only the model's config.json is read.
     """
-    from mmlens.doctor.plan import as_data, plan
+    from mmlens.doctor.memory_plan import as_data, plan
 
     room = memory if memory is not None else _memory(device)
-    found = plan(model, dtype=dtype, positions=positions)
+    found = plan(model, dtype=dtype, n_pos=positions)
     if as_json:
         typer.echo(json.dumps(as_data(found)))
         return
