@@ -203,6 +203,7 @@ class Right:
             "patching.Pair": {"clean": self.prompt, "corrupt": other},
             "patching.ablation_curve": {"ranked": [self.neuron], "k": (0, 1), "randoms": 1},
             "patching.attention": {"layer": 1}, "patching.attribution_patching": {"layer": None},
+            "compare_outputs": {"texts": [(self.photo, "a dog")], "max_new_tokens": 1},
             "patching.captions": {"edits": {"none": []}, "max_new_tokens": 1},
             "patching.knockout": {"source": mm.Patch, "destination": -1},
             "patching.knockouts": {"routes": {"a": (mm.Patch, -1)}},

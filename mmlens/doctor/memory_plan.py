@@ -78,8 +78,9 @@ def plan(
     Args:
         name: a hub id (its config.json is fetched), or a folder.
         dtype: of the weights; None: float32, as `load` has it.
-        n_pos: positions of the prompt; None: 64 words and what the config says of one picture. Tiles are
-            counted where the config lists them; elsewhere a picture is taken to be one crop.
+        n_pos: positions of the prompt; None: 64 words and what the config says of one picture.
+            Tiles are counted where the config lists them; elsewhere a picture is taken to be one
+            crop.
 
     Raises:
         ModelError: a name that does not exist or cannot be fetched.
