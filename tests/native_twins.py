@@ -206,10 +206,10 @@ def llava_onevision() -> tuple[Any, Any]:
     return hf.LlavaOnevisionForConditionalGeneration(config), processor
 
 
-def _qwen(kind: str, eyes: dict[str, Any]) -> tuple[Any, Any]:
+def _qwen(kind: str, eyes: dict[str, Any], **text: Any) -> tuple[Any, Any]:
     sections = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
     config = getattr(hf, f"{kind}Config")(
-        text_config={**language(), "rope_parameters": sections}, vision_config=eyes,
+        text_config={**language(), "rope_parameters": sections, **text}, vision_config=eyes,
         image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
         vision_start_token_id=token("<|vision_start|>"),
         vision_end_token_id=token("<|vision_end|>"),
@@ -217,9 +217,10 @@ def _qwen(kind: str, eyes: dict[str, Any]) -> tuple[Any, Any]:
     images = hf.Qwen2VLImageProcessor(
         patch_size=8, merge_size=2, temporal_patch_size=2, min_pixels=32 * 32, max_pixels=64 * 64
     )
-    videos = hf.Qwen2VLVideoProcessor(patch_size=8, merge_size=2)
+    film = hf.Qwen3VLVideoProcessor if kind.startswith("Qwen3") else hf.Qwen2VLVideoProcessor
+    videos = film(patch_size=8, merge_size=2)
     names = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
-    processor = getattr(hf, f"{kind}Processor")(
+    processor = getattr(hf, f"{kind.removesuffix('Moe')}Processor")(
         images, tokenizer(**names), videos, chat_template=QWEN_CHAT
     )
     return getattr(hf, f"{kind}ForConditionalGeneration")(config), processor
@@ -242,6 +243,24 @@ def qwen2_5_vl() -> tuple[Any, Any]:
         "fullatt_block_indexes": [1],
     }  # fmt: skip
     return _qwen("Qwen2_5_VL", eyes)
+
+
+DEEP = {
+    "depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "patch_size": 8,
+    "spatial_merge_size": 2, "out_hidden_size": 32, "deepstack_visual_indexes": [0, 1],
+    "num_position_embeddings": 16,
+}  # fmt: skip
+
+
+@_twin
+def qwen3_vl() -> tuple[Any, Any]:
+    return _qwen("Qwen3VL", DEEP)
+
+
+@_twin
+def qwen3_vl_moe() -> tuple[Any, Any]:
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    return _qwen("Qwen3VLMoe", DEEP, head_dim=8, **experts)
 
 
 @_twin

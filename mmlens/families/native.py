@@ -115,7 +115,6 @@ def family_of(model_type: str, cls: str) -> Family:
 _REFUSED = {
     "florence2": "Florence-2 has an encoder for words and a decoder; the nearest is 'paligemma'.",
     "llama4": "Llama 4's own forward pass raises in transformers 5.24; the nearest is 'mistral3'.",
-    "qwen3_vl": "Qwen3-VL adds pictures again after several layers; the nearest is 'qwen2_5_vl'.",
     "blip-2": "its positions are queries that lie nowhere in the picture; the nearest is 'llava'.",
     "instructblip": "its positions are queries without a place; the nearest is 'llava'.",
     "idefics2": "its positions are queries that lie nowhere; the nearest is 'idefics3'.",
@@ -126,7 +125,17 @@ _REFUSED = {
 }
 """Why some classes are not taken, and which is the nearest."""
 SINCE = dict.fromkeys(
-    ("qwen2_vl", "qwen2_5_vl", "idefics3", "smolvlm", "mistral3", "pixtral"), "5.24"
+    (
+        "qwen2_vl",
+        "qwen2_5_vl",
+        "qwen3_vl",
+        "qwen3_vl_moe",
+        "idefics3",
+        "smolvlm",
+        "mistral3",
+        "pixtral",
+    ),
+    "5.24",
 )
 """Models and encoders that older transformers call otherwise, or read otherwise from a folder."""
 

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmlens.causal.pairs import Pair
-from mmlens.causal.places import Place, layers_at, place_of
+from mmlens.causal.places import Place, layers_at, place_of, stays
 from mmlens.causal.prefix_reuse import Kept
 from mmlens.causal.variants import Metric, differentiable, measured, standing
 from mmlens.methods.patch import _runs
@@ -98,7 +98,7 @@ def attribution_patching(
     if not where.site.layered:
         values, axes = values[0], axes[1:]
     told |= {"method": "attribution_patching", "site": site, "direction": direction, "steps": steps}
-    told |= shared(where.site, getattr(model, "cfg", None))
+    told |= shared(where.site, getattr(model, "cfg", None)) | stays(base.soft, where.site)
     return Scores(
         finite(values, f"the attribution of {site!r}"), axes, labels, about(model, **told)
     )

@@ -21,7 +21,7 @@ from mmlens.model.reading import going_on
 from mmlens.towers.language import kv_cache
 from mmlens.values.errors import CapabilityError, PromptError
 from mmlens.values.labels import Label, Token
-from mmlens.values.prompt import SoftPrompt, next_at
+from mmlens.values.prompt import SoftPrompt, deeper, next_at
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
@@ -82,6 +82,7 @@ def after(new: SoftPrompt, past: Any, crosses: bool = False) -> SoftPrompt:
         labels=tuple(a + _moved(b, a) for a, b in zip(old.labels, new.labels, strict=True)),
         prompts=(),
         picture_keys=old.picture_keys,
+        deep=deeper(old.deep, old.vectors, new.vectors, new.deep),
     )
 
 
@@ -174,10 +175,4 @@ def _refuse_both_ways(model: HookedVLM, soft: SoftPrompt, held: int) -> None:
 
 def _since(soft: SoftPrompt, held: int) -> SoftPrompt:
     """The positions that the cache did not hold."""
-    return replace(
-        soft,
-        vectors=soft.vectors[:, held:],
-        ids=soft.ids[:, held:],
-        mask=soft.mask[:, held:],
-        labels=tuple(row[held:] for row in soft.labels),
-    )
+    return soft.between(held)

@@ -187,6 +187,8 @@ class SoftPrompt:
         labels: per row, one label per position.
         prompts: the prompts it was made from; empty when the vectors were given.
         picture_keys: the pictures, where the model reads them by cross-attention.
+        deep: Float[batch, pos, layer, d_model], what is added of the pictures behind the first
+            layers, zero at words; None for models that read pictures at the embedding alone.
     """
 
     vectors: torch.Tensor
@@ -195,6 +197,7 @@ class SoftPrompt:
     labels: tuple[tuple[Label, ...], ...]
     prompts: tuple[Prompt, ...] = field(default=(), repr=False)
     picture_keys: PictureKeys | None = field(default=None, repr=False)
+    deep: torch.Tensor | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -214,6 +217,18 @@ class SoftPrompt:
         """Whether every row has the same labels except for the text of its tokens."""
         return same_layout(self.labels)
 
+    def between(self, start: int = 0, stop: int | None = None) -> SoftPrompt:
+        """Some of its positions."""
+        here = slice(start, stop)
+        return replace(
+            self,
+            vectors=self.vectors[:, here],
+            ids=self.ids[:, here],
+            mask=self.mask[:, here],
+            labels=tuple(row[here] for row in self.labels),
+            deep=None if self.deep is None else self.deep[:, here],
+        )
+
     def extend(
         self, ids: torch.Tensor, vectors: torch.Tensor, words: list[list[str]]
     ) -> SoftPrompt:
@@ -230,7 +245,30 @@ class SoftPrompt:
             ids=torch.cat([self.ids, ids.to(self.ids)], dim=1),
             mask=torch.cat([self.mask, torch.ones_like(ids, dtype=torch.bool)], dim=1),
             labels=labels,
+            deep=deeper(self.deep, self.vectors, vectors, None),
         )
+
+
+def deeper(
+    deep: torch.Tensor | None, before: torch.Tensor, after: torch.Tensor, more: torch.Tensor | None
+) -> torch.Tensor | None:
+    """The `deep` of a prompt that goes on with another; zeros where one of them has none.
+
+    Args:
+        deep, more: of the two.
+        before, after: their vectors Float[batch, pos, d_model].
+    """
+    import torch
+
+    some = deep if deep is not None else more
+    if some is None:
+        return None
+    shapes = [(*x.shape[:2], *some.shape[2:]) for x in (before, after)]
+    parts = [
+        some.new_zeros(shape) if one is None else one.to(some)
+        for one, shape in zip((deep, more), shapes, strict=True)
+    ]
+    return torch.cat(parts, dim=1)
 
 
 @dataclass(frozen=True, eq=False)

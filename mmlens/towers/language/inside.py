@@ -19,6 +19,8 @@ from mmlens.values.errors import CapabilityError
 _LIKE = {
     "qwen2_vl_text": "Qwen2ForCausalLM",
     "qwen2_5_vl_text": "Qwen2ForCausalLM",
+    "qwen3_vl_text": "Qwen3ForCausalLM",
+    "qwen3_vl_moe_text": "Qwen3MoeForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
 }
 """Language models without a causal class of their own, or with one of another name."""
