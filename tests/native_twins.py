@@ -312,6 +312,25 @@ def idefics3() -> tuple[Any, Any]:
 
 
 @_twin
+def idefics2() -> tuple[Any, Any]:
+    perceiver = {
+        "hidden_size": 32, "resampler_n_latents": 4, "resampler_depth": 1,
+        "resampler_n_heads": 4, "resampler_head_dim": 8, "num_key_value_heads": 2,
+    }  # fmt: skip
+    config = hf.Idefics2Config(
+        text_config={**language(), "head_dim": 8, "model_type": "mistral"},
+        vision_config=dict(VISION), perceiver_config=perceiver, image_token_id=token("<image>"),
+    )  # fmt: skip
+    images = hf.Idefics2ImageProcessor(
+        size={"shortest_edge": 24, "longest_edge": 32}, do_image_splitting=False
+    )
+    processor = hf.Idefics2Processor(
+        images, tokenizer(), image_seq_len=4, chat_template=IDEFICS_CHAT
+    )
+    return hf.Idefics2ForConditionalGeneration(config), processor
+
+
+@_twin
 def smolvlm() -> tuple[Any, Any]:
     pytest.importorskip("num2words")
     return _tiled("SmolVLM", video_processor=hf.SmolVLMVideoProcessor(size={"longest_edge": 32}))
@@ -360,3 +379,31 @@ def pixtral() -> tuple[Any, Any]:
         vision_feature_layer=-1, vision_feature_select_strategy="full",
     )  # fmt: skip
     return hf.LlavaForConditionalGeneration(config), _pixtral(1)
+
+
+def _queries(kind: str, text: dict[str, Any], *tokenizers: Any) -> tuple[Any, Any]:
+    former = {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "encoder_hidden_size": 24, "cross_attention_frequency": 1,
+        "vocab_size": len(words()) + 2,
+    }  # fmt: skip
+    config = getattr(hf, f"{kind}Config")(
+        vision_config=dict(VISION), qformer_config=former, text_config=text, num_query_tokens=4,
+        image_token_index=token("<image>"),
+    )  # fmt: skip
+    images = hf.BlipImageProcessor(size={"height": 32, "width": 32})
+    processor = getattr(hf, f"{kind}Processor")(
+        images, tokenizer(), *tokenizers, num_query_tokens=4
+    )
+    return getattr(hf, f"{kind}ForConditionalGeneration")(config), processor
+
+
+@_twin
+def blip2() -> tuple[Any, Any]:
+    text = {**language(), "model_type": "opt", "ffn_dim": 64, "word_embed_proj_dim": 32}
+    return _queries("Blip2", text)
+
+
+@_twin
+def instructblip() -> tuple[Any, Any]:
+    return _queries("InstructBlip", {**language(), "model_type": "llama"}, tokenizer())

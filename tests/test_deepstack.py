@@ -1,4 +1,4 @@
-"""Qwen3-VL adds pictures again behind its first layers: what reaches the language model, and how."""
+"""Qwen3-VL adds pictures again behind its first layers: what reaches the language model."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ that direction (`mmlens.methods.decode`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch

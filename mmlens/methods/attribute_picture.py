@@ -109,7 +109,8 @@ def attribute_picture(
             f"What is explained does not depend on the patches' features of {model.name!r}: a token"
             " beside them is read. Write at='pixels'."
         )
-    laid = SITES[at if at == "features" else "soft_prompt" if LM in model.towers else "pixels"]
+    placed = LM in model.towers and (at == "soft_prompt" or model.image_reader.placed)
+    laid = SITES[at if at == "features" else "soft_prompt" if placed else "pixels"]
     labels = tuple(p for picture in model.picture_rows(soft.prompts, laid) for p in picture)
     told = about(model, method="attribute_picture", prompt=soft, of=aimed.token, target=target,
                  at=at, attribution=attribution, baseline="mean" if baseline is None else baseline,
@@ -181,7 +182,7 @@ class _Place:
 
 def _occlusion(place: _Place, x: torch.Tensor, base: torch.Tensor, batch: int) -> torch.Tensor:
     """y(x) - y(x with the baseline in one patch): Float[picture * patch]."""
-    count = place.grid[0] * place.grid[1]
+    count = place.grid[0] * place.grid[1] if place.at == "pixels" else x.shape[1]
 
     def work(start: int, stop: int) -> torch.Tensor:
         runs = x[None].repeat(stop - start, *[1] * x.ndim)

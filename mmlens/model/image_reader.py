@@ -23,6 +23,8 @@ from mmlens.values.labels import Label, Patch
 if TYPE_CHECKING:
     from PIL import Image
 
+    from mmlens.model.prompt_reader import PromptReader
+    from mmlens.values.prompt import Prompt
     from mmlens.values.sites import Site
 
 
@@ -32,9 +34,14 @@ class ImageReader:
     Attributes:
         crosses: whether pictures are keys of cross-attention instead of positions.
         one_grid: whether every picture is one grid of positions, as pages and maps draw it.
+        placed: whether its positions lie somewhere in the picture; those of queries do not.
     """
 
-    crosses, one_grid = False, True
+    crosses, one_grid, placed = False, True, True
+
+    def beside(self, words: PromptReader, prompts: Sequence[Prompt]) -> ImageReader:
+        """The reader of the pictures of these prompts, where it reads their words as well."""
+        return self
 
     def grid(self, vision: Any, picture: Image.Image | None = None) -> tuple[int, int]:
         """Rows and columns of what the projection makes of one crop (of a picture)."""
@@ -96,6 +103,14 @@ class ImageReader:
     ) -> tuple[float, float, float, float]:
         """(x0, y0, x1, y1) of a patch in pixels of a picture of (width, height)."""
         return vision.box(patch.row, patch.col, width, height, self.grid(vision))
+
+    def patch_boxes(
+        self, vision: Any, picture: Image.Image
+    ) -> dict[Patch, tuple[float, float, float, float]]:
+        """Every patch of a picture with its box; the encoder's, where no position lies in it."""
+        every = self.labels(vision, picture, 0)
+        patches = [label for label in every if isinstance(label, Patch)]
+        return {patch: self.box(vision, patch, *picture.size) for patch in patches}
 
 
 class CrossReader(ImageReader):

@@ -154,7 +154,7 @@ def see(model: HookedVLM, prompts: Sequence[Prompt]) -> list[torch.Tensor]:
     if vision is None or projection is None:
         raise PromptError(f"{model.name!r} has no vision encoder: give it text, or load a bridge.")
     first = next(iter(vision.parameters()))
-    reader = model.image_reader
+    reader = model.image_reader.beside(model.prompt_reader, prompts)
 
     def project(pixels: torch.Tensor) -> torch.Tensor:
         features = vision(pixels.to(first.device).to(first.dtype))
