@@ -24,6 +24,9 @@ SPECIAL = (
     *("<fake_token_around_image>", "<global-img>", "<end_of_utterance>", "<img>", "</img>"),
     *(f"<row_{row}_col_{col}>" for row in range(1, 7) for col in range(1, 7)),
     *("<IMG_CONTEXT>", "[IMG]", "[IMG_BREAK]", "[IMG_END]"),
+    *("<image_placeholder>", "<begin_of_image>", "<|image start|>", "<|image end|>"),
+    *("<|image token|>", "<|extra_200|>", "<|extra_201|>", "<racm3:break>", "<eoss>"),
+    *(f"<|visual token {code:06d}|>" for code in range(16)),
     *("<end_of_turn>", "<loc0000>", "<loc0001>", "<loc0002>", "<seg000>", "<seg001>", "<seg002>"),
     *("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"),
 )
@@ -379,6 +382,45 @@ def pixtral() -> tuple[Any, Any]:
         vision_feature_layer=-1, vision_feature_select_strategy="full",
     )  # fmt: skip
     return hf.LlavaForConditionalGeneration(config), _pixtral(1)
+
+
+@_twin
+def janus() -> tuple[Any, Any]:
+    eyes = {k: VISION[k] for k in ("num_hidden_layers", "num_attention_heads", "hidden_size")}
+    eyes |= {"image_size": 32, "patch_size": 8, "mlp_ratio": 2.0, "projection_dim": 32, "depth": 2}
+    codes = {
+        "embed_dim": 8, "num_embeddings": 8, "latent_channels": 8, "num_patches": 4,
+        "base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1,
+        "projection_dim": 32, "image_token_embed_dim": 32, "num_hidden_layers": 1,
+    }  # fmt: skip
+    config = hf.JanusConfig(
+        text_config={**language(), "model_type": "llama"}, vq_config=codes,
+        vision_config={**eyes, "num_image_tokens": 16}, image_token_id=token("<image_placeholder>"),
+    )  # fmt: skip
+    names = {"boi_token": "<begin_of_image>", "eoi_token": "<end_of_image>"}
+    processor = hf.JanusProcessor(
+        hf.JanusImageProcessor(size={"height": 32, "width": 32}),
+        tokenizer(**names, image_token="<image_placeholder>"), num_image_tokens=16,
+    )  # fmt: skip
+    return hf.JanusForConditionalGeneration(config), processor
+
+
+@_twin
+def emu3() -> tuple[Any, Any]:
+    codes = [f"<|visual token {code:06d}|>" for code in range(16)]
+    known = {name: token(name) for name in (*codes, "<|extra_200|>", "<image>")}
+    vq = {
+        "codebook_size": 16, "embed_dim": 4, "latent_channels": 4, "base_channels": 32,
+        "channel_multiplier": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [],
+        "hidden_size": 32, "num_attention_heads": 1, "double_latent": False,
+        "temporal_downsample_factor": 2,
+    }  # fmt: skip
+    config = hf.Emu3Config(text_config=language(), vq_config=vq, vocabulary_map=known)
+    names = {"boi_token": "<|image start|>", "eoi_token": "<|image end|>"}
+    names |= {"image_wrapper_token": "<|image token|>", "eof_token": "<|extra_201|>"}
+    images = hf.Emu3ImageProcessor(min_pixels=32 * 32, max_pixels=48 * 48, spatial_factor=8)
+    processor = hf.Emu3Processor(images, tokenizer(**names, image_token="<image>"))
+    return hf.Emu3ForConditionalGeneration(config), processor
 
 
 def _queries(kind: str, text: dict[str, Any], *tokenizers: Any) -> tuple[Any, Any]:

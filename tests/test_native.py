@@ -99,6 +99,18 @@ def test_cached_generation_is_that_of_the_class_and_of_no_cache(name):
     assert model.generate(pair, 6) == [model.generate(each, 6) for each in pair]
 
 
+def coded_by(model: HookedVLM, prompts: list[mm.Prompt]) -> list[torch.Tensor]:
+    """What codes are chosen by, at each position of a picture; a change may leave the code."""
+    reader, found = model.image_reader, []
+    for one in prompts:
+        [picture] = one.pictures
+        patches = [isinstance(x, mm.Patch) for x in reader.labels(model.vision, picture, 0)]
+        features = model.vision(torch.stack(reader.crops(model.vision, picture)))[0]
+        found.append(torch.zeros(len(patches), features.shape[1]))
+        found[-1][patches] = features
+    return found
+
+
 @every_family
 @torch.no_grad()
 @pytest.mark.parametrize("size", [WIDE, HIGH])
@@ -121,7 +133,8 @@ def test_a_painted_square_changes_the_position_whose_box_it_is(name, size):
         new = copy.copy(picture)
         new.paste((255, 0, 255), tuple(inside))
         painted, asked = [*painted, new], [*asked, at]
-    plain, *changed = see(model, [mm.Prompt(one) for one in painted])
+    look = coded_by if model.image_reader.coded else see
+    plain, *changed = look(model, [mm.Prompt(one) for one in painted])
     markers = [at for at, one in enumerate(labels) if isinstance(one, Marker)]
     assert len(asked) >= 4
     for at, vectors in zip(asked, changed, strict=True):
@@ -157,7 +170,11 @@ def test_attribution_is_the_effect_and_reaches_the_pixels(name):
         with torch.no_grad():
             moved = float(model(one)[0, -1, 5].double() - shrunk(one)[0, -1, 5].double())
         assert moved / 0.02 == pytest.approx(float(best.score), abs=1e-4, rel=0.05)
-    pixels = mm.attribute_picture(model, one, 5, after="", at="pixels")
+    if model.image_reader.coded:
+        with pytest.raises(CapabilityError, match="through which no gradient passes"):
+            mm.attribute_picture(model, one, 5, after="", at="pixels")
+    options = {"at": "pixels", "attribution": "occlusion"} if model.image_reader.coded else {}
+    pixels = mm.attribute_picture(model, one, 5, after="", **{"at": "pixels", **options})
     assert torch.isfinite(pixels.values).all() and pixels.values.abs().max() > 0
 
 
@@ -321,6 +338,12 @@ def test_a_name_without_a_network_is_one_sentence():
         mm.load("llava-hf/llava-1.5-7b-hf")
 
 
+@pytest.mark.parametrize("name", ["gpt-4v", "GPT-4o", "unified-io-2", "allenai/uio2-large"])
+def test_a_model_that_nobody_can_load_names_the_nearest(name):
+    with pytest.raises(ModelError, match=r"nearest open models are Emu3 .* and Janus"):
+        mm.load(name)
+
+
 def test_classes_without_a_family_name_the_nearest():
     import transformers as hf
 
@@ -328,6 +351,8 @@ def test_classes_without_a_family_name_the_nearest():
 
     with pytest.raises(CapabilityError, match="Florence-2 has an encoder for words"):
         family_of("florence2", "Florence2ForConditionalGeneration")
+    with pytest.raises(CapabilityError, match="Llama 4's own forward pass raises"):
+        family_of("llama4", "Llama4ForConditionalGeneration")
     with pytest.raises(CapabilityError, match="did you mean 'llava'"):
         family_of("vipllava", "VipLlavaForConditionalGeneration")
     gpt = hf.GPT2LMHeadModel(hf.GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=9))

@@ -121,7 +121,6 @@ _REFUSED = {
     "mllama": "its pictures are keys of cross-attention; the nearest is 'llava_next'.",
     "idefics": "its pictures are keys of cross-attention; the nearest is 'idefics3'.",
     "chameleon": "it reads codes of a picture, not patches; the nearest is 'llava'.",
-    "emu3": "it reads codes of a picture, not patches; the nearest is 'llava_next'.",
 }
 """Why some classes are not taken, and which is the nearest."""
 SINCE = dict.fromkeys(
@@ -133,6 +132,8 @@ SINCE = dict.fromkeys(
         "blip-2",
         "instructblip",
         "idefics2",
+        "janus",
+        "emu3",
         "idefics3",
         "smolvlm",
         "mistral3",
@@ -201,7 +202,8 @@ def hooked(
 
 
 def _refuse_old_transformers(config: Any, cls: str) -> None:
-    kinds = (config.model_type, getattr(config.vision_config, "model_type", ""))
+    eyes = getattr(config, "vision_config", None)
+    kinds = (config.model_type, getattr(eyes, "model_type", ""))
     least = max((SINCE[kind] for kind in kinds if kind in SINCE), default="0")
     if Version(transformers.__version__) < Version(least):
         raise CapabilityError(

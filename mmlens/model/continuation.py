@@ -21,7 +21,7 @@ from mmlens.model.reading import going_on
 from mmlens.towers.language import kv_cache
 from mmlens.values.errors import CapabilityError, PromptError
 from mmlens.values.labels import Label, Token
-from mmlens.values.prompt import SoftPrompt, deeper, next_at
+from mmlens.values.prompt import SoftPrompt, next_at
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
@@ -82,8 +82,20 @@ def after(new: SoftPrompt, past: Any, crosses: bool = False) -> SoftPrompt:
         labels=tuple(a + _moved(b, a) for a, b in zip(old.labels, new.labels, strict=True)),
         prompts=(),
         picture_keys=old.picture_keys,
-        deep=deeper(old.deep, old.vectors, new.vectors, new.deep),
+        deep=_deep(old, new),
     )
+
+
+def _deep(old: SoftPrompt, new: SoftPrompt) -> torch.Tensor | None:
+    """What the pictures of both add behind layers; zeros for one without."""
+    some = old.deep if old.deep is not None else new.deep
+    if some is None:
+        return None
+    parts = [
+        some.new_zeros(*one.ids.shape, *some.shape[2:]) if one.deep is None else one.deep.to(some)
+        for one in (old, new)
+    ]
+    return torch.cat(parts, 1)
 
 
 def _moved(labels: tuple[Label, ...], before: tuple[Label, ...]) -> tuple[Label, ...]:

@@ -35,9 +35,10 @@ class ImageReader:
         crosses: whether pictures are keys of cross-attention instead of positions.
         one_grid: whether every picture is one grid of positions, as pages and maps draw it.
         placed: whether its positions lie somewhere in the picture; those of queries do not.
+        coded: whether its positions are words for codes of the picture, which pass no gradient.
     """
 
-    crosses, one_grid, placed = False, True, True
+    crosses, one_grid, placed, coded = False, True, True, False
 
     def beside(self, words: PromptReader, prompts: Sequence[Prompt]) -> ImageReader:
         """The reader of the pictures of these prompts, where it reads their words as well."""

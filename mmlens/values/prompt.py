@@ -234,6 +234,7 @@ class SoftPrompt:
     ) -> SoftPrompt:
         """The same prompts and more tokens: ids [batch, new], vectors [batch, new, d_model]."""
         import torch
+        from torch.nn.functional import pad
 
         labels = tuple(
             row + tuple(Token(word, next_at(row) + i) for i, word in enumerate(new))
@@ -245,30 +246,8 @@ class SoftPrompt:
             ids=torch.cat([self.ids, ids.to(self.ids)], dim=1),
             mask=torch.cat([self.mask, torch.ones_like(ids, dtype=torch.bool)], dim=1),
             labels=labels,
-            deep=deeper(self.deep, self.vectors, vectors, None),
+            deep=None if self.deep is None else pad(self.deep, (0, 0, 0, 0, 0, ids.shape[1])),
         )
-
-
-def deeper(
-    deep: torch.Tensor | None, before: torch.Tensor, after: torch.Tensor, more: torch.Tensor | None
-) -> torch.Tensor | None:
-    """The `deep` of a prompt that goes on with another; zeros where one of them has none.
-
-    Args:
-        deep, more: of the two.
-        before, after: their vectors Float[batch, pos, d_model].
-    """
-    import torch
-
-    some = deep if deep is not None else more
-    if some is None:
-        return None
-    shapes = [(*x.shape[:2], *some.shape[2:]) for x in (before, after)]
-    parts = [
-        some.new_zeros(shape) if one is None else one.to(some)
-        for one, shape in zip((deep, more), shapes, strict=True)
-    ]
-    return torch.cat(parts, dim=1)
 
 
 @dataclass(frozen=True, eq=False)
