@@ -23,7 +23,6 @@ from mmlens.values.labels import Label, Patch
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmlens.model.prompt_reader import PromptReader
     from mmlens.values.prompt import Prompt
     from mmlens.values.sites import Site
 
@@ -40,8 +39,12 @@ class ImageReader:
 
     crosses, one_grid, placed, coded = False, True, True, False
 
-    def beside(self, words: PromptReader, prompts: Sequence[Prompt]) -> ImageReader:
-        """The reader of the pictures of these prompts, where it reads their words as well."""
+    def beside(self, words: Any, prompts: Sequence[Prompt]) -> ImageReader:
+        """The reader of the pictures of these prompts, where it reads their words as well.
+
+        Args:
+            words: the model's `PromptReader`.
+        """
         return self
 
     def grid(self, vision: Any, picture: Image.Image | None = None) -> tuple[int, int]:
