@@ -120,7 +120,7 @@ _REFUSED = {
     "llama4": "Llama 4's own forward pass raises in transformers 5.24; the nearest is 'mistral3'.",
     "mllama": "its pictures are keys of cross-attention; the nearest is 'llava_next'.",
     "idefics": "its pictures are keys of cross-attention; the nearest is 'idefics3'.",
-    "chameleon": "it reads codes of a picture, not patches; the nearest is 'llava'.",
+    "chameleon": "its codebook is inside of its language model; the nearest is 'emu3'.",
 }
 """Why some classes are not taken, and which is the nearest."""
 SINCE = dict.fromkeys(

@@ -21,7 +21,7 @@ import torch
 
 from mmlens.methods.quadrature import MOST, complete
 from mmlens.model import hooking, readouts
-from mmlens.model.capabilities import needs
+from mmlens.model.capabilities import need_gradient, needs
 from mmlens.model.capture import capture
 from mmlens.model.provenance import about
 from mmlens.model.targets import Number, Target, finite
@@ -29,7 +29,7 @@ from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.backward import pull
 from mmlens.runtime.chunks import in_chunks
 from mmlens.values.arguments import count
-from mmlens.values.errors import AddressError, CapabilityError, PromptError, SiteError, nearest
+from mmlens.values.errors import AddressError, PromptError, SiteError, nearest
 from mmlens.values.labels import LM
 from mmlens.values.scores import Scores
 from mmlens.values.sites import SITES
@@ -81,11 +81,8 @@ def attribute_picture(
     _known(attribution, ATTRIBUTIONS, "attribution")
     steps = count(steps, "steps", most=MOST, error=AddressError)
     hooking.tower_at(model, SITES[at])
-    if model.image_reader.coded and at != "soft_prompt" and attribution != "occlusion":
-        raise CapabilityError(
-            f"{model.name!r} reads codes of a picture, the nearest entries of a codebook, through"
-            " which no gradient passes: write attribution='occlusion', or at='soft_prompt'."
-        )
+    if attribution != "occlusion":
+        need_gradient(model, SITES[at].tower)
     soft, aimed = model.aim(prompt, of, target, after)
     if not any(one.pictures for one in soft.prompts):
         raise PromptError(

@@ -27,7 +27,7 @@ from mmlens.causal.variants import Metric, differentiable, measured, standing
 from mmlens.methods.patch import _runs
 from mmlens.methods.quadrature import MOST, Integral, complete
 from mmlens.model import hooking
-from mmlens.model.capabilities import needs
+from mmlens.model.capabilities import need_gradient, needs
 from mmlens.model.provenance import about
 from mmlens.model.readouts import own_site
 from mmlens.model.targets import finite
@@ -78,6 +78,7 @@ def attribution_patching(
     base, source, told = _runs(model, pair, metric, direction)
     site = site or own_site(model, "resid_pre", base.soft).name
     where = place_of(model, base.soft, site, layer)
+    need_gradient(model, where.site.tower)
     if where.site.name == "pixels":
         raise SiteError("Pixels are no positions here: patch them, or attribute 'soft_prompt'.")
     layers: list[int | None] = list(layers_at(model, where.site, layer))
