@@ -27,6 +27,10 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 PROMPT = "A picture of"
+SETS = (
+    "trained", "two", "stamp drawings", "stamp photographs", "set drawings", "set photographs",
+    "real",
+)  # fmt: skip
 Case = tuple[Image.Image, list[str]]
 
 
@@ -145,10 +149,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("runs/smol"))
     parser.add_argument("--projection", default="projection.pt")
-    parser.add_argument(
-        "--sets",
-        default="trained,two,stamp drawings,stamp photographs,set drawings,set photographs,real",
-    )
+    parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--most", type=int, default=10_000)
     parser.add_argument("--show", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

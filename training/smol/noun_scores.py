@@ -5,7 +5,7 @@ the encoder's 1,280, those in which the means of nouns lie apart, each of unit v
 nouns. In them, least squares fits for every noun the share of a cell that it covers, nouns weighing
 alike; a last score, of all 1,280, is of the ground. Least squares is the linear map with the most
 signal for its noise, and signal counts: what a soft prompt holds beside its noun is noise to the
-language model.
+language model. A map that has learned to read them reads better ones at once (`noun_regression.py`).
 
     python training/smol/noun_scores.py --work DIR      # scores.pt, and scores/NNN.npz of shards
 """
@@ -113,25 +113,28 @@ def scores(sums: Sums) -> dict[str, Tensor]:
     return {"mean": mean, "white": white, "offset": offset}
 
 
+def apply(found: dict[str, Tensor], work: Path, out: Path) -> None:
+    """Write the scores of every shard, without their offset, which the projection's bias takes."""
+    out.mkdir(exist_ok=True)
+    for shard, grid, cover, _ in shards(work / "features"):
+        file = out / shard.name
+        if not file.exists():
+            part = file.with_suffix(".part.npz")
+            with np.load(shard) as old:
+                z = ((grid - found["mean"]) @ found["white"]).half().numpy()
+                kept = {"nouns": old["nouns"], "photo": old["photo"], "cover": cover.sum(-1).half()}
+                np.savez(part, z=z, **kept)
+            os.replace(part, file)
+            print(file.name, flush=True)
+
+
 def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     names = sorted({row["noun"] for row in index(args.work) if row["split"] == "train"})
     file = args.work / "scores.pt"
     if not file.exists():
         torch.save(scores(Sums(args.work / "features", names)), file)
-    found = torch.load(file, weights_only=True)
-    (args.work / "scores").mkdir(exist_ok=True)
-    for shard, grid, cover, _ in shards(args.work / "features"):
-        out = args.work / "scores" / shard.name
-        if not out.exists():
-            part = out.with_suffix(".part.npz")
-            with np.load(shard) as old:
-                z = ((grid - found["mean"]) @ found["white"]).half().numpy()
-                kept = {"nouns": old["nouns"], "photo": old["photo"], "cover": cover.sum(-1).half()}
-                np.savez(part, z=z, **kept)
-            os.replace(part, out)
-            print(out.name, flush=True)
-
+    apply(torch.load(file, weights_only=True), args.work, args.work / "scores")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -8,6 +8,7 @@ by itself. `--cells 12` shows some of the 49 cells, in order, more of them from 
 
     python training/smol/train_projection.py --work DIR --cells 12 --minutes 60 [--resume]
     python training/smol/train_projection.py --work DIR --cooldown 300
+    python training/smol/train_projection.py --work DIR --scores regression --start projection.pt
 """
 
 import argparse
@@ -69,12 +70,19 @@ class Shards:
 class Projection:
     """weight [576, nouns + 1] and bias [576] on scores, from the vectors of nouns and ground.
 
-    The scores' offset goes into the bias, so that features need only `mean` and `white`.
+    The scores' offset goes into the bias, so that features need only `mean` and `white`. With
+    `start`, from a map that was trained on `scores.pt`: a score means the same in both.
     """
 
-    def __init__(self, work: Path) -> None:
-        scores = torch.load(work / "scores.pt", weights_only=True)
+    def __init__(self, work: Path, kind: str, start: str | None) -> None:
+        scores = torch.load(work / f"{kind}.pt", weights_only=True)
         self.mean, self.white = scores["mean"], scores["white"]
+        if start:
+            old = torch.load(work / start, weights_only=True)
+            offset = scores["offset"] - torch.load(work / "scores.pt", weights_only=True)["offset"]
+            self.weight = old["weight"].clone().requires_grad_()
+            self.bias = (old["bias"] + old["weight"] @ offset).requires_grad_()
+            return
         vectors = torch.load(work / "vectors.pt", weights_only=True)["vectors"]
         middle = vectors[:-1].mean(0)
         self.weight = (vectors - middle).T.clone().requires_grad_()
@@ -95,18 +103,19 @@ def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     lm, tok = language_model(args.work, torch.bfloat16)
-    shards = Shards(args.work / "scores")
-    projection = Projection(args.work)
+    shards = Shards(args.work / args.scores)
+    projection = Projection(args.work, args.scores, args.start)
     learns = [projection.weight, projection.bias]
     optimiser = torch.optim.Adam(learns, args.lr, (0.9, 0.98))
     file, done, spent = args.work / f"{args.name}.pt", 0, 0.0
-    if args.resume or args.cooldown:
-        state = torch.load(file, weights_only=True)
-        with torch.no_grad():
-            for name in KEPT:
-                getattr(projection, name).copy_(state[name])
-        optimiser.load_state_dict(state["optimiser"])
+    if args.start or args.resume or args.cooldown:
+        state = torch.load(args.work / args.start if args.start else file, weights_only=True)
         done, spent = state["step"], state["spent"]
+        if not args.start:
+            with torch.no_grad():
+                for name in KEPT:
+                    getattr(projection, name).copy_(state[name])
+            optimiser.load_state_dict(state["optimiser"])
 
     def save(to: Path) -> None:
         part = to.with_suffix(".part")
@@ -124,7 +133,7 @@ def main(args: argparse.Namespace) -> None:
     while done < last and not stop and time.time() - start < 60 * args.minutes:
         began = time.time()
         warm = min(1, (done - first + 1) / args.warmup)
-        rate = (last - done) / args.cooldown if args.cooldown else warm
+        rate = warm * ((last - done) / args.cooldown if args.cooldown else 1)
         for group in optimiser.param_groups:
             group["lr"] = args.lr * rate
         x, nouns, photo = shards.batch(args.batch, args.two, args.cells, rng)
@@ -148,7 +157,8 @@ def main(args: argparse.Namespace) -> None:
             recent = []
         if done % 100 == 0:
             shards.look()
-            save(file)
+            if not args.cooldown:
+                save(file)
     save(args.work / f"{args.name}-final.pt" if args.cooldown else file)
 
 
@@ -156,6 +166,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("runs/smol"))
     parser.add_argument("--name", default="projection")
+    parser.add_argument("--scores", default="scores", help="or regression (noun_regression.py)")
+    parser.add_argument("--start", help="a map on scores.pt to go on from")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--cooldown", type=int, default=0, help="steps of a falling rate; exported")
     parser.add_argument("--minutes", type=float, default=60)
