@@ -213,9 +213,9 @@ def check_places(
     Raises:
         SiteError: it never fires there. CapabilityError: its axes have no labels there.
     """
-    tower, found = tower_at(model, site), {}
+    tower, known, found = tower_at(model, site), points(model), {}
     for layer in at:
-        names(model, site.at(layer))
+        names(model, site.at(layer), known)
         found[layer] = tower.site(site, layer)
     return found
 

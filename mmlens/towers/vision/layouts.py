@@ -54,7 +54,7 @@ LAYOUTS: dict[str, Layout] = {
         blocks=(
             *("layers", "encoder.layers", "encoder.layer", "model.layer", "layer"),
             *("encoder.stages", "model.layers", "transformer.layers", "backbone.blocks"),
-            *("stages", "model.stages", "encoder.block", "blocks"),
+            *("stages", "model.stages", "encoder.block", "encoder.blocks", "blocks"),
         ),
         attn=("attention", "self_attn", "attn"),
         mlp_in=(
@@ -74,6 +74,7 @@ LAYOUTS: dict[str, Layout] = {
         attn_adds=("layer_scale1", "attention", "self_attn", "attn"),
         mlp_adds=("layer_scale2", "mlp", "ffn", "feed_forward", "output.dropout", "drop_path"),
         last_act=("activation",),
+        tail=("encoder.top_conv", "encoder.top_bn", "encoder.top_activation"),  # of EfficientNet
     ),
     "open_clip": Layout(
         embed=(("ln_pre", "in"), ("avgpool", "out")),
