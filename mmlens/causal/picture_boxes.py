@@ -51,11 +51,7 @@ def _edges(model: HookedModel, picture: Image.Image) -> dict[Patch, _Edges]:
     if vision is None:
         raise PictureError(f"{model.name!r} has no vision encoder, so a picture has no patches.")
     reader = getattr(model, "image_reader", None) or ImageReader()
-    return {
-        label: reader.box(vision, label, *picture.size)
-        for label in reader.labels(vision, picture, 0)
-        if isinstance(label, Patch)
-    }
+    return reader.patch_boxes(vision, picture)
 
 
 def apart(boxes: Iterable[Box]) -> list[Box]:

@@ -32,7 +32,8 @@ def in_folder(folder: Path) -> str:
         told = read_json(folder / "config.json")
     except CheckpointError:
         return ""
-    both = isinstance(told, dict) and {"vision_config", "text_config"} <= set(told)
+    told = told if isinstance(told, dict) else {}
+    both = {"vision_config", "text_config"} <= set(told) or "vq_config" in told
     return str(told.get("model_type", "")) if both else ""
 
 

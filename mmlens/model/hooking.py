@@ -223,11 +223,12 @@ def check_places(
 def layers(model: HookedModel, site: Site) -> Sequence[int]:
     """The layers that have this site.
 
-    In an encoder those before its feature layer, for cross-attention those that have it.
+    In an encoder those before its feature layer, for cross-attention and DeepStack those that have
+    it.
     """
     tower = tower_at(model, site)
     every = range(tower.n_layers)
-    if site.in_lm and not site.of_crossing:
+    if site.in_lm and not site.in_some_layers:
         return every
     known = tower.points
     return [layer for layer in every if site.at(layer) in known] or every

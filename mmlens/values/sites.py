@@ -53,6 +53,11 @@ class Site:
         return self.in_lm and "cross_attn" in self.point
 
     @property
+    def in_some_layers(self) -> bool:
+        """Whether only some layers of a language model have it, where any has."""
+        return self.of_crossing or self.point.endswith("hook_deepstack")
+
+    @property
     def has_picture_keys(self) -> bool:
         """Whether its axis `key` counts picture keys instead of positions of the prompt."""
         return self.of_crossing and "key" in self.axes
@@ -138,6 +143,7 @@ SITES: dict[str, Site] = {
     **{n: Site(n, f"blocks.{{layer}}.{p}", a) for n, (p, a) in _BLOCK.items()},
     MASK.name: MASK,
     **{n: Site(n, f"blocks.{{layer}}.{p}", a) for n, (p, a) in _CROSS.items()},
+    "deepstack": Site("deepstack", "blocks.{layer}.hook_deepstack", _RESID),
     "final": Site("final", "ln_final.hook_normalized", _RESID),
     "pixels": Site("pixels", "vision.hook_pixels", ("channel", "y", "x")),
     "features": Site("features", "vision.hook_features", _RESID),

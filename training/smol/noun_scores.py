@@ -136,6 +136,7 @@ def main(args: argparse.Namespace) -> None:
         torch.save(scores(Sums(args.work / "features", names)), file)
     apply(torch.load(file, weights_only=True), args.work, args.work / "scores")
 
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("runs/smol"))

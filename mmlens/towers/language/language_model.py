@@ -24,6 +24,7 @@ from mmlens.runtime.run import inject, nothing_read
 from mmlens.runtime.turns import alone, lock_of, turn
 from mmlens.towers.language import adapters, copies, ends, kv_cache, measured, patterns
 from mmlens.towers.language.crossing import Crossing, open_crossing
+from mmlens.towers.language.deepstack import Deepstack, open_deepstack
 from mmlens.towers.language.kinds import check_lm
 from mmlens.towers.language.norms import gain_of
 from mmlens.towers.language.probe import Capabilities, probe
@@ -47,6 +48,7 @@ class LanguageModel(LanguageTower):
         parts: the modules of the copy of `hf` that the bridge runs, by their names in `hf`.
         crossing: its cross-attention to pictures, where it has one.
         telling: what else its class is told of pictures among its positions.
+        deepstack: what its class adds of pictures behind its first layers.
         decoded: a cache of `decode`'s results.
     """
 
@@ -57,6 +59,7 @@ class LanguageModel(LanguageTower):
     parts: dict[str, nn.Module] = field(default_factory=dict, repr=False)
     crossing: Crossing | None = field(default=None, repr=False)
     telling: Telling | None = field(default=None, repr=False)
+    deepstack: Deepstack | None = field(default=None, repr=False)
     decoded: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __reduce__(self) -> Any:
@@ -261,6 +264,7 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
         lm.open()
         if hf is not None:
             lm.crossing, lm.telling = open_crossing(lm), open_telling(lm)
+            lm.deepstack = open_deepstack(lm)
         with lm.bare():
             measured.refuse_unfaithful(lm)
         if hf is not None:

@@ -16,6 +16,7 @@ class LanguageTower(Placed):
     root: Any
     can: Any
     crossing: Any
+    deepstack: Any
     name = LM
 
     @property
@@ -35,15 +36,15 @@ class LanguageTower(Placed):
 
     @property
     def points(self) -> Mapping[str, Any]:
-        """The hook points that fire, by TransformerLens' names, and those of cross-attention."""
+        """The hook points that fire, by TransformerLens' names, and those of mmlens' own."""
         fires = self.can.fires
         return {name: point for name, point in self.every_point.items() if name in fires}
 
     @property
     def every_point(self) -> Mapping[str, Any]:
         """All hook points, those that never fire as well."""
-        own = self.root.hook_dict
-        return own if self.crossing is None else {**own, **self.crossing.points}
+        opened = [one.points for one in (self.crossing, self.deepstack) if one is not None]
+        return {name: x for some in (self.root.hook_dict, *opened) for name, x in some.items()}
 
     def site(self, site: Site, layer: int | None = None) -> Site:
         """The site unchanged: TransformerLens' axes."""
