@@ -98,6 +98,24 @@ def _inside(path: str, config: str, cls: str, prepared: Any = None, **settings: 
     return make
 
 
+def _wrapper(architecture: str, size: int, **arguments: Any) -> Twin:
+    """A timm model inside of transformers."""
+
+    def make() -> tuple[Any, Any]:
+        import transformers
+
+        arguments["img_size"] = size
+        config = transformers.TimmWrapperConfig(architecture=architecture, model_args=arguments)
+        try:
+            with undrawn():
+                made = transformers.TimmWrapperModel(config)
+        except TypeError as error:
+            raise ImportError(f"none with arguments of its own: {error}") from error
+        return shake(made), {"input_size": (3, size, size)}
+
+    return make
+
+
 def _like(cls: str, *without: str, **more: Any) -> Twin:
     settings = {key: value for key, value in TINY.items() if key not in without}
     return _hf(cls, **{**settings, **more})
@@ -427,6 +445,19 @@ ENCODERS: dict[str, Twin] = {
         focal_levels=[2, 2],
         focal_windows=[3, 3],
     ),
+    "hf:EfficientNetModel": _hf(
+        "EfficientNetModel",
+        image_size=64,
+        width_coefficient=0.25,
+        depth_coefficient=1.0,
+        kernel_sizes=[3, 5],
+        in_channels=[32, 32],
+        out_channels=[32, 64],
+        strides=[1, 2],
+        num_block_repeats=[1, 2],
+        expand_ratios=[1, 4],
+    ),
+    "hf:TimmWrapperModel": _wrapper("vit_tiny_patch16_224", 32, **VIT),
     # --- open_clip --------------------------------------------------------------------------------
     "open_clip:ViT": _clip(),
     "open_clip:ViT quickgelu": _clip(quick=True),

@@ -24,6 +24,9 @@ SPECIAL = (
     *("<fake_token_around_image>", "<global-img>", "<end_of_utterance>", "<img>", "</img>"),
     *(f"<row_{row}_col_{col}>" for row in range(1, 7) for col in range(1, 7)),
     *("<IMG_CONTEXT>", "[IMG]", "[IMG_BREAK]", "[IMG_END]"),
+    *("<image_placeholder>", "<begin_of_image>", "<|image start|>", "<|image end|>"),
+    *("<|image token|>", "<|extra_200|>", "<|extra_201|>", "<racm3:break>", "<eoss>"),
+    *(f"<|visual token {code:06d}|>" for code in range(16)),
     *("<end_of_turn>", "<loc0000>", "<loc0001>", "<loc0002>", "<seg000>", "<seg001>", "<seg002>"),
     *("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"),
     *("<|image|>", "<|python_tag|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
@@ -221,10 +224,10 @@ def llava_onevision() -> tuple[Any, Any]:
     return hf.LlavaOnevisionForConditionalGeneration(config), processor
 
 
-def _qwen(kind: str, eyes: dict[str, Any]) -> tuple[Any, Any]:
+def _qwen(kind: str, eyes: dict[str, Any], **text: Any) -> tuple[Any, Any]:
     sections = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
     config = getattr(hf, f"{kind}Config")(
-        text_config={**language(), "rope_parameters": sections}, vision_config=eyes,
+        text_config={**language(), "rope_parameters": sections, **text}, vision_config=eyes,
         image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
         vision_start_token_id=token("<|vision_start|>"),
         vision_end_token_id=token("<|vision_end|>"),
@@ -232,9 +235,10 @@ def _qwen(kind: str, eyes: dict[str, Any]) -> tuple[Any, Any]:
     images = hf.Qwen2VLImageProcessor(
         patch_size=8, merge_size=2, temporal_patch_size=2, min_pixels=32 * 32, max_pixels=64 * 64
     )
-    videos = hf.Qwen2VLVideoProcessor(patch_size=8, merge_size=2)
+    film = hf.Qwen3VLVideoProcessor if kind.startswith("Qwen3") else hf.Qwen2VLVideoProcessor
+    videos = film(patch_size=8, merge_size=2)
     names = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
-    processor = getattr(hf, f"{kind}Processor")(
+    processor = getattr(hf, f"{kind.removesuffix('Moe')}Processor")(
         images, tokenizer(**names), videos, chat_template=QWEN_CHAT
     )
     return getattr(hf, f"{kind}ForConditionalGeneration")(config), processor
@@ -257,6 +261,24 @@ def qwen2_5_vl() -> tuple[Any, Any]:
         "fullatt_block_indexes": [1],
     }  # fmt: skip
     return _qwen("Qwen2_5_VL", eyes)
+
+
+DEEP = {
+    "depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "patch_size": 8,
+    "spatial_merge_size": 2, "out_hidden_size": 32, "deepstack_visual_indexes": [0, 1],
+    "num_position_embeddings": 16,
+}  # fmt: skip
+
+
+@_twin
+def qwen3_vl() -> tuple[Any, Any]:
+    return _qwen("Qwen3VL", DEEP)
+
+
+@_twin
+def qwen3_vl_moe() -> tuple[Any, Any]:
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    return _qwen("Qwen3VLMoe", DEEP, head_dim=8, **experts)
 
 
 @_twin
@@ -305,6 +327,25 @@ def _tiled(kind: str, **more: Any) -> tuple[Any, Any]:
 @_twin
 def idefics3() -> tuple[Any, Any]:
     return _tiled("Idefics3")
+
+
+@_twin
+def idefics2() -> tuple[Any, Any]:
+    perceiver = {
+        "hidden_size": 32, "resampler_n_latents": 4, "resampler_depth": 1,
+        "resampler_n_heads": 4, "resampler_head_dim": 8, "num_key_value_heads": 2,
+    }  # fmt: skip
+    config = hf.Idefics2Config(
+        text_config={**language(), "head_dim": 8, "model_type": "mistral"},
+        vision_config=dict(VISION), perceiver_config=perceiver, image_token_id=token("<image>"),
+    )  # fmt: skip
+    images = hf.Idefics2ImageProcessor(
+        size={"shortest_edge": 24, "longest_edge": 32}, do_image_splitting=False
+    )
+    processor = hf.Idefics2Processor(
+        images, tokenizer(), image_seq_len=4, chat_template=IDEFICS_CHAT
+    )
+    return hf.Idefics2ForConditionalGeneration(config), processor
 
 
 @_twin
@@ -375,3 +416,70 @@ def mllama() -> tuple[Any, Any]:
     images = hf.MllamaImageProcessor(size={"height": 32, "width": 32}, max_image_tiles=4)
     processor = hf.MllamaProcessor(images, tokenizer(), chat_template=MLLAMA_CHAT)
     return hf.MllamaForConditionalGeneration(config), processor
+
+
+@_twin
+def janus() -> tuple[Any, Any]:
+    eyes = {k: VISION[k] for k in ("num_hidden_layers", "num_attention_heads", "hidden_size")}
+    eyes |= {"image_size": 32, "patch_size": 8, "mlp_ratio": 2.0, "projection_dim": 32, "depth": 2}
+    codes = {
+        "embed_dim": 8, "num_embeddings": 8, "latent_channels": 8, "num_patches": 4,
+        "base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1,
+        "projection_dim": 32, "image_token_embed_dim": 32, "num_hidden_layers": 1,
+    }  # fmt: skip
+    config = hf.JanusConfig(
+        text_config={**language(), "model_type": "llama"}, vq_config=codes,
+        vision_config={**eyes, "num_image_tokens": 16}, image_token_id=token("<image_placeholder>"),
+    )  # fmt: skip
+    names = {"boi_token": "<begin_of_image>", "eoi_token": "<end_of_image>"}
+    processor = hf.JanusProcessor(
+        hf.JanusImageProcessor(size={"height": 32, "width": 32}),
+        tokenizer(**names, image_token="<image_placeholder>"), num_image_tokens=16,
+    )  # fmt: skip
+    return hf.JanusForConditionalGeneration(config), processor
+
+
+@_twin
+def emu3() -> tuple[Any, Any]:
+    codes = [f"<|visual token {code:06d}|>" for code in range(16)]
+    known = {name: token(name) for name in (*codes, "<|extra_200|>", "<image>")}
+    vq = {
+        "codebook_size": 16, "embed_dim": 4, "latent_channels": 4, "base_channels": 32,
+        "channel_multiplier": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [],
+        "hidden_size": 32, "num_attention_heads": 1, "double_latent": False,
+        "temporal_downsample_factor": 2,
+    }  # fmt: skip
+    config = hf.Emu3Config(text_config=language(), vq_config=vq, vocabulary_map=known)
+    names = {"boi_token": "<|image start|>", "eoi_token": "<|image end|>"}
+    names |= {"image_wrapper_token": "<|image token|>", "eof_token": "<|extra_201|>"}
+    images = hf.Emu3ImageProcessor(min_pixels=32 * 32, max_pixels=48 * 48, spatial_factor=8)
+    processor = hf.Emu3Processor(images, tokenizer(**names, image_token="<image>"))
+    return hf.Emu3ForConditionalGeneration(config), processor
+
+
+def _queries(kind: str, text: dict[str, Any], *tokenizers: Any) -> tuple[Any, Any]:
+    former = {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "encoder_hidden_size": 24, "cross_attention_frequency": 1,
+        "vocab_size": len(words()) + 2,
+    }  # fmt: skip
+    config = getattr(hf, f"{kind}Config")(
+        vision_config=dict(VISION), qformer_config=former, text_config=text, num_query_tokens=4,
+        image_token_index=token("<image>"),
+    )  # fmt: skip
+    images = hf.BlipImageProcessor(size={"height": 32, "width": 32})
+    processor = getattr(hf, f"{kind}Processor")(
+        images, tokenizer(), *tokenizers, num_query_tokens=4
+    )
+    return getattr(hf, f"{kind}ForConditionalGeneration")(config), processor
+
+
+@_twin
+def blip2() -> tuple[Any, Any]:
+    text = {**language(), "model_type": "opt", "ffn_dim": 64, "word_embed_proj_dim": 32}
+    return _queries("Blip2", text)
+
+
+@_twin
+def instructblip() -> tuple[Any, Any]:
+    return _queries("InstructBlip", {**language(), "model_type": "llama"}, tokenizer())

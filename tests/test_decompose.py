@@ -273,6 +273,52 @@ def test_heads_of_one_embedding_direction_stop_early():
     assert len(found) == 1 and found[0][0] == 0 and found[0][2] == pytest.approx(1.0)
 
 
+# -- texts, and means ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["open_clip ViT", "transformers CLIP", "transformers SigLIP"])
+def test_the_shares_of_texts_add_up_to_their_embeddings_and_cosines(name):
+    model = made(name)
+    parts = mm.decompose(model, DOGS, tower="text")
+    assert (parts.sum("part").values - mm.embed(model, DOGS)).abs().max() < 1e-5
+    cosines = mm.zero_shot(model, PHOTOS[:2], DOGS).sel(quantity="cosine").values
+    along = mm.decompose(model, DOGS, tower="text", along=PHOTOS[:2], batch=1)
+    assert along.axes == ("prompt", "part", "picture")
+    assert torch.allclose(along.sum("part").values, cosines.T, atol=1e-5)
+    heads = mm.decompose(model, DOGS, tower="text", by="head", along=PHOTOS[0])
+    words = mm.decompose(model, DOGS, tower="text", by="patch", along=PHOTOS[0])
+    assert torch.allclose(words.sum("pos").values, heads.values, atol=1e-5)
+    one = mm.decompose(model, DOGS[0], tower="text", by="pos", along=PHOTOS[0])
+    rest = along.sel(prompt=0, picture=0, part="rest").values
+    assert torch.allclose(one.sum("pos").values + rest, cosines[0, 0], atol=1e-5)
+    assert "dog" in map(str, one.of("pos"))
+
+
+def test_a_head_of_a_text_is_its_value_through_open_clips_own_weights(clip):
+    text, tower, ids = clip.text.module, clip.text, clip.read(DOGS[0]).ids
+    last, end = tower.n_layers - 1, int(ids[0].argmax())
+    names = [f"text.blocks.{last}.{point}" for point in ("attn.hook_z", "hook_resid_post")]
+    cache = clip.run_with_cache(DOGS[0], names_filter=lambda name: name in names)[1]
+    z, x = cache[names[0]][0, end], cache[names[1]][0, end]
+    weight = tower._blocks[last].attn.out_proj.weight.T.unflatten(0, z.shape)[1]
+    norm = text.ln_final
+    deviation = (x.var(unbiased=False) + norm.eps).sqrt()
+    write = z[1] @ weight
+    hand = ((write - write.mean()) / deviation * norm.weight) @ text.text_projection
+    hand = hand / (norm(x) @ text.text_projection).norm()
+    head = mm.decompose(clip, DOGS[0], tower="text", by="head", layer=[last]).values[0, 1]
+    assert torch.allclose(head, hand.detach(), atol=1e-5)
+
+
+def test_a_mean_over_a_stream_is_that_of_all_shares(clip):
+    every = mm.decompose(clip, PHOTOS, by="part")
+    mean = mm.decompose(clip, iter(PHOTOS), mean=True, batch=4)
+    assert mean.axes == ("part", "dim") and mean.about["mean of"] == 6
+    assert torch.allclose(mean.values, every.mean("picture").values, atol=1e-6)
+    ablated = mm.mean_ablated(every, part="mlp 0", mean=mean)
+    assert torch.allclose(ablated.values, mm.mean_ablated(every, part="mlp 0").values, atol=1e-6)
+
+
 # -- refusals --------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import importlib
 import json
 import re
@@ -11,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from clip_twins import classifier, flat
-from dual_twins import RESNET, open_clip_twin
+from dual_twins import RESNET, TEXT, open_clip_twin
+from encoders import shake
 from PIL import Image
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import mmlens as mm
@@ -211,14 +216,51 @@ def resnet_twin():
     return mm.from_model(model, preprocess, tokenizer, name="RN-twin")
 
 
-@pytest.mark.parametrize("site", [None, "vision.resid_add"])
-def test_the_command_compares_units_with_the_published_words(monkeypatch, site):
+def cached(cache: str, home: Path, patch: pytest.MonkeyPatch) -> torch.nn.Module:
+    """A twin whose weights lie where RN50x4's would: in the hub's cache, or in OpenAI's own."""
+    open_clip = pytest.importorskip("open_clip")
+    config = {"embed_dim": 16, "vision_cfg": RESNET, "text_cfg": {**TEXT, "vocab_size": 49408}}
+    patch.setitem(open_clip.factory._MODEL_CONFIGS, "RN50x4", config)
+    patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
+    patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    patch.setenv("HOME", str(home))
+    twin = shake(open_clip.CLIP(**config, quick_gelu=True)).eval()
+    if cache == "hub":
+        here = home / "hub" / "models--timm--resnet50x4_clip.openai"
+        (here / "snapshots" / "1").mkdir(parents=True)
+        (here / "refs").mkdir()
+        (here / "refs" / "main").write_text("1")
+        save_file(twin.state_dict(), here / "snapshots" / "1" / "open_clip_model.safetensors")
+        return twin
+    file = home / ".cache" / "clip" / "RN50x4.pt"
+    file.parent.mkdir(parents=True)
+    archive, pixels = copy.deepcopy(twin), torch.zeros(1, 3, 64, 64)
+    for name in ("input_resolution", "context_length", "vocab_size"):  # as OpenAI's have them
+        vars(archive).pop(name, None)
+        archive.register_buffer(name, torch.tensor(64))
+    torch.jit.trace_module(archive, {"encode_image": pixels}, check_trace=False).save(str(file))
+    sha = hashlib.sha256(file.read_bytes()).hexdigest()
+    tag = open_clip.pretrained._PRETRAINED["RN50x4"]["openai"]
+    url = f"https://openaipublic.azureedge.net/clip/models/{sha}/RN50x4.pt"
+    patch.setitem(tag, "url", url)
+    return twin
+
+
+@pytest.mark.parametrize(("cache", "site"), [("hub", None), ("openai", "vision.resid_add")])
+def test_the_documented_command_compares_cached_weights_with_the_published_words(
+    monkeypatch, tmp_path, cache, site
+):
     """Published of one unit are the words that excite it most, of another those that do least."""
-    words = sorted(english_words())[::1500][:40]
-    values = mm.word_probe(resnet_twin(), words, site="vision.resid_add").numpy()
+    twin = cached(cache, tmp_path, monkeypatch)
+    model, pixels = mm.load("open_clip:RN50x4/openai"), torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(model._image(pixels), twin.encode_image(pixels))
+        ids = torch.tensor([[49406, 320, 1929, 49407] + [0] * 8])  # "a dog"
+        torch.testing.assert_close(model.text(ids), twin.encode_text(ids))
+    words = sorted(english_words())[::1500][:30]
+    values = mm.word_probe(model, words, site="vision.resid_add").numpy()
     best = [words[i] for i in np.argsort(-values[:, 7])[:5]]
     worst = [words[i] for i in np.argsort(values[:, 9])[:5]]
-    monkeypatch.setattr("mmlens.families.load", lambda name: resnet_twin())
     monkeypatch.setattr(regions, "published_words", lambda network: {7: best, 9: worst})
     monkeypatch.setattr(regions, "english_words", lambda: frozenset(words))
     asked = ["reproduce", "goh", "--model", "open_clip:RN50x4/openai", "--regions"]

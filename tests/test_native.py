@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from functools import cache
 from typing import Any
 
@@ -13,13 +14,21 @@ from bridges import off
 from native_rows import native_row, stored_rows
 from native_twins import CROSSING, TWINS, photo, twin
 from packaging.version import Version
-from verb_calls import refusals
+from PIL import Image
+from verb_calls import calls, refusals, verbs
 
 import mmlens as mm
+from mmlens.families.blip2 import PictureFirst
 from mmlens.families.native import SINCE
 from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.model.reading import see
-from mmlens.values.errors import CapabilityError, ModelError, PromptError
+from mmlens.values.errors import (
+    AddressError,
+    CapabilityError,
+    MMLensError,
+    ModelError,
+    PromptError,
+)
 from mmlens.values.labels import Marker, Token
 
 WIDE, HIGH, SQUARE = (60, 40), (40, 72), (32, 32)
@@ -37,6 +46,10 @@ def parts(name: str) -> tuple[Any, Any, HookedVLM]:
     return whole, processor, mm.from_model(whole, processor, name=name)
 
 
+asked = cache(calls)
+"""What every verb is asked, made once."""
+
+
 def prompt(size: tuple[int, int] = WIDE, words: str = WORDS, seed: int = 0) -> mm.Prompt:
     return mm.Prompt(photo(*size, seed), words)
 
@@ -48,6 +61,11 @@ def theirs(name: str, one: mm.Prompt) -> torch.Tensor:
     return whole(**model.prompt_reader.inputs(one)).logits
 
 
+def seen_by(model: HookedVLM) -> type:
+    """The kind of label that the positions of pictures have."""
+    return mm.Patch if model.image_reader.placed else Marker
+
+
 @every_twin
 @torch.no_grad()
 def test_logits_are_those_of_the_class_itself_at_every_aspect_ratio(name):
@@ -56,7 +74,12 @@ def test_logits_are_those_of_the_class_itself_at_every_aspect_ratio(name):
         one = prompt(size)
         assert off(model(one), theirs(name, one)) < 1e-5
     assert off(model(prompt()), model(prompt(seed=1))) > 1e-3
-    two = mm.Prompt(photo(*WIDE), "and", photo(*HIGH, seed=1), "Both show")
+    other = WIDE if model.image_reader.coded else HIGH  # a class of codes pads them to one size
+    two = mm.Prompt(photo(*WIDE), "and", photo(*other, seed=1), "Both show")
+    if isinstance(model.prompt_reader, PictureFirst):
+        with pytest.raises(PromptError, match="reads one picture, before the words"):
+            model(two)
+        return
     assert off(model(two), theirs(name, two)) < 1e-5
 
 
@@ -82,11 +105,34 @@ def test_cached_generation_is_that_of_the_class_and_of_no_cache(name):
     assert torch.equal(model.generate(one, 20, **options), truth)
     uncached = model.generate(one, 8, use_past_kv_cache=False, **options)
     assert torch.equal(uncached, truth[:, :8])
-    edited = model.edit(mm.Edit("neurons", 0.0, layer=0, pos=mm.Patch))
+    site = "neurons" if model.can("neurons") else "mlp_out"  # of a mixture of experts
+    edited = model.edit(mm.Edit(site, 0.0, layer=0, pos=seen_by(model)))
     said = [edited.generate(one, 6, use_past_kv_cache=cached) for cached in (True, False)]
     assert said[0] == said[1]
     pair = [one, prompt(HIGH, "What is this?")]
     assert model.generate(pair, 6) == [model.generate(each, 6) for each in pair]
+
+
+def coded_by(model: HookedVLM, prompts: list[mm.Prompt]) -> list[torch.Tensor]:
+    """What codes are chosen by, at each position of a picture; a change may leave the code.
+
+    Random kernels move what they see, so that only their centres are kept, or squares where they
+    go in steps of two.
+    """
+    reader, found = model.image_reader, []
+    model = copy.deepcopy(model)
+    for conv in model.vision.module.modules():
+        if getattr(conv, "kernel_size", ())[-2:] == (3, 3):
+            centre = conv.weight[..., 1:2, 1:2].clone()
+            square = slice(2) if conv.stride == (2, 2) else slice(1, 2)  # all that it skips over
+            conv.weight.zero_()[..., square, square] = centre
+    for one in prompts:
+        [picture] = one.pictures
+        patches = [isinstance(x, mm.Patch) for x in reader.labels(model.vision, picture, 0)]
+        features = model.vision(torch.stack(reader.crops(model.vision, picture)))[0]
+        found.append(torch.zeros(len(patches), features.shape[1]))
+        found[-1][patches] = features
+    return found
 
 
 @every_family
@@ -95,6 +141,10 @@ def test_cached_generation_is_that_of_the_class_and_of_no_cache(name):
 def test_a_painted_square_changes_the_position_whose_box_it_is(name, size):
     model = parts(name)[2]
     picture = photo(*size)
+    if not model.image_reader.placed:
+        with pytest.raises(AddressError, match="lies nowhere in it"):
+            model.image_reader.box(model.vision, mm.Patch(0, 0), *size)
+        return
     labels = model.image_reader.labels(model.vision, picture, 0)
     patches = {at: one for at, one in enumerate(labels) if isinstance(one, mm.Patch)}
     painted, asked = [picture], []
@@ -105,9 +155,13 @@ def test_a_painted_square_changes_the_position_whose_box_it_is(name, size):
         if area < 0.5 * (box[2] - box[0]) * (box[3] - box[1]):
             continue  # mostly padding
         new = copy.copy(picture)
-        new.paste((255, 0, 255), tuple(inside))
+        old = new.crop(tuple(inside))
+        paint = Image.new("RGB", old.size, (255, 0, 255))
+        mild = model.image_reader.coded  # whose norms are over the whole picture
+        new.paste(Image.blend(old, paint, 0.1) if mild else paint, tuple(inside[:2]))
         painted, asked = [*painted, new], [*asked, at]
-    plain, *changed = see(model, [mm.Prompt(one) for one in painted])
+    look = coded_by if model.image_reader.coded else see
+    plain, *changed = look(model, [mm.Prompt(one) for one in painted])
     markers = [at for at, one in enumerate(labels) if isinstance(one, Marker)]
     assert len(asked) >= 4
     for at, vectors in zip(asked, changed, strict=True):
@@ -136,13 +190,18 @@ def test_every_kind_of_position_has_its_label(name):
 @every_family
 def test_attribution_is_the_effect_and_reaches_the_pixels(name):
     model, one = parts(name)[2], prompt()
-    scores = mm.attribute(model, one, 5, after="", point="post")
-    best = mm.top_neurons(scores, 1).iloc[0]
-    shrunk = model.edit(mm.Edit("neurons", lambda x: x * 0.98, best.neuron, pos=best.patch))
-    with torch.no_grad():
-        moved = float(model(one)[0, -1, 5].double() - shrunk(one)[0, -1, 5].double())
-    assert moved / 0.02 == pytest.approx(float(best.score), abs=1e-4, rel=0.05)
-    pixels = mm.attribute_picture(model, one, 5, after="", at="pixels")
+    if model.can("neurons"):
+        scores = mm.attribute(model, one, 5, after="", point="post")
+        best = mm.top_neurons(scores, 1).iloc[0]
+        shrunk = model.edit(mm.Edit("neurons", lambda x: x * 0.98, best.neuron, pos=best.patch))
+        with torch.no_grad():
+            moved = float(model(one)[0, -1, 5].double() - shrunk(one)[0, -1, 5].double())
+        assert moved / 0.02 == pytest.approx(float(best.score), abs=1e-4, rel=0.05)
+    if model.image_reader.coded:
+        with pytest.raises(CapabilityError, match="through which no gradient passes"):
+            mm.attribute_picture(model, one, 5, after="", at="pixels")
+    options = {"at": "pixels", "attribution": "occlusion"} if model.image_reader.coded else {}
+    pixels = mm.attribute_picture(model, one, 5, after="", **{"at": "pixels", **options})
     assert torch.isfinite(pixels.values).all() and pixels.values.abs().max() > 0
 
 
@@ -172,9 +231,9 @@ def test_hooks_of_vision_and_projection_and_edits_at_patches_act(name):
             return x * (0.5 + torch.rand(x.shape, generator=draw))
 
         assert off(model.run_with_hooks(one, [(hook, change)]), plain) > 0, hook
-    zero = model.edit(mm.Edit("embed", 0.0, pos=mm.Patch))
+    zero = model.edit(mm.Edit("embed", 0.0, pos=seen_by(model)))
     logits, kept = zero.run_with_cache(one)
-    patches = [isinstance(label, mm.Patch) for label in model.embed(one).labels[0]]
+    patches = [isinstance(label, seen_by(model)) for label in model.embed(one).labels[0]]
     assert kept["hook_embed"][0, patches].abs().max() == 0
     assert kept["hook_embed"][0, -1].abs().max() > 0
     assert off(logits, plain) > 1e-3
@@ -236,7 +295,8 @@ def test_the_table_of_the_documentation_is_true(name):
     stored = {**stored_rows()[name]}
     refused = stored.pop("refused")
     assert native_row(parts(name)[2]) == stored
-    assert "mmlens.attribute" not in refused and "mmlens.patching.patch" not in refused
+    assert "mmlens.patching.patch" not in refused
+    assert ("mmlens.attribute" not in refused) == parts(name)[2].can("neurons")
 
 
 @pytest.mark.parametrize("name", ["gemma3"])  # test_layouts asks a LLaVA-NeXT, toy-tiled
@@ -247,6 +307,38 @@ def test_every_verb_answers_or_refuses_in_the_sentence_of_the_table(name):
     for verb, sentence in found.items():  # what TransformerLens says depends on its version
         ours = sentence.split("refuses:")[0]
         assert ours == stored[verb].split("refuses:")[0], verb
+
+
+@every_family
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_family_lacks_is_refused_as_the_table_says(name):
+    model, stored = parts(name)[2], stored_rows()[name]["refused"]
+    needs = {verb: getattr(call, "needs", ()) for verb, call in verbs().items()}
+    lacking = {verb for verb, what in needs.items() if not all(model.can(one) for one in what)}
+    assert lacking <= set(stored) <= set(needs)
+    for verb, sentence in stored.items():
+        args, options = asked()[verb]
+        with pytest.raises(MMLensError) as refused:
+            verbs()[verb](model, *args, **options)
+        assert str(refused.value).split("refuses:")[0] == sentence.split("refuses:")[0]
+
+
+@every_family
+def test_what_is_looked_at_lies_in_the_picture(name):
+    model = parts(name)[2]
+    seen = mm.look(model, photo(*WIDE), WORDS, caption=" dog", k=2)
+    (page,) = [json.loads(part.split("</script>")[0]) for part in
+               seen.to_html().split('id="p0">')[1:]]  # fmt: skip
+    drawn = [cell for one in page["levels"] for cell in one["patches"] if cell is not None]
+    assert len(drawn) == len(seen.maps.of("pos"))  # every position in one level
+    first = page["levels"][0]
+    rows, cols = first["grid"]
+    left, top, wide, high = first["window"]
+    patch = next(i for i, cell in enumerate(first["patches"]) if cell is not None)
+    box = model.image_reader.box(model.vision, seen.maps.of("pos")[patch], *WIDE)
+    row, col = first["patches"][patch]
+    assert (left + col * wide / cols) * WIDE[0] / 100 == pytest.approx(box[0], abs=0.01)
+    assert (top + row * high / rows) * WIDE[1] / 100 == pytest.approx(box[1], abs=0.01)
 
 
 @torch.no_grad()
@@ -275,7 +367,7 @@ def test_patching_where_attention_looks_both_ways_is_the_edit(name):
 def test_a_grid_of_too_many_patches_is_scaled_down_and_several_pictures_are_not_cut():
     model = parts("llava_onevision")[2]
     crops = model.image_reader.layout(model.vision, *WIDE).crops
-    assert [one.name for one in crops] == ["picture", *["tile"] * 5]
+    assert [one.name for one in crops] == ["thumbnail", *["tile"] * 5]
     assert crops[-1].grid == (4, 6)  # 6 x 8 patches of four tiles, two tiles' worth at most
     two = model.embed(mm.Prompt(photo(*WIDE), photo(*HIGH), "Both")).labels[0]
     assert sum(isinstance(one, mm.Patch) for one in two) == 2 * 16
@@ -305,6 +397,12 @@ def test_a_name_without_a_network_is_one_sentence():
         mm.load("llava-hf/llava-1.5-7b-hf")
 
 
+@pytest.mark.parametrize("name", ["gpt-4v", "GPT-4o", "unified-io-2", "allenai/uio2-large"])
+def test_a_model_that_nobody_can_load_names_the_nearest(name):
+    with pytest.raises(ModelError, match=r"nearest open models are Emu3 .* and Janus"):
+        mm.load(name)
+
+
 def test_classes_without_a_family_name_the_nearest():
     import transformers as hf
 
@@ -312,6 +410,8 @@ def test_classes_without_a_family_name_the_nearest():
 
     with pytest.raises(CapabilityError, match="Florence-2 has an encoder for words"):
         family_of("florence2", "Florence2ForConditionalGeneration")
+    with pytest.raises(CapabilityError, match="Llama 4's own forward pass raises"):
+        family_of("llama4", "Llama4ForConditionalGeneration")
     with pytest.raises(CapabilityError, match="did you mean 'llava'"):
         family_of("vipllava", "VipLlavaForConditionalGeneration")
     gpt = hf.GPT2LMHeadModel(hf.GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=9))

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import mmlens as mm
 from mmlens import Neuron, view
+from mmlens.cli.app import app
 from mmlens.families import toy
 from mmlens.papers.goh.questions.feeding import ARMS, fed_verdict, feeding
 from mmlens.values.errors import AddressError
 
 PROMPT = mm.Prompt(toy.picture((1, 1)), "A picture of")
+ROOT = Path(__file__).parents[1]
 WORD = {"of": " dog", "after": " a"}
 
 
@@ -135,8 +141,29 @@ def test_the_verdict_is_that_of_the_interval():
     assert summary.loc["multimodal - as active", "mean"] == pytest.approx(0.4, abs=0.1)
 
 
+def test_the_card_of_the_bridge_says_what_the_committed_table_gives():
+    """The table is what `mmlens reproduce goh --feeding --model pictos-clip-bridge` wrote."""
+    verdict, summary = fed_verdict(pd.read_csv(ROOT / "training/pictos_clip/logs/feeding.csv"))
+    card = (ROOT / "mmlens/pictos_clip_bridge/MODEL_CARD.md").read_text()
+    assert f"It **{verdict.word}** over all things" in card
+    for row in summary.itertuples():
+        numbers = (row.low, row.mean, row.high)
+        low, mean, high = (f"{value:.2f}".replace("0.", ".") for value in numbers)
+        assert f"{mean} [{low}, {high}] |\n" in card, row
+
+
 def test_the_study_silences_as_many_units_in_every_arm():
     found = feeding(mm.load("pictos"), ["koala", "dog"], each=4, k=3, neurons=30)
     assert len(found) and len(found) % 3 == 0
     assert set(found["n_units"]) == {3} and (found["before"] > 0).all()
     assert list(found["arm"][:3]) == list(ARMS)
+
+
+def test_the_command_writes_the_table_of_its_verdict(tmp_path, monkeypatch):
+    module = importlib.import_module("mmlens.papers.goh.questions.feeding")
+    monkeypatch.setattr(module, "feeding", lambda model, things, **_: answers(0.6, 0.2))
+    asked = ["reproduce", "goh", "--feeding", "--model", "pictos", "--concepts", "3"]
+    done = CliRunner().invoke(app, [*asked, "--out", str(tmp_path)])
+    assert done.exit_code == 0 and "M18 holds" in done.output, done.output
+    again = fed_verdict(pd.read_csv(tmp_path / "feeding.csv"))[0]
+    assert again.says in done.output

@@ -6,7 +6,9 @@ measured by training/pictos_clip/evaluate_clip.py, for they don't ship.
 
 from __future__ import annotations
 
+import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,3 +152,11 @@ def test_a_site_that_the_first_layers_lack_is_read_and_edited_in_the_layer_asked
     dead = model().edit(mm.Edit("vision.conv2", 0.0, unit))
     assert mm.activations(dead, scene, "vision.conv2", unit).values.abs().max() == 0
     assert mm.activations(model(), scene, "vision.conv2", unit).values.abs().max() > 0
+
+
+def test_the_card_tells_of_attacks_and_stroop_what_the_report_measured():
+    card = (FOLDER / "MODEL_CARD.md").read_text()
+    told = card[card.index("## Attacks and Stroop") : card.index("## Limits")]
+    report = (Path(__file__).parents[1] / "docs" / "results-goh.md").read_text()
+    numbers = re.findall(r"-?[\d.]+ % \[-?[\d.]+ %, [\d.]+ %\]|[\d.]+ %", told)
+    assert len(numbers) == 11 and all(number in report for number in numbers), numbers

@@ -98,6 +98,8 @@ def soft_noise(
 ) -> SoftPrompt:
     """The prompt with Gaussian noise on its soft-prompt vectors (Meng et al. 2022, on patches).
 
+    Of a model that adds pictures again behind layers (Qwen3-VL), what is added has noise, too.
+
     Args:
         std: standard deviation of the noise, in units of the standard deviation of the picture's
             vectors.
@@ -124,8 +126,19 @@ def soft_noise(
     scale = vectors[0, pictured].std() * std
     noised = vectors + noise * scale * where.to(noise.device)[None, :, None]
     if keys is None:
-        return replace(soft, vectors=noised, prompts=())
+        deep = None if soft.deep is None else _noised_deep(soft, where, std, generator)
+        return replace(soft, vectors=noised, prompts=(), deep=deep)
     return replace(soft, picture_keys=replace(keys, vectors=noised), prompts=())
+
+
+def _noised_deep(
+    soft: SoftPrompt, where: torch.Tensor, std: float, generator: torch.Generator
+) -> torch.Tensor:
+    """What is added behind layers with noise of its own scale in each."""
+    deep: Any = soft.deep
+    scale = deep[0, soft.is_picture[0]].std((0, 2)) * std
+    noise = torch.randn(deep.shape, generator=generator).to(deep) * scale[:, None]
+    return deep + noise * where.to(deep.device)[None, :, None, None]
 
 
 def unlike(first: Any, other: Any) -> str:

@@ -28,7 +28,8 @@ def seen_box(model: HookedModel, width: int, height: int) -> _Edges:
     It extends beyond the picture where the encoder pads.
     """
     blank = Image.new("1", (width, height))  # only its size is used
-    x0, y0, x1, y1 = zip(*_edges(model, blank).values(), strict=True)
+    found = _edges(model, blank).values() or [(0.0, 0.0, float(width), float(height))]
+    x0, y0, x1, y1 = zip(*found, strict=True)
     return min(x0), min(y0), max(x1), max(y1)
 
 
@@ -50,11 +51,7 @@ def _edges(model: HookedModel, picture: Image.Image) -> dict[Patch, _Edges]:
     if vision is None:
         raise PictureError(f"{model.name!r} has no vision encoder, so a picture has no patches.")
     reader = getattr(model, "image_reader", None) or ImageReader()
-    return {
-        label: reader.box(vision, label, *picture.size)
-        for label in reader.labels(vision, picture, 0)
-        if isinstance(label, Patch)
-    }
+    return reader.patch_boxes(vision, picture)
 
 
 def apart(boxes: Iterable[Box]) -> list[Box]:

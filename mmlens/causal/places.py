@@ -186,6 +186,15 @@ def _in_encoder(model: HookedModel, reading: Any, where: Site, layers: Any) -> P
     return Place(where, labels, inner, sizes[0], len(rows[0]), mapped)
 
 
+def stays(reading: Any, where: Site) -> dict[str, str]:
+    """For `about`: what of the pictures a change of the stream leaves as it is."""
+    deep = getattr(reading, "deep", None)
+    if deep is None or not (where.name == "embed" or where.name.startswith("resid")):
+        return {}
+    layers = " and ".join(map(str, range(deep.shape[2])))
+    return {"stays": f"what pictures add behind layers {layers}, the site 'deepstack'"}
+
+
 def layers_at(model: HookedModel, where: Site, wanted: Any = None) -> Sequence[Any]:
     """The layers of a site that are asked for: [None] where it has none."""
     if not where.layered:

@@ -9,6 +9,7 @@ Only names of remote models use the network.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,10 +133,37 @@ def open_clip_model(rest: str) -> tuple[Any, Any]:
         )
     quick = _trained_with_quick_gelu(open_clip, model, weights)
     with fetching("open_clip", rest):
+        weights = _in_own_cache(open_clip, model, weights) or weights
+        script = _is_script(weights)
         made = open_clip.create_model_and_transforms(
-            model, pretrained=weights or None, force_quick_gelu=quick
+            model, pretrained=None if script else weights or None, force_quick_gelu=quick or script
         )
+        if script:
+            state = torch.jit.load(weights, map_location="cpu").state_dict()
+            made[0].load_state_dict({k: v for k, v in state.items() if k not in _NO_WEIGHTS})
     return made[0], made[2]
+
+
+_NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
+
+
+def _in_own_cache(open_clip: Any, model: str, weights: str) -> str:
+    """The file of these weights in ~/.cache/clip, its hash checked; "" where there is none.
+
+    OpenAI's package and older open_clips keep it there; open_clip 3 asks the hub's cache alone.
+    """
+    tag = open_clip.pretrained.get_pretrained_cfg(model, weights) if weights else {}
+    url = (tag or {}).get("url") or ""
+    there = url and Path("~/.cache/clip", url.rpartition("/")[2]).expanduser().is_file()
+    return open_clip.pretrained.download_pretrained_from_url(url) if there else ""
+
+
+def _is_script(weights: str) -> bool:
+    """Whether a file is a TorchScript archive, as OpenAI's CLIPs (with QuickGELU) are."""
+    if not (Path(weights).is_file() and zipfile.is_zipfile(weights)):
+        return False
+    with zipfile.ZipFile(weights) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 @contextmanager

@@ -32,12 +32,18 @@ def in_folder(folder: Path) -> str:
         told = read_json(folder / "config.json")
     except CheckpointError:
         return ""
-    both = isinstance(told, dict) and {"vision_config", "text_config"} <= set(told)
+    told = told if isinstance(told, dict) else {}
+    both = {"vision_config", "text_config"} <= set(told) or "vq_config" in told
     return str(told.get("model_type", "")) if both else ""
 
 
 def kind_of(source: str, revision: str | None, known: Iterable[str]) -> str:
-    """The model type that a hub id or folder names.
+    """The model type that a hub id or folder names."""
+    return config_of(source, revision, known).model_type
+
+
+def config_of(source: str, revision: str | None, known: Iterable[str]) -> Any:
+    """The config of transformers of a hub id or folder.
 
     Args:
         known: names of which an error lists the nearest.
@@ -48,7 +54,7 @@ def kind_of(source: str, revision: str | None, known: Iterable[str]) -> str:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(*_place(source), **_safe(source, revision)).model_type
+        return AutoConfig.from_pretrained(*_place(source), **_safe(source, revision))
     except Exception as error:  # transformers and the hub raise many exception types
         raise unfound("model", source, error, known) from error
 

@@ -150,10 +150,24 @@ def goh_command(
         typer.Option("--regions", help="Only compare units with the published region words."),
     ] = False,
     network: Annotated[str, typer.Option(help="RN50x4, RN101 or RN50, for --regions.")] = "RN50x4",
+    feeding: Annotated[
+        bool,
+        typer.Option(
+            "--feeding",
+            help="Only ask of a bridge, such as pictos-clip-bridge, whether multimodal units feed"
+            " its translating neurons.",
+        ),
+    ] = False,
 ) -> None:
     """Multimodal Neurons in Artificial Neural Networks (Goh et al. 2021)."""
     from mmlens.papers import goh
 
+    wanted = int(concepts) if concepts and concepts.isdigit() else concepts
+    things = wanted.split(",") if isinstance(wanted, str) else wanted
+    if feeding:
+        told, file = goh.feeding_study(model, things, out, each=each, seed=seed)
+        typer.echo(f"{told.experiment} {told.word}: {told.claim}. {told.says}\n\nTable: {file}")
+        return
     if regions:
         from mmlens.families import load
 
@@ -161,11 +175,10 @@ def goh_command(
         typer.echo(table.to_string(index=False))
         typer.echo(f"\n{int((table['found'] >= 3).sum())} of {len(table)} units have 3 or more.")
         return
-    wanted = int(concepts) if concepts and concepts.isdigit() else concepts
     report = goh.reproduce(
-        model, data, out, concepts=wanted.split(",") if isinstance(wanted, str) else wanted,
-        each=each, layer=layer, site=site, against=None if against == "none" else against,
-        judged=judged, draws=draws, seed=seed, results=results,
+        model, data, out, concepts=things, each=each, layer=layer, site=site,
+        against=None if against == "none" else against, judged=judged, draws=draws,
+        seed=seed, results=results,
     )  # fmt: skip
     for row in report.sections:
         if row.verdict is not None:

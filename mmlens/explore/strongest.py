@@ -7,7 +7,6 @@ that direction (`mmlens.methods.decode`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -79,21 +78,10 @@ def strongest_table(
     parts = []
     for aimed in targets:
         own: Any = table[table["token"] == aimed.token]
-        here = up_to(soft, aimed.position + 1)
+        here = soft.between(0, aimed.position + 1)
         said = decode(model, own, through=through, prompt=here)
         parts.append(own.merge(said, on=keys, how="left"))
     return pd.concat(parts, ignore_index=True)
-
-
-def up_to(soft: SoftPrompt, end: int) -> SoftPrompt:
-    """The first positions of a prompt."""
-    return replace(
-        soft,
-        vectors=soft.vectors[:, :end],
-        ids=soft.ids[:, :end],
-        mask=soft.mask[:, :end],
-        labels=tuple(row[:end] for row in soft.labels),
-    )
 
 
 def ends_in(

@@ -24,14 +24,22 @@ from mmlens.runtime.casting import device_of, dtype_of
 from mmlens.towers.dual_halves import is_dual
 from mmlens.towers.language.inside import whole
 from mmlens.values.arguments import text
-from mmlens.values.errors import ArgumentError, CapabilityError
+from mmlens.values.errors import ArgumentError, CapabilityError, ModelError
 
 _HUB_ID = re.compile(r"(hf:)?[\w.-]+/[\w.-]+")
+_ELSEWHERE = {
+    "gpt-?4": "GPT-4V is closed, so nothing inside of it can be read",
+    "(allenai/)?(unified-?io|uio)": "Unified-IO has no loader that is kept up, in transformers or"
+    " elsewhere",
+}
+"""Models that papers name and nobody can load here, by patterns of their names."""
 
 
 def names_one(name: str) -> bool:
     """Whether this is a hub id, or a folder of a whole vision-language model."""
     folder = expanded(name)
+    if _elsewhere(name) and not folder.exists():
+        return True
     if folder.is_dir():
         return bool(in_folder(folder)) and in_folder(folder) not in KINDS
     return bool(_HUB_ID.fullmatch(name)) and not folder.exists()
@@ -56,6 +64,12 @@ def load_named(
         revision: git revision of a hub id.
         attn: "eager" or "sdpa", for what mmlens does not open itself; None: transformers' choice.
     """
+    if (why := _elsewhere(name)) and not expanded(name).exists():
+        raise ModelError(
+            f"{why}: the nearest open models are Emu3 ('BAAI/Emu3-Chat-hf') and Janus"
+            " ('deepseek-community/Janus-Pro-1B'), and texts from anywhere are compared by"
+            " mm.compare_outputs(model, texts)."
+        )
     examples = [one.example for one in native.known().values()]
     kind = kind_of(name, revision, [*KNOWN, *examples])
     if kind in KINDS:
@@ -71,6 +85,12 @@ def load_named(
     named = folder.name if folder.is_dir() else name
     told = {"source": named} | ({"revision": revision} if revision else {})
     return native.hooked(model, processor, name=named, device=device_of(device), told=told)
+
+
+def _elsewhere(name: str) -> str:
+    """Why a model of this name cannot be loaded, or ""."""
+    lowered = name.lower().removeprefix("hf:")
+    return next((why for begin, why in _ELSEWHERE.items() if re.match(begin, lowered)), "")
 
 
 def from_model(

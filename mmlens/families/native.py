@@ -47,6 +47,8 @@ class Eyes:
         processor: the checkpoint's, with the token counts of the model's own config.
         picture: what stands for a picture in a text that the processor is given.
         prompts: the kind of reader of its prompts.
+        words: its language model, where that is a module of its own; None for the class itself
+            without its eyes.
     """
 
     vision: HookedVision
@@ -55,6 +57,7 @@ class Eyes:
     processor: Any
     picture: str
     prompts: type[ChatReader] = ChatReader
+    words: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -115,17 +118,28 @@ def family_of(model_type: str, cls: str) -> Family:
 _REFUSED = {
     "florence2": "Florence-2 has an encoder for words and a decoder; the nearest is 'paligemma'.",
     "llama4": "Llama 4's own forward pass raises in transformers 5.24; the nearest is 'mistral3'.",
-    "qwen3_vl": "Qwen3-VL adds pictures again after several layers; the nearest is 'qwen2_5_vl'.",
-    "blip-2": "its positions are queries that lie nowhere in the picture; the nearest is 'llava'.",
-    "instructblip": "its positions are queries without a place; the nearest is 'llava'.",
-    "idefics2": "its positions are queries that lie nowhere; the nearest is 'idefics3'.",
     "idefics": "its pictures are keys of cross-attention; the nearest is 'idefics3'.",
-    "chameleon": "it reads codes of a picture, not patches; the nearest is 'llava'.",
-    "emu3": "it reads codes of a picture, not patches; the nearest is 'llava_next'.",
+    "chameleon": "its codebook is inside of its language model; the nearest is 'emu3'.",
 }
 """Why some classes are not taken, and which is the nearest."""
 SINCE = dict.fromkeys(
-    ("qwen2_vl", "qwen2_5_vl", "idefics3", "smolvlm", "mistral3", "pixtral", "mllama"), "5.24"
+    (
+        "qwen2_vl",
+        "qwen2_5_vl",
+        "qwen3_vl",
+        "qwen3_vl_moe",
+        "blip-2",
+        "instructblip",
+        "idefics2",
+        "janus",
+        "emu3",
+        "idefics3",
+        "smolvlm",
+        "mistral3",
+        "pixtral",
+        "mllama",
+    ),
+    "5.24",
 )
 """Models and encoders that older transformers call otherwise, or read otherwise from a folder."""
 
@@ -175,7 +189,8 @@ def hooked(
         # PaliGemma's other kernels look both ways at words alone; a bridge's copy is eager, too
         own.set_attn_implementation({"text_config": "eager"})
         eyes = family.eyes(own, processor)
-        lm = wrap_lm(eyeless(own), eyes.processor.tokenizer)
+        words = eyeless(own) if eyes.words is None else eyes.words
+        lm = wrap_lm(words, eyes.processor.tokenizer)
         found = HookedVLM(
             eyes.vision, eyes.projection, lm, name=name or cls,
             provenance={"family": family.model_type, "source": cls} | (told or {}),
@@ -187,7 +202,8 @@ def hooked(
 
 
 def _refuse_old_transformers(config: Any, cls: str) -> None:
-    kinds = (config.model_type, getattr(config.vision_config, "model_type", ""))
+    eyes = getattr(config, "vision_config", None)
+    kinds = (config.model_type, getattr(eyes, "model_type", ""))
     least = max((SINCE[kind] for kind in kinds if kind in SINCE), default="0")
     if Version(transformers.__version__) < Version(least):
         raise CapabilityError(

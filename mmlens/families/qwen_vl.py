@@ -1,8 +1,10 @@
-"""Qwen2-VL and Qwen2.5-VL: pictures of any size, 2 x 2 patches merged to one position.
+"""Qwen-VL: pictures of any size, 2 x 2 patches merged to one position.
 
 Peng Wang et al., Qwen2-VL: Enhancing Vision-Language Model's Perception of the World at Any
 Resolution, 2024. A picture is resized to whole positions and keeps its shape; its positions carry
-rows and columns as rotary positions (`mmlens.towers.language.telling`).
+rows and columns as rotary positions (`mmlens.towers.language.telling`). Qwen3-VL adds what leaves
+some of the encoder's blocks behind the first layers of its language model (Lingchen Meng et al.,
+DeepStack, 2024; `mmlens.towers.language.deepstack`).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import nn
 
 from mmlens.families.native import Eyes, native, square
 from mmlens.model.laid_out import Crop, LaidOutReader, PictureLayout, whole
@@ -86,6 +89,24 @@ class AnySize(LaidOutReader):
         return rows, cols
 
 
+class Mergers(nn.Module):
+    """Features of several blocks, side by side, each merged by its own merger.
+
+    Args:
+        visual: the encoder of Qwen3-VL.
+    """
+
+    def __init__(self, visual: Any) -> None:
+        super().__init__()
+        self.mergers = nn.ModuleList([visual.merger, *visual.deepstack_merger_list])
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features [patch, block * d_vision] to vectors [pos, block * d_model]."""
+        parts = (one.contiguous() for one in features.chunk(len(self.mergers), -1))
+        merged = [merge(part) for merge, part in zip(self.mergers, parts, strict=True)]
+        return torch.cat(merged, -1)
+
+
 def qwen_vl(model: Any, processor: Any) -> Eyes:
     """The encoder up to its merger, the merger, and one grid of positions."""
     visual, images = model.model.visual, processor.image_processor
@@ -94,8 +115,13 @@ def qwen_vl(model: Any, processor: Any) -> Eyes:
     vision = from_hf(eye, {**square(images, 1), "image_size": size})
     reader = AnySize(images, eye.merge)
     picture = f"<|vision_start|>{processor.image_token}<|vision_end|>"
-    return Eyes(vision, visual.merger, reader, processor, picture)
+    projection = Mergers(visual) if eye.deep else visual.merger
+    return Eyes(vision, projection, reader, processor, picture)
 
 
 native("qwen2_vl", "Qwen2VLForConditionalGeneration", "Qwen/Qwen2-VL-7B-Instruct")(qwen_vl)
 native("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", "Qwen/Qwen2.5-VL-7B-Instruct")(qwen_vl)
+native("qwen3_vl", "Qwen3VLForConditionalGeneration", "Qwen/Qwen3-VL-2B-Instruct")(qwen_vl)
+native("qwen3_vl_moe", "Qwen3VLMoeForConditionalGeneration", "Qwen/Qwen3-VL-30B-A3B-Instruct")(
+    qwen_vl
+)

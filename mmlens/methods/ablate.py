@@ -24,7 +24,7 @@ from PIL.Image import Image
 
 from mmlens.causal.changes import Source, Variant
 from mmlens.causal.pairs import unlike
-from mmlens.causal.places import Place, layers_at, place_of
+from mmlens.causal.places import Place, layers_at, place_of, stays
 from mmlens.causal.prefix_reuse import Kept, keep
 from mmlens.causal.variants import Metric, numbers, run, standing
 from mmlens.methods.patch import layers_of, place_in, variants_at
@@ -81,7 +81,7 @@ def ablate(
     source = _source(model, kept, where, layers_of(variants), value)
     each = partial(numbers, metric)
     values, rows = run(model, kept, where, source, variants, each, batch=batch)
-    share = shared(where.site, getattr(model, "cfg", None))
+    share = shared(where.site, getattr(model, "cfg", None)) | stays(kept.soft, where.site)
     told = about(model, method="ablate", site=site, value=value, prompt=kept.soft, rows=rows,
                  clean=float(numbers(metric, kept.logits[None])[0]), **share)  # fmt: skip
     return Scores(values.reshape([len(labels[axis]) for axis in axes]), axes, labels, told)

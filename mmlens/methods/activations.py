@@ -93,7 +93,7 @@ def _read(
     if where.in_lm:
         tower.units.need_at(model.name, where, layers)
     real = hooking.check_places(model, where, layers)
-    names = {hooking.names(model, where.at(layer))[0]: layer for layer in layers}
+    names = {where.at(layer): layer for layer in layers}
     kept: dict[int | None, Scores] = {}
 
     with torch.no_grad():
@@ -161,8 +161,10 @@ def _common(rows: Rows, batch: str, wanted: Mapping[str, Any]) -> tuple[Any, ...
     one = wanted.get(batch)
     if isinstance(one, int) and -len(rows) <= one < len(rows):
         return rows[one]
+    if len(rows) == 1:
+        return tuple(rows[0])
     if batch == "picture":
-        rows = tuple(map(_of_one_picture, rows)) if len(rows) > 1 else rows
+        rows = tuple(map(_of_one_picture, rows))
     if not same_layout(rows):
         lengths = sorted({sum(not isinstance(x, Padding) for x in row) for row in rows})
         raise PromptError(
@@ -207,7 +209,9 @@ def _label(
         scores = scores.sel(**{axis: slice(None)}) if len(read) < len(labels) else scores
     scores = scores.sel(**{batch: 0}) if len(rows["pos"]) == 1 else scores
     scores = scores.sel(**inner)
-    return Scores(scores.values.clone(), scores.axes, scores.labels)
+    own = scores.values  # a view is copied: later layers may write over what it shows
+    is_view = own.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
+    return Scores(own.clone() if is_view else own, scores.axes, scores.labels)
 
 
 def _stack(

@@ -19,7 +19,7 @@ import torch
 
 from mmlens.methods.best_scores import BestScores
 from mmlens.model import hooking, readouts
-from mmlens.model.capabilities import needs
+from mmlens.model.capabilities import need_gradient, needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import Number, Target, aim_caption, finite
 from mmlens.model.text_end import SENTENCE, Stop
@@ -30,7 +30,7 @@ from mmlens.values.arguments import count
 from mmlens.values.errors import AddressError, CapabilityError
 from mmlens.values.labels import LM, Neuron, Padding, Patch
 from mmlens.values.scores import Scores
-from mmlens.values.sites import SITES, Site
+from mmlens.values.sites import SITES, Site, tower_of
 from mmlens.values.sites import site as site_of
 
 if TYPE_CHECKING:
@@ -230,6 +230,8 @@ def products(
     The graph starts at the lowest layer asked for; logits are computed at the targets only.
     """
     tower = hooking.tower_at(model, where)
+    if any(aimed.at is None or tower_of(aimed.at) == LM for aimed in targets):
+        need_gradient(model, where.tower)
     if where.in_lm and where.of_units:
         tower.units.need_at(model.name, where, layers)
     names = {where.at(layer): layer for layer in layers}

@@ -21,7 +21,7 @@ import torch
 
 from mmlens.methods.quadrature import MOST, complete
 from mmlens.model import hooking, readouts
-from mmlens.model.capabilities import needs
+from mmlens.model.capabilities import need_gradient, needs
 from mmlens.model.capture import capture
 from mmlens.model.provenance import about
 from mmlens.model.targets import Number, Target, finite
@@ -81,6 +81,8 @@ def attribute_picture(
     _known(attribution, ATTRIBUTIONS, "attribution")
     steps = count(steps, "steps", most=MOST, error=AddressError)
     hooking.tower_at(model, SITES[at])
+    if attribution != "occlusion":
+        need_gradient(model, SITES[at].tower)
     soft, aimed = model.aim(prompt, of, target, after)
     if not any(one.pictures for one in soft.prompts):
         raise PromptError(
@@ -109,8 +111,10 @@ def attribute_picture(
             f"What is explained does not depend on the patches' features of {model.name!r}: a token"
             " beside them is read. Write at='pixels'."
         )
-    squares = at == "pixels" and (LM not in model.towers or model.image_reader.has_others)
-    laid = SITES[at if at == "features" else "pixels" if squares else "soft_prompt"]
+    reader = model.image_reader
+    placed = LM in model.towers and (at == "soft_prompt" or reader.placed)
+    placed = placed and not (at == "pixels" and reader.has_others)
+    laid = SITES[at if at == "features" else "soft_prompt" if placed else "pixels"]
     labels = tuple(p for picture in model.picture_rows(soft.prompts, laid) for p in picture)
     told = about(model, method="attribute_picture", prompt=soft, of=aimed.token, target=target,
                  at=at, attribution=attribution, baseline="mean" if baseline is None else baseline,
@@ -182,7 +186,7 @@ class _Place:
 
 def _occlusion(place: _Place, x: torch.Tensor, base: torch.Tensor, batch: int) -> torch.Tensor:
     """y(x) - y(x with the baseline in one patch): Float[picture * patch]."""
-    count = place.grid[0] * place.grid[1]
+    count = place.grid[0] * place.grid[1] if place.at == "pixels" else x.shape[1]
 
     def work(start: int, stop: int) -> torch.Tensor:
         runs = x[None].repeat(stop - start, *[1] * x.ndim)

@@ -21,13 +21,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmlens.causal.pairs import Pair
-from mmlens.causal.places import Place, layers_at, place_of
+from mmlens.causal.places import Place, layers_at, place_of, stays
 from mmlens.causal.prefix_reuse import Kept
 from mmlens.causal.variants import Metric, differentiable, measured, standing
 from mmlens.methods.patch import _runs
 from mmlens.methods.quadrature import MOST, Integral, complete
 from mmlens.model import hooking
-from mmlens.model.capabilities import needs
+from mmlens.model.capabilities import need_gradient, needs
 from mmlens.model.provenance import about
 from mmlens.model.readouts import own_site
 from mmlens.model.targets import finite
@@ -78,6 +78,7 @@ def attribution_patching(
     base, source, told = _runs(model, pair, metric, direction)
     site = site or own_site(model, "resid_pre", base.soft).name
     where = place_of(model, base.soft, site, layer)
+    need_gradient(model, where.site.tower)
     if where.site.name == "pixels":
         raise SiteError("Pixels are no positions here: patch them, or attribute 'soft_prompt'.")
     layers: list[int | None] = list(layers_at(model, where.site, layer))
@@ -98,7 +99,7 @@ def attribution_patching(
     if not where.site.layered:
         values, axes = values[0], axes[1:]
     told |= {"method": "attribution_patching", "site": site, "direction": direction, "steps": steps}
-    told |= shared(where.site, getattr(model, "cfg", None))
+    told |= shared(where.site, getattr(model, "cfg", None)) | stays(base.soft, where.site)
     return Scores(
         finite(values, f"the attribution of {site!r}"), axes, labels, about(model, **told)
     )

@@ -1,4 +1,4 @@
-"""The embedding of a picture as a sum: what every layer, head, patch and position contributes.
+"""The embedding of a picture or text as a sum: what layers, heads, patches, positions contribute.
 
 Gandelsman, Efros and Steinhardt (2024, arXiv 2310.05916), eq. 3 to 8. The residual stream after the
 last layer is a sum of writes, and what follows (the final norm, its standard deviation held; the
@@ -11,36 +11,36 @@ pooling; the projection) is affine (`mmlens.model.last_map`), so with |e| the em
     decompose(model, photo, by="head", along="a photo of a dog")          # Scores(layer, head)
     found = decompose(model, photo, by="patch", along="a photo of a dog")
     view.show(heat_map(found), photo)                # where the similarity with the text comes from
+    decompose(model, "a photo of a dog", tower="text", by="pos", along=photo)
 
 Along a text (or a direction) a share is its inner product with the text's unit embedding, and the
 shares sum to their cosine. These are *direct* contributions: what a head changes in later layers is
-counted as theirs. Axes: `picture` in front where a list of pictures is given, then those of `by`,
-then `dim`, or `text` where several texts are given.
+counted as theirs. Axes: `picture` in front where a list of pictures is given (`prompt` for texts),
+then those of `by`, then `dim`, or `text` (`picture`) where several are given along which to go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmlens.methods.head_writes import MLP, OUT, POST, RESID, Z, check_parts, measured_writes
+from mmlens.methods.embed import embed
+from mmlens.methods.embedding_shares import Shares
+from mmlens.methods.unit_responses import chunks
 from mmlens.methods.zero_shot import class_embeddings
-from mmlens.model import hooking
 from mmlens.model.capabilities import needs
-from mmlens.model.last_map import FEATURES, LastMap
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite
-from mmlens.values.addresses import places
-from mmlens.values.arguments import choice, count, several
-from mmlens.values.errors import ArgumentError, CapabilityError
+from mmlens.values.arguments import choice, count, several, text
+from mmlens.values.errors import ArgumentError
+from mmlens.values.labels import TEXT
 from mmlens.values.pictures import open_picture
 from mmlens.values.prompt import Prompt
 from mmlens.values.scores import Scores
-from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_dual_encoder import HookedDualEncoder
@@ -53,33 +53,40 @@ BY = {
     "unit": ("unit",),
 }
 """The axes of each kind of share."""
-V, PATTERN = SITES["vision.v"], SITES["vision.pattern"]
+FRONT = {"vision": "picture", TEXT: "prompt"}
+"""The axis of several inputs of a tower."""
 
 
 @needs("similarity")
 def decompose(
     model: HookedDualEncoder,
-    pictures: Any,
+    inputs: Any,
     *,
     by: str = "part",
     along: Any = None,
     layer: Any = None,
+    tower: str = "vision",
+    mean: bool = False,
     batch: int = 8,
 ) -> Scores:
     """Shares of the unit embedding of pictures: Scores(part, dim), (layer, head, dim), ...
 
     Args:
-        pictures: a picture, or a list of them, which adds the axis `picture` in front.
+        inputs: a picture, or a list of them, which adds the axis `picture` in front; a text, or a
+            list of texts (axis `prompt`) where `tower` is "text".
         by: "part": "embed", "attn 0", "mlp 0", ... and "rest", biases behind the last layer and an
             MLP that the pooling ends with. "head": attention heads, without their layer's bias.
             "patch": heads, and the position whose value they moved. "pos": the last layer's
             positions, which pooling reads. "unit": channels of the last map of a convolutional
             encoder. "part" sums to the embedding; "patch" over its positions to "head"; "pos" and
             "unit" to it without "rest".
-        along: a text, a list or mapping of texts as `zero_shot` takes them, or directions
-            Float[d_embed] or Float[k, d_embed]; None gives whole vectors.
+        along: a text, a list or mapping of texts as `zero_shot` takes them, of a text's shares a
+            picture or a list of them; or directions Float[d_embed] or Float[k, d_embed]; None
+            gives whole vectors.
         layer: by "head" and "patch" some layers only, as in `Scores.sel`; the axis stays.
-        batch: how many pictures are run at once.
+        tower: "vision" or "text".
+        mean: give the mean over many inputs (any iterable) alone; memory does not grow with them.
+        batch: how many inputs are run at once.
 
     Returns:
         Scores whose `about["rest"]` says whether "rest", times |e|, is the same for every picture.
@@ -88,29 +95,57 @@ def decompose(
         CapabilityError: the encoder's embedding is no such sum, or is not by heads.
         ArgumentError: no such `by`, or directions of another length. PictureError: no picture.
     """
-    axes = BY[choice(by, "by", tuple(BY))]
-    many = several(pictures, "pictures") if isinstance(pictures, (list, tuple)) else [pictures]
-    prompts = [Prompt(open_picture(one)) for one in many]
-    step, (rows, texts) = count(batch, "batch"), directions(model, along)
-    shares = Shares(model, prompts[0], by, layer)
-    parts = [shares.of(prompts[i : i + step], rows) for i in range(0, len(prompts), step)]
-    values = finite(torch.cat(parts), f"the shares of {model.name!r}")
-    labels = {**shares.labels, "text": texts if along is not None else None}
-    names = ("picture", *axes, "dim" if along is None else "text")
-    told = about(model, method="decompose", by=by, along=_said(along), tower="vision",
-                 rest=shares.rest)  # fmt: skip
-    found = Scores(values, names, {a: labels.get(a) for a in names}, told)
-    found = found if isinstance(pictures, (list, tuple)) else found.sel(picture=0)
-    alone = isinstance(along, str) or (isinstance(along, Tensor) and along.dim() == 1)
-    return found.sel(text=0) if alone else found
+    axes, front = BY[choice(by, "by", tuple(BY))], FRONT[choice(tower, "tower", tuple(FRONT))]
+    step, (rows, names) = count(batch, "batch"), directions(model, along, tower)
+    alone = not mean and not isinstance(inputs, (list, tuple))
+    given = [inputs] if alone else inputs if mean else several(inputs, "inputs")
+    if tower == TEXT and "pos" in axes:  # texts that are read together have one length
+        given = list(given)
+        step = len(given)
+    shares, parts, n = None, [], 0
+    for some in chunks(given, step):
+        prompts = [_prompt(one, tower) for one in some]
+        shares = shares or Shares(model, prompts[0], by, layer)
+        found = finite(shares.of(prompts, rows), f"the shares of {model.name!r}")
+        n += len(found)
+        parts.append(found)
+        if mean:  # of the first n: what these m differ from the mean before, times m / n
+            here = found.double().mean(0, keepdim=True)
+            before = parts[0].double() if len(parts) == 2 else here
+            parts = [(before + (here - before) * (len(found) / n))]
+    if shares is None:
+        raise ArgumentError("inputs: there are none, give at least one.")
+    last = "dim" if along is None else "text" if tower == "vision" else "picture"
+    labels = {**shares.labels, "text": names if along is not None else None}
+    labels |= {"pos": None} if tower == TEXT and n > 1 else {}
+    told = about(model, method="decompose", by=by, along=_said(along, names), tower=tower,
+                 rest=shares.rest) | ({"mean of": n} if mean else {})  # fmt: skip
+    whole = (front, *axes, last)
+    values = torch.cat(parts).float() if mean else torch.cat(parts)
+    scores = Scores(values, whole, {axis: labels.get(axis) for axis in whole}, told)
+    scores = scores.sel(**{front: 0}) if alone else scores.mean(front) if mean else scores
+    return scores.sel(**{last: 0}) if _single(along) else scores
 
 
-def _said(along: Any) -> Any:
-    return f"{len(along)} directions" if isinstance(along, Tensor) else along
+def _prompt(one: Any, tower: str) -> Prompt:
+    return Prompt(open_picture(one)) if tower == "vision" else Prompt(text(one, "inputs"))
+
+
+def _single(along: Any) -> bool:
+    """Whether it is one text, picture or direction, without an axis of its own."""
+    if along is None or isinstance(along, (list, tuple, Mapping)):
+        return False
+    return not isinstance(along, Tensor) or along.dim() == 1
+
+
+def _said(along: Any, names: tuple[str, ...]) -> Any:
+    if along is None or isinstance(along, (str, Mapping)):
+        return along
+    return f"{len(along)} directions" if isinstance(along, Tensor) else list(names)
 
 
 def directions(
-    model: HookedDualEncoder, along: Any
+    model: HookedDualEncoder, along: Any, tower: str = "vision"
 ) -> tuple[Float[Tensor, "k d_embed"], tuple[str, ...]]:
     """Unit vectors of the shared space, and what they are called; the axes where none are given.
 
@@ -119,6 +154,10 @@ def directions(
     """
     if along is None:
         return torch.eye(model.d_embed), tuple(map(str, range(model.d_embed)))
+    if not isinstance(along, Tensor) and tower == TEXT:
+        shown = several(along if isinstance(along, (list, tuple)) else [along], "along")
+        rows = embed(model, [Prompt(open_picture(one)) for one in shown])
+        return rows, tuple(f"picture {i}" for i in range(len(shown)))
     if not isinstance(along, Tensor):
         names, rows = class_embeddings(model, along)
         return rows, names
@@ -129,154 +168,3 @@ def directions(
             f" space: give texts, or rows of {model.d_embed} numbers that are not all zero."
         )
     return rows / rows.norm(dim=1, keepdim=True), tuple(f"direction {i}" for i in range(len(rows)))
-
-
-class Shares:
-    """Shares of one kind, batch by batch; only the positions that the embedding reads are kept.
-
-    Args:
-        first: a picture, on which the encoder is measured.
-        by: a key of `BY`.
-
-        layer: some layers of the heads; None for all.
-
-    Attributes:
-        labels: of the axes.
-        d_head: dimensions of a head, where heads are asked about.
-        rest: whether what is behind the last layer adds the same to every embedding.
-    """
-
-    def __init__(self, model: HookedDualEncoder, first: Prompt, by: str, layer: Any = None) -> None:
-        self.model, self.by, tower = model, by, model.towers["vision"]
-        every = list(range(tower.n_layers))
-        self.layers = sorted(places(every, layer if by in ("head", "patch") else None, "layer"))
-        attends = all(Z.at(one) in hooking.points(model) for one in every)
-        if by in ("part", "head", "patch"):
-            check_parts(model)
-        if by == "unit" and attends:
-            raise CapabilityError(
-                f"The last layer of {model.name!r} is a residual stream, whose dimensions are no"
-                " units: write by='part', 'head', 'patch' or 'pos'."
-            )
-        self.entry = POST.at(every[-1]) if attends else FEATURES
-        pixels = self._pixels([first])
-        tail = LastMap(model, torch.cat([pixels, pixels.flip(-1, -2).neg()]), self.entry)
-        self.active, self.rest = tail.active, _constant(tail)
-        heads = by in ("head", "patch")
-        self.writes = measured_writes(model, pixels, self.layers) if heads else {}
-        site = POST if attends else SITES["features"]
-        rows = model.picture_rows([first], site, every[-1] if attends else None)
-        if len({len(weight) for weight, _ in self.writes.values()}) > 1:
-            raise CapabilityError(
-                f"The layers of {model.name!r} have different numbers of heads: write by='part'."
-            )
-        self.d_head = next((weight.shape[1] for weight, _ in self.writes.values()), 0)
-        self.labels: dict[str, Any] = {"pos": rows[0], "layer": tuple(self.layers)}
-        middle = [f"{kind} {at}" for at in self.layers for kind in ("attn", "mlp")]
-        self.labels["part"] = ("embed", *middle, "rest")
-
-    def of(self, prompts: Sequence[Prompt], along: Float[Tensor, "k d_embed"]) -> Tensor:
-        """Float[picture, *axes of `by`, k]"""
-        tail = LastMap(self.model, self._pixels(prompts), self.entry, self._reads())
-        self._check(tail)
-        along = along.to(tail.embedding)
-        pieces = [getattr(self, f"_by_{self.by}")(tail, J) for _, J in tail.rows(along)]
-        values = torch.cat(pieces, -1)
-        if self.by == "part":
-            rest = tail.embedding @ along.T - values.sum(1)
-            values = torch.cat([values, rest[:, None]], 1)
-        length = tail.embedding.norm(dim=-1)
-        return values / length.view(-1, *[1] * (values.dim() - 1))
-
-    def _pixels(self, prompts: Sequence[Prompt]) -> Tensor:
-        pixels = self.model.read(list(prompts)).pixels
-        assert pixels is not None
-        return pixels
-
-    def _reads(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """What is kept of the hook points on the way."""
-        at = self.active
-        first = {RESID.at(0): lambda x: x[:, at]}
-        if self.by == "part":
-            sites = [site.at(layer) for layer in self.layers for site in (OUT, MLP)]
-            return first | dict.fromkeys(sites, lambda x: x[:, at])
-        reads: dict[str, Callable[[Tensor], Tensor]] = {}
-        for layer in self.layers if self.by in ("head", "patch") else ():
-            reads |= {Z.at(layer): lambda x: x[:, at], OUT.at(layer): lambda x: x[:, at]}
-            if self.by == "patch":
-                reads |= {V.at(layer): lambda x: x, PATTERN.at(layer): lambda x: x[:, :, at]}
-        return reads
-
-    # -- one picture's shares, from J Float[picture, k, active, dim]: Float[picture, ..., k] -------
-
-    def _by_part(self, tail: LastMap, J: Tensor) -> Tensor:
-        writes = torch.stack(list(self._writes(tail)), 1)
-        return torch.einsum("bkpd,bcpd->bck", J, writes)
-
-    def _by_head(self, tail: LastMap, J: Tensor) -> Tensor:
-        found = []
-        for layer in self.layers:
-            z, (weight, _) = tail.kept[Z.at(layer)], self.writes[layer]
-            found.append(
-                torch.einsum("bkpd,bphd->bhk", J, torch.einsum("bphe,hed->bphd", z, weight))
-            )
-        return torch.stack(found, 1)
-
-    def _by_patch(self, tail: LastMap, J: Tensor) -> Tensor:
-        found = []
-        for layer in self.layers:
-            weight = self.writes[layer][0]
-            moved = torch.einsum("bjhe,hed->bhjd", tail.kept[V.at(layer)], weight)
-            each = torch.einsum("bkpd,bhjd->bhjkp", J, moved)
-            found.append(torch.einsum("bhjkp,bhpj->bhjk", each, tail.kept[PATTERN.at(layer)]))
-        return torch.stack(found, 1)
-
-    def _by_pos(self, tail: LastMap, J: Tensor) -> Tensor:
-        shares = torch.zeros(*tail.x.shape[:2], J.shape[1]).to(J)
-        shares[:, self.active] = torch.einsum("bkpd,bpd->bpk", J, tail.x[:, self.active])
-        return shares
-
-    def _by_unit(self, tail: LastMap, J: Tensor) -> Tensor:
-        return torch.einsum("bkpd,bpd->bdk", J, tail.x[:, self.active])
-
-    # -- what is checked at every call ------------------------------------------------------------
-
-    def _writes(self, tail: LastMap) -> list[Tensor]:
-        names = [site.at(layer) for layer in self.layers for site in (OUT, MLP)]
-        return [tail.kept[name] for name in (RESID.at(0), *names)]
-
-    def _check(self, tail: LastMap) -> None:
-        """Refuse parts that do not add up to what they are said to be parts of."""
-        if self.by == "part":
-            self._same(sum(self._writes(tail)), tail.x[:, self.active], "attention and MLPs")
-        for layer, (weight, bias) in self.writes.items():
-            z, out = tail.kept[Z.at(layer)], tail.kept[OUT.at(layer)]
-            self._same(
-                torch.einsum("bphe,hed->bpd", z, weight) + bias, out, f"heads of layer {layer}"
-            )
-            if self.by == "patch":
-                moved = torch.einsum(
-                    "bhpj,bjhe->bphe", tail.kept[PATTERN.at(layer)], tail.kept[V.at(layer)]
-                )
-                self._same(moved, z, f"values of layer {layer}")
-
-    def _same(self, ours: Any, theirs: Tensor, what: str) -> None:
-        half = self.model.vision.dtype in (torch.float16, torch.bfloat16)
-        off = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-9))
-        if not off <= (5e-2 if half else 1e-4):
-            raise CapabilityError(
-                f"What the {what} of {self.model.name!r} write does not add up to what is read from"
-                f" them (off by {off:.2g} of the largest value; a norm or a gate is between), so"
-                " shares would be wrong: write by='pos'."
-            )
-
-
-def _constant(tail: LastMap) -> str:
-    """Whether two pictures have the same rest, in a few directions."""
-    few = torch.linspace(-1.0, 1.0, 3 * tail.embedding.shape[1]).cos().view(3, -1)
-    few = few.to(tail.embedding)
-    linear = [torch.einsum("bkpd,bpd->bk", J, tail.x[:, tail.active]) for _, J in tail.rows(few)]
-    whole = tail.embedding @ few.T
-    one, other = whole - torch.cat(linear, 1)
-    near = bool((one - other).abs().max() <= 1e-3 * whole.abs().max())
-    return "the same for every picture" if near else "depends on the picture"

@@ -10,7 +10,8 @@ up to the rounding of the model's dtype. Effects through later layers are not in
 for these.
 
 Axes: (part) for "embed", "attn 0", "mlp 0", ..., with "cross 0" between them where a layer reads
-pictures by cross-attention; (layer, head); (layer, unit).
+pictures by cross-attention, and "deepstack 0" after them where pictures are added again behind it;
+(layer, head); (layer, unit).
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 _NO_DOUBLE = ("mps",)
 """Kinds of devices without double precision: Apple's."""
+_KINDS = {"attn_out": "attn", "cross_attn_out": "cross", "mlp_out": "mlp", "deepstack": "deepstack"}
+"""What writes to the stream, in a layer's order, and what its part is called."""
 
 
 @needs("unembed")
@@ -70,7 +73,7 @@ def direct_logits(
     at = places(soft.labels[0], pos, "pos")
     if len(at) != 1:
         raise AddressError(f"These are {len(at)} positions: direct_logits reads one at a time.")
-    wanted = {"part": ("attn_out", "mlp_out", "cross_attn_out"), "head": ("attn_out", "z"),
+    wanted = {"part": tuple(_KINDS), "head": ("attn_out", "z"),
               "neuron": ("mlp_out", "neurons")}[by]  # fmt: skip
     if by == "neuron":
         model.lm.units.need(model.name)
@@ -102,9 +105,10 @@ def _read(
     """The activations at one position, per site one tensor per layer; and its logits."""
     last = model.cfg.n_layers - 1
     places = {name: [SITES[name].at(layer) for layer in range(last + 1)] for name in sites}
-    if "cross_attn_out" in places:
-        fires = model.lm.can.fires if soft.picture_keys is not None else ()
-        places["cross_attn_out"] = [name for name in places["cross_attn_out"] if name in fires]
+    reads = {"cross_attn_out": soft.picture_keys, "deepstack": soft.deep}
+    for site in reads.keys() & places.keys():
+        fires = model.lm.can.fires if reads[site] is not None else ()
+        places[site] = [name for name in places[site] if name in fires]
     places |= {"embed": [SITES["resid_pre"].at(0)], "resid": [SITES["resid_post"].at(last)]}
     names = dict.fromkeys(name for several in places.values() for name in several)
     with torch.no_grad(), capture(model, names, lambda x: x[0, at].detach()) as found:
@@ -162,17 +166,14 @@ def _parts(
     told: dict[str, Any],
 ) -> Scores:
     names, writes = ["embed"], [kept["embed"][0]]
-    across = kept["cross_attn_out"]
-    layers = hooking.layers(model, SITES["cross_attn_out"]) if across else []
-    crossing = dict(zip(layers, across, strict=True))
+    found: dict[str, dict[int, torch.Tensor]] = {}
+    for site in _KINDS:
+        layers = hooking.layers(model, SITES[site]) if kept[site] else []
+        found[site] = dict(zip(layers, kept[site], strict=True))
     for layer in range(model.cfg.n_layers):
-        names.append(f"attn {layer}")
-        writes.append(kept["attn_out"][layer])
-        if layer in crossing:
-            names.append(f"cross {layer}")
-            writes.append(crossing[layer])
-        names.append(f"mlp {layer}")
-        writes.append(kept["mlp_out"][layer])
+        there = [site for site in _KINDS if layer in found[site]]
+        names += [f"{_KINDS[site]} {layer}" for site in there]
+        writes += [found[site][layer] for site in there]
     terms = _wide(torch.stack(writes)) * direction
     shares = terms.sum(-1)
     off = abs(float(shares.sum()) - wanted)

@@ -1,4 +1,4 @@
-"""What each attention head of a vision tower writes: W_O of every layer, measured.
+"""What each attention head of a dual encoder's tower writes: W_O of every layer, measured.
 
     attn_out[p] = sum over heads of z[p, head] @ W_O[head] + b_O
 
@@ -9,7 +9,9 @@ attention ends with anything else than a linear map (a norm), that shows and is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,24 +22,36 @@ from mmlens.model import hooking
 from mmlens.model.capture import capture
 from mmlens.model.last_map import wide
 from mmlens.values.errors import CapabilityError
-from mmlens.values.sites import SITES
+from mmlens.values.sites import SITES, Site
 
 if TYPE_CHECKING:
+    from mmlens.model.dual_reading import DualReading
     from mmlens.model.hooked_dual_encoder import HookedDualEncoder
 
-Z, OUT, MLP = SITES["vision.z"], SITES["vision.attn_out"], SITES["vision.mlp_out"]
-RESID, POST = SITES["vision.resid_pre"], SITES["vision.resid_post"]
+
+@dataclass(frozen=True)
+class Places:
+    """Where a tower is read: its sites by their names.
+
+    Args:
+        tower: "vision" or "text".
+    """
+
+    tower: str
+
+    def __getattr__(self, name: str) -> Site:
+        return SITES[f"{self.tower}.{name}"]
 
 
-def check_parts(model: HookedDualEncoder) -> None:
+def check_parts(model: HookedDualEncoder, at: Places) -> None:
     """Refuse an encoder whose stream is no sum of what attention and MLPs write.
 
     Raises:
         CapabilityError: it is one; the sentence says what can be asked instead.
     """
-    tower, known = model.towers["vision"], hooking.points(model)
+    tower, known = model.towers[at.tower], hooking.points(model)
     for layer in range(tower.n_layers):
-        for site in (OUT, MLP, Z):
+        for site in (at.attn_out, at.mlp_out, at.z):
             there = site.at(layer) in known
             if not there or tower.site(site, layer).axes != site.axes:
                 raise CapabilityError(
@@ -48,16 +62,17 @@ def check_parts(model: HookedDualEncoder) -> None:
 
 
 def measured_writes(
-    model: HookedDualEncoder, pixels: Float[Tensor, "1 3 h w"], layers: Sequence[int]
+    model: HookedDualEncoder, one: DualReading, layers: Sequence[int], at: Places
 ) -> dict[int, tuple[Float[Tensor, "head d_head dim"], Float[Tensor, " dim"]]]:
     """(W_O, b_O) of these layers.
 
     Args:
-        pixels: any picture.
+        one: any picture, or any text.
     """
-    with torch.no_grad(), capture(model, [Z.at(layer) for layer in layers]) as seen:
-        model.run(pixels)
-    shapes = {layer: seen[Z.at(layer)].shape[1:] for layer in layers}
+    z, out = at.z, at.attn_out
+    with torch.no_grad(), capture(model, [z.at(layer) for layer in layers]) as seen:
+        model.run(one)
+    shapes = {layer: seen[z.at(layer)].shape[1:] for layer in layers}
     need = max((heads * size + 1) / pos for pos, heads, size in shapes.values())
 
     def basis(tensor: Tensor, hook: Any) -> Tensor:
@@ -67,13 +82,12 @@ def measured_writes(
         values[1 : 1 + width] = torch.eye(width).to(values)
         return values.view(tensor.shape)
 
-    many = pixels.expand(int(-(-need // 1)), -1, -1, -1)
-    hooks = [(Z.at(layer), basis) for layer in layers]
-    names = [OUT.at(layer) for layer in layers]
-    with torch.no_grad(), model.hooks(hooks), capture(model, names) as out:
-        model.run(many)
+    hooks = [(z.at(layer), basis) for layer in layers]
+    names = [out.at(layer) for layer in layers]
+    with torch.no_grad(), model.hooks(hooks), capture(model, names) as written:
+        model.run(one.copies(math.ceil(need), at.tower))
     found = {}
     for layer, (_, heads, size) in shapes.items():
-        rows = wide(out[OUT.at(layer)]).flatten(0, 1)[: 1 + heads * size]
+        rows = wide(written[out.at(layer)]).flatten(0, 1)[: 1 + heads * size]
         found[layer] = (rows[1:] - rows[0]).view(heads, size, -1), rows[0]
     return found

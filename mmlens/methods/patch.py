@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmlens.causal.changes import Variant
 from mmlens.causal.pairs import A_PAIR, Pair
-from mmlens.causal.places import Place, groups, place_of, read_by
+from mmlens.causal.places import Place, groups, place_of, read_by, stays
 from mmlens.causal.prefix_reuse import Kept, keep
 from mmlens.causal.variants import Metric, Progress, numbers, run, standing
 from mmlens.model import hooking
@@ -88,7 +88,7 @@ def patch(
     values, rows = run(model, base, where, found, variants, each, batch=batch, progress=progress)
     shape = [len(labels[axis]) for axis in axes]
     told |= {"method": "patch", "site": site, "direction": direction, "rows": rows}
-    told |= shared(where.site, getattr(model, "cfg", None))
+    told |= shared(where.site, getattr(model, "cfg", None)) | stays(base.soft, where.site)
     return Scores(values.reshape(shape), axes, labels, about(model, **told, reuse=base.reuse))
 
 
@@ -101,7 +101,8 @@ def place_in(
         address: the caller's; positions of pictures are added where it has none.
         units: the caller's Neurons or Heads.
     """
-    if site != "soft_prompt" or getattr(base.soft, "picture_keys", True) is not None:
+    aside = getattr(base.soft, "picture_keys", True) is not None
+    if site != "soft_prompt" or aside or base.soft.deep is not None:
         return place_of(model, base.soft, site, _asked_layers(address.get("layer"), units))
     if "pos" not in address:
         address["pos"] = pictured(base)

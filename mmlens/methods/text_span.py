@@ -25,8 +25,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmlens.methods.decompose import Shares
 from mmlens.methods.embed import embed
+from mmlens.methods.embedding_shares import Shares
 from mmlens.methods.unit_responses import chunks
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about

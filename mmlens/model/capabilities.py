@@ -91,6 +91,21 @@ def require(model: Any, *what: str) -> Any:
     return model
 
 
+def need_gradient(model: HookedModel, tower: str) -> None:
+    """Refuse a gradient from the answer to an encoder whose pictures become codes.
+
+    Raises:
+        CapabilityError: this is that encoder.
+    """
+    reader = getattr(model, "image_reader", None)
+    if tower == "vision" and reader is not None and reader.coded:
+        raise CapabilityError(
+            f"{model.name!r} reads codes of a picture, the nearest entries of a codebook, through"
+            " which no gradient passes: ask at 'soft_prompt' or in the language model, ablate, or"
+            " write attribute_picture(..., attribution='occlusion')."
+        )
+
+
 def needs(*what: str) -> Callable[[Verb], Verb]:
     """Declare what a verb needs of the model that is its first argument."""
 

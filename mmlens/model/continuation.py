@@ -82,7 +82,20 @@ def after(new: SoftPrompt, past: Any, crosses: bool = False) -> SoftPrompt:
         labels=tuple(a + _moved(b, a) for a, b in zip(old.labels, new.labels, strict=True)),
         prompts=(),
         picture_keys=old.picture_keys,
+        deep=_deep(old, new),
     )
+
+
+def _deep(old: SoftPrompt, new: SoftPrompt) -> torch.Tensor | None:
+    """What the pictures of both add behind layers; zeros for one without."""
+    some = old.deep if old.deep is not None else new.deep
+    if some is None:
+        return None
+    parts = [
+        some.new_zeros(*one.ids.shape, *some.shape[2:]) if one.deep is None else one.deep.to(some)
+        for one in (old, new)
+    ]
+    return torch.cat(parts, 1)
 
 
 def _moved(labels: tuple[Label, ...], before: tuple[Label, ...]) -> tuple[Label, ...]:
@@ -174,10 +187,4 @@ def _refuse_both_ways(model: HookedVLM, soft: SoftPrompt, held: int) -> None:
 
 def _since(soft: SoftPrompt, held: int) -> SoftPrompt:
     """The positions that the cache did not hold."""
-    return replace(
-        soft,
-        vectors=soft.vectors[:, held:],
-        ids=soft.ids[:, held:],
-        mask=soft.mask[:, held:],
-        labels=tuple(row[held:] for row in soft.labels),
-    )
+    return soft.between(held)

@@ -214,9 +214,9 @@ def check_places(
     Raises:
         SiteError: it never fires there. CapabilityError: its axes have no labels there.
     """
-    tower, found = tower_at(model, site), {}
+    tower, known, found = tower_at(model, site), points(model), {}
     for layer in at:
-        names(model, site.at(layer))
+        names(model, site.at(layer), known)
         found[layer] = tower.site(site, layer)
     return found
 
@@ -224,7 +224,8 @@ def check_places(
 def layers(model: HookedModel, site: Site) -> Sequence[int]:
     """The layers that have this site.
 
-    In an encoder those before its feature layer; of cross-attention and experts those with some.
+    In an encoder those before its feature layer; of cross-attention, experts and DeepStack those
+    that have it.
     """
     tower = tower_at(model, site)
     every = range(tower.n_layers)

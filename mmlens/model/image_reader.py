@@ -23,6 +23,7 @@ from mmlens.values.labels import Label, Patch
 if TYPE_CHECKING:
     from PIL import Image
 
+    from mmlens.values.prompt import Prompt
     from mmlens.values.sites import Site
 
 
@@ -33,9 +34,20 @@ class ImageReader:
         crosses: whether pictures are keys of cross-attention instead of positions.
         one_grid: whether every picture is one grid of positions, as pages and maps draw it.
         has_others: whether keys of cross-attention stand for other things than patches as well.
+        placed: whether its positions lie somewhere in the picture; those of queries do not.
+        coded: whether its positions are words for codes of the picture, which pass no gradient.
     """
 
     crosses, one_grid, has_others = False, True, False
+    placed, coded = True, False
+
+    def beside(self, words: Any, prompts: Sequence[Prompt]) -> ImageReader:
+        """The reader of the pictures of these prompts, where it reads their words as well.
+
+        Args:
+            words: the model's `PromptReader`.
+        """
+        return self
 
     def grid(self, vision: Any, picture: Image.Image | None = None) -> tuple[int, int]:
         """Rows and columns of what the projection makes of one crop (of a picture)."""
@@ -97,6 +109,14 @@ class ImageReader:
     ) -> tuple[float, float, float, float]:
         """(x0, y0, x1, y1) of a patch in pixels of a picture of (width, height)."""
         return vision.box(patch.row, patch.col, width, height, self.grid(vision))
+
+    def patch_boxes(
+        self, vision: Any, picture: Image.Image
+    ) -> dict[Patch, tuple[float, float, float, float]]:
+        """Every patch of a picture with its box; the encoder's, where no position lies in it."""
+        every = self.labels(vision, picture, 0)
+        patches = [label for label in every if isinstance(label, Patch)]
+        return {patch: self.box(vision, patch, *picture.size) for patch in patches}
 
 
 class CrossReader(ImageReader):

@@ -1,4 +1,4 @@
-"""How a dual encoder's picture embedding depends on what its last layer leaves behind.
+"""How a dual encoder's embedding depends on what the last layer of its tower leaves behind.
 
     e(x) = sum over positions p of J_p x_p + rest
 
@@ -6,7 +6,7 @@ x is the residual stream after the last block (in a convolutional encoder the ma
 is the rest of the forward pass as the library runs it, with the final norm's standard deviation and
 the patterns of a pooling attention held (`mmlens.runtime.held`); so nothing of the class is looked
 up, and the sum is exact. `rest` is what does not come from x linearly: biases, the same for every
-picture, and where the pooling ends with an MLP (SigLIP's map head) what that MLP writes.
+picture or text, and where the pooling ends with an MLP (SigLIP's map head) what that MLP writes.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from mmlens.runtime.held import Held
 from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
+    from mmlens.model.dual_reading import DualReading
     from mmlens.model.hooked_dual_encoder import HookedDualEncoder
 
-EMBEDDING = SITES["vision.embedding"].at()
 FEATURES = SITES["features"].at()
 
 
 class LastMap:
-    """The affine map from the last positions of some pictures to their embeddings.
+    """The affine map from the last positions of some pictures, or texts, to their embeddings.
 
     Args:
-        pixels: Float[picture, 3, h, w].
+        reading: pictures or texts.
         entry: the hook point whose value is x.
         reads: functions of the activation at other hook points, whose results `kept` has.
 
@@ -47,7 +47,7 @@ class LastMap:
     def __init__(
         self,
         model: HookedDualEncoder,
-        pixels: Tensor,
+        reading: DualReading,
         entry: str,
         reads: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     ) -> None:
@@ -67,9 +67,9 @@ class LastMap:
         def read(tensor: Tensor, hook: Any) -> None:
             self.kept[hook.name] = wide((reads or {})[hook.name](tensor.detach()))
 
-        hooks = [(name, read) for name in reads or {}] + [(entry, begin), (EMBEDDING, end)]
+        hooks = [(name, read) for name in reads or {}] + [(entry, begin), (end_of(reading), end)]
         with ordinary(), model.hooks(hooks), torch.enable_grad(), held:
-            model.run(pixels)
+            model.run(reading)
         self._x, self._out = x[0], out[0]
         self.x, self.embedding = wide(self._x.detach()), wide(self._out.detach())
         draw = torch.linspace(1.0, 2.0, self._out.shape[-1]).to(self._out)
@@ -92,6 +92,11 @@ class LastMap:
         for start in range(0, len(along), step):
             some = [self._slope(one.to(self._out)) for one in along[start : start + step]]
             yield slice(start, start + step), wide(torch.stack(some, 1)[:, :, self.active])
+
+
+def end_of(reading: DualReading) -> str:
+    """The hook point of the embeddings of what is read."""
+    return SITES["text.embedding" if reading.pixels is None else "vision.embedding"].at()
 
 
 def wide(values: Tensor) -> Tensor:

@@ -96,6 +96,7 @@ def rows(soft: SoftPrompt, index: Any) -> SoftPrompt:
         labels=tuple(soft.labels[i] for i in kept.tolist()),
         prompts=tuple(soft.prompts[i] for i in kept.tolist()) if soft.prompts else (),
         picture_keys=None if soft.picture_keys is None else soft.picture_keys.rows(kept.tolist()),
+        deep=None if soft.deep is None else soft.deep[kept],
     )
 
 
@@ -185,7 +186,23 @@ def _gathered(softs: list[SoftPrompt], n: torch.Tensor) -> SoftPrompt | None:
         for parts in zip(*((one.vectors, one.ids, one.mask) for one in softs), strict=True)
     )
     known = tuple(prompts) if len(prompts) == len(labels) else ()
-    return SoftPrompt(vectors, ids.masked_fill(word, UNREAD), mask | word, tuple(labels), known)
+    words = ids.masked_fill(word, UNREAD)
+    return SoftPrompt(vectors, words, mask | word, tuple(labels), known, deep=_deep(softs, at))
+
+
+def _deep(softs: list[SoftPrompt], at: torch.Tensor) -> torch.Tensor | None:
+    """What pictures add behind layers at these places of several prompts, in a row."""
+    there = [soft.deep for soft in softs if soft.deep is not None]
+    if not there:
+        return None
+    like = there[0]
+    every = [
+        like.new_zeros(soft.ids.numel(), *like.shape[2:])
+        if soft.deep is None
+        else soft.deep.flatten(0, 1)
+        for soft in softs
+    ]
+    return torch.cat(every)[at]
 
 
 def _with(x: Any, soft: SoftPrompt | None, carriers: list[PromptTokens]) -> Any:

@@ -145,6 +145,7 @@ def read_tokens(model: HookedVLM, tokens: PromptTokens) -> SoftPrompt:
         ids=ids,
         labels=tuple(map(tuple, labels)),
         prompts=tuple(prompts),
+        deep=None if soft.deep is None else soft.deep * ~new[..., None, None],
     )
 
 

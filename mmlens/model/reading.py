@@ -109,11 +109,29 @@ def _soft(
         return SoftPrompt(vectors, ids, read, tuple(labels), prompts, keys)
     if any(prompt.pictures for prompt in prompts):
         soft_vectors = torch.cat(see(model, prompts))
-        fitting(model, soft_vectors, vectors.shape[-1])
-        vectors = vectors.masked_scatter(
-            (ids == IMAGE_TOKEN).unsqueeze(-1), soft_vectors.to(vectors)
-        )
+        vectors, deep = _entered(model, soft_vectors, vectors, ids == IMAGE_TOKEN)
+        return SoftPrompt(vectors, ids, read, tuple(labels), prompts, deep=deep)
     return SoftPrompt(vectors, ids, read, tuple(labels), prompts)
+
+
+def _entered(
+    model: HookedVLM, seen: torch.Tensor, vectors: torch.Tensor, where: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The vectors of a prompt with its pictures, and what these add behind layers.
+
+    Args:
+        seen: Float[picture pos, (1 + layer) * d_model], in order; the embedding's part comes first.
+        vectors: Float[batch, pos, d_model]. where: Bool[batch, pos], the pictures' positions.
+    """
+    layers = 0 if model.lm.deepstack is None else model.lm.deepstack.n
+    wide = vectors.shape[-1]
+    fitting(model, seen, (1 + layers) * wide)
+    here = where.unsqueeze(-1)
+    own = vectors.masked_scatter(here, seen[:, :wide].to(vectors))
+    if not layers:
+        return own, None
+    deep = vectors.new_zeros(*vectors.shape[:2], layers * wide)
+    return own, deep.masked_scatter(here, seen[:, wide:].to(vectors)).unflatten(-1, (layers, wide))
 
 
 def _masked(soft: SoftPrompt, mask: torch.Tensor | None) -> SoftPrompt:
@@ -136,7 +154,7 @@ def see(model: HookedVLM, prompts: Sequence[Prompt]) -> list[torch.Tensor]:
     if vision is None or projection is None:
         raise PromptError(f"{model.name!r} has no vision encoder: give it text, or load a bridge.")
     first = next(iter(vision.parameters()))
-    reader = model.image_reader
+    reader = model.image_reader.beside(model.prompt_reader, prompts)
 
     def project(pixels: torch.Tensor) -> torch.Tensor:
         features = vision(pixels.to(first.device).to(first.dtype))
@@ -185,15 +203,16 @@ def _again(model: HookedVLM, soft: SoftPrompt) -> SoftPrompt:
     if soft.picture_keys is not None:
         return replace(soft, picture_keys=keys_of(model, soft.prompts, see))
     fresh = iter(see(model, soft.prompts))
-    vectors = soft.vectors.clone()
+    where, new = torch.zeros_like(soft.mask), []
     for row, (labels, prompt) in enumerate(zip(soft.labels, soft.prompts, strict=True)):
         known: dict[Label, torch.Tensor] = {}
         for there in labels_of(model.image_reader, model.vision, prompt.pictures):
             known |= dict(zip(there, next(fresh), strict=True))
         places = [at for at, label in enumerate(labels) if label in known]
-        new = torch.stack([known[labels[at]] for at in places])
-        vectors[row, torch.tensor(places)] = new.to(vectors)
-    return replace(soft, vectors=vectors)
+        new += [known[labels[at]] for at in places]
+        where[row, torch.tensor(places)] = True
+    vectors, deep = _entered(model, torch.stack(new), soft.vectors, where)
+    return replace(soft, vectors=vectors, deep=deep)
 
 
 def _whole(model: HookedVLM, soft: SoftPrompt) -> SoftPrompt:
@@ -210,6 +229,13 @@ def _whole(model: HookedVLM, soft: SoftPrompt) -> SoftPrompt:
             f" ids {tuple(soft.ids.shape)}, mask {tuple(soft.mask.shape)} and"
             f" {[len(row) for row in soft.labels]} labels, where it takes [batch, pos, {wide}],"
             " [batch, pos] twice and a label per position."
+        )
+    if soft.deep is not None and (
+        model.lm.deepstack is None or soft.deep.shape != (batch, pos, model.lm.deepstack.n, wide)
+    ):
+        raise PromptError(
+            f"This soft prompt adds its pictures again behind {soft.deep.shape[2]} layers, which"
+            f" does not fit {model.name!r}: give it the Prompt."
         )
     known(model, soft.ids)
     check_keys(model, soft)

@@ -134,17 +134,7 @@ def one(model: HookedVLM, prompt: Any) -> SoftPrompt:
     if soft.picture_keys is not None:
         soft = replace(soft, picture_keys=soft.picture_keys.unpadded())
     pad = sum(isinstance(label, Padding) for label in soft.labels[0])
-    return (
-        soft
-        if not pad
-        else replace(
-            soft,
-            vectors=soft.vectors[:, pad:],
-            ids=soft.ids[:, pad:],
-            mask=soft.mask[:, pad:],
-            labels=(soft.labels[0][pad:],),
-        )
-    )
+    return soft.between(pad) if pad else soft
 
 
 def caption(

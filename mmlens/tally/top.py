@@ -38,18 +38,19 @@ class Top(Tally):
         return {"value": torch.full((cells, self.k), -math.inf), "sample": none, "place": none - 0}
 
     def _take(self, kept: dict[str, Tensor], rows: Tensor, sample: int) -> None:
-        value, place = (part.cpu() for part in rows.float().max(1))
+        value = rows.float().amax(1).cpu()
         least, last = kept["value"][:, -1], kept["sample"][:, -1]
         where = ((value > least) | ((value == least) & (sample < last))).nonzero()[:, 0]
         if len(where):
-            new = {"value": value[where], "place": place[where]}
-            new |= {"sample": torch.full_like(new["place"], sample), **self._more(rows, where)}
+            mine = rows[where.to(rows.device)].float()
+            new = {"value": value[where], "place": mine.argmax(1).cpu()}
+            new |= {"sample": torch.full_like(new["place"], sample), **self._more(mine)}
             both = {key: torch.cat([kept[key][where], new[key][:, None]], 1) for key in kept}
             for key, best in _best(both, self.k).items():
                 kept[key][where] = best
 
-    def _more(self, rows: Tensor, cells: Tensor) -> dict[str, Tensor]:
-        """What else is kept of a sample, for these cells."""
+    def _more(self, rows: Tensor) -> dict[str, Tensor]:
+        """What else is kept of a sample, from the observations of the cells that take it in."""
         return {}
 
     def _join(self, kept: dict[str, Tensor], other: Any) -> None:
@@ -126,8 +127,8 @@ class TopMaps(Top):
         n = self.shape[0] * self.shape[1]
         return {**super()._new(cells), "map": torch.zeros(cells, self.k, n, dtype=torch.uint8)}
 
-    def _more(self, rows: Tensor, cells: Tensor) -> dict[str, Tensor]:
-        values = rows[cells.to(rows.device)].float().clamp(min=0)
+    def _more(self, rows: Tensor) -> dict[str, Tensor]:
+        values = rows.clamp(min=0)
         if self.shape != self.grid:
             maps = values.reshape(-1, 1, *self.grid)
             values = torch.nn.functional.adaptive_max_pool2d(maps, self.shape).flatten(1)
@@ -152,8 +153,11 @@ def _best(both: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
 
 def _ordered(values: Tensor, order: Tensor) -> Tensor:
     """Each row in its own order; a rank may hold more than one number."""
-    wide = order.reshape(*order.shape, *[1] * (values.ndim - 2))
-    return values.gather(1, wide.expand(*order.shape, *values.shape[2:])).contiguous()
+    first = torch.arange(len(values), device=order.device)[:, None] * values.shape[1]
+    rows = values.flatten(0, 1).index_select(
+        0, (first + order).flatten()
+    )  # far quicker than gather
+    return rows.unflatten(0, order.shape)
 
 
 def _named(places: Sequence[int], names: Sequence[Any] | None) -> list[Any]:

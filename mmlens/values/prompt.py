@@ -187,6 +187,8 @@ class SoftPrompt:
         labels: per row, one label per position.
         prompts: the prompts it was made from; empty when the vectors were given.
         picture_keys: the pictures, where the model reads them by cross-attention.
+        deep: Float[batch, pos, layer, d_model], what is added of the pictures behind the first
+            layers, zero at words; None for models that read pictures at the embedding alone.
     """
 
     vectors: torch.Tensor
@@ -195,6 +197,7 @@ class SoftPrompt:
     labels: tuple[tuple[Label, ...], ...]
     prompts: tuple[Prompt, ...] = field(default=(), repr=False)
     picture_keys: PictureKeys | None = field(default=None, repr=False)
+    deep: torch.Tensor | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -214,11 +217,24 @@ class SoftPrompt:
         """Whether every row has the same labels except for the text of its tokens."""
         return same_layout(self.labels)
 
+    def between(self, start: int = 0, stop: int | None = None) -> SoftPrompt:
+        """Some of its positions."""
+        here = slice(start, stop)
+        return replace(
+            self,
+            vectors=self.vectors[:, here],
+            ids=self.ids[:, here],
+            mask=self.mask[:, here],
+            labels=tuple(row[here] for row in self.labels),
+            deep=None if self.deep is None else self.deep[:, here],
+        )
+
     def extend(
         self, ids: torch.Tensor, vectors: torch.Tensor, words: list[list[str]]
     ) -> SoftPrompt:
         """The same prompts and more tokens: ids [batch, new], vectors [batch, new, d_model]."""
         import torch
+        from torch.nn.functional import pad
 
         labels = tuple(
             row + tuple(Token(word, next_at(row) + i) for i, word in enumerate(new))
@@ -230,6 +246,7 @@ class SoftPrompt:
             ids=torch.cat([self.ids, ids.to(self.ids)], dim=1),
             mask=torch.cat([self.mask, torch.ones_like(ids, dtype=torch.bool)], dim=1),
             labels=labels,
+            deep=None if self.deep is None else pad(self.deep, (0, 0, 0, 0, 0, ids.shape[1])),
         )
 
 

@@ -53,14 +53,14 @@ class Site:
         return "expert" in self.axes
 
     @property
-    def in_some_layers(self) -> bool:
-        """Whether it is a part of a language model that some of its layers may not have."""
-        return self.of_crossing or self.of_experts
-
-    @property
     def of_crossing(self) -> bool:
         """Whether it is in the cross-attention of the language model to pictures."""
         return self.in_lm and "cross_attn" in self.point
+
+    @property
+    def in_some_layers(self) -> bool:
+        """Whether only some layers of a language model have it, where any has."""
+        return self.of_crossing or self.of_experts or self.point.endswith("hook_deepstack")
 
     @property
     def has_picture_keys(self) -> bool:
@@ -154,6 +154,7 @@ SITES: dict[str, Site] = {
     **{n: Site(n, f"blocks.{{layer}}.{p}", a) for n, (p, a) in _BLOCK.items()},
     MASK.name: MASK,
     **{n: Site(n, f"blocks.{{layer}}.{p}", a) for n, (p, a) in (_CROSS | _EXPERTS).items()},
+    "deepstack": Site("deepstack", "blocks.{layer}.hook_deepstack", _RESID),
     "final": Site("final", "ln_final.hook_normalized", _RESID),
     "pixels": Site("pixels", "vision.hook_pixels", ("channel", "y", "x")),
     "features": Site("features", "vision.hook_features", _RESID),

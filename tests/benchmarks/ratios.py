@@ -144,6 +144,23 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
+def against(
+    ours: Callable[[], Any], rival: Callable[[], Any], rounds: int
+) -> tuple[float, float, float]:
+    """(ratio, seconds of ours, of the rival): medians of rounds in which both run side by side.
+
+    The ratio is the median of the rounds' ratios, and who runs first alternates: what else runs on
+    the machine meanwhile slows both.
+    """
+    pairs = []
+    for turn in range(rounds):
+        both = {"ours": ours, "rival": rival}
+        spent = {arm: seconds(both[arm]) for arm in sorted(both, reverse=bool(turn % 2))}
+        pairs.append((spent["ours"] / spent["rival"], spent["ours"], spent["rival"]))
+    ratio, mine, theirs = map(statistics.median, zip(*pairs, strict=True))
+    return ratio, mine, theirs
+
+
 def peak(arm: str) -> float:
     """Extra peak of resident memory (MB) of one arm, in a process of its own."""
     out = subprocess.run(

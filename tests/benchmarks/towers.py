@@ -2,7 +2,7 @@
 
 Random encoders of real size, alone and as halves of a dual encoder, at 224 pixels on one thread:
 ViT-B/32 and Swin-T of transformers, ViT-B/32 and RN50 of open_clip. Times are CPU seconds of this
-process, medians of interleaved rounds.
+process; a ratio is the median of rounds in which both run side by side.
 
 1. forward through a hooked tower with no hook in place / the bare module         at most 1.03
 2. wrapping (everything that is measured of an encoder) / one bare forward pass of its test picture;
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from ratios import line
+from ratios import against, line, seconds
 
 LIMIT = 1.03
 CLIP = {"embed_dim": 512, "text_cfg": {"layers": 2, "width": 128, "heads": 2, "vocab_size": 512}}
@@ -69,27 +69,14 @@ CASES: dict[str, Callable[[], tuple[Any, ...]]] = {
 }
 
 
-def cpu(work: Callable[[], Any]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
-
-
 def compare(name: str, pictures: int, rounds: int) -> float:
     """Print the ratio of forward passes; return it."""
     torch.manual_seed(0)
     _, _, plainly, hooked = CASES[name]()
     pixels = torch.rand(pictures, 3, 224, 224) * 2 - 1
-    times: dict[str, list[float]] = {"bare": [], "hooked": []}
     with torch.no_grad():
-        cpu(lambda: (plainly(pixels), hooked(pixels)))  # warm
-        for turn in range(rounds):
-            arms = {"bare": plainly, "hooked": hooked}
-            for arm in sorted(arms, reverse=bool(turn % 2)):
-                times[arm].append(cpu(lambda run=arms[arm]: run(pixels)))
-    ratio = statistics.median(
-        ours / theirs for ours, theirs in zip(times["hooked"], times["bare"], strict=True)
-    )
+        plainly(pixels), hooked(pixels)  # warm
+        ratio, _, _ = against(lambda: hooked(pixels), lambda: plainly(pixels), rounds)
     line(f"{name}, {pictures} pictures: hooked / bare", ratio, f"at most {LIMIT}")
     return ratio
 
@@ -116,13 +103,13 @@ def wrapping(name: str) -> None:
     encoder.misnamed = timed("point names", kept[0])
     point_axes.own_grids = timed("own grids", kept[1])
     try:
-        whole = cpu(lambda: wrap(bare))
+        whole = seconds(lambda: wrap(bare))
     finally:
         encoder.misnamed, point_axes.own_grids = kept
     one = torch.rand(1, 3, 224, 224)
     with torch.no_grad():
-        forward = statistics.median(cpu(lambda: plainly(one)) for _ in range(7))
-    parts = ", ".join(f"{what} {seconds / forward:.1f}" for what, seconds in spent.items())
+        forward = statistics.median(seconds(lambda: plainly(one)) for _ in range(7))
+    parts = ", ".join(f"{what} {took / forward:.1f}" for what, took in spent.items())
     print(f"{name}: wrapping {whole / forward:.1f} bare passes of one picture; {parts}")
 
 

@@ -3,7 +3,7 @@
 A random vision transformer of ViT-B/32's size (224 px, 50 positions, 12 layers) alone. The probe
 draws each word at four places, reads the pictures in batches and reduces the activations of the
 last layer; its rival is the bare Hugging Face encoder on ready pixels, in the same batches. Times
-are CPU seconds of this process, medians of interleaved rounds.
+are CPU seconds of this process; the ratio is the median of rounds in which both run side by side.
 
 word probe / bare batched forward passes                                        at most 1.15
 """
@@ -11,12 +11,14 @@ word probe / bare batched forward passes                                        
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from ratios import against, line
 
 LIMIT, PLACES = 1.15, 4
 
@@ -32,19 +34,14 @@ def sized() -> tuple[Any, Any]:
     return bare, mm.from_parts(vision=bare)
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
-
-
 def main() -> None:
     """Print the ratio; exit status 1 if it is above the limit."""
     ask = argparse.ArgumentParser()
-    ask.add_argument("--words", type=int, default=96)
-    ask.add_argument("--batch", type=int, default=64)
-    ask.add_argument("--rounds", type=int, default=3)
+    ask.add_argument("--words", type=int, default=32)
+    ask.add_argument("--batch", type=int, default=32)
+    ask.add_argument("--rounds", type=int, default=5)
     given = ask.parse_args()
+    torch.set_num_threads(1)
 
     from mmlens.methods.word_probe import word_probe
     from mmlens.values.english import english_words
@@ -63,15 +60,9 @@ def main() -> None:
         word_probe(model, words, sizes=[0.2], batch=given.batch)
 
     word_probe(model, words[:2], sizes=[0.2])
-    plain, ours = [], []
-    for _ in range(given.rounds):
-        plain.append(seconds(forwards))
-        ours.append(seconds(probe))
-    ratio = statistics.median(ours) / statistics.median(plain)
-    print(
-        f"{len(words)} words x {PLACES} places: probe {statistics.median(ours):.2f} s, bare"
-        f" {statistics.median(plain):.2f} s, ratio {ratio:.3f} (at most {LIMIT})"
-    )
+    ratio, mine, theirs = against(probe, forwards, given.rounds)
+    print(f"{len(words)} words x {PLACES} places: probe {mine:.2f} s, bare {theirs:.2f} s")
+    line("word probe / bare batched forward passes", ratio, f"at most {LIMIT}")
     raise SystemExit(ratio > LIMIT)
 
 

@@ -23,7 +23,7 @@ def main(args: argparse.Namespace) -> None:
     model, table = encoder(args.work), {}
     for name in SETS:
         pictures, shown = zip(*cases(args.work, name), strict=True)
-        mean = grid(model, list(pictures)).mean(1)
+        mean = grid(model.forward_features, list(pictures)).mean(1)
         scores = (mean - found["mean"]) @ found["white"][:, :-1] + found["constant"]
         read = [names[best] for best in scores.argmax(1)]
         right = sum(noun in nouns for noun, nouns in zip(read, shown, strict=True))

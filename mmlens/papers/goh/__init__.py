@@ -4,6 +4,7 @@
 
     report = goh.reproduce("pictos", out="runs/goh")               # the whole study
     goh.region_check(mm.load("open_clip:RN50x4/openai"))           # units against published words
+    goh.feeding_study("pictos-clip-bridge")                        # what feeds translating neurons
 
 doi:10.23915/distill.00030. `questions` holds what is asked of a model, `report` the study as one
 page. Any model with a vision tower can be asked; what needs texts is left out where there are none.
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from mmlens.values.lazy import on_first_use
 
 if TYPE_CHECKING:
+    from mmlens.papers.goh.questions.feeding import feeding_study as feeding_study
     from mmlens.papers.goh.questions.region_check import region_check as region_check
     from mmlens.papers.goh.report.goh_study import reproduce as reproduce
 else:

@@ -20,15 +20,19 @@ from mmlens.values.errors import CapabilityError
 _LIKE = {
     "qwen2_vl_text": "Qwen2ForCausalLM",
     "qwen2_5_vl_text": "Qwen2ForCausalLM",
+    "qwen3_vl_text": "Qwen3ForCausalLM",
+    "qwen3_vl_moe_text": "Qwen3MoeForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
     "mllama_text_model": "LlamaForCausalLM",
+    "emu3_text_model": "LlamaForCausalLM",
 }
 """Language models without a causal class of their own, or with one of another name."""
 
 
 def whole(config: Any) -> bool:
     """Whether this is the configuration of a whole vision-language model."""
-    return hasattr(config, "vision_config") and hasattr(config, "text_config")
+    both = hasattr(config, "vision_config") and hasattr(config, "text_config")
+    return both or hasattr(config, "vq_config")  # which reads codes of pictures
 
 
 def eyeless(model: Any) -> Any:
@@ -86,7 +90,7 @@ def architecture(model: Any) -> str:
     from transformers.models.auto import modeling_auto
 
     kind = model.config.get_text_config().model_type
-    causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind) or _LIKE.get(kind)
+    causal = _LIKE.get(kind) or modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)
     every: Any = getattr(Factory, "_adapters", {})  # TransformerLens 4
     base = every.get(causal)
     if base is None:

@@ -24,6 +24,7 @@ from mmlens.runtime.run import inject, nothing_read
 from mmlens.runtime.turns import alone, lock_of, turn
 from mmlens.towers.language import adapters, copies, ends, kv_cache, measured, patterns
 from mmlens.towers.language.crossing import Crossing, open_crossing
+from mmlens.towers.language.deepstack import Deepstack, open_deepstack
 from mmlens.towers.language.gated_crossing import KINDS
 from mmlens.towers.language.kinds import check_lm
 from mmlens.towers.language.mixture import Mixture, open_mixtures
@@ -51,6 +52,7 @@ class LanguageModel(LanguageTower):
         crossing: its cross-attention to pictures, where it has one.
         mixtures: by layer its mixture of experts, where it has one that is read.
         telling: what else its class is told of pictures among its positions.
+        deepstack: what its class adds of pictures behind its first layers.
         decoded: a cache of `decode`'s results.
     """
 
@@ -62,6 +64,7 @@ class LanguageModel(LanguageTower):
     crossing: Crossing | None = field(default=None, repr=False)
     mixtures: dict[int, Mixture] = field(default_factory=dict, repr=False)
     telling: Telling | None = field(default=None, repr=False)
+    deepstack: Deepstack | None = field(default=None, repr=False)
     decoded: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __reduce__(self) -> Any:
@@ -273,6 +276,7 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
         lm.open()
         if hf is not None:
             lm.crossing, lm.telling = open_crossing(lm, KINDS), open_telling(lm)
+            lm.deepstack = open_deepstack(lm)
         with lm.bare():
             measured.refuse_unfaithful(lm)
         if hf is not None:

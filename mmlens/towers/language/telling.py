@@ -123,6 +123,8 @@ class PrefixBothWays(Telling):
 _KINDS: dict[str, type[Telling]] = {
     "qwen2_vl": RowsAndColumns,
     "qwen2_5_vl": RowsAndColumns,
+    "qwen3_vl": RowsAndColumns,
+    "qwen3_vl_moe": RowsAndColumns,
     "gemma3": PicturesBothWays,
     "paligemma": PrefixBothWays,
 }

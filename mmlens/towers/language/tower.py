@@ -17,6 +17,7 @@ class LanguageTower(Placed):
     can: Any
     crossing: Any
     mixtures: Any
+    deepstack: Any
     name = LM
 
     @property
@@ -43,11 +44,9 @@ class LanguageTower(Placed):
     @property
     def every_point(self) -> Mapping[str, Any]:
         """All hook points, those that never fire as well."""
-        opened = [one for one in (self.crossing, *self.mixtures.values()) if one is not None]
-        found = dict(self.root.hook_dict)
-        for one in opened:
-            found |= one.points
-        return found
+        opened = (self.crossing, self.deepstack, *self.mixtures.values())
+        every = (self.root.hook_dict, *(one.points for one in opened if one is not None))
+        return {name: point for some in every for name, point in some.items()}
 
     def site(self, site: Site, layer: int | None = None) -> Site:
         """The site unchanged: TransformerLens' axes."""

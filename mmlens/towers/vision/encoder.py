@@ -51,6 +51,8 @@ class HookedVision(VisionTower, Movable):
         whole: the classifier that holds `module` and reads it, for class logits; a timm model is
             its own.
         class_names: of its classes, where its configuration has none; () for no classes.
+        keep_prefix: whether the tokens before the patches are among the features (a Q-Former reads
+            the class token, too).
         feature_layer: what the bridge reads: "last_hidden_state", or the hook point of one block,
             such as "blocks.22.hook_resid_post" (LLaVA's layer -2 of 24) or "blocks.5.mlp.hook_post"
             (its units). The forward pass ends there; hook points beyond don't exist.
@@ -80,6 +82,7 @@ class HookedVision(VisionTower, Movable):
         whole: nn.Module | None = None,
         class_names: tuple[str, ...] | None = None,
         feature_layer: str = LAST,
+        keep_prefix: bool = False,
     ) -> None:
         super().__init__()
         self.whole, self._path = class_head.shared(whole, module)
@@ -89,7 +92,7 @@ class HookedVision(VisionTower, Movable):
         if hasattr(getattr(self.module, "config", None), "mask_ratio"):
             self.module.config.mask_ratio = 0.0  # a masked autoencoder sees the whole picture here
         self.kind, self.pixels, self.pooled, self.arch = kind, pixels, pooled, arch
-        self.n_prefix, self.feature_layer = 0, feature_layer
+        self.n_prefix, self.feature_layer, self.keep_prefix = 0, feature_layer, keep_prefix
         self._asked_prefix, self._asked_names = n_prefix, class_names
         taps, blocks = attach(self.module, kind, feature_layer)
         measure.check_layer(feature_layer, list(taps), type(self.module).__name__)
@@ -178,7 +181,8 @@ class HookedVision(VisionTower, Movable):
     def _read(self, pixels: Float[Tensor, "batch 3 h w"]) -> Tensor:
         """Pixels to features, with the hooks of both."""
         pixels = self.hook_dict["hook_pixels"](pixels)
-        tokens = self._tokens(pixels.to(self.device, self.dtype))[:, self.n_prefix :]
+        tokens = self._tokens(pixels.to(self.device, self.dtype))
+        tokens = tokens if self.keep_prefix else tokens[:, self.n_prefix :]
         if self.pooled:
             tokens = tokens.mean(dim=1, keepdim=True)
         return self.hook_dict["hook_features"](tokens)
@@ -213,6 +217,7 @@ class HookedVision(VisionTower, Movable):
             "arch": self.arch,
             "class_names": self._asked_names,
             "feature_layer": self.feature_layer,
+            "keep_prefix": self.keep_prefix,
         }
 
     def weights(
@@ -266,7 +271,7 @@ class HookedVision(VisionTower, Movable):
         cold = self._flat(out)
         self.d_vision = cold.shape[-1]
         measure.check_places(self, out)
-        plain = cold[:, self.n_prefix :]
+        plain = cold if self.keep_prefix else cold[:, self.n_prefix :]
         plain = plain.mean(dim=1, keepdim=True) if self.pooled else plain
         seen = measure.shapes(self, plain)
         self.hook_dict = {n: p for n, p in self.hook_dict.items() if len(seen.get(n, ())) == 1}

@@ -54,13 +54,13 @@ LAYOUTS: dict[str, Layout] = {
         blocks=(
             *("layers", "encoder.layers", "encoder.layer", "model.layer", "layer"),
             *("encoder.stages", "model.layers", "transformer.layers", "backbone.blocks"),
-            *("stages", "model.stages", "encoder.block", "blocks"),
+            *("stages", "model.stages", "encoder.block", "encoder.blocks", "blocks"),
         ),
         attn=("attention", "self_attn", "attn"),
         mlp_in=(
             *("mlp.fc1", "mlp.gate_proj", "mlp.up_proj", "intermediate.dense", "mlp.lin1"),
             *("ffn.gate_proj", "feed_forward.gate_proj", "mlp.proj_in", "mlp.dense1"),
-            *("pwconv1", "pointwise_conv1"),
+            *("mlp.linear_fc1", "pwconv1", "pointwise_conv1"),
         ),
         mlp_acts=(
             *("mlp.activation_fn", "mlp.intermediate_act_fn"),
@@ -69,11 +69,12 @@ LAYOUTS: dict[str, Layout] = {
         mlp_out=(
             *("mlp.fc2", "mlp.down_proj", "output.dense", "mlp.lin2"),
             *("ffn.down_proj", "feed_forward.down_proj", "mlp.proj_out", "mlp.dense2"),
-            *("pwconv2", "pointwise_conv2"),
+            *("mlp.linear_fc2", "pwconv2", "pointwise_conv2"),
         ),
         attn_adds=("layer_scale1", "attention", "self_attn", "attn"),
         mlp_adds=("layer_scale2", "mlp", "ffn", "feed_forward", "output.dropout", "drop_path"),
         last_act=("activation",),
+        tail=("encoder.top_conv", "encoder.top_bn", "encoder.top_activation"),  # of EfficientNet
     ),
     "open_clip": Layout(
         embed=(("ln_pre", "in"), ("avgpool", "out")),

@@ -1,13 +1,17 @@
-"""The encoder of Qwen2-VL and Qwen2.5-VL as one that reads pictures [picture, 3, h, w] of any size.
+"""The encoders of Qwen-VL as ones that read pictures [picture, 3, h, w] of any size.
 
 Their own forward pass reads the patches of all pictures as one sequence, ordered by the squares of
 2 x 2 that are merged later, and in Qwen2.5-VL by windows of attention. Here patches are cut from
 pixels, and what comes out (before the merger) is put into reading order. Which patch stands where
 in the blocks is measured, once per size: the embedding is replaced by the number of each patch.
+
+Qwen3-VL's prompt is given what leaves several blocks (`deep`), not the last alone: its features are
+those of each patch side by side, the last block's first.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -16,21 +20,27 @@ from torch import Tensor, nn
 
 from mmlens.towers.vision.tap_hooks import Packed, Reached
 
+_DIGITS = 3
+_BASE = 128
+"""A patch's number is written in digits, each of which bfloat16 holds exactly."""
+
 
 class PackedEye(nn.Module):
     """Pixels to features of patches in reading order.
 
     Args:
-        visual: the encoder of the class, whose merger is not used.
+        visual: the encoder of the class, whose mergers are not used.
 
     Attributes:
+        deep: the blocks whose outputs the prompt is given beside the last one's.
         step: the edge of the square of pixels that is one position of a prompt.
         packed: the order of patches inside, of the pictures that are being read.
     """
 
     def __init__(self, visual: Any) -> None:
         super().__init__()
-        self.visual, self.config = visual, visual.config
+        self.visual, self.config = _unmerged(visual), visual.config
+        self.deep = tuple(getattr(visual.config, "deepstack_visual_indexes", ()))
         self.merge, self.patch = visual.config.spatial_merge_size, visual.config.patch_size
         self.step = self.merge * self.patch
         self.packed = Packed()
@@ -51,7 +61,8 @@ class PackedEye(nn.Module):
         self._arrange(len(pixel_values), rows, cols, pixel_values)
         grid = torch.tensor([[1, rows, cols]], device=pixel_values.device)
         out = self.visual(self._cut(pixel_values), grid_thw=grid.repeat(len(pixel_values), 1))
-        return self.packed.apart(out.last_hidden_state, False)
+        several = [out.last_hidden_state, *(out.deepstack_features if self.deep else ())]
+        return torch.cat([self.packed.apart(one, False) for one in several], -1)
 
     def _cut(self, pixels: Tensor) -> Tensor:
         """Patches as the encoder takes them, in its order: [patch, 3 * time * y * x]."""
@@ -74,23 +85,41 @@ class PackedEye(nn.Module):
         """Int[patch]: which entering place stands at each place of the first block."""
 
         def numbered(module: nn.Module, args: Any, out: Tensor) -> Tensor:
-            return torch.arange(len(out), device=out.device).to(out)[:, None].expand_as(out)
+            left, digits = torch.arange(len(out), device=out.device), torch.zeros_like(out)
+            for digit in range(_DIGITS):
+                digits[:, digit] = (left // _BASE**digit % _BASE).to(out)
+            return digits
+
+        def nothing(module: nn.Module, args: Any, out: Tensor) -> Tensor:
+            return torch.zeros_like(out)
 
         def stop(module: nn.Module, args: Any, kwargs: Any) -> None:
             raise Reached(args[0] if args else kwargs["hidden_states"])
 
-        first = self.visual.blocks[0].register_forward_pre_hook
+        places = [one for one in self.visual.children() if isinstance(one, nn.Embedding)]
         handles = [
             self.visual.patch_embed.register_forward_hook(numbered),
-            first(stop, with_kwargs=True, prepend=True),
+            *(one.register_forward_hook(nothing) for one in places),
+            self.visual.blocks[0].register_forward_pre_hook(stop, with_kwargs=True, prepend=True),
         ]
         pixels = torch.zeros(1, 3, rows * self.patch, cols * self.patch).to(like)
         grid = torch.tensor([[1, rows, cols]], device=like.device)
         try:
             self.visual(self._cut(pixels), grid_thw=grid)
         except Reached as reached:
-            return reached.features[:, 0].round().long()
+            digits = reached.features[:, :_DIGITS].round().long()
+            return sum(digits[:, digit] * _BASE**digit for digit in range(_DIGITS))  # type: ignore[return-value]
         finally:
             for handle in handles:
                 handle.remove()
         raise AssertionError("the first block was not reached")
+
+
+def _unmerged(visual: Any) -> Any:
+    """The encoder without the mergers behind its blocks, so that it gives what they read."""
+    if not hasattr(visual, "deepstack_merger_list"):
+        return visual
+    out = copy.copy(visual)
+    plain = nn.ModuleList(nn.Identity() for _ in visual.deepstack_merger_list)
+    out._modules = {**visual._modules, "deepstack_merger_list": plain}
+    return out

@@ -21,6 +21,7 @@ class VisionTower(Placed):
     grids: dict[str, tuple[int, int]]
     grid: tuple[int, int]
     markers: tuple[str, ...]
+    keep_prefix: bool
     name = NAME
 
     @property
@@ -63,6 +64,7 @@ class VisionTower(Placed):
         """Markers (CLS, registers) and patches in reading order, of one picture or crop."""
         rows, cols = self.grid_at(site, layer)
         squares = [Patch(r, c, image, crop) for r in range(rows) for c in range(cols)]
-        if not site.layered or site.at(layer).removeprefix(_PREFIX) in self.grids:
+        kept = site.layered or (self.keep_prefix and site.name == "features")
+        if not kept or site.at(layer).removeprefix(_PREFIX) in self.grids:
             return tuple(squares)
         return (*(Marker(name, i, image, crop) for i, name in enumerate(self.markers)), *squares)

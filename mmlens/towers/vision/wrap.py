@@ -34,7 +34,7 @@ def from_hf(
         module: the model; of a larger one (CLIPModel, ...ForImageClassification) the vision part.
         image_processor_or_config: its image processor, that one's dict, mmlens's own dict, or None
             for what checkpoints of this type were trained with.
-        options: `n_prefix`, `pooled` and `feature_layer` of HookedVision.
+        options: `n_prefix`, `pooled`, `feature_layer` and `keep_prefix` of HookedVision.
     """
     if isinstance(getattr(module, "timm_model", None), nn.Module):  # TimmWrapper
         return _timm_inside(module, image_processor_or_config, options)

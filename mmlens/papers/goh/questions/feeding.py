@@ -14,11 +14,14 @@ activation among units outside). The difference of the two has an interval: the 
 lies above 0, fails if it lies below, and is undecided otherwise. A second control takes units that
 answer to the thing in the shown format most and do not in the others. Pictures of one thing are
 added up first: they show one drawing of it, and intervals are over things.
+
+    mmlens reproduce goh --feeding --model pictos-clip-bridge --each 4 --out DIR    # all things
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,15 +40,16 @@ from mmlens.model.provenance import about
 from mmlens.model.targets import one
 from mmlens.papers.bootstrap import intervals
 from mmlens.papers.claims import Verdict
-from mmlens.papers.goh.questions.formats import STYLES, world
+from mmlens.papers.goh.questions.formats import STYLES, spread_things, world
 from mmlens.pictos.scene_captions import a
 from mmlens.values.addresses import places
-from mmlens.values.arguments import count
+from mmlens.values.arguments import count, path
 from mmlens.values.edit import Edit
-from mmlens.values.errors import MMLensError
+from mmlens.values.errors import MMLensError, writing
 from mmlens.values.labels import Neuron, Patch
 from mmlens.values.prompt import Prompt
 from mmlens.values.sites import SITES
+from mmlens.values.whole_files import write_whole
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
@@ -92,6 +96,32 @@ def feeding(
     table.attrs["about"] = about(model, method="feeding", each=each, k=k, seed=seed,
                                  concepts=", ".join(concepts))  # fmt: skip
     return table
+
+
+def feeding_study(
+    model: HookedVLM | str | Path,
+    concepts: Sequence[str] | int | None = None,
+    out: str | Path = "feeding",
+    *,
+    each: int = 4,
+    seed: int = 0,
+) -> tuple[Verdict, Path]:
+    """The verdict over things of the bundled world, and the table of `feeding` as OUT/feeding.csv.
+
+    Args:
+        model: a bridge, or what `mm.load` takes, such as "pictos-clip-bridge".
+        concepts: things by name, or how many; all 223 when left out.
+    """
+    from mmlens.families import load
+
+    loaded: Any = load(model) if isinstance(model, str | Path) else model
+    few = concepts is None or isinstance(concepts, int)
+    table = feeding(loaded, spread_things(concepts) if few else concepts, each=each, seed=seed)
+    file = path(out, "out") / "feeding.csv"
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, table.to_csv(index=False, float_format="%.5g", lineterminator="\n"))
+    return fed_verdict(table)[0], file
 
 
 def fed_verdict(table: pd.DataFrame, *, draws: int = 2000, seed: int = 0) -> tuple[Verdict, Any]:

@@ -110,8 +110,8 @@ class Experiments:
             lines.append([str(row["neuron"]), row["concept"], ", ".join(words)])
             own += first[row["neuron"]] == row["concept"]
         says = (
-            f"{own} of {len(self.best)} units of T2 answer most to the name of their concept, among"
-            f" {len(self.concepts)} names."
+            f"Of {own} of {len(self.best)} concepts of T2 the unit answers most to the concept's"
+            f" name, among {len(self.concepts)} names."
         )
         return told.part(
             "T1", says, table=lines, summary=table.assign(neuron=table["neuron"].map(str))
@@ -172,17 +172,7 @@ class Experiments:
     def _vectors(self) -> Part:
         table: Any = word_association(self.scores, self.concepts, self.concepts)
         apart = table[table["word"] != table["other"]]
-        mean = {what: float(apart[what].mean()) for what in ("cosine", "raw")}
-        says = (
-            f"Different words have a mean cosine of {mean['raw']:.2f} as they are, and of"
-            f" {mean['cosine']:.2f} with the mean taken out."
-        )
-        rows = [Row("different words, as they are", f"{mean['raw']:.2f}",
-                    ".98 (Terrorism, Muslim)", "footnote on image-based embeddings"),
-                Row("mean taken out", f"{mean['cosine']:.2f}", ".52 (Terrorist, Muslims)",
-                    "footnote on image-based embeddings")]  # fmt: skip
-        closest = apart.sort_values("cosine", ascending=False).iloc[::2].head(20)
-        return told.part("T6", says, rows=rows, summary=closest)
+        return told.vectors_told(apart.sort_values("cosine", ascending=False).iloc[::2])
 
     def _blank(self) -> Part:
         form = TEMPLATE if self.model.can("similarity") else "{}"

@@ -19,7 +19,7 @@ TITLES = {
     "T3": "Does a written word change what a picture is called?",
     "T4": "Is the ink named, or the word read?",
     "T5": "What does a unit's activation say of a picture?",
-    "T6": "What do written words share, once the ink is taken out?",
+    "T6": "How near are written words to one another?",
     "T7": "Does raising a unit on a blank picture raise its text?",
     "probes": "Can concepts be read off a few units?",
 }
@@ -56,7 +56,7 @@ RULES = {
     " which the word is read lies above that in which the ink is named, and inks are known: of a"
     " word that names no colour the ink is named above chance. It fails if the interval lies below."
     " Of a model that does not know inks it is undecided, for nothing competes with the word.",
-    "T7": f"it holds if at least {ENOUGH} units raise the text of their own concept more than"
+    "T7": f"it holds if at least {ENOUGH} different units raise their own concept's text more than"
     f" other units do (p at most {P}, after Holm); fewer leave it undecided.",
 }
 CLAIMS = {
