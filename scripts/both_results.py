@@ -1,7 +1,7 @@
 """Write docs/results.md: the verdicts of studies of several models, side by side.
 
     mmlens reproduce mmn --out runs/mmn --results docs/results-pictos.md
-    mmlens reproduce mmn --model smol --data coco:FOLDER --out runs/smol --results docs/results-smol.md
+    mmlens reproduce mmn --model smol --data coco:FOLDER --results docs/results-smol.md
     python scripts/both_results.py docs/results-pictos.md docs/results-smol.md
 
 The verdicts and the readings of units are taken from the tables of the files, word by word.
@@ -16,18 +16,20 @@ from pathlib import Path
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 HEAD = """# Multimodal Neurons in Pretrained Text-Only Transformers, measured again
 
-Schwettmann, Chowdhury, Klein, Bau and Torralba (2023), arXiv:2308.01544, on two bridges. `pictos` was trained from the start on a
-world of pictograms, whose truth is exact. In `smol` both ends are real and pretrained, an ImageNet encoder and SmolLM2-135M, which
-never saw a picture; only the linear map between them was trained. The paper's question is about models such as the second. Rules and numbers are
-on the page of each model. "Undecided" is what the numbers do not decide.
+Schwettmann, Chowdhury, Klein, Bau and Torralba (2023), arXiv:2308.01544, on two bridges. `pictos`
+was trained from the start on a world of pictograms, whose truth is exact. In `smol` both ends are
+real and pretrained, an ImageNet encoder and SmolLM2-135M, which never saw a picture; only the
+linear map between them was trained. The paper's question is about models such as the second. Rules
+and numbers are on the page of each model. "Undecided" is what the numbers do not decide.
 
 """
 READ = """
 ## What a unit writes, read in four ways
 
-Of the strongest units of each picture's caption the share whose words fit the picture, above that of other pictures' units and of random ones,
-by the way in which they are read: through the unembedding (logit lens), through the mean Jacobian to the last layer, by an affine
-translator trained on text, and by the logits that the unit's own ablation moves most on that picture. By layer it stands on the pages.
+Of the strongest units of each picture's caption the share whose words fit the picture, above that
+of other pictures' units and of random ones, by the way in which they are read: through the
+unembedding (logit lens), through the mean Jacobian to the last layer, by an affine translator, and
+by the logits that the unit's own ablation moves most on that picture. By layer: on the pages.
 
 """
 

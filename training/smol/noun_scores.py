@@ -5,7 +5,8 @@ the encoder's 1,280, those in which the means of nouns lie apart, each of unit v
 nouns. In them, least squares fits for every noun the share of a cell that it covers, nouns weighing
 alike; a last score, of all 1,280, is of the ground. Least squares is the linear map with the most
 signal for its noise, and signal counts: what a soft prompt holds beside its noun is noise to the
-language model. A map that has learned to read them reads better ones at once (`noun_regression.py`).
+language model. A map that has learned to read them reads better ones at once
+(`noun_regression.py`).
 
     python training/smol/noun_scores.py --work DIR      # scores.pt, and scores/NNN.npz of shards
 """
