@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mmlens import view as view
     from mmlens.datasets.sample import Sample as Sample
     from mmlens.datasets.spec import dataset as dataset
+    from mmlens.doctor.memory_plan import MemoryPlan as MemoryPlan
+    from mmlens.doctor.memory_plan import plan as plan
     from mmlens.explore.look import Look as Look
     from mmlens.explore.look import look as look
     from mmlens.explore.microscope import microscope as microscope
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from mmlens.methods.audit import audit as audit
     from mmlens.methods.bilinear_attribution import bilinear_attribution as bilinear_attribution
     from mmlens.methods.blank_check import blank_check as blank_check
+    from mmlens.methods.compare_outputs import compare_outputs as compare_outputs
     from mmlens.methods.conditional_probability import (
         activation_given_label as activation_given_label,
     )

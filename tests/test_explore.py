@@ -110,11 +110,11 @@ def data_of(html: str, name: str) -> dict[str, Any]:
 def test_the_data_come_back_as_they_were():
     html = view.explore(read()).html
     data, shared = data_of(html, "p0"), data_of(html, "data")
-    assert data["grid"] == [3, 4] and data["target"] == 1
+    assert data["levels"][0]["grid"] == [3, 4] and data["target"] == 1
     assert [word["text"] for word in data["words"]] == ["a", "dog", EVIL, CLOSE]
     assert shared["neurons"]["L3.17"]["says"] == ["·dog", EVIL, CLOSE]
     assert [row["neuron"] for row in data["tops"][1]] == ["L3.17", "L0.5"]
-    assert data["tops"][1][0]["patch"] == [2, 3]
+    assert data["tops"][1][0]["at"] == PATCHES.index(Patch(2, 3))
     assert data["without"] == {"L0.5": [0.5, 0.75, 0.5, 0.5], "L3.17": [0.5, 0.125, 0.5, 0.5]}
 
 

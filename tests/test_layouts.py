@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -167,12 +169,13 @@ SIMILAR = dict.fromkeys(("mmlens.embed", "mmlens.zero_shot", *SUMS), COMPARES) |
 REFUSED = {
     "toy-tiled": {
         **SIMILAR,
-        **dict.fromkeys(("mmlens.look", "mmlens.neuron_graph"), "reads a picture as one grid"),
+        "mmlens.neuron_graph": "reads a picture as one grid",
         "mmlens.patching.edge_attribution": EDGES,
     },
     "toy-cross": {
         **SIMILAR,
-        **dict.fromkeys(("mmlens.look", "mmlens.neuron_graph"), "reads a picture as one grid"),
+        "mmlens.look": "every picture among the positions",
+        "mmlens.neuron_graph": "reads a picture as one grid",
         "mmlens.attribute_caption": "pictures of 'toy-cross' are no positions",
         "mmlens.patching.edge_attribution": "every picture among the positions",
         "mmlens.top_images": "neurons of its encoder",
@@ -258,13 +261,64 @@ def test_boxes_of_patches_are_those_of_the_layout(name):
         patching.only_at(model, patching.grey(), [mm.Patch(9, 9)])(picture)
 
 
-def test_a_drawing_takes_the_patches_of_one_crop(model):
+@pytest.fixture(scope="module")
+def scores(model) -> mm.Scores:
+    return mm.attribute_picture(model, mm.Prompt(photo(WIDE), WORDS), 5, after="")
+
+
+def test_tiles_are_drawn_where_they_lie_in_the_picture(model, scores):
+    picture, reader = photo(WIDE), model.image_reader
+    drawn = view.on_image(picture, scores).data[0]  # a heat map in pixels of the picture
+    assert drawn.z.shape == (GRID, 2 * GRID)
+    tiles = [one for one in scores.of("pos") if one.crop]
+    for patch in tiles:
+        x0, y0, x1, y1 = reader.box(model.vision, patch, *picture.size)
+        col, row = (list(axis).index((a + b) / 2) for axis, a, b in
+                    ((drawn.x, x0, x1), (drawn.y, y0, y1)))  # fmt: skip
+        assert drawn.z[row, col] == pytest.approx(float(scores.sel(patch).values))
+    told = view.on_image(picture, scores).layout.title.subtitle.text.replace("<br>", " ")
+    assert "drawn: the tiles" in told
+
+
+def test_the_thumbnail_or_one_tile_is_drawn_by_name(scores):
     picture = photo(WIDE)
-    scores = mm.attribute_picture(model, mm.Prompt(picture, WORDS), 5, after="")
-    with pytest.raises(AddressError, match="3 crops of a picture"):
-        view.on_image(picture, scores)
-    tile = [one for one in scores.of("pos") if one.crop == 2]
-    assert view.on_image(picture, scores.sel(pos=tile), box=(32, 0, 64, 32)).data
+    small = view.on_image(picture, scores, crop="thumbnail").data[0]
+    assert small.z.shape == (GRID, GRID) and small.x[0] == 32 / GRID  # over the whole picture
+    one = view.on_image(picture, scores, crop=2).data[0]
+    assert one.x[0] == 32 + 16 / GRID and one.x[-1] < 64
+    with pytest.raises(AddressError, match="'tiles', 'thumbnail', or write the number"):
+        view.on_image(picture, scores, crop="tile")
+    bare = mm.Scores(scores.values, scores.axes, scores.labels)
+    with pytest.raises(AddressError, match="does not say where they lie: choose one"):
+        view.on_image(picture, bare)
+    assert view.on_image(picture, bare, crop=2, box=(32, 0, 64, 32)).data
+
+
+def test_views_of_tiles_survive_saving_and_other_sizes_of_the_photo(scores, tmp_path):
+    again = mm.Scores.load(scores.save(tmp_path / "scores.safetensors"))
+    large = photo(WIDE).resize((256, 128))
+    assert view.on_image(large, again).data[0].x[-1] == 256 - 128 / GRID / 2
+
+
+def test_look_shows_tiles_and_thumbnail_and_queries_as_a_list(model):
+    seen = mm.look(model, photo(WIDE), WORDS, caption=" dog", full=True)
+    page = json.loads(seen.to_html().split('id="p0">')[1].split("</script>")[0])
+    names = {one["name"]: one for one in page["levels"]}
+    assert list(names) == ["tiles", "thumbnail"] and names["tiles"]["grid"] == [GRID, 2 * GRID]
+    assert names["tiles"]["window"] == names["thumbnail"]["window"] == [0, 0, 100, 100]
+    cells = [one["patches"] for one in page["levels"]]
+    assert all((a is None) != (b is None) for a, b in zip(*cells, strict=True))
+    queries = tuple(Marker("query", at) for at in range(10))
+    maps = mm.Scores(torch.rand(1, 10), ("token", "pos"), {"token": (seen.token,), "pos": queries})
+    acts = mm.Scores(torch.rand(1, 10), ("neuron", "pos"),
+                     {"neuron": (mm.Neuron(0, 1),), "pos": queries})  # fmt: skip
+    table = seen.table.head(1).assign(patch=[queries[3]], neuron=[mm.Neuron(0, 1)])
+    listed = replace(seen, maps=maps, activations=acts, table=table, lens=None, firing=None,
+                     decoded=None, without=None)  # fmt: skip
+    page = json.loads(listed.to_html().split('id="p0">')[1].split("</script>")[0])
+    (one,) = page["levels"]
+    assert one["name"] == "list" and one["grid"] == [2, 8] and one["patches"][9] == [1, 1]
+    assert page["tops"][0][0]["at"] == 3
 
 
 def test_copies_keep_how_pictures_are_read_and_saving_says_that_it_cannot(model, tmp_path):

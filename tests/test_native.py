@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from functools import cache
 from typing import Any
 
@@ -13,13 +14,13 @@ from bridges import off
 from native_rows import native_row, stored_rows
 from native_twins import TWINS, photo, twin
 from packaging.version import Version
-from verb_calls import refusals
+from verb_calls import calls, refusals, verbs
 
 import mmlens as mm
 from mmlens.families.native import SINCE
 from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.model.reading import see
-from mmlens.values.errors import CapabilityError, ModelError, PromptError
+from mmlens.values.errors import CapabilityError, MMLensError, ModelError, PromptError
 from mmlens.values.labels import Marker, Token
 
 WIDE, HIGH, SQUARE = (60, 40), (40, 72), (32, 32)
@@ -34,6 +35,10 @@ def parts(name: str) -> tuple[Any, Any, HookedVLM]:
         pytest.skip(f"read with transformers {SINCE[name]} or later")
     whole, processor = twin(name)
     return whole, processor, mm.from_model(whole, processor, name=name)
+
+
+asked = cache(calls)
+"""What every verb is asked, made once."""
 
 
 def prompt(size: tuple[int, int] = WIDE, words: str = WORDS, seed: int = 0) -> mm.Prompt:
@@ -248,6 +253,38 @@ def test_every_verb_answers_or_refuses_in_the_sentence_of_the_table(name):
         assert ours == stored[verb].split("refuses:")[0], verb
 
 
+@every_family
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_family_lacks_is_refused_as_the_table_says(name):
+    model, stored = parts(name)[2], stored_rows()[name]["refused"]
+    needs = {verb: getattr(call, "needs", ()) for verb, call in verbs().items()}
+    lacking = {verb for verb, what in needs.items() if not all(model.can(one) for one in what)}
+    assert lacking <= set(stored) <= set(needs)
+    for verb, sentence in stored.items():
+        args, options = asked()[verb]
+        with pytest.raises(MMLensError) as refused:
+            verbs()[verb](model, *args, **options)
+        assert str(refused.value).split("refuses:")[0] == sentence.split("refuses:")[0]
+
+
+@every_family
+def test_what_is_looked_at_lies_in_the_picture(name):
+    model = parts(name)[2]
+    seen = mm.look(model, photo(*WIDE), WORDS, caption=" dog", k=2)
+    (page,) = [json.loads(part.split("</script>")[0]) for part in
+               seen.to_html().split('id="p0">')[1:]]  # fmt: skip
+    drawn = [cell for one in page["levels"] for cell in one["patches"] if cell is not None]
+    assert len(drawn) == len(seen.maps.of("pos"))  # every position in one level
+    first = page["levels"][0]
+    rows, cols = first["grid"]
+    left, top, wide, high = first["window"]
+    patch = next(i for i, cell in enumerate(first["patches"]) if cell is not None)
+    box = model.image_reader.box(model.vision, seen.maps.of("pos")[patch], *WIDE)
+    row, col = first["patches"][patch]
+    assert (left + col * wide / cols) * WIDE[0] / 100 == pytest.approx(box[0], abs=0.01)
+    assert (top + row * high / rows) * WIDE[1] / 100 == pytest.approx(box[1], abs=0.01)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "gemma3", "paligemma"])
 def test_what_the_language_model_is_told_of_pictures_matters(name, monkeypatch):
@@ -274,7 +311,7 @@ def test_patching_where_attention_looks_both_ways_is_the_edit(name):
 def test_a_grid_of_too_many_patches_is_scaled_down_and_several_pictures_are_not_cut():
     model = parts("llava_onevision")[2]
     crops = model.image_reader.layout(model.vision, *WIDE).crops
-    assert [one.name for one in crops] == ["picture", *["tile"] * 5]
+    assert [one.name for one in crops] == ["thumbnail", *["tile"] * 5]
     assert crops[-1].grid == (4, 6)  # 6 x 8 patches of four tiles, two tiles' worth at most
     two = model.embed(mm.Prompt(photo(*WIDE), photo(*HIGH), "Both")).labels[0]
     assert sum(isinstance(one, mm.Patch) for one in two) == 2 * 16

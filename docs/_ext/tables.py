@@ -146,11 +146,41 @@ def native() -> str:
     rows: dict[str, Any] = json.loads((ROOT / "docs/native.json").read_text("utf-8"))
     head = ("class", "such as", "crops", "positions", "merged", "between them", "language model")
     classes = table(head, [_native(row) for row in rows.values()])
-    every = sorted({verb for row in rows.values() for verb in row["refused"]})
-    answered = [
-        (code(verb.removeprefix("mmlens.")), _who(rows, verb), _why(rows, verb)) for verb in every
+    return f"{classes}\n\n## Which verb answers\n\n{_answers(rows)}"
+
+
+def _answers(rows: dict[str, Any]) -> str:
+    """Every public verb by every family: yes, or the number of the reason why it refuses."""
+    reasons: dict[str, int] = {}
+
+    def cell(name: str, verb: str) -> str:
+        said = rows[name]["refused"].get(verb)
+        if said is None:
+            return "yes"
+        why = _plain(said.split("; it can:")[0].replace(repr(name), "it"))
+        return str(reasons.setdefault(why, len(reasons) + 1))
+
+    lines = [
+        (code(verb.removeprefix("mmlens.")), *(cell(name, verb) for name in rows))
+        for verb in model_verbs()
     ]
-    return f"{classes}\n\n## What they refuse\n\n{table(('verb', 'by', 'because'), answered)}"
+    matrix = table(("verb", *(code(name) for name in rows)), lines)
+    told = "\n".join(f"{number}. {why}" for why, number in reasons.items())
+    return f"{matrix}\n\nA number is the reason of a refusal:\n\n{told}"
+
+
+def model_verbs() -> list[str]:
+    """The public functions whose first argument is a model."""
+    import mmlens as mm
+
+    found = []
+    for package, here in (("mmlens", mm), ("mmlens.patching", mm.patching)):
+        for name in public_names(package):
+            thing = getattr(here, name)
+            if inspect.isfunction(thing) and name != "from_model":  # which makes one
+                first = next(iter(inspect.signature(thing).parameters), "")
+                found += [f"{package}.{name}"] if first == "model" else []
+    return found
 
 
 def _native(row: dict[str, Any]) -> tuple[str, ...]:
@@ -166,18 +196,6 @@ def _native(row: dict[str, Any]) -> tuple[str, ...]:
     positions = str(row["positions"])
     example = code(row["example"])
     return code(row["class"]), example, crops, positions, row["merged"], between, ", ".join(own)
-
-
-def _who(rows: dict[str, Any], verb: str) -> str:
-    """Which of the rows refuse a verb."""
-    who = [name for name, row in rows.items() if verb in row["refused"]]
-    return "all" if len(who) == len(rows) else ", ".join(who)
-
-
-def _why(rows: dict[str, Any], verb: str) -> str:
-    """The sentence of the first that refuses it."""
-    said = next(row["refused"][verb] for row in rows.values() if verb in row["refused"])
-    return _plain(said.split("; it can:")[0])
 
 
 def methods() -> str:

@@ -28,7 +28,8 @@ def seen_box(model: HookedModel, width: int, height: int) -> _Edges:
     It extends beyond the picture where the encoder pads.
     """
     blank = Image.new("1", (width, height))  # only its size is used
-    x0, y0, x1, y1 = zip(*_edges(model, blank).values(), strict=True)
+    found = _edges(model, blank).values() or [(0.0, 0.0, float(width), float(height))]
+    x0, y0, x1, y1 = zip(*found, strict=True)
     return min(x0), min(y0), max(x1), max(y1)
 
 

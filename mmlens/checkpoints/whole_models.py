@@ -37,7 +37,12 @@ def in_folder(folder: Path) -> str:
 
 
 def kind_of(source: str, revision: str | None, known: Iterable[str]) -> str:
-    """The model type that a hub id or folder names.
+    """The model type that a hub id or folder names."""
+    return config_of(source, revision, known).model_type
+
+
+def config_of(source: str, revision: str | None, known: Iterable[str]) -> Any:
+    """The config of transformers of a hub id or folder.
 
     Args:
         known: names of which an error lists the nearest.
@@ -48,7 +53,7 @@ def kind_of(source: str, revision: str | None, known: Iterable[str]) -> str:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(*_place(source), **_safe(source, revision)).model_type
+        return AutoConfig.from_pretrained(*_place(source), **_safe(source, revision))
     except Exception as error:  # transformers and the hub raise many exception types
         raise unfound("model", source, error, known) from error
 

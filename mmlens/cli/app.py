@@ -21,6 +21,7 @@ from mmlens.cli.explore import explore_command
 from mmlens.cli.fetch import fetch_command
 from mmlens.cli.look import look_command
 from mmlens.cli.microscope import microscope_command
+from mmlens.cli.plan_command import plan_command
 from mmlens.cli.printing import table_of_lines
 from mmlens.cli.reproduce import reproduce_app
 from mmlens.cli.train import train_command
@@ -96,6 +97,7 @@ def models() -> None:
     from rich.text import Text
 
     from mmlens import families
+    from mmlens.families import native
 
     names = families.models()
     table = table_of_lines()
@@ -104,6 +106,9 @@ def models() -> None:
     for name in names:
         table.add_row(Text(name, style="bold"), Text(families.describe(name)))
     Console().print(table)
+    typer.echo("By hub id or folder, as they are (mmlens plan MODEL says what they need):")
+    for one in native.known().values():
+        typer.echo(f"  {one.cls}, such as {one.example}")
 
 
 @app.command()
@@ -141,5 +146,6 @@ def audit(model: Annotated[str, typer.Argument(help="A name, or a folder.")]) ->
 
 app.command("train")(train_command)
 app.command("fetch")(fetch_command)
+app.command("plan")(plan_command)
 app.command("doctor")(doctor_command)
 app.add_typer(reproduce_app, name="reproduce")

@@ -57,12 +57,14 @@ def read_deeper(
     token: Token,
     depth: Depth,
     through: Any,
+    pos: Any = Patch,
 ) -> dict[str, Any]:
     """The parts of a `Look` that it adds, by name.
 
     Args:
         targets: of every token of the caption, explained or not.
         table: the strongest neurons of the tokens that are explained.
+        pos: the positions that the lens reads.
     """
     tokens = tuple(aimed.token for aimed in targets if aimed.token is not None)
     explained = tuple(dict.fromkeys(table["token"]))
@@ -86,7 +88,7 @@ def read_deeper(
             soft,
             k=depth.lens,
             layer=spread(model.cfg.n_layers, depth.lens_layers),
-            pos=Patch,
+            pos=pos,
         ),
         "decoded": ends_in(model, table, active, through),
     }

@@ -30,7 +30,7 @@ from PIL import Image
 from mmlens.causal.picture_boxes import seen_box
 from mmlens.explore.deeper import Depth, read_deeper
 from mmlens.explore.encoder_look import read_encoder
-from mmlens.explore.patches import firing, maps_of
+from mmlens.explore.patches import firing, maps_of, seen_places
 from mmlens.explore.strongest import Strongest, strongest_table
 from mmlens.explore.things import choose, thing_tokens
 from mmlens.methods.attribute import products, silencing
@@ -43,7 +43,7 @@ from mmlens.model.text_end import SENTENCE, Stop
 from mmlens.runtime.autograd import ordinary
 from mmlens.values.arguments import choice, count, flag
 from mmlens.values.errors import ArgumentError, PromptError
-from mmlens.values.labels import LM, Patch, Token
+from mmlens.values.labels import LM, Token
 from mmlens.values.pictures import open_picture
 from mmlens.values.prompt import Prompt
 from mmlens.values.scores import Scores
@@ -123,7 +123,7 @@ class Look:
         return write_whole(path, self.to_html(title or printable(Path(path).stem)))
 
 
-@needs("pictures", "grid")
+@needs("pictures", "positions")
 @ordinary()
 def look(
     model: Any,
@@ -183,7 +183,7 @@ def look(
     explained = tuple(token for token in tokens if token in wanted)
 
     labels = soft.labels[0]
-    places = [i for i, label in enumerate(labels) if isinstance(label, Patch)]
+    places = seen_places(labels)
     patches: tuple[Any, ...] = tuple(labels[i] for i in places)
     at = torch.tensor(places, device=model.lm.device)
     maps = torch.zeros(len(targets), len(places))
@@ -209,7 +209,9 @@ def look(
     table = strongest_table(model, soft, targets, found, patches, at_patches, through)
     more: dict[str, Any] = {}
     if depth is not None:
-        more = read_deeper(model, soft, aims, table, active, neurons, chosen, depth, through)
+        more = read_deeper(
+            model, soft, aims, table, active, neurons, chosen, depth, through, list(patches)
+        )
     return Look(
         photo,
         prompt,

@@ -25,12 +25,13 @@ from mmlens.datasets.spec import dataset as named_data
 from mmlens.explore.deeper import Depth
 from mmlens.explore.encoder_units import patch_activity, shown_patches
 from mmlens.explore.look import Look, look
-from mmlens.explore.patches import maps_of
+from mmlens.explore.patches import maps_of, seen_places
+from mmlens.model.provenance import about
 from mmlens.sweep.record import SweepError
 from mmlens.sweep.sweep_folder import Sweep
 from mmlens.sweep.sweeping import sweep
 from mmlens.tally import Top
-from mmlens.values.labels import LM, Neuron, Patch
+from mmlens.values.labels import LM, Neuron
 from mmlens.values.prompt import Prompt
 from mmlens.values.scores import Scores
 
@@ -165,11 +166,12 @@ def activity(model: Any, sample: Sample, neurons: Sequence[str]) -> dict[str, Sc
         return {"activity": Scores(values, ("neuron", "pos"), there)}
     with torch.no_grad():
         soft = model.embed(Prompt(sample.image))
-    patches = [(i, label) for i, label in enumerate(soft.labels[0]) if isinstance(label, Patch)]
-    at = torch.tensor([i for i, _ in patches], device=model.lm.device)
+    places = seen_places(soft.labels[0])
+    at = torch.tensor(places, device=model.lm.device)
     values = maps_of(model, soft, named, at).half()
-    labels = {"neuron": named, "pos": tuple(patch for _, patch in patches)}
-    return {"activity": Scores(values, ("neuron", "pos"), labels)}
+    labels = {"neuron": named, "pos": tuple(soft.labels[0][i] for i in places)}
+    told = about(model, method="activations", site="neurons", prompt=soft)
+    return {"activity": Scores(values, ("neuron", "pos"), labels, told)}
 
 
 def _neurons_of(folder: Path) -> list[str] | None:
@@ -205,7 +207,7 @@ def _tops(folder: Path, looks: dict[str, Look], k: int) -> pd.DataFrame:
     names = [name for name, _ in done.each("activity")]
     for place, (name, scores) in enumerate(done.each("activity")):
         if name in looks:
-            best.add(Scores(scores.values.float(), scores.axes, scores.labels), place)
+            best.add(Scores(scores.values.float(), scores.axes, scores.labels, scores.about), place)
     table = best.table(ids=names)
     maps: dict[int, Scores] = {}
     rows: Any = table.groupby("sample").groups

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.model.capture import capture
-from mmlens.values.labels import Neuron, Patch
+from mmlens.values.labels import Label, Marker, Neuron, Patch
 from mmlens.values.prompt import SoftPrompt
 from mmlens.values.sites import SITES
 
@@ -22,12 +22,18 @@ if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
 
+def seen_places(labels: Sequence[Label]) -> list[int]:
+    """The positions of a picture: its patches or, where it has none, its queries."""
+    places = [i for i, label in enumerate(labels) if isinstance(label, Patch)]
+    return places or [i for i, label in enumerate(labels) if isinstance(label, Marker)]
+
+
 def firing(model: HookedVLM, soft: SoftPrompt, k: int = 8) -> pd.DataFrame:
     """The `k` most active neurons of every patch: patch, rank (from 0), neuron, value."""
     import pandas as pd
 
     labels = soft.labels[0]
-    places = [i for i, label in enumerate(labels) if isinstance(label, Patch)]
+    places = seen_places(labels)
     at = torch.tensor(places, device=model.lm.device)
     values = torch.empty(len(places), 0)
     numbers = torch.empty(len(places), 0, dtype=torch.long)

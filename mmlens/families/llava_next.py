@@ -10,6 +10,7 @@ a grid of too many patches down, and reads several pictures of one prompt withou
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,8 +44,9 @@ class AnyResolution(LaidOutReader):
         self.side, self.most, self.single = config.vision_config.image_size, most, single
 
     def layout(self, vision: Any, width: int, height: int, of: int = 1) -> PictureLayout:
-        base = Crop("picture", whole(width, height), vision.grid)
+        base = Crop("thumbnail", whole(width, height), vision.grid)
         if self.single and of > 1:
+            base = replace(base, name="picture")
             return PictureLayout((base,), (*base.places(0), "newline"), 1)
         region, rows, cols = self._fitted(width, height)
         crops = [base, *tiles(region, rows, cols, vision.grid)]

@@ -91,17 +91,19 @@ def logit_lens(
     for layer, found in kept.items():
         finite(found[0], f"the logit lens in layer {layer}")
     at = tuple(labels[i] for i in where)
+    told = about(model, method="logit_lens", quantity=quantity, prompt=soft)
     if ids is not None:
         values = torch.stack([kept[layer][0] for layer in chosen])
         named = tuple(model.to_string([i]) for i in ids)
-        told = about(model, method="logit_lens", quantity=quantity, prompt=soft)
         return Scores(
             values,
             ("layer", "pos", "token"),
             {"layer": tuple(chosen), "pos": at, "token": named},
             told,
         )
-    return _table(model, chosen, at, kept, quantity)
+    table = _table(model, chosen, at, kept, quantity)
+    table.attrs["about"] = told
+    return table
 
 
 def _read(

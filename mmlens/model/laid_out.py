@@ -14,49 +14,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.model.image_reader import ImageReader
+from mmlens.values.crops import Box, Crop
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import Label, Marker, Patch
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Box = tuple[float, float, float, float]
-"""(x0, y0, x1, y1) in pixels of the picture; beyond it where a crop is padded."""
 Place = tuple[int, int, int] | str
 """(crop, row, col) of a patch, or the name of a marker such as "newline"."""
-
-
-@dataclass(frozen=True)
-class Crop:
-    """What the encoder reads at once.
-
-    Attributes:
-        name: "picture" (the whole, as the encoder takes it), "tile", or "thumbnail" (the whole,
-            beside its tiles).
-        box: where it lies.
-        grid: rows and columns of its positions in the prompt.
-    """
-
-    name: str
-    box: Box
-    grid: tuple[int, int]
-
-    def cell(self, row: int, col: int) -> Box:
-        """The box of one position.
-
-        Raises:
-            AddressError: there is none.
-        """
-        (rows, cols), (x0, y0, x1, y1) = self.grid, self.box
-        if not (0 <= row < rows and 0 <= col < cols):
-            raise AddressError(f"Patch ({row}, {col}) is outside the grid of {rows} x {cols}.")
-        wide, high = (x1 - x0) / cols, (y1 - y0) / rows
-        return x0 + col * wide, y0 + row * high, x0 + (col + 1) * wide, y0 + (row + 1) * high
-
-    def places(self, number: int) -> list[tuple[int, int, int]]:
-        """All its positions in reading order; it is the crop of this number."""
-        rows, cols = self.grid
-        return [(number, row, col) for row in range(rows) for col in range(cols)]
 
 
 @dataclass(frozen=True)

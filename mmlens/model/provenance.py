@@ -8,6 +8,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from mmlens.values.crops import CROPS, packed
 from mmlens.values.prompt import Prompt, SoftPrompt
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def about(model: HookedModel, **options: Any) -> dict[str, Any]:
 
     return {
         **{name: _plain(option) for name, option in options.items()},
+        **_crops(model, options),
         "model": model.name,
         **{f"model_{key}": value for key, value in model.provenance.items()},
         "edits": [repr(edit) for edit in model.edits],
@@ -28,6 +30,18 @@ def about(model: HookedModel, **options: Any) -> dict[str, Any]:
             **{name: _version(name) for name in ("transformer-lens", "torch", "transformers")},
         },
     }
+
+
+def _crops(model: HookedModel, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the crops of the prompt's pictures lie, of a model that reads them so."""
+    reader: Any = getattr(model, "image_reader", None)
+    softs = [one for one in options.values() if isinstance(one, SoftPrompt)]
+    if not softs or len(softs[0].prompts) != 1 or not hasattr(reader, "layout"):
+        return {}
+    pictures, vision = softs[0].prompts[0].pictures, model.towers["vision"]
+    layouts = [reader.layout(vision, *one.size, len(pictures)) for one in pictures]
+    both = zip(pictures, layouts, strict=True)
+    return {CROPS: [packed(one.size, laid.crops) for one, laid in both]} if pictures else {}
 
 
 def described(prompt: Prompt) -> list[str]:

@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image
 
 from mmlens.values.errors import AddressError
-from mmlens.values.labels import Patch
+from mmlens.values.labels import Marker, Patch
 from mmlens.values.scores import Scores
+from mmlens.view.style.laid import levels
 from mmlens.view.style.printed import plain, visible
 
 if TYPE_CHECKING:
@@ -107,8 +108,8 @@ def picture_data(seen: Read, name: str, detail: Detail, shared: Shared) -> dict[
         raise AddressError(f"The token {seen.token!r} is none of the tokens {explained!r}.")
     tokens = list(seen.tokens)
     map_of = dict(zip(explained, maps.numpy(), strict=True))
-    grid = _grid(patches)
-    tops = [_tops(seen.table, token, detail.neurons, shared) for token in tokens]
+    index = {patch: n for n, patch in enumerate(patches)}
+    tops = [_tops(seen.table, token, detail.neurons, shared, index) for token in tokens]
     fires, firing = _firing(seen.firing, patches, detail.firing)
     shown = {one["neuron"] for top in tops for one in top} | set(firing)
     _says(seen, shared, shown)
@@ -116,8 +117,7 @@ def picture_data(seen: Read, name: str, detail: Detail, shared: Shared) -> dict[
     return {
         "name": name,
         "prompt": seen.prompt,
-        "grid": grid,
-        "patches": [[patch.row, patch.col] for patch in patches],
+        "levels": _levels(patches, maps.about, seen.box, seen.picture.size),
         "target": tokens.index(seen.token),
         "words": _words(tokens, seen.before, seen.together),
         "tops": tops,
@@ -145,9 +145,9 @@ def tops_data(
         if sample not in thumbs:
             places[sample] = len(thumbs)
             at = names.index(sample) if sample in names else -1
-            cut = photo(row["picture"], detail.thumb, row.get("box"))
-            patches = list(row["map"].of("pos"))
-            cut |= {"grid": _grid(patches), "patches": [[one.row, one.col] for one in patches]}
+            picture, box, where = row["picture"], row.get("box"), row["map"]
+            cut = photo(picture, detail.thumb, box)
+            cut["levels"] = _levels(list(where.of("pos")), where.about, box, picture.size)
             thumbs[sample] = {"name": sample, "at": at, **cut}
         one = {"thumb": places[sample], "value": number(row["value"])}
         one["map"] = packed(row["map"].numpy())
@@ -176,20 +176,34 @@ def photo(picture: Image.Image, side: int, box: Box | None = None) -> dict[str, 
     image.thumbnail((side, side))
     kind = "png" if sharp and max(image.size) == max(width, height) else "jpeg"
     image.save(buffer, kind, **({"quality": 85} if kind == "jpeg" else {"optimize": True}))
-    x0, y0, x1, y1 = box or (0, 0, width, height)
-    place = (100 * x0 / width, 100 * y0 / height, 100 * (x1 - x0) / width, 100 * (y1 - y0) / height)
     return {
         "src": f"data:image/{kind};base64,{_base64(buffer.getvalue())}",
         "sharp": sharp,
         "ratio": number(width / height),
-        "window": [number(part) for part in place],
+        "window": _window(box or (0, 0, width, height), picture.size),
     }
 
 
-def _grid(patches: Sequence[Any]) -> list[int]:
-    if not patches or not all(isinstance(patch, Patch) for patch in patches):
+def _window(box: Box, size: tuple[int, int]) -> list[float | None]:
+    """Left, top, width and height of a box in per cent of a picture."""
+    (x0, y0, x1, y1), (width, height) = box, size
+    place = (x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height)
+    return [number(100 * part) for part in place]
+
+
+def _levels(
+    patches: Sequence[Any], about: Mapping[str, Any], box: Box | None, size: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """What can be drawn of a picture: name, grid, window, and a cell per position, or None."""
+    if not patches or not all(isinstance(one, (Patch, Marker)) for one in patches):
         raise AddressError("An explorer shows patches only: narrow the maps with .sel(pos=Patch).")
-    return [max(p.row for p in patches) + 1, max(p.col for p in patches) + 1]
+    made, whole = [], (0, 0, *size)
+    for one in levels(patches, about):
+        parts: Any = one.part and tuple(a * b for a, b in zip(one.part, size * 2, strict=True))
+        window = _window(whole if one.name == "list" else parts or box or whole, size)
+        cells = [list(one.cells[i]) if i in one.cells else None for i in range(len(patches))]
+        made.append({"name": one.name, "grid": list(one.shape), "window": window, "patches": cells})
+    return made
 
 
 def _words(
@@ -213,7 +227,9 @@ def _words(
     ]
 
 
-def _tops(table: Any, token: Any, most: int, shared: Shared) -> list[dict[str, Any]]:
+def _tops(
+    table: Any, token: Any, most: int, shared: Shared, index: Mapping[Any, int]
+) -> list[dict[str, Any]]:
     rows = table[table["token"] == token].head(most).to_dict("records")
     for row in rows:
         end = shared.end(row)
@@ -222,7 +238,7 @@ def _tops(table: Any, token: Any, most: int, shared: Shared) -> list[dict[str, A
     return [
         {
             "neuron": str(row["neuron"]),
-            "patch": [row["patch"].row, row["patch"].col],
+            "at": index[row["patch"]],
             "score": number(row["score"]),
             **({"sign": -1} if row.get("sign", 1) < 0 else {}),
         }

@@ -10,6 +10,7 @@ the patch with the most attention is brightest, and the line below gives its wei
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -20,9 +21,9 @@ from mmlens.values.errors import AddressError
 from mmlens.values.labels import Patch
 from mmlens.values.pictures import open_picture
 from mmlens.values.scores import Scores
-from mmlens.view.figures.on_image import grid_of
 from mmlens.view.style import given
 from mmlens.view.style.html import Html, data_address, framed, props, static
+from mmlens.view.style.laid import lay
 from mmlens.view.style.paint import SIDE, Box, painted, paper
 from mmlens.view.style.printed import label
 
@@ -35,6 +36,7 @@ def attention_on_image(
     scores: Scores,
     *,
     image: int = 0,
+    crop: str | int | None = None,
     box: Box | None = None,
     title: str = "Where each position attends",
 ) -> Html:
@@ -44,7 +46,7 @@ def attention_on_image(
         picture: anything that `open_picture` reads, or None for no photo.
         scores: Scores([[layer,] head,] query, key), between 0 and 1; keys are patches, and words
             where there are any; so are queries.
-        image, box: as in `view.on_image`.
+        image, crop, box: as in `view.on_image`.
 
     Raises:
         AddressError: other axes, no patch among the keys, or more than 2 million numbers.
@@ -63,16 +65,18 @@ def attention_on_image(
     values = scores.numpy().reshape(-1, scores.shape[-2], scores.shape[-1])
     keys, queries = list(scores.of("key")), list(scores.of("query"))
     first = _start(queries)
-    grid = grid_of(keys, values[0, first], image, repr(scores))
+    laid = lay(keys, scores.about, repr(scores), image=image, crop=crop)
+    grid = laid.grid(values[0, first])
     photo = open_picture(picture) if picture is not None else paper(*grid.shape)
-    x0, y0, x1, y1 = given.box(box, photo)
+    x0, y0, x1, y1 = given.box(laid.box(photo) if box is None else box, photo)
+    cells = {keys[index]: cell for index, cell in laid.cells.items()}
     shown = painted(photo, grid, False, float(np.nanmax(grid)) or 1.0, (x0, y0, x1, y1))
     heads = _heads(scores)
     data = {
         "grid": list(grid.shape),
         "box": [x0 / photo.width, y0 / photo.height, x1 / photo.width, y1 / photo.height],
-        "keys": [_place(one, image) for one in keys],
-        "queries": [_place(one, image) for one in queries],
+        "keys": [_place(one, cells) for one in keys],
+        "queries": [_place(one, cells) for one in queries],
         "heads": heads,
         "start": first,
         "photo": data_address(_grey(photo)),
@@ -115,11 +119,11 @@ def _narrowed(scores: Scores) -> str:
     return ", ".join(f"{a} {scores.about[a]}" for a in ("layer", "head") if a in scores.about)
 
 
-def _place(one: Any, image: int) -> dict[str, Any]:
-    """A patch of the picture as row and column, other labels as text."""
-    if isinstance(one, Patch) and one.image == image:
-        return {"row": one.row, "col": one.col}
-    return {"text": label(one) if not isinstance(one, Patch) else f"patch {one}"}
+def _place(one: Any, cells: Mapping[Any, tuple[int, int]]) -> dict[str, Any]:
+    """A patch that is drawn as row and column, another as text of its own kind, words as text."""
+    if one in cells:
+        return {"row": cells[one][0], "col": cells[one][1]}
+    return {"other": f"patch {one}"} if isinstance(one, Patch) else {"text": label(one)}
 
 
 def _packed(pattern: np.ndarray) -> dict[str, Any]:

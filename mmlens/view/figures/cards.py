@@ -19,7 +19,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from mmlens.values.errors import AddressError
 from mmlens.values.pictures import open_picture
 from mmlens.values.scores import Scores
-from mmlens.view.figures.on_image import patch_grid
+from mmlens.view.figures.on_image import patch_cells
 from mmlens.view.style import given
 from mmlens.view.style.html import Html, data_address, framed
 from mmlens.view.style.paint import Box, finer, outlined, painted, span, whole
@@ -66,7 +66,7 @@ def cards(
         image = ""
         if activations is not None:
             here = activations.sel(neuron=row["neuron"])
-            image = _map(picture, patch_grid(here), box, f"Where {row['neuron']} is active")
+            image = _map(picture, here, box, f"Where {row['neuron']} is active")
         made.append(f'<div class="mm-card">{image}<div>{_head(row)}{_chips(row)}</div></div>')
     told = "words that its output raises most, with their probability"
     told += "; on the picture its activation" if activations is not None else ""
@@ -188,7 +188,8 @@ def _shown(
     own = None if maps is None else maps.get((row["neuron"], sample))
     if own is not None:
         own = given.scores(own, f"maps[{row['neuron']}, {sample!r}]")
-        image = spotlight(photo, patch_grid(own), box)
+        laid = patch_cells(own)
+        image = spotlight(photo, laid.grid(own.numpy()), laid.box(photo) if box is None else box)
     else:
         zoom = 2 * _THUMB / max(photo.size)
         image = photo.resize((round(photo.width * zoom), round(photo.height * zoom)))
@@ -200,12 +201,14 @@ def _shown(
     )
 
 
-def _map(picture: Any, grid: np.ndarray, box: Box | None, told: str) -> str:
+def _map(picture: Any, scores: Scores, box: Box | None, told: str) -> str:
     from mmlens.view.style.paint import paper
 
+    laid = patch_cells(scores)
+    grid = laid.grid(scores.numpy())
     photo = open_picture(picture) if picture is not None else paper(*grid.shape)
     signed, limit = span(grid)
-    area = given.box(box, photo)
+    area = given.box(laid.box(photo) if box is None else box, photo)
     image = painted(photo, grid, signed, limit, area, side=2 * _THUMB)
     top = f"{told}, at most {float(np.nanmax(grid)):.3g}"
     return (

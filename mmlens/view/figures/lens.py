@@ -22,6 +22,7 @@ from mmlens.values.labels import Patch
 from mmlens.view.style import given, theme
 from mmlens.view.style.colourscale import ink_on, on, read
 from mmlens.view.style.figure import Figure
+from mmlens.view.style.laid import lay
 from mmlens.view.style.printed import label, visible
 from mmlens.view.style.theme import in_figure
 
@@ -37,7 +38,9 @@ _QUANTITIES = {
 }
 
 
-def lens(table: pd.DataFrame, *, title: str | None = None) -> go.Figure:
+def lens(
+    table: pd.DataFrame, *, crop: str | int | None = None, title: str | None = None
+) -> go.Figure:
     """Words as cells, coloured by their number, as a plotly figure.
 
     With a column `layer` of several layers: layer upwards, position to the right. Otherwise patches
@@ -47,6 +50,7 @@ def lens(table: pd.DataFrame, *, title: str | None = None) -> go.Figure:
     Args:
         table: what `logit_lens` (without words) or `nearest_tokens` returns: pos, rank, token, the
             number, and layer.
+        crop: by patches, of a picture that was read in several crops: as in `view.on_image`.
 
     Raises:
         AddressError: other columns, or more positions than can be read.
@@ -65,7 +69,7 @@ def lens(table: pd.DataFrame, *, title: str | None = None) -> go.Figure:
     for layer in table["layer"].unique() if "layer" in table.columns else ():
         count(layer, "table['layer']", least=0)
     layered = "layer" in table.columns and len(set(table["layer"])) > 1
-    cells, rows, columns, note = _by_layer(table) if layered else _by_patch(table)
+    cells, rows, columns, note = _by_layer(table) if layered else _by_patch(table, crop)
     z = np.full((len(rows), len(columns)), np.nan, np.float32)
     words = np.full(z.shape, "", dtype=object)
     told = np.full(z.shape, "", dtype=object)
@@ -120,22 +124,25 @@ def _by_layer(table: pd.DataFrame) -> tuple[Cells, list[Any], list[Any], str]:
     return _filled(table, layers, positions, "layer"), layers, positions, note
 
 
-def _by_patch(table: pd.DataFrame) -> tuple[Cells, list[Any], list[Any], str]:
+def _by_patch(
+    table: pd.DataFrame, crop: str | int | None
+) -> tuple[Cells, list[Any], list[Any], str]:
     """Cells of (row, column) of the first picture."""
     patches = [one for one in dict.fromkeys(table["pos"]) if isinstance(one, Patch)]
     words = len(set(table["pos"])) - len(patches)
     if not patches:
         positions = list(dict.fromkeys(table["pos"]))
         return _filled(table, [""], positions, None), [""], positions, ""
-    here = [one for one in patches if one.image == patches[0].image]
-    given.one_crop(here, "This table")
-    rows = list(range(max(p.row for p in here) + 1))
-    columns = list(range(max(p.col for p in here) + 1))
+    about = table.attrs.get("about", {})
+    laid = lay(patches, about, "This table", image=patches[0].image, crop=crop)
+    rows, columns = (list(range(n)) for n in laid.shape)
+    place = {patches[index]: cell for index, cell in laid.cells.items()}
     cells: Cells = {}
     for record in table.sort_values("rank", kind="stable").to_dict("records"):
-        if record["pos"] in set(here):
-            cells.setdefault((record["pos"].row, record["pos"].col), []).append(record)
+        if record["pos"] in place:
+            cells.setdefault(place[record["pos"]], []).append(record)
     note = f"{words} positions of words left out" if words else ""
+    note = " · ".join([note] * bool(note) + [f"drawn: the {laid.name}"] * (laid.name != "picture"))
     return cells, rows, columns, note
 
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from mmlens.values.arguments import flag, number
 from mmlens.values.errors import AddressError
-from mmlens.values.labels import Patch
 from mmlens.values.pictures import open_picture
 from mmlens.values.scores import Scores
 from mmlens.view.style import given
+from mmlens.view.style.laid import Laid, lay
 from mmlens.view.style.paint import Box, legend, painted, paper, span
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def on_image(
     scores: Scores,
     *,
     image: int = 0,
+    crop: str | int | None = None,
     box: Box | None = None,
     top: float | int | None = None,
     smooth: bool = False,
@@ -40,8 +41,10 @@ def on_image(
         picture: anything that `open_picture` reads, or None for no photo.
         scores: one axis, `pos`; labels that are not patches are left out.
         image: which picture of the prompt.
+        crop: of a picture that was read in several crops: "tiles" (all of them merged, over the
+            whole photo), "thumbnail", or the number of one crop; by default the tiles.
         box: (x0, y0, x1, y1) in pixels that the grid covers; by default the whole picture
-            (an encoder that crops reads less: `look(...).box`).
+            (an encoder that crops reads less: `look(...).box`), or where the crops lie.
         top: the value of full opacity; by default the largest magnitude.
         smooth: interpolate linearly between patches.
         mask: Bool[height, width] of the picture, outlined, such as an object's.
@@ -55,15 +58,17 @@ def on_image(
 
     smooth = flag(smooth, "smooth")
     top = None if top is None else number(top, "top", least=0)
-    grid = patch_grid(scores, image)
+    laid = patch_cells(scores, image, crop)
+    grid = laid.grid(scores.numpy())
     photo = open_picture(picture) if picture is not None else paper(*grid.shape)
-    x0, y0, x1, y1 = given.box(box, photo)
+    x0, y0, x1, y1 = given.box(laid.box(photo) if box is None else box, photo)
     signed, limit = span(grid, top)
     told, about = title_of(scores)
     figure = Figure([pointer(grid, (x0, y0, x1, y1)), bar(signed, limit, quantity(scores))])
     source = painted(photo, grid, signed, limit, (x0, y0, x1, y1), smooth=smooth, mask=mask)
     figure.add_layout_image(source=source, **_place(photo.size))
     notes = ["blue raises, red lowers"] * signed
+    notes += [f"drawn: the {laid.name}"] * (laid.name != "picture")
     notes += ["smoothed between patches"] * smooth + ["outlined: the mask"] * (mask is not None)
     rows, cols = grid.shape
     return theme.finish(
@@ -131,10 +136,15 @@ def bar(signed: bool, limit: float, name: str) -> go.Scatter:
 
 
 def patch_grid(scores: Scores, image: int = 0) -> np.ndarray:
-    """Float[row, col]: the values of one picture's patches; NaN where there is none.
+    """Float[row, col]: the values of one picture's patches; NaN where there is none."""
+    return patch_cells(scores, image).grid(scores.numpy())
+
+
+def patch_cells(scores: Scores, image: int = 0, crop: str | int | None = None) -> Laid:
+    """Where the patches of one picture are drawn.
 
     Raises:
-        AddressError: other axes than `pos`, or no patch of this picture.
+        AddressError: other axes than `pos`, no patch of this picture, or no such crop.
     """
     scores = given.scores(scores)
     if scores.axes != ("pos",):
@@ -147,28 +157,7 @@ def patch_grid(scores: Scores, image: int = 0) -> np.ndarray:
             if "pos" in scores.axes
             else f"A picture needs an axis 'pos' with patches, and {scores!r} has none."
         )
-    return grid_of(scores.of("pos"), scores.numpy(), image, repr(scores))
-
-
-def grid_of(labels: Any, values: np.ndarray, image: int, name: str) -> np.ndarray:
-    """Float[row, col]: one value per patch, at its row and column; NaN where there is none.
-
-    Raises:
-        AddressError: no patch of this picture, or patches of several crops of it.
-    """
-    here = [
-        (label, value)
-        for label, value in zip(labels, values, strict=True)
-        if isinstance(label, Patch) and label.image == image
-    ]
-    if not here:
-        raise AddressError(f"There is no patch of picture {image} in {name}.")
-    given.one_crop([patch for patch, _ in here], name)
-    shape = (max(p.row for p, _ in here) + 1, max(p.col for p, _ in here) + 1)
-    grid = np.full(shape, np.nan)
-    for patch, value in here:
-        grid[patch.row, patch.col] = value
-    return grid
+    return lay(scores.of("pos"), scores.about, repr(scores), image=image, crop=crop)
 
 
 def _place(size: tuple[int, int]) -> dict[str, Any]:

@@ -22,9 +22,10 @@ from mmlens.values.errors import AddressError
 from mmlens.values.labels import Patch, Token
 from mmlens.values.pictures import open_picture
 from mmlens.values.scores import Scores
-from mmlens.view.figures.on_image import bar, grid_of, pointer
+from mmlens.view.figures.on_image import bar, pointer
 from mmlens.view.style import given, theme
 from mmlens.view.style.figure import Figure
+from mmlens.view.style.laid import lay
 from mmlens.view.style.paint import Box, painted, paper, span
 from mmlens.view.style.printed import plain
 from mmlens.view.style.theme import in_figure
@@ -40,6 +41,7 @@ def panels(
     scores: Scores,
     *,
     image: int = 0,
+    crop: str | int | None = None,
     box: Box | None = None,
     shared: bool = True,
     smooth: bool = False,
@@ -52,7 +54,7 @@ def panels(
     Args:
         picture: anything that `open_picture` reads, or None for no photo.
         scores: patches on `pos`, `key` or `query`, and one or two other axes.
-        image, box, smooth, mask: as in `view.on_image`.
+        image, crop, box, smooth, mask: as in `view.on_image`.
         shared: one scale for all panels; otherwise each has its own.
         columns: panels in a row, where there is one other axis.
 
@@ -85,16 +87,23 @@ def panels(
             f" as in scores.sel({others[-1]}=[...])."
         )
     flat = values.reshape(many, -1)
-    grids = [grid_of(scores.of(axis), row, image, repr(scores)) for row in flat]
+    laid = lay(scores.of(axis), scores.about, repr(scores), image=image, crop=crop)
+    grids = [laid.grid(row) for row in flat]
     photo = open_picture(picture) if picture is not None else paper(*grids[0].shape)
-    look = {"box": box, "smooth": smooth, "mask": mask, "shared": shared}
+    look = {
+        "box": laid.box(photo) if box is None else box,
+        "smooth": smooth,
+        "mask": mask,
+        "shared": shared,
+    }
     figure, height = _drawn(photo, grids, across, len(others) == 1, look)
     figure.add_trace(_bar(grids, shared, quantity(scores)))
     _named(figure, [list(scores.of(name)) for name in others], others)
     told, about = title_of(scores)
     note = "" if shared else "each panel has its own scale"
     signs = "blue raises, red lowers" if span(np.stack(grids))[0] else ""
-    notes = [about, signs, note, "outlined: the mask" if mask is not None else ""]
+    place = f"drawn: the {laid.name}" if laid.name != "picture" else ""
+    notes = [about, place, signs, note, "outlined: the mask" if mask is not None else ""]
     theme.finish(figure, title or told, " · ".join(part for part in notes if part), width=_WIDTH)
     top = figure.layout.margin.t + _TOP
     left = _LEFT + (30 if len(others) == 2 else 0)

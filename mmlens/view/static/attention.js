@@ -59,7 +59,7 @@
     const mix = HEAT[low].map((value, i) => Math.round(value + (HEAT[low + 1][i] - value) * (at - low)));
     return `rgba(${mix},${0.85 * Math.min(part, 1)})`;
   };
-  const name = (one) => one.text !== undefined ? `“${one.text}”` : `patch (${one.row}, ${one.col})`;
+  const name = (one) => one.other !== undefined ? one.other : one.text !== undefined ? `“${one.text}”` : `patch (${one.row}, ${one.col})`;
 
   function draw() {
     const { scale, bytes } = patterns[head], n = data.keys.length, pen = canvas.getContext("2d");
@@ -67,9 +67,10 @@
     const top = Math.max(...values.filter((_, i) => data.keys[i].row !== undefined), 1e-12);
     pen.imageSmoothingEnabled = photo.width > 3000;
     pen.drawImage(photo, 0, 0, canvas.width, canvas.height);
-    let sum = 0, best = 0, rest = [];
+    let sum = 0, best = 0, elsewhere = 0, rest = [];
     values.forEach((value, i) => {
       const one = data.keys[i];
+      if (one.other !== undefined) { elsewhere += value; return; }
       if (one.row === undefined) { rest.push([value, one]); return; }
       sum += value;
       if (value >= values[best] || data.keys[best].row === undefined) best = i;
@@ -86,7 +87,7 @@
     rest.sort((a, b) => b[0] - a[0]);
     const others = rest.slice(0, 3).map(([value, one]) => `${name(one)} ${share(value)}`).join(", ");
     told.textContent = `${name(own)} gives ${share(sum)} of its attention to the picture, most to `
-      + `${name(data.keys[best])}: ${share(values[best])}.` + (others ? ` Words: ${others}.` : "");
+      + `${name(data.keys[best])}: ${share(values[best])}.` + (elsewhere ? ` Other patches ${share(elsewhere)}.` : "") + (others ? ` Words: ${others}.` : "");
     canvas.setAttribute("aria-label", told.textContent);
     most.textContent = share(top);
     for (const [i, button] of buttons) button.setAttribute("aria-pressed", String(i === query));

@@ -5,7 +5,7 @@ Each function returns the checked value; errors name the argument.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ from PIL import Image
 
 from mmlens.values.arguments import count, instance, number, several, shown, text
 from mmlens.values.errors import AddressError, ArgumentError
-from mmlens.values.labels import Patch
 from mmlens.values.scores import Scores
 from mmlens.view.style.paint import Box
 
@@ -57,20 +56,6 @@ def box(value: Any, photo: Image.Image) -> Box:
         f"box={shown(value)}: write (x0, y0, x1, y1), left before right and upper before lower, in"
         f" pixels of the picture, which is {photo.width} wide and {photo.height} high."
     )
-
-
-def one_crop(patches: Iterable[Patch], name: str) -> None:
-    """Refuse patches of several crops of a picture in one drawing: each has its own grid.
-
-    Args:
-        name: the argument that has them, for error messages.
-    """
-    crops = sorted({patch.crop for patch in patches})
-    if len(crops) > 1:
-        raise AddressError(
-            f"{name} holds patches of {len(crops)} crops of a picture, each with a grid of its own:"
-            f" choose the patches of one, as in [p for p in patches if p.crop == {crops[0]}]."
-        )
 
 
 def table(

@@ -14,6 +14,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+from mmlens.values.crops import CROPS, told
 from mmlens.view.style.html import static
 from mmlens.view.style.printed import one_line
 
@@ -63,5 +64,9 @@ def about_rows(about: Mapping[str, Any]) -> str:
     """Provenance as rows of a description list."""
     return "\n".join(
         f"<div><dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(one_line(value))}</dd></div>"
-        for name, value in about.items()
+        for name, value in (dict(about) | _told(about)).items()
     )
+
+
+def _told(about: Mapping[str, Any]) -> dict[str, str]:
+    return {CROPS: told(about[CROPS])} if about.get(CROPS) else {}

@@ -34,15 +34,22 @@ export const points = (value) => {
 const bytes = (packed) => Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
 const MISSING = -32768;
 
-/** A map [row * cols + col]; NaN where there is no patch or no value. */
-export const unpack = ({ scale, data }, { grid: [rows, cols], patches }) => {
-  const view = new DataView(bytes(data).buffer), flat = new Float32Array(rows * cols).fill(NaN);
-  patches.forEach(([row, col], i) => {
+/** A map: a number per position; NaN where there is no value. */
+export const numbers = ({ scale, data }) => {
+  const view = new DataView(bytes(data).buffer);
+  return Float32Array.from({ length: view.byteLength / 2 }, (_, i) => {
     const raw = view.getInt16(2 * i, true);
-    if (raw !== MISSING) flat[row * cols + col] = raw * scale;
+    return raw === MISSING ? NaN : raw * scale;
   });
+};
+/** The same in the cells [row * cols + col] of what is drawn; NaN where there is no position. */
+export const unpack = (packed, { grid: [rows, cols], patches }) => {
+  const values = numbers(packed), flat = new Float32Array(rows * cols).fill(NaN);
+  patches.forEach((cell, i) => { if (cell) flat[cell[0] * cols + cell[1]] = values[i]; });
   return flat;
 };
+/** A picture as one of its levels: tiles, thumbnail, or the one grid that it has. */
+export const levelled = (raw, level) => ({ ...raw, ...raw.levels[Math.min(level, raw.levels.length - 1)], name: raw.name });
 
 /** The lens: `top(layer, place)` gives [word, probability] of every rank. */
 export const lensOf = (packed, vocabulary, places) => {

@@ -1,5 +1,5 @@
 // One neuron: what it decodes to, the caption without it, the words it is attributed, its top pictures.
-import { at, bare, list, made, none, points, prob, signed, unpack } from "./base.js";
+import { at, bare, levelled, list, made, none, points, prob, signed, unpack } from "./base.js";
 import { mini } from "./paint.js";
 import { all, many, now, onRender, showPicture, showWord, state, texts, unitOf } from "./state.js";
 import { chips } from "./word.js";
@@ -57,7 +57,7 @@ const tops = (name) => {
   const found = all.tops[name];
   if (!found) return null;
   return part("Top pictures", "The pictures of the sweep that excite it most, and where.", made("ul", "tops", ...found.map((top) => {
-    const thumb = all.thumbs[top.thumb], inside = many && thumb.at >= 0;
+    const thumb = levelled(all.thumbs[top.thumb], 0), inside = many && thumb.at >= 0;
     const card = made(inside ? "button" : "span", "card", mini(thumb, unpack(top.map, thumb), thumb.grid, null, "mini wide"),
       made("span", "value", bare(top.value)), made("span", "name", thumb.name));
     if (inside) {
@@ -71,7 +71,7 @@ const tops = (name) => {
 
 let drawn = "";
 onRender(() => {
-  const name = state.neuron, here = now(), key = `${state.picture} ${name}`;
+  const name = state.neuron, here = now(), key = `${state.picture} ${state.level} ${name}`;
   at("neuron-none").hidden = name !== null;
   at("neuron-one").hidden = name === null;
   if (name === null || drawn === key) return;

@@ -30,11 +30,11 @@ onRender(() => {
   at("patch-none").hidden = patch !== null;
   at("patch-one").hidden = patch === null;
   if (patch === null) return;
-  const key = `${state.picture} ${patch}`;
+  const key = `${state.picture} ${state.level} ${patch}`;
   if (drawn !== key) {
     drawn = key;
     const place = here.place.get(String(patch)), names = here.fires[place].map((i) => here.firing[i]);
-    at("patch-title").textContent = `Patch row ${patch[0]}, column ${patch[1]}`;
+    at("patch-title").textContent = here.drawn === "list" ? `Position ${place}` : `Patch row ${patch[0]}, column ${patch[1]}`;
     at("lens-part").hidden = !here.lens;
     at("fires-part").hidden = names.length === 0;
     at("patch-less").hidden = Boolean(here.lens) || names.length > 0;

@@ -1,7 +1,7 @@
 // The picture, its overlay, and the number under pointer and arrow keys.
-import { at, bare, prob, signed } from "./base.js";
+import { at, bare, list, made, prob, signed } from "./base.js";
 import { frame, gradient, paint, place } from "./paint.js";
-import { now, onRender, quoted, set, shown, showPatch, state, texts } from "./state.js";
+import { now, onRender, quoted, set, showLevel, shown, showPatch, state, texts } from "./state.js";
 
 export const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
 let painted = null;
@@ -14,7 +14,15 @@ const renderPhoto = () => {
   at("picture").alt = `The picture: ${here.name}`;
   at("photo").className = `photo ${here.sharp ? "sharp" : ""} ${at("bare").checked ? "bare" : ""}`;
   at("photo").style.setProperty("--ratio", here.ratio);
+  at("photo").classList.toggle("list", here.drawn === "list");
   place(at("window"), here.window);
+  at("levels").hidden = here.levels.length < 2;
+  list(at("level"), here.levels.map(({ name }, i) => {
+    const input = made("input");
+    Object.assign(input, { type: "radio", name: "level", checked: i === state.level });
+    input.addEventListener("change", () => showLevel(i));
+    return made("label", "", input, ` ${name}`);
+  }));
 };
 
 const renderMap = () => {
@@ -50,15 +58,15 @@ const told = (here, map, peak) => {
       return peak ? `The frame marks the patch where ${map.name} does most for ${quoted(state.word)}.`
         : `Activation of ${map.name}, after its activation function.`;
     }
-    return `All patches together: ${signed(here.totals[map.word])} to the logit of ${quoted(map.word)}. Point at a patch for its number, click it for ${texts ? "what fires there" : "its lens"}.`;
+    return `All ${here.drawn === "list" ? "positions" : "patches"} together: ${signed(here.totals[map.word])} to the logit of ${quoted(map.word)}. Point at one for its number, click it for ${texts ? "what fires there" : "its lens"}.`;
   }
   const [row, col] = patch, value = map.values[row * here.grid[1] + col];
-  const spot = `Patch row ${row}, column ${col}: `;
+  const spot = here.drawn === "list" ? `Position ${row * here.grid[1] + col}: ` : `Patch row ${row}, column ${col}: `;
   if (map.token) return `${spot}“${map.token.word}” ${value ? prob(value) : "not among the first words"} after layer ${map.token.layer}.`;
   const rank = map.values.filter((other) => other > value).length + 1;
   const what = map.name ? `activation of ${map.name}` : `to the logit of ${quoted(map.word)}`;
   const size = map.name ? bare(value) : signed(value);
-  return `${spot}${size} ${what}` + (Number.isNaN(value) ? "." : `, rank ${rank} of ${here.patches.length}.`);
+  return `${spot}${size} ${what}` + (Number.isNaN(value) ? "." : `, rank ${rank} of ${here.place.size}${here.levels.length > 1 ? ` of the ${here.drawn}` : ""}.`);
 };
 
 const photo = at("photo"), overlay = at("overlay");

@@ -1,5 +1,5 @@
 // One state: which picture, word, neuron and patch; what is pointed at goes before what is chosen.
-import { at, highest, largest, lensOf, unpack } from "./base.js";
+import { at, highest, largest, lensOf, levelled, numbers, unpack } from "./base.js";
 
 const read = (id) => JSON.parse(at(id).textContent);
 export const all = read("data");
@@ -9,37 +9,48 @@ export const texts = document.documentElement.dataset.says === "texts";
 export const unitOf = texts ? "text" : "word";
 const opened = new Map();
 
-/** A picture, unpacked when it is first looked at. */
-const open = (i) => {
-  if (!opened.has(i)) {
-    const raw = read(`p${i}`), active = new Map();
-    const maps = raw.maps.map((map) => map && unpack(map, raw)); // null: a word that is not explained
-    opened.set(i, {
+/** A picture at one of its levels, unpacked when it is first looked at. */
+const open = (i, level = 0) => {
+  const key = `${i} ${level}`;
+  if (!opened.has(key)) {
+    const raw = levelled(read(`p${i}`), level), active = new Map();
+    const values = raw.maps.map((map) => map && numbers(map)); // null: a word that is not explained
+    opened.set(key, {
       ...raw,
-      maps,
-      totals: maps.map((map) => map && map.reduce((sum, value) => sum + (value || 0), 0)),
-      top: Math.max(...maps.filter(Boolean).map(largest)),
+      drawn: raw.levels[level].name,
+      tops: raw.tops.map((rows) => rows.map((row) => ({ ...row, patch: raw.patches[row.at] }))),
+      told: (n) => toldOf(raw.levels, level, n),
+      maps: raw.maps.map((map) => map && unpack(map, raw)),
+      totals: values.map((map) => map && map.reduce((sum, value) => sum + (value || 0), 0)),
+      top: Math.max(...values.filter(Boolean).map(largest)),
       lens: lensOf(raw.lens, all.vocabulary, raw.patches.length),
-      place: new Map(raw.patches.map(([row, col], n) => [`${row},${col}`, n])),
+      place: new Map(raw.patches.flatMap((cell, n) => (cell ? [[`${cell[0]},${cell[1]}`, n]] : []))),
       /** The map of a neuron, or null where it was not read on this picture. */
       activity: (name) => {
         if (!active.has(name)) {
           const packed = raw.active[name];
           const top = packed ? null : (all.tops[name] ?? []).find((one) => all.thumbs[one.thumb].at === i);
-          active.set(name, packed ? unpack(packed, raw) : top ? unpack(top.map, all.thumbs[top.thumb]) : null);
+          active.set(name, packed ? unpack(packed, raw) : top ? unpack(top.map, levelled(all.thumbs[top.thumb], level)) : null);
         }
         return active.get(name);
       },
     });
   }
-  return opened.get(i);
+  return opened.get(key);
+};
+/** Where a position is, in words; in another level with that level's name. */
+const toldOf = (levels, level, n) => {
+  const one = levels[level].patches[n] ? levels[level] : levels.find(({ patches }) => patches[n]);
+  const [row, col] = one.patches[n];
+  if (one.name === "list") return `at position ${row * one.grid[1] + col}`;
+  return `at row ${row}, column ${col}${one === levels[level] ? "" : ` of the ${one.name}`}`;
 };
 
 export const state = {
-  picture: 0, word: 0, neuron: null, patch: null, token: null, tab: "word", all: false,
+  picture: 0, level: 0, word: 0, neuron: null, patch: null, token: null, tab: "word", all: false,
   overWord: null, overNeuron: null, overPatch: null, overToken: null,
 };
-export const now = () => open(state.picture);
+export const now = () => open(state.picture, state.level);
 const renders = [];
 export const onRender = (call) => renders.push(call);
 /** Change the state and show it. */
@@ -49,8 +60,12 @@ export const set = (changes) => {
 };
 export const unpointed = { overWord: null, overNeuron: null, overToken: null };
 export const showPicture = (picture, changes = {}) => set({
-  ...unpointed, overPatch: null, picture, word: open(picture).target, neuron: null, patch: null, token: null,
+  ...unpointed, overPatch: null, picture, level: 0, word: open(picture).target, neuron: null, patch: null, token: null,
   tab: "word", ...changes,
+});
+/** Draw the tiles, the thumbnail, or what else there is. */
+export const showLevel = (level) => set({
+  ...unpointed, overPatch: null, patch: null, token: null, level, tab: state.tab === "patch" ? "word" : state.tab,
 });
 export const showWord = (word) => set({ ...unpointed, word, token: null, tab: "word" });
 export const showPatch = (patch) => set({ ...unpointed, patch, token: null, tab: "patch" });
@@ -87,7 +102,9 @@ export const shown = () => {
   const here = now(), token = state.overToken ?? (state.tab === "patch" ? state.token : null);
   if (token && state.overNeuron === null && state.overWord === null) {
     const values = new Float32Array(here.grid[0] * here.grid[1]).fill(0);
-    here.patches.forEach(([row, col], n) => {
+    here.patches.forEach((cell, n) => {
+      if (!cell) return;
+      const [row, col] = cell;
       const found = here.lens.top(token.depth, n).find(([word]) => word === token.word);
       values[row * here.grid[1] + col] = found ? found[1] : 0;
     });

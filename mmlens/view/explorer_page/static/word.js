@@ -63,7 +63,7 @@ const lost = (before, after) => [
 
 let drawn = "";
 onRender(() => {
-  const word = wordNow(), here = now(), key = `${state.picture} ${word}`;
+  const word = wordNow(), here = now(), key = `${state.picture} ${state.level} ${word}`;
   if (drawn === key) return;
   drawn = key;
   const { text, before, together } = here.words[word], rows = here.tops[word];
@@ -78,7 +78,7 @@ onRender(() => {
     const bar = made("b", one.score < 0 ? "minus" : "");
     bar.style.width = `${Math.max(2, 60 * Math.abs(one.score ?? 0) / top)}px`;
     const who = [linkTo(one.neuron), made("div", "score", bar, made("span", "", signed(one.score))),
-      made("div", "at", `at row ${one.patch[0]}, column ${one.patch[1]}`)];
+      made("div", "at", here.told(one.at))];
     const cells = [who];
     if (silenced) cells.push(lost(before, (here.without[one.neuron] ?? [])[word]));
     if (!texts) cells.push(chips(one.neuron, 10, text.toLowerCase(), one.sign ?? 1));
