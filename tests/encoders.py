@@ -447,6 +447,7 @@ ENCODERS: dict[str, Twin] = {
     ),
     "hf:EfficientNetModel": _hf(
         "EfficientNetModel",
+        hidden_dim=320,  # 1280 by the width
         image_size=64,
         width_coefficient=0.25,
         depth_coefficient=1.0,

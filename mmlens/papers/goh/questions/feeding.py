@@ -115,8 +115,9 @@ def feeding_study(
     from mmlens.families import load
 
     loaded: Any = load(model) if isinstance(model, str | Path) else model
-    few = concepts is None or isinstance(concepts, int)
-    table = feeding(loaded, spread_things(concepts) if few else concepts, each=each, seed=seed)
+    if concepts is None or isinstance(concepts, int):
+        concepts = spread_things(concepts)
+    table = feeding(loaded, concepts, each=each, seed=seed)
     file = path(out, "out") / "feeding.csv"
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -193,7 +193,9 @@ def vectors_told(pairs: pd.DataFrame) -> Part:
     Args:
         pairs: of different words, as `word_association` gives them; the closest first.
     """
-    mean, first = float(pairs["raw"].mean()), pairs.iloc[0]
+    first: Any = pairs.iloc[0]
+    every: Any = pairs["raw"]
+    mean = float(every.mean())
     names = f"({first['word']}, {first['other']})"
     says = (
         f"Different words have a mean cosine of {mean:.2f} as they are. With the mean taken out,"
