@@ -195,7 +195,10 @@ WORDS_ALONE = {
         "needs a model that has an unembedding",
     ),
     "mmlens.sink_units": "needs a model that has MLP units in its language model",
-    "mmlens.patching.captions": "needs a model that generates text",
+    **dict.fromkeys(
+        ("mmlens.patching.captions", "mmlens.compare_outputs"),
+        "needs a model that generates text",
+    ),
     **dict.fromkeys(
         ("mmlens.patching.attention", "mmlens.patching.written_by"),
         "needs a model that has a language model of blocks",

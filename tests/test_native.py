@@ -337,6 +337,9 @@ def test_what_is_looked_at_lies_in_the_picture(name):
     rows, cols = first["grid"]
     left, top, wide, high = first["window"]
     patch = next(i for i, cell in enumerate(first["patches"]) if cell is not None)
+    if isinstance(seen.maps.of("pos")[patch], Marker):
+        assert first["name"] == "list"  # queries lie nowhere
+        return
     box = model.image_reader.box(model.vision, seen.maps.of("pos")[patch], *WIDE)
     row, col = first["patches"][patch]
     assert (left + col * wide / cols) * WIDE[0] / 100 == pytest.approx(box[0], abs=0.01)

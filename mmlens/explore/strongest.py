@@ -14,7 +14,7 @@ import torch
 from mmlens.methods.decode import decode, sign_of
 from mmlens.methods.translators import Translators
 from mmlens.model.targets import Target
-from mmlens.values.labels import Neuron, Patch
+from mmlens.values.labels import Marker, Neuron, Patch
 from mmlens.values.prompt import SoftPrompt
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def strongest_table(
     soft: SoftPrompt,
     targets: Sequence[Target],
     found: list[list[tuple[float, Neuron, int]]],
-    patches: tuple[Patch, ...],
+    patches: tuple[Patch | Marker, ...],
     active: Mapping[Neuron, torch.Tensor],
     through: str | Translators = "unembed",
 ) -> pd.DataFrame:
@@ -59,6 +59,7 @@ def strongest_table(
         soft: the prompt and the caption.
         targets: of the tokens.
         found: per token (score, neuron, index of the patch).
+        patches: the positions of the picture; a query is a marker.
         active: the activations of each neuron at all patches.
         through: how neurons are decoded; "effect" where the token is predicted.
     """

@@ -1,6 +1,6 @@
 """What a model says of pictures beside what others say: texts from people, or from closed models.
 
-    compare_outputs(model, {"dog.jpg": {"gpt-4v": "a dog on grass", "person": "our dog"}})
+    compare_outputs(model, {"scene.png": {"gpt-4v": "a dog on grass", "person": "our dog"}})
 
 A model whose weights are not at hand can be compared by its texts alone. Every text stands beside
 the model's own (greedy) one, with the log-probability that the model gives it: the sum over its
@@ -22,6 +22,7 @@ from mmlens.model.provenance import about
 from mmlens.model.reading import going_on
 from mmlens.model.targets import caption, extend, one
 from mmlens.model.text_end import SENTENCE, Stop
+from mmlens.towers.language.tokenization import printed
 from mmlens.values.arguments import instance, text
 from mmlens.values.errors import ArgumentError
 from mmlens.values.prompt import Prompt, SoftPrompt
@@ -63,7 +64,8 @@ def compare_outputs(
         with torch.no_grad():
             soft = one(model, asked)
             own = caption(model, soft, max_new_tokens, stop)
-            rows.append(_row(model, soft, own, named, model.name, model.to_string(own)))
+            spelt = printed(model.tokenizer, own, skip_special_tokens=True)  # as generate spells
+            rows.append(_row(model, soft, own, named, model.name, spelt))
             for source, given in said.items():
                 ids = going_on(model, soft, _joined(model, asked, given), "texts")
                 rows.append(_row(model, soft, ids, named, str(source), given))
