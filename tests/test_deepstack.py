@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 from bridges import off
 from native_twins import photo, twin
+from packaging.version import Version
 
 import mmlens as mm
+from mmlens.families.native import SINCE
 from mmlens.patching import Pair
 from mmlens.towers.vision.packed_eye import PackedEye
 from mmlens.values.errors import PromptError
@@ -17,6 +20,8 @@ WORDS = "A picture of"
 
 @pytest.fixture(scope="module")
 def model():
+    if Version(transformers.__version__) < Version(SINCE["qwen3_vl"]):
+        pytest.skip("read with a later transformers")
     return mm.from_model(*twin("qwen3_vl"))
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from bridges import bridge, off, prompt
 from language_models import make, pair, soft
+from packaging.version import Version
 
 import mmlens as mm
 from mmlens import patching
@@ -19,6 +21,19 @@ from mmlens.values.errors import AddressError, CapabilityError
 KINDS = ("mixtral", "qwen3-moe", "olmoe", "gpt-oss", "deepseek-v3", "qwen2-moe")
 LAYER, WORD, K = 1, 11, 2
 every_mixture = pytest.mark.parametrize("kind", KINDS)
+every_router = pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(
+            kind,
+            marks=pytest.mark.skipif(
+                kind == "deepseek-v3" and Version(transformers.__version__) < Version("5.24"),
+                reason="older classes choose experts outside of their router",
+            ),
+        )
+        for kind in KINDS
+    ],
+)
 
 
 @cache
@@ -58,7 +73,7 @@ def row_of(kind: str, expert: int, unit: int) -> torch.Tensor:
     return weight[unit] if kind == "gpt-oss" else weight[:, unit]
 
 
-@every_mixture
+@every_router
 @torch.no_grad()
 def test_logits_are_those_of_the_class_with_its_experts_closed_and_open(kind):
     _, model = pair(kind)
@@ -71,7 +86,7 @@ def test_logits_are_those_of_the_class_with_its_experts_closed_and_open(kind):
     assert {"blocks.1.mlp.experts.hook_post", "blocks.1.mlp.hook_router_logits"} <= set(seen)
 
 
-@every_mixture
+@every_router
 @torch.no_grad()
 def test_weights_and_units_are_those_of_the_class_and_0_where_a_token_is_not_routed(kind):
     _, model = pair(kind)
@@ -155,7 +170,7 @@ def test_a_knocked_out_expert_is_one_whose_output_weights_are_0(kind):
         assert score == pytest.approx(float(own[0, -1, WORD]), abs=1e-4)
 
 
-@every_mixture
+@every_router
 @torch.no_grad()
 def test_written_logits_are_chosen_from_by_the_classs_own_rule(kind):
     _, model = pair(kind)
