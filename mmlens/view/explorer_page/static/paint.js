@@ -53,6 +53,7 @@ export const place = (node, [left, top, width, height]) => {
 export const mini = (photo, values, grid, patch, cls = "mini") => {
   const box = made("span", photo.sharp ? `${cls} sharp` : cls);
   box.style.setProperty("--ratio", photo.ratio);
+  box.classList.toggle("list", photo.drawn === "list");
   const image = made("img"), over = made("span", "window");
   image.src = photo.src;
   image.alt = "";
