@@ -19,7 +19,7 @@ from verb_calls import calls, refusals, verbs
 
 import mmlens as mm
 from mmlens.families.blip2 import PictureFirst
-from mmlens.families.native import SINCE
+from mmlens.families.native import since
 from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.model.reading import see
 from mmlens.values.errors import (
@@ -40,10 +40,9 @@ every_twin = pytest.mark.parametrize("name", TWINS)
 @cache
 def parts(name: str) -> tuple[Any, Any, HookedVLM]:
     """A twin, its processor, and the hooked model of both; made once."""
-    since = SINCE.get("blip-2" if name == "blip2" else name, "0")
-    if Version(transformers.__version__) < Version(since):
-        pytest.skip(f"read with transformers {since} or later")
     whole, processor = twin(name)
+    if Version(transformers.__version__) < Version(since(whole.config)):
+        pytest.skip(f"read with transformers {since(whole.config)} or later")
     return whole, processor, mm.from_model(whole, processor, name=name)
 
 

@@ -201,10 +201,15 @@ def hooked(
     return found
 
 
-def _refuse_old_transformers(config: Any, cls: str) -> None:
+def since(config: Any) -> str:
+    """The first transformers whose class of this config is read rightly; "0" for all of them."""
     eyes = getattr(config, "vision_config", None)
     kinds = (config.model_type, getattr(eyes, "model_type", ""))
-    least = max((SINCE[kind] for kind in kinds if kind in SINCE), default="0")
+    return max((SINCE[kind] for kind in kinds if kind in SINCE), default="0")
+
+
+def _refuse_old_transformers(config: Any, cls: str) -> None:
+    least = since(config)
     if Version(transformers.__version__) < Version(least):
         raise CapabilityError(
             f"A {cls} is read with transformers {least} or later, and {transformers.__version__} is"

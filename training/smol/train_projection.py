@@ -107,11 +107,14 @@ def main(args: argparse.Namespace) -> None:
     projection = Projection(args.work, args.scores, args.start)
     learns = [projection.weight, projection.bias]
     optimiser = torch.optim.Adam(learns, args.lr, (0.9, 0.98))
-    file, done, spent = args.work / f"{args.name}.pt", 0, 0.0
+    file, done, spent, last = args.work / f"{args.name}.pt", 0, 0.0, args.steps
+    source = args.work / args.start if args.start else file
+    file = args.work / f"{args.name}-cooling.pt" if args.cooldown else file
     if args.start or args.resume or args.cooldown:
-        state = torch.load(args.work / args.start if args.start else file, weights_only=True)
+        state = torch.load(file if args.resume else source, weights_only=True)
         done, spent = state["step"], state["spent"]
-        if not args.start:
+        last = state.get("last", done + args.cooldown if args.cooldown else last)
+        if args.resume or not args.start:
             with torch.no_grad():
                 for name in KEPT:
                     getattr(projection, name).copy_(state[name])
@@ -121,6 +124,7 @@ def main(args: argparse.Namespace) -> None:
         part = to.with_suffix(".part")
         state = {name: getattr(projection, name).detach() for name in KEPT}
         state |= {"step": done, "spent": spent, "optimiser": optimiser.state_dict()}
+        state |= {"last": last} if args.cooldown else {}
         torch.save(state, part)
         os.replace(part, to)
 
@@ -129,7 +133,6 @@ def main(args: argparse.Namespace) -> None:
     rng = random.Random(args.seed + 7919 * done)
     LOGS.mkdir(exist_ok=True)
     start, first, recent = time.time(), done, []
-    last = done + args.cooldown if args.cooldown else args.steps
     while done < last and not stop and time.time() - start < 60 * args.minutes:
         began = time.time()
         warm = min(1, (done - first + 1) / args.warmup)
@@ -157,9 +160,8 @@ def main(args: argparse.Namespace) -> None:
             recent = []
         if done % 100 == 0:
             shards.look()
-            if not args.cooldown:
-                save(file)
-    save(args.work / f"{args.name}-final.pt" if args.cooldown else file)
+            save(file)
+    save(args.work / f"{args.name}-final.pt" if args.cooldown and done >= last else file)
 
 
 if __name__ == "__main__":
