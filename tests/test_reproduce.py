@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import re
+import runpy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ from mmlens.values.errors import ArgumentError
 
 EVIL = "<img src=x onerror=alert(1)>"
 CLOSE = "</script><script>document.title='PWNED'</script>"
+ROOT = Path(__file__).parent.parent
 NAME = "toy-gptj-planted"
 TINY = replace(
     QUICK, scan=4, units=2, projection=2, vectors=1, concepts=1, of_concept=2, classes=2,
@@ -472,3 +474,13 @@ def test_a_value_is_a_number_or_a_word():
     with pytest.raises(ReproduceError, match="There is no where 'text'"):
         OpenChoices(where="text")
     assert OpenChoices(value=-1).value == -1
+
+
+def test_the_page_of_both_models_says_what_their_own_pages_say():
+    joined = runpy.run_path(str(ROOT / "scripts" / "results.py"))["joined"]()
+    assert (ROOT / "docs" / "results.md").read_text("utf-8") == joined
+    for name in ("pictos", "smol"):
+        page = (ROOT / "docs" / f"results-{name}.md").read_text("utf-8")
+        for key, claim in CLAIMS.items():
+            word, says = re.findall(rf"^\| {key} \| {claim} \| (\S+) \| (.*) \|$", page, re.M)[0]
+            assert f"{word} {says}" in joined

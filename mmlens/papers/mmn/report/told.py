@@ -41,7 +41,8 @@ HOW = {
     " behind them, through a tuned lens, and by the words that silencing the unit lowers here."
     " A unit fits if the explained noun is among its first 10 tokens. Controls: the units of"
     " pictures of other things against this word, and random units of the same layers. Only"
-    " captions that name what is there count. Not in the paper.",
+    " captions that name what is there count. Units are strong because they raise this word, so"
+    " what silencing them lowers is no independent witness. Not in the paper.",
 }
 RULES = {
     "E1": "it holds if the interval of neurons minus wrong pictures lies above 0 by every metric,"
