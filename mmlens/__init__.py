@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         label_given_activation as label_given_activation,
     )
     from mmlens.methods.conditional_probability import to_label as to_label
+    from mmlens.methods.cross_attention_maps import cross_attention_maps as cross_attention_maps
     from mmlens.methods.cross_format import cross_format as cross_format
     from mmlens.methods.cross_format import cross_format_index as cross_format_index
     from mmlens.methods.decode import decode as decode
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from mmlens.methods.word_vectors import word_association as word_association
     from mmlens.methods.word_vectors import word_neighbours as word_neighbours
     from mmlens.methods.zero_shot import zero_shot as zero_shot
+    from mmlens.model.hooked_diffusion import HookedDiffusion as HookedDiffusion
     from mmlens.model.hooked_dual_encoder import HookedDualEncoder as HookedDualEncoder
     from mmlens.model.hooked_vlm import HookedVLM as HookedVLM
     from mmlens.papers.bias.bias_report import audit_bias as audit_bias

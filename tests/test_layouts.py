@@ -162,8 +162,11 @@ SUMS = (
     "mmlens.head_moments",
     "mmlens.text_span",
 )
-SIMILAR = dict.fromkeys(("mmlens.embed", "mmlens.zero_shot", *SUMS), COMPARES) | dict.fromkeys(
-    ("mmlens.blank_check", "mmlens.stroop", "mmlens.typographic_attack"), NAMES
+DENOISES = {"mmlens.cross_attention_maps": "a model that makes pictures or sounds out of noise"}
+SIMILAR = (
+    dict.fromkeys(("mmlens.embed", "mmlens.zero_shot", *SUMS), COMPARES)
+    | dict.fromkeys(("mmlens.blank_check", "mmlens.stroop", "mmlens.typographic_attack"), NAMES)
+    | DENOISES
 )
 
 REFUSED = {
@@ -183,6 +186,7 @@ REFUSED = {
 }
 """Per toy, the verbs that do not take its layout, and a part of the sentence that says so."""
 WORDS_ALONE = {
+    **DENOISES,
     **dict.fromkeys(
         ("mmlens.attribute_caption", "mmlens.neuron_graph", "mmlens.patching.edge_attribution",
          "mmlens.patching.knockouts", "mmlens.patching.path_patching",
@@ -199,10 +203,8 @@ WORDS_ALONE = {
         ("mmlens.patching.captions", "mmlens.compare_outputs"),
         "needs a model that generates text",
     ),
-    **dict.fromkeys(
-        ("mmlens.patching.attention", "mmlens.patching.written_by"),
-        "needs a model that has a language model of blocks",
-    ),
+    "mmlens.patching.attention": "needs a model that has a language model or a denoiser",
+    "mmlens.patching.written_by": "needs a model that has a language model of blocks",
 }  # fmt: skip
 """What only a model with a language model answers."""
 CLASSES = dict.fromkeys(("mmlens.blank_check", "mmlens.typographic_attack"), "No class is called")

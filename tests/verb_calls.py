@@ -79,6 +79,7 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
         "mmlens.bilinear_attribution": ask(photo, "a dog", site="features"),
         "mmlens.blank_check": ask(mm.Neuron(0, 1, "vision"), ["dog"], randoms=1),
         "mmlens.compare_outputs": ask([(photo, {"a": "a dog"})], WORDS, max_new_tokens=2),
+        "mmlens.cross_attention_maps": ask("a dog"),
         "mmlens.cross_format": ask({name: ([photo] * 2, [other] * 2) for name in "ab"}, draws=9),
         "mmlens.decode": ask([neuron]),
         "mmlens.decompose": ask([photo], by="pos"),

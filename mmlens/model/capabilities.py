@@ -41,6 +41,8 @@ WHAT = {
     "write:attn_mask": "applies cuts in its attention mask",
 }
 """The capabilities, each with the clause that follows "a model that" in an error."""
+IMPLIED = ("one pass", "attention")
+"""What follows from others, and an error does not list."""
 
 
 def abilities(model: HookedModel, what: str) -> bool:
@@ -91,7 +93,7 @@ def require(model: Any, *what: str) -> Any:
         )
     for one in what:
         if not model.can(one):
-            having = [name for name in WHAT if model.can(name)]
+            having = [name for name in WHAT if name not in IMPLIED and model.can(name)]
             raise CapabilityError(
                 f"This question needs a model that {WHAT[one]}, and {model.name!r} does not; it"
                 f" can: {', '.join(having) or 'nothing of this kind'}."
