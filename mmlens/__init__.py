@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from mmlens.methods.logit_lens import logit_lens as logit_lens
     from mmlens.methods.nearest_tokens import nearest_tokens as nearest_tokens
     from mmlens.methods.neuron_graph import neuron_graph as neuron_graph
+    from mmlens.methods.picture_similarity import picture_similarity as picture_similarity
     from mmlens.methods.sink_units import sink_units as sink_units
     from mmlens.methods.stroop import stroop as stroop
     from mmlens.methods.stroop import stroop_probs as stroop_probs

@@ -129,6 +129,7 @@ class Right:
         dual = mm.from_model(encoder, None, tokenizer)
         return {
             "from_model": {"model": encoder}, "embed": {"model": dual, "inputs": self.photo},
+            "picture_similarity": {"model": dual, "text": "two cats"},
             "zero_shot": {"model": dual, "pictures": self.photo, "texts": ["two cats"]},
             "decompose": {"model": dual, "pictures": self.photo, "along": "two cats"},
             "heat_map": {"shares": mm.decompose(dual, self.photo, by="pos", along="two cats")},

@@ -198,7 +198,7 @@ def test_hooks_run_at_every_step_and_know_which_it_is():
 def test_the_audit_finds_every_point_alive(monkeypatch):
     from mmlens.model import hooking
 
-    model = hooked().sampling(steps=2)
+    model = hooked().sampling(steps=1)
     known = hooking.points(model)
     few = {name: known[name] for name in known if ".blocks." not in name or ".blocks.1." in name}
     monkeypatch.setattr(hooking, "points", lambda model: few)
@@ -364,6 +364,49 @@ def test_a_picture_is_explained_as_its_latents_are():
             made.append(float(corner(other.made(reading, "picture")[0])))
     told = scores.sum("pos").sel(**best).item()
     assert told == pytest.approx((made[0] - made[1]) / (2 * size), rel=0.1, abs=1e-5)
+
+
+def test_a_picture_is_explained_by_its_similarity_with_a_text():
+    model, clip = hooked(), mm.load("pictos-clip")
+    like = mm.picture_similarity(clip, "a dog")
+    with torch.no_grad(), model.running(P) as reading:
+        picture = model.made(reading, "picture")[0]
+    big = F.interpolate(picture[None], scale_factor=8)[0]  # as large as the encoder reads, or more
+    there = mm.zero_shot(clip, to_pil(big), ["a dog"]).sel(quantity="cosine")
+    assert float(like(big)) == pytest.approx(float(there.values.flatten()[0]), abs=0.05)
+    scores = mm.attribute(model, P, of="picture", target=like, layer=[2], step=[2])
+    best = scores.sum("pos").abs().argmax()
+    made = []
+    for sign in (1, -1):
+        other = scaled(model, 1 + sign * 0.1, **best)
+        with torch.no_grad(), other.running(P) as reading:
+            made.append(float(like(other.made(reading, "picture")[0])))
+    told = scores.sum("pos").sel(**best).item()
+    assert told == pytest.approx((made[0] - made[1]) / 0.2, rel=0.1, abs=1e-6)
+    with pytest.raises(TargetError, match="no picture"):
+        mm.attribute(model, P, target=like, layer=[0])
+
+
+def to_pil(picture: torch.Tensor) -> Any:
+    from PIL import Image
+
+    return Image.fromarray((picture.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
+
+
+def test_a_step_can_be_computed_again_by_a_thread_of_torchs_own(monkeypatch):
+    """On a GPU the backward pass has threads of its own, which know nothing of the loop."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    model = hooked().edit(mm.Edit("denoiser.neurons", 0.0, layer=0, unit=[3, 4], step=[1]))
+    here = mm.attribute(model, P, target=corner, layer=[1])
+    plain = torch.autograd.grad
+
+    def elsewhere(*args: Any, **options: Any) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(plain, *args, **options).result()
+
+    monkeypatch.setattr(torch.autograd, "grad", elsewhere)
+    assert off(mm.attribute(model, P, target=corner, layer=[1]).values, here.values) < 1e-5
 
 
 @cache

@@ -164,7 +164,9 @@ SUMS = (
 )
 DENOISES = {"mmlens.cross_attention_maps": "a model that makes pictures or sounds out of noise"}
 SIMILAR = (
-    dict.fromkeys(("mmlens.embed", "mmlens.zero_shot", *SUMS), COMPARES)
+    dict.fromkeys(
+        ("mmlens.embed", "mmlens.picture_similarity", "mmlens.zero_shot", *SUMS), COMPARES
+    )
     | dict.fromkeys(("mmlens.blank_check", "mmlens.stroop", "mmlens.typographic_attack"), NAMES)
     | DENOISES
 )
@@ -213,7 +215,9 @@ ENCODERS: dict[str, dict[str, str]] = {
     "pictos-clip": WORDS_ALONE
     | dict.fromkeys(("mmlens.head_moments", "mmlens.text_span"), "has no 'vision.attn_out'"),
     "classes": WORDS_ALONE
-    | dict.fromkeys(("mmlens.embed", "mmlens.zero_shot", *SUMS), COMPARES)
+    | dict.fromkeys(
+        ("mmlens.embed", "mmlens.picture_similarity", "mmlens.zero_shot", *SUMS), COMPARES
+    )
     | {"mmlens.stroop": "No class is called"}
     | CLASSES,
 }

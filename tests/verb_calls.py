@@ -93,6 +93,7 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
         "mmlens.microscope": ask(data, tempfile.mkdtemp(), layer=0, k=1),
         "mmlens.nearest_tokens": ask(prompt, 2),
         "mmlens.neuron_graph": ask(prompt, 5, after="", k=1, units=1),
+        "mmlens.picture_similarity": ask("a dog"),
         "mmlens.sink_units": ask(prompt),
         "mmlens.sparse_probe": ask([photo, other], ["a", "b"], 1),
         "mmlens.stroop": ask(inks=["red", "blue"], words=["red"]),

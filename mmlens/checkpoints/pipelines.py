@@ -52,7 +52,7 @@ def find_pipeline(source: str, dtype: torch.dtype, revision: str | None = None) 
         with quietly():
             return getattr(diffusers, kind).from_pretrained(
                 place,
-                torch_dtype=dtype,
+                dtype=dtype,
                 use_safetensors=True,
                 local_files_only=local,
                 revision=revision,
