@@ -1,7 +1,7 @@
 """Cross-attention maps of a diffusion model: which part of the picture reads which word.
 
-    maps = cross_attention_maps(model, "a dog on a bicycle")     # Scores(key, pos)
-    view.on_image(model.generate("a dog on a bicycle"), maps.sel(key="dog"))
+    maps = cross_attention_maps(pipe_model, "a dog on a bicycle")     # Scores(key, pos)
+    view.on_image(pipe_model.generate("a dog on a bicycle"), maps.sel(key="dog"))
 
 DAAM (Tang et al. 2022, "What the DAAM: interpreting Stable Diffusion using cross attention"): at
 every step and layer each position of the latents divides its attention among the tokens of the

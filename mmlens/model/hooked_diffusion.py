@@ -111,7 +111,7 @@ class HookedDiffusion(HookedModel):
         if self.makes == "sound":
             raise ArgumentError(f"{self.name!r} makes sounds, which have no size: leave size= out.")
         factor = self.pipeline.pipe.vae_scale_factor
-        sides = tuple(size) if isinstance(size, (tuple, list)) else ()
+        sides: tuple[Any, ...] = tuple(size) if isinstance(size, (tuple, list)) else ()
         fits = len(sides) == 2 and all(isinstance(s, int) and s > 0 and s % 8 == 0 for s in sides)
         if not fits or any(side % factor for side in sides):
             raise ArgumentError(

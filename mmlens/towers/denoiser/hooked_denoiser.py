@@ -100,7 +100,7 @@ class HookedDenoiser(Placed, Movable):
             added = OutTap(self._point(f"{path}.hook_{part}_out"))
             attention.register_forward_hook(added)
         first, last = block.ff.net[0], linear_of(block)
-        projection = getattr(first, "proj", None)
+        projection: Any = getattr(first, "proj", None)
         if getattr(projection, "out_features", 0) == last.in_features:  # no gate
             projection.register_forward_hook(OutTap(self._point(f"{path}.mlp.hook_pre")))
         last.register_forward_pre_hook(

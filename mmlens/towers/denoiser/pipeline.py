@@ -151,9 +151,9 @@ class Pipeline(Movable):
         asked = {name: value for name, value in asked.items() if value is not None}
         noise = [torch.Generator().manual_seed(settings.seed) for _ in texts]
         kind = {"output_type": "pt" if decode else "latent"}
-        run: Any = type(pipe).__call__.__wrapped__
+        call: Any = type(pipe).__call__
         with looping(loop):
-            out = run(pipe, **asked, generator=noise, return_dict=False, **kind)
+            out = call.__wrapped__(pipe, **asked, generator=noise, return_dict=False, **kind)
         return out[0]
 
     def _routed(self, loop: Loop, shape: tuple[int, int]) -> Any:
