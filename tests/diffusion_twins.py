@@ -110,6 +110,26 @@ def stable_diffusion_xl() -> Any:
 
 
 @cache
+def pixart() -> Any:
+    """PixArtAlphaPipeline: squares of 2 x 2 latents, gates behind attention and MLP, a mask."""
+    from diffusers import PixArtAlphaPipeline, PixArtTransformer2DModel
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(
+        vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2,
+        pad_token_id=1,
+    )  # fmt: skip
+    transformer = PixArtTransformer2DModel(
+        sample_size=8, in_channels=4, out_channels=8, num_layers=2, attention_head_dim=8,
+        num_attention_heads=2, cross_attention_dim=16, caption_channels=16, norm_num_groups=4,
+    )  # fmt: skip
+    return PixArtAlphaPipeline(
+        vae=_vae(), text_encoder=wake(T5EncoderModel(config), 1), tokenizer=words(120),
+        transformer=wake(transformer), scheduler=_scheduler(),
+    )  # fmt: skip
+
+
+@cache
 def stable_audio() -> Any:
     """StableAudioPipeline: latents of 16 moments, two blocks with a gated MLP (SwiGLU)."""
     from diffusers import (

@@ -14,7 +14,13 @@ from mmlens.values.hub_errors import unfound
 from mmlens.values.optional_packages import package
 
 DIFFUSERS, INDEX = "diffusers:", "model_index.json"
-KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableAudioPipeline")
+KINDS = (
+    "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline",
+    "PixArtAlphaPipeline",
+    "PixArtSigmaPipeline",
+    "StableAudioPipeline",
+)
 """The pipelines that are loaded by name; others like them are given in memory."""
 _KNOWN = (
     "diffusers:stable-diffusion-v1-5/stable-diffusion-v1-5",

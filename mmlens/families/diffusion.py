@@ -1,4 +1,4 @@
-"""Diffusion models of diffusers: Stable Diffusion, SDXL, Stable Audio, and what is built alike.
+"""Diffusion models of diffusers: Stable Diffusion, SDXL, PixArt, Stable Audio, and others alike.
 
 load("my-pipeline")                                   # a folder that save_pretrained wrote
 load("diffusers:stable-diffusion-v1-5/stable-diffusion-v1-5")

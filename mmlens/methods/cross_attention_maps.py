@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
+from mmlens.methods.denoising_activations import unpadded
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
@@ -106,7 +107,7 @@ def cross_attention_maps(
         model, method="cross_attention_maps", prompt=reading, layer=str(layer), step=str(step)
     )
     axes = (*by, "key", "pos")
-    return Scores(means.reshape(*sizes, *means.shape[1:]), axes, labels, told)
+    return unpadded(Scores(means.reshape(*sizes, *means.shape[1:]), axes, labels, told))
 
 
 def _divisions(by: Any) -> tuple[str, ...]:

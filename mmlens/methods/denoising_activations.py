@@ -19,6 +19,7 @@ from mmlens.runtime.denoising import PROMPT, loop_now
 from mmlens.values.addresses import POSITIONS, places
 from mmlens.values.arguments import choice
 from mmlens.values.errors import AddressError
+from mmlens.values.labels import Padding
 from mmlens.values.scores import Scores
 from mmlens.values.sites import Site
 
@@ -65,7 +66,7 @@ def denoising_activations(
                 f"{model.name!r} reads no branch {branch!r} here: with guidance= above 1 the"
                 " denoiser reads both."
             )
-        one = Scores(rows[0], real[layer].axes, known[layer]).sel(**inner)
+        one = unpadded(Scores(rows[0], real[layer].axes, known[layer])).sel(**inner)
         kept.setdefault(loop.step, {})[layer] = Scores(one.values.clone(), one.axes, one.labels)
 
     with torch.no_grad(), model.hooks([(name, keep) for name in names]):
@@ -75,6 +76,16 @@ def denoising_activations(
         tower=where.tower,
     )  # fmt: skip
     return kept, told
+
+
+def unpadded(scores: Scores) -> Scores:
+    """Without the masked padding of a prompt."""
+    padded = [
+        axis
+        for axis, labels in scores.labels.items()
+        if labels is not None and any(isinstance(one, Padding) for one in labels)
+    ]
+    return scores.sel(**dict.fromkeys(padded, slice(None))) if padded else scores
 
 
 def axis_labels(

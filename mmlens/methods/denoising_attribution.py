@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.methods.denoising_activations import axis_labels, stacked
+from mmlens.methods.denoising_activations import axis_labels, stacked, unpadded
 from mmlens.model import hooking
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite
@@ -87,7 +87,7 @@ def denoising_attribution(
             torch.autograd.grad(made, list(roots), grad_outputs=out, allow_unused=True)
     kept = {
         now: {
-            at: Scores(products, real[at].axes, axis_labels(model, reading, real[at], at))
+            at: unpadded(Scores(products, real[at].axes, axis_labels(model, reading, real[at], at)))
             for at, products in by_layer.items()
         }
         for now, by_layer in values.items()

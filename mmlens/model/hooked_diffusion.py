@@ -102,6 +102,8 @@ class HookedDiffusion(HookedModel):
         }
         if negative is not None:
             text(negative, "negative")
+        if steps == 1 and self.pipeline.needs_two:
+            raise ArgumentError(f"{self.name!r} ends a loop of one step in another way: steps=2.")
         out = copy.copy(self)
         out._added = list(self._added)
         out.settings = replace(self.settings, **{k: v for k, v in asked.items() if v is not None})

@@ -27,7 +27,12 @@ class DenoiserCall:
 
     Args:
         points: "hook_prompt_embeds" and "hook_noise".
+
+    Attributes:
+        masked: whether the padding of a prompt was masked in the last call.
     """
+
+    masked = False
 
     def __init__(self, module: nn.Module, points: Mapping[str, HookPoint]) -> None:
         self.plain, self.points = module.forward, points
@@ -44,6 +49,7 @@ class DenoiserCall:
         return checkpoint(again, *args, use_reentrant=False, **kwargs)
 
     def _once(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        self.masked = kwargs.get("encoder_attention_mask") is not None
         kwargs[TEXT_INPUT] = self.points["hook_prompt_embeds"](kwargs[TEXT_INPUT])
         noise, *rest = self.plain(*args, **kwargs)
         return (self.points["hook_noise"](noise), *rest)

@@ -69,7 +69,7 @@ class HookedDenoiser(Placed, Movable):
             raise CapabilityError(
                 f"A {type(module).__name__} has no transformer blocks with cross-attention to a"
                 " prompt ('attn2') and an MLP ('ff'), so mmlens has no hook points in it: it takes"
-                " Stable Diffusion, SDXL and Stable Audio."
+                " Stable Diffusion, SDXL, PixArt and Stable Audio."
             )
         self.paths = list(found)
         self.hook_dict: dict[str, Any] = {}
@@ -78,7 +78,7 @@ class HookedDenoiser(Placed, Movable):
         self.prefix, self.flat, self.shape = 0, False, (0, 0)
         for name in WHOLE:
             self._point(name)
-        DenoiserCall(self.module, {name: self.hook_dict[name] for name in WHOLE[1:]})
+        self.call = DenoiserCall(self.module, {name: self.hook_dict[name] for name in WHOLE[1:]})
         for path, block in found.items():
             self._attach(path, block)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,12 +25,14 @@ from mmlens.runtime.sharing import share_weights
 from mmlens.towers.attention import measuring, openings
 from mmlens.towers.denoiser.hooked_denoiser import HookedDenoiser
 from mmlens.towers.vision.tap_hooks import looking
-from mmlens.values.errors import CapabilityError, PromptError
-from mmlens.values.labels import Label, Marker, Token
+from mmlens.values.errors import CapabilityError, MMLensError, PromptError, reason
+from mmlens.values.labels import Label, Marker, Padding, Token
 
 _LEFT_OUT = ("safety_checker", "watermark")
 _PROBE = 16
 """Rows and columns of the latents with which a denoiser is measured, at most."""
+_AS_GIVEN = {"use_resolution_binning": False, "clean_caption": False}
+"""Options of PixArt: the size asked for is the one that is made, and words are not rewritten."""
 _PIECES = ("</w>", "\u2581", "\u0120")
 """What tokenizers write for the space before or after a word."""
 
@@ -62,6 +65,7 @@ class Pipeline(Movable):
     Attributes:
         denoiser: the tower.
         sounds: whether it makes sounds instead of pictures.
+        needs_two: whether a loop of one step ends in what no step begins with.
         n_tokens: how many tokens of a prompt the denoiser reads.
         markers: names of what it reads behind them.
 
@@ -74,7 +78,7 @@ class Pipeline(Movable):
         if not hasattr(type(pipe).__call__, "__wrapped__"):
             raise CapabilityError(
                 f"The loop of a {type(pipe).__name__} cannot be run with gradients: mmlens takes"
-                " Stable Diffusion, SDXL and Stable Audio."
+                " Stable Diffusion, SDXL, PixArt and Stable Audio."
             )
         self.pipe: Any = copy.copy(pipe)
         self.pipe.set_progress_bar_config(disable=True)
@@ -83,15 +87,28 @@ class Pipeline(Movable):
         self.parts = nn.ModuleDict({own: self.denoiser.module})
         for name in (*pipe.components, "watermark"):
             part = getattr(pipe, name, None)
+            if hasattr(part, "_hf_hook"):
+                raise CapabilityError(
+                    f"The {name} of this {type(pipe).__name__} is moved between devices while it"
+                    " runs (offload): give the pipeline without, .to('cuda') in float16."
+                )
             if name in _LEFT_OUT:
                 vars(self.pipe)[name] = None
             elif isinstance(part, nn.Module) and name != own:
                 self.parts[name] = share_weights(part)
         vars(self.pipe).update(self.parts.items())
         self.sounds = hasattr(pipe, "projection_model")
+        self.needs_two = hasattr(pipe, "_text_preprocessing")  # PixArt: another output of one step
         self.markers = ("seconds_start", "seconds_end") if self.sounds else ()
-        with torch.no_grad():
-            self._measure()
+        try:
+            with torch.no_grad():
+                self._measure()
+        except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
+            if isinstance(error, MMLensError):
+                raise
+            raise CapabilityError(
+                f"A {type(pipe).__name__} cannot be run from a prompt alone: {reason(error)}"
+            ) from error
 
     # -- sizes and words ----------------------------------------------------------------------
 
@@ -112,16 +129,22 @@ class Pipeline(Movable):
             PromptError: a text has more tokens than are read.
         """
         tokenizer, length, rows = self.pipe.tokenizer, self.n_tokens, []
-        for text in texts:
+        prepared = getattr(self.pipe, "_text_preprocessing", None)  # PixArt reads lower case
+        for text in texts if prepared is None else prepared(list(texts)):
             many = len(tokenizer(text)["input_ids"])
             if many > length:
                 raise PromptError(
                     f"{text!r} has {many} tokens and {type(self.pipe).__name__} reads {length}:"
                     " shorten it."
                 )
-            ids = tokenizer(text, padding="max_length", max_length=length)["input_ids"]
-            words = [_word(piece) for piece in tokenizer.convert_ids_to_tokens(ids)]
+            read = tokenizer(
+                text, padding="max_length", max_length=length, return_attention_mask=True
+            )
+            words = map(_word, tokenizer.convert_ids_to_tokens(read["input_ids"]))
             tokens: list[Label] = [Token(word, at) for at, word in enumerate(words)]
+            if self.denoiser.call.masked:
+                seen = enumerate(read["attention_mask"])
+                tokens = [tokens[at] if real else Padding(at) for at, real in seen]
             tokens += [Marker(name, length + i) for i, name in enumerate(self.markers)]
             rows.append(tuple(tokens))
         return tuple(rows)
@@ -139,19 +162,21 @@ class Pipeline(Movable):
             recompute: whether activations of a step are computed again in the backward pass.
         """
         loop = Loop(len(texts), recompute)
-        pipe = self._routed(loop, self.shape(settings))
+        pipe, negative = self._routed(loop, self.shape(settings)), settings.negative
         asked: dict[str, Any] = {
             "prompt": list(texts),
             "num_inference_steps": settings.steps,
             "guidance_scale": settings.guidance,
-            "negative_prompt": settings.negative and [settings.negative] * len(texts),
+            "negative_prompt": None if negative is None else [negative] * len(texts),
             "height": settings.size and settings.size[0],
             "width": settings.size and settings.size[1],
         }
         asked = {name: value for name, value in asked.items() if value is not None}
         noise = [torch.Generator().manual_seed(settings.seed) for _ in texts]
-        kind = {"output_type": "pt" if decode else "latent"}
+        kind: dict[str, Any] = {"output_type": "pt" if decode else "latent"}
         call: Any = type(pipe).__call__
+        known = inspect.signature(call).parameters
+        kind |= {name: value for name, value in _AS_GIVEN.items() if name in known}
         with looping(loop):
             out = call.__wrapped__(pipe, **asked, generator=noise, return_dict=False, **kind)
         return out[0]
