@@ -19,6 +19,7 @@ from dual_twins import hf_clip
 import mmlens as mm
 from mmlens import patching, view
 from mmlens.methods.activations import activations_by_layer
+from mmlens.methods.denoising_attribution import attribution_by_layer
 from mmlens.values.errors import (
     AddressError,
     ArgumentError,
@@ -354,6 +355,20 @@ def test_steps_that_are_computed_again_give_the_gradient_of_one_whole_graph():
     assert off(scores.values, whole.detach()) < 1e-4
     late = mm.attribute(model, P, target=corner, layer=[1], step=[1, 2])
     assert late.of("step") == (1, 2) and off(late.sel(layer=1).values, scores.values[1:]) < 1e-4
+
+
+def test_all_layers_are_explained_in_one_backward_pass():
+    model = hooked()
+    each = attribution_by_layer(model, P, target=corner, step=[1, 2])
+    assert [one.shape for one in each.values()] == [
+        (2, 64, 64), (2, 16, 128), (2, 64, 64), (2, 64, 64)
+    ]  # fmt: skip
+    alone = mm.attribute(model, P, target=corner, layer=[1], step=[1, 2]).sel(layer=1)
+    assert off(each[1].values, alone.values) < 1e-5 and each[1].axes == alone.axes
+    with pytest.raises(AddressError, match="layers 0 and 1 of 'denoiser.neurons' have different"):
+        mm.attribute(model, P, target=corner)
+    with pytest.raises(AddressError, match="has no layers"):
+        attribution_by_layer(model, P, target=corner, site="denoiser.latents")
 
 
 def test_a_picture_is_explained_as_its_latents_are():

@@ -19,15 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.methods.denoising_activations import axis_labels, stacked, unpadded
+from mmlens.methods.denoising_activations import Kept, axis_labels, stacked, unpadded
 from mmlens.model import hooking
+from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite
+from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.backward import seed, wide
 from mmlens.runtime.denoising import PROMPT, loop_now
 from mmlens.values.addresses import places
+from mmlens.values.errors import AddressError
 from mmlens.values.scores import Scores
 from mmlens.values.sites import Site
+from mmlens.values.sites import site as site_of
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_diffusion import HookedDiffusion
@@ -47,6 +51,55 @@ def denoising_attribution(
         AddressError: no such layer or step, or layers of different shapes.
         NumericsError: NaN in activations or gradients.
     """
+    kept, told = _products(model, prompt, of, target, where, layer, step, alike=True)
+    return stacked(kept, told, where)
+
+
+@needs("denoise")
+@ordinary()
+def attribution_by_layer(
+    model: HookedDiffusion,
+    prompt: Any,
+    of: Any = None,
+    *,
+    target: Any,
+    site: str = "denoiser.neurons",
+    layer: Any = None,
+    step: Any = None,
+) -> dict[int, Scores]:
+    """What `attribute` gives of each layer, Scores(step, the site's axes), from one backward pass.
+
+    The stages of a UNet have other grids and other numbers of units each.
+
+    Raises:
+        AddressError: the site has no layers. What `attribute` raises besides.
+    """
+    where = site_of(site)
+    if not where.layered:
+        raise AddressError(f"The site {site!r} has no layers: ask attribute(model, prompt, ...).")
+    kept, told = _products(model, prompt, of, target, where, layer, step, alike=False)
+    return {
+        at: stacked({now: {at: by[at]} for now, by in kept.items()}, told, where, layer=at)
+        for at in next(iter(kept.values()))
+    }
+
+
+def _products(
+    model: HookedDiffusion,
+    prompt: Any,
+    of: Any,
+    target: Any,
+    where: Site,
+    layer: Any,
+    step: Any,
+    *,
+    alike: bool,
+) -> tuple[Kept, dict[str, Any]]:
+    """Gradient x activation by step and layer, and where it comes from.
+
+    Args:
+        alike: whether all layers must have one shape, which the first step shows.
+    """
     reading, aimed = model.aim(prompt, of, target)
     every = list(hooking.layers(model, where)) if where.layered else [None]
     asked = where.layer if where.layer is not None else layer
@@ -56,6 +109,7 @@ def denoising_attribution(
     worded = where.point.endswith((*_OF_WORDS, *_BY_WORD))
     values: dict[int, dict[int | None, torch.Tensor]] = {}
     roots: list[torch.Tensor] = []
+    shapes: dict[int | None, tuple[int, ...]] = {}
     power = 1.0
 
     def tap(tensor: torch.Tensor, hook: Any) -> torch.Tensor | None:
@@ -64,6 +118,12 @@ def denoising_attribution(
         count = loop.count() + int("branch" not in where.around)
         if now not in places(range(count), step, "step"):
             return None
+        shapes[at] = tuple(tensor.shape)
+        if alike and shapes[at] != next(iter(shapes.values())):
+            raise AddressError(
+                f"The layers {next(iter(shapes))} and {at} of {where.name!r} have different shapes:"
+                " ask about one, as in layer=3, or attribution_by_layer(...) for all of them."
+            )
         if not tensor.requires_grad:
             tensor = tensor.detach().requires_grad_()
             roots.append(tensor)
@@ -103,4 +163,4 @@ def denoising_attribution(
         silencing=f"Edit({where.name!r}, 0.0, step=..., ...{branch})",
         tower=where.tower,
     )
-    return stacked(kept, told, where)
+    return kept, told
