@@ -22,11 +22,10 @@ from mmlens.values.errors import ArgumentError, ModelError, nearest
 if TYPE_CHECKING:
     import torch
 
-    from mmlens.model.hooked_diffusion import HookedDiffusion
     from mmlens.model.hooked_dual_encoder import HookedDualEncoder
     from mmlens.model.hooked_vlm import HookedVLM
 
-Loader = Callable[..., "HookedVLM | HookedDualEncoder | HookedDiffusion"]
+Loader = Callable[..., "HookedVLM | HookedDualEncoder"]
 _loaders: dict[str, Loader] = {}
 _lines: dict[str, str] = {}
 _fetchers: dict[str, Callable[..., Path]] = {}

@@ -28,8 +28,8 @@ def load_pipeline(
     dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
     revision: str | None = None,
-) -> HookedDiffusion:
-    """A pipeline of diffusers, from safetensors only.
+) -> Any:
+    """A pipeline of diffusers as a `HookedDiffusion`, from safetensors only.
 
     Args:
         name: a folder that `save_pretrained` wrote, or "diffusers:" and a hub id.
