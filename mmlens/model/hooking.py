@@ -225,10 +225,12 @@ def layers(model: HookedModel, site: Site) -> Sequence[int]:
     """The layers that have this site.
 
     In an encoder those before its feature layer; of cross-attention, experts and DeepStack those
-    that have it.
+    that have it, and of the mask those that attend among positions.
     """
     tower = tower_at(model, site)
     every = range(tower.n_layers)
+    if site == MASK:
+        return attention_mask.layers_with(tower)
     if site.in_lm and not site.in_some_layers:
         return every
     known = tower.points

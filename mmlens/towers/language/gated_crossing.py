@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mmlens.runtime.run import current
 from mmlens.towers.attention import warm
 from mmlens.towers.language.crossing import Crossing
+from mmlens.towers.language.interleaved import InterleavedCrossing
 from mmlens.values.labels import Label, Marker, Patch
 from mmlens.values.prompt import PictureKeys, SoftPrompt
 
@@ -111,5 +112,5 @@ def _uncached(module: nn.Module, args: Any, options: dict[str, Any]) -> Any:
     return args, {**options, "cache": None} if given else options
 
 
-KINDS = (Crossing, GatedCrossing)
+KINDS = (Crossing, GatedCrossing, InterleavedCrossing)
 """The kinds of cross-attention that are opened."""

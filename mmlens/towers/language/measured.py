@@ -71,8 +71,13 @@ def tolerance(lm: LanguageModel) -> float:
 
 
 def apart(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The largest |difference| relative to the largest value of `b`; infinite for NaN."""
-    a, b = a.detach().float(), b.detach().float()
+    """The largest |difference| relative to the largest value of `b`; infinite for NaN.
+
+    Where both are at the lowest number of their dtype, a word is never said: these are left out.
+    """
+    lowest = torch.finfo(b.dtype).min / 2 if b.is_floating_point() else -float("inf")
+    never = (a < lowest) & (b < lowest)  # words that a class never says (Chameleon's codes)
+    a, b = (x.detach().float().masked_fill(never, 0.0) for x in (a, b))
     error = float((a - b).abs().max() / b.abs().max().clamp(min=1))
     return error if error == error else float("inf")
 
@@ -120,7 +125,7 @@ def cut(lm: LanguageModel) -> Measured:
     def routes() -> tuple[torch.Tensor, torch.Tensor]:
         ids, other = tokens(lm, 6), tokens(lm, 6, first=21)
         other[:, -1] = ids[:, -1]
-        every = {layer: [only_itself] for layer in range(int(lm.cfg.n_layers))}
+        every = {layer: [only_itself] for layer in attention_mask.layers_with(lm)}
         ones = torch.ones_like(ids)
         with attention_mask.tapped(lm, every):
             return lm.forward(ids, ones)[0, -1], lm.forward(other, ones)[0, -1]
