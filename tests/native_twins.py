@@ -488,7 +488,9 @@ def chameleon() -> tuple[Any, Any]:
         "base_channels": 32, "channel_multiplier": [1, 1, 1, 1], "num_res_blocks": 1,
     }  # fmt: skip
     config = hf.ChameleonConfig(
-        **language(), vq_config=vq, vocabulary_map={name: token(name) for name in (*codes, "<image>")}
+        **language(),
+        vq_config=vq,
+        vocabulary_map={name: token(name) for name in (*codes, "<image>")},
     )
     images = hf.ChameleonImageProcessor(
         size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}

@@ -41,6 +41,8 @@ _NO_DOUBLE = ("mps",)
 """Kinds of devices without double precision: Apple's."""
 _KINDS = {"attn_out": "attn", "cross_attn_out": "cross", "mlp_out": "mlp", "deepstack": "deepstack"}
 """What writes to the stream, in a layer's order, and what its part is called."""
+Kept = dict[str, dict[int, Tensor]]
+"""Activations Float[...] at one position, by site and layer."""
 
 
 @needs("unembed")
@@ -93,30 +95,36 @@ def direct_logits(
                  bias=bias, logit=truth)  # fmt: skip
     if by == "part":
         return _parts(model, kept, direction, truth - bias, told)
-    rows = torch.stack([_inside(model, kept, layer, direction, by)
-                        for layer in range(model.cfg.n_layers)])  # fmt: skip
-    axes = ("layer", "head" if by == "head" else "unit")
-    return Scores(rows, axes, {"layer": tuple(range(len(rows)))}, told)
+    layers = tuple(kept["z" if by == "head" else "neurons"])
+    rows = torch.stack([_inside(model, kept, layer, direction, by) for layer in layers])
+    return Scores(rows, ("layer", "head" if by == "head" else "unit"), {"layer": layers}, told)
 
 
-def _read(
-    model: HookedVLM, soft: Any, at: int, sites: tuple[str, ...]
-) -> tuple[dict[str, list[torch.Tensor]], torch.Tensor]:
+def _read(model: HookedVLM, soft: Any, at: int, sites: tuple[str, ...]) -> tuple[Kept, Tensor]:
     """The activations at one position, per site one tensor per layer; and its logits."""
-    last = model.cfg.n_layers - 1
-    places = {name: [SITES[name].at(layer) for layer in range(last + 1)] for name in sites}
     reads = {"cross_attn_out": soft.picture_keys, "deepstack": soft.deep}
+    fires = model.lm.can.fires
+    places = {name: {layer: SITES[name].at(layer) for layer in hooking.layers(model, SITES[name])}
+              for name in sites}  # fmt: skip
     for site in reads.keys() & places.keys():
-        fires = model.lm.can.fires if reads[site] is not None else ()
-        places[site] = [name for name in places[site] if name in fires]
-    places |= {"embed": [SITES["resid_pre"].at(0)], "resid": [SITES["resid_post"].at(last)]}
-    names = dict.fromkeys(name for several in places.values() for name in several)
+        there = places[site].items() if reads[site] is not None else ()
+        places[site] = {layer: name for layer, name in there if name in fires}
+    gated = list(model.lm.crossing.gates) if model.lm.crossing is not None else []
+    gated = gated if "mlp_out" in sites else []  # whose MLP's output is not what it writes
+    for name in ("resid_mid", "resid_post"):
+        places[name] = {layer: SITES[name].at(layer) for layer in gated}
+    first, last = SITES["resid_pre"].at(0), SITES["resid_post"].at(model.cfg.n_layers - 1)
+    places |= {"embed": {0: first}, "resid": {0: last}}
+    names = dict.fromkeys(name for several in places.values() for name in several.values())
     with torch.no_grad(), capture(model, names, lambda x: x[0, at].detach()) as found:
         logits = model.run(soft)[0, at]
-    kept = {name: [found[place] for place in several] for name, several in places.items()}
+    kept = {name: {layer: found[place] for layer, place in several.items()}
+            for name, several in places.items()}  # fmt: skip
     for name, tensors in kept.items():
-        for tensor in tensors:
+        for tensor in tensors.values():
             finite(tensor, f"the activations at {name!r} in {model.name!r}")
+    for layer in gated:
+        kept["mlp_out"][layer] = kept["resid_post"][layer] - kept["resid_mid"][layer]
     return kept, finite(logits, f"the logits of {model.name!r}")
 
 
@@ -160,20 +168,16 @@ def _difference(table: Float[Tensor, "*lead d_vocab"], tokens: list[int]) -> Flo
 
 def _parts(
     model: HookedVLM,
-    kept: dict[str, list[torch.Tensor]],
+    kept: Kept,
     direction: torch.Tensor,
     wanted: float,
     told: dict[str, Any],
 ) -> Scores:
     names, writes = ["embed"], [kept["embed"][0]]
-    found: dict[str, dict[int, torch.Tensor]] = {}
-    for site in _KINDS:
-        layers = hooking.layers(model, SITES[site]) if kept[site] else []
-        found[site] = dict(zip(layers, kept[site], strict=True))
     for layer in range(model.cfg.n_layers):
-        there = [site for site in _KINDS if layer in found[site]]
+        there = [site for site in _KINDS if layer in kept[site]]
         names += [f"{_KINDS[site]} {layer}" for site in there]
-        writes += [found[site][layer] for site in there]
+        writes += [kept[site][layer] for site in there]
     terms = _wide(torch.stack(writes)) * direction
     shares = terms.sum(-1)
     off = abs(float(shares.sum()) - wanted)
@@ -187,7 +191,7 @@ def _parts(
 
 def _inside(
     model: HookedVLM,
-    kept: dict[str, list[torch.Tensor]],
+    kept: Kept,
     layer: int,
     direction: torch.Tensor,
     by: str,

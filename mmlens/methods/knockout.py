@@ -147,7 +147,7 @@ def _across(soft: SoftPrompt, source: Any) -> bool:
 def _cuts(
     model: HookedVLM, source: Any, destination: Any, layers: list[int], across: bool
 ) -> list[Edit]:
-    """The cut of a route in those of these layers that have the attention, across or among words."""
+    """The cut of a route in those of these layers that attend, across or among words."""
     having = hooking.layers(model, SITES["cross_attn_scores" if across else "attn_mask"])
     layers = [layer for layer in layers if layer in having]
     return [knockout(source, destination, layers, across=across)] if layers else []

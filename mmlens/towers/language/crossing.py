@@ -106,7 +106,9 @@ def open_crossing(
     """
     takes = inspect.signature(lm.root.original_model.forward).parameters
     kind = next((one for one in kinds if one.states in takes), Crossing)
-    modules = {at: _crossing(block, kind.reads or kind.states) for at, block in enumerate(lm.root.blocks)}
+    modules = {
+        at: _crossing(block, kind.reads or kind.states) for at, block in enumerate(lm.root.blocks)
+    }
     if kind.states not in takes or not any(modules.values()):
         return None
     crossing = kind(int(kind.size(lm.root.original_model.config) or lm.cfg.d_model))

@@ -55,7 +55,9 @@ def eyeless(model: Any) -> Any:
             " model.model: hand in the language model and the encoder, from_parts(vision=, lm=)."
         )
     out, inner = copy.copy(model), copy.copy(inside)
-    keep = [n for n in inside._modules if n not in _EYES] if path == "model" else [path.split(".")[1]]
+    keep = (
+        [n for n in inside._modules if n not in _EYES] if path == "model" else [path.split(".")[1]]
+    )
     inner._modules = {n: part if n in keep else None for n, part in inside._modules.items()}
     out._modules = {**model._modules, "model": inner}
     if hasattr(getattr(inside, "vision_model", None), "num_patches"):

@@ -72,7 +72,9 @@ def first_number(blocks: Any, otherwise: int) -> int:
 
     Layers that read pictures are not counted by a class that has them in a list of their own.
     """
-    attentions = (getattr(getattr(block, "attn", None), "original_component", None) for block in blocks)
+    attentions = (
+        getattr(getattr(block, "attn", None), "original_component", None) for block in blocks
+    )
     numbers = (getattr(one, "layer_idx", None) for one in attentions)
     return next((int(number) for number in numbers if number is not None), otherwise)
 

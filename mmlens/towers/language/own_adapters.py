@@ -52,7 +52,7 @@ def _keep_attention(adapter: Any) -> None:
 
     inside = adapter.component_mapping["blocks"].submodules
     names = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "o_proj"}
-    parts = {short: LinearBridge(name=name) for short, name in names.items()}
+    parts: dict[str, Any] = {short: LinearBridge(name=name) for short, name in names.items()}
     old = inside["attn"]
     inside["attn"] = AttentionBridge(name=old.name, config=adapter.cfg, submodules=parts)
     inside["attn"].optional = True
@@ -64,7 +64,7 @@ def _norms_behind(adapter: Any) -> None:
 
     old = adapter.component_mapping["blocks"]
     names = {"ln1": "ln1_post", "ln2": "ln2_post"}
-    parts = {names.get(name, name): part for name, part in old.submodules.items()}
+    parts: dict[str, Any] = {names.get(name, name): part for name, part in old.submodules.items()}
     adapter.component_mapping["blocks"] = BlockBridge(name=old.name, submodules=parts)
 
 
