@@ -64,7 +64,7 @@ def _norms_behind(adapter: Any) -> None:
 
     old = adapter.component_mapping["blocks"]
     names = {"ln1": "ln1_post", "ln2": "ln2_post"}
-    parts: dict[str, Any] = {names.get(name, name): part for name, part in old.submodules.items()}
+    parts: dict[Any, Any] = {names.get(name, name): part for name, part in old.submodules.items()}
     adapter.component_mapping["blocks"] = BlockBridge(name=old.name, submodules=parts)
 
 
