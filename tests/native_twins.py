@@ -26,7 +26,6 @@ SPECIAL = (
     *("<IMG_CONTEXT>", "[IMG]", "[IMG_BREAK]", "[IMG_END]"),
     *("<image_placeholder>", "<begin_of_image>", "<|image start|>", "<|image end|>"),
     *("<|image token|>", "<|extra_200|>", "<|extra_201|>", "<racm3:break>", "<eoss>"),
-    *("<reserved08706>", *(f"IMGIMG{letter}Z" for letter in "ABCDEFGH")),
     *(f"<|visual token {code:06d}|>" for code in range(16)),
     *("<end_of_turn>", "<loc0000>", "<loc0001>", "<loc0002>", "<seg000>", "<seg001>", "<seg002>"),
     *("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"),
@@ -482,21 +481,21 @@ def emu3() -> tuple[Any, Any]:
 
 @_twin
 def chameleon() -> tuple[Any, Any]:
-    codes = [f"IMGIMG{letter}Z" for letter in "ABCDEFGH"]
+    codes = {
+        f"IMGIMG{letter}Z": token(f"<|visual token {code:06d}|>")
+        for code, letter in enumerate("ABCDEFGH")
+    }
     vq = {
         "embed_dim": 8, "num_embeddings": 8, "latent_channels": 8, "resolution": 32,
         "base_channels": 32, "channel_multiplier": [1, 1, 1, 1], "num_res_blocks": 1,
     }  # fmt: skip
-    config = hf.ChameleonConfig(
-        **language(),
-        vq_config=vq,
-        vocabulary_map={name: token(name) for name in (*codes, "<image>")},
-    )
+    known = {**codes, "<image>": token("<image>")}
+    config = hf.ChameleonConfig(**language(), vq_config=vq, vocabulary_map=known)
     images = hf.ChameleonImageProcessor(
         size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
     )
     text = tokenizer(image_token="<image>", boi_token="<racm3:break>", eoi_token="<eoss>")
-    text.add_special_tokens({"sep_token": "<reserved08706>"})
+    text.add_special_tokens({"sep_token": "<|extra_201|>"})
     return hf.ChameleonForConditionalGeneration(config), hf.ChameleonProcessor(images, text)
 
 

@@ -31,6 +31,7 @@ from mmlens.model.prompt_tokens import rows
 from mmlens.model.targets import finite
 from mmlens.runtime.run import current
 from mmlens.towers.language.kv_cache import first_number, given, shortened
+from mmlens.towers.language.measured import apart
 from mmlens.values.errors import CapabilityError, MMLensError
 from mmlens.values.labels import LM, Marker, Token
 from mmlens.values.prompt import IMAGE_TOKEN, PictureKeys, SoftPrompt
@@ -273,7 +274,7 @@ def _agrees(model: HookedVLM, reuse: str, width: int) -> bool:
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError):
         return False  # an unsupported architecture: patched passes run in full there
     tolerance = 1e-4 if model.lm.dtype in (torch.float32, torch.float64) else 3e-2
-    return bool((short - full).abs().max() <= tolerance * full.abs().max().clamp(min=1))
+    return apart(short, full) <= tolerance
 
 
 def _keys(model: HookedVLM, generator: torch.Generator) -> PictureKeys:

@@ -125,6 +125,11 @@ class LanguageModel(LanguageTower):
         size = int(self.root.W_U.shape[-1])
         return min(size, len(self.tokenizer)) if self.tokenizer is not None else size
 
+    @property
+    def unsaid(self) -> frozenset[int]:
+        """Words that the class never says, with the lowest logit there is (Chameleon's codes)."""
+        return frozenset(getattr(getattr(self.root, "adapter", None), "codes", ()))
+
     @cached_property
     def can(self) -> Capabilities:
         """What hooks can do on this architecture, measured once by short forward passes."""

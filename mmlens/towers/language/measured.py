@@ -73,13 +73,19 @@ def tolerance(lm: LanguageModel) -> float:
 def apart(a: torch.Tensor, b: torch.Tensor) -> float:
     """The largest |difference| relative to the largest value of `b`; infinite for NaN.
 
-    Where both are at the lowest number of their dtype, a word is never said: these are left out.
+    Words that are never said are left out.
     """
-    lowest = torch.finfo(b.dtype).min / 2 if b.is_floating_point() else -float("inf")
-    never = (a < lowest) & (b < lowest)  # words that a class never says (Chameleon's codes)
-    a, b = (x.detach().float().masked_fill(never, 0.0) for x in (a, b))
+    a, b = said(a.detach()).float(), said(b.detach()).float()
     error = float((a - b).abs().max() / b.abs().max().clamp(min=1))
     return error if error == error else float("inf")
+
+
+def said(logits: torch.Tensor) -> torch.Tensor:
+    """Logits with 0 for words that a class never says, beside whose logits no error is large.
+
+    Their logits are the lowest number of the dtype (Chameleon's codes of pictures).
+    """
+    return logits.masked_fill(logits < torch.finfo(logits.dtype).min / 2, 0.0)
 
 
 def compared(lm: LanguageModel, routes: Callable[[], tuple[Any, Any]]) -> Measured:
