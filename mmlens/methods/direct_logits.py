@@ -11,7 +11,8 @@ for these.
 
 Axes: (part) for "embed", "attn 0", "mlp 0", ..., with "cross 0" between them where a layer reads
 pictures by cross-attention, and "deepstack 0" after them where pictures are added again behind it;
-(layer, head); (layer, unit).
+(layer, head); (layer, unit); (layer, expert), without what an expert of all tokens writes beside
+them.
 """
 
 from __future__ import annotations
@@ -55,12 +56,14 @@ def direct_logits(
     by: str = "part",
     pos: Any = -1,
 ) -> Scores:
-    """Shares of a word's logit at one position: Scores(part), (layer, head) or (layer, unit).
+    """Shares of a word's logit at one position: Scores(part), (layer, head), (layer, unit) or
+    (layer, expert).
 
     Args:
         of: a word of one token, or an id.
         minus: a word whose logit is subtracted, for shares of a logit difference.
-        by: "part" (embedding, attention and MLP of each layer), "head" or "neuron".
+        by: "part" (embedding, attention and MLP of each layer), "head", "neuron" or "expert" (of
+            the layers that are mixtures; 0 where the position is not routed).
         pos: the position whose logits are explained.
 
     Returns:
@@ -68,17 +71,22 @@ def direct_logits(
 
     Raises:
         CapabilityError: on this architecture the shares do not add up to the logit, or there are no
-            MLP units.
+            MLP units or experts.
     """
-    choice(by, "by", ("part", "head", "neuron"), error=AddressError)
+    choice(by, "by", ("part", "head", "neuron", "expert"), error=AddressError)
     soft = one(model, prompt)
     at = places(soft.labels[0], pos, "pos")
     if len(at) != 1:
         raise AddressError(f"These are {len(at)} positions: direct_logits reads one at a time.")
     wanted = {"part": tuple(_KINDS), "head": ("attn_out", "z"),
-              "neuron": ("mlp_out", "neurons")}[by]  # fmt: skip
+              "neuron": ("mlp_out", "neurons"),
+              "expert": ("expert_weights", "expert_neurons")}[by]  # fmt: skip
     if by == "neuron":
         model.lm.units.need(model.name)
+    if by == "expert" and not model.lm.mixtures:
+        raise CapabilityError(
+            f"{model.name!r} has no experts whose units are read: write by='part' or by='head'."
+        )
     kept, logits = _read(model, soft, at[0], wanted)
     words = [of] if minus is None else [of, minus]
     tokens = [id_of(model.lm, w) for w in words]
@@ -95,9 +103,11 @@ def direct_logits(
                  bias=bias, logit=truth)  # fmt: skip
     if by == "part":
         return _parts(model, kept, direction, truth - bias, told)
-    layers = tuple(kept["z" if by == "head" else "neurons"])
-    rows = torch.stack([_inside(model, kept, layer, direction, by) for layer in layers])
-    return Scores(rows, ("layer", "head" if by == "head" else "unit"), {"layer": layers}, told)
+    axis, shares = {"head": ("head", _inside), "neuron": ("unit", _inside),
+                    "expert": ("expert", _of_experts)}[by]  # fmt: skip
+    layers = tuple(kept[wanted[1]])
+    rows = torch.stack([shares(model, kept, layer, direction, by) for layer in layers])
+    return Scores(rows, ("layer", axis), {"layer": layers}, told)
 
 
 def _read(model: HookedVLM, soft: Any, at: int, sites: tuple[str, ...]) -> tuple[Kept, Tensor]:
@@ -216,4 +226,16 @@ def _inside(
             f"The {by}s of layer {layer} of {model.name!r} do not add up to what the layer writes"
             f" (off by {off:.3g}; a norm or a scale is between): use by='part'."
         )
+    return shares.float()
+
+
+def _of_experts(
+    model: HookedVLM, kept: Kept, layer: int, direction: torch.Tensor, by: str
+) -> torch.Tensor:
+    """Shares of the experts of one layer, what each writes times its weight."""
+    mixture, weights = model.lm.mixtures[layer], _wide(kept["expert_weights"][layer])
+    active, shares = _wide(kept["expert_neurons"][layer]), torch.zeros_like(weights)
+    for expert in weights.nonzero()[:, 0].tolist():
+        wrote = active[expert] @ _wide(mixture.w_out(expert).detach()) + mixture.bias(expert)
+        shares[expert] = weights[expert] * (wrote @ direction)
     return shares.float()
