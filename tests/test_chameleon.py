@@ -15,6 +15,7 @@ from packaging.version import Version
 
 import mmlens as mm
 from mmlens.causal.prefix_reuse import BOTH, measured
+from mmlens.doctor.live_bytes import LiveBytes
 from mmlens.families.native import SINCE
 from mmlens.towers.language.measured import apart
 from mmlens.values.errors import TargetError
@@ -87,3 +88,14 @@ def test_a_turn_ends_with_a_token_of_its_own_and_bare_words_do_not():
     assert model.to_str_tokens(prompt())[-1] == "<|extra_201|>"
     assert model.to_str_tokens(prompt(template=False))[-1] == " of"
     assert model.to_str_tokens(mm.Prompt("A dog"))[-1] == "<|extra_201|>"
+
+
+def test_a_plan_is_what_a_forward_pass_takes(tmp_path):
+    whole, _, model = parts()
+    whole.config.save_pretrained(tmp_path)
+    soft = model.read(mm.Prompt(photo(60, 40), "A picture of " * 20))
+    plan = mm.plan(tmp_path, n_pos=soft.ids.shape[1])
+    weights = [*model.root.parameters(), *model.root.buffers()]
+    with torch.no_grad(), LiveBytes(*weights) as forward:
+        model(soft)
+    assert 0.7 < plan.forward / forward.peak < 1.4

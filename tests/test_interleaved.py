@@ -14,6 +14,7 @@ from packaging.version import Version
 
 import mmlens as mm
 from mmlens import patching
+from mmlens.doctor.live_bytes import LiveBytes
 from mmlens.families.native import SINCE
 from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.values.errors import AddressError, CapabilityError
@@ -216,3 +217,14 @@ def test_latents_lie_nowhere_and_a_model_without_a_perceiver_is_refused():
     config.use_resampler = False
     with pytest.raises(CapabilityError, match="has no perceiver"):
         mm.from_model(hf.IdeficsForVisionText2Text(config), processor)
+
+
+def test_a_plan_is_what_a_forward_pass_takes(tmp_path):
+    whole, _, model = parts()
+    whole.config.save_pretrained(tmp_path)
+    soft = model.read(mm.Prompt(photo(60, 40), "A picture of " * 20))
+    plan = mm.plan(tmp_path, n_pos=soft.ids.shape[1])
+    weights = [*model.root.parameters(), *model.root.buffers()]
+    with torch.no_grad(), LiveBytes(*weights) as forward:
+        model(soft)
+    assert 0.7 < plan.forward / forward.peak < 1.4
