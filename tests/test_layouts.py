@@ -174,13 +174,12 @@ SIMILAR = (
 REFUSED = {
     "toy-tiled": {
         **SIMILAR,
-        "mmlens.neuron_graph": "reads a picture as one grid",
         "mmlens.patching.edge_attribution": EDGES,
     },
     "toy-cross": {
         **SIMILAR,
         "mmlens.look": "every picture among the positions",
-        "mmlens.neuron_graph": "reads a picture as one grid",
+        "mmlens.neuron_graph": "every picture among the positions",
         "mmlens.attribute_caption": "pictures of 'toy-cross' are no positions",
         "mmlens.patching.edge_attribution": "every picture among the positions",
         "mmlens.top_images": "neurons of its encoder",
