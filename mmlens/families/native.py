@@ -178,7 +178,7 @@ def hooked(
     """
     cls = type(model).__name__
     family = family_of(getattr(model.config, "model_type", ""), cls)
-    _refuse_old_transformers(model.config, cls)
+    refuse_older(since(model.config), cls)
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise CapabilityError(
             f"A {cls} reads pictures and words through its processor: write from_model(model,"
@@ -208,8 +208,12 @@ def since(config: Any) -> str:
     return max((SINCE[kind] for kind in kinds if kind in SINCE), default="0")
 
 
-def _refuse_old_transformers(config: Any, cls: str) -> None:
-    least = since(config)
+def refuse_older(least: str, cls: str) -> None:
+    """Refuse a transformers that is older than this one.
+
+    Raises:
+        CapabilityError: it is.
+    """
     if Version(transformers.__version__) < Version(least):
         raise CapabilityError(
             f"A {cls} is read with transformers {least} or later, and {transformers.__version__} is"
