@@ -7,6 +7,9 @@ from typing import Any
 from dual_twins import words
 from encoders import shake
 
+import mmlens as mm
+from mmlens.model.hooked_vlm import HookedVLM
+
 VISION = {
     "image_size": 32, "patch_size": 8, "width": 24, "layers": 2, "head_width": 12,
     "output_tokens": True,
@@ -46,3 +49,10 @@ def coca(pool: bool | str = True, text: Any = None, **more: Any) -> tuple[Any, A
     with torch.no_grad():
         made.text.positional_embedding *= 4  # else a random captioner repeats one word
     return made, words()
+
+
+def captioner(pool: bool | str = True) -> HookedVLM:
+    """The captioner of a twin."""
+    whole, tokenizer = coca(pool)
+    model: Any = mm.from_model(whole, None, tokenizer, captions=True, name="coca")
+    return model

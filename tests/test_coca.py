@@ -12,7 +12,9 @@ import torch
 from bridges import off
 from coca_twins import MIXED, POOLED, TEXT, VISION, coca
 from dual_twins import open_clip_twin
+from native_rows import native_row, stored_rows
 from native_twins import photo
+from verb_calls import calls, verbs
 
 import mmlens as mm
 from mmlens import patching
@@ -23,6 +25,7 @@ from mmlens.values.errors import (
     ArgumentError,
     CapabilityError,
     CheckpointError,
+    MMLensError,
     PromptError,
 )
 from mmlens.values.labels import Marker
@@ -210,6 +213,35 @@ def test_a_unit_is_decoded_and_what_draws_positions_is_refused():
     assert len(table) > 0
     with pytest.raises(CapabilityError, match="among the positions"):
         mm.look(model, photo(*SIZE), WORDS)
+
+
+@torch.no_grad()
+def test_the_shares_of_a_logit_and_the_paths_to_it_skip_no_block_that_reads_pictures():
+    model, word = parts(True)[2], 5
+    shares = patching.direct_logits(model, prompt(), word)
+    logit = float(theirs(prompt())[-1, word])
+    assert float(shares.values.sum()) + shares.about["bias"] == pytest.approx(logit, abs=1e-5)
+    assert {"cross 3", "cross 5", "attn 4"} <= set(shares.of("part"))
+    assert "attn 3" not in shares.of("part")
+    heads = patching.direct_logits(model, prompt(), word, by="head")
+    assert heads.of("layer") == (0, 1, 2, 4)
+    pair = patching.Pair(prompt("a photo of"), prompt("two cats of"))
+    every = [mm.Head(4, head) for head in (0, 1)]
+    paths = patching.path_patching(pair=pair, model=model, metric=lambda x: x[word], senders=every)
+    assert paths.values.isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_table_of_the_documentation_is_true():
+    stored = {**stored_rows()["coca"]}
+    refused = stored.pop("refused")
+    model, asked = parts(True)[2], calls()
+    assert native_row(model) == stored
+    for verb, sentence in refused.items():
+        args, options = asked[verb]
+        with pytest.raises(MMLensError) as said:
+            verbs()[verb](model, *args, **options)
+        assert str(said.value) == sentence
 
 
 def test_the_dual_encoder_and_the_captioner_share_their_weights():

@@ -93,10 +93,12 @@ def direct_logits(
                  bias=bias, logit=truth)  # fmt: skip
     if by == "part":
         return _parts(model, kept, direction, truth - bias, told)
-    rows = torch.stack([_inside(model, kept, layer, direction, by)
-                        for layer in range(model.cfg.n_layers)])  # fmt: skip
+    layers = tuple(hooking.layers(model, SITES[wanted[0]]))
+    inside = [{name: kept[name][row] for name in wanted} for row in range(len(layers))]
+    rows = torch.stack([_inside(model, one, layer, direction, by)
+                        for one, layer in zip(inside, layers, strict=True)])  # fmt: skip
     axes = ("layer", "head" if by == "head" else "unit")
-    return Scores(rows, axes, {"layer": tuple(range(len(rows)))}, told)
+    return Scores(rows, axes, {"layer": layers}, told)
 
 
 def _read(
@@ -104,7 +106,10 @@ def _read(
 ) -> tuple[dict[str, list[torch.Tensor]], torch.Tensor]:
     """The activations at one position, per site one tensor per layer; and its logits."""
     last = model.cfg.n_layers - 1
-    places = {name: [SITES[name].at(layer) for layer in range(last + 1)] for name in sites}
+    places = {
+        name: [SITES[name].at(layer) for layer in hooking.layers(model, SITES[name])]
+        for name in sites
+    }
     reads = {"cross_attn_out": soft.picture_keys, "deepstack": soft.deep}
     for site in reads.keys() & places.keys():
         fires = model.lm.can.fires if reads[site] is not None else ()
@@ -186,23 +191,19 @@ def _parts(
 
 
 def _inside(
-    model: HookedVLM,
-    kept: dict[str, list[torch.Tensor]],
-    layer: int,
-    direction: torch.Tensor,
-    by: str,
+    model: HookedVLM, kept: dict[str, torch.Tensor], layer: int, direction: torch.Tensor, by: str
 ) -> torch.Tensor:
     """Shares of the heads or units of one layer; checked to add up to the layer's output."""
     block = model.root.blocks[layer]
     if by == "head":
-        weight, active = _wide(block.attn.W_O), _wide(kept["z"][layer])
+        weight, active = _wide(block.attn.W_O), _wide(kept["z"])
         shares = torch.einsum("hd,hdm,m->h", active, weight, direction)
-        bias, whole = getattr(block.attn, "b_O", None), kept["attn_out"][layer]
+        bias, whole = getattr(block.attn, "b_O", None), kept["attn_out"]
     else:
-        active, units = _wide(kept["neurons"][layer]), model.lm.units
-        length, added = units.behind(layer, kept["neurons"][layer][None])
+        active, units = _wide(kept["neurons"]), model.lm.units
+        length, added = units.behind(layer, kept["neurons"][None])
         shares = active * (_wide(units.written(layer)) @ direction) * float(length[0])
-        bias, whole = added[0], kept["mlp_out"][layer]
+        bias, whole = added[0], kept["mlp_out"]
     rest = float(_wide(bias) @ direction) if isinstance(bias, torch.Tensor) else 0.0
     terms = _wide(whole) * direction
     off = abs(float(shares.sum()) + rest - float(terms.sum()))

@@ -225,11 +225,12 @@ def layers(model: HookedModel, site: Site) -> Sequence[int]:
     """The layers that have this site.
 
     In an encoder those before its feature layer; of cross-attention, experts and DeepStack those
-    that have it.
+    that have it, and of self-attention those that don't read pictures in its place (Mllama, CoCa).
     """
     tower = tower_at(model, site)
     every = range(tower.n_layers)
-    if site.in_lm and not site.in_some_layers:
+    everywhere = site.in_lm and not site.in_some_layers
+    if everywhere and getattr(tower, "crossing", None) is None:
         return every
     known = tower.points
     return [layer for layer in every if site.at(layer) in known] or every
