@@ -121,8 +121,9 @@ def captioner(
     """
     if isinstance(coca, tuple) and coca and isinstance(coca[0], nn.Module):
         coca, preprocess = coca[0], preprocess or coca[-1]
-    cls = type(coca).__name__
-    if not isinstance(getattr(coca, "text_decoder", None), nn.Module):
+    given: Any = coca
+    cls = type(given).__name__
+    if not isinstance(getattr(given, "text_decoder", None), nn.Module):
         raise CapabilityError(
             f"A {cls} has no text decoder, so it writes no captions: leave captions= out for the"
             " dual encoder, or give a CoCa of open_clip."
@@ -130,7 +131,7 @@ def captioner(
     refuse_older(SINCE["coca"], f"{cls} that writes captions")
     from mmlens.towers.language.coca_words import words_of
 
-    own: Any = share_weights(coca).eval()
+    own: Any = share_weights(given).eval()
     words, pool = words_of(own), own.visual
     spelled = _spelled(tokenizer, words.config.vocab_size)
     pad = int(getattr(own, "pad_id", 0))

@@ -122,7 +122,7 @@ _REFUSED = {
     "chameleon": "its codebook is inside of its language model; the nearest is 'emu3'.",
 }
 """Why some classes are not taken, and which is the nearest."""
-SINCE = dict.fromkeys(
+SINCE: dict[str, str] = dict.fromkeys(
     (
         "qwen2_vl",
         "qwen2_5_vl",
