@@ -175,4 +175,4 @@ def test_a_folder_is_read_with_its_classes_and_what_latents_cannot_be_asked_is_r
         mm.from_parts(vision=whole, feature_layer="blocks.1.hook_resid_post")
     whole.save_pretrained(tmp_path / "perceiver")
     loaded = mm.from_parts(vision=tmp_path / "perceiver")
-    assert torch.equal(loaded.run(photo(SIDE, SIDE)), model.run(photo(SIDE, SIDE)))
+    assert off(loaded.run(photo(SIDE, SIDE)), model.run(photo(SIDE, SIDE))) < 1e-5
