@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 from functools import cache
 from typing import Any
 
@@ -252,8 +253,13 @@ def test_the_dual_encoder_and_the_captioner_share_their_weights():
     assert attention.v_proj.weight.untyped_storage().data_ptr() == (
         whole.text.transformer.resblocks[0].attn.in_proj_weight.untyped_storage().data_ptr()
     )
-    again = copy.deepcopy(model)
-    assert off(again(prompt()).detach(), model(prompt()).detach()) < 1e-6
+    with torch.no_grad():
+        for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert off(again(prompt()), model(prompt())) < 1e-6
+        half = mm.from_model(whole, None, words, captions=True, dtype="bfloat16")
+        assert half(prompt()).dtype == torch.bfloat16
+        assert off(half(prompt()).float(), model(prompt())) < 0.1
+    assert next(whole.parameters()).dtype == torch.float32
 
 
 def test_a_folder_of_open_clip_is_read_with_its_own_tokenizer(tmp_path):

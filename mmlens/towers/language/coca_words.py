@@ -151,7 +151,6 @@ def words_of(coca: Any) -> CoCaWords:
         attn_implementation="eager",  # whose masks are tensors: patterns are read and cut
         crossing=[first + 2 * at + 1 for at in range(pairs)],
     )
-    _register()
     with torch.device("meta"):
         words = CoCaWords(config)
     inside: Any = words.model.decoder
@@ -247,3 +246,6 @@ def _adapter(base: Any) -> Any:
             self.component_mapping["blocks"].submodules["attn"].optional = True
 
     return _Words
+
+
+_register()  # also where a pickled model is read, which makes no new one
