@@ -32,8 +32,9 @@ class PictureAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.num_heads = heads
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            setattr(self, name, nn.Linear(width, width))
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
+            nn.Linear(width, width) for _ in range(4)
+        )
 
     def forward(
         self,
@@ -117,7 +118,8 @@ class CoCaWords(OPTForCausalLM):
             encoder_hidden_states: Float[batch, key, width], the keys of pictures.
             encoder_attention_mask: Int[batch, key], 0 where there is no key.
         """
-        return super().forward(
+        run: Any = super().forward  # which hands on what it has no name for
+        return run(
             input_ids=input_ids, attention_mask=attention_mask, cache=cache,
             inputs_embeds=inputs_embeds, use_cache=use_cache, logits_to_keep=logits_to_keep,
             encoder_hidden_states=encoder_hidden_states,
@@ -136,7 +138,8 @@ def words_of(coca: Any) -> CoCaWords:
     first, pairs = len(text.transformer.resblocks), len(mixed.resblocks)
     block = plain[0]
     width, length = text.token_embedding.embedding_dim, len(text.positional_embedding) - 1
-    config = OPTConfig(
+    layout: Any = OPTConfig  # which keeps what it has no name for
+    config = layout(
         vocab_size=text.token_embedding.num_embeddings,
         hidden_size=width,
         word_embed_proj_dim=width,
