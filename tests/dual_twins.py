@@ -159,6 +159,19 @@ def hf_chinese_clip() -> tuple[Any, None, Any]:
     return shake(ChineseCLIPModel(config)), None, words()
 
 
+def hf_flava() -> tuple[Any, None, Any]:
+    """BERT's names, normalised before adding; a third encoder beside, which reads both."""
+    from transformers import FlavaConfig, FlavaModel
+
+    rest = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    text = {**TOWER, **rest, "vocab_size": 32, "max_position_embeddings": 12, "pad_token_id": 0}
+    config = FlavaConfig(
+        text_config=text, image_config={**EYE, **rest}, hidden_size=24, projection_dim=16,
+        multimodal_config={**TOWER, **rest, "num_hidden_layers": 2},
+    )  # fmt: skip
+    return shake(FlavaModel(config)), None, words(bos="[CLS]", eos="[SEP]")
+
+
 def hf_siglip2() -> tuple[Any, None, Any]:
     """The variable-resolution class (NaFlex): pictures are cut into patches before it reads them.
 
@@ -234,6 +247,7 @@ MORE: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
     "AltCLIP": hf_altclip,
     "Chinese CLIP": hf_chinese_clip,
     "SigLIP 2 NaFlex": hf_siglip2,
+    "FLAVA": hf_flava,
     "PE-Core": pe_core,
     "ConvNeXt": lambda: timm_clip("convnext_atto", dims=(8, 8, 16, 16), depths=(1, 1, 1, 1)),
     "EVA02": lambda: timm_clip("eva02_tiny_patch14_224", 56, img_size=56, embed_dim=24,

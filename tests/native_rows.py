@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from coca_twins import captioner
 from native_twins import photo
 
 from mmlens import Prompt
@@ -21,6 +23,14 @@ from mmlens.values.labels import Marker, Patch, Token
 
 STORED = Path(__file__).parents[1] / "docs" / "native.json"
 SIZE = (72, 40)
+OTHERS: dict[str, tuple[str, str, Callable[[], HookedVLM]]] = {
+    "coca": (
+        "CoCa (open_clip)",
+        "open_clip:coca_ViT-L-14/mscoco_finetuned_laion2b_s13b_b90k",
+        captioner,
+    ),
+}
+"""Models of other libraries: class, example, and how a twin is made."""
 
 
 def stored_rows() -> dict[str, Any]:
@@ -30,7 +40,9 @@ def stored_rows() -> dict[str, Any]:
 
 def native_row(model: HookedVLM) -> dict[str, Any]:
     """What the documentation says of one family, about a picture of 72 x 40."""
-    family = FAMILIES[model.provenance["family"]]
+    name = model.provenance["family"]
+    family = None if name in OTHERS else FAMILIES[name]
+    cls, example = (family.cls, family.example) if family else OTHERS[name][:2]
     picture, reader, vision = photo(*SIZE), model.image_reader, model.vision
     soft = model.embed(Prompt(picture, template=False))
     keys = soft.picture_keys
@@ -42,8 +54,8 @@ def native_row(model: HookedVLM) -> dict[str, Any]:
     told = model.lm.telling
     points = [name for name in vision.hook_dict if name.startswith("blocks.0.")]
     return {
-        "class": family.cls,
-        "example": family.example,
+        "class": cls,
+        "example": example,
         "crops": _crops(reader, vision),
         "positions": sum(isinstance(one, Patch) for one in labels),
         "merged": f"{merged} x {merged}" if merged > 1 else "",

@@ -52,6 +52,20 @@ def clip(made) -> mm.HookedDualEncoder:
     return made("open_clip ViT")[2]
 
 
+def of_flava(model, pixels, ids, mask) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """By the class with heads, which compares what the model projects of its CLS tokens."""
+    from transformers import FlavaForPreTraining
+
+    model.config.init_codebook = False  # of codes of pictures, which nothing here predicts
+    heads = FlavaForPreTraining(model.config).double().eval()
+    heads.flava = model
+    out = heads(pixel_values=pixels, input_ids=ids, attention_mask=mask, return_loss=False,
+                input_ids_masked=ids, skip_unmasked_multimodal_encoder=True)  # fmt: skip
+    image = F.normalize(model.image_projection(out.image_embeddings[:, 0]), dim=-1)
+    text = F.normalize(model.text_projection(out.text_embeddings[:, 0]), dim=-1)
+    return image, text, out.contrastive_logits_per_image
+
+
 def plainly(model, tokenizer, pixels, texts) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(image embeddings, text embeddings, logits) by the library's own code."""
     if hasattr(model, "encode_image"):
@@ -70,6 +84,8 @@ def plainly(model, tokenizer, pixels, texts) -> tuple[torch.Tensor, torch.Tensor
         cut = whole.transpose(2, 3).flatten(2)
         seen = {"pixel_values": cut, "pixel_attention_mask": torch.ones(cut.shape[:2]),
                 "spatial_shapes": torch.tensor([[4, 4]] * len(cut))}  # fmt: skip
+    if "Flava" in type(model).__name__:
+        return of_flava(model, pixels, read["input_ids"], mask["attention_mask"])
     out = model(**seen, input_ids=read["input_ids"], **mask)
     return out.image_embeds, out.text_embeds, out.logits_per_image
 
@@ -340,6 +356,28 @@ def test_a_saved_dual_encoder_is_the_same_when_loaded_and_a_changed_weight_is_no
     file.write_bytes(bytes(content))
     with pytest.raises(mm.MMLensError, match="were changed since it was saved"):
         mm.load(tmp_path / "tiny")
+
+
+def test_flava_is_taken_with_its_heads_and_saved_by_its_library(made, tmp_path):
+    from transformers import FlavaForPreTraining
+
+    model, tokenizer, hooked = made("FLAVA")
+    heads = FlavaForPreTraining.__new__(FlavaForPreTraining)
+    torch.nn.Module.__init__(heads)
+    heads.flava = model
+    same = mm.from_model(heads, None, tokenizer)
+    torch.testing.assert_close(same.run([PHOTO, *TEXTS]), hooked.run([PHOTO, *TEXTS]))
+    with pytest.raises(mm.MMLensError, match="contrastive part of its model alone, without"):
+        hooked.save(tmp_path / "half")
+    model.float().save_pretrained(tmp_path / "whole")
+    model.double()
+    tokenizer.save_pretrained(tmp_path / "whole")
+    loaded = mm.load(tmp_path / "whole", dtype="float64")
+    torch.testing.assert_close(loaded.run([PHOTO, *TEXTS]), hooked.run([PHOTO, *TEXTS]))
+    points = set(mm.audit(hooked).name)
+    assert {"text.blocks.0.hook_attn_out", "text.blocks.0.hook_mlp_out"} <= points
+    [named] = hooked.read(TEXTS[:1]).labels
+    assert str(named[0]).strip() == "[CLS]"
 
 
 def test_a_model_of_open_clip_without_its_configuration_is_not_saved(tmp_path):

@@ -37,7 +37,7 @@ def save_dual(model: HookedDualEncoder, folder: str | Path) -> Path:
     Raises:
         CapabilityError: it has edits, which are no weights.
         CheckpointError: nothing says how open_clip builds it again, or parts of it are in neither
-            half (CoCa's decoder).
+            half (CoCa's decoder, FLAVA's multimodal encoder).
     """
     if model.edits:
         raise CapabilityError(
@@ -116,7 +116,17 @@ def _state(model: HookedDualEncoder) -> dict[str, Tensor]:
     return state | dict(model.rest)
 
 
+def _check_whole(model: HookedDualEncoder, state: Mapping[str, Tensor], library: str) -> None:
+    missing = [key for key in model.beside if key not in state]
+    if missing:
+        raise CheckpointError(
+            f"{model.name!r} is the contrastive part of its model alone, without {missing[0]} and"
+            f" {len(missing) - 1} other tensors, so {library} could not load it from a folder."
+        )
+
+
 def _save_transformers(model: HookedDualEncoder, state: dict[str, Tensor], new: Path) -> None:
+    _check_whole(model, state, "transformers")
     whole: Any = model.vision.whole
     again = type(whole)(whole.config)
     again.load_state_dict(state)
@@ -132,12 +142,7 @@ def _save_open_clip(model: HookedDualEncoder, state: dict[str, Tensor], new: Pat
             f"Nothing says how open_clip builds {model.name!r} again: write mm.from_model(...,"
             " arch='RN50x4'), or arch= the dict of its configuration."
         )
-    missing = [key for key in model.beside if key not in state]
-    if missing:
-        raise CheckpointError(
-            f"{model.name!r} is the contrastive part of its model alone, without {missing[0]} and"
-            f" {len(missing) - 1} other tensors, so open_clip could not load it from a folder."
-        )
+    _check_whole(model, state, "open_clip")
     pixels = model.vision.pixels
     preprocess = {"size": list(pixels.size), "mean": list(pixels.mean), "std": list(pixels.std)}
     preprocess |= {"interpolation": pixels.interpolation, "resize_mode": pixels.resize}

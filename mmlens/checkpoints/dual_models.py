@@ -25,7 +25,7 @@ from mmlens.values.hub_errors import unfound
 from mmlens.values.optional_packages import package
 
 OPEN_CLIP = "open_clip:"
-KINDS = ("clip", "siglip", "siglip2", "metaclip_2", "altclip", "chinese_clip")
+KINDS = ("clip", "siglip", "siglip2", "metaclip_2", "altclip", "chinese_clip", "flava")
 """The model types of transformers that are dual encoders here."""
 KNOWN = [
     "openai/clip-vit-base-patch32",
@@ -35,6 +35,7 @@ KNOWN = [
     "facebook/metaclip-2-worldwide-huge-quickgelu",
     "BAAI/AltCLIP",
     "OFA-Sys/chinese-clip-vit-base-patch16",
+    "facebook/flava-full",
 ]
 
 

@@ -14,7 +14,6 @@ from torch import nn
 from mmlens.checkpoints.bridge_json import FORMAT
 from mmlens.checkpoints.folder_read import file_hash
 from mmlens.checkpoints.weights import expanded, quietly, save_tensors, weights_hash
-from mmlens.model.chat_reader import ChatReader
 from mmlens.model.image_reader import ImageReader
 from mmlens.runtime.casting import stays
 from mmlens.towers.vision.wrap import HookedVision, build
@@ -31,10 +30,9 @@ def check_saved(model: Any) -> None:
             f"{model.name!r} is made of a TransformerLens model, which cannot be saved; build it "
             "with wrap_lm(hugging_face_model) instead."
         )
-    if isinstance(model.prompt_reader, ChatReader):
+    if model.prompt_reader.written_by:
         raise CheckpointError(
-            f"{model.name!r} can be saved by transformers: write save_pretrained(folder) of the"
-            " model and of its processor, and mmlens.load(folder) reads both."
+            f"{model.name!r} is not saved here: {model.prompt_reader.written_by}."
         )
     if model.vision is None or not isinstance(model.projection, nn.Linear):
         kind = type(model.projection).__name__

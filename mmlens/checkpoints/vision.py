@@ -74,7 +74,10 @@ def _hf_vision(source: str, revision: str | None, *, local: bool) -> HookedVisio
     try:
         config = transformers.AutoConfig.from_pretrained(source, **safe)
         fallback = transformers.AutoModel
-        cls = getattr(transformers, _VISION_CLASSES.get(config.model_type, ""), fallback)
+        named = _VISION_CLASSES.get(config.model_type, "")
+        if config.model_type == "perceiver":  # whose body alone doesn't know how it reads pixels
+            named = next(iter(config.architectures or ()), "")
+        cls = getattr(transformers, named, fallback)
         with quietly():
             module, told = cls.from_pretrained(
                 source, dtype=torch.float32, output_loading_info=True, **safe

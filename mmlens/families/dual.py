@@ -18,11 +18,13 @@ from mmlens.checkpoints.dual_models import find_dual, names_dual, open_clip_arch
 from mmlens.checkpoints.language import load_tokenizer
 from mmlens.checkpoints.weights import expanded
 from mmlens.families import family
+from mmlens.families.coca import captioner
 from mmlens.model.hooked_dual_encoder import HookedDualEncoder
+from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.casting import device_of, dtype_of
 from mmlens.towers.dual_halves import halves_of
-from mmlens.values.arguments import instance, shown, text
+from mmlens.values.arguments import flag, instance, shown, text
 from mmlens.values.errors import ArgumentError
 
 
@@ -33,13 +35,15 @@ def load_dual(
     dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
     revision: str | None = None,
-) -> HookedDualEncoder:
+    captions: bool = False,
+) -> HookedDualEncoder | HookedVLM:
     """A dual encoder by its library's name, or from a folder.
 
     Args:
         name: "open_clip:ARCHITECTURE/WEIGHTS", a hub id, or a folder.
         dtype, device: None leaves them as they are (float32, CPU).
         revision: git revision of a hub id.
+        captions: of a CoCa, the captioner in place of the dual encoder.
     """
     model, preprocess, tokenizer, arch = find_dual(name, revision)
     folder = expanded(name)
@@ -51,8 +55,9 @@ def load_dual(
     if words != "open_clip":
         tokenizer = load_tokenizer(str(folder)) if words == "transformers" else None
     parts = (model, saved.get("pixels", preprocess), tokenizer)
-    found = _hooked(*parts, saved.get("name", named), told, arch)
-    check_saved_weights(found, saved, named)
+    found = _hooked(*parts, saved.get("name", named), told, arch, captions)
+    if isinstance(found, HookedDualEncoder):
+        check_saved_weights(found, saved, named)
     return _moved(found, dtype, device)
 
 
@@ -65,7 +70,8 @@ def from_dual(
     arch: Mapping[str, Any] | str | None = None,
     dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
-) -> HookedDualEncoder:
+    captions: bool = False,
+) -> HookedDualEncoder | HookedVLM:
     """A dual encoder in memory as a hooked model; the caller's stays as it is.
 
     Args:
@@ -77,6 +83,7 @@ def from_dual(
         arch: open_clip's name of the architecture, or its configuration (embed_dim, vision_cfg,
             text_cfg), needed only to save the model.
         dtype, device: None leaves them as they are.
+        captions: of a CoCa, the captioner in place of the dual encoder.
 
     Raises:
         CapabilityError: it is no dual encoder of these libraries.
@@ -92,17 +99,22 @@ def from_dual(
     config = open_clip_arch(arch)
     if config is not None:
         instance(config, "arch", Mapping, "the name of an architecture, or its configuration")
-    return _moved(_hooked(encoder, preprocess, tokenizer, named, told, config), dtype, device)
+    found = _hooked(encoder, preprocess, tokenizer, named, told, config, captions)
+    return _moved(found, dtype, device)
 
 
 def _hooked(
-    model: Any, preprocess: Any, tokenizer: Any, name: str, told: Any, arch: Any
-) -> HookedDualEncoder:
+    model: Any, preprocess: Any, tokenizer: Any, name: str, told: Any, arch: Any, captions: bool
+) -> HookedDualEncoder | HookedVLM:
     with ordinary():
+        if flag(captions, "captions"):
+            return captioner(
+                model, preprocess, tokenizer, name=name, told=told | {"family": "coca"}
+            )
         halves = halves_of(model, preprocess, tokenizer)
         return HookedDualEncoder(halves, name=name, provenance=told, arch=arch)
 
 
-def _moved(model: HookedDualEncoder, dtype: Any, device: Any) -> HookedDualEncoder:
+def _moved(model: Any, dtype: Any, device: Any) -> Any:
     asked = [one for one in (device_of(device), dtype_of(dtype)) if one is not None]
     return model.to(*asked) if asked else model

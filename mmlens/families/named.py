@@ -24,7 +24,7 @@ from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.runtime.casting import device_of, dtype_of
 from mmlens.towers.dual_halves import is_dual
 from mmlens.towers.language.inside import whole
-from mmlens.values.arguments import text
+from mmlens.values.arguments import flag, text
 from mmlens.values.errors import ArgumentError, CapabilityError, ModelError
 
 _HUB_ID = re.compile(r"(hf:)?[\w.-]+/[\w.-]+")
@@ -103,6 +103,7 @@ def from_model(
     arch: Mapping[str, Any] | str | None = None,
     dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
+    captions: bool = False,
 ) -> HookedDualEncoder | HookedVLM | HookedDiffusion:
     """A model in memory as a hooked model; the caller's stays as it is.
 
@@ -118,6 +119,7 @@ def from_model(
         arch: open_clip's name of the architecture, or its configuration (embed_dim, vision_cfg,
             text_cfg), needed only to save the model.
         dtype, device: None leaves them as they are.
+        captions: of a CoCa, the captioner in place of the dual encoder.
 
     Raises:
         CapabilityError: it is none of these, or of a class that mmlens has no family for.
@@ -130,15 +132,16 @@ def from_model(
     config = getattr(model, "config", None)
     if is_dual(model) or not hasattr(config, "model_type"):
         return dual.from_dual(
-            model, processor, tokenizer, name=name, arch=arch, dtype=dtype, device=device
-        )
+            model, processor, tokenizer, name=name, arch=arch, dtype=dtype, device=device,
+            captions=captions,
+        )  # fmt: skip
     cls = type(model).__name__
     if not whole(config):
         raise CapabilityError(
             f"A {cls} is neither a dual encoder nor a whole vision-language model: join it with"
             " what it lacks, mm.from_parts(vision=encoder, lm=language_model)."
         )
-    if tokenizer is not None or arch is not None:
+    if tokenizer is not None or arch is not None or flag(captions, "captions"):
         raise ArgumentError(
             f"A {cls} is read through its processor alone: write from_model(model, processor)."
         )

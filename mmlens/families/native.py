@@ -120,7 +120,7 @@ _REFUSED = {
     "llama4": "Llama 4's own forward pass raises in transformers 5.24; the nearest is 'mistral3'.",
 }
 """Why some classes are not taken, and which is the nearest."""
-SINCE = dict.fromkeys(
+SINCE: dict[str, str] = dict.fromkeys(
     (
         "qwen2_vl",
         "qwen2_5_vl",
@@ -179,7 +179,7 @@ def hooked(
     """
     cls = type(model).__name__
     family = family_of(getattr(model.config, "model_type", ""), cls)
-    _refuse_old_transformers(model.config, cls)
+    refuse_older(since(model.config), cls)
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise CapabilityError(
             f"A {cls} reads pictures and words through its processor: write from_model(model,"
@@ -211,8 +211,12 @@ def since(config: Any) -> str:
     return max((SINCE[kind] for kind in kinds if kind in SINCE), default="0")
 
 
-def _refuse_old_transformers(config: Any, cls: str) -> None:
-    least = since(config)
+def refuse_older(least: str, cls: str) -> None:
+    """Refuse a transformers that is older than this one.
+
+    Raises:
+        CapabilityError: it is.
+    """
     if Version(transformers.__version__) < Version(least):
         raise CapabilityError(
             f"A {cls} is read with transformers {least} or later, and {transformers.__version__} is"

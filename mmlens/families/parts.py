@@ -28,10 +28,12 @@ from mmlens.checkpoints.weights import (
 )
 from mmlens.model.hooked_vision_model import HookedVisionModel
 from mmlens.model.hooked_vlm import HookedVLM
+from mmlens.model.queries import LatentReader
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.casting import device_of, dtype_of
 from mmlens.runtime.sharing import share_weights
 from mmlens.towers.language.language_model import LanguageModel
+from mmlens.towers.vision.latents import HookedLatents
 from mmlens.towers.vision.wrap import HookedVision
 from mmlens.values.arguments import flag
 from mmlens.values.errors import ModelError
@@ -158,7 +160,10 @@ def _vision_alone(
         eye = eye if device is None else eye.to(device)
     named = label(vision)
     provenance = {"family": family, "vision": named}
-    return HookedVisionModel(eye, name=name or named, provenance=provenance)
+    found = HookedVisionModel(eye, name=name or named, provenance=provenance)
+    if isinstance(eye, HookedLatents):
+        found.image_reader = LatentReader()
+    return found
 
 
 def label(source: Any) -> str:

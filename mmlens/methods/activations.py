@@ -163,15 +163,18 @@ def _layers(model: HookedModel, where: Site, wanted: Mapping[str, Any]) -> list[
 
 def _rows(model: HookedModel, reading: Any, where: Site, layer: int | None) -> dict[str, Rows]:
     """For each axis of positions its labels, per row of the batch."""
-    keys: Any = None
+    keys: Any = ()
     if where.in_lm:
-        rows, keys = reading.labels, reading.picture_keys
+        beside = reading.picture_keys
+        rows, keys = reading.labels, () if beside is None else beside.labels
     else:
-        rows = model.picture_rows(model.prompts_of(reading), where, layer)
-    if not rows or (where.of_crossing and keys is None):
+        prompts = model.prompts_of(reading)
+        rows = model.picture_rows(prompts, where, layer)
+        keys = hooking.key_rows(model, prompts, where)
+    if not rows or (where.in_lm and where.of_crossing and not keys):
         what = "texts" if where.tower == TEXT else "pictures"
         raise PromptError(f"Site {where.name!r} is read from {what}, and this prompt has none.")
-    return dict.fromkeys(POSITIONS, rows) | ({"key": keys.labels} if where.has_other_keys else {})
+    return dict.fromkeys(POSITIONS, rows) | ({"key": keys} if where.has_other_keys else {})
 
 
 def _common(rows: Rows, batch: str, wanted: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -163,7 +163,8 @@ def _stacked(
     labels: dict[str, Any] = {axis: row for axis in axes if axis in POSITIONS and row}
     padded = [axis for axis, known in labels.items() if isinstance(known[-1], Padding)]
     if where.has_other_keys:
-        labels["key"] = reading.picture_keys.labels[0]
+        beside = hooking.key_rows(model, model.prompts_of(reading), where)
+        labels["key"] = (beside or reading.picture_keys.labels)[0]
     if where.layered:
         values = torch.stack([kept[layer] for layer in chosen])
         axes, labels = ("layer", *axes), {**labels, "layer": tuple(chosen)}

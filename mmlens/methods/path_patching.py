@@ -142,7 +142,7 @@ def _frozen(held: dict[str, Scores], sender: Part, end: int, through: str) -> li
     """Edits that freeze the outputs of the layers between the sender and the receiver."""
     attn = list(range(sender.layer + 1, end + 1))
     mlp = attn if isinstance(sender, Neuron) else [sender.layer, *attn]
-    edits = _held("attn_out", held, attn)
+    edits = _held("attn_out", held, [at for at in attn if at in held["attn_out"].of("layer")])
     if through == "nothing":
         edits += _held("mlp_out", held, mlp)
     if "cross_attn_out" in held:

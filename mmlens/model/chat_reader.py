@@ -36,6 +36,11 @@ class ChatReader(PromptReader):
         picture: what stands for a picture in a text that is given to it, such as "<image>".
     """
 
+    written_by = (
+        "write save_pretrained(folder) of the model and of its processor, and mmlens.load(folder)"
+        " reads both"
+    )
+
     def __init__(self, processor: Any, image_id: int, picture: str) -> None:
         self.processor, self.image_id, self.picture = processor, image_id, picture
 

@@ -236,6 +236,15 @@ def layers(model: HookedModel, site: Site) -> Sequence[int]:
     return [layer for layer in every if site.at(layer) in known] or every
 
 
+def key_rows(model: HookedModel, prompts: Sequence[Prompt], site: Site) -> Rows:
+    """The keys of an encoder's cross-attention, one row per picture; none at other sites."""
+    if site.in_lm or not site.has_other_keys:
+        return ()
+    tower: Any = model.towers[site.tower]
+    images = (image for prompt in prompts for image in range(len(prompt.pictures)))
+    return tuple(tuple(tower.key_labels(image)) for image in images)
+
+
 @dataclass(frozen=True)
 class _Change:
     """An edit in one layer, the site as it really is there, and its labels in pictures."""
@@ -244,6 +253,7 @@ class _Change:
     layer: int | None
     real: Site
     rows: Rows | None
+    keys: Rows = ()
 
 
 def edit_hooks(model: HookedModel, prompts: Sequence[Prompt]) -> list[Hook]:
@@ -254,7 +264,8 @@ def edit_hooks(model: HookedModel, prompts: Sequence[Prompt]) -> list[Hook]:
         for layer in edit.layers(layers(model, site)):
             real = tower.site(site, layer)
             rows = None if site.in_lm else model.picture_rows(prompts, site, layer)
-            change = _Change(edit.fitted(real), layer, real, rows)
+            keys = key_rows(model, prompts, site)
+            change = _Change(edit.fitted(real), layer, real, rows, keys)
             by_point.setdefault(site.at(layer), []).append(change)
     return [Hook(name, partial(_apply, changes=some)) for name, some in by_point.items()]
 
@@ -268,7 +279,7 @@ def _apply(values: torch.Tensor, hook: Any, changes: Sequence[_Change]) -> torch
         start = run.start if one.rows is None and run is not None else 0
         rows = one.rows if one.rows is not None else (run.soft.labels if run is not None else ())
         if one.edit.site.axes == one.real.axes:
-            out = one.edit.apply_(out, one.layer, rows, start, keys)
+            out = one.edit.apply_(out, one.layer, rows, start, one.keys or keys)
         else:  # a map, addressed by patches
             flat = as_positions(out, one.real.axes).clone()
             out = as_map(one.edit.apply_(flat, one.layer, rows, start), out, one.real.axes)

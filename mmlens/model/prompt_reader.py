@@ -22,7 +22,13 @@ Positions = list[tuple[int, Label]]
 
 
 class PromptReader:
-    """Words as the tokenizer reads them, one part after the other."""
+    """Words as the tokenizer reads them, one part after the other.
+
+    Attributes:
+        written_by: how a model with this reader is saved, where mmlens writes no folder of it.
+    """
+
+    written_by = ""
 
     def read(self, model: HookedVLM, prompt: Prompt, bos: bool | None) -> Positions:
         """The positions of one prompt.

@@ -1,4 +1,4 @@
-"""Positions that are learned queries, each of which attends to a whole picture.
+"""Positions that are learned queries or latents, each of which attends to a whole picture.
 
 They lie nowhere in the picture, so they are markers in the order of their vectors, without a grid
 or a box; the encoder before them has its patches as always.
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.model.image_reader import ImageReader
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import Label, Marker, Patch
+from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmlens.model.image_reader import ImageReader
     from mmlens.values.sites import Site
 
     Reader = ImageReader
@@ -71,3 +72,23 @@ class Queries(Reader):
             "The positions of this model's pictures are queries, each of which attends to the whole"
             " picture and lies nowhere in it: ask at 'features' or 'pixels' for places."
         )
+
+
+class LatentReader(ImageReader):
+    """The positions of an encoder of latents (Perceiver), and the places of its input."""
+
+    one_grid = placed = False
+
+    def grid(self, vision: Any, picture: Image.Image | None = None) -> tuple[int, int]:
+        """Rows and columns of the places of the input."""
+        return vision.input_grid
+
+    def labels(
+        self, vision: Any, picture: Image.Image, image: int, of: int = 1
+    ) -> tuple[Label, ...]:
+        return vision.labels(SITES["features"], None, image)
+
+    def patch_boxes(
+        self, vision: Any, picture: Image.Image
+    ) -> dict[Patch, tuple[float, float, float, float]]:
+        return {patch: self.box(vision, patch, *picture.size) for patch in vision.key_labels()}

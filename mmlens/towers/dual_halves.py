@@ -1,4 +1,4 @@
-"""The halves of a dual encoder: open_clip's models, and CLIP and SigLIP of transformers.
+"""The halves of a dual encoder: open_clip's models; CLIP, SigLIP, FLAVA of transformers.
 
 Each half is run by its library's own code (pooling, projection), on a copy that holds this half
 alone, so that moving or casting it costs no memory for the other one.
@@ -56,8 +56,11 @@ def halves_of(model: Any, preprocess: Any = None, tokenizer: Any = None) -> Halv
     """
     if isinstance(model, tuple) and model and isinstance(model[0], nn.Module):
         model, preprocess = model[0], preprocess or model[-1]
+    model = getattr(model, "flava", model)  # FlavaForPreTraining holds it beside its heads
     if callable(getattr(model, "encode_image", None)) and hasattr(model, "visual"):
         return _of_open_clip(model, preprocess, tokenizer)
+    if hasattr(model, "image_to_mm_projection"):
+        return _of_flava(model, preprocess, tokenizer)
     if callable(getattr(model, "get_image_features", None)) and hasattr(model, "text_model"):
         return _of_transformers(model, preprocess, tokenizer)
     raise CapabilityError(
@@ -69,6 +72,7 @@ def halves_of(model: Any, preprocess: Any = None, tokenizer: Any = None) -> Halv
 def is_dual(model: Any) -> bool:
     """Whether an object looks like a dual encoder that `halves_of` takes."""
     first = model[0] if isinstance(model, tuple) and model else model
+    first = getattr(first, "flava", first)
     named = ("encode_image", "encode_text"), ("get_image_features", "get_text_features")
     return any(all(callable(getattr(first, one, None)) for one in both) for both in named)
 
@@ -104,14 +108,37 @@ def _of_transformers(model: Any, processor: Any, tokenizer: Any) -> Halves:
     return _joined(model, JointHead(vision, image_of_transformers), text)
 
 
-def _joined(model: Any, image: JointHead, text: HookedText) -> Halves:
+def _of_flava(model: Any, processor: Any, tokenizer: Any) -> Halves:
+    """FLAVA without its multimodal encoder, which no similarity passes through.
+
+    The embedding of each half is the projection of its CLS token (Singh et al. 2022, section 3.1).
+    """
+    from transformers.models.flava import modeling_flava as flava
+
+    pictures = getattr(processor, "image_processor", processor)
+    tokenizer = tokenizer or getattr(processor, "tokenizer", None)
+    alone = without_child(model, "multimodal_model")
+    whole, half = (without_child(alone, name) for name in ("text_model", "image_model"))
+    vision = from_hf(model.image_model, pictures, whole=whole, class_names=())
+    config = model.config.text_config
+    tokens = TextTokens(tokenizer, int(config.max_position_embeddings))
+    text = HookedText(half, text_of_flava, tokens, int(config.vocab_size))
+    bounds = (float(flava.LOGIT_SCALE_CLAMP_MIN), float(flava.LOGIT_SCALE_CLAMP_MAX))
+    return _joined(model, JointHead(vision, image_of_flava), text, bounds)
+
+
+def _joined(
+    model: Any, image: JointHead, text: HookedText, bounds: tuple[float | None, ...] = (None, None)
+) -> Halves:
+    """Both halves of a model, whose class keeps the logarithm of the scale within `bounds`."""
     if image.d_embed != text.d_embed:
         raise CapabilityError(
             f"The halves of this {type(model).__name__} give embeddings of {image.d_embed} and"
             f" {text.d_embed} dimensions, so pictures and texts can't be compared."
         )
     bias = getattr(model, "logit_bias", None)
-    scale = float(model.logit_scale.detach().exp().mean())
+    logarithm = model.logit_scale.detach()
+    scale = float((logarithm if bounds[0] is None else logarithm.clamp(*bounds)).exp().mean())
     add = 0.0 if bias is None else float(bias.detach().mean())
     state = model.state_dict()
     rest = {key: value for key, value in state.items() if key in ("logit_scale", "logit_bias")}
@@ -152,6 +179,16 @@ def text_of_transformers(model: Any, ids: Tensor, mask: Tensor | None) -> Tensor
     """Float[text, d_embed]"""
     mask = None if mask is None else mask.long()
     return _pooled(model.get_text_features(input_ids=ids, attention_mask=mask))
+
+
+def image_of_flava(model: Any, pixels: Tensor) -> Tensor:
+    """Float[picture, d_embed], of the CLS token"""
+    return _pooled(model.get_image_features(pixel_values=pixels))[:, 0]
+
+
+def text_of_flava(model: Any, ids: Tensor, mask: Tensor | None) -> Tensor:
+    """Float[text, d_embed], of the CLS token"""
+    return text_of_transformers(model, ids, mask)[:, 0]
 
 
 def _first(output: Any) -> Tensor:

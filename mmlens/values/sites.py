@@ -55,8 +55,8 @@ class Site:
 
     @property
     def of_crossing(self) -> bool:
-        """Whether it is in the cross-attention of the language model to pictures."""
-        return self.in_lm and "cross_attn" in self.point
+        """Whether it is in cross-attention: of the language model, or of latents, to pictures."""
+        return "cross_attn" in self.point
 
     @property
     def in_some_layers(self) -> bool:
@@ -148,7 +148,8 @@ _CROSS: dict[str, tuple[str, tuple[str, ...]]] = {
     "cross_attn_scores": ("cross_attn.hook_attn_scores", _PAIRS),
     "cross_attn_out": ("hook_cross_attn_out", _RESID),
 }
-"""Cross-attention of a language model to pictures: its keys are labelled like their patches."""
+"""Cross-attention of a language model to pictures, or of an encoder's latents (Perceiver): its keys
+are labelled like their patches."""
 _EXPERTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "router_logits": ("mlp.hook_router_logits", ("pos", "expert")),
     "expert_weights": ("mlp.hook_expert_weights", ("pos", "expert")),
@@ -202,6 +203,10 @@ def sites_of_denoiser() -> dict[str, Site]:
 
 SITES |= {name: one for tower in WITH_BLOCKS for name, one in sites_of(tower).items()}
 SITES |= sites_of_denoiser()
+SITES |= {
+    f"vision.{n}": Site(f"vision.{n}", f"vision.blocks.{{layer}}.{p}", a)
+    for n, (p, a) in _CROSS.items()
+}
 SHARED = "heads_per_key"
 """In the `about` of Scores at keys or values: how many heads read each (`readers`)."""
 _LAYERED = re.compile(r"^(.*\bblocks\.)(\d+)(\..+)$")

@@ -57,22 +57,34 @@ def tapped(
         calls: per layer, functions mask -> mask (or None for "unchanged").
         name: of the model, for error messages.
 
+    A layer that reads pictures in place of the words before it has no edge among positions, so
+    that nothing is cut there, unless every layer that is asked is one.
+
     Raises:
         CapabilityError: while running, where an attention module takes no additive mask.
     """
+    attend = [at for at in calls if not lm.is_bridge or _attention(lm.root.blocks[at]) is not None]
     with ExitStack() as stack:
         for layer, functions in calls.items():
             if lm.is_bridge:
                 tap = _Tap(functions, name, int(lm.cfg.n_heads))
-                attn = getattr(lm.root.blocks[layer], "attn", None)
-                if attn is None:
+                if not attend:
                     raise CapabilityError(tap.refusal)
-                handle = attn.register_forward_pre_hook(tap, with_kwargs=True)
+                if layer not in attend:
+                    continue
+                handle = _attention(lm.root.blocks[layer]).register_forward_pre_hook(
+                    tap, with_kwargs=True
+                )
                 stack.callback(handle.remove)
             else:
                 point = SITES["attn_scores"].at(layer)
                 stack.enter_context(lm.root.hooks(fwd_hooks=[(point, _on_scores(functions))]))
         yield
+
+
+def _attention(block: Any) -> Any:
+    """The self-attention of a block, where it has some."""
+    return getattr(block, "attn", None)
 
 
 class _Tap:

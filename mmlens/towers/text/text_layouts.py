@@ -38,6 +38,15 @@ LAYOUTS = (
         mlp_out=("output.dense",),
     ),
 )
+_BEFORE_ADDING = Layout(  # FLAVA: BERT's names, but it normalises before it adds
+    embed=(("embeddings", "out"),),
+    blocks=("encoder.layer",),
+    attn=("attention",),
+    mlp_in=("intermediate.dense",),
+    mlp_out=("output.dense",),
+    attn_adds=("attention",),
+    mlp_adds=("output.dropout",),
+)
 
 
 def located(half: nn.Module) -> tuple[nn.Module, Layout] | None:
@@ -46,5 +55,6 @@ def located(half: nn.Module) -> tuple[nn.Module, Layout] | None:
         for layout in LAYOUTS:
             blocks = find_blocks(module, layout)
             if blocks and find(blocks[0], layout.mlp_in) is not None:
-                return module, layout
+                before = hasattr(blocks[0], "layernorm_before")
+                return module, _BEFORE_ADDING if before else layout
     return None

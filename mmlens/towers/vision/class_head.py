@@ -99,7 +99,7 @@ def find_head(vision: HookedVision, told: tuple[str, ...] | None) -> ClassifierH
     if not alike or not (ours - plain).abs().max() <= near * (1 + plain.abs().max()):
         return ClassifierHead(reason=f"{name} gives no class logits from its features")
     n = plain.shape[1]
-    names = told or _names(module)
+    names = told or names_of(module)
     names = names if len(names) == n else tuple(str(number) for number in range(n))
     return ClassifierHead(names, points, tap)
 
@@ -140,7 +140,7 @@ def _count(module: Any) -> int:
     return said if isinstance(said, int) else 0
 
 
-def _names(module: Any) -> tuple[str, ...]:
+def names_of(module: Any) -> tuple[str, ...]:
     """The names of the classes where the configuration or timm knows them."""
     known = getattr(getattr(module, "config", None), "id2label", None)
     if isinstance(known, Mapping):

@@ -16,6 +16,7 @@ from torch import nn
 
 from mmlens.towers.vision.calls import without_pooler
 from mmlens.towers.vision.encoder import HookedVision
+from mmlens.towers.vision.latents import HookedLatents
 from mmlens.towers.vision.pixel_recipes import open_clip_recipe, timm_recipe
 from mmlens.towers.vision.pixels import pair
 from mmlens.towers.vision.processors import hf_recipe
@@ -38,6 +39,9 @@ def from_hf(
     """
     if isinstance(getattr(module, "timm_model", None), nn.Module):  # TimmWrapper
         return _timm_inside(module, image_processor_or_config, options)
+    if getattr(getattr(module, "config", None), "model_type", "") == "perceiver":
+        side = pair(getattr(module.config, "image_size", 224))
+        return HookedLatents(module, hf_recipe(image_processor_or_config, side, "perceiver"))
     inner = _eye_of(module)
     config: Any = getattr(inner, "config", None)
     size = pair(getattr(config, "image_size", None) or _from_patches(config) or 224)
