@@ -68,10 +68,12 @@ def cards(
             here = activations.sel(neuron=row["neuron"])
             image = _map(picture, here, box, f"Where {row['neuron']} is active")
         made.append(f'<div class="mm-card">{image}<div>{_head(row)}{_chips(row)}</div></div>')
+    own = len({one["neuron"] for one in first})
+    many = f"{own} neuron{'s' * (own != 1)}"
     told = "words that its output raises most, with their probability"
     told += "; on the picture its activation" if activations is not None else ""
     body = f'<div class="mm-cards">{"".join(made)}</div>'
-    return framed(given.title(title), f"{len(first)} neurons · {told}", body, _CSS, "mm-neurons")
+    return framed(given.title(title), f"{many} · {told}", body, _CSS, "mm-neurons")
 
 
 def gallery(

@@ -67,10 +67,13 @@ def neurons(
         )
     )
     layers = [neuron.layer for neuron in table.neuron]
+    own = len(set(table.neuron))
+    many = f"{own} neuron{'s' * (own != 1)}"
+    many += f", {len(table)} points" if own < len(table) else ""
     return theme.finish(
         figure,
         given.title(title),
-        f"{len(table)} neurons; area by score (largest {top:.3g}), blue raises, red lowers",
+        f"{many}; area by score (largest {top:.3g}), blue raises, red lowers",
         height=460,
         showlegend=False,
         xaxis={"title": "unit", "zeroline": False},

@@ -15,6 +15,7 @@ from mmlens.values.arguments import number, several
 from mmlens.values.errors import AddressError
 from mmlens.values.scores import Scores
 from mmlens.view.style import given
+from mmlens.view.style.baselines import from_nothing
 from mmlens.view.style.html import Html, framed
 from mmlens.view.style.printed import label
 from mmlens.view.style.titles import title_of
@@ -36,6 +37,7 @@ def tokens(words: Sequence[Any] | Scores, values: Any = None, *, title: str | No
     if isinstance(words, Scores):
         if len(words.axes) != 1:
             raise AddressError(f"Coloured words need Scores of one axis, and {words!r} has others.")
+        words = from_nothing(words)
         told, about = title_of(words)
         words, values = list(words.of(words.axes[0])), words.numpy()
     texts, numbers = [label(word) for word in several(words, "words", least=0)], _numbers(values)

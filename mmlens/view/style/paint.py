@@ -24,10 +24,16 @@ Box = tuple[float | int, float | int, float | int, float | int]
 """(x0, y0, x1, y1) in pixels of a picture."""
 
 
-def span(grid: np.ndarray, top: float | int | None = None) -> tuple[bool, float]:
-    """(whether the values have a sign, the magnitude of full colour)."""
+def span(
+    grid: np.ndarray, top: float | int | None = None, *, signed: bool = False
+) -> tuple[bool, float]:
+    """(whether the values have a sign, the magnitude of full colour).
+
+    Args:
+        signed: they have one even where none is below 0.
+    """
     finite = grid[np.isfinite(grid)]
-    signed = bool((finite < 0).any())
+    signed = signed or bool((finite < 0).any())
     return signed, float(top or 0) or float(np.abs(finite).max(initial=0)) or 1.0
 
 
@@ -129,12 +135,17 @@ def colour(grid: np.ndarray, signed: bool, limit: float | int) -> np.ndarray:
     return np.concatenate([rgb, 255 * alpha[..., None]], -1).astype(np.uint8)
 
 
-def legend(signed: bool) -> list[list[Any]]:
-    """The overlay's colours on mid-grey, as an opaque plotly scale."""
+def ground(photo: Image.Image) -> int:
+    """The mean grey (0 to 255) of a photo, under the overlay's colours."""
+    return round(float(np.asarray(ImageOps.grayscale(photo)).mean()))
+
+
+def legend(signed: bool, under: int) -> list[list[Any]]:
+    """The overlay's colours on the grey that is `under` them, as an opaque plotly scale."""
     values = np.linspace(-1 if signed else 0, 1, 33)
     rgba = colour(values[None], signed, 1.0)[0].astype(float)
     alpha = rgba[:, 3:] / 255
-    mixed = (rgba[:, :3] * alpha + 150 * (1 - alpha)).round().astype(int)
+    mixed = (rgba[:, :3] * alpha + under * (1 - alpha)).round().astype(int)
     return [[i / 32, f"rgb({r},{g},{b})"] for i, (r, g, b) in enumerate(mixed)]
 
 

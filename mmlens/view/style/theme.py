@@ -36,7 +36,7 @@ _LIGHT = {
     "lowers": "#c8372d",
     "diverging": ["#b2182b", "#d6604d", "#f4a582", "#f7f7f7", "#92c5de", "#4393c3", "#2166ac"],
     "categories": ["#0072b2", "#d98c00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#555555"],
-    "sequential": ["#fbf8ec", "#d5e8cf", "#92cdc0", "#4ba5b0", "#26779a", "#1e4b80", "#182a5c"],
+    "sequential": ["#f7f7f7", "#d5e8cf", "#92cdc0", "#4ba5b0", "#26779a", "#1e4b80", "#182a5c"],
 }
 _DARK = {
     "page": "#14181d",
@@ -110,14 +110,14 @@ def finish(figure: go.Figure, title: str, subtitle: str = "", **layout: Any) -> 
     figure.update_layout(
         template=template(),
         title={
-            "text": f"<b>{'<br>'.join(map(escape, head))}</b>",
+            "text": f"<b>{'<br>'.join(map(in_figure, head))}</b>",
             "font": {"size": 16},
             "y": 1,
             "yref": "container",
             "yanchor": "top",
             "pad": {"t": 14, "l": 16},
             "subtitle": {
-                "text": "<br>".join(map(escape, about)),
+                "text": "<br>".join(map(in_figure, about)),
                 "font": {"size": 12.5, "color": colours()["muted"]},
             },
         },
