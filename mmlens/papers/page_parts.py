@@ -28,7 +28,7 @@ KINDS = {True: "holds", False: "fails", None: "open"}
 
 def both(draw: Callable[[], Any]) -> str:
     """A figure in both themes, as JSON for the page; empty where `draw` gives none."""
-    before, parts = theme.colours()["page"], []
+    before, parts = theme.chosen(), []
     try:
         for name in ("light", "dark"):
             theme.use_theme(name)
@@ -38,7 +38,7 @@ def both(draw: Callable[[], Any]) -> str:
             text = drawn.to_json(validate=False)
             parts.append(f'"{name}":{text}')
     finally:
-        theme.use_theme("light" if before == "#ffffff" else "dark")
+        theme.use_theme(before)
     return ("{" + ",".join(parts) + "}").replace("<", "\\u003c")
 
 

@@ -26,9 +26,10 @@ from mmlens.values.scores import Scores
 from mmlens.values.visualisation import Visualisation
 from mmlens.view.figures.attention_on_image import attention_on_image
 from mmlens.view.figures.attention_text import MOST, attention_text
-from mmlens.view.figures.cards import cards, gallery, head_texts
+from mmlens.view.figures.cards import cards, gallery
 from mmlens.view.figures.curves import along_axis, curves
 from mmlens.view.figures.graph import graph
+from mmlens.view.figures.head_texts import head_texts
 from mmlens.view.figures.heatmap import bars, heatmap
 from mmlens.view.figures.lens import lens
 from mmlens.view.figures.neurons import neurons

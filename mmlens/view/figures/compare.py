@@ -188,6 +188,7 @@ def _maps(results: Mapping[str, Scores], title: str, about: str, alike: bool) ->
     tallest = 0
     for i, part in enumerate(results.values()):
         heat, (up, rows), (across, columns) = cells(part, every if alike else None)
+        heat.name = list(results)[i]
         heat.showscale = i == len(results) - 1 or not alike
         figure.add_trace(heat, 1, i + 1)
         if not alike:
@@ -207,4 +208,6 @@ def _maps(results: Mapping[str, Scores], title: str, about: str, alike: bool) ->
         tallest = max(tallest, len(rows))
     figure.update_annotations(font={"size": 13}, yshift=4)
     theme.finish(figure, title, about, height=min(max(220 + 22 * tallest, 360), 800))
-    return figure.update_layout(margin={"t": figure.layout.margin.t + 22})
+    return figure.update_layout(
+        margin={"t": figure.layout.margin.t + 22}, meta={"least": 110 + 240 * len(results)}
+    )

@@ -47,13 +47,15 @@ def heatmap(scores: Scores, *, title: str | None = None) -> go.Figure:
     told, about = title_of(scores)
     heat, (up, rows), (across, columns) = cells(scores)
     down = up != "layer"
+    bottom = axis_of(across, columns, room=_ROOM)
     return theme.finish(
         Figure(heat),
         given.title(title, told),
         about,
         height=min(max(200 + 24 * min(len(rows), 30), 360), 900),
+        meta={"least": _least(bottom)},
         xaxis={
-            **axis_of(across, columns, room=_ROOM),
+            **bottom,
             "showgrid": False,
             "automargin": True,
         },
@@ -109,6 +111,7 @@ def bars(scores: Scores, *, title: str | None = None) -> go.Figure:
     values, labels = scores.numpy(), list(scores.of(axis))
     told, about = title_of(scores)
     c = theme.colours()
+    bottom = {**axis_of(axis, labels, room=_ROOM + 60), "showgrid": False, "automargin": True}
     figure = Figure(
         go.Bar(
             x=np.arange(len(values)) + 0.5,
@@ -124,11 +127,10 @@ def bars(scores: Scores, *, title: str | None = None) -> go.Figure:
         given.title(title, told),
         about,
         height=360,
+        meta={"least": _least(bottom) - 60},
         xaxis={
-            **axis_of(axis, labels, room=_ROOM + 60),
+            **bottom,
             "range": [min(0, len(labels) - _FEW) / 2, max(len(labels), (len(labels) + _FEW) / 2)],
-            "showgrid": False,
-            "automargin": True,
         },
         yaxis={"title": in_figure(axis_name(scores))},
     )
@@ -183,6 +185,13 @@ def axis_of(
         longest = max(wide(text, 11.5, mono=True) for text in texts)
         axis["tickangle"] = -90 if longest + 4 > apart else 0
     return axis
+
+
+def _least(axis: dict[str, Any]) -> int:
+    """The pixels of a figure that the labels of its horizontal axis need."""
+    texts = axis["ticktext"] or [""]
+    each = 13 if axis.get("tickangle") == -90 else max(map(len, texts)) * 7 + 8
+    return max(320, 190 + each * len(texts))
 
 
 def _tick(one: Any) -> str:

@@ -12,6 +12,7 @@ from mmlens.values.labels import Neuron
 from mmlens.values.scores import Scores
 from mmlens.view.style import given, theme
 from mmlens.view.style.figure import Figure
+from mmlens.view.style.numbers import keep
 from mmlens.view.style.printed import label, visible
 from mmlens.view.style.theme import in_figure
 
@@ -70,7 +71,7 @@ def neurons(
     own = len(set(table.neuron))
     many = f"{own} neuron{'s' * (own != 1)}"
     many += f", {len(table)} points" if own < len(table) else ""
-    return theme.finish(
+    theme.finish(
         figure,
         given.title(title),
         f"{many}; area by score (largest {top:.3g}), blue raises, red lowers",
@@ -84,6 +85,7 @@ def neurons(
             "zeroline": False,
         },
     )
+    return keep(figure, table)
 
 
 def _strongest(scores: Scores, k: int) -> pd.DataFrame:

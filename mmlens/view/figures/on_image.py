@@ -79,6 +79,7 @@ def on_image(
         given.title(title, told),
         " · ".join([about, *notes]),
         width=560,
+        meta={"least": 300},
         height=round(min(max(440 * photo.height / photo.width, 240), 700)) + 130,
         xaxis={
             **_AXIS,

@@ -12,6 +12,7 @@ each has its own, as the subtitle says.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -111,11 +112,21 @@ def panels(
     place = f"drawn: the {laid.name}" if laid.name != "picture" else ""
     notes = [about, place, signs, note, "outlined: the mask" if mask is not None else ""]
     theme.finish(figure, title or told, " · ".join(part for part in notes if part), width=_WIDTH)
+    for trace, name in zip(figure.data, _all_names(scores, others), strict=False):
+        trace.name = in_figure(name)
     top = figure.layout.margin.t + _TOP
     left = _LEFT + (30 if len(others) == 2 else 0)
     return figure.update_layout(
-        height=height + top + 30, margin={"t": top, "b": 30, "l": left, "r": _RIGHT}
+        height=height + top + 30,
+        meta={"least": min(_WIDTH, 110 + 64 * across)},
+        margin={"t": top, "b": 30, "l": left, "r": _RIGHT},
     )
+
+
+def _all_names(scores: Scores, others: Sequence[str]) -> list[str]:
+    """The name of every panel, in order."""
+    names = [[called(axis, one, 99) for one in scores.of(axis)] for axis in others]
+    return [" ".join(parts) for parts in product(*names)]
 
 
 def picture_axis(scores: Scores) -> str | None:

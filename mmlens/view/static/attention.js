@@ -15,7 +15,7 @@
     scale, bytes: Uint8Array.from(atob(text), (c) => c.charCodeAt(0)),
   }));
   const [rows, cols] = data.grid, [x0, y0, x1, y1] = data.box;
-  let head = 0, query = data.start, pinned = query;
+  let head = data.head, query = data.start, pinned = query;
 
   host.replaceChildren();
   const left = make("div", host, undefined, { class: "mm-left" });
@@ -25,6 +25,7 @@
     const box = make("label", right, "head ");
     const list = make("select", box);
     data.heads.forEach((name, i) => make("option", list, name, { value: i }));
+    list.value = head;
     list.addEventListener("change", () => { head = +list.value; draw(); });
   }
   const words = data.queries.map((one, i) => [one, i]).filter(([one]) => one.text !== undefined);
@@ -66,6 +67,7 @@
     const values = data.keys.map((_, i) => bytes[query * n + i] * scale[query]);
     const top = Math.max(...values.filter((_, i) => data.keys[i].row !== undefined), 1e-12);
     pen.imageSmoothingEnabled = photo.width > 3000;
+    pen.clearRect(0, 0, canvas.width, canvas.height);
     pen.drawImage(photo, 0, 0, canvas.width, canvas.height);
     let sum = 0, best = 0, elsewhere = 0, rest = [];
     values.forEach((value, i) => {
@@ -111,4 +113,10 @@
       : at(own.row + step[0], own.col + step[1]);
     if (i >= 0) { pinned = i; show(i); }
   });
+  // What is drawn now, as CSV.
+  me.closest(".mm-view").numbers = () => {
+    const { scale, bytes } = patterns[head], n = data.keys.length, quote = (text) => `"${text.replaceAll('"', '""')}"`;
+    const lines = data.keys.map((one, i) => `${quote(name(one))},${bytes[query * n + i] * scale[query]}`);
+    return `key,weight from ${quote(name(data.queries[query])).slice(1, -1)} ${data.heads[head]}\n${lines.join("\n")}\n`;
+  };
 })();

@@ -62,7 +62,7 @@ def _named(figure: Any) -> list[Any]:
     """The traces of the legend."""
     if figure.layout.showlegend is False:
         return []
-    named = [t for t in figure.data if t.name and t.showlegend is not False]
+    named = [t for t in figure.data if t.name and t.showlegend is not False and t.type != "heatmap"]
     return named if len(named) > 1 or figure.layout.showlegend else []
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageChops, ImageFilter, ImageOps
+from PIL import Image, ImageChops, ImageColor, ImageFilter, ImageOps
 
 from mmlens.values.arguments import shown
 from mmlens.values.errors import AddressError
+from mmlens.view.style import theme
 
 RAISES, LOWERS = (31, 119, 255), (255, 82, 46)
 HEAT = ((87, 16, 110), (137, 34, 106), (188, 55, 84), (227, 89, 51), (249, 142, 9), (249, 201, 50))
@@ -60,14 +61,17 @@ def painted(
     zoom = side / max(photo.size)
     size = (max(1, round(photo.width * zoom)), max(1, round(photo.height * zoom)))
     method = Image.Resampling.LANCZOS if zoom < 2 else Image.Resampling.NEAREST
-    canvas = ImageOps.grayscale(photo).resize(size, method).convert("RGBA")
+    bare = photo.mode == "RGBA"  # paper, which stays transparent
+    canvas = Image.new("RGBA", size) if bare else ImageOps.grayscale(photo).resize(size, method)
+    canvas = canvas.convert("RGBA")
     left, top, right, bottom = whole(box, zoom)
     fine = finer(grid, (right - left, bottom - top)) if smooth else grid
     patches = Image.fromarray(colour(fine, signed, limit))
     layer = Image.new("RGBA", size)
     layer.paste(patches.resize((right - left, bottom - top), Image.Resampling.NEAREST), (left, top))
     _hatch(layer, grid, (left, top, right, bottom))
-    done = Image.alpha_composite(canvas, layer).convert("RGB")
+    done = Image.alpha_composite(canvas, layer)
+    done = done if bare else done.convert("RGB")
     return done if mask is None else outlined(done, mask, photo.size)
 
 
@@ -136,7 +140,9 @@ def colour(grid: np.ndarray, signed: bool, limit: float | int) -> np.ndarray:
 
 
 def ground(photo: Image.Image) -> int:
-    """The mean grey (0 to 255) of a photo, under the overlay's colours."""
+    """The mean grey (0 to 255) of a photo, under the overlay's colours; of paper the page's."""
+    if photo.mode == "RGBA":
+        return round(float(np.mean(ImageColor.getrgb(theme.colours()["page"]))))
     return round(float(np.asarray(ImageOps.grayscale(photo)).mean()))
 
 
@@ -150,8 +156,8 @@ def legend(signed: bool, under: int) -> list[list[Any]]:
 
 
 def paper(rows: int, cols: int) -> Image.Image:
-    """White paper for patches without a photo."""
-    return Image.new("RGB", (16 * cols, 16 * rows), "white")
+    """Transparent paper for patches without a photo."""
+    return Image.new("RGBA", (16 * cols, 16 * rows), (255, 255, 255, 0))
 
 
 def _hatch(layer: Image.Image, grid: np.ndarray, box: tuple[int, int, int, int]) -> None:

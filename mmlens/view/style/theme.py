@@ -12,6 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from mmlens.values.errors import AddressError
+from mmlens.view.style.lab_theme import lab_is_dark
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -25,6 +26,8 @@ CONFIG: dict[str, Any] = {
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
 WIDTH = 700
 """The width in pixels of a figure that has none, for line breaks and still pictures."""
+TOOLBAR = 130
+"""The pixels that plotly's toolbar takes beside a title."""
 MONO = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
 _LIGHT = {
@@ -49,22 +52,37 @@ _DARK = {
     "categories": ["#5aa9f7", "#f0ad2e", "#2cc79a", "#e394c4", "#a5d8ff", "#ff8c5a", "#b8c0c8"],
     "sequential": ["#1b1f24", "#1b2f57", "#1f5382", "#2a7e9b", "#55aaab", "#9cd3bd", "#f6f3d5"],
 }
-_now = "light"
+_now = "auto"
 
 
 def use_theme(name: str) -> None:
-    """Set the theme of figures made from now on: "light" or "dark"."""
+    """Set the theme of figures made from now on: "auto", "light" or "dark".
+
+    "auto", as at the start, follows the page: views in HTML and saved pages are light or dark as
+    JupyterLab, the documentation or the system is. A plotly figure in a notebook cannot follow, so
+    it is made dark where JupyterLab's settings say "JupyterLab Dark".
+    """
     global _now
-    if name not in ("light", "dark"):
-        raise AddressError(f"There is no theme {name!r}: write 'light' or 'dark'.")
+    if name not in ("auto", "light", "dark"):
+        raise AddressError(f"There is no theme {name!r}: write 'auto', 'light' or 'dark'.")
     _now = name
+
+
+def chosen() -> str:
+    """What `use_theme` was told: "auto", "light" or "dark"."""
+    return _now
 
 
 def colours() -> dict[str, Any]:
     """The palette in use: page, ink, muted, line, raises, lowers, categories, diverging,
     sequential.
     """
-    return _DARK if _now == "dark" else _LIGHT
+    return _DARK if _now == "dark" or (_now == "auto" and lab_is_dark()) else _LIGHT
+
+
+def both() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The light palette and the dark one."""
+    return _LIGHT, _DARK
 
 
 def scale(name: str) -> list[list[Any]]:
@@ -106,7 +124,8 @@ def finish(figure: go.Figure, title: str, subtitle: str = "", **layout: Any) -> 
     """Title, template and margins; texts are escaped here, because plotly reads them as HTML."""
     _no_upload()
     width = (layout.get("width") or WIDTH) - 32
-    head, about = wrapped(title, width / 8.6), wrapped(subtitle, width / 6.5)
+    head = wrapped(title, (width - TOOLBAR) / 8.6)
+    about = wrapped(subtitle, width / 6.5)
     figure.update_layout(
         template=template(),
         title={
