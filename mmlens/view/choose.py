@@ -119,7 +119,7 @@ def _of_pattern(x: Scores, pictured: bool) -> str:
     if patches and (pictured or len(x.axes) > 2):
         return "attention_on_image"
     same = list(x.of("key")) == list(x.of("query"))
-    if not patches and same and len(x.axes) < 4 and x.shape[-1] <= MOST:
+    if not patches and same and x.shape[-1] <= MOST:
         return "attention_text"
     if len(x.axes) == 2:
         return "heatmap"

@@ -29,7 +29,7 @@ def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
     """Write a figure or an HTML view; the suffix of `path` sets the format.
 
     Args:
-        figure: what a view returned, or another plotly figure.
+        figure: what a view returned (of `view.explore` too), or another plotly figure.
         path: ends in .html, .svg, .pdf, .png or .csv.
         scale: pixels of a PNG per pixel of the figure.
 
@@ -40,16 +40,20 @@ def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
     """
     import plotly.graph_objects as go
 
+    from mmlens.view.explorer_page.page import Explorer
+
     path, scale = checked(path, "path"), number(scale, "scale", least=_SMALLEST, most=_LARGEST)
     kind = path.suffix.lower()
     if kind not in FORMATS:
         raise AddressError(
             f"{path.name!r} is no format of figures: end it in .html, .svg, .pdf, .png or .csv."
         )
-    if not isinstance(figure, (go.Figure, str)):
+    if not isinstance(figure, (go.Figure, str, Explorer)):
         raise AddressError(
             f"A {type(figure).__name__} is no figure: write view.save(view.show(x), path)."
         )
+    if isinstance(figure, Explorer):
+        return _save_explorer(figure, path, kind, scale)
     if kind == ".html":
         return write_whole(path, _page(figure, printable(path.stem)))
     if kind == ".csv":
@@ -57,6 +61,19 @@ def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
 
         return write_whole(path, csv_of(_rows(figure)))
     return write_whole(path, _picture(_still(figure, kind), kind, scale))
+
+
+def _save_explorer(figure: Any, path: Path, kind: str, scale: float | int) -> Path:
+    """A page of the explorer; its pictures and neurons as a still picture; its table."""
+    from mmlens.view.explorer_page.still_page import still_page, table_of
+    from mmlens.view.style.numbers import csv_of
+
+    if kind == ".html":
+        return figure.save(path)
+    if kind == ".csv":
+        return write_whole(path, csv_of(table_of(figure.looks)))
+    drawn = still_page(figure.looks, printable(path.stem))
+    return write_whole(path, _picture(drawn, kind, scale))
 
 
 def _page(figure: Any, title: str) -> str:

@@ -83,6 +83,7 @@ def attention_on_image(
         "queries": [_place(one, cells) for one in queries],
         "heads": heads,
         "head": strongest,
+        "across": _across(scores),
         "start": first,
         "photo": data_address(_grey(photo)),
         "patterns": [_packed(pattern) for pattern in values],
@@ -129,6 +130,13 @@ def _heads(scores: Scores) -> list[str]:
     if heads[0] is None:
         return [f"layer {one}" for one in layers]
     return [f"L{x}H{y}" for x in layers for y in heads]
+
+
+def _across(scores: Scores) -> int:
+    """How many small maps stand side by side: the heads of a layer."""
+    if "layer" in scores.axes and "head" in scores.axes:
+        return len(scores.of("head"))
+    return min(12, max(len(scores.of(a)) if a in scores.axes else 1 for a in ("layer", "head")))
 
 
 def _narrowed(scores: Scores) -> str:

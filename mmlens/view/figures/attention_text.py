@@ -31,7 +31,8 @@ _HARMLESS = str.maketrans({"<": "‹", ">": "›", "&": "＆"})
 _ids = count(1)
 in_notebook = False
 """Whether `view.notebook()` has put the bundle into the page."""
-_SIDE = 420
+_SIDE, _NUMBERS = 420, 400_000
+_AXES = (("query", "key"), ("head", "query", "key"), ("layer", "head", "query", "key"))
 _CSS = """
 .mm-circles .mm-circuits{background:#fff;color:#000;padding:6px;border-radius:4px;overflow-x:auto}
 [data-jp-theme-light=false] .mm-circles .mm-circuits,[data-theme=dark] .mm-circles .mm-circuits,
@@ -70,18 +71,19 @@ def attention_text(scores: Scores, *, title: str = "Which word attends to which"
     """Attention between words, head by head, as HTML drawn by CircuitsVis.
 
     Args:
-        scores: Scores([head,] query, key) of one layer, the same positions on both axes; narrow a
+        scores: Scores([[layer,] head,] query, key), the same positions on both axes; narrow a
             prompt with a picture to its words: `.sel(query=Token, key=Token)`.
 
     Raises:
-        AddressError: other axes, different queries and keys, or more than 120 positions.
+        AddressError: other axes, different queries and keys, more than 120 positions, or more
+            numbers than a page can carry.
         CapabilityError: circuitsvis is not installed.
     """
     scores = given.scores(scores)
-    if scores.axes not in (("head", "query", "key"), ("query", "key")):
+    if scores.axes not in _AXES or scores.values.numel() > _NUMBERS:
         raise AddressError(
-            f"Attention as text has the axes head, query and key, and {scores!r} has others: take"
-            " one layer, as in scores.sel(layer=3)."
+            f"Attention as text has the axes layer, head, query and key, at most {_NUMBERS} numbers,"
+            f" and {scores!r} has {scores.values.numel()}: narrow it, as in scores.sel(layer=3)."
         )
     keys = list(scores.of("key"))
     if keys != list(scores.of("query")) or len(keys) > MOST:
@@ -91,7 +93,11 @@ def attention_text(scores: Scores, *, title: str = "Which word attends to which"
             " scores.sel(query=Token, key=Token)."
         )
     values = np.nan_to_num(scores.numpy().reshape(-1, len(keys), len(keys)))
-    heads = list(scores.of("head")) if "head" in scores.axes else [scores.about.get("head", "")]
+    heads = [scores.about.get("head", "")]
+    if "head" in scores.axes:
+        heads = list(scores.of("head"))
+    if "layer" in scores.axes:
+        heads = [f"{head}, layer {layer}" for layer in scores.of("layer") for head in heads]
     told = {
         "attention": [[[round(float(x), 4) for x in row] for row in one] for one in values],
         "tokens": [harmless(one) for one in keys],
