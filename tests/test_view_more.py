@@ -222,8 +222,8 @@ def test_a_gallery_outlines_what_lies_above_half_of_the_maximum_and_dims_nothing
     assert tuple(seen[height - 3, width - 3]) == (200, 30, 30)  # outside, as it was
     edge = (seen == 255).all(-1)
     rows, columns = np.nonzero(edge)
-    assert 0.3 < rows.min() / height and rows.max() / height < 0.7
-    assert 0.2 < columns.min() / width and columns.max() / width < 0.55
+    assert rows.min() / height > 0.3 and rows.max() / height < 0.7
+    assert columns.min() / width > 0.2 and columns.max() / width < 0.55
 
 
 def test_a_pattern_on_the_picture_holds_every_number():

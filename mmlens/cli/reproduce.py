@@ -17,6 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mmlens.cli.loading import Device, Dtype, Json, loaded
+from mmlens.cli.printing import print_json
 from mmlens.values.errors import ArgumentError, nearest
 
 Text = str | None
@@ -89,6 +91,9 @@ def mmn_command(
     anew: Annotated[
         bool, typer.Option("--anew", help="Delete what the folder holds, and begin anew.")
     ] = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
 ) -> None:
     """Multimodal Neurons in Pretrained Text-Only Transformers (Schwettmann et al. 2023)."""
     from mmlens.papers.mmn.report.plan import FULL, QUICK, OpenChoices
@@ -106,16 +111,13 @@ def mmn_command(
         plan = replace(plan, vectors=min(plan.vectors or 20, 20))  # a backbone takes its time
     try:
         report = reproduce(
-            model, data or DATA, out, plan=plan, choices=choices, scorers=scorers, compare=compare,
+            _asked(model, device, dtype), data or DATA, out, plan=plan, choices=choices,
+            scorers=scorers, compare=compare,
             results=results, seed=seed, resume=not anew,
         )  # fmt: skip
     except SweepError as error:
         raise SweepError(str(error).replace("with resume=False", "with --anew")) from error
-    for row in report.findings:
-        if row.verdict is not None:
-            told = row.verdict
-            typer.echo(f"{told.experiment} {told.word}: {told.claim}. {told.says}")
-    typer.echo(f"\nPage: {report.page}\nMarkdown: {results or report.results}")
+    _tell([row.verdict for row in report.findings], report.page, results or report.results, as_json)
 
 
 @reproduce_app.command("goh")
@@ -165,6 +167,9 @@ def goh_command(
             " its translating neurons.",
         ),
     ] = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
 ) -> None:
     """Multimodal Neurons in Artificial Neural Networks (Goh et al. 2021)."""
     from mmlens.papers import goh
@@ -172,26 +177,53 @@ def goh_command(
     wanted = int(concepts) if concepts and concepts.isdigit() else concepts
     things = wanted.split(",") if isinstance(wanted, str) else wanted
     if feeding:
-        told, file = goh.feeding_study(model, things, out, each=each, seed=seed)
+        asked = _asked(model, device, dtype)
+        told, file = goh.feeding_study(asked, things, out, each=each, seed=seed)
+        if as_json:
+            _tell([told], file, file, as_json)
+            return
         typer.echo(f"{told.experiment} {told.word}: {told.claim}. {told.says}\n\nTable: {file}")
         return
     if regions:
-        from mmlens.families import load
-
-        table: Any = goh.region_check(load(model), network, layer=layer, site=site)
+        whole = loaded(model, device, dtype)
+        table: Any = goh.region_check(whole, network, layer=layer, site=site)
+        if as_json:
+            print_json(table)
+            return
         typer.echo(table.to_string(index=False))
         typer.echo(f"\n{int((table['found'] >= 3).sum())} of {len(table)} units have 3 or more.")
         return
     report = goh.reproduce(
-        model, data, out, concepts=things, each=each, layer=layer, site=site,
+        _asked(model, device, dtype), data, out, concepts=things, each=each, layer=layer, site=site,
         against=None if against == "none" else against, judged=judged, draws=draws,
         seed=seed, results=results,
     )  # fmt: skip
-    for row in report.sections:
-        if row.verdict is not None:
-            told = row.verdict
-            typer.echo(f"{told.experiment} {told.word}: {told.claim}. {told.says}")
-    typer.echo(f"\nPage: {report.page}\nMarkdown: {results or report.results}")
+    _tell([row.verdict for row in report.sections], report.page, results or report.results, as_json)
+
+
+def _asked(model: str, device: str | None, dtype: str | None) -> Any:
+    """A model by its name, which the study loads, or loaded with what was asked of it."""
+    return model if device is None and dtype is None else loaded(model, device, dtype)
+
+
+def _tell(verdicts: Sequence[Any], page: Any, markdown: Any, as_json: bool) -> None:
+    """Every claim with its verdict, and where the report is."""
+    told = [one for one in verdicts if one is not None]
+    if as_json:
+        claims = [
+            {
+                "experiment": one.experiment,
+                "verdict": one.word,
+                "claim": one.claim,
+                "says": one.says,
+            }
+            for one in told
+        ]
+        print_json({"claims": claims, "page": str(page), "markdown": str(markdown)})
+        return
+    for one in told:
+        typer.echo(f"{one.experiment} {one.word}: {one.claim}. {one.says}")
+    typer.echo(f"\nPage: {page}\nMarkdown: {markdown}")
 
 
 def number_or_word(value: str) -> float | str:

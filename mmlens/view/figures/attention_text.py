@@ -82,8 +82,9 @@ def attention_text(scores: Scores, *, title: str = "Which word attends to which"
     scores = given.scores(scores)
     if scores.axes not in _AXES or scores.values.numel() > _NUMBERS:
         raise AddressError(
-            f"Attention as text has the axes layer, head, query and key, at most {_NUMBERS} numbers,"
-            f" and {scores!r} has {scores.values.numel()}: narrow it, as in scores.sel(layer=3)."
+            "Attention as text has the axes layer, head, query and key, and at most"
+            f" {_NUMBERS} numbers; {scores!r} has {scores.values.numel()}: narrow it, as in"
+            " scores.sel(layer=3)."
         )
     keys = list(scores.of("key"))
     if keys != list(scores.of("query")) or len(keys) > MOST:
