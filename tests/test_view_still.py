@@ -134,9 +134,11 @@ def test_what_only_plotly_draws_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(CapabilityError, match="has categories"):
         view.save(go.Figure(go.Bar(x=["a", "b"], y=[1, 2])), tmp_path / "a.png")
     with pytest.raises(CapabilityError, match="only a browser"):
-        view.save(view.tokens(["a"], [1.0]), tmp_path / "a.png")
-    with pytest.raises(AddressError, match=re.escape("in .html, .svg or .png")):
-        view.save(view.heatmap(grid()), tmp_path / "a.pdf")
+        view.save("<p>a part of a view</p>", tmp_path / "a.png")
+    with pytest.raises(CapabilityError, match="no numbers of its own"):
+        view.save("<p>a part of a view</p>", tmp_path / "a.csv")
+    with pytest.raises(AddressError, match=re.escape("in .html, .svg, .pdf, .png or .csv")):
+        view.save(view.heatmap(grid()), tmp_path / "a.eps")
     with pytest.raises(AddressError, match="A list is no figure"):
         view.save([1], tmp_path / "a.html")
     assert not list(tmp_path.iterdir())

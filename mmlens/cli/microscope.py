@@ -92,7 +92,7 @@ def listed_words(words: str) -> Any:
 def formats_of(formats: str | None) -> Any:
     """The pictures by format and concept: of a folder, or of some things of the bundled world."""
     if formats is None:
-        return
+        return None
     from mmlens.papers.goh.questions.formats import folder, spread_things, world
 
     return world(spread_things(THINGS), EACH) if formats == "pictos" else folder(formats)

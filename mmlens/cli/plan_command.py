@@ -50,7 +50,7 @@ def _memory(device: str | None) -> Any:
         ArgumentError: it is not here.
     """
     if device is None or device == "cpu":
-        return
+        return None
     import torch
 
     from mmlens.runtime.casting import device_of

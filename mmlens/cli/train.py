@@ -115,7 +115,7 @@ def _bridge(
 def _pairs(bridge: Any, data: str | None, cache: Path | None, half: bool, columns: Any) -> Any:
     """The data, as features where a cache is asked for; the first process fills it."""
     if data is None:
-        return
+        return None
     from accelerate import PartialState
 
     from mmlens.datasets.sources import open_pairs

@@ -3,6 +3,7 @@
   const view = document.currentScript.closest(".mm-view"), bar = view.querySelector(".mm-tools");
   if (bar.dataset.ready) return;
   bar.dataset.ready = "1";
+  const SVG = document.body.namespaceURI.replace("1999/xhtml", "2000/svg");
   const keep = (blob, kind) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
@@ -25,7 +26,7 @@
     const width = Math.ceil(Math.max(view.scrollWidth, view.getBoundingClientRect().width));
     const height = Math.ceil(view.getBoundingClientRect().height - bar.offsetHeight);
     const text = new XMLSerializer().serializeToString(copy);
-    return { width, height, svg: `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}">`
+    return { width, height, svg: `<svg xmlns="${SVG}" width="${width}" height="${height}">`
       + `<foreignObject width="100%" height="100%">${text}</foreignObject></svg>` };
   };
   const makers = {

@@ -2,6 +2,7 @@
 import { at, none } from "./base.js";
 import { now, onRender, shown, wordNow } from "./state.js";
 
+const SVG = document.body.namespaceURI.replace("1999/xhtml", "2000/svg");
 const SIDE = 640, TOP = 44, FOOT = 40;
 const keep = (blob, kind) => {
   const link = document.createElement("a");
@@ -26,7 +27,7 @@ const drawn = () => {
   const over = bare ? "" : `<image x="${left}" y="${TOP + top}" width="${width}" height="${height}" preserveAspectRatio="none"`
     + ` style="image-rendering:pixelated" href="${at("overlay").toDataURL()}"/>`;
   const span = `${at("low").textContent} to ${at("high").textContent}`;
-  return { tall: tall + TOP + FOOT, text: `<svg xmlns="http://www.w3.org/2000/svg" width="${SIDE + 32}" height="${tall + TOP + FOOT}" viewBox="-16 0 ${SIDE + 32} ${tall + TOP + FOOT}">`
+  return { tall: tall + TOP + FOOT, text: `<svg xmlns="${SVG}" width="${SIDE + 32}" height="${tall + TOP + FOOT}" viewBox="-16 0 ${SIDE + 32} ${tall + TOP + FOOT}">`
     + `<rect x="-16" width="100%" height="100%" fill="${page}"/>${text(28, 17, at("map-title").textContent, true)}`
     + `<image x="0" y="${TOP}" width="${SIDE}" height="${tall}" preserveAspectRatio="none" href="${here.src}"${grey}/>${over}`
     + `${text(tall + TOP + 24, 13, bare ? "" : span)}</svg>` };
