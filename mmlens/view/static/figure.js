@@ -1,6 +1,6 @@
 // A saved plotly figure: it follows the theme of the system, fits the window, and saves itself.
-const gd = document.getElementById("{plot_id}"), room = document.getElementById("mm-room");
-const read = (id) => JSON.parse(document.getElementById(id).textContent);
+const gd = document.getElementById("{plot_id}"), room = gd.closest(".mm-room"), part = room.parentElement;
+const read = (kind) => JSON.parse(part.querySelector(`script.${kind}`).textContent);
 const { marks, scales, least, name } = read("mm-told"), given = { data: gd.data, layout: gd.layout };
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const hex = (parts) => `#${parts.map((part) => Number(part).toString(16).padStart(2, "0")).join("")}`;
@@ -61,7 +61,7 @@ new ResizeObserver(() => {
   if (room.clientWidth !== before) draw();
   before = room.clientWidth;
 }).observe(room);
-for (const button of document.querySelectorAll("[data-as]")) {
+for (const button of part.querySelectorAll("[data-as]")) {
   button.addEventListener("click", () => {
     const kind = button.dataset.as;
     if (kind !== "csv") return Plotly.downloadImage(gd, { format: kind, filename: name, scale: kind === "png" ? 3 : 1,
@@ -72,4 +72,4 @@ for (const button of document.querySelectorAll("[data-as]")) {
     link.click();
   });
 }
-document.documentElement.dataset.ready = "yes";
+part.dataset.ready = "yes";
