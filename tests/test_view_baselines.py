@@ -88,7 +88,7 @@ def test_results_keep_the_name_of_their_metric_and_no_figure_says_metric():
     )
     unnamed = patching.ablate(model, prompt, lambda logits: logits[0], layer=[0], pos=[0, 1])
     told = view.show(unnamed).layout
-    assert "change of the metric that was given" in told.title.subtitle.text
+    assert "change of the value of your function" in told.title.subtitle.text
 
 
 def test_zero_has_one_colour_in_every_map_of_a_theme():

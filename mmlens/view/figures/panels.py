@@ -33,7 +33,7 @@ from mmlens.view.style.printed import plain
 from mmlens.view.style.theme import in_figure
 from mmlens.view.style.titles import axis_name, quantity, title_of
 
-MOST, _IN_ROW = 144, 64
+MOST, _IN_ROW = 144, 24
 _WIDTH, _GAP, _NAME, _LEFT, _RIGHT, _TOP = 760, 8, 22, 20, 90, 24
 _PATCHED = ("pos", "key", "query")
 

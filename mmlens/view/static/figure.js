@@ -53,6 +53,8 @@ const draw = () => {
   const height = t + b + ((given.layout.height ?? 450) - t - b) * narrow;
   layout.margin = { ...layout.margin, t: (layout.margin?.t ?? 80) + more };
   layout.height = height + more;
+  gd.style.width = `${wide}px`;
+  gd.style.height = `${layout.height}px`;
   return Plotly.react(gd, data, layout);
 };
 dark.addEventListener("change", draw);

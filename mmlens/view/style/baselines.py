@@ -14,6 +14,8 @@ from typing import Any
 from mmlens.values.scores import Scores
 
 NOTE, DRAWN = "drawn_note", "drawn"
+UNNAMED = "value of your function"
+"""Of a metric without a name."""
 _PAIRED = ("patch", "path_patching")
 _CHANGED = {
     "ablate": "without it",
@@ -63,7 +65,7 @@ def is_signed(scores: Scores) -> bool:
 
 def metric_of(scores: Scores) -> str:
     """The name of the metric, as it stands in a sentence."""
-    return str(scores.about.get("metric") or "metric that was given")
+    return str(scores.about.get("metric") or UNNAMED)
 
 
 def _drawn(scores: Scores, values: Any, told: str, note: str) -> Scores:

@@ -101,6 +101,7 @@ def template() -> go.layout.Template:
         "linecolor": c["line"],
         "zerolinecolor": c["muted"],
         "tickcolor": c["line"],
+        "exponentformat": "power",
         "title": {"standoff": 8},
     }
     return go.layout.Template(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mmlens.values.scores import Scores
-from mmlens.view.style.baselines import DRAWN, NOTE, metric_of
+from mmlens.view.style.baselines import DRAWN, NOTE, UNNAMED, metric_of
 from mmlens.view.style.printed import plain
 
 _QUANTITIES = {
@@ -15,6 +15,12 @@ _QUANTITIES = {
     "logprob": "log probability",
     "logit": "logit",
     "direct_logits": "direct effect on the logit",
+    "attribute_picture": "attribution",
+    "mean_over": "mean activation",
+    "unit_responses": "response",
+    "word_probe": "response to the word",
+    "word": "direction of the word",
+    "written_by": "what the unit writes",
 }
 _METRICS: dict[str, Callable[[str], str]] = {
     "patch": str,
@@ -66,10 +72,11 @@ def axis_name(scores: Scores) -> str:
     """The name of the numbers beside an axis: without the words that a metric is about, where there
     is no room for them; the subtitle and the hover text have them.
     """
-    told, metric = quantity(scores), str(scores.about.get("metric") or "")
-    if len(told) <= _ROOM or not metric:
+    told, metric = quantity(scores), metric_of(scores)
+    if len(told) <= _ROOM:
         return told
     kind = metric.split("'")[0].removesuffix("of ").removesuffix("with ").strip()
+    kind = "value" if metric == UNNAMED else kind
     said = told.replace(metric, kind)
     return said if len(said) <= _ROOM else said.replace(f" of the {kind}", "")
 
@@ -115,10 +122,9 @@ def _question(scores: Scores) -> str:
         other = about.get("minus")
         less = f" rather than “{plain(other)}”" if other not in (None, "None") else ""
         return f"What writes “{plain(word)}”{less}, by {by}"
-    if word and by != "position":
-        return f"Attribution of “{plain(word)}”, by {by}"
     if word:
-        return f"Attribution of “{plain(word)}”"
+        kind = "Attribution of" if method in (*_SUBJECTS, "") else f"{name.capitalize()}"
+        return f"{kind} “{plain(word)}”" + (f", by {by}" if by != "position" else "")
     if method in _SUBJECTS and "token" in scores.axes:
         return f"{_SUBJECTS[method].capitalize()} of each word, by {by.replace('token and ', '')}"
     return f"{_SUBJECTS.get(method, name).capitalize()} by {by}"
