@@ -8,7 +8,7 @@ from typing import Any
 from PIL import ImageColor
 
 from mmlens.view.style import theme
-from mmlens.view.style.html import locked, props, static
+from mmlens.view.style.html import heading, locked, props, static
 from mmlens.view.style.numbers import csv_of, of_figure
 from mmlens.view.style.paint import legend
 
@@ -27,7 +27,8 @@ def figure_page(figure: Any, title: str) -> str:
         '<meta name="color-scheme" content="light dark">'
         f"<title>{escape(title)}</title>"
         f"<style>:root{{color-scheme:{scheme};--page:{page}}}{CSS}</style></head>"
-        f"<body><main>{figure_part(figure, title, plotly=True)}</main></body></html>"
+        f"<body><main>{heading(title)}{figure_part(figure, title, plotly=True)}</main>"
+        "</body></html>"
     )
 
 

@@ -10,7 +10,7 @@ pointed at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -203,7 +203,7 @@ def _img(image: Image.Image, told: str, width: int, sharp: bool = True) -> str:
     return f'<img src="{data_address(image, sharp)}" width="{width}" alt="{told}" title="{told}">'
 
 
-def plainly(words: Sequence[Any]) -> list[tuple[str, str, float]]:
+def plainly(words: Any) -> list[tuple[str, str, float]]:
     """Words for a still picture, without a colour behind them."""
     return [(visible(word), "", 1.0) for word in list(words)[:_WORDS]]
 

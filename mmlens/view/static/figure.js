@@ -63,15 +63,21 @@ new ResizeObserver(() => {
   if (room.clientWidth !== before) draw();
   before = room.clientWidth;
 }).observe(room);
+const keep = (blob, kind) => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = `${name}.${kind}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+};
 for (const button of part.querySelectorAll("[data-as]")) {
-  button.addEventListener("click", () => {
+  button.addEventListener("click", async () => {
     const kind = button.dataset.as;
-    if (kind !== "csv") return Plotly.downloadImage(gd, { format: kind, filename: name, scale: kind === "png" ? 3 : 1,
-      width: gd._fullLayout.width, height: gd._fullLayout.height });
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([read("mm-numbers")], { type: "text/csv" }));
-    link.download = `${name}.csv`;
-    link.click();
+    if (kind === "csv") return keep(new Blob([read("mm-numbers")], { type: "text/csv" }), kind);
+    const { width, height } = gd._fullLayout;
+    const text = (await Plotly.toImage(gd, { format: kind, width, height, scale: 3 })).split(/,(.*)/s)[1];
+    const data = kind === "svg" ? decodeURIComponent(text) : Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+    return keep(new Blob([data], { type: kind === "svg" ? "image/svg+xml" : "image/png" }), kind);
   });
 }
 part.dataset.ready = "yes";

@@ -150,9 +150,16 @@ def whole_page(html: str, title: str) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>{escape(title)}</title></head>"
-        f'<body style="margin:0;background:{page}"><main>{html}</main></body></html>',
+        f'<body style="margin:0;background:{page}">'
+        f"<main>{heading(title)}{html}</main></body></html>",
         *getattr(html, "later", ()),
     )
+
+
+def heading(title: str) -> str:
+    """A page's heading for who reads it by ear; the view has a title that is seen."""
+    hidden = "position:absolute;width:1px;height:1px;margin:0;overflow:hidden;clip-path:inset(50%)"
+    return f'<h1 style="{hidden}">{escape(title)}</h1>'
 
 
 def filled(template: str, parts: Mapping[str, str]) -> str:
