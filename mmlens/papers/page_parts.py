@@ -22,6 +22,7 @@ from mmlens.papers.claims import Row, Verdict
 from mmlens.view.style import theme
 from mmlens.view.style.html import filled, locked
 
+SCROLL = '<div class="scroll" tabindex="0" role="group" aria-label="table">'
 SIGNS = {True: "✓ holds", False: "✗ fails", None: "– undecided"}
 KINDS = {True: "holds", False: "fails", None: "open"}
 
@@ -64,7 +65,7 @@ def beside(rows: Sequence[Row]) -> str:
     top = _heads(head)
     kind = ' class="beside"' if paper else ""
     return (
-        f'<div class="scroll" tabindex="0" role="group" aria-label="table"><table{kind}><thead><tr>{top}</tr></thead>'
+        f"{SCROLL}<table{kind}><thead><tr>{top}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
@@ -77,7 +78,7 @@ def plain_table(table: Sequence[Sequence[str]]) -> str:
         for line in table[1:]
     )
     return (
-        f'<div class="scroll" tabindex="0" role="group" aria-label="table"><table class="plain"><thead><tr>{top}</tr></thead>'
+        f'{SCROLL}<table class="plain"><thead><tr>{top}</tr></thead>'
         f"<tbody>{lines}</tbody></table></div>"
     )
 

@@ -70,14 +70,17 @@ const keep = (blob, kind) => {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 };
-for (const button of part.querySelectorAll("[data-as]")) {
-  button.addEventListener("click", async () => {
-    const kind = button.dataset.as;
-    if (kind === "csv") return keep(new Blob([read("mm-numbers")], { type: "text/csv" }), kind);
-    const { width, height } = gd._fullLayout;
-    const text = (await Plotly.toImage(gd, { format: kind, width, height, scale: 3 })).split(/,(.*)/s)[1];
-    const data = kind === "svg" ? decodeURIComponent(text) : Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-    return keep(new Blob([data], { type: kind === "svg" ? "image/svg+xml" : "image/png" }), kind);
-  });
-}
+// The buttons stand behind this script, and are not there yet.
+part.addEventListener("click", async (event) => {
+  const kind = event.target.closest("[data-as]")?.dataset.as;
+  if (!kind) return;
+  if (kind === "csv") {
+    keep(new Blob([read("mm-numbers")], { type: "text/csv" }), kind);
+    return;
+  }
+  const { width, height } = gd._fullLayout;
+  const text = (await Plotly.toImage(gd, { format: kind, width, height, scale: 3 })).split(/,(.*)/s)[1];
+  const data = kind === "svg" ? decodeURIComponent(text) : Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  keep(new Blob([data], { type: kind === "svg" ? "image/svg+xml" : "image/png" }), kind);
+});
 part.dataset.ready = "yes";
