@@ -29,7 +29,7 @@ from mmlens.values.errors import MMLensError
 from mmlens.view.figure_page import CSS, figure_part
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from verb_calls import calls, verbs
+from verb_calls import calls, verbs  # pyright: ignore[reportMissingImports]
 
 MODELS = {"pictos": "words", "pictos-clip": "similarity", "toy-tiled": "words"}
 NO_RESULT = ("mmlens.audit", "mmlens.audit_bias", "mmlens.microscope")

@@ -122,7 +122,8 @@ def test_every_view_is_written_in_every_format(views, name, tmp_path):
 def test_numbers_are_those_of_the_view(tmp_path):
     scores = Scores(torch.tensor([[1.5, -2.0]]), ("layer", "pos"), {"pos": WORDS})
     rows = pd.read_csv(view.save(view.heatmap(scores), tmp_path / "a.csv"))
-    assert list(rows["value"]) == [1.5, -2.0] and list(rows["layer"]) == [0, 0]
+    assert list(rows["value"]) == [1.5, -2.0]
+    assert list(rows["layer"]) == [0, 0]
     assert list(rows["position"]) == ["·of, position 12", "·a, position 13"]
     rows = pd.read_csv(view.save(view.panels(PHOTO, maps("neuron", "pos")), tmp_path / "b.csv"))
     assert list(rows["panel"].unique()) == ["L0.5"] and rows["value"].sum() == 30

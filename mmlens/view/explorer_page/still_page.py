@@ -8,7 +8,7 @@ import pandas as pd
 
 from mmlens.view.figures.on_image import patch_cells
 from mmlens.view.still.marks import Still
-from mmlens.view.still.sheets import Row, sheet
+from mmlens.view.still.row_sheet import SheetRow, sheet
 from mmlens.view.style.paint import painted, span
 from mmlens.view.style.printed import plain, visible
 
@@ -30,16 +30,16 @@ def table_of(looks: Any) -> pd.DataFrame:
     return pd.concat(named, ignore_index=True)
 
 
-def _rows(seen: Any) -> list[Row]:
+def _rows(seen: Any) -> list[SheetRow]:
     said = [(visible(word), "", 1.0) for word in (seen.prompt + seen.caption).split()]
     here = seen.maps.sel(token=seen.token)
-    first = Row(plain(seen.token), said, [(_map(seen, here), "attribution")], 200)
+    first = SheetRow(plain(seen.token), said, [(_map(seen, here), "attribution")], 200)
     made = [first]
     for row in seen.neurons.head(_NEURONS).to_dict("records"):
         active = seen.activations.sel(neuron=row["neuron"])
         words = [(visible(word), "", 1.0) for word in list(row["words"])[:_WORDS]]
         image = _map(seen, active)
-        made.append(Row(str(row["neuron"]), words, [(image, f"score {row['score']:+.3g}")]))
+        made.append(SheetRow(str(row["neuron"]), words, [(image, f"score {row['score']:+.3g}")]))
     return made
 
 

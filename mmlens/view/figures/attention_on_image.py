@@ -22,7 +22,7 @@ from mmlens.values.errors import AddressError
 from mmlens.values.labels import Patch
 from mmlens.values.pictures import open_picture
 from mmlens.values.scores import Scores
-from mmlens.view.still.sheets import Row, sheet
+from mmlens.view.still.row_sheet import SheetRow, sheet
 from mmlens.view.style import given
 from mmlens.view.style.html import Html, data_address, framed, props, static
 from mmlens.view.style.laid import lay
@@ -103,7 +103,7 @@ def attention_on_image(
     told = f"from {label(queries[first])}, {heads[strongest]}".rstrip(", ")
     return framed(
         head, subtitle, page, css, "mm-looks", large=True, rows=scores.to_frame,
-        still=lambda: sheet(head, subtitle, [Row("", pictures=[(shown, told)], side=420)]),
+        still=lambda: sheet(head, subtitle, [SheetRow("", pictures=[(shown, told)], side=420)]),
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from mmlens.values.errors import AddressError, CapabilityError
 from mmlens.values.scores import Scores
-from mmlens.view.still.sheets import Row, sheet
+from mmlens.view.still.row_sheet import SheetRow, sheet
 from mmlens.view.style import given
 from mmlens.view.style.html import Html, framed, props
 from mmlens.view.style.printed import label
@@ -125,7 +125,7 @@ def attention_text(scores: Scores, *, title: str = "Which word attends to which"
     return made
 
 
-def _patterns(names: list[str], values: np.ndarray, words: list[str]) -> Row:
+def _patterns(names: list[str], values: np.ndarray, words: list[str]) -> SheetRow:
     """Every head's pattern, queries downwards, and the words along both sides."""
     pictures = []
     for name, pattern in zip(names, values, strict=True):
@@ -135,7 +135,7 @@ def _patterns(names: list[str], values: np.ndarray, words: list[str]) -> Row:
         size = _SIDE // len(words) * len(words) or _SIDE
         image = Image.fromarray(pixels).resize((size, size), Image.Resampling.NEAREST)
         pictures.append((image, f"{name}, at most {float(pattern.max()):.2f}"))
-    return Row("", [(word, "", 1.0) for word in words], pictures, 210)
+    return SheetRow("", [(word, "", 1.0) for word in words], pictures, 210)
 
 
 def harmless(token: object) -> str:

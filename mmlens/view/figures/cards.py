@@ -21,7 +21,7 @@ from mmlens.values.errors import AddressError
 from mmlens.values.pictures import open_picture
 from mmlens.values.scores import Scores
 from mmlens.view.figures.on_image import patch_cells
-from mmlens.view.still.sheets import Row, sheet
+from mmlens.view.still.row_sheet import SheetRow, sheet
 from mmlens.view.style import given
 from mmlens.view.style.html import Html, data_address, framed
 from mmlens.view.style.paint import Box, finer, outlined, painted, paper, span, whole
@@ -72,7 +72,7 @@ def cards(
             drawn, top = _map(picture, here, box)
             image = _img(drawn, f"Where {row['neuron']} is active, at most {top:.3g}", _THUMB)
             maps = [(drawn, f"at most {top:.3g}")]
-        still.append(Row(str(row["neuron"]), plainly(row["words"]), maps, _THUMB))
+        still.append(SheetRow(str(row["neuron"]), plainly(row["words"]), maps, _THUMB))
         made.append(f'<div class="mm-card">{image}<div>{_head(row)}{chips(row)}</div></div>')
     own = len({one["neuron"] for one in first})
     many = f"{own} neuron{'s' * (own != 1)}"
@@ -120,7 +120,7 @@ def gallery(
         shown = "".join(map(_shown, range(len(own)), own, drawn))
         each = [(image, f"#{i + 1}  {row['value']:.3g}") for i, (row, (image, _)) in
                 enumerate(zip(own, drawn, strict=True))]  # fmt: skip
-        still.append(Row(str(neuron), plainly(words.get(neuron, ())), each))
+        still.append(SheetRow(str(neuron), plainly(words.get(neuron, ())), each))
         told = chips({"words": words[neuron]}) if neuron in words else ""
         rows.append(
             f'<div class="mm-row" id="{escape(str(neuron))}"><div class="mm-side"><b>'

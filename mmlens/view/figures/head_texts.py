@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmlens.values.errors import AddressError
 from mmlens.view.figures.cards import CSS, MOST, chips, plainly
-from mmlens.view.still.sheets import Row, sheet
+from mmlens.view.still.row_sheet import SheetRow, sheet
 from mmlens.view.style import given
 from mmlens.view.style.html import Html, framed
 
@@ -38,7 +38,7 @@ def head_texts(
         whole = f"<span>{own['explained'].iloc[-1]:.0%} of its variance</span>"
         line = f'<div class="mm-line"><b class="mm-name">{escape(str(head))}</b>{whole}</div>'
         row = {"words": list(own["text"]), "probs": list(own["explained"])}
-        still.append(Row(str(head), plainly(own["text"])))
+        still.append(SheetRow(str(head), plainly(own["text"])))
         made.append(f'<div class="mm-card"><div>{line}{chips(row)}</div></div>')
     told = f"{len(heads)} heads \u00b7 beside a text the share of variance up to it"
     body = f'<div class="mm-cards">{"".join(made)}</div>'

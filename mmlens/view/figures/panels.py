@@ -112,7 +112,8 @@ def panels(
     place = f"drawn: the {laid.name}" if laid.name != "picture" else ""
     notes = [about, place, signs, note, "outlined: the mask" if mask is not None else ""]
     theme.finish(figure, title or told, " · ".join(part for part in notes if part), width=_WIDTH)
-    for trace, name in zip(figure.data, _all_names(scores, others), strict=False):
+    traces: Any = figure.data
+    for trace, name in zip(traces, _all_names(scores, others), strict=False):
         trace.name = in_figure(name)
     top = figure.layout.margin.t + _TOP
     left = _LEFT + (30 if len(others) == 2 else 0)

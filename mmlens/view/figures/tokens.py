@@ -16,7 +16,7 @@ import pandas as pd
 from mmlens.values.arguments import number, several
 from mmlens.values.errors import AddressError
 from mmlens.values.scores import Scores
-from mmlens.view.still.sheets import Row, sheet
+from mmlens.view.still.row_sheet import SheetRow, sheet
 from mmlens.view.style import given
 from mmlens.view.style.baselines import from_nothing
 from mmlens.view.style.html import Html, framed
@@ -62,7 +62,7 @@ def tokens(words: Sequence[Any] | Scores, values: Any = None, *, title: str | No
         told,
         body,
         rows=lambda: pd.DataFrame({"token": texts, "value": numbers}),
-        still=lambda: sheet(head, told, [Row(words=_behind(texts, numbers, top))]),
+        still=lambda: sheet(head, told, [SheetRow(words=_behind(texts, numbers, top))]),
     )
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from mmlens.values.arguments import instance
 from mmlens.values.errors import AddressError
 from mmlens.values.visualisation import Visualisation
-from mmlens.view.still.sheets import Row, sheet
+from mmlens.view.still.row_sheet import SheetRow, sheet
 from mmlens.view.style import given
 from mmlens.view.style.html import Html, data_address, framed
 
@@ -59,9 +59,9 @@ def _numbers(made: Visualisation) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def _still(made: Visualisation) -> list[Row]:
+def _still(made: Visualisation) -> list[SheetRow]:
     return [
-        Row(
+        SheetRow(
             str(label),
             pictures=[
                 (Image.fromarray(made.pixels[i, j]), f"{made.activation[i, j]:.3g}")

@@ -17,7 +17,7 @@ def numbered(figure: Any) -> Any:
         return figure
     from plotly.graph_objects import Figure
 
-    copy = Figure(figure)
+    copy: Any = Figure(figure)
     for trace in copy.data:
         for kind in ("x", "y"):
             places = found[(trace[f"{kind}axis"] or kind)]

@@ -31,7 +31,8 @@ def from_nothing(scores: Scores, *, lines: bool = False) -> Scores:
         lines: these are drawn as lines, where the run as it is has a line of its own.
     """
     about = scores.about
-    method, ends = str(about.get("method", "")), (about.get("clean"), about.get("corrupt"))
+    method = str(about.get("method", ""))
+    ends: Any = about.get("clean"), about.get("corrupt")
     if DRAWN in about or about.get("quantity") == "recovered":
         return scores
     if method in _PAIRED and _numbers(*ends):

@@ -25,12 +25,7 @@ def keep(figure: Any, table: pd.DataFrame) -> Any:
 
 def csv_of(rows: pd.DataFrame) -> str:
     """A table as CSV; a list in a cell is joined by spaces."""
-    shown = rows.copy()
-    for name in shown.columns:
-        if shown[name].map(lambda one: isinstance(one, (list, tuple))).any():
-            shown[name] = shown[name].map(
-                lambda one: " ".join(map(str, one)) if isinstance(one, (list, tuple)) else one
-            )
+    shown = rows.map(lambda one: " ".join(map(str, one)) if isinstance(one, (list, tuple)) else one)
     return shown.to_csv(index=False, lineterminator="\n")
 
 

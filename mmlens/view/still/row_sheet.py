@@ -18,7 +18,7 @@ WIDTH, _EDGE, _LEFT, _WORD = 900, 16, 176, 12.5
 
 
 @dataclass(frozen=True)
-class Row:
+class SheetRow:
     """One row.
 
     Attributes:
@@ -34,7 +34,7 @@ class Row:
     side: int = 104
 
 
-def sheet(title: str, subtitle: str, rows: Sequence[Row]) -> Still:
+def sheet(title: str, subtitle: str, rows: Sequence[SheetRow]) -> Still:
     """Rows under a title, in the colours of the theme in use."""
     c, marks, y = theme.colours(), list[Mark](), 14.0 + 8
     for line in theme.wrapped(title, (WIDTH - 2 * _EDGE) / 8.6):
@@ -50,7 +50,7 @@ def sheet(title: str, subtitle: str, rows: Sequence[Row]) -> Still:
     return (WIDTH, round(y + 6)), c["page"], marks, title
 
 
-def _row(row: Row, top: Number, marks: list[Mark]) -> Number:
+def _row(row: SheetRow, top: Number, marks: list[Mark]) -> Number:
     """The row's marks are added; where it ends."""
     c, left, y = theme.colours(), _EDGE, top
     if row.name:
@@ -61,7 +61,7 @@ def _row(row: Row, top: Number, marks: list[Mark]) -> Number:
     return max(y, _pictures(row, top, marks))
 
 
-def _words(row: Row, place: tuple[Number, Number, Number], marks: list[Mark]) -> Number:
+def _words(row: SheetRow, place: tuple[Number, Number, Number], marks: list[Mark]) -> Number:
     left, right, y = place
     c, x = theme.colours(), left
     for text, colour, opacity in row.words:
@@ -78,7 +78,7 @@ def _words(row: Row, place: tuple[Number, Number, Number], marks: list[Mark]) ->
     return y + 22 if row.words else y
 
 
-def _pictures(row: Row, top: Number, marks: list[Mark]) -> Number:
+def _pictures(row: SheetRow, top: Number, marks: list[Mark]) -> Number:
     start = _EDGE + (_LEFT + 14 if row.name or row.words else 0)
     x, y, tall = start, top, 0.0
     for image, told in row.pictures:
