@@ -34,7 +34,9 @@ def loaded(model: str, device: str | None = None, dtype: str | None = None) -> A
     if dtype is not None and dtype not in DTYPES:
         raise ArgumentError(f"--dtype {dtype} is none of {', '.join(DTYPES)}.")
     place = None if device is None else device_of(device)
-    options = {k: v for k, v in (("dtype", dtype), ("device", place)) if v is not None}
+    options: dict[str, Any] = {
+        k: v for k, v in (("dtype", dtype), ("device", place)) if v is not None
+    }
     if not options:
         return families.load(model)
     try:
