@@ -51,3 +51,8 @@ def loaded(model: str, device: str | None = None, dtype: str | None = None) -> A
     if not hasattr(made, "to"):
         raise ModelError(f"{model!r} stays where it is loaded: leave out --device and --dtype.")
     return made.to(*parts)
+
+
+def as_asked(model: str, device: str | None, dtype: str | None) -> Any:
+    """A model by its name, which the study loads, or loaded with what was asked of it."""
+    return model if device is None and dtype is None else loaded(model, device, dtype)

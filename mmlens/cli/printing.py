@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +61,25 @@ def check_folder(page: Path) -> None:
         )
     if os.path.isdir(page):  # Path.is_dir raises where a name is too long
         raise MMLensError(f"{str(page)!r} is a folder: give --out a file, such as page.html.")
+
+
+def tell_claims(verdicts: Sequence[Any], page: Any, markdown: Any, as_json: bool) -> None:
+    """Every claim with its verdict, and where the report is."""
+    import typer
+
+    told = [one for one in verdicts if one is not None]
+    if as_json:
+        claims = [
+            {
+                "experiment": one.experiment,
+                "verdict": one.word,
+                "claim": one.claim,
+                "says": one.says,
+            }
+            for one in told
+        ]
+        print_json({"claims": claims, "page": str(page), "markdown": str(markdown)})
+        return
+    for one in told:
+        typer.echo(f"{one.experiment} {one.word}: {one.claim}. {one.says}")
+    typer.echo(f"\nPage: {page}\nMarkdown: {markdown}")

@@ -17,8 +17,10 @@ from typing import Annotated, Any
 
 import typer
 
-from mmlens.cli.loading import Device, Dtype, Json, loaded
-from mmlens.cli.printing import print_json
+from mmlens.cli.loading import Device, Dtype, Json, as_asked, loaded
+from mmlens.cli.printing import print_json, tell_claims
+from mmlens.cli.written_command import HERE as HERE
+from mmlens.cli.written_command import written
 from mmlens.values.errors import ArgumentError, nearest
 
 Text = str | None
@@ -97,6 +99,7 @@ def mmn_command(
     as_json: Json = False,
 ) -> None:
     """Multimodal Neurons in Pretrained Text-Only Transformers (Schwettmann et al. 2023)."""
+    command = written("mmn", mmn_command, locals())
     from mmlens.papers.mmn.report.plan import FULL, QUICK, OpenChoices
     from mmlens.papers.mmn.report.reproduction import DATA, reproduce
     from mmlens.sweep.record import SweepError
@@ -112,13 +115,15 @@ def mmn_command(
         plan = replace(plan, vectors=min(plan.vectors or 20, 20))  # a backbone takes its time
     try:
         report = reproduce(
-            _asked(model, device, dtype), data or DATA, out, plan=plan, choices=choices,
-            scorers=scorers, compare=compare,
-            results=results, seed=seed, resume=not anew,
+            as_asked(model, device, dtype), data or DATA, out, plan=plan, choices=choices,
+            scorers=scorers, compare=compare, results=results, seed=seed, resume=not anew,
+            command=command,
         )  # fmt: skip
     except SweepError as error:
         raise SweepError(str(error).replace("with resume=False", "with --anew")) from error
-    _tell([row.verdict for row in report.findings], report.page, results or report.results, as_json)
+    tell_claims(
+        [row.verdict for row in report.findings], report.page, results or report.results, as_json
+    )
 
 
 @reproduce_app.command("goh")
@@ -178,10 +183,10 @@ def goh_command(
     wanted = int(concepts) if concepts and concepts.isdigit() else concepts
     things = wanted.split(",") if isinstance(wanted, str) else wanted
     if feeding:
-        asked = _asked(model, device, dtype)
+        asked = as_asked(model, device, dtype)
         told, file = goh.feeding_study(asked, things, out, each=each, seed=seed)
         if as_json:
-            _tell([told], file, file, as_json)
+            tell_claims([told], file, file, as_json)
             return
         typer.echo(f"{told.experiment} {told.word}: {told.claim}. {told.says}\n\nTable: {file}")
         return
@@ -195,36 +200,13 @@ def goh_command(
         typer.echo(f"\n{int((table['found'] >= 3).sum())} of {len(table)} units have 3 or more.")
         return
     report = goh.reproduce(
-        _asked(model, device, dtype), data, out, concepts=things, each=each, layer=layer, site=site,
-        against=None if against == "none" else against, judged=judged, draws=draws,
+        as_asked(model, device, dtype), data, out, concepts=things, each=each, layer=layer,
+        site=site, against=None if against == "none" else against, judged=judged, draws=draws,
         seed=seed, results=results,
     )  # fmt: skip
-    _tell([row.verdict for row in report.sections], report.page, results or report.results, as_json)
-
-
-def _asked(model: str, device: str | None, dtype: str | None) -> Any:
-    """A model by its name, which the study loads, or loaded with what was asked of it."""
-    return model if device is None and dtype is None else loaded(model, device, dtype)
-
-
-def _tell(verdicts: Sequence[Any], page: Any, markdown: Any, as_json: bool) -> None:
-    """Every claim with its verdict, and where the report is."""
-    told = [one for one in verdicts if one is not None]
-    if as_json:
-        claims = [
-            {
-                "experiment": one.experiment,
-                "verdict": one.word,
-                "claim": one.claim,
-                "says": one.says,
-            }
-            for one in told
-        ]
-        print_json({"claims": claims, "page": str(page), "markdown": str(markdown)})
-        return
-    for one in told:
-        typer.echo(f"{one.experiment} {one.word}: {one.claim}. {one.says}")
-    typer.echo(f"\nPage: {page}\nMarkdown: {markdown}")
+    tell_claims(
+        [row.verdict for row in report.sections], report.page, results or report.results, as_json
+    )
 
 
 def number_or_word(value: str) -> float | str:
@@ -253,7 +235,10 @@ def pictures_of(plan: Any, pictures: Sequence[str]) -> Any:
     Raises:
         ArgumentError: no number from 2 on, or no such question.
     """
-    asked = dict(one.split("=", 1) if "=" in one else ("", one) for one in pictures)
+    asked: dict[str, str] = {}
+    for one in pictures:
+        name, _, number = one.rpartition("=")
+        asked[name] = number
     for name, number in asked.items():
         if name and name not in QUESTIONS:
             raise ArgumentError(f"There is no question {name!r}: {nearest(name, QUESTIONS)}.")
