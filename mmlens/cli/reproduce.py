@@ -19,7 +19,6 @@ import typer
 
 from mmlens.cli.loading import Device, Dtype, Json, as_asked, loaded
 from mmlens.cli.printing import print_json, tell_claims
-from mmlens.cli.written_command import HERE as HERE
 from mmlens.cli.written_command import written
 from mmlens.values.errors import ArgumentError, nearest
 
