@@ -148,7 +148,7 @@ def figures(found: dict[str, Any]) -> dict[str, Any]:
         "curves of words": view.curves(found["tracks"].sel(pos=0)),
         "compare": view.compare({"plain": found["plain"], "without its neurons": found["edited"]}),
         "compare on the picture": view.compare(
-            {"this word": here, "first word": seen.maps.sel(token=seen.tokens[0])},
+            {"this word": here, "last word": seen.maps.sel(token=seen.maps.of("token")[-1])},
             picture=photo,
             title="Two words of one caption on one scale",
         ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import mmlens
@@ -141,6 +144,99 @@ def test_the_version_is_told_without_loading_anything_heavy():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert out.stdout.splitlines() == [f"mmlens {mmlens.__version__}", "set()"]
+
+
+def test_results_are_printed_as_json_for_scripts(here):
+    code, out, _ = run("look", "white.png", "--model", NAME, "--neurons", "2", "--json")
+    told = json.loads(out)
+    assert code == 0 and told["explained"].strip() == "dog"
+    assert "L1.5" in {row["neuron"] for row in told["neurons"]}
+    assert told["probability"] > told["probability_without"]
+    assert (here / told["page"]).is_file()
+    names = {one["name"] for one in json.loads(run("models", "--json")[1])["names"]}
+    assert names == set(mmlens.models())
+    rows = json.loads(run("audit", "toy-gptj", "--json")[1])
+    assert any(row["name"] == "blocks.0.mlp.hook_post" and row["fires"] for row in rows)
+
+
+def test_every_command_that_gives_results_has_json_and_every_one_that_loads_a_model_a_device():
+    commands = {}
+    root = typer.main.get_command(app)
+    for name, one in root.commands.items():
+        commands |= {f"{name} {n}": c for n, c in getattr(one, "commands", {name: one}).items()}
+    options = {name: {opt for p in one.params for opt in p.opts} for name, one in commands.items()}
+    assert all("--json" in found for found in options.values()), options
+    loads = {name for name, found in options.items() if "--device" in found}
+    assert {name.split()[-1] for name in commands} - {name.split()[-1] for name in loads} == {
+        "models", "fetch", "doctor",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", ["40", "60", "200"])
+def test_a_table_in_a_pipe_or_a_narrow_window_cuts_no_name(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    _, out, _ = run("models")
+    for name in mmlens.models():
+        line = next(line for line in out.splitlines() if line.split()[:1] == [name])
+        assert line.rstrip().endswith(families.describe(name)[-12:]) and "…" not in line
+    _, out, _ = run("look", "white.png", "--model", NAME, "--neurons", "2")
+    assert "L1.5" in out and "…" not in out
+
+
+def test_a_narrow_terminal_wraps_texts_and_cuts_no_name():
+    from rich.console import Console
+    from rich.text import Text
+
+    from mmlens.cli.printing import table_of_lines
+
+    table = table_of_lines()
+    table.add_column("name", no_wrap=True, min_width=24)
+    table.add_column("what it is", overflow="fold")
+    table.add_row(Text("toy-gptj-planted-and-more"), Text("a tiny random bridge with a neuron"))
+    with Console(width=44, record=True, file=io.StringIO()) as terminal:
+        terminal.print(table)
+    out = terminal.export_text()
+    assert "toy-gptj-planted-and-more" in out and "…" not in out
+    assert "".join(out.split()).endswith("withaneuron")
+
+
+def test_a_model_is_loaded_in_the_dtype_that_was_asked_for():
+    from mmlens.cli.loading import loaded
+
+    made = loaded("toy-gptj", "cpu", "float16")
+    assert str(next(made.lm.root.parameters()).dtype) == "torch.float16"
+    code, _, err = run("look", "white.png", "--dtype", "int3")
+    assert code == 2 and "--dtype int3 is none of float32, bfloat16, float16." in err
+
+
+@pytest.mark.parametrize("into", ["pictures", "pictures/read"])
+def test_explore_never_writes_into_the_folder_of_the_pictures(here, into):
+    (here / "pictures").mkdir()
+    toy.picture().save("pictures/a.png")
+    for args in (["--data", "pictures"], []):
+        code, _, err = run("explore", into, *args, "--model", NAME)
+        if args or into == "pictures":
+            assert code == 2 and "is the folder of the pictures, which is left as it is" in err
+    assert [one.name for one in (here / "pictures").iterdir()] == ["a.png"]
+
+
+def test_an_interruption_says_how_to_go_on(monkeypatch):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["mmlens", "explore", "read", "--data", "my pictures"])
+    monkeypatch.setattr("mmlens.datasets.spec.dataset", stop)
+    code, _, err = run("explore", "read", "--data", "my pictures")
+    assert code == 130
+    assert "the same command goes on from there: mmlens explore read --data 'my pictures'" in err
+    monkeypatch.setattr("mmlens.values.pictures.open_picture", stop)
+    code, _, err = run("look", "white.png")
+    assert code == 130 and "mmlens: Stopped before the end." in err
+
+
+def test_the_shell_can_complete_commands():
+    code, out, _ = run("--help")
+    assert code == 0 and "--install-completion" in out
 
 
 def test_python_m_mmlens_is_the_same_command():

@@ -27,6 +27,15 @@ def test_a_notebook_runs_from_top_to_bottom_in_two_minutes(path, monkeypatch):
 
 
 @every_notebook
+def test_every_figure_of_a_notebook_has_a_still_picture_and_every_notebook_a_kernel(path):
+    told = json.loads(path.read_text(encoding="utf-8"))
+    assert told["metadata"]["kernelspec"]["name"] == "python3"
+    shown = [one.get("data", {}) for cell in told["cells"] for one in cell.get("outputs", [])]
+    drawn = [data for data in shown if "application/vnd.plotly.v1+json" in data]
+    assert all("image/svg+xml" in data for data in drawn)
+
+
+@every_notebook
 def test_a_committed_notebook_is_light_and_offline(path):
     assert path.stat().st_size < 1_000_000
     text = path.read_text()

@@ -124,8 +124,8 @@ def test_layers_go_upwards_whatever_the_order_of_axes():
 def test_repeated_words_keep_their_own_columns_and_markup_is_text():
     figure = view.heatmap(Scores(torch.rand(2, 3), ("layer", "pos"), {"pos": WORDS}))
     ticks = list(figure.layout.xaxis.ticktext)
-    assert ticks == ["·of 12", "&lt;s&gt; 13", "·of 14"]
-    assert figure.data[0].customdata[0][1][1] == "&lt;s&gt; 13"
+    assert ticks == ["·of", "&lt;s&gt;", "·of"]
+    assert figure.data[0].customdata[0][1][1] == "&lt;s&gt;, position 13"
 
 
 def test_patches_are_marked_by_row_and_words_are_wider():

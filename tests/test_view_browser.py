@@ -96,7 +96,7 @@ def test_a_figure_s_page_runs_its_own_scripts_alone_and_prints_quotes_as_they_ar
     shown = tab.evaluate(
         "[...document.querySelectorAll('.xtick text, .ytick text')].map(e => e.textContent)"
     )
-    for token in ('·" 0', "'s 1", "·a&b 2", "<b> 3"):
+    for token in ('·"', "'s", "·a&b", "<b>"):
         assert token in shown, shown
     assert not any("&quot;" in one or "&#" in one or "&amp;" in one for one in shown)
 

@@ -213,14 +213,17 @@ def test_cards_and_galleries_show_words_as_text_and_pictures_as_data():
         view.gallery(top, {})
 
 
-def test_a_gallery_keeps_bright_what_lies_above_half_of_the_maximum():
+def test_a_gallery_outlines_what_lies_above_half_of_the_maximum_and_dims_nothing():
     grid = np.zeros((3, 4))
     grid[1, 1] = 4.0
     seen = np.asarray(spotlight(PHOTO, grid)).astype(int)
     height, width = seen.shape[:2]
-    assert tuple(seen[height // 2, round(width * 1.5 / 4)]) == (200, 30, 30)  # as it was
-    dim = seen[height - 3, width - 3]
-    assert dim[0] == dim[2] and dim[0] < 60  # grey and dark
+    assert tuple(seen[height // 2, round(width * 1.5 / 4)]) == (200, 30, 30)  # inside, as it was
+    assert tuple(seen[height - 3, width - 3]) == (200, 30, 30)  # outside, as it was
+    edge = (seen == 255).all(-1)
+    rows, columns = np.nonzero(edge)
+    assert rows.min() / height > 0.3 and rows.max() / height < 0.7
+    assert columns.min() / width > 0.2 and columns.max() / width < 0.55
 
 
 def test_a_pattern_on_the_picture_holds_every_number():

@@ -91,6 +91,24 @@ def test_bars_are_as_long_as_their_values():
     assert [m.colour for m in shapes][1] == theme.colours()["lowers"]
 
 
+def test_categories_stand_in_their_order_and_intervals_at_their_ends():
+    error = {"type": "data", "symmetric": False, "array": [1.0, 0.0], "arrayminus": [0.5, 0.0]}
+    figure = go.Figure(go.Scatter(x=[2.0, 4.0], y=["b", "a"], mode="markers", error_x=error))
+    figure.update_layout(template=theme.template(), yaxis={"categoryarray": ["a", "b"]})
+    _, _, marks, _ = still(figure)
+    places = {m.text: m.y for m in marks if isinstance(m, Text) and m.text in ("a", "b")}
+    assert places["b"] < places["a"]
+    (line,) = [
+        m
+        for m in marks
+        if isinstance(m, Shape) and m.width == 1.5 and m.points[0][0] != m.points[1][0]
+    ]
+    points = [np.mean(m.points, 0) for m in marks if isinstance(m, Shape) and not m.width]
+    (x0, y0), (x1, _) = line.points
+    apart = points[1][0] - points[0][0]  # 2 units
+    assert y0 == pytest.approx(places["b"], abs=1) and (x1 - x0) / apart == pytest.approx(0.75)
+
+
 def test_lines_pass_through_their_values():
     curve = Scores(
         torch.tensor([[0.0, 1.0, 4.0]]), ("arm", "k"), {"arm": ("ranked",), "k": (0, 10, 40)}
@@ -131,12 +149,14 @@ def test_ticks_are_round_and_lie_inside(low, high):
 def test_what_only_plotly_draws_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(CapabilityError, match="has a 'violin': write it as .html"):
         view.save(go.Figure(go.Violin(y=[1, 2])), tmp_path / "a.svg")
-    with pytest.raises(CapabilityError, match="has categories"):
-        view.save(go.Figure(go.Bar(x=["a", "b"], y=[1, 2])), tmp_path / "a.png")
+    with pytest.raises(CapabilityError, match="has dates, or names beside numbers"):
+        view.save(go.Figure(go.Bar(x=np.array(["2020-01-01"], "M8[D]"), y=[1])), tmp_path / "a.png")
     with pytest.raises(CapabilityError, match="only a browser"):
-        view.save(view.tokens(["a"], [1.0]), tmp_path / "a.png")
-    with pytest.raises(AddressError, match=re.escape("in .html, .svg or .png")):
-        view.save(view.heatmap(grid()), tmp_path / "a.pdf")
+        view.save("<p>a part of a view</p>", tmp_path / "a.png")
+    with pytest.raises(CapabilityError, match="no numbers of its own"):
+        view.save("<p>a part of a view</p>", tmp_path / "a.csv")
+    with pytest.raises(AddressError, match=re.escape("in .html, .svg, .pdf, .png or .csv")):
+        view.save(view.heatmap(grid()), tmp_path / "a.eps")
     with pytest.raises(AddressError, match="A list is no figure"):
         view.save([1], tmp_path / "a.html")
     assert not list(tmp_path.iterdir())

@@ -36,21 +36,25 @@ KINDS = ("words", "similarity", "classes")
 """What a model answers with, and so what it is asked."""
 
 
-def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
+def calls(
+    kind: str = "words", photos: Any = None, word: int = 5
+) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
     """Verb -> what it is asked about a picture of 64 x 32, beside the model.
 
     Args:
         kind: one of `KINDS`.
+        photos: two pictures of one size instead.
+        word: the id of the token that is asked about.
     """
-    photo, other = (toy.picture(at).resize((64, 32)) for at in ((2, 1), (0, 3)))
+    photo, other = photos or (toy.picture(at).resize((64, 32)) for at in ((2, 1), (0, 3)))
     talks = kind == "words"
     prompt = mm.Prompt(photo, WORDS) if talks else mm.Prompt(photo)
     pair = patching.Pair(prompt, mm.Prompt(other, WORDS) if talks else mm.Prompt(other))
     samples = [Sample(name, one) for name, one in (("a", photo), ("b", other))]
     data = Samples("two", ["a", "b"], samples.__getitem__, "hash")
-    mask, neuron = np.zeros((32, 64), bool), mm.Neuron(1, 5, "lm" if talks else "vision")
-    mask[16:24, 8:16] = True
-    token: dict[str, Any] = {"words": {"of": 5, "after": ""}, "similarity": {"of": "a dog"},
+    mask, neuron = np.zeros(photo.size[::-1], bool), mm.Neuron(1, 5, "lm" if talks else "vision")
+    mask[photo.height // 2 : 3 * photo.height // 4, photo.width // 8 : photo.width // 4] = True
+    token: dict[str, Any] = {"words": {"of": word, "after": ""}, "similarity": {"of": "a dog"},
                              "classes": {"of": 1}}[kind]  # fmt: skip
     look: dict[str, Any] = {
         "words": {"prompt": WORDS, "max_new_tokens": 2},
@@ -59,7 +63,7 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
     }[kind]
     layer: dict[str, Any] = {} if talks else {"layer": 1}  # of maps, one at a time
     few: dict[str, Any] = {} if talks else {"layer": 1, "pos": [0, 1]}
-    word = lambda logits: logits[5]  # noqa: E731
+    metric = lambda logits: logits[word]  # noqa: E731
 
     named = ("{words: [dog, cat, cow]}", "{words: [red, blue, green]}")
     compared = Path(tempfile.mkdtemp()) / "concepts.yaml"
@@ -94,6 +98,7 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
         "mmlens.nearest_tokens": ask(prompt, 2),
         "mmlens.neuron_graph": ask(prompt, 5, after="", k=1, units=1),
         "mmlens.picture_similarity": ask("a dog"),
+        "mmlens.neuron_graph": ask(prompt, word, after="", k=1, units=1),
         "mmlens.sink_units": ask(prompt),
         "mmlens.sparse_probe": ask([photo, other], ["a", "b"], 1),
         "mmlens.stroop": ask(inks=["red", "blue"], words=["red"]),
@@ -105,23 +110,23 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
         "mmlens.word_probe": ask(["dog"], sizes=[0.4], at=[(0.5, 0.5)]),
         "mmlens.visualise": ask(mm.Neuron(0, 5, "vision"), steps=2, variants=2),
         "mmlens.zero_shot": ask(photo, ["a dog", "a cat"]),
-        "mmlens.patching.ablate": ask(prompt, word, **few),
-        "mmlens.patching.ablation_curve": ask(prompt, word, [neuron], k=(0, 1), randoms=1),
+        "mmlens.patching.ablate": ask(prompt, metric, **few),
+        "mmlens.patching.ablation_curve": ask(prompt, metric, [neuron], k=(0, 1), randoms=1),
         "mmlens.patching.attention": ask(prompt, 1),
-        "mmlens.patching.attribution_patching": ask(pair, word, **layer),
+        "mmlens.patching.attribution_patching": ask(pair, metric, **layer),
         "mmlens.patching.captions": ask(prompt, {"none": []}, max_new_tokens=2),
-        "mmlens.patching.direct_logits": ask(prompt, 5),
-        "mmlens.patching.edge_attribution": ask(pair, word),
-        "mmlens.patching.knockouts": ask(prompt, word, {"patch": ([mm.Patch(1, 1)], -1)}),
+        "mmlens.patching.direct_logits": ask(prompt, word),
+        "mmlens.patching.edge_attribution": ask(pair, metric),
+        "mmlens.patching.knockouts": ask(prompt, metric, {"patch": ([mm.Patch(1, 1)], -1)}),
         "mmlens.patching.mean_difference": ask([prompt], [pair.corrupt], layer=1),
         "mmlens.patching.mean_over": ask([prompt], **layer),
         "mmlens.patching.only_at": ask(patching.grey(), [mm.Patch(1, 1)]),
-        "mmlens.patching.patch": ask(pair, word, **few),
+        "mmlens.patching.patch": ask(pair, metric, **few),
         "mmlens.patching.patches_under": ask(mask, photo),
-        "mmlens.patching.path_patching": ask(pair, word, [mm.Head(0, 1)]),
+        "mmlens.patching.path_patching": ask(pair, metric, [mm.Head(0, 1)]),
         "mmlens.patching.shuffled": ask(),
         "mmlens.patching.soft_noise": ask(prompt),
-        "mmlens.patching.word": ask(5),
+        "mmlens.patching.word": ask(word),
         "mmlens.patching.written_by": ask(neuron),
     }
 

@@ -10,7 +10,8 @@ Each maps the last position's logits Float[..., d_vocab] to Float[...]; of a cla
 where a class is named in place of a word. Of a dual encoder they map the unit embedding of a
 picture (or text) Float[..., d_embed] to its logit with the text (or picture) that is named, which
 are probabilities only where each pair has its own (SigLIP). Any function of that kind is a metric;
-gradients (for attribution patching) need one that is differentiable, which `rank` is not.
+gradients (for attribution patching) need one that is differentiable, which `rank` is not. Results
+keep the name of their metric, which is the name of its function, and figures say it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from mmlens.model.capabilities import needs
 from mmlens.model.readouts import class_index
 from mmlens.towers.language.tokenization import id_of
+from mmlens.towers.language.tokenization import word as word_of
 from mmlens.values.errors import CapabilityError, TargetError
 
 if TYPE_CHECKING:
@@ -35,41 +37,45 @@ Measure = Callable[[torch.Tensor], torch.Tensor]
 def logit(model: HookedModel, word: Any) -> Measure:
     """The logit of a word of one token (or of an id), of a class, or with a text or picture."""
     if model.can("similarity"):
-        return _similarity(model, word)
+        return _named(_similarity(model, word), f"logit with {_said(model, word)}")
     token = _index(model, word)
-    return lambda logits: logits[..., token]
+    return _named(lambda logits: logits[..., token], f"logit of {_said(model, word)}")
 
 
 @needs("one pass")
 def logit_difference(model: HookedModel, word: Any, other: Any) -> Measure:
     """The logit of a word minus that of another."""
     first, second = logit(model, word), logit(model, other)
-    return lambda logits: first(logits) - second(logits)
+    told = f"logit difference {_said(model, word)} − {_said(model, other)}"
+    return _named(lambda logits: first(logits) - second(logits), told)
 
 
 @needs("one pass")
 def probability(model: HookedModel, word: Any) -> Measure:
     """The probability of a word."""
+    told = f"probability of {_said(model, word)}"
     if model.can("similarity"):
-        return _log_sigmoid(model, word, torch.sigmoid)
+        return _named(_log_sigmoid(model, word, torch.sigmoid), told)
     token = _index(model, word)
-    return lambda logits: logits.float().softmax(-1)[..., token]
+    return _named(lambda logits: logits.float().softmax(-1)[..., token], told)
 
 
 @needs("one pass")
 def log_probability(model: HookedModel, word: Any) -> Measure:
     """The natural logarithm of the probability of a word."""
+    told = f"log probability of {_said(model, word)}"
     if model.can("similarity"):
-        return _log_sigmoid(model, word, torch.nn.functional.logsigmoid)
+        return _named(_log_sigmoid(model, word, torch.nn.functional.logsigmoid), told)
     token = _index(model, word)
-    return lambda logits: logits.float().log_softmax(-1)[..., token]
+    return _named(lambda logits: logits.float().log_softmax(-1)[..., token], told)
 
 
 @needs("one pass")
 def rank(model: HookedModel, word: Any) -> Measure:
     """How many tokens are more probable than this one."""
     token = _index(model, word)
-    return lambda logits: (logits > logits[..., [token]]).sum(-1).float()
+    told = f"rank of {_said(model, word)}"
+    return _named(lambda logits: (logits > logits[..., [token]]).sum(-1).float(), told)
 
 
 @needs("one pass")
@@ -85,7 +91,30 @@ def kl(model: HookedModel, prompt: Any) -> Measure:
         said = logits.float().log_softmax(-1)
         return (wanted.exp() * (wanted - said)).sum(-1)
 
+    return _named(measure, "KL divergence from the predictions before")
+
+
+def name_of(metric: Any) -> str:
+    """What a metric measures, by the name of its function; "" of one without a name."""
+    named = str(getattr(metric, "__name__", ""))
+    return "" if named in ("<lambda>", "metric", "measure") else named.replace("_", " ")
+
+
+def _named(measure: Measure, name: str) -> Measure:
+    measure.__name__ = name
     return measure
+
+
+def _said(model: HookedModel, word: Any) -> str:
+    """What a metric is about, in quotes: a token by its text, a picture by that it is one."""
+    towers: Any = model.towers
+    if isinstance(word, str):
+        return repr(word)
+    if isinstance(word, int) and model.can("logits"):
+        return repr(word_of(towers["lm"], word))
+    if isinstance(word, int) and model.can("classes"):
+        return repr(towers["vision"].class_names[word])
+    return "the picture" if model.can("similarity") else repr(str(word))
 
 
 def _index(model: HookedModel, word: Any) -> int:

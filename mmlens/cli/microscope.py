@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mmlens.cli.loading import Device, Dtype, Json, loaded
+from mmlens.cli.printing import print_json
 from mmlens.values.errors import MMLensError
 
 THINGS, EACH = 32, 8
@@ -43,6 +45,9 @@ def microscope_command(
     chunk: Annotated[
         int, typer.Option(min=1, help="Pictures whose work an interruption costs.")
     ] = 32,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
 ) -> None:
     """A site of every unit: what excites it, what it is like, what it feeds. It can be stopped."""
     if os.path.lexists(out) and not os.path.isdir(out):
@@ -54,17 +59,19 @@ def microscope_command(
     samples = dataset(data)  # a wrong name is told before anything heavy is loaded
     with Console(stderr=True).status(f"loading {model} ..."):
         from mmlens.explore.microscope import microscope
-        from mmlens.families import load
 
-        loaded: Any = load(model)
+        whole: Any = loaded(model, device, dtype)
     asked: dict[str, Any] = {} if tower == "lm" else {
         "words": listed_words(words), "formats": formats_of(formats), "visualise": visualise,
     }  # fmt: skip
     page = microscope(
-        loaded, samples, out, tower=tower, layer=layer or None, k=tops, chunk=chunk, progress=True,
+        whole, samples, out, tower=tower, layer=layer or None, k=tops, chunk=chunk, progress=True,
         **asked,
     )  # fmt: skip
     unit = "L0.0" if tower == "lm" else "vision.L0.0"
+    if as_json:
+        print_json({"site": str(page), "first": f"{page}#{unit}"})
+        return
     typer.echo(f"Site: {page}; a unit is {page.name}#{unit}")
 
 

@@ -1,12 +1,46 @@
-"""What several commands print and check: tables on a terminal, the folder of a page."""
+"""What several commands print and check: tables, JSON, the folder of a page.
+
+A table never cuts a name: in a pipe a row is as long as it needs to be, and in a narrow terminal
+text goes on in the next line.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmlens.values.errors import MMLensError
+
+_ENDLESS = 10_000
+"""Columns where no person reads them."""
+
+
+def console() -> Any:
+    """Standard output: as wide as the terminal, without an end in a pipe or a file."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=_ENDLESS)
+
+
+def print_json(value: Any) -> None:
+    """Results as JSON; tables become lists of rows, and labels their names."""
+    import typer
+
+    typer.echo(json.dumps(_plain(value), indent=1, ensure_ascii=False, default=str))
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):
+        return [_plain(row) for row in value.to_dict("records")]
+    if isinstance(value, dict):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    value = value.item() if getattr(value, "ndim", None) == 0 else value
+    return None if isinstance(value, float) and value != value else value
 
 
 def table_of_lines() -> Any:
@@ -27,3 +61,25 @@ def check_folder(page: Path) -> None:
         )
     if os.path.isdir(page):  # Path.is_dir raises where a name is too long
         raise MMLensError(f"{str(page)!r} is a folder: give --out a file, such as page.html.")
+
+
+def tell_claims(verdicts: Sequence[Any], page: Any, markdown: Any, as_json: bool) -> None:
+    """Every claim with its verdict, and where the report is."""
+    import typer
+
+    told = [one for one in verdicts if one is not None]
+    if as_json:
+        claims = [
+            {
+                "experiment": one.experiment,
+                "verdict": one.word,
+                "claim": one.claim,
+                "says": one.says,
+            }
+            for one in told
+        ]
+        print_json({"claims": claims, "page": str(page), "markdown": str(markdown)})
+        return
+    for one in told:
+        typer.echo(f"{one.experiment} {one.word}: {one.claim}. {one.says}")
+    typer.echo(f"\nPage: {page}\nMarkdown: {markdown}")

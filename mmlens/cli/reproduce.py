@@ -9,16 +9,17 @@ Heavy imports happen inside, so that `mmlens --help` opens at once.
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from mmlens.cli.loading import Device, Dtype, Json, as_asked, loaded
+from mmlens.cli.printing import print_json, tell_claims
+from mmlens.cli.written_command import written
 from mmlens.values.errors import ArgumentError, nearest
 
 Text = str | None
@@ -92,6 +93,9 @@ def mmn_command(
     anew: Annotated[
         bool, typer.Option("--anew", help="Delete what the folder holds, and begin anew.")
     ] = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
 ) -> None:
     """Multimodal Neurons in Pretrained Text-Only Transformers (Schwettmann et al. 2023)."""
     command = written("mmn", mmn_command, locals())
@@ -110,16 +114,15 @@ def mmn_command(
         plan = replace(plan, vectors=min(plan.vectors or 20, 20))  # a backbone takes its time
     try:
         report = reproduce(
-            model, data or DATA, out, plan=plan, choices=choices, scorers=scorers, compare=compare,
-            results=results, seed=seed, resume=not anew, command=command,
+            as_asked(model, device, dtype), data or DATA, out, plan=plan, choices=choices,
+            scorers=scorers, compare=compare, results=results, seed=seed, resume=not anew,
+            command=command,
         )  # fmt: skip
     except SweepError as error:
         raise SweepError(str(error).replace("with resume=False", "with --anew")) from error
-    for row in report.findings:
-        if row.verdict is not None:
-            told = row.verdict
-            typer.echo(f"{told.experiment} {told.word}: {told.claim}. {told.says}")
-    typer.echo(f"\nPage: {report.page}\nMarkdown: {results or report.results}")
+    tell_claims(
+        [row.verdict for row in report.findings], report.page, results or report.results, as_json
+    )
 
 
 @reproduce_app.command("goh")
@@ -169,6 +172,9 @@ def goh_command(
             " its translating neurons.",
         ),
     ] = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
 ) -> None:
     """Multimodal Neurons in Artificial Neural Networks (Goh et al. 2021)."""
     from mmlens.papers import goh
@@ -176,55 +182,30 @@ def goh_command(
     wanted = int(concepts) if concepts and concepts.isdigit() else concepts
     things = wanted.split(",") if isinstance(wanted, str) else wanted
     if feeding:
-        told, file = goh.feeding_study(model, things, out, each=each, seed=seed)
+        asked = as_asked(model, device, dtype)
+        told, file = goh.feeding_study(asked, things, out, each=each, seed=seed)
+        if as_json:
+            tell_claims([told], file, file, as_json)
+            return
         typer.echo(f"{told.experiment} {told.word}: {told.claim}. {told.says}\n\nTable: {file}")
         return
     if regions:
-        from mmlens.families import load
-
-        table: Any = goh.region_check(load(model), network, layer=layer, site=site)
+        whole = loaded(model, device, dtype)
+        table: Any = goh.region_check(whole, network, layer=layer, site=site)
+        if as_json:
+            print_json(table)
+            return
         typer.echo(table.to_string(index=False))
         typer.echo(f"\n{int((table['found'] >= 3).sum())} of {len(table)} units have 3 or more.")
         return
     report = goh.reproduce(
-        model, data, out, concepts=things, each=each, layer=layer, site=site,
-        against=None if against == "none" else against, judged=judged, draws=draws,
+        as_asked(model, device, dtype), data, out, concepts=things, each=each, layer=layer,
+        site=site, against=None if against == "none" else against, judged=judged, draws=draws,
         seed=seed, results=results,
     )  # fmt: skip
-    for row in report.sections:
-        if row.verdict is not None:
-            told = row.verdict
-            typer.echo(f"{told.experiment} {told.word}: {told.claim}. {told.says}")
-    typer.echo(f"\nPage: {report.page}\nMarkdown: {results or report.results}")
-
-
-HERE = ("out", "results", "anew")
-"""Options that say where a study lies, and nothing of what it asks."""
-
-
-def written(name: str, command: Callable[..., Any], given: Mapping[str, Any]) -> str:
-    """The command line of a study: what differs from the defaults, without this machine's places.
-
-    Args:
-        name: the study's.
-        command: the function whose parameters are its options.
-        given: their values.
-    """
-    words = ["mmlens", "reproduce", name]
-    for name, option in signature(command).parameters.items():
-        value = given[name]
-        if name in HERE or value == option.default:
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        for one in value if isinstance(value, (list, tuple)) else [value]:
-            words += [flag] if one is True else [flag, _without_place(str(one))]
-    return shlex.join(words)
-
-
-def _without_place(text: str) -> str:
-    """The last part of a path, behind the kind of data that it holds."""
-    kind, colon, rest = text.rpartition(":")
-    return kind + colon + (Path(rest).name if Path(rest).is_absolute() else rest)
+    tell_claims(
+        [row.verdict for row in report.sections], report.page, results or report.results, as_json
+    )
 
 
 def number_or_word(value: str) -> float | str:

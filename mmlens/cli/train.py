@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mmlens.cli.loading import Json
+from mmlens.cli.printing import print_json
 from mmlens.values.errors import ModelError
 
 Text = str | None
@@ -54,6 +56,7 @@ def train_command(
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes that read pictures ahead.")] = 0,
     recompute: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train the projection of a bridge on captioned pictures, both ends frozen."""
     from mmlens.train.training import fit
@@ -69,7 +72,7 @@ def train_command(
         save_every=save_every, check_every=check_every, resume=resume, workers=workers,
         recompute=recompute, progress=True, by_reference=_named(vision, lm),
     )  # fmt: skip
-    _report(trained)
+    _report(trained, as_json)
 
 
 def _bridge(
@@ -131,12 +134,16 @@ def _named(vision: str | None, lm: str | None) -> dict[str, str]:
     return {name: part for name, part in parts.items() if part and not Path(part).exists()}
 
 
-def _report(trained: Any) -> None:
+def _report(trained: Any, as_json: bool) -> None:
     from accelerate import PartialState
 
     if not PartialState().is_main_process:
         return
     last, about = trained.curve.iloc[-1], trained.provenance
+    if as_json:
+        told = {"folder": str(trained.folder), "steps": int(last.step), "loss": float(last.loss)}
+        print_json({**told, "bad_pictures": about["bad_pictures"]})
+        return
     typer.echo(f"{int(last.step)} steps, loss {last.loss:.3f}; the bridge is in {trained.folder}:")
     typer.echo(f"    mmlens.load({str(trained.folder)!r})")
     if about["bad_pictures"]:

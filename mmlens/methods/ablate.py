@@ -23,6 +23,7 @@ import torch
 from PIL.Image import Image
 
 from mmlens.causal.changes import Source, Variant
+from mmlens.causal.measures import name_of
 from mmlens.causal.pairs import unlike
 from mmlens.causal.places import Place, layers_at, place_of, stays
 from mmlens.causal.prefix_reuse import Kept, keep
@@ -83,6 +84,7 @@ def ablate(
     values, rows = run(model, kept, where, source, variants, each, batch=batch)
     share = shared(where.site, getattr(model, "cfg", None)) | stays(kept.soft, where.site)
     told = about(model, method="ablate", site=site, value=value, prompt=kept.soft, rows=rows,
+                 metric=name_of(metric),
                  clean=float(numbers(metric, kept.logits[None])[0]), **share)  # fmt: skip
     return Scores(values.reshape([len(labels[axis]) for axis in axes]), axes, labels, told)
 
@@ -142,6 +144,7 @@ def ablation_curve(
     each = partial(numbers, metric)
     values, _ = run(model, kept, where, source, variants, each, batch=batch)
     told = about(model, method="ablation_curve", prompt=kept.soft, value=value, seed=seed,
+                 metric=name_of(metric),
                  clean=float(numbers(metric, kept.logits[None])[0]))  # fmt: skip
     labels = {"arm": tuple(arms), "k": tuple(counts)}
     return Scores(values.reshape(len(arms), len(counts)), ("arm", "k"), labels, told)

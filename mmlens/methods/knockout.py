@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.causal.measures import name_of
 from mmlens.causal.prefix_reuse import edited, go_on, keep
 from mmlens.causal.variants import Metric, numbers
 from mmlens.methods.activations import activations
@@ -119,6 +120,7 @@ def knockouts(
     values = torch.stack(rows, -1).view(len(several), len(routes), len(middles))
     clean = {of: float(numbers(one_of, kept.logits[None])[0]) for of, one_of in several.items()}
     told = about(model, method="knockouts", prompt=kept.soft, window=str(window),
+                 metric=name_of(metric),
                  clean=clean if isinstance(metric, Mapping) else clean[""])  # fmt: skip
     axes = {"metric": tuple(several), "route": tuple(routes), "layer": tuple(middles)}
     if window is None:

@@ -23,6 +23,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from mmlens.causal.changes import Variant
+from mmlens.causal.measures import name_of
 from mmlens.causal.pairs import A_PAIR, Pair
 from mmlens.causal.places import Place, groups, place_of, read_by, stays
 from mmlens.causal.prefix_reuse import Kept, keep
@@ -178,7 +179,7 @@ def _runs(
         name: float(numbers(metric, kept.logits[None])[0])
         for name, kept in (("clean", clean), ("corrupt", corrupt))
     }
-    told["prompt"] = clean.soft
+    told |= {"prompt": clean.soft, "metric": name_of(metric)}
     base, source = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     return base, source, told
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.causal.measures import name_of
 from mmlens.causal.pairs import A_PAIR, Pair
 from mmlens.causal.prefix_reuse import edited
 from mmlens.causal.variants import Metric, differentiable, measured, numbers
@@ -94,7 +95,7 @@ def path_patching(
     ends = {"clean": clean, "corrupt": corrupt}
     told = {name: float(numbers(metric, model(soft)[:, -1])[0]) for name, soft in ends.items()}
     told |= {"method": "path_patching", "receiver": receiver, "into": site, "prompt": clean}
-    told |= {"direction": direction, "through": through}
+    told |= {"direction": direction, "through": through, "metric": name_of(metric)}
     return Scores(
         torch.stack(scores), ("sender",), {"sender": tuple(senders)}, about(model, **told)
     )

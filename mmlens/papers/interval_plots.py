@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mmlens.view.style import theme
+from mmlens.view.style.figure import Figure
 from mmlens.view.style.theme import in_figure
 
 
@@ -38,7 +39,7 @@ def strips(
     panels = list(rows["panel"].unique()) if panels is None else list(panels)
     figure: Any = make_subplots(
         1, len(panels), shared_yaxes=True, horizontal_spacing=0.03,
-        subplot_titles=[f"<b>{marked(p)}</b>" for p in panels],
+        subplot_titles=[f"<b>{marked(p)}</b>" for p in panels], figure=Figure(),
     )  # fmt: skip
     c = colours()
     for column, panel in enumerate(panels, 1):

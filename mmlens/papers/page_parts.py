@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import gzip
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from html import escape
 from importlib.resources import files
@@ -22,13 +22,14 @@ from mmlens.papers.claims import Row, Verdict
 from mmlens.view.style import theme
 from mmlens.view.style.html import filled, locked
 
+SCROLL = '<div class="scroll" tabindex="0" role="group" aria-label="table">'
 SIGNS = {True: "✓ holds", False: "✗ fails", None: "– undecided"}
 KINDS = {True: "holds", False: "fails", None: "open"}
 
 
 def both(draw: Callable[[], Any]) -> str:
     """A figure in both themes, as JSON for the page; empty where `draw` gives none."""
-    before, parts = theme.colours()["page"], []
+    before, parts = theme.chosen(), []
     try:
         for name in ("light", "dark"):
             theme.use_theme(name)
@@ -38,7 +39,7 @@ def both(draw: Callable[[], Any]) -> str:
             text = drawn.to_json(validate=False)
             parts.append(f'"{name}":{text}')
     finally:
-        theme.use_theme("light" if before == "#ffffff" else "dark")
+        theme.use_theme(before)
     return ("{" + ",".join(parts) + "}").replace("<", "\\u003c")
 
 
@@ -61,25 +62,30 @@ def beside(rows: Sequence[Row]) -> str:
         cells = [row.what, row.here, *((row.paper or "–", row.source) if paper else ())]
         told = ("<br>".join(map(in_page, cell.split("; "))) for cell in cells)
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in told) + "</tr>")
-    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    top = _heads(head)
     kind = ' class="beside"' if paper else ""
     return (
-        f'<div class="scroll"><table{kind}><thead><tr>{top}</tr></thead>'
+        f"{SCROLL}<table{kind}><thead><tr>{top}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
 def plain_table(table: Sequence[Sequence[str]]) -> str:
     """A table of numbers, its head first."""
-    top = "".join(f'<th scope="col">{in_page(cell)}</th>' for cell in table[0])
+    top = _heads(in_page(cell) for cell in table[0])
     lines = "".join(
         "<tr>" + "".join(f"<td>{in_page(cell)}</td>" for cell in line) + "</tr>"
         for line in table[1:]
     )
     return (
-        f'<div class="scroll"><table class="plain"><thead><tr>{top}</tr></thead>'
+        f'{SCROLL}<table class="plain"><thead><tr>{top}</tr></thead>'
         f"<tbody>{lines}</tbody></table></div>"
     )
+
+
+def _heads(cells: Iterable[str]) -> str:
+    """The head of a table; above what has no name stands an empty cell, and no heading."""
+    return "".join(f'<th scope="col">{cell}</th>' if cell else "<td></td>" for cell in cells)
 
 
 def in_page(text: str) -> str:

@@ -153,7 +153,7 @@ def _section(one: Part, drawn: bool) -> str:
     ]
     if drawn:
         lines.append(
-            f'<div class="figure" data-figure="{one.key}" role="img"'
+            f'<div class="figure" data-figure="{one.key}" role="group"'
             f' aria-label="{escape(one.title, quote=True)} The tables hold its numbers."></div>'
         )
     lines += [one.inner] if one.inner else []

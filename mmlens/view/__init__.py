@@ -21,9 +21,9 @@
     view.explore(seen)                   pictures to explore, one HTML file
 
 Figures are plain plotly figures that can be edited, or HTML; `view.save(figure, "page.html")`
-writes one file that needs no network, `.svg` and `.png` a still picture without a browser. Blue
-raises, red lowers, everywhere. Scores show themselves in a notebook; `view.notebook()` does the
-same for tables.
+writes one file that needs no network, `.svg`, `.pdf` and `.png` a still picture without a browser,
+`.csv` its numbers. Blue raises, red lowers, everywhere. Scores show themselves in a notebook;
+`view.notebook()` does the same for tables.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from mmlens.view.figures.attention_text import attention_text as attention_text
     from mmlens.view.figures.cards import cards as cards
     from mmlens.view.figures.cards import gallery as gallery
-    from mmlens.view.figures.cards import head_texts as head_texts
     from mmlens.view.figures.compare import compare as compare
     from mmlens.view.figures.conditional import conditional as conditional
     from mmlens.view.figures.curves import curves as curves
     from mmlens.view.figures.graph import graph as graph
+    from mmlens.view.figures.head_texts import head_texts as head_texts
     from mmlens.view.figures.heatmap import bars as bars
     from mmlens.view.figures.heatmap import heatmap as heatmap
     from mmlens.view.figures.lens import lens as lens

@@ -26,9 +26,10 @@ from mmlens.values.scores import Scores
 from mmlens.values.visualisation import Visualisation
 from mmlens.view.figures.attention_on_image import attention_on_image
 from mmlens.view.figures.attention_text import MOST, attention_text
-from mmlens.view.figures.cards import cards, gallery, head_texts
+from mmlens.view.figures.cards import cards, gallery
 from mmlens.view.figures.curves import along_axis, curves
 from mmlens.view.figures.graph import graph
+from mmlens.view.figures.head_texts import head_texts
 from mmlens.view.figures.heatmap import bars, heatmap
 from mmlens.view.figures.lens import lens
 from mmlens.view.figures.neurons import neurons
@@ -118,7 +119,7 @@ def _of_pattern(x: Scores, pictured: bool) -> str:
     if patches and (pictured or len(x.axes) > 2):
         return "attention_on_image"
     same = list(x.of("key")) == list(x.of("query"))
-    if not patches and same and len(x.axes) < 4 and x.shape[-1] <= MOST:
+    if not patches and same and x.shape[-1] <= MOST:
         return "attention_text"
     if len(x.axes) == 2:
         return "heatmap"

@@ -160,7 +160,7 @@ def _section(
     parts += [f'<p class="says">{in_page(says)}</p>'] if says else []
     parts += (
         [
-            f'<div class="figure" data-figure="{key}" role="img"'
+            f'<div class="figure" data-figure="{key}" role="group"'
             f' aria-label="{escape(TITLES[key], quote=True)} The tables hold its numbers."></div>'
         ]
         if drawn

@@ -29,8 +29,6 @@ MISSING = -32768
 SMALL = 160
 """Pictures up to this many pixels a side are shown pixel by pixel."""
 Box = tuple[float | int, float | int, float | int, float | int]
-
-
 TOPS = ("neuron", "rank", "sample", "value", "picture", "map")
 """The columns of a table of top pictures."""
 
@@ -234,6 +232,7 @@ def _tops(
     for row in rows:
         end = shared.end(row)
         end["says"] = end.get("says") or [visible(word) for word in row["words"]]
+        end["clear"] = bool(row.get("interpretable"))
         shared.neuron(row["neuron"])["count"] += 1
     return [
         {
@@ -263,6 +262,7 @@ def _says(seen: Read, shared: Shared, shown: set[str]) -> None:
             known = shared.end(row)
             known["says"] = [visible(word) for word in row["words"]]
             known["probs"] = [number(prob) for prob in row["probs"]]
+            known["clear"] = bool(row.get("interpretable"))
 
 
 def _without(without: Scores | None, shown: set[str]) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,9 @@ from mmlens.view.explorer_page.data import (
     photo,
     picture_data,
     tops_data,
+)
+from mmlens.view.explorer_page.data import (
+    number as number_of,
 )
 from mmlens.view.style import given
 from mmlens.view.style.html import filled, locked
@@ -50,7 +54,16 @@ if TYPE_CHECKING:
 
 BUDGET_ONE, BUDGET_MANY = 6.0, 20.0
 """The default budgets in megabytes (1,000,000 bytes): of one picture, and of several."""
-MODULES = ("base", "paint", "state", "picture", "words", "word", "neuron", "patch", "index", "main")
+MODULES = (
+    "base", "paint", "state", "picture", "words", "sorting", "word", "neuron", "patch", "index",
+    "saving", "main",
+)  # fmt: skip
+_FRAME = (
+    ".mm-frame{color-scheme:light dark}"
+    "[data-jp-theme-light=true] .mm-frame,[data-theme=light] .mm-frame{color-scheme:light}"
+    "[data-jp-theme-light=false] .mm-frame,[data-theme=dark] .mm-frame{color-scheme:dark}"
+)
+"""A page in a frame is as dark as the notebook around it."""
 _SAYS = {
     "words": {"says": "words", "choose": "Caption: choose the word to explain"},
     "texts": {"says": "texts", "choose": "Texts: choose the one to explain"},
@@ -66,10 +79,12 @@ class Explorer:
     Attributes:
         html: the page.
         sizes: megabytes of its parts, the largest first.
+        looks: what it was made of, for still pictures and tables.
     """
 
     html: str = field(repr=False)
     sizes: Mapping[str, float]
+    looks: Sequence[Any] = field(default=(), repr=False)
 
     @property
     def told(self) -> str:
@@ -84,9 +99,10 @@ class Explorer:
     def _repr_html_(self) -> str:
         """The page in a sandboxed frame."""
         return (
-            '<iframe sandbox="allow-scripts" title="mmlens explorer" loading="lazy"'
+            f"<style>{_FRAME}</style>"
+            '<iframe sandbox="allow-scripts allow-downloads" title="mmlens explorer" loading="lazy"'
             ' style="width:100%;height:820px;border:1px solid #8884;border-radius:8px"'
-            f' srcdoc="{escape(self.html, quote=True)}"></iframe>'
+            f' class="mm-frame" srcdoc="{escape(self.html, quote=True)}"></iframe>'
         )
 
     def __repr__(self) -> str:
@@ -100,6 +116,7 @@ def explore(
     tops: pd.DataFrame | None = None,
     title: str | None = None,
     budget: float | int | None = None,
+    traits: pd.DataFrame | None = None,
 ) -> Explorer:
     """A page to explore the results for one picture or several.
 
@@ -111,6 +128,8 @@ def explore(
             (Scores(pos)), and box, if the encoder reads only a part.
         budget: megabytes; above them the page shows smaller pictures and fewer neurons and words
             (default 6 for one picture, 20 for several).
+        traits: more by which neurons are sorted: a column neuron, and columns of numbers, such as z
+            of `mm.cross_format` (the cross-format index).
 
     Raises:
         AddressError: no picture, other axes, or names that do not fit.
@@ -126,13 +145,15 @@ def explore(
         )
     if tops is not None:
         tops = given.table(tops, TOPS, "mmlens.explore.read_found", name="tops", empty=True)
+    if traits is not None:
+        traits = given.table(traits, ("neuron",), "mm.cross_format", name="traits", empty=True)
     limit = BUDGET_ONE if len(looks) == 1 else BUDGET_MANY
     limit = limit if budget is None else number(budget, "budget", above=0)
     plainly = "A picture, read by the model" if len(looks) == 1 else "Pictures, read"
     told = printable(given.title(title, plainly))
     made: Explorer | None = None
     for detail in LEVELS if len(looks) == 1 else LEVELS[1:]:
-        made = _page(looks, names, tops, told, detail)
+        made = _page(looks, names, tops, told, detail, traits)
         if sum(made.sizes.values()) <= limit:
             return made
     assert made is not None  # there are levels
@@ -148,6 +169,7 @@ def _page(
     tops: pd.DataFrame | None,
     title: str,
     detail: Detail,
+    traits: pd.DataFrame | None,
 ) -> Explorer:
     """The page at one level of detail."""
     shared = Shared()
@@ -157,6 +179,7 @@ def _page(
         for one, name in zip(looks, names, strict=True)
     ]
     found, thumbs = tops_data(tops, names, detail, shared)
+    _add_traits(shared, traits)
     index = [
         {"name": name, "caption": plain(one.caption), **photo(one.picture, detail.thumb, one.box)}
         for one, name in zip(looks, names, strict=True)
@@ -180,7 +203,19 @@ def _page(
     html = _filled(looks[0], title, "\n".join(scripts), len(looks) > 1)
     sizes["page"] = len(html.encode()) - sum(sizes.values())
     ordered = sorted(sizes.items(), key=lambda item: -item[1])
-    return Explorer(html, {name: size / 1e6 for name, size in ordered if size > 0})
+    return Explorer(html, {name: size / 1e6 for name, size in ordered if size > 0}, looks)
+
+
+def _add_traits(shared: Shared, traits: pd.DataFrame | None) -> None:
+    """The numbers of a table, at the neurons that the page shows."""
+    for row in traits.to_dict("records") if traits is not None else []:
+        known = shared.neurons.get(str(row.pop("neuron")))
+        if known is not None:
+            known["traits"] = {
+                str(name): number_of(value)
+                for name, value in row.items()
+                if isinstance(value, Real)
+            }
 
 
 def _filled(first: Any, title: str, data: str, many: bool) -> str:

@@ -2,7 +2,8 @@
 
     view.attention_on_image(photo, patching.attention(model, prompt, layer=3))
 
-A query is a patch (point at it, or use the arrow keys) or a word (the buttons below). Keys that are
+It opens on the head that attends most to the picture. A query is a patch (point at it, or use the
+arrow keys) or a word (the buttons below). Keys that are
 patches are highlighted on the photo; attention to words is listed beside it. One scale per query:
 the patch with the most attention is brightest, and the line below gives its weight.
 """
@@ -21,6 +22,7 @@ from mmlens.values.errors import AddressError
 from mmlens.values.labels import Patch
 from mmlens.values.pictures import open_picture
 from mmlens.values.scores import Scores
+from mmlens.view.still.row_sheet import SheetRow, sheet
 from mmlens.view.style import given
 from mmlens.view.style.html import Html, data_address, framed, props, static
 from mmlens.view.style.laid import lay
@@ -28,7 +30,7 @@ from mmlens.view.style.paint import SIDE, Box, painted, paper
 from mmlens.view.style.printed import label
 
 _MOST = 2_000_000
-_AXES = (("layer", "head", "query", "key"), ("head", "query", "key"), ("query", "key"))
+_AXES = ("layer", "head", "query", "key")
 
 
 def attention_on_image(
@@ -52,21 +54,23 @@ def attention_on_image(
         AddressError: other axes, no patch among the keys, or more than 2 million numbers.
     """
     scores = given.scores(scores)
-    if scores.axes not in _AXES:
+    if "key" not in scores.axes or list(scores.axes) != [a for a in _AXES if a in scores.axes]:
         raise AddressError(
-            f"A pattern has the axes query and key, and perhaps layer and head; {scores!r} has"
-            " others: take patching.attention(model, prompt, layer=...)."
+            f"A pattern has the axis key, and perhaps layer, head and query; {scores!r} has others:"
+            " take patching.attention(model, prompt, layer=...)."
         )
     if scores.values.numel() > _MOST:
         raise AddressError(
             f"{scores!r} holds {scores.values.numel()} numbers, and {_MOST} is what a page can"
             " carry: narrow it, as in scores.sel(layer=3)."
         )
-    values = scores.numpy().reshape(-1, scores.shape[-2], scores.shape[-1])
-    keys, queries = list(scores.of("key")), list(scores.of("query"))
+    keys = list(scores.of("key"))
+    queries = list(scores.of("query")) if "query" in scores.axes else [_asked(scores)]
+    values = scores.numpy().reshape(-1, len(queries), len(keys))
     first = _start(queries)
     laid = lay(keys, scores.about, repr(scores), image=image, crop=crop)
-    grid = laid.grid(values[0, first])
+    strongest = int(np.nan_to_num(values[:, first][:, list(laid.cells)]).sum(-1).argmax())
+    grid = laid.grid(values[strongest, first])
     photo = open_picture(picture) if picture is not None else paper(*grid.shape)
     x0, y0, x1, y1 = given.box(laid.box(photo) if box is None else box, photo)
     cells = {keys[index]: cell for index, cell in laid.cells.items()}
@@ -78,12 +82,15 @@ def attention_on_image(
         "keys": [_place(one, cells) for one in keys],
         "queries": [_place(one, cells) for one in queries],
         "heads": heads,
+        "head": strongest,
+        "across": _across(scores),
         "start": first,
         "photo": data_address(_grey(photo)),
         "patterns": [_packed(pattern) for pattern in values],
     }
     about = [_narrowed(scores), str(scores.about.get("model", ""))]
-    many = f"{len(heads)} heads" if len(heads) > 1 else ""
+    many = f"{len(heads)} heads, first the one that attends most to the picture"
+    many = many if len(heads) > 1 else ""
     subtitle = " · ".join(part for part in ("attention weight", *about, many) if part)
     asked = escape(label(queries[first]), quote=True)
     body = (
@@ -92,8 +99,17 @@ def attention_on_image(
         f'<script type="application/json">{props(data)}</script>'
         f"<script>{static('attention.js')}</script>"
     )
-    page, css = body.replace("\u2028", " "), static("attention.css")
-    return framed(given.title(title), subtitle, page, css, "mm-looks")
+    page, css, head = body.replace("\u2028", " "), static("attention.css"), given.title(title)
+    told = f"from {label(queries[first])}, {heads[strongest]}".rstrip(", ")
+    return framed(
+        head, subtitle, page, css, "mm-looks", large=True, rows=scores.to_frame,
+        still=lambda: sheet(head, subtitle, [SheetRow("", pictures=[(shown, told)], side=420)]),
+    )  # fmt: skip
+
+
+def _asked(scores: Scores) -> Any:
+    """The one query of Scores that were narrowed to it."""
+    return scores.about.get("query", "the query")
 
 
 def _start(queries: list[Any]) -> int:
@@ -107,11 +123,20 @@ def _start(queries: list[Any]) -> int:
 
 
 def _heads(scores: Scores) -> list[str]:
-    if scores.axes == _AXES[0]:
-        return [f"L{x}H{y}" for x in scores.of("layer") for y in scores.of("head")]
-    if scores.axes == _AXES[1]:
-        return [f"head {y}" for y in scores.of("head")]
-    return [""]
+    layers = scores.of("layer") if "layer" in scores.axes else [None]
+    heads = scores.of("head") if "head" in scores.axes else [None]
+    if len(layers) == 1 and layers[0] is None:
+        return [""] if heads[0] is None else [f"head {one}" for one in heads]
+    if heads[0] is None:
+        return [f"layer {one}" for one in layers]
+    return [f"L{x}H{y}" for x in layers for y in heads]
+
+
+def _across(scores: Scores) -> int:
+    """How many small maps stand side by side: the heads of a layer."""
+    if "layer" in scores.axes and "head" in scores.axes:
+        return len(scores.of("head"))
+    return min(12, max(len(scores.of(a)) if a in scores.axes else 1 for a in ("layer", "head")))
 
 
 def _narrowed(scores: Scores) -> str:
@@ -136,6 +161,8 @@ def _packed(pattern: np.ndarray) -> dict[str, Any]:
 
 
 def _grey(photo: Image.Image) -> Image.Image:
+    if photo.mode == "RGBA":
+        return photo
     zoom = SIDE / max(photo.size)
     method = Image.Resampling.LANCZOS if zoom < 2 else Image.Resampling.NEAREST
     size = (max(1, round(photo.width * zoom)), max(1, round(photo.height * zoom)))

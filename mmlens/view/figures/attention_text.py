@@ -17,9 +17,11 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from mmlens.values.errors import AddressError, CapabilityError
 from mmlens.values.scores import Scores
+from mmlens.view.still.row_sheet import SheetRow, sheet
 from mmlens.view.style import given
 from mmlens.view.style.html import Html, framed, props
 from mmlens.view.style.printed import label
@@ -29,13 +31,23 @@ _HARMLESS = str.maketrans({"<": "‹", ">": "›", "&": "＆"})
 _ids = count(1)
 in_notebook = False
 """Whether `view.notebook()` has put the bundle into the page."""
+_SIDE, _NUMBERS = 420, 400_000
+_AXES = (("query", "key"), ("head", "query", "key"), ("layer", "head", "query", "key"))
+_CSS = """
+.mm-circles .mm-circuits{background:#fff;color:#000;padding:6px;border-radius:4px;overflow-x:auto}
+[data-jp-theme-light=false] .mm-circles .mm-circuits,[data-theme=dark] .mm-circles .mm-circuits,
+.mm-view[data-scheme=dark] .mm-circuits{filter:invert(.92) hue-rotate(180deg)}
+@media (prefers-color-scheme:dark){.mm-circles:not([data-scheme=light]) .mm-circuits{
+filter:invert(.92) hue-rotate(180deg)}
+[data-jp-theme-light=true] .mm-circles .mm-circuits{filter:none}}
+"""
 
 _LOADER = """
 globalThis.mmlensCircuits ??= (async () => {
   const bytes = Uint8Array.from(atob("%s"), (c) => c.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   const script = document.createElement("script");
-  script.textContent = await new Response(stream).text() + ";globalThis.CircuitsVis=CircuitsVis";
+  script.textContent = await new Response(stream).text();
   document.head.append(script);
   return globalThis.CircuitsVis;
 })();
@@ -59,18 +71,20 @@ def attention_text(scores: Scores, *, title: str = "Which word attends to which"
     """Attention between words, head by head, as HTML drawn by CircuitsVis.
 
     Args:
-        scores: Scores([head,] query, key) of one layer, the same positions on both axes; narrow a
+        scores: Scores([[layer,] head,] query, key), the same positions on both axes; narrow a
             prompt with a picture to its words: `.sel(query=Token, key=Token)`.
 
     Raises:
-        AddressError: other axes, different queries and keys, or more than 120 positions.
+        AddressError: other axes, different queries and keys, more than 120 positions, or more
+            numbers than a page can carry.
         CapabilityError: circuitsvis is not installed.
     """
     scores = given.scores(scores)
-    if scores.axes not in (("head", "query", "key"), ("query", "key")):
+    if scores.axes not in _AXES or scores.values.numel() > _NUMBERS:
         raise AddressError(
-            f"Attention as text has the axes head, query and key, and {scores!r} has others: take"
-            " one layer, as in scores.sel(layer=3)."
+            "Attention as text has the axes layer, head, query and key, and at most"
+            f" {_NUMBERS} numbers; {scores!r} has {scores.values.numel()}: narrow it, as in"
+            " scores.sel(layer=3)."
         )
     keys = list(scores.of("key"))
     if keys != list(scores.of("query")) or len(keys) > MOST:
@@ -80,7 +94,11 @@ def attention_text(scores: Scores, *, title: str = "Which word attends to which"
             " scores.sel(query=Token, key=Token)."
         )
     values = np.nan_to_num(scores.numpy().reshape(-1, len(keys), len(keys)))
-    heads = list(scores.of("head")) if "head" in scores.axes else [scores.about.get("head", "")]
+    heads = [scores.about.get("head", "")]
+    if "head" in scores.axes:
+        heads = list(scores.of("head"))
+    if "layer" in scores.axes:
+        heads = [f"{head}, layer {layer}" for layer in scores.of("layer") for head in heads]
     told = {
         "attention": [[[round(float(x), 4) for x in row] for row in one] for one in values],
         "tokens": [harmless(one) for one in keys],
@@ -90,13 +108,34 @@ def attention_text(scores: Scores, *, title: str = "Which word attends to which"
     name = f"mm-circuits-{next(_ids)}"
     loader = "" if in_notebook else f"<script>{_LOADER % bundle()}</script>"
     body = (
-        f'<div style="background:#fff;color:#000;padding:6px;border-radius:4px" id="{name}"></div>'
+        f'<div class="mm-circuits" id="{name}"></div>'
         f"{loader}<script>{_MOUNT % (name, name, props(told))}</script>"
     )
     layer = f"layer {scores.about['layer']}" if "layer" in scores.about else ""
     parts = ["attention weight, from the word on the left to that above", layer,
              str(scores.about.get("model", "")), "drawn by CircuitsVis"]  # fmt: skip
-    return framed(given.title(title), " · ".join(part for part in parts if part), body)
+    head, about = given.title(title), " · ".join(part for part in parts if part)
+    names = [f"head {one}".strip() for one in heads]
+    made = framed(
+        head, about, body, _CSS, "mm-circles",
+        rows=scores.to_frame,
+        still=lambda: sheet(head, about, [_patterns(names, values, [label(k) for k in keys])]),
+    )  # fmt: skip
+    made.later = (_script(),)
+    return made
+
+
+def _patterns(names: list[str], values: np.ndarray, words: list[str]) -> SheetRow:
+    """Every head's pattern, queries downwards, and the words along both sides."""
+    pictures = []
+    for name, pattern in zip(names, values, strict=True):
+        shade = 1 - pattern / (float(pattern.max()) or 1.0)
+        low, high = np.array([33, 102, 172]), np.array([247, 247, 247])
+        pixels = np.uint8(low + shade[..., None] * (high - low))
+        size = _SIDE // len(words) * len(words) or _SIDE
+        image = Image.fromarray(pixels).resize((size, size), Image.Resampling.NEAREST)
+        pictures.append((image, f"{name}, at most {float(pattern.max()):.2f}"))
+    return SheetRow("", [(word, "", 1.0) for word in words], pictures, 210)
 
 
 def harmless(token: object) -> str:
@@ -111,11 +150,17 @@ def loader() -> Html:
 
 @lru_cache(1)
 def bundle() -> str:
-    """The wheel's own script, gzipped, in base64.
+    """The script, gzipped, in base64.
 
     Raises:
         CapabilityError: circuitsvis is not installed, or lacks its script.
     """
+    return base64.b64encode(gzip.compress(_script().encode("utf-8"), 9, mtime=0)).decode("ascii")
+
+
+@lru_cache(1)
+def _script() -> str:
+    """The wheel's own script, which leaves what it defines where views find it."""
     found = find_spec("circuitsvis")  # importing it would only load torch
     path = (
         Path(found.origin).parent / "dist" / "cdn" / "iife.js" if found and found.origin else None
@@ -126,4 +171,4 @@ def bundle() -> str:
             " pip install circuitsvis, or take view.heatmap(scores.sel(head=0))."
         )
     text = path.read_text(encoding="utf-8").partition("\n//# sourceMappingURL")[0]
-    return base64.b64encode(gzip.compress(text.encode("utf-8"), 9, mtime=0)).decode("ascii")
+    return text + ";globalThis.CircuitsVis=CircuitsVis"

@@ -3,8 +3,9 @@
     view.cards(mm.decode(model, neurons), picture=photo, activations=seen.activations)
     view.gallery(mm.top_images(model, data, neurons), pictures, maps=maps)
 
-In a gallery the part of a picture at which the neuron activates is bright: where its bilinearly
-upsampled activation is above half of its maximum; the rest is dimmed, with a border between.
+In a gallery an outline surrounds the part of a picture at which the neuron activates: where its
+bilinearly upsampled activation is above half of its maximum. Pictures are larger while they are
+pointed at.
 """
 
 from __future__ import annotations
@@ -14,22 +15,24 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image
 
 from mmlens.values.errors import AddressError
 from mmlens.values.pictures import open_picture
 from mmlens.values.scores import Scores
 from mmlens.view.figures.on_image import patch_cells
+from mmlens.view.still.row_sheet import SheetRow, sheet
 from mmlens.view.style import given
 from mmlens.view.style.html import Html, data_address, framed
-from mmlens.view.style.paint import Box, finer, outlined, painted, span, whole
+from mmlens.view.style.paint import Box, finer, outlined, painted, paper, span, whole
 from mmlens.view.style.printed import label, visible
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Pictures = Mapping[Any, Any] | Callable[[Any], Any]
-_THUMB, _SMALL, _WORDS, _MOST = 132, 104, 8, 60
+_THUMB, _SMALL, _WORDS, _ZOOM = 132, 104, 8, 2.6
+MOST = 60
 
 
 def cards(
@@ -55,23 +58,32 @@ def cards(
     one = [name for name in ("neuron", "sign") if name in table.columns]
     rows: Any = table.drop_duplicates(one)
     first = rows.to_dict("records")
-    if len(first) > _MOST:
+    if len(first) > MOST:
         raise AddressError(
-            f"{len(first)} cards are more than can be read: take table.head({_MOST})."
+            f"{len(first)} cards are more than can be read: take table.head({MOST})."
         )
     if activations is not None:
         activations = given.scores(activations, "activations")
-    made = []
+    made, still = [], []
     for row in first:
-        image = ""
+        image, maps = "", []
         if activations is not None:
             here = activations.sel(neuron=row["neuron"])
-            image = _map(picture, here, box, f"Where {row['neuron']} is active")
-        made.append(f'<div class="mm-card">{image}<div>{_head(row)}{_chips(row)}</div></div>')
+            drawn, top = _map(picture, here, box)
+            image = _img(drawn, f"Where {row['neuron']} is active, at most {top:.3g}", _THUMB)
+            maps = [(drawn, f"at most {top:.3g}")]
+        still.append(SheetRow(str(row["neuron"]), plainly(row["words"]), maps, _THUMB))
+        made.append(f'<div class="mm-card">{image}<div>{_head(row)}{chips(row)}</div></div>')
+    own = len({one["neuron"] for one in first})
+    many = f"{own} neuron{'s' * (own != 1)}"
     told = "words that its output raises most, with their probability"
     told += "; on the picture its activation" if activations is not None else ""
     body = f'<div class="mm-cards">{"".join(made)}</div>'
-    return framed(given.title(title), f"{len(first)} neurons · {told}", body, _CSS, "mm-neurons")
+    head, about = given.title(title), f"{many} · {told}"
+    return framed(
+        head, about, body, CSS, "mm-neurons",
+        rows=lambda: table, still=lambda: sheet(head, about, still),
+    )  # fmt: skip
 
 
 def gallery(
@@ -100,52 +112,32 @@ def gallery(
     words = {} if said is None else _words(said)
     if maps is not None:
         maps = given.by_name(maps, "maps", "a mapping, {(neuron, sample): Scores(pos)}")
-    rows = []
-    for neuron in list(dict.fromkeys(table["neuron"]))[:_MOST]:
+    rows, still = [], []
+    for neuron in list(dict.fromkeys(table["neuron"]))[:MOST]:
         rows_of: Any = table[table["neuron"] == neuron]
         own = rows_of.to_dict("records")
-        shown = "".join(_shown(row, i, picture_of, maps, box) for i, row in enumerate(own))
-        told = _chips({"words": words[neuron]}) if neuron in words else ""
+        drawn = [_drawn(row, picture_of, maps, box) for row in own]
+        shown = "".join(map(_shown, range(len(own)), own, drawn))
+        each = [(image, f"#{i + 1}  {row['value']:.3g}") for i, (row, (image, _)) in
+                enumerate(zip(own, drawn, strict=True))]  # fmt: skip
+        still.append(SheetRow(str(neuron), plainly(words.get(neuron, ())), each))
+        told = chips({"words": words[neuron]}) if neuron in words else ""
         rows.append(
             f'<div class="mm-row" id="{escape(str(neuron))}"><div class="mm-side"><b>'
             f"{escape(str(neuron))}</b>{told}</div><div class=mm-strip>{shown}</div></div>"
         )
-    bright = "bright: activation above half of its largest" if maps is not None else ""
-    about = " · ".join(part for part in ("the number is the largest activation", bright) if part)
-    return framed(given.title(title), about, "".join(rows), _CSS, "mm-neurons")
-
-
-def head_texts(
-    table: pd.DataFrame, *, title: str = "What each head's contributions vary along"
-) -> Html:
-    """A card per attention head with its texts, the first chosen first.
-
-    Args:
-        table: what `text_span` returns: head, place, text, explained.
-
-    Raises:
-        AddressError: no such columns or rows, or more heads than can be read.
-    """
-    call = "mm.text_span(model, pictures, texts)"
-    table = given.table(table, ("head", "place", "text", "explained"), call)
-    heads = list(dict.fromkeys(table["head"]))
-    if len(heads) > _MOST:
-        raise AddressError(f"{len(heads)} cards are more than can be read: ask about fewer layers.")
-    made = []
-    for head in heads:
-        rows: Any = table[table["head"] == head]
-        own = rows.sort_values("place")
-        whole = f"<span>{own['explained'].iloc[-1]:.0%} of its variance</span>"
-        line = f'<div class="mm-line"><b class="mm-name">{escape(str(head))}</b>{whole}</div>'
-        row = {"words": list(own["text"]), "probs": list(own["explained"])}
-        made.append(f'<div class="mm-card"><div>{line}{_chips(row)}</div></div>')
-    told = f"{len(heads)} heads \u00b7 beside a text the share of variance up to it"
-    body = f'<div class="mm-cards">{"".join(made)}</div>'
-    return framed(given.title(title), told, body, _CSS, "mm-neurons")
+    edge = "outlined: activation above half of its largest" if maps is not None else ""
+    about = " · ".join(part for part in ("the number is the largest activation", edge) if part)
+    head = given.title(title)
+    return framed(
+        head, about, "".join(rows), CSS, "mm-neurons",
+        rows=lambda: table.drop(columns=["picture", "map", "box"], errors="ignore"),
+        still=lambda: sheet(head, about, still),
+    )  # fmt: skip
 
 
 def spotlight(picture: Image.Image, grid: np.ndarray, box: Box | None = None) -> Image.Image:
-    """The picture, dimmed and grey where the upsampled activation is below half of its maximum."""
+    """The picture, outlined where the upsampled activation is above half of its maximum."""
     size = picture.size
     left, top, right, bottom = whole(given.box(box, picture), 1)
     fine = finer(grid, (right - left, bottom - top))
@@ -154,12 +146,13 @@ def spotlight(picture: Image.Image, grid: np.ndarray, box: Box | None = None) ->
     peak = float(np.nan_to_num(grid).max())
     lit = fine[y - top : y1 - top, x - left : x1 - left]  # the part on the picture
     area[y:y1, x:x1] = (lit > peak / 2) if peak > 0 else False
-    dim = ImageEnhance.Brightness(ImageOps.grayscale(picture).convert("RGB")).enhance(0.45)
-    done = Image.composite(picture, dim, Image.fromarray(np.uint8(area) * 255))
-    zoom = 2 * _THUMB / max(size)
+    return outlined(_enlarged(picture), area, size)
+
+
+def _enlarged(picture: Image.Image) -> Image.Image:
+    zoom = _ZOOM * _SMALL / max(picture.size)
     method = Image.Resampling.NEAREST if zoom > 2 else Image.Resampling.LANCZOS
-    large = done.resize((round(size[0] * zoom), round(size[1] * zoom)), method)
-    return outlined(large, area, size)
+    return picture.resize((round(picture.width * zoom), round(picture.height * zoom)), method)
 
 
 def _words(said: pd.DataFrame) -> dict[Any, Any]:
@@ -169,13 +162,13 @@ def _words(said: pd.DataFrame) -> dict[Any, Any]:
     return dict(zip(said["neuron"], said["words"], strict=True)) if len(said) else {}
 
 
-def _shown(
+def _drawn(
     row: dict[str, Any],
-    i: int,
     picture_of: Callable[[Any], Any],
     maps: Mapping[Any, Scores] | None,
     box: Box | None,
-) -> str:
+) -> tuple[Image.Image, bool]:
+    """A top picture with its outline, and whether its pixels are to stay sharp."""
     sample = row["sample"]
     try:
         found = picture_of(sample)
@@ -186,35 +179,44 @@ def _shown(
         ) from None
     photo = open_picture(found).convert("RGB")
     own = None if maps is None else maps.get((row["neuron"], sample))
-    if own is not None:
-        own = given.scores(own, f"maps[{row['neuron']}, {sample!r}]")
-        laid = patch_cells(own)
-        image = spotlight(photo, laid.grid(own.numpy()), laid.box(photo) if box is None else box)
-    else:
-        zoom = 2 * _THUMB / max(photo.size)
-        image = photo.resize((round(photo.width * zoom), round(photo.height * zoom)))
-    told = f"{sample}: {row['value']:.4g}"
+    sharp = max(photo.size) <= 320
+    if own is None:
+        return _enlarged(photo), sharp
+    own = given.scores(own, f"maps[{row['neuron']}, {sample!r}]")
+    laid = patch_cells(own)
+    area = laid.box(photo) if box is None else box
+    return spotlight(photo, laid.grid(own.numpy()), area), sharp
+
+
+def _shown(i: int, row: dict[str, Any], drawn: tuple[Image.Image, bool]) -> str:
+    """A picture with its rank and number; larger while it is pointed at or has the focus."""
+    image, sharp = drawn
+    told = f"{row['sample']}: {row['value']:.4g}"
     return (
-        f'<figure><img src="{data_address(image, max(photo.size) <= 320)}" width="{_SMALL}"'
-        f' alt="{escape(told, quote=True)}" title="{escape(told, quote=True)}">'
+        f'<figure tabindex="0">{_img(image, told, _SMALL, sharp)}'
         f"<figcaption><span>#{i + 1}</span><span>{row['value']:.3g}</span></figcaption></figure>"
     )
 
 
-def _map(picture: Any, scores: Scores, box: Box | None, told: str) -> str:
-    from mmlens.view.style.paint import paper
+def _img(image: Image.Image, told: str, width: int, sharp: bool = True) -> str:
+    told = escape(told, quote=True)
+    return f'<img src="{data_address(image, sharp)}" width="{width}" alt="{told}" title="{told}">'
 
+
+def plainly(words: Any) -> list[tuple[str, str, float]]:
+    """Words for a still picture, without a colour behind them."""
+    return [(visible(word), "", 1.0) for word in list(words)[:_WORDS]]
+
+
+def _map(picture: Any, scores: Scores, box: Box | None) -> tuple[Image.Image, float]:
+    """A small map of an activation, and its largest value."""
     laid = patch_cells(scores)
     grid = laid.grid(scores.numpy())
     photo = open_picture(picture) if picture is not None else paper(*grid.shape)
     signed, limit = span(grid)
     area = given.box(laid.box(photo) if box is None else box, photo)
     image = painted(photo, grid, signed, limit, area, side=2 * _THUMB)
-    top = f"{told}, at most {float(np.nanmax(grid)):.3g}"
-    return (
-        f'<img src="{data_address(image)}" width="{_THUMB}" alt="{escape(top)}"'
-        f' title="{escape(top)}">'
-    )
+    return image, float(np.nanmax(grid))
 
 
 def _head(row: dict[str, Any]) -> str:
@@ -229,7 +231,7 @@ def _head(row: dict[str, Any]) -> str:
     return f'<div class="mm-line">{"".join(parts)}</div>'
 
 
-def _chips(row: dict[str, Any]) -> str:
+def chips(row: dict[str, Any]) -> str:
     probs = row.get("probs")
     chips = []
     for i, word in enumerate(list(row["words"])[:_WORDS]):
@@ -240,9 +242,9 @@ def _chips(row: dict[str, Any]) -> str:
     return f'<div class="mm-chips">{end}{"".join(chips)}</div>'
 
 
-_CSS = """
+CSS = """
 .mm-neurons .mm-cards{display:grid;
-grid-template-columns:repeat(auto-fill,minmax(340px,1fr));gap:10px}
+grid-template-columns:repeat(auto-fill,minmax(min(340px,100%),1fr));gap:10px}
 .mm-neurons .mm-card{display:flex;gap:12px;border:1px solid var(--line);border-radius:6px;
 padding:10px}
 .mm-neurons .mm-card img{flex:none;align-self:start}
@@ -258,7 +260,13 @@ font:12px/1.6 ui-monospace,Menlo,Consolas,monospace;white-space:pre}
 .mm-neurons .mm-row{display:flex;gap:14px;padding:10px 0;border-top:1px solid var(--line)}
 .mm-neurons .mm-side{width:170px;flex:none}
 .mm-neurons .mm-strip{display:flex;flex-wrap:wrap;gap:8px}
-.mm-neurons figure{margin:0}
+.mm-neurons figure{margin:0;position:relative}
+.mm-neurons figure img{transition:transform .12s;transform-origin:0 0}
+.mm-neurons figure:hover img,.mm-neurons figure:focus-visible img{transform:scale(2.4);
+position:relative;z-index:2;box-shadow:0 2px 12px #0008}
+@media (max-width:600px){.mm-neurons .mm-row{flex-direction:column;gap:6px}
+.mm-neurons .mm-cards{grid-template-columns:minmax(0,1fr)}}
+@media (prefers-reduced-motion:reduce){.mm-neurons figure img{transition:none}}
 .mm-neurons img{display:block;border-radius:3px;margin:0}
 .mm-neurons figcaption{display:flex;justify-content:space-between;font-size:12px;
 color:var(--muted);font-variant-numeric:tabular-nums}

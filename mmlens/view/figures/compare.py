@@ -20,14 +20,16 @@ from mmlens.values.errors import AddressError
 from mmlens.values.scores import Scores
 from mmlens.view.figures.curves import curves
 from mmlens.view.figures.heatmap import axis_of, cells
+from mmlens.view.figures.lens import short
 from mmlens.view.figures.panels import panels, picture_axis
 from mmlens.view.style import given, theme
+from mmlens.view.style.baselines import DRAWN, from_nothing
 from mmlens.view.style.figure import Figure
 from mmlens.view.style.printed import label, plain
 from mmlens.view.style.theme import in_figure
-from mmlens.view.style.titles import quantity, title_of
+from mmlens.view.style.titles import AXES, axis_name, quantity, title_of
 
-_MOST = 4
+_MOST, _ROOM = 4, theme.WIDTH - 240
 
 
 def compare(
@@ -53,20 +55,52 @@ def compare(
             " scores.sum('unit')."
         )
     axes = parts[0].axes
-    told, about = title_of(_stripped(parts[0]))
-    head = given.title(title, f"{told}, by model")
+    results = {name: from_nothing(s, lines=axes == ("layer",)) for name, s in results.items()}
+    told, about = _asked(results)
+    head = given.title(title, told)
+    results = _by_method(results)
     if axes == ("layer",):
         return _by_depth(results, head)
+    alike = _alike(results)
     if len(axes) == 1 and picture_axis(parts[0]):
+        options.setdefault("shared", alike)
         return panels(picture, _stacked(results), title=head, **options)
     if len(axes) == 1:
         return _bars(results, head, about)
     if len(axes) == 2:
-        return _maps(results, head, about)
+        return _maps(results, head, about, alike)
     raise AddressError(
         f"A comparison shows Scores of one axis or two, and {parts[0]!r} has {len(axes)}: narrow"
         " each with .sel(...)."
     )
+
+
+def _asked(results: Mapping[str, Scores]) -> tuple[str, str]:
+    """Title and subtitle: one quantity of several models, or each with its own method."""
+    told = {name: quantity(part) for name, part in results.items()}
+    question, about = title_of(_stripped(next(iter(results.values()))))
+    if _alike(results):
+        return f"{question}, by model", about
+    axes = [AXES.get(axis, axis) for axis in next(iter(results.values())).axes]
+    title = f"{' and '.join(map(plain, results))}, by {' and '.join(axes)}"
+    return title, " · ".join(f"{plain(name)}: {one}" for name, one in told.items())
+
+
+def _alike(results: Mapping[str, Scores]) -> bool:
+    """Whether all are of one quantity, as far as they say."""
+    told = {quantity(part) for part in results.values() if part.about.get("method")}
+    return len(told) <= 1
+
+
+def _by_method(results: Mapping[str, Scores]) -> dict[str, Scores]:
+    """The same results, each named with its own method where these differ."""
+    alike = _alike(results)
+    return {name if alike else f"{name}: {axis_name(part)}": part for name, part in results.items()}
+
+
+def _together(results: Mapping[str, Scores]) -> str:
+    """The name of the numbers on a shared axis."""
+    return " or ".join(dict.fromkeys(axis_name(part) for part in results.values()))
 
 
 def _stripped(scores: Scores) -> Scores:
@@ -89,7 +123,8 @@ def _stacked(results: Mapping[str, Scores]) -> Scores:
         )
     values = torch.stack([part.values.float().cpu() for part in parts])
     labels = {"model": tuple(results), axis: tuple(first.of(axis))}
-    return Scores(values, ("model", axis), labels, _stripped(first).about)
+    about = {**_stripped(first).about, DRAWN: _together(results)}
+    return Scores(values, ("model", axis), labels, about)
 
 
 def _by_depth(results: Mapping[str, Scores], title: str) -> go.Figure:
@@ -107,13 +142,12 @@ def _by_depth(results: Mapping[str, Scores], title: str) -> go.Figure:
             hovertemplate=f"{in_figure(plain(name))}, layer %{{customdata}}: <b>%{{y:.4g}}</b>"
                           "<extra></extra>",
         )  # fmt: skip
-    first = next(iter(results.values()))
     depths = ", ".join(f"{name} has {part.shape[0]} layers" for name, part in results.items())
     return theme.finish(
-        figure, title, f"{quantity(first)} · {depths}", height=400,
+        figure, title, f"{_together(results)} · {depths}", height=400,
         legend={"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"},
         xaxis={"title": "depth: layer / (layers − 1)", "range": [-0.03, 1.03]},
-        yaxis={"title": in_figure(quantity(first)), "rangemode": "tozero"},
+        yaxis={"title": in_figure(_together(results)), "rangemode": "tozero"},
     )  # fmt: skip
 
 
@@ -136,28 +170,37 @@ def _bars(results: Mapping[str, Scores], title: str, about: str) -> go.Figure:
         legend={"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"},
         xaxis={"title": in_figure(axis), "tickvals": list(range(len(names))), "ticktext": names,
                "showgrid": False, "automargin": True},
-        yaxis={"title": in_figure(quantity(both))},
+        yaxis={"title": in_figure(_together(results))},
     )  # fmt: skip
 
 
-def _maps(results: Mapping[str, Scores], title: str, about: str) -> go.Figure:
-    """Heat maps side by side, one colour scale for all."""
+def _maps(results: Mapping[str, Scores], title: str, about: str, alike: bool) -> go.Figure:
+    """Heat maps side by side, one colour scale for all that are of one quantity."""
     if len(results) > _MOST:
         raise AddressError(
             f"{len(results)} maps side by side cannot be read: compare at most {_MOST}."
         )
     every = np.concatenate([part.numpy().ravel() for part in results.values()])
     figure: Any = make_subplots(
-        1, len(results), subplot_titles=[in_figure(plain(name)) for name in results],
-        horizontal_spacing=0.12 / (len(results) - 1), figure=Figure(),
+        1, len(results), subplot_titles=[in_figure(short(plain(name), 40)) for name in results],
+        horizontal_spacing=(0.12 if alike else 0.3) / (len(results) - 1), figure=Figure(),
     )  # fmt: skip
     tallest = 0
     for i, part in enumerate(results.values()):
-        heat, (up, rows), (across, columns) = cells(part, every)
-        heat.showscale = i == len(results) - 1
+        heat, (up, rows), (across, columns) = cells(part, every if alike else None)
+        heat.name = list(results)[i]
+        heat.showscale = i == len(results) - 1 or not alike
         figure.add_trace(heat, 1, i + 1)
+        if not alike:
+            heat = figure.data[-1]
+            heat.colorbar.title.text = ""  # its title names the quantity
+            heat.colorbar.x = figure.layout[f"xaxis{i + 1 if i else ''}"].domain[1] + 0.01
         figure.update_xaxes(
-            axis_of(across, columns, most=12), row=1, col=i + 1, showgrid=False, automargin=True
+            axis_of(across, columns, most=12, room=_ROOM // len(results)),
+            row=1,
+            col=i + 1,
+            showgrid=False,
+            automargin=True,
         )
         own = axis_of(up, rows) if i == 0 else {**axis_of(up, rows), "title": None}
         down = "reversed" if up != "layer" else True
@@ -165,4 +208,6 @@ def _maps(results: Mapping[str, Scores], title: str, about: str) -> go.Figure:
         tallest = max(tallest, len(rows))
     figure.update_annotations(font={"size": 13}, yshift=4)
     theme.finish(figure, title, about, height=min(max(220 + 22 * tallest, 360), 800))
-    return figure.update_layout(margin={"t": figure.layout.margin.t + 22})
+    return figure.update_layout(
+        margin={"t": figure.layout.margin.t + 22}, meta={"least": 110 + 240 * len(results)}
+    )

@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 from mmlens.values.errors import AddressError
 from mmlens.view.style import given, theme
 from mmlens.view.style.figure import Figure
+from mmlens.view.style.numbers import keep
 from mmlens.view.style.printed import plain
 from mmlens.view.style.theme import in_figure
 
@@ -66,7 +67,7 @@ def _labels(table: Any, title: str | None) -> go.Figure:
         )  # fmt: skip
     low, high = int(table["n"].min()), int(table["n"].max())
     per = f"{low}" if low == high else f"{low} to {high}"
-    return theme.finish(
+    theme.finish(
         figure,
         given.title(title, "What a picture shows, given the activation"),
         f"share of each label by bucket of activation, {per} pictures each, 95 % intervals",
@@ -75,6 +76,7 @@ def _labels(table: Any, title: str | None) -> go.Figure:
         xaxis={"title": AXIS, "zeroline": True},
         yaxis={"title": "P(label | activation)", "range": [-0.02, 1.02], "tickformat": ".0%"},
     )
+    return keep(figure, table)
 
 
 def _activations(table: Any, title: str | None) -> go.Figure:
@@ -93,7 +95,7 @@ def _activations(table: Any, title: str | None) -> go.Figure:
         marker={"color": c["categories"][0], "size": 10},
         hovertemplate="%{text}: median <b>%{x:.1f}</b> SD of %{customdata} pictures<extra></extra>",
     )  # fmt: skip
-    return theme.finish(
+    theme.finish(
         figure,
         given.title(title, "The activation, given what a picture shows"),
         "median, and 5th to 95th percentile",
@@ -102,6 +104,7 @@ def _activations(table: Any, title: str | None) -> go.Figure:
         yaxis={"range": [len(names) - 0.5, -0.5], "tickvals": places, "ticktext": names,
                "automargin": True, "showgrid": False},
     )  # fmt: skip
+    return keep(figure, table)
 
 
 def _faint(colour: str) -> str:

@@ -21,10 +21,11 @@ import plotly.graph_objects as go
 from mmlens.values.errors import AddressError
 from mmlens.values.scores import Scores
 from mmlens.view.style import given, theme
+from mmlens.view.style.baselines import DRAWN, from_nothing
 from mmlens.view.style.figure import Figure
 from mmlens.view.style.printed import plain
 from mmlens.view.style.theme import in_figure
-from mmlens.view.style.titles import quantity, title_of
+from mmlens.view.style.titles import axis_name, quantity, title_of
 
 _MOST, _DRAWS = 7, 2000
 _ALONG = {"k": "k: how many units", "layer": "layer"}
@@ -42,7 +43,7 @@ def curves(scores: Scores, *, title: str | None = None) -> go.Figure:
     Raises:
         AddressError: other axes, or more than 7 lines.
     """
-    scores = given.scores(scores)
+    scores = from_nothing(given.scores(scores), lines=True)
     along = along_axis(scores)
     others = [a for a in scores.axes if a not in (along, "prompt")]
     if along is None or len(others) > 1:
@@ -60,7 +61,7 @@ def curves(scores: Scores, *, title: str | None = None) -> go.Figure:
     figure = Figure()
     for i, (name, (middle, low, high)) in enumerate(lines.items()):
         _line(figure, x, name, middle, (low, high), i)
-    clean = scores.about.get("clean")
+    clean = None if DRAWN in scores.about else scores.about.get("clean")
     if isinstance(clean, (int, float)):
         figure.add_hline(clean, line={"color": theme.colours()["muted"], "width": 1, "dash": "dot"})
     told, about = title_of(scores)
@@ -73,7 +74,7 @@ def curves(scores: Scores, *, title: str | None = None) -> go.Figure:
         showlegend=len(lines) > 1,
         legend={"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"},
         xaxis={"title": in_figure(_ALONG.get(along, along)), "zeroline": False, **_whole(x)},
-        yaxis={"title": in_figure(quantity(scores)), "zeroline": True, "rangemode": "tozero"},
+        yaxis={"title": in_figure(axis_name(scores)), "zeroline": True, "rangemode": "tozero"},
     )
 
 

@@ -16,6 +16,7 @@ from mmlens.values.arguments import number
 from mmlens.values.errors import AddressError
 from mmlens.view.style import given, theme
 from mmlens.view.style.figure import Figure
+from mmlens.view.style.numbers import keep
 from mmlens.view.style.printed import label, visible
 from mmlens.view.style.theme import in_figure
 
@@ -54,7 +55,7 @@ def graph(table: pd.DataFrame, *, title: str = "What feeds the word") -> go.Figu
         figure.add_trace(_line(row, spots, abs(row["score"]) / largest[depth[str(row["target"])]]))
     figure.add_trace(_nodes(spots, table))
     rows = max(list(depth.values()).count(level) for level in set(depth.values()))
-    return theme.finish(
+    theme.finish(
         figure,
         given.title(title),
         "width by score, within a column; blue raises, red lowers; both numbers on hover",
@@ -63,6 +64,7 @@ def graph(table: pd.DataFrame, *, title: str = "What feeds the word") -> go.Figu
         xaxis={"visible": False, "range": [-0.35, max(depth.values()) + 0.35]},
         yaxis={"visible": False, "range": [-0.06, 1.06]},
     )
+    return keep(figure, table)
 
 
 def _depths(edges: list[tuple[str, str]]) -> dict[str, int]:

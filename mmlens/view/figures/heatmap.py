@@ -1,8 +1,9 @@
 """Scores of two axes as a heat map, of one axis as bars.
 
-Values of both signs are centred on 0 (red below, blue above); others go from pale to strong. A tick
-has its index, so that a repeated word keeps two rows. Patches are labelled by their row, and words
-get more room than patches, because they are few and have to be legible.
+Effects, and values of both signs, are centred on 0 (red below, blue above); others go from the
+colour of 0 to a strong one. Each label has a row of its own, also a word that occurs twice. Patches
+are labelled by their row, and words get more room than patches, because they are few and have to be
+legible. Results of causal experiments begin at the run that was changed (`baselines`).
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ import plotly.graph_objects as go
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import Padding, Patch, Token
 from mmlens.values.scores import Scores
+from mmlens.view.still.marks import wide
 from mmlens.view.style import given, theme
+from mmlens.view.style.baselines import from_nothing, is_signed
 from mmlens.view.style.figure import Figure
 from mmlens.view.style.printed import label
 from mmlens.view.style.theme import in_figure
-from mmlens.view.style.titles import quantity, title_of
+from mmlens.view.style.titles import axis_name, quantity, title_of
 
-_MOST_TICKS = 40
+_FEW = 5
+"""Fewer bars than these are as thin as of so many."""
+_MOST_TICKS, _ROOM = 40, theme.WIDTH - 190
 _NAMES = {"pos": "position", "dim": "dimension", "query": "query position", "key": "key position"}
 
 
@@ -38,19 +43,21 @@ def heatmap(scores: Scores, *, title: str | None = None) -> go.Figure:
             f"A heat map has two axes, and {scores!r} has {len(scores.axes)}: narrow it, as in"
             " scores.sel(token=...), or reduce it, as in scores.sum('unit')."
         )
+    scores = from_nothing(scores)
     told, about = title_of(scores)
     heat, (up, rows), (across, columns) = cells(scores)
     down = up != "layer"
+    bottom = axis_of(across, columns, room=_ROOM)
     return theme.finish(
         Figure(heat),
         given.title(title, told),
         about,
         height=min(max(200 + 24 * min(len(rows), 30), 360), 900),
+        meta={"least": _least(bottom)},
         xaxis={
-            **axis_of(across, columns),
+            **bottom,
             "showgrid": False,
             "automargin": True,
-            "tickangle": -90 if len(columns) > 8 and not isinstance(columns[0], int) else None,
         },
         yaxis={
             **axis_of(up, rows),
@@ -79,10 +86,10 @@ def cells(
         customdata=_names(rows, columns),
         hovertemplate=(
             f"{in_figure(up)} %{{customdata[0]}}<br>{in_figure(across)} %{{customdata[1]}}"
-            "<br><b>%{z:.4g}</b><extra></extra>"
+            f"<br>{in_figure(quantity(scores))} <b>%{{z:.4g}}</b><extra></extra>"
         ),
-        colorbar=theme.colourbar(quantity(scores)),
-        **_colours(values if scale_of is None else scale_of),
+        colorbar=theme.colourbar(axis_name(scores)),
+        **_colours(values if scale_of is None else scale_of, is_signed(scores)),
     )
     return heat, (up, rows), (across, columns)
 
@@ -99,17 +106,20 @@ def bars(scores: Scores, *, title: str | None = None) -> go.Figure:
             f"Bars have one axis, and {scores!r} has {len(scores.axes)}: narrow or reduce it, as in"
             " scores.sum('pos', 'unit')."
         )
+    scores = from_nothing(scores)
     (axis,) = scores.axes
     values, labels = scores.numpy(), list(scores.of(axis))
     told, about = title_of(scores)
     c = theme.colours()
+    bottom = {**axis_of(axis, labels, room=_ROOM + 60), "showgrid": False, "automargin": True}
     figure = Figure(
         go.Bar(
             x=np.arange(len(values)) + 0.5,
             y=values,
             marker_color=[c["lowers"] if v < 0 else c["raises"] for v in values],
-            customdata=[in_figure(_tick(i, one)) for i, one in enumerate(labels)],
-            hovertemplate=f"{in_figure(axis)} %{{customdata}}: <b>%{{y:.4g}}</b><extra></extra>",
+            customdata=[in_figure(_named(one)) for one in labels],
+            hovertemplate=f"{in_figure(axis)} %{{customdata}}<br>{in_figure(quantity(scores))}"
+            " <b>%{y:.4g}</b><extra></extra>",
         )
     )
     return theme.finish(
@@ -117,62 +127,88 @@ def bars(scores: Scores, *, title: str | None = None) -> go.Figure:
         given.title(title, told),
         about,
         height=360,
-        xaxis={**axis_of(axis, labels), "showgrid": False, "automargin": True},
-        yaxis={"title": in_figure(quantity(scores))},
+        meta={"least": _least(bottom) - 60},
+        xaxis={
+            **bottom,
+            "range": [min(0, len(labels) - _FEW) / 2, max(len(labels), (len(labels) + _FEW) / 2)],
+        },
+        yaxis={"title": in_figure(axis_name(scores))},
     )
 
 
-def _colours(values: np.ndarray) -> dict[str, Any]:
-    """Centred on 0 where both signs occur; else from 0, or from the lowest where none is above."""
+def _colours(values: np.ndarray, signed: bool) -> dict[str, Any]:
+    """Centred on 0 for effects and where values lie below it; otherwise from 0 upwards."""
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    if low < 0 < high:
-        top = max(-low, high)
+    if low < 0 or signed:
+        top = max(-low, high) or 1.0
         return {"colorscale": theme.scale("diverging"), "zmin": -top, "zmax": top, "zmid": 0}
-    start = 0.0 if low >= 0 else low
-    return {
-        "colorscale": theme.scale("sequential"),
-        "zmin": start,
-        "zmax": high if high > start else start + 1,
-    }
+    return {"colorscale": theme.scale("sequential"), "zmin": 0.0, "zmax": high or 1.0}
 
 
 def _edges(labels: Sequence[Any]) -> np.ndarray:
     """Float[label + 1]: where each cell begins and ends; among patches, words are wider."""
     patches = np.array([isinstance(one, Patch) for one in labels])
-    wide = max(1.0, patches.sum() / 20)
-    return np.concatenate([[0.0], np.cumsum(np.where(patches, 1.0, wide))])
+    wider = max(1.0, patches.sum() / 20)
+    return np.concatenate([[0.0], np.cumsum(np.where(patches, 1.0, wider))])
 
 
-def axis_of(name: str, labels: Sequence[Any], most: int = _MOST_TICKS) -> dict[str, Any]:
-    """Title and ticks of one axis: every label, or as many as are legible."""
-    every = -(-len(labels) // most)
+def axis_of(
+    name: str, labels: Sequence[Any], most: int = _MOST_TICKS, room: int = 0
+) -> dict[str, Any]:
+    """Title and ticks of one axis: every label, or as many as are legible.
+
+    Args:
+        room: pixels of a horizontal axis, whose labels are turned where they would overlap.
+    """
+    every, patched = -(-len(labels) // most), any(isinstance(one, Patch) for one in labels)
     shown = [
         i
         for i, one in enumerate(labels)
-        if (one.col == 0 if isinstance(one, Patch) else i % every == 0 or len(labels) - i <= 9)
+        if (
+            one.col == 0
+            if isinstance(one, Patch)
+            else i % every == 0 or (patched and len(labels) - i <= 9)
+        )
     ]
     edges = _edges(labels)
-    return {
+    places = [(edges[i] + edges[i + 1]) / 2 for i in shown]
+    texts = [_tick(labels[i]) for i in shown]
+    axis = {
         "title": in_figure(_NAMES.get(name, name)),
-        "tickvals": [(edges[i] + edges[i + 1]) / 2 for i in shown],
-        "ticktext": [in_figure(_tick(i, labels[i], short=True)) for i in shown],
+        "tickvals": places,
+        "ticktext": [in_figure(text) for text in texts],
         "tickfont": {"family": theme.MONO, "size": 11.5},
     }
+    if room and len(places) > 1:
+        apart = min(np.diff(places)) / edges[-1] * room
+        longest = max(wide(text, 11.5, mono=True) for text in texts)
+        axis["tickangle"] = -90 if longest + 4 > apart else 0
+    return axis
 
 
-def _tick(index: int, one: Any, short: bool = False) -> str:
+def _least(axis: dict[str, Any]) -> int:
+    """The pixels of a figure that the labels of its horizontal axis need."""
+    texts = axis["ticktext"] or [""]
+    each = 13 if axis.get("tickangle") == -90 else max(map(len, texts)) * 7 + 8
+    return max(320, 190 + each * len(texts))
+
+
+def _tick(one: Any) -> str:
+    """A label beside an axis."""
     if isinstance(one, Patch):
-        return f"row {one.row}" if short and one.col == 0 else f"patch {one}"
-    if isinstance(one, (Token, Padding)):
-        return f"{label(one)} {one.at}"
-    if isinstance(one, str):
-        return f"{label(one)} {index}"
+        return f"row {one.row}" if one.col == 0 else f"patch {one}"
     return label(one)
+
+
+def _named(one: Any) -> str:
+    """A label on hover, where a word that occurs twice says which it is."""
+    if isinstance(one, Patch):
+        return f"patch {one}"
+    return f"{label(one)}, position {one.at}" if isinstance(one, (Token, Padding)) else label(one)
 
 
 def _names(rows: Sequence[Any], columns: Sequence[Any]) -> np.ndarray:
     """Str[row, column, 2]: the escaped names of both labels of every cell."""
-    up = [in_figure(_tick(i, one)) for i, one in enumerate(rows)]
-    across = [in_figure(_tick(i, one)) for i, one in enumerate(columns)]
+    up, across = ([in_figure(_named(one)) for one in some] for some in (rows, columns))
     return np.array([[(a, b) for b in across] for a in up], dtype=object)

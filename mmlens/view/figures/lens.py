@@ -23,6 +23,7 @@ from mmlens.view.style import given, theme
 from mmlens.view.style.colourscale import ink_on, on, read
 from mmlens.view.style.figure import Figure
 from mmlens.view.style.laid import lay
+from mmlens.view.style.numbers import keep
 from mmlens.view.style.printed import label, visible
 from mmlens.view.style.theme import in_figure
 
@@ -86,7 +87,7 @@ def lens(
     )
     subtitle = f"most probable word and its {measure}" if quantity != "cosine" else measure
     layer = f"layer {table['layer'].iloc[0]}" if "layer" in table.columns and not layered else ""
-    return theme.finish(
+    theme.finish(
         figure,
         given.title(title, named + ("layer and position" if layered else "patch")),
         " · ".join(part for part in (subtitle, layer, note) if part),
@@ -100,7 +101,9 @@ def lens(
             **_axis("layer" if layered else "patch row", rows, False),
             "range": [-0.5, len(rows) - 0.5] if layered else [len(rows) - 0.5, -0.5],
         },
+        meta={"least": 150 + 60 * len(columns)},
     )
+    return keep(figure, table)
 
 
 Cells = dict[tuple[int, int], list[dict[str, Any]]]

@@ -12,6 +12,7 @@ from mmlens.values.labels import Neuron
 from mmlens.values.scores import Scores
 from mmlens.view.style import given, theme
 from mmlens.view.style.figure import Figure
+from mmlens.view.style.numbers import keep
 from mmlens.view.style.printed import label, visible
 from mmlens.view.style.theme import in_figure
 
@@ -67,10 +68,13 @@ def neurons(
         )
     )
     layers = [neuron.layer for neuron in table.neuron]
-    return theme.finish(
+    own = len(set(table.neuron))
+    many = f"{own} neuron{'s' * (own != 1)}"
+    many += f", {len(table)} points" if own < len(table) else ""
+    theme.finish(
         figure,
         given.title(title),
-        f"{len(table)} neurons; area by score (largest {top:.3g}), blue raises, red lowers",
+        f"{many}; area by score (largest {top:.3g}), blue raises, red lowers",
         height=460,
         showlegend=False,
         xaxis={"title": "unit", "zeroline": False},
@@ -81,6 +85,7 @@ def neurons(
             "zeroline": False,
         },
     )
+    return keep(figure, table)
 
 
 def _strongest(scores: Scores, k: int) -> pd.DataFrame:

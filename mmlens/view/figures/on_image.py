@@ -17,7 +17,7 @@ from mmlens.values.pictures import open_picture
 from mmlens.values.scores import Scores
 from mmlens.view.style import given
 from mmlens.view.style.laid import Laid, lay
-from mmlens.view.style.paint import Box, legend, painted, paper, span
+from mmlens.view.style.paint import Box, ground, legend, painted, paper, span
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -53,18 +53,21 @@ def on_image(
         AddressError: no patches on `pos`, or other axes are left, or a mask of another size.
     """
     from mmlens.view.style import theme
+    from mmlens.view.style.baselines import from_nothing, is_signed
     from mmlens.view.style.figure import Figure
-    from mmlens.view.style.titles import quantity, title_of
+    from mmlens.view.style.titles import axis_name, quantity, title_of
 
     smooth = flag(smooth, "smooth")
     top = None if top is None else number(top, "top", least=0)
     laid = patch_cells(scores, image, crop)
+    scores = from_nothing(scores)
     grid = laid.grid(scores.numpy())
     photo = open_picture(picture) if picture is not None else paper(*grid.shape)
     x0, y0, x1, y1 = given.box(laid.box(photo) if box is None else box, photo)
-    signed, limit = span(grid, top)
+    signed, limit = span(grid, top, signed=is_signed(scores))
     told, about = title_of(scores)
-    figure = Figure([pointer(grid, (x0, y0, x1, y1)), bar(signed, limit, quantity(scores))])
+    spots = pointer(grid, (x0, y0, x1, y1), quantity(scores))
+    figure = Figure([spots, bar(signed, limit, axis_name(scores), ground(photo))])
     source = painted(photo, grid, signed, limit, (x0, y0, x1, y1), smooth=smooth, mask=mask)
     figure.add_layout_image(source=source, **_place(photo.size))
     notes = ["blue raises, red lowers"] * signed
@@ -76,6 +79,7 @@ def on_image(
         given.title(title, told),
         " · ".join([about, *notes]),
         width=560,
+        meta={"least": 300},
         height=round(min(max(440 * photo.height / photo.width, 240), 700)) + 130,
         xaxis={
             **_AXIS,
@@ -96,9 +100,11 @@ def on_image(
 _AXIS: dict[str, Any] = {"showgrid": False, "zeroline": False, "constrain": "domain"}
 
 
-def pointer(grid: np.ndarray, area: Box, **options: Any) -> go.Heatmap:
+def pointer(grid: np.ndarray, area: Box, name: str, **options: Any) -> go.Heatmap:
     """An invisible heat map that shows the number on hover."""
     import plotly.graph_objects as go
+
+    from mmlens.view.style.theme import in_figure
 
     (rows, cols), (x0, y0, x1, y1) = grid.shape, area
     return go.Heatmap(
@@ -106,15 +112,16 @@ def pointer(grid: np.ndarray, area: Box, **options: Any) -> go.Heatmap:
         x=x0 + (x1 - x0) / cols * (np.arange(cols) + 0.5),
         y=y0 + (y1 - y0) / rows * (np.arange(rows) + 0.5),
         customdata=np.moveaxis(np.indices(grid.shape), 0, -1),
-        hovertemplate="row %{customdata[0]}, column %{customdata[1]}: %{z:.4g}<extra></extra>",
+        hovertemplate="row %{customdata[0]}, column %{customdata[1]}<br>"
+        f"{in_figure(name)} <b>%{{z:.4g}}</b><extra></extra>",
         opacity=0,
         showscale=False,
         **options,
     )
 
 
-def bar(signed: bool, limit: float, name: str) -> go.Scatter:
-    """An empty trace with an opaque colour bar."""
+def bar(signed: bool, limit: float, name: str, under: int) -> go.Scatter:
+    """An empty trace with a colour bar: the overlay's colours over the grey `under` them."""
     import plotly.graph_objects as go
 
     from mmlens.view.style import theme
@@ -124,7 +131,7 @@ def bar(signed: bool, limit: float, name: str) -> go.Scatter:
         y=[None],
         marker={
             "color": [0],
-            "colorscale": legend(signed),
+            "colorscale": legend(signed, under),
             "cmin": -limit if signed else 0,
             "cmax": limit,
             "showscale": True,

@@ -12,6 +12,7 @@ each has its own, as the subtitle says.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,15 @@ from mmlens.values.pictures import open_picture
 from mmlens.values.scores import Scores
 from mmlens.view.figures.on_image import bar, pointer
 from mmlens.view.style import given, theme
+from mmlens.view.style.baselines import from_nothing, is_signed
 from mmlens.view.style.figure import Figure
 from mmlens.view.style.laid import lay
-from mmlens.view.style.paint import Box, painted, paper, span
+from mmlens.view.style.paint import Box, ground, painted, paper, span
 from mmlens.view.style.printed import plain
 from mmlens.view.style.theme import in_figure
-from mmlens.view.style.titles import quantity, title_of
+from mmlens.view.style.titles import axis_name, quantity, title_of
 
-MOST, _IN_ROW = 144, 64
+MOST, _IN_ROW = 144, 24
 _WIDTH, _GAP, _NAME, _LEFT, _RIGHT, _TOP = 760, 8, 22, 20, 90, 24
 _PATCHED = ("pos", "key", "query")
 
@@ -71,6 +73,7 @@ def panels(
             f" {'no patches' if axis is None else f'{len(others)} others'}: narrow it with"
             " .sel(...), or take view.on_image for one map."
         )
+    scores = from_nothing(scores)
     values = np.moveaxis(scores.numpy(), scores.axes.index(axis), -1)
     many = int(np.prod(values.shape[:-1]))
     if not 0 < many <= MOST:
@@ -95,21 +98,36 @@ def panels(
         "smooth": smooth,
         "mask": mask,
         "shared": shared,
+        "signed": is_signed(scores),
+        "name": quantity(scores),
+        "short": axis_name(scores),
     }
     figure, height = _drawn(photo, grids, across, len(others) == 1, look)
-    figure.add_trace(_bar(grids, shared, quantity(scores)))
+    figure.add_trace(_bar(photo, grids, look))
     _named(figure, [list(scores.of(name)) for name in others], others)
     told, about = title_of(scores)
     note = "" if shared else "each panel has its own scale"
-    signs = "blue raises, red lowers" if span(np.stack(grids))[0] else ""
+    signed, _ = span(np.stack(grids), signed=is_signed(scores))
+    signs = "blue raises, red lowers" if signed else ""
     place = f"drawn: the {laid.name}" if laid.name != "picture" else ""
     notes = [about, place, signs, note, "outlined: the mask" if mask is not None else ""]
     theme.finish(figure, title or told, " · ".join(part for part in notes if part), width=_WIDTH)
+    traces: Any = figure.data
+    for trace, name in zip(traces, _all_names(scores, others), strict=False):
+        trace.name = in_figure(name)
     top = figure.layout.margin.t + _TOP
     left = _LEFT + (30 if len(others) == 2 else 0)
     return figure.update_layout(
-        height=height + top + 30, margin={"t": top, "b": 30, "l": left, "r": _RIGHT}
+        height=height + top + 30,
+        meta={"least": min(_WIDTH, 110 + 64 * across)},
+        margin={"t": top, "b": 30, "l": left, "r": _RIGHT},
     )
+
+
+def _all_names(scores: Scores, others: Sequence[str]) -> list[str]:
+    """The name of every panel, in order."""
+    names = [[called(axis, one, 99) for one in scores.of(axis)] for axis in others]
+    return [" ".join(parts) for parts in product(*names)]
 
 
 def picture_axis(scores: Scores) -> str | None:
@@ -134,7 +152,7 @@ def _drawn(
     """The panels at their positions, and the height of the figure in pixels."""
     inner = _WIDTH - _LEFT - _RIGHT - (0 if named else 30)
     wide = (inner - _GAP * (across - 1)) / across
-    wide = min(wide, 200)
+    wide = min(wide, 200 if across > 2 else 300)
     tall = wide * photo.height / photo.width
     step = tall + (_NAME if named else _GAP)
     rows = -(-len(grids) // across)
@@ -143,7 +161,7 @@ def _drawn(
     figure = Figure()
     for i, grid in enumerate(grids):
         column, row, n = i % across, i // across, i + 1 if i else ""
-        signed, limit = span(np.stack(grids) if look["shared"] else grid)
+        signed, limit = span(np.stack(grids) if look["shared"] else grid, signed=look["signed"])
         source = painted(
             photo, grid, signed, limit, area, smooth=look["smooth"],
             mask=look["mask"], side=round(min(2 * wide, 320)),
@@ -156,7 +174,7 @@ def _drawn(
             f"yaxis{n}": {**hidden, "anchor": f"x{n}", "range": [photo.height, 0],
                           "domain": [max(top - tall / height, 0), top]},
         })  # fmt: skip
-        figure.add_trace(pointer(grid, area, xaxis=f"x{n}", yaxis=f"y{n}"))
+        figure.add_trace(pointer(grid, area, look["name"], xaxis=f"x{n}", yaxis=f"y{n}"))
         figure.add_layout_image(
             source=source, x=0, y=0, sizex=photo.width, sizey=photo.height,
             xref=f"x{n}", yref=f"y{n}", sizing="stretch", layer="below",
@@ -164,11 +182,11 @@ def _drawn(
     return figure, round(height)
 
 
-def _bar(grids: list[np.ndarray], shared: bool, name: str) -> go.Scatter:
-    signed, limit = span(np.stack(grids))
-    if shared:
-        return bar(signed, limit, name)
-    return bar(signed, 1.0, f"{name}, of the largest")
+def _bar(photo: Any, grids: list[np.ndarray], look: dict[str, Any]) -> go.Scatter:
+    signed, limit = span(np.stack(grids), signed=look["signed"])
+    if look["shared"]:
+        return bar(signed, limit, look["short"], ground(photo))
+    return bar(signed, 1.0, f"{look['short']}, of the largest", ground(photo))
 
 
 def _named(figure: Figure, labels: list[list[Any]], axes: Sequence[str]) -> None:
@@ -195,6 +213,7 @@ def called(axis: str, one: Any, many: int) -> str:
     """The name of one panel: a word alone, a number with its axis where there is room."""
     if isinstance(one, (Token, str)):
         text = plain(one)
-        return text if len(text) <= 22 else text[:21] + "…"
+        most = 22 if many > 2 else 40
+        return text if len(text) <= most else text[: most - 1] + "…"
     short = f"{axis[0].upper()}{one}" if axis in ("layer", "head") else str(one)
     return f"{axis} {one}" if isinstance(one, int) and many <= 6 else short

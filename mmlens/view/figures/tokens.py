@@ -11,10 +11,14 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+import pandas as pd
+
 from mmlens.values.arguments import number, several
 from mmlens.values.errors import AddressError
 from mmlens.values.scores import Scores
+from mmlens.view.still.row_sheet import SheetRow, sheet
 from mmlens.view.style import given
+from mmlens.view.style.baselines import from_nothing
 from mmlens.view.style.html import Html, framed
 from mmlens.view.style.printed import label
 from mmlens.view.style.titles import title_of
@@ -36,6 +40,7 @@ def tokens(words: Sequence[Any] | Scores, values: Any = None, *, title: str | No
     if isinstance(words, Scores):
         if len(words.axes) != 1:
             raise AddressError(f"Coloured words need Scores of one axis, and {words!r} has others.")
+        words = from_nothing(words)
         told, about = title_of(words)
         words, values = list(words.of(words.axes[0])), words.numpy()
     texts, numbers = [label(word) for word in several(words, "words", least=0)], _numbers(values)
@@ -51,12 +56,32 @@ def tokens(words: Sequence[Any] | Scores, values: Any = None, *, title: str | No
         f' role="group" aria-label="words coloured by value, from {-top:.3g} to {top:.3g}">'
         f"{spans}</div>"
     )
-    return framed(given.title(title, told), " · ".join(part for part in (about, key) if part), body)
+    head, told = given.title(title, told), " · ".join(part for part in (about, key) if part)
+    return framed(
+        head,
+        told,
+        body,
+        rows=lambda: pd.DataFrame({"token": texts, "value": numbers}),
+        still=lambda: sheet(head, told, [SheetRow(words=_behind(texts, numbers, top))]),
+    )
+
+
+def _behind(texts: list[str], numbers: list[float], top: float) -> list[tuple[str, str, float]]:
+    """Words with the colour behind each, and how opaque it is."""
+    return [
+        (text, f"rgb({_RAISES if n >= 0 else _LOWERS})", _size(n, top))
+        for text, n in zip(texts, numbers, strict=True)
+    ]
+
+
+def _size(value: float, top: float) -> float:
+    """Text stays legible at half opacity."""
+    return 0.0 if math.isnan(value) else 0.5 * min(abs(value) / top, 1)
 
 
 def _span(text: str, value: float, top: float) -> str:
     none = math.isnan(value)
-    size = 0.0 if none else 0.5 * min(abs(value) / top, 1)  # text stays legible at half opacity
+    size = _size(value, top)
     colour = _RAISES if value >= 0 else _LOWERS
     told = "no value" if none else f"{value:+.4g}"
     return (

@@ -10,11 +10,13 @@ from html import escape
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from mmlens.values.arguments import instance
 from mmlens.values.errors import AddressError
 from mmlens.values.visualisation import Visualisation
+from mmlens.view.still.row_sheet import SheetRow, sheet
 from mmlens.view.style import given
 from mmlens.view.style.html import Html, data_address, framed
 
@@ -41,7 +43,34 @@ def visualisations(made: Visualisation, *, title: str | None = None) -> Html:
     told = f"pictures that {'lower' if low else 'raise'} it most, found in {_steps(made)} steps"
     told += f" from seed {made.about['seed']}" if "seed" in made.about else ""
     told += " · the number is the activation of the picture as it is"
-    return framed(given.title(title, "What these units see"), told, rows, _CSS, "mm-made")
+    head = given.title(title, "What these units see")
+    return framed(
+        head, told, rows, _CSS, "mm-made",
+        rows=lambda: _numbers(made), still=lambda: sheet(head, told, _still(made)),
+    )  # fmt: skip
+
+
+def _numbers(made: Visualisation) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"unit": str(label), "variant": j, "start": float(made.start[i, j]),
+         "activation": float(made.activation[i, j])}
+        for i, label in enumerate(made.labels)
+        for j in range(made.variants)
+    )  # fmt: skip
+
+
+def _still(made: Visualisation) -> list[SheetRow]:
+    return [
+        SheetRow(
+            str(label),
+            pictures=[
+                (Image.fromarray(made.pixels[i, j]), f"{made.activation[i, j]:.3g}")
+                for j in range(made.variants)
+            ],
+            side=_SIDE,
+        )
+        for i, label in enumerate(made.labels)
+    ]
 
 
 def _row(made: Visualisation, i: int) -> str:
@@ -92,6 +121,7 @@ _CSS = """
 overflow-wrap:anywhere}
 .mm-made .mm-strip{display:flex;flex-wrap:wrap;gap:8px}
 .mm-made figure{margin:0}
+@media (max-width:600px){.mm-made .mm-row{flex-direction:column;gap:6px}}
 .mm-made img{display:block;border-radius:3px;margin:0}
 .mm-made figcaption{display:flex;justify-content:space-between;align-items:center;font-size:12px;
 color:var(--muted);font-variant-numeric:tabular-nums}

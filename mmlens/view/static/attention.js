@@ -15,18 +15,12 @@
     scale, bytes: Uint8Array.from(atob(text), (c) => c.charCodeAt(0)),
   }));
   const [rows, cols] = data.grid, [x0, y0, x1, y1] = data.box;
-  let head = 0, query = data.start, pinned = query;
+  let head = data.head, query = data.start, pinned = query;
 
   host.replaceChildren();
   const left = make("div", host, undefined, { class: "mm-left" });
   const canvas = make("canvas", left, undefined, { tabindex: "0", role: "img", width: 420, height: 420 });
   const right = make("div", host, undefined, { class: "mm-right" });
-  if (data.heads.length > 1) {
-    const box = make("label", right, "head ");
-    const list = make("select", box);
-    data.heads.forEach((name, i) => make("option", list, name, { value: i }));
-    list.addEventListener("change", () => { head = +list.value; draw(); });
-  }
   const words = data.queries.map((one, i) => [one, i]).filter(([one]) => one.text !== undefined);
   const buttons = new Map();
   if (words.length) {
@@ -46,6 +40,20 @@
   make("i", key);
   const most = make("span", key);
 
+  // Every head as a small map of the same query; the chosen one is drawn large.
+  const [across, small] = [data.across, []];
+  if (data.heads.length > 1) {
+    const overview = make("div", host, undefined, { class: "mm-overview", role: "group", "aria-label": "heads" });
+    overview.style.gridTemplateColumns = `repeat(${across}, minmax(34px, 64px))`;
+    data.heads.forEach((text, i) => {
+      const button = make("button", overview, undefined, { type: "button", title: text, "aria-label": text });
+      const map = make("canvas", button, undefined, { width: cols, height: rows });
+      make("span", button, text);
+      button.addEventListener("click", () => { head = i; draw(); });
+      small.push([button, map]);
+    });
+  }
+
   const photo = new Image();
   photo.onload = () => { canvas.height = Math.round(420 * photo.height / photo.width); draw(); };
   photo.src = data.photo;
@@ -61,11 +69,28 @@
   };
   const name = (one) => one.other !== undefined ? one.other : one.text !== undefined ? `“${one.text}”` : `patch (${one.row}, ${one.col})`;
 
+  function drawSmall() {
+    const n = data.keys.length;
+    small.forEach(([button, map], i) => {
+      const { scale, bytes } = patterns[i], pen = map.getContext("2d");
+      const values = data.keys.map((one, k) => (one.row === undefined ? 0 : bytes[query * n + k] * scale[query]));
+      const top = Math.max(...values, 1e-12);
+      pen.clearRect(0, 0, cols, rows);
+      data.keys.forEach((one, k) => {
+        if (one.row === undefined) return;
+        pen.fillStyle = colour(values[k] / top);
+        pen.fillRect(one.col, one.row, 1, 1);
+      });
+      button.setAttribute("aria-pressed", String(i === head));
+    });
+  }
   function draw() {
+    drawSmall();
     const { scale, bytes } = patterns[head], n = data.keys.length, pen = canvas.getContext("2d");
     const values = data.keys.map((_, i) => bytes[query * n + i] * scale[query]);
     const top = Math.max(...values.filter((_, i) => data.keys[i].row !== undefined), 1e-12);
     pen.imageSmoothingEnabled = photo.width > 3000;
+    pen.clearRect(0, 0, canvas.width, canvas.height);
     pen.drawImage(photo, 0, 0, canvas.width, canvas.height);
     let sum = 0, best = 0, elsewhere = 0, rest = [];
     values.forEach((value, i) => {
@@ -86,7 +111,8 @@
     const share = (value) => `${(100 * value).toPrecision(3)} %`;
     rest.sort((a, b) => b[0] - a[0]);
     const others = rest.slice(0, 3).map(([value, one]) => `${name(one)} ${share(value)}`).join(", ");
-    told.textContent = `${name(own)} gives ${share(sum)} of its attention to the picture, most to `
+    const which = data.heads[head] ? ` in ${data.heads[head]}` : "";
+    told.textContent = `${name(own)} gives ${share(sum)} of its attention to the picture${which}, most to `
       + `${name(data.keys[best])}: ${share(values[best])}.` + (elsewhere ? ` Other patches ${share(elsewhere)}.` : "") + (others ? ` Words: ${others}.` : "");
     canvas.setAttribute("aria-label", told.textContent);
     most.textContent = share(top);
@@ -111,4 +137,10 @@
       : at(own.row + step[0], own.col + step[1]);
     if (i >= 0) { pinned = i; show(i); }
   });
+  // What is drawn now, as CSV.
+  me.closest(".mm-view").numbers = () => {
+    const { scale, bytes } = patterns[head], n = data.keys.length, quote = (text) => `"${text.replaceAll('"', '""')}"`;
+    const lines = data.keys.map((one, i) => `${quote(name(one))},${bytes[query * n + i] * scale[query]}`);
+    return `key,weight from ${quote(name(data.queries[query])).slice(1, -1)} ${data.heads[head]}\n${lines.join("\n")}\n`;
+  };
 })();

@@ -17,6 +17,7 @@ from PIL import Image
 
 from mmlens.values.errors import CapabilityError
 from mmlens.view.still import frame
+from mmlens.view.still.categories import numbered
 from mmlens.view.still.frame import Axis, drawn
 from mmlens.view.still.keys import bar_room, bars_of_colour, dash_of, legend, legend_room
 from mmlens.view.still.marks import Mark, Number, Photo, Shape, Text, to_svg
@@ -53,6 +54,7 @@ def still(figure: Any) -> tuple[tuple[int, int], str, list[Mark], str]:
             f"A still picture shows heat maps, bars, lines, points and pictures, and this figure"
             f" has a {other[0]!r}: write it as .html."
         )
+    figure = numbered(figure)
     given = figure.layout.template.layout
     ink = {
         "page": given.paper_bgcolor or "#ffffff",
@@ -165,14 +167,22 @@ def _notes(figure: Any, axes: dict[str, Axis], ink: dict[str, str]) -> list[Mark
             ]
             marks.append(Shape(ends, shape.line.color or ink["zero"], shape.line.width or 1,
                                dash_of(shape.line.dash)))  # fmt: skip
+        elif shape.type == "line" and shape.xref in axes:
+            y = axes[(shape.yref or "y").split()[0]]
+            at = axes[shape.xref].at(shape.x0)
+            marks.append(Shape([(at, y.start), (at, y.end)], shape.line.color or ink["zero"],
+                               shape.line.width or 1, dash_of(shape.line.dash)))  # fmt: skip
     for note in figure.layout.annotations:
         x, y = _there(note.xref, note.x, axes, "x"), _there(note.yref, note.y, axes, "y")
         across = {"left": "start", "right": "end"}.get(note.xanchor or "", "middle")
         down = {"top": "start", "bottom": "end"}.get(note.yanchor or "", "middle")
         x, y = x + (note.xshift or 0), y - (note.yshift or 0) - 2
         style = {"size": note.font.size or 12, "mono": "mono" in (note.font.family or "")}
-        text = frame.plain(note.text)
-        marks.append(Text(x, y, text, colour=ink["ink"], across=across, down=down, **style))
+        texts = frame.lines(note.text)
+        first = y - 1.25 * style["size"] * (len(texts) - 1) * {"start": 0, "end": 1}.get(down, 0.5)
+        for i, text in enumerate(texts):
+            at = first + 1.25 * style["size"] * i
+            marks.append(Text(x, at, text, colour=ink["ink"], across=across, down=down, **style))
     return marks
 
 

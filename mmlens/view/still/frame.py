@@ -47,8 +47,9 @@ class Axis:
                 [plain(str(one)) for one in given] if given is not None else map(_number, values)
             )
         else:
-            values = round_ticks(low, high, 5 if self.down else 7, self.layout.dtick)
-            texts = [_number(one) for one in values]
+            about = self.layout.nticks or (5 if self.down else 7)
+            values = round_ticks(low, high, about, self.layout.dtick)
+            texts = [_number(one, self.layout.tickformat) for one in values]
         edge = 1e-9 * (high - low)
         return [
             (v, t) for v, t in zip(values, texts, strict=True) if low - edge <= v <= high + edge
@@ -91,11 +92,13 @@ def axis_ranges(figure: Any, name: str, data: Sequence[np.ndarray]) -> tuple[flo
     if layout.range is not None:
         return float(layout.range[0]), float(layout.range[1])
     try:
+        if any(np.asarray(part).dtype.kind in "MO" for part in data):
+            raise ValueError
         every = np.concatenate([np.asarray(part, float).ravel() for part in data] or [np.zeros(1)])
     except ValueError:
         raise CapabilityError(
-            f"A still picture needs numbers on its axes, and axis {name!r} of this figure has"
-            " categories: write it as .html."
+            f"A still picture needs numbers or names on its axes, and axis {name!r} of this figure"
+            " has dates, or names beside numbers: write it as .html."
         ) from None
     every = every[np.isfinite(every)]
     low, high = (float(every.min()), float(every.max())) if every.size else (0.0, 1.0)
@@ -127,6 +130,8 @@ def drawn(axis: Axis, other: Axis, ink: dict[str, str]) -> list[Mark]:
                 [(edges[0], at), (edges[1], at)] if axis.down else [(at, edges[0]), (at, edges[1])]
             )
             marks.append(Shape(ends, ink["line"], 1))
+        if axis.layout.showticklabels is False:
+            continue
         if axis.down:
             marks.append(Text(edges[0] - 7, at, text, size, ink["ink"], "end", mono=mono))
         elif angle in (None, 0):
@@ -151,6 +156,8 @@ def room(axis: Axis, ticks: list[tuple[float, str]] | None = None) -> Number:
     """The pixels that tick labels take beside the axis."""
     size = axis.layout.tickfont.size or SIZE
     mono = "mono" in (axis.layout.tickfont.family or "")
+    if axis.layout.showticklabels is False:
+        return 4
     texts = [text for _, text in (axis.ticks() if ticks is None else ticks)]
     longest = max((wide(text, size, mono) for text in texts), default=0.0)
     if axis.down:
@@ -160,6 +167,6 @@ def room(axis: Axis, ticks: list[tuple[float, str]] | None = None) -> Number:
     return 12 + longest * (1.0 if axis.layout.tickangle == -90 else 0.71) + size * 0.4
 
 
-def _number(value: Number) -> str:
-    text = f"{value:.6g}"
+def _number(value: Number, form: str | None = None) -> str:
+    text = f"{value:{form}}" if form in (".0%", ".1%") else f"{value:.6g}"
     return text.replace("-", "−")

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmlens.view.still import frame
 from mmlens.view.still.frame import Axis
-from mmlens.view.still.marks import Mark, Shape, Text, wide
+from mmlens.view.still.marks import Mark, Number, Shape, Text, wide
 from mmlens.view.style.colourscale import on, read
 
 
@@ -25,14 +25,23 @@ def _bar_of(trace: Any) -> tuple[Any, float, float, Any] | None:
 
 
 def bars_of_colour(figure: Any, axes: dict[str, Axis], ink: dict[str, str]) -> list[Mark]:
-    found = next((bar for bar in map(_bar_of, figure.data) if bar is not None), None)
-    if found is None:
-        return []
-    bar, low, high, scale = found
+    """The colour bar at the right; several bars each beside the map that it belongs to."""
+    found = [(trace, _bar_of(trace)) for trace in figure.data if _bar_of(trace) is not None]
     right = max(a.end for a in axes.values() if not a.down)
     top = min(a.end if a.end < a.start else a.start for a in axes.values() if a.down)
     bottom = max(a.start if a.end < a.start else a.end for a in axes.values() if a.down)
-    x, stops, n = right + 14, read(scale), 64
+    marks: list[Mark] = []
+    for trace, bar in found if len(found) > 1 else found[:1]:
+        edge = axes[trace.xaxis or "x"].end + 2 if len(found) > 1 else right + 14
+        marks += _bar_marks(bar, edge, (top, bottom), ink)
+    return marks
+
+
+def _bar_marks(
+    given: Any, x: Number, ends: tuple[Number, Number], ink: dict[str, str]
+) -> list[Mark]:
+    bar, low, high, scale = given
+    (top, bottom), stops, n = ends, read(scale), 64
     step = (bottom - top) / n
     marks: list[Mark] = []
     for i in range(n):
@@ -44,7 +53,7 @@ def bars_of_colour(figure: Any, axes: dict[str, Axis], ink: dict[str, str]) -> l
         text = f"{value:.4g}".replace("-", "−")
         marks.append(Text(x + 17, axis.at(value), text, 12, ink["ink"]))
     title = frame.plain(bar.title.text or "")
-    marks.append(Text(right + 88, (top + bottom) / 2, title, 12.5, ink["ink"], "middle", "end",
+    marks.append(Text(x + 74, (top + bottom) / 2, title, 12.5, ink["ink"], "middle", "end",
                       turn=-90))  # fmt: skip
     return marks
 
@@ -53,7 +62,7 @@ def _named(figure: Any) -> list[Any]:
     """The traces of the legend."""
     if figure.layout.showlegend is False:
         return []
-    named = [t for t in figure.data if t.name and t.showlegend is not False]
+    named = [t for t in figure.data if t.name and t.showlegend is not False and t.type != "heatmap"]
     return named if len(named) > 1 or figure.layout.showlegend else []
 
 

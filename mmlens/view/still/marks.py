@@ -60,6 +60,8 @@ class Photo:
 
 
 Mark = Shape | Text | Photo
+Still = tuple[tuple[int, int], str, list[Mark], str]
+"""Size in pixels, background, marks, title."""
 
 
 def wide(text: str, size: Number, mono: bool = False) -> float:
@@ -118,5 +120,5 @@ def printable(text: str) -> str:
 
 def _address(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "PNG", optimize=True)
+    (image if image.mode == "RGBA" else image.convert("RGB")).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

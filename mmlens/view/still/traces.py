@@ -24,7 +24,8 @@ def values_on(trace: Any, kind: str) -> np.ndarray:
         return _edges(trace, kind)
     values = np.asarray([] if own is None else [math.nan if v is None else v for v in own])
     if values.dtype.kind not in "fiu":
-        return values  # categories, which `axis_ranges` refuses
+        return values  # dates, which `axis_ranges` refuses
+    values = _with_errors(trace, kind, values)
     if trace.type == "bar":
         if kind == "x":
             return np.concatenate([values - 0.5, values + 0.5]) if len(values) else values
@@ -42,6 +43,16 @@ def values_on(trace: Any, kind: str) -> np.ndarray:
     return values
 
 
+def _with_errors(trace: Any, kind: str, values: np.ndarray) -> np.ndarray:
+    """The values, and the ends of their intervals."""
+    error = trace[f"error_{kind}"]
+    if error.array is None or len(values) == 0:
+        return values
+    below = error.array if error.arrayminus is None else error.arrayminus
+    above, below = (np.nan_to_num(np.asarray(part, float)) for part in (error.array, below))
+    return np.concatenate([values, values + above, values - below])
+
+
 def trace_marks(trace: Any, x: Axis, y: Axis, figure: Any, ink: dict[str, str]) -> list[Mark]:
     """One trace."""
     if trace.visible is False:
@@ -49,7 +60,7 @@ def trace_marks(trace: Any, x: Axis, y: Axis, figure: Any, ink: dict[str, str]) 
     if trace.type == "heatmap":
         return [] if trace.opacity == 0 else _heat(trace, x, y)
     if trace.type == "bar":
-        return _bars(trace, x, y, figure)
+        return _bars(trace, x, y, figure, ink)
     return _scatter(trace, x, y, ink)
 
 
@@ -99,8 +110,9 @@ def _heat(trace: Any, x: Axis, y: Axis) -> list[Mark]:
     return marks
 
 
-def _bars(trace: Any, x: Axis, y: Axis, figure: Any) -> list[Mark]:
-    group = [t for t in figure.data if t.type == "bar"] if figure.layout.barmode == "group" else []
+def _bars(trace: Any, x: Axis, y: Axis, figure: Any, ink: dict[str, str]) -> list[Mark]:
+    group = [t for t in figure.data if t.type == "bar"]
+    group = group if figure.layout.barmode in (None, "group") else []
     n, at = max(len(group), 1), next((i for i, t in enumerate(group) if t is trace), 0)
     thick = 0.8 / n
     marks: list[Mark] = []
@@ -113,6 +125,28 @@ def _bars(trace: Any, x: Axis, y: Axis, figure: Any) -> list[Mark]:
         left, right = (x.at(place - 0.4 + thick * (at + side)) for side in (0, 1))
         corners = [(left, y.at(0)), (right, y.at(0)), (right, y.at(value)), (left, y.at(value))]
         marks.append(Shape(corners, colour))
+    return marks + _errors(trace, x, y, ink, [float(p) - 0.4 + thick * (at + 0.5) for p in trace.x])
+
+
+def _errors(trace: Any, x: Axis, y: Axis, ink: dict[str, str], places: Any = None) -> list[Mark]:
+    """Lines from a point's lower end to its upper end.
+
+    Args:
+        places: of bars, the middle of each on its axis.
+    """
+    marks: list[Mark] = []
+    for kind in ("x", "y"):
+        error = trace[f"error_{kind}"]
+        if error.array is None:
+            continue
+        below = error.arrayminus if error.arrayminus is not None else error.array
+        across = trace.x if places is None else places
+        for i, (a, b) in enumerate(zip(across, trace.y, strict=True)):
+            ends = [float(a if kind == "x" else b) + part for part in (-below[i], error.array[i])]
+            if not np.isfinite(ends).all():
+                continue
+            line = [(x.at(end), y.at(b)) if kind == "x" else (x.at(a), y.at(end)) for end in ends]
+            marks.append(Shape(line, error.color or ink["ink"], error.thickness or 1.5))
     return marks
 
 
@@ -129,6 +163,7 @@ def _scatter(trace: Any, x: Axis, y: Axis, ink: dict[str, str]) -> list[Mark]:
     if "lines" in mode and len(points) > 1 and trace.line.width != 0:
         dash = "" if trace.line.dash in (None, "solid") else trace.line.dash
         marks.append(Shape(points, trace.line.color or ink["ink"], trace.line.width or 2, dash))
+    marks += _errors(trace, x, y, ink)
     for i, (a, b) in at:
         if "markers" in mode:
             size = _each(trace.marker.size, i, 8)

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageChops, ImageFilter, ImageOps
+from PIL import Image, ImageChops, ImageColor, ImageFilter, ImageOps
 
 from mmlens.values.arguments import shown
 from mmlens.values.errors import AddressError
+from mmlens.view.style import theme
 
 RAISES, LOWERS = (31, 119, 255), (255, 82, 46)
 HEAT = ((87, 16, 110), (137, 34, 106), (188, 55, 84), (227, 89, 51), (249, 142, 9), (249, 201, 50))
@@ -24,10 +25,16 @@ Box = tuple[float | int, float | int, float | int, float | int]
 """(x0, y0, x1, y1) in pixels of a picture."""
 
 
-def span(grid: np.ndarray, top: float | int | None = None) -> tuple[bool, float]:
-    """(whether the values have a sign, the magnitude of full colour)."""
+def span(
+    grid: np.ndarray, top: float | int | None = None, *, signed: bool = False
+) -> tuple[bool, float]:
+    """(whether the values have a sign, the magnitude of full colour).
+
+    Args:
+        signed: they have one even where none is below 0.
+    """
     finite = grid[np.isfinite(grid)]
-    signed = bool((finite < 0).any())
+    signed = signed or bool((finite < 0).any())
     return signed, float(top or 0) or float(np.abs(finite).max(initial=0)) or 1.0
 
 
@@ -54,14 +61,17 @@ def painted(
     zoom = side / max(photo.size)
     size = (max(1, round(photo.width * zoom)), max(1, round(photo.height * zoom)))
     method = Image.Resampling.LANCZOS if zoom < 2 else Image.Resampling.NEAREST
-    canvas = ImageOps.grayscale(photo).resize(size, method).convert("RGBA")
+    bare = photo.mode == "RGBA"  # paper, which stays transparent
+    canvas = Image.new("RGBA", size) if bare else ImageOps.grayscale(photo).resize(size, method)
+    canvas = canvas.convert("RGBA")
     left, top, right, bottom = whole(box, zoom)
     fine = finer(grid, (right - left, bottom - top)) if smooth else grid
     patches = Image.fromarray(colour(fine, signed, limit))
     layer = Image.new("RGBA", size)
     layer.paste(patches.resize((right - left, bottom - top), Image.Resampling.NEAREST), (left, top))
     _hatch(layer, grid, (left, top, right, bottom))
-    done = Image.alpha_composite(canvas, layer).convert("RGB")
+    done = Image.alpha_composite(canvas, layer)
+    done = done if bare else done.convert("RGB")
     return done if mask is None else outlined(done, mask, photo.size)
 
 
@@ -129,18 +139,25 @@ def colour(grid: np.ndarray, signed: bool, limit: float | int) -> np.ndarray:
     return np.concatenate([rgb, 255 * alpha[..., None]], -1).astype(np.uint8)
 
 
-def legend(signed: bool) -> list[list[Any]]:
-    """The overlay's colours on mid-grey, as an opaque plotly scale."""
+def ground(photo: Image.Image) -> int:
+    """The mean grey (0 to 255) of a photo, under the overlay's colours; of paper the page's."""
+    if photo.mode == "RGBA":
+        return round(float(np.mean(ImageColor.getrgb(theme.colours()["page"]))))
+    return round(float(np.asarray(ImageOps.grayscale(photo)).mean()))
+
+
+def legend(signed: bool, under: int) -> list[list[Any]]:
+    """The overlay's colours on the grey that is `under` them, as an opaque plotly scale."""
     values = np.linspace(-1 if signed else 0, 1, 33)
     rgba = colour(values[None], signed, 1.0)[0].astype(float)
     alpha = rgba[:, 3:] / 255
-    mixed = (rgba[:, :3] * alpha + 150 * (1 - alpha)).round().astype(int)
+    mixed = (rgba[:, :3] * alpha + under * (1 - alpha)).round().astype(int)
     return [[i / 32, f"rgb({r},{g},{b})"] for i, (r, g, b) in enumerate(mixed)]
 
 
 def paper(rows: int, cols: int) -> Image.Image:
-    """White paper for patches without a photo."""
-    return Image.new("RGB", (16 * cols, 16 * rows), "white")
+    """Transparent paper for patches without a photo."""
+    return Image.new("RGBA", (16 * cols, 16 * rows), (255, 255, 255, 0))
 
 
 def _hatch(layer: Image.Image, grid: np.ndarray, box: tuple[int, int, int, int]) -> None:

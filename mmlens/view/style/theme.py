@@ -12,6 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from mmlens.values.errors import AddressError
+from mmlens.view.style.lab_theme import lab_is_dark
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -25,6 +26,8 @@ CONFIG: dict[str, Any] = {
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
 WIDTH = 700
 """The width in pixels of a figure that has none, for line breaks and still pictures."""
+TOOLBAR = 130
+"""The pixels that plotly's toolbar takes beside a title."""
 MONO = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
 _LIGHT = {
@@ -36,7 +39,7 @@ _LIGHT = {
     "lowers": "#c8372d",
     "diverging": ["#b2182b", "#d6604d", "#f4a582", "#f7f7f7", "#92c5de", "#4393c3", "#2166ac"],
     "categories": ["#0072b2", "#d98c00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#555555"],
-    "sequential": ["#fbf8ec", "#d5e8cf", "#92cdc0", "#4ba5b0", "#26779a", "#1e4b80", "#182a5c"],
+    "sequential": ["#f7f7f7", "#d5e8cf", "#92cdc0", "#4ba5b0", "#26779a", "#1e4b80", "#182a5c"],
 }
 _DARK = {
     "page": "#14181d",
@@ -49,22 +52,37 @@ _DARK = {
     "categories": ["#5aa9f7", "#f0ad2e", "#2cc79a", "#e394c4", "#a5d8ff", "#ff8c5a", "#b8c0c8"],
     "sequential": ["#1b1f24", "#1b2f57", "#1f5382", "#2a7e9b", "#55aaab", "#9cd3bd", "#f6f3d5"],
 }
-_now = "light"
+_now = "auto"
 
 
 def use_theme(name: str) -> None:
-    """Set the theme of figures made from now on: "light" or "dark"."""
+    """Set the theme of figures made from now on: "auto", "light" or "dark".
+
+    "auto", as at the start, follows the page: views in HTML and saved pages are light or dark as
+    JupyterLab, the documentation or the system is. A plotly figure in a notebook cannot follow, so
+    it is made dark where JupyterLab's settings say "JupyterLab Dark".
+    """
     global _now
-    if name not in ("light", "dark"):
-        raise AddressError(f"There is no theme {name!r}: write 'light' or 'dark'.")
+    if name not in ("auto", "light", "dark"):
+        raise AddressError(f"There is no theme {name!r}: write 'auto', 'light' or 'dark'.")
     _now = name
+
+
+def chosen() -> str:
+    """What `use_theme` was told: "auto", "light" or "dark"."""
+    return _now
 
 
 def colours() -> dict[str, Any]:
     """The palette in use: page, ink, muted, line, raises, lowers, categories, diverging,
     sequential.
     """
-    return _DARK if _now == "dark" else _LIGHT
+    return _DARK if _now == "dark" or (_now == "auto" and lab_is_dark()) else _LIGHT
+
+
+def both() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The light palette and the dark one."""
+    return _LIGHT, _DARK
 
 
 def scale(name: str) -> list[list[Any]]:
@@ -83,6 +101,7 @@ def template() -> go.layout.Template:
         "linecolor": c["line"],
         "zerolinecolor": c["muted"],
         "tickcolor": c["line"],
+        "exponentformat": "power",
         "title": {"standoff": 8},
     }
     return go.layout.Template(
@@ -106,18 +125,19 @@ def finish(figure: go.Figure, title: str, subtitle: str = "", **layout: Any) -> 
     """Title, template and margins; texts are escaped here, because plotly reads them as HTML."""
     _no_upload()
     width = (layout.get("width") or WIDTH) - 32
-    head, about = wrapped(title, width / 8.6), wrapped(subtitle, width / 6.5)
+    head = wrapped(title, (width - TOOLBAR) / 8.6)
+    about = wrapped(subtitle, width / 6.5)
     figure.update_layout(
         template=template(),
         title={
-            "text": f"<b>{'<br>'.join(map(escape, head))}</b>",
+            "text": f"<b>{'<br>'.join(map(in_figure, head))}</b>",
             "font": {"size": 16},
             "y": 1,
             "yref": "container",
             "yanchor": "top",
             "pad": {"t": 14, "l": 16},
             "subtitle": {
-                "text": "<br>".join(map(escape, about)),
+                "text": "<br>".join(map(in_figure, about)),
                 "font": {"size": 12.5, "color": colours()["muted"]},
             },
         },

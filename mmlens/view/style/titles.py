@@ -1,8 +1,11 @@
-"""Titles of figures, from the provenance of Scores."""
+"""Titles of figures, from the provenance of Scores: what is asked, of what, by which method."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mmlens.values.scores import Scores
+from mmlens.view.style.baselines import DRAWN, NOTE, UNNAMED, metric_of
 from mmlens.view.style.printed import plain
 
 _QUANTITIES = {
@@ -11,13 +14,21 @@ _QUANTITIES = {
     "prob": "probability",
     "logprob": "log probability",
     "logit": "logit",
-    "patch": "metric",
-    "path_patching": "metric",
-    "ablate": "metric without it",
-    "ablation_curve": "metric without the units",
-    "knockouts": "metric without the route",
-    "attribution_patching": "estimated change of the metric",
     "direct_logits": "direct effect on the logit",
+    "attribute_picture": "attribution",
+    "mean_over": "mean activation",
+    "unit_responses": "response",
+    "word_probe": "response to the word",
+    "word": "direction of the word",
+    "written_by": "what the unit writes",
+}
+_METRICS: dict[str, Callable[[str], str]] = {
+    "patch": str,
+    "path_patching": str,
+    "ablate": lambda metric: f"{metric} without it",
+    "ablation_curve": lambda metric: f"{metric} without the units",
+    "knockouts": lambda metric: f"{metric} without the route",
+    "attribution_patching": lambda metric: f"estimated change of the {metric}",
 }
 _TITLES = {
     "knockouts": "What is left without each route",
@@ -25,47 +36,98 @@ _TITLES = {
     "ablation_curve": "What is left without the first k units",
     "path_patching": "Which senders affect the receiver",
 }
-_AXES = {"pos": "position", "dim": "dimension", "key": "position", "query": "position"}
+_CHANGES = {
+    "knockouts": "What each route does for the answer",
+    "ablate": "What each place does for the answer",
+}
+_SUBJECTS = {
+    "attribute": "attribution",
+    "integrated_gradients": "attribution",
+    "attribute_picture": "attribution",
+    "attribution_patching": "estimated effect of patching",
+}
+_ROOM = 40
+"""The most letters beside an axis."""
+AXES = {"pos": "position", "dim": "dimension", "key": "position", "query": "position"}
 
 
 def quantity(scores: Scores) -> str:
     """The name of the numbers, with their unit where they have one."""
-    method, site = str(scores.about.get("method", "")), str(scores.about.get("site", "a site"))
+    about, method = scores.about, str(scores.about.get("method", ""))
+    if DRAWN in about:
+        return str(about[DRAWN])
+    if about.get("quantity") == "recovered":
+        return "share restored"
     if method == "activations":
-        return "attention weight" if site.endswith("pattern") else f"activation at {site}"
+        return _activation(scores)
     if method == "logit_lens":
-        return _QUANTITIES.get(str(scores.about.get("quantity")), "logit lens")
-    if scores.about.get("quantity") == "recovered":
-        return "share recovered"
-    unit = f" ({scores.about['target']})" if scores.about.get("target") else ""
+        return _QUANTITIES.get(str(about.get("quantity")), "logit lens")
+    if method in _METRICS:
+        return _METRICS[method](metric_of(scores))
+    unit = f" ({about['target']})" if about.get("target") else ""
     return _QUANTITIES.get(method, method.replace("_", " ") or "value") + unit
+
+
+def axis_name(scores: Scores) -> str:
+    """The name of the numbers beside an axis: without the words that a metric is about, where there
+    is no room for them; the subtitle and the hover text have them.
+    """
+    told, metric = quantity(scores), metric_of(scores)
+    if len(told) <= _ROOM:
+        return told
+    kind = metric.split("'")[0].removesuffix("of ").removesuffix("with ").strip()
+    kind = "value" if metric == UNNAMED else kind
+    said = told.replace(metric, kind)
+    return said if len(said) <= _ROOM else said.replace(f" of the {kind}", "")
+
+
+def _activation(scores: Scores) -> str:
+    site = str(scores.about.get("site", "a site"))
+    if site.endswith("pattern"):
+        return "attention weight"
+    if place := _place(scores):
+        return f"activation at {site}, {place}" if "layer" in place else f"activation of {place}"
+    return "activation of neurons" if site == "neurons" else f"activation at {site}"
 
 
 def title_of(scores: Scores) -> tuple[str, str]:
     """(title, subtitle): the question, then method, narrowing and model."""
-    parts = [quantity(scores), _place(scores), str(scores.about.get("model", ""))]
+    told, place = quantity(scores), _place(scores)
+    parts = [told, place if place not in told else "", str(scores.about.get(NOTE, "")),
+             str(scores.about.get("model", ""))]  # fmt: skip
     return _question(scores), " · ".join(part for part in parts if part)
 
 
 def _question(scores: Scores) -> str:
     about, method, name = scores.about, str(scores.about.get("method", "")), quantity(scores)
     word = about.get("of") or about.get("token")
-    axes = [_AXES.get(axis, axis) for axis in scores.axes if axis != "prompt"]
+    axes = [AXES.get(axis, axis) for axis in scores.axes if axis != "prompt"]
     by = " and ".join(dict.fromkeys(axes)) or "itself"
     if name == "attention weight":
         return "Where heads look" if "head" in scores.axes else "Where the head looks"
     if method == "activations" and _place(scores):
         return f"Where {_place(scores)} is active"
+    if method == "activations" and "neuron" in axes:
+        return "Where each neuron is active"
     if method == "patch":
         brings = about.get("direction") != "noise"
         return f"Where patching {'restores' if brings else 'destroys'} the answer, by {by}"
+    if method in _CHANGES and DRAWN in about:
+        return _CHANGES[method]
     if method in _TITLES:
         return _TITLES[method]
     if word and method == "logit_lens":
         return f"Where “{plain(word)}” appears: {name} by {by}"
+    if word and method == "direct_logits":
+        other = about.get("minus")
+        less = f" rather than “{plain(other)}”" if other not in (None, "None") else ""
+        return f"What writes “{plain(word)}”{less}, by {by}"
     if word:
-        return f"Attribution of “{plain(word)}”"
-    return f"{name.capitalize()} by {by}"
+        kind = "Attribution of" if method in (*_SUBJECTS, "") else f"{name.capitalize()}"
+        return f"{kind} “{plain(word)}”" + (f", by {by}" if by != "position" else "")
+    if method in _SUBJECTS and "token" in scores.axes:
+        return f"{_SUBJECTS[method].capitalize()} of each word, by {by.replace('token and ', '')}"
+    return f"{_SUBJECTS.get(method, name).capitalize()} by {by}"
 
 
 def _place(scores: Scores) -> str:

@@ -16,6 +16,7 @@ from plotly.subplots import make_subplots
 from mmlens.papers.interval_plots import colours, finish, ink, marked, spread, strips
 from mmlens.papers.mmn.report.outcomes import Outcome
 from mmlens.view.style import theme
+from mmlens.view.style.figure import Figure
 from mmlens.view.style.theme import in_figure
 
 MEANS = "means over pictures with 95 % intervals (studentised bootstrap)"
@@ -126,7 +127,7 @@ def _classes(rows: Any) -> go.Figure:
     names, own = ([in_figure(str(one)) for one in axis] for axis in (square.columns, square.index))
     values = square.to_numpy(dtype=float)
     low = min(0.0, float(np.nanmin(values, initial=0.0)))
-    figure = go.Figure(
+    figure = Figure(
         go.Heatmap(
             z=values, x=names, y=own, colorscale=theme.scale("sequential"), zmin=low, zmax=1,
             xgap=2, ygap=2, colorbar=theme.colourbar("share of the row's largest"),
@@ -162,7 +163,9 @@ def _ablation(rows: Any) -> go.Figure:
     }
     ks = sorted(int(k) for k in share["k"].unique())
     titles = [f"<b>{marked(p)}</b>" for p in panels.values()]
-    figure: Any = make_subplots(1, len(panels), horizontal_spacing=0.07, subplot_titles=titles)
+    figure: Any = make_subplots(
+        1, len(panels), horizontal_spacing=0.07, subplot_titles=titles, figure=Figure()
+    )
     arms = {
         "attributed": ("own", "top units"),
         "interpretable": ("warm", "top interpretable units"),
@@ -206,7 +209,7 @@ def _band(rows: Any, x: list[int], arm: str, colour: str) -> list[go.Scatter]:
 
 def _layers(rows: Any) -> go.Figure:
     c = colours()
-    figure = go.Figure()
+    figure = Figure()
     for arm, colour in (("all", c["own"]), ("interpretable", c["warm"])):
         own = rows[(rows["metric"] == "share") & (rows["arm"] == arm)].sort_values("layer")
         counts = rows[(rows["metric"] == "units") & (rows["arm"] == arm)].set_index("layer")["mean"]

@@ -56,9 +56,9 @@ const speaks = (here, name) => {
 const tops = (name) => {
   const found = all.tops[name];
   if (!found) return null;
-  return part("Top pictures", "The pictures of the sweep that excite it most, and where.", made("ul", "tops", ...found.map((top) => {
+  return part("Top pictures", "The pictures of the sweep that excite it most; the outline is where it is above half of its largest activation there.", made("ul", "tops", ...found.map((top) => {
     const thumb = levelled(all.thumbs[top.thumb], 0), inside = many && thumb.at >= 0;
-    const card = made(inside ? "button" : "span", "card", mini(thumb, unpack(top.map, thumb), thumb.grid, null, "mini wide"),
+    const card = made(inside ? "button" : "span", "card", mini(thumb, unpack(top.map, thumb), thumb.grid, null, "mini wide as-is", true),
       made("span", "value", bare(top.value)), made("span", "name", thumb.name));
     if (inside) {
       card.type = "button";

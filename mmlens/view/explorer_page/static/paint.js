@@ -22,6 +22,27 @@ export const paint = (canvas, values, [rows, cols], top, kind) => {
   pen.putImageData(image, 0, 0);
 };
 
+/** Draw the edge of what is above half of the largest value, white inside and black outside. */
+const outline = (canvas, values, [rows, cols], top) => {
+  const fine = Math.max(4, Math.ceil(180 / Math.max(rows, cols))), wide = cols * fine, tall = rows * fine;
+  const at = (row, col) => Math.max(values[Math.min(Math.max(row, 0), rows - 1) * cols + Math.min(Math.max(col, 0), cols - 1)] || 0, 0);
+  const on = (y, x) => {
+    if (y < 0 || x < 0 || y >= tall || x >= wide) return false;
+    const v = (y + 0.5) / fine - 0.5, u = (x + 0.5) / fine - 0.5, row = Math.floor(v), col = Math.floor(u);
+    const [a, b] = [v - row, u - col];
+    return (1 - a) * ((1 - b) * at(row, col) + b * at(row, col + 1)) + a * ((1 - b) * at(row + 1, col) + b * at(row + 1, col + 1)) > top / 2;
+  };
+  const lit = Array.from({ length: tall }, (_, y) => Array.from({ length: wide }, (_, x) => on(y, x)));
+  [canvas.width, canvas.height] = [wide, tall];
+  const pen = canvas.getContext("2d"), image = pen.createImageData(wide, tall);
+  const near = [[-2, 0], [2, 0], [0, -2], [0, 2], [-1, -1], [1, 1], [1, -1], [-1, 1]];
+  for (let y = 0; y < tall; y++) for (let x = 0; x < wide; x++) {
+    const edge = near.some(([b, a]) => lit[y + b]?.[x + a] !== undefined && lit[y + b][x + a] !== lit[y][x]);
+    if (edge) image.data.set(lit[y][x] ? [255, 255, 255, 255] : [0, 0, 0, 255], 4 * (y * wide + x));
+  }
+  pen.putImageData(image, 0, 0);
+};
+
 /** The colours from the lowest to the highest value, on mid-grey. */
 export const gradient = (kind) => {
   const stops = [...Array(9).keys()].map((i) => {
@@ -49,8 +70,8 @@ export const place = (node, [left, top, width, height]) => {
   node.style.height = `${height}%`;
 };
 
-/** A small grey picture under a map of activations, a patch framed. */
-export const mini = (photo, values, grid, patch, cls = "mini") => {
+/** A small grey picture under a map of activations, a patch framed; or as it is, the map an outline. */
+export const mini = (photo, values, grid, patch, cls = "mini", asIs = false) => {
   const box = made("span", photo.sharp ? `${cls} sharp` : cls);
   box.style.setProperty("--ratio", photo.ratio);
   box.classList.toggle("list", photo.drawn === "list");
@@ -60,7 +81,8 @@ export const mini = (photo, values, grid, patch, cls = "mini") => {
   place(over, photo.window);
   if (values) {
     const canvas = made("canvas");
-    paint(canvas, values, grid, highest(values), "heat");
+    if (asIs) outline(canvas, values, grid, highest(values));
+    else paint(canvas, values, grid, highest(values), "heat");
     over.append(canvas);
   }
   if (patch) {

@@ -1,6 +1,7 @@
 // The neurons behind a word, and the rows that neurons are shown in anywhere.
 import { at, list, made, none, points, prob, signed } from "./base.js";
 import { mini } from "./paint.js";
+import { controls } from "./sorting.js";
 import { all, now, onRender, quoted, set, showNeuron, state, texts, wordNow } from "./state.js";
 
 /** What is known of a neuron at a positive or a negative activation; where one is known, that one. */
@@ -62,6 +63,7 @@ const lost = (before, after) => [
 ];
 
 let drawn = "";
+const arranged = controls(at("arrange"), "score", () => { drawn = ""; set({}); });
 onRender(() => {
   const word = wordNow(), here = now(), key = `${state.picture} ${state.level} ${word}`;
   if (drawn === key) return;
@@ -74,7 +76,7 @@ onRender(() => {
     : `${quoted(word)} has probability ${prob(before)}; with ${Math.min(rows.length, 10) === 1 ? "this neuron" : `the first ${Math.min(rows.length, 10)} neurons`} silenced ${prob(together)}.`;
   at("without-head").hidden = !silenced;
   at("says-head").hidden = texts; // units of an encoder decode to no words
-  list(at("neurons"), rows.map((one) => {
+  list(at("neurons"), arranged(rows, (one) => one.neuron).map((one) => {
     const bar = made("b", one.score < 0 ? "minus" : "");
     bar.style.width = `${Math.max(2, 60 * Math.abs(one.score ?? 0) / top)}px`;
     const who = [linkTo(one.neuron), made("div", "score", bar, made("span", "", signed(one.score))),

@@ -1,0 +1,86 @@
+// A saved plotly figure: it follows the theme of the system, fits the window, and saves itself.
+const gd = document.getElementById("{plot_id}"), room = gd.closest(".mm-room"), part = room.parentElement;
+const read = (kind) => JSON.parse(part.querySelector(`script.${kind}`).textContent);
+const { marks, scales, least, name } = read("mm-told"), given = { data: gd.data, layout: gd.layout };
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const hex = (parts) => `#${parts.map((part) => Number(part).toString(16).padStart(2, "0")).join("")}`;
+const swap = (text, pairs) => {
+  const faint = text.match(/^rgba\((\d+), ?(\d+), ?(\d+), ?([\d.]+)\)$/);
+  if (!faint) return pairs[text] ?? text;
+  const found = pairs[hex(faint.slice(1, 4))];
+  if (!found) return text;
+  const parts = found.match(/[0-9a-f]{2}/g).map((part) => parseInt(part, 16));
+  return `rgba(${parts},${faint[4]})`;
+};
+const walk = (one, pairs) => {
+  if (typeof one === "string") return swap(one, pairs);
+  if (Array.isArray(one)) return one.map((part) => walk(part, pairs));
+  if (one === null || typeof one !== "object" || ArrayBuffer.isView(one)) return one;
+  return Object.fromEntries(Object.entries(one).map(([key, part]) =>
+    [key, walk(part, key === "colorscale" || key === "diverging" || key === "sequential" ? scales : pairs)]));
+};
+// Lines of at most so many letters, as the figure was made for its own width.
+const lines = (text, most) => {
+  const bold = text.startsWith("<b>"), words = text.replace(/^<b>|<\/b>$/g, "").replaceAll("<br>", " ").split(" ");
+  const made = [""];
+  for (const word of words) {
+    const last = made[made.length - 1], plain = `${last} ${word}`.replace(/&\w+;/g, "_");
+    if (last && plain.length > most) made.push(word);
+    else made[made.length - 1] += (last ? " " : "") + word;
+  }
+  return [bold ? `<b>${made.join("<br>")}</b>` : made.join("<br>"), made.length];
+};
+const count = (text) => (text ?? "").split("<br>").length;
+const draw = () => {
+  const data = dark.matches ? walk(given.data, marks) : given.data;
+  const layout = structuredClone(dark.matches ? walk(given.layout, marks) : given.layout);
+  const natural = given.layout.width ?? 1000, wide = Math.min(natural, Math.max(least, room.clientWidth));
+  const seen = Math.min(wide, room.clientWidth) - 32, title = given.layout.title ?? {};
+  let more = 0;
+  layout.width = wide;
+  if (title.text) {
+    const [text, n] = lines(title.text, seen / 8.6);
+    layout.title.text = text;
+    more += 21 * (n - count(title.text));
+  }
+  if (title.subtitle?.text) {
+    const [text, n] = lines(title.subtitle.text, seen / 6.5);
+    layout.title.subtitle.text = text;
+    more += 16 * (n - count(title.subtitle.text));
+  }
+  const { l = 80, r = 80, t = 100, b = 80 } = given.layout.margin ?? {};
+  const narrow = given.layout.images?.length ? (wide - l - r) / (natural - l - r) : 1; // photos keep their shape
+  const height = t + b + ((given.layout.height ?? 450) - t - b) * narrow;
+  layout.margin = { ...layout.margin, t: (layout.margin?.t ?? 80) + more };
+  layout.height = height + more;
+  gd.style.width = `${wide}px`;
+  gd.style.height = `${layout.height}px`;
+  return Plotly.react(gd, data, layout);
+};
+dark.addEventListener("change", draw);
+let before = 0;
+new ResizeObserver(() => {
+  if (room.clientWidth !== before) draw();
+  before = room.clientWidth;
+}).observe(room);
+const keep = (blob, kind) => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = `${name}.${kind}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+};
+// The buttons stand behind this script, and are not there yet.
+part.addEventListener("click", async (event) => {
+  const kind = event.target.closest("[data-as]")?.dataset.as;
+  if (!kind) return;
+  if (kind === "csv") {
+    keep(new Blob([read("mm-numbers")], { type: "text/csv" }), kind);
+    return;
+  }
+  const { width, height } = gd._fullLayout;
+  const text = (await Plotly.toImage(gd, { format: kind, width, height, scale: 3 })).split(/,(.*)/s)[1];
+  const data = kind === "svg" ? decodeURIComponent(text) : Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  keep(new Blob([data], { type: kind === "svg" ? "image/svg+xml" : "image/png" }), kind);
+});
+part.dataset.ready = "yes";

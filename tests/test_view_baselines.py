@@ -1,0 +1,187 @@
+"""Where figures begin, what they call their numbers, and that no label lies over another."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import mmlens as mm
+from mmlens import Head, Neuron, Patch, Scores, Token, patching, view
+from mmlens.families import toy
+from mmlens.view.still.drawing import still
+from mmlens.view.still.marks import Text, wide
+from mmlens.view.style import theme
+from mmlens.view.style.paint import OPACITY, RAISES, ground, painted
+
+PHOTO = Image.new("RGB", (40, 30), (120, 120, 120))
+PATCHES = tuple(Patch(row, col) for row in range(3) for col in range(4))
+GROUPS = ("its patches", "last word")
+
+
+def patched(direction: str = "denoise", **told: Any) -> Scores:
+    """A metric around -7, of which the second place brings a half."""
+    values = torch.tensor([[-7.0, -5.0], [-7.0, -3.0]])
+    about = {"method": "patch", "metric": "logit difference ' dog' − ' koala'",
+             "direction": direction, "clean": -3.0, "corrupt": -7.0}  # fmt: skip
+    return Scores(values, ("layer", "pos"), {"pos": GROUPS}, {**about, **told})
+
+
+def test_a_map_of_patching_begins_at_the_run_that_is_patched():
+    heat = view.heatmap(patched()).data[0]
+    assert np.allclose(heat.z, [[0, 0.5], [0, 1]])
+    assert (heat.zmin, heat.zmax) == (-1, 1)
+    assert (
+        "logit difference ' dog' − ' koala'" in view.heatmap(patched()).layout.title.subtitle.text
+    )
+    assert "share restored <b>" in heat.hovertemplate
+    back = view.heatmap(patched("noise", clean=-7.0, corrupt=-3.0))
+    assert np.allclose(back.data[0].z, [[0, 0.5], [0, 1]])
+    assert "share destroyed" in back.data[0].hovertemplate
+
+
+def test_every_view_of_patching_begins_there_and_scores_stay_as_they_are():
+    scores = patched()
+    bars = view.bars(scores.sel(layer=1))
+    assert np.allclose(bars.data[0].y, [0, 1]) and bars.layout.yaxis.title.text == "share restored"
+    values = torch.full((12,), -7.0).index_fill(0, torch.tensor([5]), -5.0)
+    here = Scores(values, ("pos",), {"pos": PATCHES}, scores.about)
+    on = view.on_image(PHOTO, here)
+    assert np.nanmax(on.data[0].z) == pytest.approx(0.5) and np.nanmin(on.data[0].z) == 0
+    assert on.data[1].marker.cmin == -on.data[1].marker.cmax
+    both = Scores(torch.stack([values, values]), ("layer", "pos"), {"pos": PATCHES}, scores.about)
+    assert np.nanmax(view.panels(PHOTO, both).data[0].z) == pytest.approx(0.5)
+    path = Scores(torch.tensor([-7.0, -5.0]), ("sender",), {"sender": (Head(0, 1), Head(1, 2))},
+                  {**scores.about, "method": "path_patching"})  # fmt: skip
+    assert np.allclose(view.bars(path).data[0].y, [0, 0.5])
+    assert float(scores.values.min()) == -7
+
+
+def test_what_is_left_without_a_place_is_drawn_as_a_change_and_named_by_its_metric():
+    about = {"method": "ablate", "metric": "probability of ' dog'", "clean": 0.9}
+    figure = view.bars(Scores(torch.tensor([0.9, 0.4]), ("layer",), {}, about))
+    assert np.allclose(figure.data[0].y, [0, -0.5])
+    assert "change of the probability of ' dog' without it" in figure.data[0].hovertemplate
+    curve = Scores(torch.tensor([[0.9, 0.4]]), ("arm", "k"), {"arm": ("ranked",), "k": (0, 1)},
+                   {**about, "method": "ablation_curve"})  # fmt: skip
+    lines = view.curves(curve)
+    assert np.allclose(lines.data[0].y, [0.9, 0.4]) and lines.layout.shapes[0].y0 == 0.9
+    assert lines.layout.yaxis.title.text == ("probability of ' dog' without the units")
+
+
+def test_results_keep_the_name_of_their_metric_and_no_figure_says_metric():
+    model = mm.load("toy-gptj-planted")
+    prompt = mm.Prompt(toy.picture((2, 1)), "A picture of")
+    pair = patching.Pair(prompt, mm.Prompt(toy.picture((0, 0)), "A picture of"))
+    metric = patching.metrics.logit_difference(model, " dog", " cat")
+    scores = patching.patch(model, pair, metric, layer=[0], pos=[-1])
+    assert scores.about["metric"] == "logit difference ' dog' − ' cat'"
+    dog = int(model.to_single_token(" dog"))
+    named = patching.metrics.probability(model, dog)
+    assert patching.ablate(model, prompt, named, layer=[0], pos=[-1]).about["metric"] == (
+        "probability of ' dog'"
+    )
+    unnamed = patching.ablate(model, prompt, lambda logits: logits[0], layer=[0], pos=[0, 1])
+    told = view.show(unnamed).layout
+    assert "change of the value of your function" in told.title.subtitle.text
+
+
+def test_zero_has_one_colour_in_every_map_of_a_theme():
+    for name in ("light", "dark"):
+        view.use_theme(name)
+        stops = theme.colours()
+        view.use_theme("light")
+        assert stops["diverging"][3] == stops["sequential"][0]
+    below = view.heatmap(Scores(-torch.rand(2, 2) - 1, ("layer", "head"))).data[0]
+    above = view.heatmap(Scores(torch.rand(2, 2) + 1, ("layer", "head"))).data[0]
+    assert below.zmin == -below.zmax and above.zmin == 0
+
+
+def test_the_bar_has_the_colour_that_is_drawn_over_the_photo():
+    grid = np.zeros((3, 4))
+    grid[1, 1] = -1.0
+    grid[0, 0] = 1.0
+    figure = view.on_image(
+        PHOTO, Scores(torch.tensor(grid.ravel()), ("pos",), {"pos": PATCHES}), smooth=False
+    )
+    top = np.array(re.findall(r"\d+", figure.data[1].marker.colorscale[-1][1]), int)
+    drawn = np.asarray(painted(PHOTO, grid, True, 1.0, (0, 0, 40, 30)))[5, 5]
+    assert np.abs(top - drawn).max() <= 2
+    assert np.abs(top - (OPACITY * np.array(RAISES) + (1 - OPACITY) * ground(PHOTO))).max() <= 2
+
+
+# -- labels ------------------------------------------------------------------------------------
+
+
+def parts(layers: int) -> Scores:
+    """Shares of `direct_logits` for a model of so many layers."""
+    names = ["embed", *(f"{kind} {layer}" for layer in range(layers) for kind in ("attn", "mlp"))]
+    about = {"method": "direct_logits", "of": " dog", "minus": " cat"}
+    return Scores(torch.randn(len(names)), ("part",), {"part": tuple(names)}, about)
+
+
+def test_labels_have_no_index_of_their_own():
+    assert list(view.bars(parts(3)).layout.xaxis.ticktext)[:3] == ["embed", "attn 0", "mlp 0"]
+    assert list(view.heatmap(patched()).layout.xaxis.ticktext) == list(GROUPS)
+
+
+def lies_over(one: Text, other: Text) -> bool:
+    """Whether the boxes of two labels below an axis meet."""
+    if one.turn == -90:
+        return abs(one.x - other.x) < 0.9 * one.size
+    half = (wide(one.text, one.size, one.mono) + wide(other.text, other.size, other.mono)) / 2
+    return abs(one.x - other.x) < half - 2
+
+
+@pytest.mark.parametrize("layers", [2, 8, 28, 61])
+def test_labels_of_a_still_picture_never_overlap(layers):
+    words = tuple(Token(f" word{i}", i) for i in range(2 * layers))
+    maps = Scores(torch.randn(3, 2 * layers), ("layer", "pos"), {"pos": words})
+    for figure in (view.bars(parts(layers)), view.heatmap(maps)):
+        _, _, marks, _ = still(figure)
+        texts = {str(one) for one in figure.layout.xaxis.ticktext}
+        ticks = sorted(
+            (m for m in marks if isinstance(m, Text) and m.mono and m.text in texts),
+            key=lambda m: m.x,
+        )
+        assert len(ticks) >= 4
+        assert not any(lies_over(*two) for two in pairwise(ticks))
+
+
+def test_titles_name_their_subject():
+    about = {"method": "activations", "site": "neurons"}
+    scores = Scores(torch.rand(2, 12), ("neuron", "pos"),
+                    {"neuron": (Neuron(4, 138), Neuron(0, 5)), "pos": PATCHES}, about)  # fmt: skip
+    one = view.on_image(PHOTO, scores.sel(neuron=Neuron(4, 138)))
+    assert "activation of L4.138" in one.data[0].hovertemplate
+    assert "Where L4.138 is active" in one.layout.title.text
+    assert "activation of L4.138" in one.layout.title.subtitle.text
+    assert "Where each neuron is active" in view.panels(PHOTO, scores).layout.title.text
+    told = view.bars(parts(2)).layout.title.text
+    assert told == "<b>What writes “dog” rather than “cat”, by part</b>"
+
+
+def test_neurons_are_counted_and_not_their_rows():
+    import pandas as pd
+
+    rows = [(Neuron(0, 1), 2.0, [" a"]), (Neuron(0, 1), -1.0, [" a"]), (Neuron(1, 2), 1.0, [" b"])]
+    table = pd.DataFrame(rows, columns=["neuron", "score", "words"])
+    assert "2 neurons, 3 points" in view.neurons(table).layout.title.subtitle.text
+    assert "2 neurons ·" in view.cards(table)
+
+
+def test_results_of_two_methods_are_each_named_with_their_own_and_keep_their_own_scale():
+    estimate = Scores(torch.tensor([[9.0, -9.0], [3.0, 1.0]]), ("layer", "pos"), {"pos": GROUPS},
+                      {"method": "attribution_patching", "metric": "logit of ' dog'"})  # fmt: skip
+    both = view.compare({"estimate": estimate, "patching": patched()})
+    names = [one.text for one in both.layout.annotations]
+    assert names[0].startswith("estimate: estimated change of the logit")
+    assert names[1] == "patching: share restored"
+    assert (both.data[0].zmax, both.data[1].zmax) == (9, 1)
+    alike = view.compare({"a": patched(), "b": patched()})
+    assert [one.text for one in alike.layout.annotations] == ["a", "b"]
