@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -68,6 +69,7 @@ NUMBERS = (NAN, -1.0, "nope", None, [])
 TEXTS = ("nope", "", 3, None, [])
 LISTS = ([], [None], "nope", None, 3)
 ANYTHING = (None, "nope", -1, NAN, [], {})
+PLAIN = {"bool", "str", "int", "float", "None"}
 TABLES = (None, pd.DataFrame(), pd.DataFrame({"nope": [1]}), "nope")
 
 
@@ -117,6 +119,13 @@ class Right:
             "site": "resid_pre", "draws": 20, "vectors": 2, "ks": (0, 1), "size": 16,
             "name": "light",
         }  # fmt: skip
+        self.public = (
+            self.neuron, mm.Head(1, 0), mm.Patch(1, 1), mm.Token("a", 0), self.prompt,
+            self.by_name["pair"], self.scores, self.top, self.top["neuron"], mask, np.zeros((2, 3)),
+            self.photo, self.data, mm.Edit("neurons", 0.0), self.model, mm.Neuron, Path("a.html"),
+        )  # fmt: skip
+        """A value of every public type, each given in the place of every argument; tables and
+        arrays not where one number, text or flag is annotated, which verbs alone check."""
         self.special: dict[str, dict[str, Any]] = self._special(other) | self._dual()
 
     def _dual(self) -> dict[str, dict[str, Any]]:
@@ -426,7 +435,7 @@ def main(told: TextIO) -> None:
             file.write(f"groups: {both}\nconcepts: {both}\n")
         mm.sweep.sweep(translate.top_units, right.model, right.data, "swept", progress=False,
                        options={"k": 2, "max_new_tokens": 1})  # fmt: skip
-        for where in names():
+        for where in sys.argv[1:] or names():
             function = callable_of(right, where)
             good, before = right.arguments(where, function), time.process_time()
             faults, calls = [], 0
@@ -435,7 +444,9 @@ def main(told: TextIO) -> None:
             for name, one in inspect.signature(function).parameters.items():
                 if one.kind is one.VAR_KEYWORD:
                     continue
-                for bad in values_for(str(one.annotation)):
+                plain = set(re.findall(r"\w+", str(one.annotation))) <= PLAIN
+                public = (one for one in right.public if not (plain and hasattr(one, "ndim")))
+                for bad in (*values_for(str(one.annotation)), *public):
                     if one.default is not one.empty and bad is None and one.default is None:
                         continue  # the default
                     calls += 1

@@ -40,12 +40,11 @@ def mean_picture(pictures: Sequence[Any]) -> Corrupter:
     Raises:
         PictureError: no picture is given.
     """
-    if not pictures:
-        raise PictureError("The mean of no pictures does not exist: give at least one.")
-    several = [open_picture(picture) for picture in pictures]
+    given = several(pictures, "pictures", error=PictureError)
+    opened = [open_picture(picture) for picture in given]
 
     def corrupt(image: Image.Image) -> Image.Image:
-        same = [np.asarray(p.resize(image.size, Image.Resampling.BICUBIC), float) for p in several]
+        same = [np.asarray(p.resize(image.size, Image.Resampling.BICUBIC), float) for p in opened]
         return _picture(np.mean(same, axis=0))
 
     return corrupt

@@ -118,6 +118,12 @@ class Look:
 
         return explore(self, title=title).html
 
+    def _repr_html_(self) -> str:
+        """The explorer in a frame, for notebooks."""
+        from mmlens.view.explorer_page.page import explore
+
+        return explore(self)._repr_html_()
+
     def save(self, path: str | Path, title: str | None = None) -> Path:
         """Write `to_html`; the title is the file's stem unless given."""
         return write_whole(path, self.to_html(title or printable(Path(path).stem)))

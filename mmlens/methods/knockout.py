@@ -28,7 +28,7 @@ from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import one
 from mmlens.values.addresses import places
-from mmlens.values.arguments import count, flag, instance, shown
+from mmlens.values.arguments import count, flag, instance, shown, spelled
 from mmlens.values.edit import Edit
 from mmlens.values.errors import AddressError, CapabilityError
 from mmlens.values.scores import Scores
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 CUT = float("-inf")
 
 
+@spelled
 def knockout(
     source: Any, destination: Any, layer: Any = None, head: Any = None, *, across: bool = False
 ) -> Edit:

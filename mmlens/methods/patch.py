@@ -36,6 +36,7 @@ from mmlens.values.errors import AddressError, NumericsError, PromptError
 from mmlens.values.labels import Head, Neuron
 from mmlens.values.scores import Scores
 from mmlens.values.sites import readers, shared
+from mmlens.values.unit_lists import units_in
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
@@ -49,7 +50,7 @@ def patch(
     pair: Pair,
     metric: Metric,
     site: str | None = None,
-    units: Sequence[Neuron | Head] | Neuron | Head | None = None,
+    units: Any = None,
     *,
     by: Sequence[str] | str | None = None,
     direction: str = "denoise",
@@ -64,7 +65,8 @@ def patch(
             classifier its logits, of a dual encoder the unit embedding of the picture (or text).
         site: a site of any tower, "soft_prompt" or "pixels"; by default "resid_pre" of the language
             model, or of the encoder that reads the pair.
-        units: single Neurons (or Heads), each patched alone: the axis "neuron" (or "head").
+        units: single Neurons (or Heads), each patched alone: the axis "neuron" (or "head"); one, a
+            list, a Series, or a table of them.
         by: axes along which places are patched one at a time; along the others all of the address
             at once. Default: layer and pos; at sites of heads, layer and head; with `units`, none.
         direction: "denoise" or "noise".
@@ -80,6 +82,7 @@ def patch(
         PromptError: the layouts differ. SiteError, AddressError: no such place.
     """
     base, source, told = _runs(model, pair, metric, direction)
+    units = units if units is None else units_in(units, "units")
     site = site or own_site(model, "resid_pre", base.soft).name
     where = place_in(model, base, site, address, units)
     axes, labels, variants = variants_at(model, where, units, by, address)
@@ -112,8 +115,7 @@ def place_in(
 def _asked_layers(wanted: Any, units: Any) -> Any:
     """The layers that are named, by themselves, in a mapping, or by units; None for all."""
     if units is not None:
-        several = units if isinstance(units, (list, tuple)) else [units]
-        return sorted({one.layer for one in several if isinstance(one, (Neuron, Head))}) or None
+        return sorted({one.layer for one in units}) or None
     if not isinstance(wanted, Mapping):
         return wanted
     named = [one if isinstance(one, (list, tuple)) else [one] for one in wanted.values()]
@@ -183,7 +185,7 @@ def _runs(
 def variants_at(
     model: HookedModel,
     where: Place,
-    units: Sequence[Neuron | Head] | Neuron | Head | None,
+    units: Sequence[Neuron | Head] | None,
     by: Sequence[str] | str | None,
     address: dict[str, Any],
 ) -> tuple[tuple[str, ...], dict[str, tuple[Any, ...]], list[Variant]]:
@@ -203,7 +205,6 @@ def variants_at(
     every_pos = "pos" not in wanted and "pos" not in each
     pos = [None] if every_pos else [tuple(spot) for spot in spots]
     if units is not None:
-        units = [units] if isinstance(units, (Neuron, Head)) else units
         axis, chosen = _single(model, where, units)
         kinds: list[tuple[str, tuple[Any, ...] | None, list[Any]]] = [(axis, tuple(units), chosen)]
     else:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from mmlens.values.errors import AddressError
-from mmlens.values.labels import Head, Neuron, Padding, Patch, Token
+from mmlens.values.labels import Head, Marker, Neuron, Padding, Patch, Token
 
 Labels = tuple[Any, ...] | None
 """One label per index; None stands for 0, 1, 2, ... (units and dimensions)."""
 
-LABELS = {kind.__name__: kind for kind in (Patch, Token, Padding, Neuron, Head)}
+LABELS = {kind.__name__: kind for kind in (Patch, Marker, Token, Padding, Neuron, Head)}
 
 
 def pack_labels(labels: Labels) -> list[Any] | None:

@@ -21,10 +21,11 @@ _SMALLEST, _LARGEST = 0.1, 16
 
 
 def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
-    """Write a figure or an HTML view; the suffix of `path` sets the format.
+    """Write a figure, an HTML view or a page; the suffix of `path` sets the format.
 
     Args:
-        figure: what a view returned, or another plotly figure.
+        figure: what a view returned, another plotly figure, or what `look` and `view.explore`
+            return (as .html); of Scores or a table the view that fits them.
         path: ends in .html, .svg or .png.
         scale: pixels of a PNG per pixel of the figure.
 
@@ -41,14 +42,12 @@ def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
     kind = path.suffix.lower()
     if kind not in (".html", ".svg", ".png"):
         raise AddressError(f"{path.name!r} is no format of figures: end it in .html, .svg or .png.")
-    if not isinstance(figure, (go.Figure, str)):
-        raise AddressError(
-            f"A {type(figure).__name__} is no figure: write view.save(view.show(x), path)."
-        )
+    figure = _drawn(figure)
     if kind == ".html":
         if isinstance(figure, go.Figure):
             return write_whole(path, locked(figure.to_html(config=CONFIG, include_plotlyjs=True)))
-        return write_whole(path, whole_page(str(figure), printable(path.stem)))
+        page = figure if isinstance(figure, _Page) else whole_page(figure, printable(path.stem))
+        return write_whole(path, page)
     if not isinstance(figure, go.Figure):
         raise CapabilityError(
             f"This view is HTML, which only a browser can turn into {kind}: save it as .html, and"
@@ -61,3 +60,31 @@ def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
     buffer = io.BytesIO()
     png(figure, scale).save(buffer, "png")
     return write_whole(path, buffer.getvalue())
+
+
+class _Page(str):
+    """HTML that is a whole page already."""
+
+
+def _drawn(figure: Any) -> Any:
+    """What is written: a plotly figure, the HTML of a view, or a page.
+
+    Raises:
+        AddressError: it is none, and no view shows it.
+    """
+    import plotly.graph_objects as go
+
+    from mmlens.values.scores import Scores
+    from mmlens.view.choose import show
+
+    if isinstance(figure, (go.Figure, str)):
+        return figure
+    if isinstance(figure, Scores) or hasattr(figure, "columns") or hasattr(figure, "pixels"):
+        return show(figure)
+    if isinstance(getattr(figure, "html", None), str):  # what view.explore returns
+        return _Page(figure.html)
+    if hasattr(type(figure), "to_html"):  # a Look
+        return _Page(figure.to_html())
+    raise AddressError(
+        f"A {type(figure).__name__} is no figure: write view.save(view.show(x), path)."
+    )

@@ -9,7 +9,7 @@ upsampled activation is above half of its maximum; the rest is dimmed, with a bo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +28,14 @@ from mmlens.view.style.printed import label, visible
 if TYPE_CHECKING:
     import pandas as pd
 
-Pictures = Mapping[Any, Any] | Callable[[Any], Any]
+Pictures = Mapping[Any, Any] | Sequence[Any] | Callable[[Any], Any]
 _THUMB, _SMALL, _WORDS, _MOST = 132, 104, 8, 60
 
 
 def cards(
     table: pd.DataFrame,
-    *,
     picture: Any = None,
+    *,
     activations: Scores | None = None,
     box: Box | None = None,
     title: str = "What these neurons say",
@@ -87,7 +87,7 @@ def gallery(
 
     Args:
         table: what `top_images` returns: neuron, sample, value, in the order of each neuron.
-        pictures: sample -> a picture, as a mapping or a function.
+        pictures: sample -> a picture: the data set that was asked, a mapping or a function.
         maps: (neuron, sample) -> Scores(pos), the activation at the picture's patches.
         said: what the neurons decode to, from `mm.decode`.
         box: the pixels that the patches cover, as in `view.on_image`.

@@ -31,7 +31,7 @@ _MOST = 4
 
 
 def compare(
-    results: Mapping[str, Scores], *, picture: Any = None, title: str | None = None, **options: Any
+    results: Mapping[str, Scores], picture: Any = None, *, title: str | None = None, **options: Any
 ) -> go.Figure:
     """Scores of the same axes, one per model, as one figure with one scale.
 
@@ -58,7 +58,7 @@ def compare(
     if axes == ("layer",):
         return _by_depth(results, head)
     if len(axes) == 1 and picture_axis(parts[0]):
-        return panels(picture, _stacked(results), title=head, **options)
+        return panels(_stacked(results), picture, title=head, **options)
     if len(axes) == 1:
         return _bars(results, head, about)
     if len(axes) == 2:
