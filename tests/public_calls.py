@@ -156,6 +156,9 @@ class Right:
         moved = patching.patch(
             model, self.by_name["pair"], self.by_name["metric"], layer=0, pos=[0]
         )
+        many = patching.patch(
+            model, [self.by_name["pair"]] * 2, self.by_name["metric"], layer=0, pos=[0]
+        )
         made = mm.visualise(model, mm.Neuron(1, 5, "vision"), steps=2)
         word, soft = patching.word(model, " dog"), model.embed(self.prompt)
         labels = soft.labels[0]
@@ -223,6 +226,8 @@ class Right:
             "patching.other_patches": {"labels": labels, "chosen": [mm.Patch(1, 1)]},
             "patching.path_patching": {"senders": [self.neuron], "receiver": None},
             "patching.recovered": {"scores": moved},
+            "patching.means": {"scores": many}, "patching.effects": {"scores": many},
+            "patching.thing_pairs": {"data": self.data},
             "patching.remove": {"site": "resid_post", "direction": word},
             "patching.steer": {"site": "resid_post", "direction": word},
             "HookedVLM.edit": {"edits": mm.Edit("neurons", 0.0)},

@@ -186,7 +186,7 @@ WORDS_ALONE = {
     **dict.fromkeys(
         ("mmlens.attribute_caption", "mmlens.neuron_graph", "mmlens.patching.edge_attribution",
          "mmlens.patching.knockouts", "mmlens.patching.path_patching",
-         "mmlens.patching.soft_noise"),
+         "mmlens.patching.soft_noise", "mmlens.patching.thing_pairs"),
         "needs a model that predicts the next token",
     ),
     **dict.fromkeys(

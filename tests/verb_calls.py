@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.datasets.sample import Sample, Samples
+from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families import toy
 from mmlens.model import hooking
 from mmlens.values.errors import MMLensError
@@ -50,6 +51,7 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
     data = Samples("two", ["a", "b"], samples.__getitem__, "hash")
     mask, neuron = np.zeros((32, 64), bool), mm.Neuron(1, 5, "lm" if talks else "vision")
     mask[16:24, 8:16] = True
+    seen = Sample("a", photo, things=(Thing("dog", torch.from_numpy(mask)),))
     token: dict[str, Any] = {"words": {"of": 5, "after": ""}, "similarity": {"of": "a dog"},
                              "classes": {"of": 1}}[kind]  # fmt: skip
     look: dict[str, Any] = {
@@ -119,6 +121,7 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
         "mmlens.patching.path_patching": ask(pair, word, [mm.Head(0, 1)]),
         "mmlens.patching.shuffled": ask(),
         "mmlens.patching.soft_noise": ask(prompt),
+        "mmlens.patching.thing_pairs": ask([seen]),
         "mmlens.patching.word": ask(5),
         "mmlens.patching.written_by": ask(neuron),
     }

@@ -40,7 +40,9 @@ def mean_picture(pictures: Sequence[Any]) -> Corrupter:
     Raises:
         PictureError: no picture is given.
     """
-    given = several(pictures, "pictures", error=PictureError)
+    given = several(pictures, "pictures", least=0, error=PictureError)
+    if not given:
+        raise PictureError("The mean of no pictures does not exist: give at least one.")
     opened = [open_picture(picture) for picture in given]
 
     def corrupt(image: Image.Image) -> Image.Image:

@@ -23,6 +23,7 @@ import torch
 from PIL.Image import Image
 
 from mmlens.causal.changes import Source, Variant
+from mmlens.causal.many_pairs import over_pairs
 from mmlens.causal.pairs import unlike
 from mmlens.causal.places import Place, layers_at, place_of, stays
 from mmlens.causal.prefix_reuse import Kept, keep
@@ -54,6 +55,7 @@ Value = float | Scores | Prompt | SoftPrompt | Image
 
 
 @needs()
+@over_pairs(reads="clean")
 def ablate(
     model: HookedModel,
     prompt: Any,
@@ -90,6 +92,7 @@ def ablate(
 
 
 @needs()
+@over_pairs(reads="clean")
 def ablation_curve(
     model: HookedModel,
     prompt: Any,

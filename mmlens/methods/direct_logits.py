@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmlens.causal.many_pairs import over_pairs
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.capture import capture
@@ -44,6 +45,7 @@ _KINDS = {"attn_out": "attn", "cross_attn_out": "cross", "mlp_out": "mlp", "deep
 
 
 @needs("unembed")
+@over_pairs(reads="clean", metric="of")
 def direct_logits(
     model: HookedVLM,
     prompt: Any,

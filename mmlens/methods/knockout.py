@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.causal.many_pairs import over_pairs
 from mmlens.causal.prefix_reuse import edited, go_on, keep
 from mmlens.causal.variants import Metric, numbers
 from mmlens.methods.activations import activations
@@ -27,6 +28,7 @@ from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import one
+from mmlens.runtime.progress import tracked
 from mmlens.values.addresses import places
 from mmlens.values.arguments import count, flag, instance, shown, spelled
 from mmlens.values.edit import Edit
@@ -59,6 +61,7 @@ def knockout(
 
 
 @needs("logits")
+@over_pairs(reads="clean")
 def knockouts(
     model: HookedVLM,
     prompt: Any,
@@ -94,7 +97,7 @@ def knockouts(
     kept = keep(model, prompt)
     middles = list(range(0, n, step)) if window is not None else [None]
     rows = []
-    for name, route in routes.items():
+    for name, route in tracked(list(routes.items()), "knockouts"):
         source, destination = _ends(name, route)
         across = _across(kept.soft, source)
         _check(kept.soft, name, source, destination, across)

@@ -22,14 +22,16 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from mmlens.causal.changes import Variant
+from mmlens.causal.many_pairs import ends, over_pairs
 from mmlens.causal.pairs import A_PAIR, Pair
 from mmlens.causal.places import Place, groups, place_of, read_by, stays
 from mmlens.causal.prefix_reuse import Kept, keep
-from mmlens.causal.variants import Metric, Progress, numbers, run, standing
+from mmlens.causal.variants import Metric, numbers, run, standing
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.readouts import own_site
+from mmlens.runtime.progress import Progress
 from mmlens.values.addresses import check_tower, places, read_address
 from mmlens.values.arguments import instance
 from mmlens.values.errors import AddressError, NumericsError, PromptError
@@ -45,6 +47,7 @@ DIRECTIONS = ("denoise", "noise")
 
 
 @needs()
+@over_pairs()
 def patch(
     model: HookedModel,
     pair: Pair,
@@ -55,14 +58,17 @@ def patch(
     by: Sequence[str] | str | None = None,
     direction: str = "denoise",
     batch: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **address: Any,
 ) -> Scores:
     """The metric with each place patched: Scores over the axes in `by`, in the site's order.
 
     Args:
-        metric: the last position's logits Float[d_vocab] to one number (`patching.metrics`); of a
-            classifier its logits, of a dual encoder the unit embedding of the picture (or text).
+        pair: one; of a list of pairs or a data set (`mmlens.causal.many_pairs`) the result has a
+            leading axis `pair`, of which `patching.means` gives means, intervals and tests.
+        metric: the last position's logits Float[d_vocab] to one number (`patching.metrics`), or the
+            name of one, "logit", measured for the pair's own `of`; of a classifier its logits, of a
+            dual encoder the unit embedding of the picture (or text).
         site: a site of any tower, "soft_prompt" or "pixels"; by default "resid_pre" of the language
             model, or of the encoder that reads the pair.
         units: single Neurons (or Heads), each patched alone: the axis "neuron" (or "head"); one, a
@@ -71,7 +77,7 @@ def patch(
             at once. Default: layer and pos; at sites of heads, layer and head; with `units`, none.
         direction: "denoise" or "noise".
         batch: the most runs per batch (default: as many as fit into the free memory).
-        progress: called with (done, of).
+        progress: called with (done, of); by default a bar after two seconds, False for none.
         address: `layer=`, `pos=`, `head=`, `unit=`: labels, or a mapping from names to labels
             that are patched together.
 
@@ -155,10 +161,11 @@ def recovered(scores: Scores) -> Scores:
             f"{scores!r} do not say what the clean and the corrupt run gave: only scores of a pair"
             " can be put on that scale."
         )
-    clean, corrupt = float(scores.about["clean"]), float(scores.about["corrupt"])
-    if clean == corrupt:
+    clean, corrupt = (ends(scores, end) for end in ("clean", "corrupt"))
+    if bool((clean == corrupt).any()):
+        same = float(clean[clean == corrupt].flatten()[0])
         raise NumericsError(
-            f"The metric is {clean:.4g} on the clean and on the corrupt run: there is no effect"
+            f"The metric is {same:.4g} on the clean and on the corrupt run: there is no effect"
             " to scale. Take another pair, or another metric."
         )
     values = (scores.values - corrupt) / (clean - corrupt)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.causal.many_pairs import over_pairs
 from mmlens.causal.pairs import A_PAIR, Pair
 from mmlens.causal.prefix_reuse import edited
 from mmlens.causal.variants import Metric, differentiable, measured, numbers
@@ -28,6 +29,7 @@ from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite
 from mmlens.runtime.autograd import ordinary
+from mmlens.runtime.progress import tracked
 from mmlens.values.addresses import places
 from mmlens.values.arguments import count, instance
 from mmlens.values.edit import Edit
@@ -47,6 +49,7 @@ _SITE: dict[type, str] = {Head: "z", Neuron: "neurons"}
 
 
 @needs("logits", "blocks")
+@over_pairs()
 @torch.no_grad()
 def path_patching(
     model: HookedVLM,
@@ -83,7 +86,7 @@ def path_patching(
     writes = ("attn_out", "mlp_out", *(["cross_attn_out"] if base.picture_keys is not None else []))
     held = {name: activations(model, base, name) for name in writes}
     scores = []
-    for sender in senders:
+    for sender in tracked(senders, "path_patching"):
         kind = _SITE[type(sender)]
         sent = activations(model, source, kind, layer=sender.layer, pos=where)
         here = {**sent.labels, "pos": tuple(base.labels[0][i] for i in where)}  # the base's
@@ -160,6 +163,7 @@ def _held(site: str, held: dict[str, Scores], layers: list[int]) -> list[Edit]:
 
 
 @needs("logits", "blocks", "positions")
+@over_pairs()
 @ordinary()
 def edge_attribution(model: HookedVLM, pair: Pair, metric: Metric, k: int = 100) -> pd.DataFrame:
     """The edges between heads and MLPs of largest estimated effect (Syed et al. 2023), by
