@@ -88,7 +88,7 @@ def decode(
         AddressError: a layer or unit that the model does not have, or too few activations.
         CapabilityError: a layer that has no MLP units.
     """
-    import pandas as pd
+    from mmlens.values.word_table import WordTable
 
     k = count(k, "k")
     unique = list(dict.fromkeys(_ends(neurons, active)))
@@ -100,7 +100,7 @@ def decode(
         moved = {"moved": [row[:k] for row in fallen]}
     else:
         said = _said(model, unique, depth, gain, lens if isinstance(lens, Translators) else None)
-    return pd.DataFrame(
+    return WordTable(
         {
             "neuron": [neuron for neuron, _ in unique],
             "sign": [sign for _, sign in unique],
