@@ -277,3 +277,10 @@ def test_the_built_site_fetches_nothing():
     assert "<iframe" in tour
     assert (site / "_look/microscope-and-banana.html").stat().st_size < 1_000_000
     assert [path.name for path in site.rglob("plotly*.js")] == ["plotly.min.js"]
+
+
+def test_the_gallery_shows_every_view_with_its_code():
+    from mmlens import view
+
+    text = (ROOT / "docs" / "gallery.md").read_text("utf-8")
+    assert [name for name in view.__all__ if f"view.{name}" not in text] == []

@@ -150,6 +150,10 @@ def test_sinks_are_silenced_apart_and_random_units_are_drawn_several_times():
     assert first["prob"].tolist() == pytest.approx(plain["prob"].tolist(), rel=1e-4)
     random = several[(several["arm"] == "random") & (several["k"] == 4)]
     assert random["draw"].tolist() == [0, 1, 2] and random["prob"].nunique() == 3
+    told: Any = ask(
+        ablation.ablations, model, SAMPLES[:1], **{**options, "captions": True}, randoms=2
+    )
+    assert told["caption"].notna().tolist() == (told["draw"] == 0).tolist()
     found = ablation.summary(several)
     drop = mean_of(found, arm="random", metric="drop", k=4)
     before = float(first.loc[first["k"] == 0, "prob"].iloc[0])

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from mmlens import families
 from mmlens.cli.app import app
-from mmlens.cli.reproduce import at_most, number_or_word
+from mmlens.cli.reproduce import number_or_word, pictures_of
 from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.papers.claims import Row, Verdict
 from mmlens.papers.mmn.report import FULL, QUICK, OpenChoices, ReproduceError, reproduce
@@ -28,6 +28,7 @@ from mmlens.papers.mmn.report.outcomes import (
     _classes,
     _projection,
     _regions,
+    _sensitive,
     _told,
     _units,
 )
@@ -43,6 +44,7 @@ from mmlens.papers.page_parts import cell
 from mmlens.papers.study_report import tally
 from mmlens.pictos.world import World
 from mmlens.sweep import SweepError
+from mmlens.values.errors import ArgumentError
 
 EVIL = "<img src=x onerror=alert(1)>"
 CLOSE = "</script><script>document.title='PWNED'</script>"
@@ -217,7 +219,7 @@ def test_the_docs_name_as_many_pictures_as_the_plans():
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     table = {line.split("|")[1].strip(): line for line in lines[::-1]}  # the first of a name counts
     counts = {"E1, E6": "units", "E2": "projection", "E5": "ablation", "E7": "sheets",
-              "methods": "faithful", "choices": "sensitive"}  # fmt: skip
+              "methods": "faithful", "choices": "sensitive", "readings": "readings"}  # fmt: skip
     for name, field in counts.items():
         full, quick = (re.match(r"[\d,]+", cell.strip()) for cell in table[name].split("|")[3:5])
         assert full and int(full[0].replace(",", "")) == getattr(FULL, field), name
@@ -264,7 +266,19 @@ def test_no_picture_serves_to_choose_units_and_to_measure_them():
 def test_numbers_of_units_are_the_papers_as_shares():
     assert [round(k * 458_752) for k in FULL.ks] == [0, 50, 100, 200, 400, 800, 1600, 3200, 6400]
     assert round(FULL.ks[-1] * 8192) == 114
-    assert at_most(QUICK, 3).units == 3 and at_most(QUICK, None) is QUICK
+
+
+def test_pictures_are_the_most_of_every_question_or_those_of_one():
+    assert pictures_of(QUICK, []) == QUICK
+    few = pictures_of(QUICK, ["E5=50", "3"])
+    assert (few.units, few.choose, few.ablation) == (3, 2, 50)
+    assert pictures_of(QUICK, ["E4=7"]) == replace(QUICK, choose=7, measure=7)
+    assert pictures_of(QUICK, ["choices=0"]).sensitive == 0
+    for wrong, says in (
+        ("E8=5", "no question 'E8'"), ("1", "2 or more"), ("E5=x", "E5=x is no"), ("E5=0", "2 or"),
+    ):  # fmt: skip
+        with pytest.raises(ArgumentError, match=says):
+            pictures_of(QUICK, [wrong])
 
 
 # -- the report ------------------------------------------------------------------------------------
@@ -341,13 +355,15 @@ def test_what_the_data_cannot_answer_is_told_and_goes_on(tmp_path):
     bare = Samples("bare", ["a", "b"], lambda i: Sample("ab"[i], scene.image), "h")
     nothing = Chosen({}, {}, {}, frozenset())
     study = Study(
-        bridge(NAME), bare, TINY, READING, nothing, tmp_path, offline_scorers(frozenset()), {},
+        bridge(NAME), bare, replace(TINY, sensitive=0), READING, nothing, tmp_path,
+        offline_scorers(frozenset()), {},
         draws=20, progress=False, tell=lambda line: None,
     )  # fmt: skip
     first, layers = _units(study)
     found = [first, _told("E2", _projection, study), _told("E3", _regions, study)]
     found.append(_told("E4", _classes, study))
     assert not layers.why and layers.asked == {"units": 2}
+    assert _told("sensitivity", _sensitive, study).why == "This study leaves the question out."
     for one, part in zip(found, ("reference", "reference", "mask", "two classes"), strict=True):
         assert part in one.why
         told = finding(one, Setting())

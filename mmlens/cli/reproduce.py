@@ -9,11 +9,15 @@ Heavy imports happen inside, so that `mmlens --help` opens at once.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from mmlens.values.errors import ArgumentError, nearest
 
 Text = str | None
 
@@ -45,8 +49,12 @@ def mmn_command(
         Path | None, typer.Option(help="Write the Markdown here, too.", show_default=False)
     ] = None,
     pictures: Annotated[
-        int | None,
-        typer.Option(min=2, help="At most so many pictures a question.", show_default=False),
+        list[str] | None,
+        typer.Option(
+            help="At most so many pictures a question; E5=50 asks E5 about so many, choices=0"
+            " leaves one out. Repeatable.",
+            show_default=False,
+        ),
     ] = None,
     point: Annotated[str, typer.Option(help="Score units at: pre or post.")] = "pre",
     target: Annotated[str, typer.Option(help="Explain the token's: logit, prob, logprob.")] = (
@@ -92,7 +100,7 @@ def mmn_command(
         point, target, rank_by, gain, number_or_word(value), where, random_from, sinks, shuffle,
         keep, noun,
     )  # fmt: skip
-    plan = replace(at_most(QUICK if quick else FULL, pictures), randoms=randoms)
+    plan = replace(pictures_of(QUICK if quick else FULL, pictures or []), randoms=randoms)
     backbones = {"CLIPScore": clip_backbone, "BERTScore": bert_backbone}
     scorers, compare = judged_by({k: v for k, v in backbones.items() if v})
     if scorers:
@@ -195,13 +203,39 @@ def number_or_word(value: str) -> float | str:
         return value
 
 
-def at_most(plan: Any, pictures: int | None) -> Any:
-    """The plan with no question asked about more pictures than this."""
-    if pictures is None:
-        return plan
-    names = ("units", "projection", "of_concept", "choose", "measure", "ablation", "sheets",
-             "faithful", "sensitive", "readings")  # fmt: skip
-    return replace(plan, **{name: min(getattr(plan, name), pictures) for name in names})
+QUESTIONS = {
+    "E1": ("units",), "E2": ("projection",), "E3": ("of_concept",), "E4": ("choose", "measure"),
+    "E5": ("ablation",), "E7": ("sheets",), "methods": ("faithful",), "choices": ("sensitive",),
+    "readings": ("readings",),
+}  # fmt: skip
+"""By question, the numbers of pictures in a plan that are its own."""
+OURS = ("methods", "choices", "readings")
+"""Questions that the paper does not ask, which a study may leave out."""
+
+
+def pictures_of(plan: Any, pictures: Sequence[str]) -> Any:
+    """The plan with other numbers of pictures: "200" is the most for every question, "E5=50" E5's.
+
+    "choices=0" leaves a question out that is not the paper's.
+
+    Raises:
+        ArgumentError: no number from 2 on, or no such question.
+    """
+    asked = dict(one.split("=", 1) if "=" in one else ("", one) for one in pictures)
+    for name, number in asked.items():
+        if name and name not in QUESTIONS:
+            raise ArgumentError(f"There is no question {name!r}: {nearest(name, QUESTIONS)}.")
+        least = 0 if name in OURS else 2
+        if not number.isdecimal() or int(number) < least:
+            raise ArgumentError(
+                f"--pictures {name and name + '='}{number} is no number of pictures: write {least}"
+                " or more, or E5=50 for one question."
+            )
+    most = int(asked.pop("", sys.maxsize))
+    every = [name for names in QUESTIONS.values() for name in names]
+    plan = replace(plan, **{name: min(getattr(plan, name), most) for name in every})
+    own = {name: int(n) for question, n in asked.items() for name in QUESTIONS[question]}
+    return replace(plan, **own)
 
 
 def judged_by(backbones: dict[str, str]) -> tuple[Any, Any]:

@@ -80,7 +80,8 @@ def ablations(
         randoms: how often random units are drawn; `summary` takes their mean, picture by picture.
         sinks: "apart" leaves the units out of both arms that are huge at the first position
             (`sink_units`), and silences them all as an arm of their own.
-        captions: whether new captions are generated (None otherwise).
+        captions: whether new captions are generated (None otherwise); of random units, those of
+            the first draw, because they cost twice what all else does.
         batch: variants computed side by side (default: what fits into the free memory).
 
     Returns:
@@ -111,9 +112,12 @@ def ablations(
     units = [units_at(model, one) for *_, one in variants]
     how = {"value": value, "where": where, "batch": batch}
     prob = number_after(model, seen.soft, lambda y: y.softmax(-1)[:, seen.token], units, **how)
-    said: Sequence[str | None] = [None] * len(units)
-    if captions:
-        said = captions_after(model, seen.prompt, units, max_new_tokens=max_new_tokens, **how)
+    said: list[str | None] = [None] * len(units)
+    told = [i for i, (*_, draw, _) in enumerate(variants) if captions and not draw]
+    if told:
+        asked_of = [units[i] for i in told]
+        new = captions_after(model, seen.prompt, asked_of, max_new_tokens=max_new_tokens, **how)
+        said = [dict(zip(told, new, strict=True)).get(i) for i in range(len(units))]
     table = pd.DataFrame([row[:3] for row in variants], columns=["arm", "k", "draw"])
     total = model.cfg.n_layers * model.cfg.d_mlp
     table = table.assign(share=table["k"] / total, prob=prob.tolist(), caption=said, noun=seen.noun)
