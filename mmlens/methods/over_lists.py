@@ -76,7 +76,7 @@ def words_in(of: Any) -> list[Any] | None:
         return units_in(of, "of", Neuron)
     if not isinstance(of, (list, tuple)) and not hasattr(of, "to_list"):  # a list, or a Series
         return None
-    words = list(of)
+    words: list[Any] = list(of)  # type: ignore[arg-type]
     if not words or any(word is None for word in words):
         raise TargetError(f"of={shown(of)} names nothing to explain: write of=[' dog', ' cat'].")
     return words

@@ -27,7 +27,7 @@ class WordTable(pd.DataFrame):
     def shown(self) -> pd.DataFrame:
         """What is displayed."""
         columns = [name for name in self.columns if name not in HIDDEN or len(self.columns) == 1]
-        plain = pd.DataFrame(self)[columns]
+        plain: Any = pd.DataFrame(self)[columns]
         if "words" in columns:
             plain = plain.assign(words=[_told(words) for words in plain["words"]])
         return plain
