@@ -47,8 +47,8 @@ def readings_told(found: Outcome) -> tuple[str, list[Row], list[str]]:
     clear = "most above" if best["p"] <= P else "no clearer than by chance above"
     says = f"By {best['through']} a picture's units fit it {clear} those of other pictures."
     note = (
-        "Below, by layer: units that fit, and in brackets the points above other pictures' where"
-        " that is more than chance (p <= .05 by dealing pictures anew)."
+        "By layer: units that fit, and in brackets the points above other pictures' where that is"
+        " more than chance (p <= .05 by dealing pictures anew)."
     )
     return says, lines, [note]
 
