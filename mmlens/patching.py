@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from mmlens.causal.corrupters import shuffled as shuffled
     from mmlens.causal.masked_patches import other_patches as other_patches
     from mmlens.causal.masked_patches import patches_under as patches_under
+    from mmlens.causal.pair_means import effects as effects
+    from mmlens.causal.pair_means import means as means
     from mmlens.causal.pairs import Pair as Pair
     from mmlens.causal.pairs import soft_noise as soft_noise
+    from mmlens.causal.thing_pairs import thing_pairs as thing_pairs
     from mmlens.methods.ablate import ablate as ablate
     from mmlens.methods.ablate import ablation_curve as ablation_curve
     from mmlens.methods.ablate import mean_over as mean_over

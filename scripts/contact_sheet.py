@@ -130,11 +130,11 @@ def figures(found: dict[str, Any]) -> dict[str, Any]:
     said = seen.neurons.drop_duplicates("neuron")
     pattern = found["text"]
     return {
-        "on_image": view.on_image(photo, here, mask=mask),
-        "on_image, smooth": view.on_image(photo, activation, smooth=True),
-        "panels": view.panels(photo, seen.maps),
-        "panels of patching": view.panels(photo, found["grid"].sel(pos=mm.Patch), columns=4),
-        "panels of heads": view.panels(photo, found["heads"], shared=False),
+        "on_image": view.on_image(here, photo, mask=mask),
+        "on_image, smooth": view.on_image(activation, photo, smooth=True),
+        "panels": view.panels(seen.maps, photo),
+        "panels of patching": view.panels(found["grid"].sel(pos=mm.Patch), photo, columns=4),
+        "panels of heads": view.panels(found["heads"], photo, shared=False),
         "heatmap": view.heatmap(scores.sum("unit")),
         "heatmap of patching": view.heatmap(found["grid"]),
         "heatmap of heads": view.heatmap(found["direct"]),
@@ -157,7 +157,7 @@ def figures(found: dict[str, Any]) -> dict[str, Any]:
             title="Two results on one scale",
         ),
         "tokens": view.tokens(scores.sum("layer", "unit").sel(pos=words)),
-        "attention_on_image": view.attention_on_image(photo, found["tower"]),
+        "attention_on_image": view.attention_on_image(found["tower"], photo),
         "attention_text": view.attention_text(pattern.sel(query=words, key=words)),
         "cards": view.cards(said.head(4), picture=photo, activations=seen.activations),
         "gallery": view.gallery(

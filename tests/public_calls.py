@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -70,6 +71,7 @@ NUMBERS = (NAN, -1.0, "nope", None, [])
 TEXTS = ("nope", "", 3, None, [])
 LISTS = ([], [None], "nope", None, 3)
 ANYTHING = (None, "nope", -1, NAN, [], {})
+PLAIN = {"bool", "str", "int", "float", "None"}
 TABLES = (None, pd.DataFrame(), pd.DataFrame({"nope": [1]}), "nope")
 
 
@@ -119,6 +121,13 @@ class Right:
             "site": "resid_pre", "draws": 20, "vectors": 2, "ks": (0, 1), "size": 16,
             "name": "light",
         }  # fmt: skip
+        self.public = (
+            self.neuron, mm.Head(1, 0), mm.Patch(1, 1), mm.Token("a", 0), self.prompt,
+            self.by_name["pair"], self.scores, self.top, self.top["neuron"], mask, np.zeros((2, 3)),
+            self.photo, self.data, mm.Edit("neurons", 0.0), self.model, mm.Neuron, Path("a.html"),
+        )  # fmt: skip
+        """A value of every public type, each given in the place of every argument; tables and
+        arrays not where one number, text or flag is annotated, which verbs alone check."""
         self.special: dict[str, dict[str, Any]] = self._special(other) | self._dual()
         self.special |= self._diffusion()
 
@@ -157,6 +166,9 @@ class Right:
         seen = mm.look(model, self.photo, k=2, max_new_tokens=1)
         moved = patching.patch(
             model, self.by_name["pair"], self.by_name["metric"], layer=0, pos=[0]
+        )
+        many = patching.patch(
+            model, [self.by_name["pair"]] * 2, self.by_name["metric"], layer=0, pos=[0]
         )
         made = mm.visualise(model, mm.Neuron(1, 5, "vision"), steps=2)
         word, soft = patching.word(model, " dog"), model.embed(self.prompt)
@@ -225,6 +237,8 @@ class Right:
             "patching.other_patches": {"labels": labels, "chosen": [mm.Patch(1, 1)]},
             "patching.path_patching": {"senders": [self.neuron], "receiver": None},
             "patching.recovered": {"scores": moved},
+            "patching.means": {"scores": many}, "patching.effects": {"scores": many},
+            "patching.thing_pairs": {"data": self.data},
             "patching.remove": {"site": "resid_post", "direction": word},
             "patching.steer": {"site": "resid_post", "direction": word},
             "HookedVLM.edit": {"edits": mm.Edit("neurons", 0.0)},
@@ -438,7 +452,7 @@ def main(told: TextIO) -> None:
             file.write(f"groups: {both}\nconcepts: {both}\n")
         mm.sweep.sweep(translate.top_units, right.model, right.data, "swept", progress=False,
                        options={"k": 2, "max_new_tokens": 1})  # fmt: skip
-        for where in names():
+        for where in sys.argv[1:] or names():
             function = callable_of(right, where)
             good, before = right.arguments(where, function), time.process_time()
             faults, calls = [], 0
@@ -447,7 +461,9 @@ def main(told: TextIO) -> None:
             for name, one in inspect.signature(function).parameters.items():
                 if one.kind is one.VAR_KEYWORD:
                     continue
-                for bad in values_for(str(one.annotation)):
+                plain = set(re.findall(r"\w+", str(one.annotation))) <= PLAIN
+                public = (one for one in right.public if not (plain and hasattr(one, "ndim")))
+                for bad in (*values_for(str(one.annotation)), *public):
                     if one.default is not one.empty and bad is None and one.default is None:
                         continue  # the default
                     calls += 1

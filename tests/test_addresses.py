@@ -212,7 +212,7 @@ def test_numbers_of_numpy_and_torch_are_numbers_and_others_are_refused():
 def test_what_does_not_name_its_axis_is_refused(address):
     with pytest.raises(AddressError, match="name (its|the) axis"):
         mm.Edit("neurons", 0.0, address)
-    with pytest.raises(AddressError, match="name its axis"):
+    with pytest.raises(AddressError, match="name (its|the) axis"):
         seen().sel(address)
 
 
@@ -280,7 +280,7 @@ def test_differences_are_taken_of_the_same_labels():
     half: Any = torch.tensor(0.5)
     assert (b - half).values.tolist() == [2.5, 4.5]
     moved = Scores(b.values, ("pos",), {"pos": (Token("A", 0), Patch(1, 0))})
-    with pytest.raises(AddressError, match=r"same labels: on axis 'pos' Patch\(row=0, col=1.* has"):
+    with pytest.raises(AddressError, match=r"same labels: on axis 'pos' Patch\(0, 1\).* has"):
         _ = a - moved
     plain = Scores(torch.zeros(2), ("unit",))
     assert (plain - Scores(torch.ones(2), ("unit",), {"unit": (0, 1)})).values.tolist() == [-1, -1]

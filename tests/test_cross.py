@@ -393,10 +393,10 @@ def test_views_draw_what_the_sites_give(planted):
     picture = toy.picture((2, 1))
     prompt = mm.Prompt(picture, WORDS)
     pattern = mm.activations(planted, prompt, "cross_pattern", layer=1)
-    drawn = view.attention_on_image(picture, pattern.sel(head=2, query=[-1]))
+    drawn = view.attention_on_image(pattern.sel(head=2, query=[-1]), picture)
     assert "Where each position attends" in drawn and len(drawn) > 2000
     assert view.heatmap(pattern.sel(head=2)).data
-    assert view.on_image(picture, mm.attribute_picture(planted, prompt, " dog", after="")).data
+    assert view.on_image(mm.attribute_picture(planted, prompt, " dog", after=""), picture).data
 
 
 # -- what is kept, and what is refused --------------------------------------------------------

@@ -61,7 +61,8 @@ def refused(call: Callable[[], Any], *parts: str) -> None:
 def test_scores_that_are_none_are_named_with_what_to_give():
     good = made("pos")
     assert given.scores(good) is good
-    for wrong in (None, [0.5], np.zeros(3), "scores"):
+    assert given.scores(np.zeros(3)).axes == ("place",)  # numbers without names get some
+    for wrong in (None, [0.5], np.zeros((2, 2, 2)), "scores"):
         refused(lambda wrong=wrong: given.scores(wrong, "maps"), "maps=", "mmlens.attribute")
 
 

@@ -191,7 +191,7 @@ WORDS_ALONE = {
     **dict.fromkeys(
         ("mmlens.attribute_caption", "mmlens.neuron_graph", "mmlens.patching.edge_attribution",
          "mmlens.patching.knockouts", "mmlens.patching.path_patching",
-         "mmlens.patching.soft_noise"),
+         "mmlens.patching.soft_noise", "mmlens.patching.thing_pairs"),
         "needs a model that predicts the next token",
     ),
     **dict.fromkeys(
@@ -277,7 +277,7 @@ def scores(model) -> mm.Scores:
 
 def test_tiles_are_drawn_where_they_lie_in_the_picture(model, scores):
     picture, reader = photo(WIDE), model.image_reader
-    drawn = view.on_image(picture, scores).data[0]  # a heat map in pixels of the picture
+    drawn = view.on_image(scores, picture).data[0]  # a heat map in pixels of the picture
     assert drawn.z.shape == (GRID, 2 * GRID)
     tiles = [one for one in scores.of("pos") if one.crop]
     for patch in tiles:
@@ -285,22 +285,22 @@ def test_tiles_are_drawn_where_they_lie_in_the_picture(model, scores):
         col, row = (list(axis).index((a + b) / 2) for axis, a, b in
                     ((drawn.x, x0, x1), (drawn.y, y0, y1)))  # fmt: skip
         assert drawn.z[row, col] == pytest.approx(float(scores.sel(patch).values))
-    told = view.on_image(picture, scores).layout.title.subtitle.text.replace("<br>", " ")
+    told = view.on_image(scores, picture).layout.title.subtitle.text.replace("<br>", " ")
     assert "drawn: the tiles" in told
 
 
 def test_the_thumbnail_or_one_tile_is_drawn_by_name(scores):
     picture = photo(WIDE)
-    small = view.on_image(picture, scores, crop="thumbnail").data[0]
+    small = view.on_image(scores, picture, crop="thumbnail").data[0]
     assert small.z.shape == (GRID, GRID) and small.x[0] == 32 / GRID  # over the whole picture
-    one = view.on_image(picture, scores, crop=2).data[0]
+    one = view.on_image(scores, picture, crop=2).data[0]
     assert one.x[0] == 32 + 16 / GRID and one.x[-1] < 64
     with pytest.raises(AddressError, match="'tiles', 'thumbnail', or write the number"):
-        view.on_image(picture, scores, crop="tile")
+        view.on_image(scores, picture, crop="tile")
     bare = mm.Scores(scores.values, scores.axes, scores.labels)
     with pytest.raises(AddressError, match="does not say where they lie: choose one"):
-        view.on_image(picture, bare)
-    assert view.on_image(picture, bare, crop=2, box=(32, 0, 64, 32)).data
+        view.on_image(bare, picture)
+    assert view.on_image(bare, picture, crop=2, box=(32, 0, 64, 32)).data
 
 
 def test_views_of_tiles_survive_saving_and_other_sizes_of_the_photo(scores, tmp_path):

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.datasets.sample import Sample, Samples
+from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families import toy
 from mmlens.model import hooking
 from mmlens.values.errors import MMLensError
@@ -54,6 +55,7 @@ def calls(
     data = Samples("two", ["a", "b"], samples.__getitem__, "hash")
     mask, neuron = np.zeros(photo.size[::-1], bool), mm.Neuron(1, 5, "lm" if talks else "vision")
     mask[photo.height // 2 : 3 * photo.height // 4, photo.width // 8 : photo.width // 4] = True
+    seen = Sample("a", photo, things=(Thing("dog", torch.from_numpy(mask)),))
     token: dict[str, Any] = {"words": {"of": word, "after": ""}, "similarity": {"of": "a dog"},
                              "classes": {"of": 1}}[kind]  # fmt: skip
     look: dict[str, Any] = {
@@ -96,7 +98,6 @@ def calls(
         "mmlens.look": ask(photo, **look),
         "mmlens.microscope": ask(data, tempfile.mkdtemp(), layer=0, k=1),
         "mmlens.nearest_tokens": ask(prompt, 2),
-        "mmlens.neuron_graph": ask(prompt, 5, after="", k=1, units=1),
         "mmlens.picture_similarity": ask("a dog"),
         "mmlens.neuron_graph": ask(prompt, word, after="", k=1, units=1),
         "mmlens.sink_units": ask(prompt),
@@ -126,6 +127,7 @@ def calls(
         "mmlens.patching.path_patching": ask(pair, metric, [mm.Head(0, 1)]),
         "mmlens.patching.shuffled": ask(),
         "mmlens.patching.soft_noise": ask(prompt),
+        "mmlens.patching.thing_pairs": ask([seen]),
         "mmlens.patching.word": ask(word),
         "mmlens.patching.written_by": ask(neuron),
     }

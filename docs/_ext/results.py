@@ -81,8 +81,9 @@ class Result(SphinxDirective):
         kind = type(value).__name__
         if any(base.__name__ == "BaseFigure" for base in type(value).__mro__):
             return [_raw(figure(*_in_both_themes(expression, page.names)))]
-        if kind == "DataFrame":
-            return [_raw(f'<div class="mm-table">{_table(value)}</div>')]
+        if any(base.__name__ == "DataFrame" for base in type(value).__mro__):
+            table = _table(getattr(value, "shown", lambda: value)())  # as a notebook shows it
+            return [_raw(f'<div class="mm-table">{table}</div>')]
         if kind == "Look":
             return [_raw(self._frame(value))]
         if hasattr(value, "save") and kind.endswith("Image"):

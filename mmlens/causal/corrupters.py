@@ -40,12 +40,13 @@ def mean_picture(pictures: Sequence[Any]) -> Corrupter:
     Raises:
         PictureError: no picture is given.
     """
-    if not pictures:
+    given = several(pictures, "pictures", least=0, error=PictureError)
+    if not given:
         raise PictureError("The mean of no pictures does not exist: give at least one.")
-    several = [open_picture(picture) for picture in pictures]
+    opened = [open_picture(picture) for picture in given]
 
     def corrupt(image: Image.Image) -> Image.Image:
-        same = [np.asarray(p.resize(image.size, Image.Resampling.BICUBIC), float) for p in several]
+        same = [np.asarray(p.resize(image.size, Image.Resampling.BICUBIC), float) for p in opened]
         return _picture(np.mean(same, axis=0))
 
     return corrupt

@@ -62,11 +62,14 @@ def other_patches(labels: Sequence[Any], chosen: Sequence[Patch], seed: int = 0)
         AddressError: there are too few others, or a chosen one is not among the labels.
     """
     labels, chosen = several(labels, "labels", least=0), several(chosen, "chosen", least=0)
-    gone = [patch for patch in chosen if patch not in labels]
+    labels = [label for label in labels if isinstance(label, Patch)]
+    gone = [patch for patch in chosen if not isinstance(patch, Patch) or patch not in labels]
     if gone:
-        raise AddressError(f"Patch {gone[0]} is not among these labels, so it has no control.")
+        raise AddressError(
+            f"Patch {shown(gone[0])} is not among these labels, so it has no control."
+        )
     seed = count(seed, "seed", least=0)
-    rest = [x for x in labels if isinstance(x, Patch) and x not in set(chosen)]
+    rest = [x for x in labels if x not in set(chosen)]
     if len(rest) < len(chosen):
         raise AddressError(
             f"There are {len(rest)} patches beside these {len(chosen)}, too few for a control."

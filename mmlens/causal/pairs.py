@@ -14,7 +14,7 @@ the object.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +25,7 @@ from mmlens.model.targets import one
 from mmlens.values.addresses import places
 from mmlens.values.arguments import SEEDS, count, instance, number
 from mmlens.values.errors import MMLensError, PictureError, PromptError
+from mmlens.values.labels import Patch
 from mmlens.values.prompt import Prompt, SoftPrompt
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
 Corrupter = Callable[[Image.Image], Image.Image]
-A_PAIR = "Pair(clean, corrupt)"
+A_PAIR = "Pair(clean, corrupt), or a list of pairs"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +43,27 @@ class Pair:
     Attributes:
         clean: the prompt that shows the thing.
         corrupt: the prompt without it.
+        of: the word that the pair is about, which metrics given by name measure.
+        minus: the word whose logit "logit_difference" subtracts.
+        name: what the pair is called in results.
+        patches: where the thing is.
     """
 
     clean: Prompt | SoftPrompt | Image.Image | str
     corrupt: Prompt | SoftPrompt | Image.Image | str
+    of: Any = field(default=None, kw_only=True)
+    minus: Any = field(default=None, kw_only=True)
+    name: str = field(default="", kw_only=True)
+    patches: tuple[Patch, ...] = field(default=(), kw_only=True, repr=False)
 
     @classmethod
-    def corrupted(cls, prompt: Any, corrupter: Corrupter, picture: int | None = None) -> Pair:
+    def corrupted(
+        cls, prompt: Any, corrupter: Corrupter, picture: int | None = None, **about: Any
+    ) -> Pair:
         """A prompt and the same prompt with its pictures (or one of them) corrupted.
+
+        Args:
+            about: `of=`, `minus=`, `name=`, `patches=` of the pair.
 
         Raises:
             PromptError: it has no such picture.
@@ -63,7 +77,7 @@ class Pair:
             _corrupted(corrupter, one) if picture in (None, at) else one
             for at, one in enumerate(prompt.pictures)
         ]
-        return cls(prompt, prompt.with_pictures(new))
+        return cls(prompt, prompt.with_pictures(new), **about)
 
     def read(self, model: HookedModel) -> tuple[Any, Any]:
         """Both as the model reads them.

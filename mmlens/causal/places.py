@@ -22,7 +22,7 @@ from torch import Tensor
 from mmlens.model import hooking
 from mmlens.model.capture import capture
 from mmlens.values.addresses import places
-from mmlens.values.arguments import several
+from mmlens.values.arguments import several, shown
 from mmlens.values.errors import AddressError, PromptError, SiteError, nearest
 from mmlens.values.labels import TEXT
 from mmlens.values.maps import as_map, as_positions, inner_of, is_map
@@ -240,8 +240,9 @@ def groups(
         (labels, or None where the axis is one group without a name; the indices of each group).
     """
     if isinstance(wanted, Mapping):
-        sets = [list(some) if isinstance(some, tuple) else some for some in wanted.values()]
-        found = [() if some == [] else tuple(places(labels, some, axis)) for some in sets]
+        empty = ([], ())  # a set without members is patched nowhere
+        found = [() if isinstance(some, (list, tuple)) and some in empty else
+                 tuple(places(labels, some, axis)) for some in wanted.values()]  # fmt: skip
         if not found:
             raise AddressError(f"{axis}={{}} names no set: write {axis}={{'object': [...]}}.")
         return tuple(wanted), found
@@ -269,6 +270,8 @@ def read_by(by: Sequence[str] | str | None, default: tuple[str, ...], where: Pla
     site, inner = where.site, () if where.inner is None else (where.inner,)
     known = (*(("layer",) if site.layered else ()), "pos", *inner)
     for axis in chosen:
-        if axis not in known:
-            raise AddressError(f"Site {site.name!r} has no axis {axis!r}: {nearest(axis, known)}")
+        if not isinstance(axis, str) or axis not in known:
+            raise AddressError(
+                f"Site {site.name!r} has no axis {shown(axis)}: {nearest(str(axis), known)}"
+            )
     return set(chosen)

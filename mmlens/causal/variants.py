@@ -30,7 +30,8 @@ from mmlens.model.capture import capture
 from mmlens.model.prompt_tokens import rows as rows_of
 from mmlens.model.targets import finite, one_number
 from mmlens.runtime.chunks import fitting, in_chunks
-from mmlens.values.arguments import count, function
+from mmlens.runtime.progress import Progress, bar
+from mmlens.values.arguments import count
 from mmlens.values.errors import AddressError, NumericsError
 from mmlens.values.labels import LM
 from mmlens.values.sites import Site
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 Metric = Callable[[torch.Tensor], Any]
 """Logits of the last position, Float[d_vocab], to one number; without a language model what the
 model answers: logits Float[class], or the embedding of a picture or text, Float[d_embed]."""
-Progress = Callable[[int, int], None]
 
 
 def numbers(metric: Metric, logits: Float[Tensor, "row d_vocab"]) -> Float[Tensor, " row"]:
@@ -90,7 +90,8 @@ def run(
     number: Callable[[torch.Tensor], torch.Tensor],
     *,
     batch: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
+    what: str = "patch",
 ) -> tuple[Float[Tensor, "variant ..."], int]:
     """A number of the logits of every variant, and the largest number of rows in a batch.
 
@@ -100,10 +101,10 @@ def run(
         number: a function of logits Float[row, d_vocab], or [row, at, d_vocab] where the run was
             kept with `at`, to a tensor [row, ...] (of a metric: `numbers`).
         batch: the most rows per batch; by default as many as fit into the free memory.
-        progress: called with (done, of) after every batch.
+        progress: called with (done, of) after every batch; by default a bar after two seconds,
+            which False leaves out.
+        what: is done, as the bar says it.
     """
-    if progress is not None:
-        function(progress, "progress", "a function of (done, of)")
     need_units(model, place.site, {at for v in variants for at in v.at})
     size = _side_by_side(model, kept, place, batch)
     once, same = _once(variants)
@@ -112,18 +113,18 @@ def run(
         found[same[0]] = number(kept.logits[None]).cpu()[0]
         once = once[:-1]
     done, largest = len(variants) - len(once), 0
-    for band in _bands(variants, once, place.site, source, kept):
+    with bar(what, len(variants), progress) as step:
+        for band in _bands(variants, once, place.site, source, kept):
 
-        def work(start: int, stop: int, band: list[int] = band) -> tuple[list[int], torch.Tensor]:
-            some = band[start:stop]
-            rows = [variants[i] for i in some]
-            return some, number(_logits(model, kept, place, source, rows)).cpu()
+            def work(start: int, stop: int, band: list[int] = band) -> tuple[list[int], Tensor]:
+                some = band[start:stop]
+                rows = [variants[i] for i in some]
+                return some, number(_logits(model, kept, place, source, rows)).cpu()
 
-        for some, values in in_chunks(len(band), size, work):
-            found.update(zip(some, values, strict=True))
-            done, largest = done + len(some), max(largest, len(some))
-            if progress is not None:
-                progress(done, len(variants))
+            for some, values in in_chunks(len(band), size, work):
+                found.update(zip(some, values, strict=True))
+                done, largest = done + len(some), max(largest, len(some))
+                step(done)
     found.update((i, found[same[0]]) for i in same)
     return torch.stack([found[i] for i in range(len(variants))]), max(1, largest)
 

@@ -124,6 +124,8 @@ def _report(seen: Look, chosen: bool) -> None:
     )
     first = "the first word that names a thing (another: --of WORD)"
     why = f", {first if seen.prompt else 'which fits best of these'}" if chosen else ""
+    if seen.note:
+        printed.print(Text(f"Note: {seen.note}\n"))
     printed.print(Text(f"Explained: {plain(seen.token)!r}{why}\n"))
     table = table_of_lines()
     for name, side in (("neuron", "left"), ("score", "right"), ("patch", "left")):

@@ -8,6 +8,7 @@ FOLDER                      pictures, or what datasets' save_to_disk wrote
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mmlens.datasets.caption_pairs import DataError
 from mmlens.datasets.captioned import hugging_face, images
 from mmlens.datasets.coco_format import coco
 from mmlens.datasets.sample import Samples
+from mmlens.values.arguments import shown
 
 KINDS = ("pictos:held_out:200", "coco:FOLDER", "hf:NAME")
 
@@ -30,6 +32,8 @@ def dataset(source: Any) -> Samples:
         return source
     if type(source).__module__.split(".")[0] == "datasets":
         return hugging_face(source)
+    if not isinstance(source, (str, PathLike)):
+        raise DataError(f"{shown(source)} is no data set: write {', '.join(KINDS)} or a folder.")
     text, path = str(source), Path(str(source))
     kind, _, rest = text.partition(":")
     if kind == "pictos":

@@ -20,7 +20,8 @@ a classifier, its classes, which stand in place of the words of a caption (`expl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from PIL import Image
 
 from mmlens.causal.picture_boxes import seen_box
 from mmlens.explore.deeper import Depth, read_deeper
+from mmlens.explore.domain import note
 from mmlens.explore.encoder_look import read_encoder
 from mmlens.explore.patches import firing, maps_of, seen_places
 from mmlens.explore.strongest import Strongest, strongest_table
@@ -118,6 +120,18 @@ class Look:
 
         return explore(self, title=title).html
 
+    def _repr_html_(self) -> str:
+        """The explorer in a frame, for notebooks."""
+        from mmlens.view.explorer_page.page import explore
+
+        told = f"<p>{escape(self.note)}</p>" if self.note else ""
+        return told + explore(self)._repr_html_()
+
+    @property
+    def note(self) -> str:
+        """A sentence where the model was shown what it cannot know (`explore.domain`), or ""."""
+        return str(self.about.get("note", ""))
+
     def save(self, path: str | Path, title: str | None = None) -> Path:
         """Write `to_html`; the title is the file's stem unless given."""
         return write_whole(path, self.to_html(title or printable(Path(path).stem)))
@@ -170,7 +184,7 @@ def look(
     depth = full if isinstance(full, Depth) else Depth() if flag(full, "full") else None
     photo = open_picture(picture)
     if LM not in model.towers:
-        return _encoder(model, photo, prompt, caption, of, k, depth)
+        return _noted(_encoder(model, photo, prompt, caption, of, k, depth), note(model, photo))
     read_through(model, through, "what is looked at")
     prompt = "A picture of" if prompt is None else prompt
     soft, aims = aim_caption(
@@ -212,7 +226,7 @@ def look(
         more = read_deeper(
             model, soft, aims, table, active, neurons, chosen, depth, through, list(patches)
         )
-    return Look(
+    seen = Look(
         photo,
         prompt,
         "".join(token.text for token in tokens),
@@ -231,6 +245,11 @@ def look(
         firing=active,
         **more,
     )
+    return _noted(seen, note(model, photo))
+
+
+def _noted(seen: Look, told: str) -> Look:
+    return replace(seen, about={**seen.about, "note": told}) if told else seen
 
 
 def _encoder(

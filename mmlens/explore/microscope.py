@@ -143,7 +143,7 @@ def _check_asked(tower: str, words: Any, formats: Any, visualise: int) -> None:
         )
     if formats is not None:
         checked(formats)
-    if words is not None and words != "labels":
+    if words is not None and not (isinstance(words, str) and words == "labels"):
         distinct(words)
 
 
@@ -151,7 +151,8 @@ def _probed(made: LayerCards, words: Any, formats: Any, visualise: int) -> Table
     """The tables of the site, with those that are made for it."""
     tables, of = made.tables, json.dumps(made.done.manifest, sort_keys=True, default=str)
     if words is not None and tables.words is None:
-        known = list(made.labels.names) if words == "labels" else distinct(words)
+        own = isinstance(words, str) and words == "labels"
+        known = list(made.labels.names) if own else distinct(words)
         if known:
             table = word_table(made.model, made.layers, known, made.work, of)
             tables = replace(tables, words=table)

@@ -26,6 +26,7 @@ from mmlens.sweep.sweep_folder import Sweep
 from mmlens.sweep.sweeping import sweep
 from mmlens.tally import Moments, Tally, Top, TopMaps
 from mmlens.values.addresses import places
+from mmlens.values.arguments import text
 from mmlens.values.errors import AddressError, CapabilityError, nearest
 from mmlens.values.labels import LM, Neuron, Patch
 from mmlens.values.prompt import Prompt
@@ -65,7 +66,7 @@ def tower_of(model: HookedModel, tower: str | None) -> str:
     Raises:
         AddressError: no such tower. CapabilityError: no pictures get there.
     """
-    name = tower or "vision"
+    name = "vision" if tower is None else text(tower, "tower")
     seen = [one for one in model.towers if one in ("vision", LM)]
     if name not in model.towers:
         raise AddressError(f"{model.name!r} has no tower {name!r}: {nearest(name, seen)}")

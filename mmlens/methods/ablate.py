@@ -23,6 +23,7 @@ import torch
 from PIL.Image import Image
 
 from mmlens.causal.changes import Source, Variant
+from mmlens.causal.many_pairs import over_pairs
 from mmlens.causal.measures import name_of
 from mmlens.causal.pairs import unlike
 from mmlens.causal.places import Place, layers_at, place_of, stays
@@ -42,6 +43,7 @@ from mmlens.values.maps import is_map
 from mmlens.values.prompt import Prompt, SoftPrompt
 from mmlens.values.scores import Scores
 from mmlens.values.sites import SITES, Site, shared
+from mmlens.values.unit_lists import units_in
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
@@ -54,13 +56,14 @@ Value = float | Scores | Prompt | SoftPrompt | Image
 
 
 @needs("one pass")
+@over_pairs(reads="clean")
 def ablate(
     model: HookedModel,
     prompt: Any,
     metric: Metric,
     site: str | None = None,
     value: Value = 0.0,
-    units: Sequence[Unit] | None = None,
+    units: Any = None,
     *,
     by: Sequence[str] | str | None = None,
     batch: int | None = None,
@@ -76,6 +79,7 @@ def ablate(
         The metric; `about["clean"]` is the metric with nothing ablated.
     """
     kept = keep(model, prompt)
+    units = units if units is None else units_in(units, "units")
     site = site or own_site(model, "resid_pre", kept.soft).name
     where = place_in(model, kept, site, address, units)
     axes, labels, variants = variants_at(model, where, units, by, address)
@@ -90,11 +94,12 @@ def ablate(
 
 
 @needs("one pass")
+@over_pairs(reads="clean")
 def ablation_curve(
     model: HookedModel,
     prompt: Any,
     metric: Metric,
-    ranked: Sequence[Unit],
+    ranked: Any,
     *,
     k: Sequence[int] = (0, 1, 3, 10, 30),
     value: Value = 0.0,
@@ -106,8 +111,8 @@ def ablation_curve(
     """The metric without the first k units, without the rest, or without k others: Scores(arm, k).
 
     Args:
-        ranked: Neurons, or Heads, of one tower, the most important first. In an encoder of
-            convolutions a Neuron is a channel, and all are of one layer.
+        ranked: Neurons, or Heads, of one tower, the most important first: a list, a Series, a
+            table. In an encoder of convolutions a Neuron is a channel, and all are of one layer.
         k: how many; more than there are in `ranked` is refused.
         pos: ablate at these positions of the prompt only (default: at all).
         randoms: how many random arms.
@@ -115,7 +120,7 @@ def ablation_curve(
     Raises:
         AddressError: too few units in the ranking, or in a layer for its random partners.
     """
-    units = list(dict.fromkeys(several(ranked, "ranked", least=0)))
+    units = list(dict.fromkeys(units_in(ranked, "ranked")))
     counts = [count(n, "k", least=0, error=AddressError) for n in several(k, "k")]
     randoms, seed = count(randoms, "randoms", least=0, most=MOST), count(seed, "seed", least=0)
     kinds = {type(unit) for unit in units}

@@ -1,6 +1,7 @@
 """Activations at a site, with labels.
 
     activations(model, prompt, "neurons", Neuron(3, 17))     # Scores(pos)
+    activations(model, prompt, best.neuron)                  # Scores(neuron, pos)
     activations(model, prompt, "resid_post", layer=4)        # Scores(pos, dim)
     activations(model, prompt, "vision.neurons", layer=1)    # inside the vision encoder
 
@@ -19,26 +20,28 @@ from mmlens.methods.denoising_activations import Kept, denoising_activations, st
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
-from mmlens.model.readouts import own_site
+from mmlens.model.readouts import own_site, unit_site
 from mmlens.model.targets import finite
 from mmlens.values.addresses import POSITIONS, check_tower, places, read_address
 from mmlens.values.errors import AddressError, PromptError
-from mmlens.values.labels import TEXT, Marker, Padding, Patch, Token
+from mmlens.values.joined_labels import joined
+from mmlens.values.labels import LM, TEXT, Head, Marker, Neuron, Patch
 from mmlens.values.maps import as_positions, inner_of, is_map
-from mmlens.values.prompt import same_layout
 from mmlens.values.scores import Scores
 from mmlens.values.sites import Site, readers, shared
 from mmlens.values.sites import site as site_of
+from mmlens.values.unit_lists import has_units, plain_address
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
 
 Rows = tuple[tuple[Any, ...], ...]
+_KINDS = (Neuron, Head)
 
 
 @needs()
 def activations(
-    model: HookedModel, prompt: Any, site: str | None = None, *address: Any, **by_axis: Any
+    model: HookedModel, prompt: Any, site: Any = None, *address: Any, **by_axis: Any
 ) -> Scores:
     """The activations at a site: Scores(prompt, layer, the site's axes), as narrowed.
 
@@ -48,8 +51,10 @@ def activations(
             position is all of them, " dog | cat".
         site: a site name, or a full hook name; by default "neurons" of the language model, or of
             the encoder that reads the prompt. A map of a convolution has the axes channel, row and
-            col; where patches are named (`pos=Patch`), it has pos and channel.
-        address: labels that narrow it, as in `Scores.sel`.
+            col; where patches are named (`pos=Patch`), it has pos and channel. Neurons (or Heads)
+            can stand here without a site: theirs.
+        address: labels that narrow it, as in `Scores.sel`; several Neurons, a list or table of
+            them, give one axis, `neuron`.
 
     Raises:
         SiteError, AddressError: no such site or label. PromptError: layouts differ.
@@ -58,8 +63,37 @@ def activations(
     if model.can("denoise"):
         found, told, where, wanted = _read_steps(model, prompt, site, address, by_axis)
         return stacked(found, told, where, layer=wanted.get("layer"), step=wanted.get("step"))
-    wanted, layers, kept, told = _read(model, prompt, site, address, by_axis)
-    return _stack(kept, layers, wanted, told)
+    if has_units(site):
+        site, address = None, (site, *address)
+    parts = plain_address(address)
+    units = next((part for part in parts if isinstance(part, list)), None)
+    if site is None and (named := [part for part in parts if isinstance(part, _KINDS)] or units):
+        site = _site_of(model, named[0])
+    if units is None:
+        wanted, layers, kept, told = _read(model, prompt, site, parts, by_axis)
+        return _stack(kept, layers, wanted, told)
+    rest = [part for part in parts if part is not units]
+    every = _around(model, units, site_of(site or own_site(model, "neurons", prompt).name))
+    wanted, layers, kept, told = _read(model, prompt, site, rest, {**every, **by_axis})
+    return _stack(kept, layers, wanted, told).sel(units)
+
+
+def _site_of(model: HookedModel, unit: Any) -> str:
+    """The site of a unit's own activation."""
+    if isinstance(unit, Neuron):
+        return unit_site(model, unit).name
+    return "z" if unit.tower == LM else f"{unit.tower}.z"
+
+
+def _around(model: HookedModel, units: list[Any], where: Site) -> dict[str, list[int]]:
+    """The labels on each axis among which several units are."""
+    check_tower([units], where.tower, where.name)
+    cfg = hooking.tower_at(model, where).cfg if where.in_lm else None
+    found: dict[str, set[int]] = {}
+    for unit in units:
+        for axis, at in read_address([unit], {}, readers(where, cfg)).items():
+            found.setdefault(axis, set()).add(at)
+    return {axis: sorted(there) for axis, there in found.items()}
 
 
 @needs()
@@ -190,26 +224,13 @@ def _common(rows: Rows, batch: str, wanted: Mapping[str, Any]) -> tuple[Any, ...
         return tuple(rows[0])
     if batch == "picture":
         rows = tuple(map(_of_one_picture, rows))
-    if not same_layout(rows):
-        lengths = sorted({sum(not isinstance(x, Padding) for x in row) for row in rows})
-        raise PromptError(
-            f"These prompts have {' and '.join(map(str, lengths))} positions, or their pictures at"
-            " different places: ask for one at a time, or give prompts of one layout."
-        )
-    return tuple(map(_named, zip(*rows, strict=True)))
+    return joined(rows)
 
 
 def _of_one_picture(row: tuple[Any, ...]) -> tuple[Any, ...]:
     """Labels without the number of the picture or crop, which the batch axis has."""
     inside = (Patch, Marker)
     return tuple(replace(x, image=0, crop=0) if isinstance(x, inside) else x for x in row)
-
-
-def _named(labels: tuple[Any, ...]) -> Any:
-    texts = list(dict.fromkeys(str(label) for label in labels))
-    if len(texts) == 1:
-        return labels[0]
-    return Token(" |".join(texts[:3]) + (" | ..." if len(texts) > 3 else ""), labels[0].at)
 
 
 def _label(

@@ -19,6 +19,7 @@ import torch
 
 from mmlens.methods.best_scores import BestScores
 from mmlens.methods.denoising_attribution import denoising_attribution
+from mmlens.methods.over_lists import beside, over_prompts, word_axis, words_in
 from mmlens.model import hooking, readouts
 from mmlens.model.capabilities import need_gradient, needs
 from mmlens.model.provenance import about
@@ -33,6 +34,7 @@ from mmlens.values.labels import LM, Neuron, Padding, Patch
 from mmlens.values.scores import Scores
 from mmlens.values.sites import SITES, Site, tower_of
 from mmlens.values.sites import site as site_of
+from mmlens.values.unit_lists import as_unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +48,7 @@ _POINTS = {"pre": "neurons_pre", "post": "neurons"}
 
 
 @needs()
+@over_prompts
 @ordinary()
 def attribute(
     model: HookedModel,
@@ -65,6 +68,9 @@ def attribute(
         of: what is explained: a word, one token of the model (" dog"), or its id; a class of a
             classifier by name or number; a Neuron, whose own activation is explained. In a dual
             encoder a text (or a picture, where the prompt is a text): the similarity of both.
+            Several, as a list (of Neurons a table, too), give a leading axis: token, neuron, class
+            or text.
+        prompt: one, or a list of one layout, which gives a leading axis `prompt`.
         target: its "logit", "prob" or "logprob", or a function of the logits Float[d_vocab]; of a
             Neuron its "mean" over positions, "max" or "sum"; of a similarity "logit" or "cosine".
         after: the words between prompt and target; by default the model's own caption up to it.
@@ -91,29 +97,40 @@ def attribute(
     if step is not None:
         raise ArgumentError(f"{model.name!r} answers in one pass and has no step=.")
     where = attributed(model, point, site, prompt)
-    reading, aimed = model.aim(prompt, of, target, after)
+    words = words_in(of)
+    aims = [
+        model.aim(prompt, one, target, after) for one in ([as_unit(of)] if words is None else words)
+    ]
+    reading = max((read for read, _ in aims), key=_length)  # one caption, up to the last word
     every = list(hooking.layers(model, where)) if where.layered else [None]
     if where.layer is not None:
         layer = where.layer if layer is None else layer
     chosen = sorted(every[i] for i in places(every, layer, "layer")) if where.layered else every  # type: ignore[type-var]
-    kept: dict[int | None, torch.Tensor] = {}
+    kept: list[dict[int | None, torch.Tensor]] = [{} for _ in aims]
 
     def receive(index: int, layer: int | None, product: torch.Tensor) -> None:
-        kept[layer] = product
+        kept[index][layer] = product
 
-    products(model, reading, [aimed], receive, where, chosen)
+    products(model, reading, [aimed for _, aimed in aims], receive, where, chosen)
     told = about(
         model,
         method="attribute",
         prompt=reading,
-        of=aimed.token,
+        of=aims[0][1].token if words is None else [str(aimed.token) for _, aimed in aims],
         target=target,
         point=point,
         silencing=silencing(model, point, where),
         at="all positions",
     )
     told |= {} if where.in_lm else {"tower": where.tower}
-    return _stacked(model, reading, where, chosen, kept, told)
+    found = [_stacked(model, reading, where, chosen, one, told) for one in kept]
+    return found[0] if words is None else beside(found, word_axis(model, words), words)
+
+
+def _length(reading: Any) -> int:
+    """The positions of a language model's prompt; 0 of other readings."""
+    ids = getattr(reading, "ids", None)
+    return 0 if ids is None else ids.shape[1]
 
 
 def attributed(model: HookedModel, point: str, site: str | None, prompt: Any = None) -> Site:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.methods.over_lists import over_lists
 from mmlens.methods.quadrature import MOST, complete
 from mmlens.model import hooking, readouts
 from mmlens.model.capabilities import need_gradient, needs
@@ -42,6 +43,7 @@ ATTRIBUTIONS = ("gradient", "integrated_gradients", "occlusion")
 
 
 @needs("pictures")
+@over_lists
 @ordinary()
 def attribute_picture(
     model: HookedModel,
@@ -59,7 +61,7 @@ def attribute_picture(
     """The contribution of each patch of the picture to one word (class, similarity): Scores(pos).
 
     Args:
-        of, target, after: as in `attribute`.
+        prompt, of, target, after: as in `attribute`.
         at: "soft_prompt" (what the language model reads, the default of a bridge), "features" (the
             encoder's output) or "pixels" (through the encoder, summed over each patch's square; the
             default of other models).

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmlens.causal.many_pairs import over_pairs
 from mmlens.causal.pairs import Pair
 from mmlens.causal.places import Place, layers_at, place_of, stays
 from mmlens.causal.prefix_reuse import Kept
@@ -47,6 +48,7 @@ KEPT = ("head", "unit", "channel")
 
 
 @needs("one pass")
+@over_pairs()
 @ordinary()
 def attribution_patching(
     model: HookedModel,

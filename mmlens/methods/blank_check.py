@@ -22,13 +22,14 @@ from mmlens.methods.unit_responses import TOWER
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.readouts import unit_site
-from mmlens.values.arguments import count, instance, number, several
+from mmlens.values.arguments import count, number, several
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import Neuron
 from mmlens.values.maps import inner_of, is_map
 from mmlens.values.pictures import open_picture
 from mmlens.values.prompt import Prompt
 from mmlens.values.sites import site as site_of
+from mmlens.values.unit_lists import one_unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,7 @@ BATCH = 64
 @needs("pictures")
 def blank_check(
     model: HookedModel,
-    neuron: Neuron,
+    neuron: Neuron | str,
     texts: Sequence[str],
     values: Sequence[float] = (1.0, 3.0, 10.0),
     *,
@@ -55,7 +56,7 @@ def blank_check(
     """The change of every text's logit for every value: value, text, logit, change, p.
 
     Args:
-        neuron: of the vision tower; in a map, a channel.
+        neuron: one of the vision tower; in a map, a channel.
         texts: the one that the unit should raise and others to compare with; of a classifier, names
             of classes.
         values: what is added to the unit at every position.
@@ -70,7 +71,7 @@ def blank_check(
     import pandas as pd
 
     need_names(model, "ask a dual encoder or a classifier")
-    one = instance(neuron, "neuron", Neuron, "a unit, as Neuron(3, 17, 'vision')")
+    one = one_unit(neuron, "neuron")
     if one.tower != TOWER:
         raise AddressError(f"{one} is no unit of the vision tower: write Neuron(3, 17, 'vision').")
     sizes = [number(value, "values") for value in several(values, "values")]

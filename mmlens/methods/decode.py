@@ -42,6 +42,7 @@ from mmlens.values.arguments import count, instance, number, several
 from mmlens.values.english import interpretable_tokens
 from mmlens.values.errors import AddressError, ArgumentError, nearest
 from mmlens.values.labels import Neuron
+from mmlens.values.unit_lists import units_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,7 @@ THROUGH = ("unembed", *KINDS, "effect")
 @needs("unembed")
 def decode(
     model: HookedVLM,
-    neurons: pd.DataFrame | Iterable[Neuron] | Neuron,
+    neurons: pd.DataFrame | Iterable[Neuron | str] | Neuron | str,
     k: int = 10,
     *,
     gain: bool = False,
@@ -68,8 +69,9 @@ def decode(
     """The `k` words that each neuron raises most: one row per different neuron and sign.
 
     Args:
-        neurons: one, several (repeats count once), or a table with a column `neuron`, and `active`
-            where the activations are known, as `top_neurons(scores, active=...)` gives it.
+        neurons: one, several (repeats count once), also as they print ("L4.138"), or a table with
+            a column `neuron`, and `active` where the activations are known, as
+            `top_neurons(scores, active=...)` gives it.
         gain: apply the final norm's gain first.
         active: the activation of each neuron, for its sign; without it the words are those of a
             positive activation.
@@ -86,7 +88,7 @@ def decode(
         AddressError: a layer or unit that the model does not have, or too few activations.
         CapabilityError: a layer that has no MLP units.
     """
-    import pandas as pd
+    from mmlens.values.word_table import WordTable
 
     k = count(k, "k")
     unique = list(dict.fromkeys(_ends(neurons, active)))
@@ -98,7 +100,7 @@ def decode(
         moved = {"moved": [row[:k] for row in fallen]}
     else:
         said = _said(model, unique, depth, gain, lens if isinstance(lens, Translators) else None)
-    return pd.DataFrame(
+    return WordTable(
         {
             "neuron": [neuron for neuron, _ in unique],
             "sign": [sign for _, sign in unique],
@@ -159,20 +161,9 @@ def interpretable(table: pd.DataFrame) -> pd.DataFrame:
 
 def _ends(neurons: Any, active: Iterable[float] | None) -> list[tuple[Neuron, int]]:
     """The neurons, each with the sign of its activation (1 where none is known)."""
-    if hasattr(neurons, "columns"):
-        if "neuron" not in neurons.columns:
-            raise AddressError(
-                f"This table has no column 'neuron' but {list(neurons.columns)}: give what"
-                " top_neurons(...) returned."
-            )
-        if active is None and "active" in neurons.columns:
-            active = neurons["active"]
-        neurons = neurons["neuron"]
-    many = (
-        [neurons]
-        if isinstance(neurons, Neuron)
-        else several(neurons, "neurons", least=0, what="list of Neurons")
-    )
+    if active is None and "active" in getattr(neurons, "columns", ()):
+        active = neurons["active"]
+    many = units_in(neurons, "neurons", Neuron)
     given = None if active is None else several(active, "active", least=0, what="list of numbers")
     numbers = [1.0] * len(many) if given is None else [number(one, "active") for one in given]
     if len(numbers) != len(many):

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmlens.causal.many_pairs import over_pairs
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.capture import capture
@@ -47,6 +48,7 @@ Kept = dict[str, dict[int, Tensor]]
 
 
 @needs("unembed")
+@over_pairs(reads="clean", metric="of")
 def direct_logits(
     model: HookedVLM,
     prompt: Any,

@@ -20,6 +20,7 @@ import torch
 
 from mmlens.causal.places import Place, layers_at, place_of
 from mmlens.causal.variants import need_units, standing
+from mmlens.methods.over_lists import over_lists
 from mmlens.methods.quadrature import MOST, Integral, complete
 from mmlens.model import readouts
 from mmlens.model.capabilities import needs
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 
 @needs("one pass")
+@over_lists
 @ordinary()
 def integrated_gradients(
     model: HookedModel,
@@ -54,7 +56,7 @@ def integrated_gradients(
     """Integrated gradients of the MLP units of each layer for one word: Scores(layer, pos, unit).
 
     Args:
-        of, target, after: as in `attribute`.
+        prompt, of, target, after: as in `attribute`.
         baseline: the value of an ablated unit: a number, or Scores(layer, unit) such as a mean.
         steps: nodes of the quadrature; up to four times as many, concentrated near the baseline, in
             layers where their sum misses the change by more than a hundredth (with a norm after the

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.causal.many_pairs import over_pairs
 from mmlens.causal.measures import name_of
 from mmlens.causal.prefix_reuse import edited, go_on, keep
 from mmlens.causal.variants import Metric, numbers
@@ -28,8 +29,9 @@ from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import one
+from mmlens.runtime.progress import tracked
 from mmlens.values.addresses import places
-from mmlens.values.arguments import choice, count, flag, instance, shown
+from mmlens.values.arguments import choice, count, flag, instance, shown, spelled
 from mmlens.values.edit import Edit
 from mmlens.values.errors import AddressError, CapabilityError
 from mmlens.values.labels import DENOISER, LM
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 CUT = float("-inf")
 
 
+@spelled
 def knockout(
     source: Any,
     destination: Any,
@@ -72,6 +75,7 @@ def knockout(
 
 
 @needs("logits")
+@over_pairs(reads="clean")
 def knockouts(
     model: HookedVLM,
     prompt: Any,
@@ -107,7 +111,7 @@ def knockouts(
     kept = keep(model, prompt)
     middles = list(range(0, n, step)) if window is not None else [None]
     rows = []
-    for name, route in routes.items():
+    for name, route in tracked(list(routes.items()), "knockouts"):
         source, destination = _ends(name, route)
         across = _across(kept.soft, source)
         _check(kept.soft, name, source, destination, across)

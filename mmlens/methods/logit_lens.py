@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.methods.over_lists import over_prompts
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite, one
@@ -32,6 +33,7 @@ _FLOATS = 1 << 25
 
 
 @needs("unembed")
+@over_prompts
 def logit_lens(
     model: HookedVLM,
     prompt: Any,
@@ -45,6 +47,7 @@ def logit_lens(
     """Predicted tokens at every layer and position.
 
     Args:
+        prompt: one, or a list: a leading axis `prompt` (then of one layout) or a column `prompt`.
         tokens: words of one token each; None: the `k` most probable of all.
         quantity: "prob", "logprob" or "logit".
         layer, pos: some layers or positions only, as in `Scores.sel`; the axes stay.

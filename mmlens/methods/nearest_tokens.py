@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.methods.over_lists import over_prompts
 from mmlens.model.capabilities import needs
 from mmlens.model.targets import finite, one
 from mmlens.runtime.chunks import in_chunks
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
 
 
 @needs("unembed")
+@over_prompts
 def nearest_tokens(model: HookedVLM, prompt: Any, k: int = 5, *, pos: Any = None) -> pd.DataFrame:
     """The `k` words of highest cosine similarity at each position.
 
     Args:
-        prompt: a Prompt, a SoftPrompt or vectors Float[1, pos, d_model].
+        prompt: a Prompt, a SoftPrompt or vectors Float[1, pos, d_model]; of a list, a column
+            `prompt` tells them apart.
         pos: some positions only, as in `Scores.sel` (Patch: the picture's).
 
     Returns:

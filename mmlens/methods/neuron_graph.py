@@ -30,12 +30,13 @@ from mmlens.model.provenance import about
 from mmlens.model.targets import aim, extend, one
 from mmlens.towers.language.tokenization import id_of, word
 from mmlens.values.addresses import places
-from mmlens.values.arguments import count, instance, several
+from mmlens.values.arguments import count
 from mmlens.values.edit import Edit
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import LM, Neuron, Patch
 from mmlens.values.scores import Scores
 from mmlens.values.sites import SITES
+from mmlens.values.unit_lists import units_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +86,7 @@ def neuron_graph(
     if neurons is None:
         chosen = list(top_neurons(scores, k, pos=seen, rank_by="max")["neuron"])
     else:
-        chosen = [_checked(one) for one in several(neurons, "neurons")]
+        chosen = [_checked(one) for one in units_in(neurons, "neurons", Neuron, least=1)]
     rows, every = [], list[int]()
     for neuron in chosen:
         best = at_picture.sel(neuron)
@@ -129,8 +130,7 @@ def _silent(unit: int) -> Edit:
     return Edit(FEATURES, 0.0, dim=unit)
 
 
-def _checked(neuron: Any) -> Neuron:
-    instance(neuron, "neurons", Neuron, "neurons, as Neuron(3, 17)", error=AddressError)
+def _checked(neuron: Neuron) -> Neuron:
     if neuron.tower != LM:
         raise AddressError(f"{neuron} is no neuron of the language model: write Neuron(3, 17).")
     return neuron

@@ -23,21 +23,24 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from mmlens.causal.changes import Variant
+from mmlens.causal.many_pairs import ends, over_pairs
 from mmlens.causal.measures import name_of
 from mmlens.causal.pairs import A_PAIR, Pair
 from mmlens.causal.places import Place, groups, place_of, read_by, stays
 from mmlens.causal.prefix_reuse import Kept, keep
-from mmlens.causal.variants import Metric, Progress, numbers, run, standing
+from mmlens.causal.variants import Metric, numbers, run, standing
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.readouts import own_site
+from mmlens.runtime.progress import Progress
 from mmlens.values.addresses import check_expert, check_tower, places, read_address
 from mmlens.values.arguments import instance
 from mmlens.values.errors import AddressError, NumericsError, PromptError
 from mmlens.values.labels import Head, Neuron
 from mmlens.values.scores import Scores
 from mmlens.values.sites import readers, shared
+from mmlens.values.unit_lists import units_in
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
@@ -46,32 +49,37 @@ DIRECTIONS = ("denoise", "noise")
 
 
 @needs("one pass")
+@over_pairs()
 def patch(
     model: HookedModel,
     pair: Pair,
     metric: Metric,
     site: str | None = None,
-    units: Sequence[Neuron | Head] | Neuron | Head | None = None,
+    units: Any = None,
     *,
     by: Sequence[str] | str | None = None,
     direction: str = "denoise",
     batch: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **address: Any,
 ) -> Scores:
     """The metric with each place patched: Scores over the axes in `by`, in the site's order.
 
     Args:
-        metric: the last position's logits Float[d_vocab] to one number (`patching.metrics`); of a
-            classifier its logits, of a dual encoder the unit embedding of the picture (or text).
+        pair: one; of a list of pairs or a data set (`mmlens.causal.many_pairs`) the result has a
+            leading axis `pair`, of which `patching.means` gives means, intervals and tests.
+        metric: the last position's logits Float[d_vocab] to one number (`patching.metrics`), or the
+            name of one, "logit", measured for the pair's own `of`; of a classifier its logits, of a
+            dual encoder the unit embedding of the picture (or text).
         site: a site of any tower, "soft_prompt" or "pixels"; by default "resid_pre" of the language
             model, or of the encoder that reads the pair.
-        units: single Neurons (or Heads), each patched alone: the axis "neuron" (or "head").
+        units: single Neurons (or Heads), each patched alone: the axis "neuron" (or "head"); one, a
+            list, a Series, or a table of them.
         by: axes along which places are patched one at a time; along the others all of the address
             at once. Default: layer and pos; at sites of heads, layer and head; with `units`, none.
         direction: "denoise" or "noise".
         batch: the most runs per batch (default: as many as fit into the free memory).
-        progress: called with (done, of).
+        progress: called with (done, of); by default a bar after two seconds, False for none.
         address: `layer=`, `pos=`, `head=`, `unit=`: labels, or a mapping from names to labels
             that are patched together.
 
@@ -82,6 +90,7 @@ def patch(
         PromptError: the layouts differ. SiteError, AddressError: no such place.
     """
     base, source, told = _runs(model, pair, metric, direction)
+    units = units if units is None else units_in(units, "units")
     site = site or own_site(model, "resid_pre", base.soft).name
     where = place_in(model, base, site, address, units)
     axes, labels, variants = variants_at(model, where, units, by, address)
@@ -116,8 +125,7 @@ def place_in(
 def _asked_layers(wanted: Any, units: Any) -> Any:
     """The layers that are named, by themselves, in a mapping, or by units; None for all."""
     if units is not None:
-        several = units if isinstance(units, (list, tuple)) else [units]
-        return sorted({one.layer for one in several if isinstance(one, (Neuron, Head))}) or None
+        return sorted({one.layer for one in units}) or None
     if not isinstance(wanted, Mapping):
         return wanted
     named = [one if isinstance(one, (list, tuple)) else [one] for one in wanted.values()]
@@ -157,10 +165,11 @@ def recovered(scores: Scores) -> Scores:
             f"{scores!r} do not say what the clean and the corrupt run gave: only scores of a pair"
             " can be put on that scale."
         )
-    clean, corrupt = float(scores.about["clean"]), float(scores.about["corrupt"])
-    if clean == corrupt:
+    clean, corrupt = (ends(scores, end) for end in ("clean", "corrupt"))
+    if bool((clean == corrupt).any()):
+        same = float(clean[clean == corrupt].flatten()[0])
         raise NumericsError(
-            f"The metric is {clean:.4g} on the clean and on the corrupt run: there is no effect"
+            f"The metric is {same:.4g} on the clean and on the corrupt run: there is no effect"
             " to scale. Take another pair, or another metric."
         )
     values = (scores.values - corrupt) / (clean - corrupt)
@@ -187,7 +196,7 @@ def _runs(
 def variants_at(
     model: HookedModel,
     where: Place,
-    units: Sequence[Neuron | Head] | Neuron | Head | None,
+    units: Sequence[Neuron | Head] | None,
     by: Sequence[str] | str | None,
     address: dict[str, Any],
 ) -> tuple[tuple[str, ...], dict[str, tuple[Any, ...]], list[Variant]]:
@@ -207,7 +216,6 @@ def variants_at(
     every_pos = "pos" not in wanted and "pos" not in each
     pos = [None] if every_pos else [tuple(spot) for spot in spots]
     if units is not None:
-        units = [units] if isinstance(units, (Neuron, Head)) else units
         axis, chosen = _single(model, where, units)
         kinds: list[tuple[str, tuple[Any, ...] | None, list[Any]]] = [(axis, tuple(units), chosen)]
     else:

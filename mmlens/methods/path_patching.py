@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.causal.many_pairs import over_pairs
 from mmlens.causal.measures import name_of
 from mmlens.causal.pairs import A_PAIR, Pair
 from mmlens.causal.prefix_reuse import edited
@@ -29,13 +30,15 @@ from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite
 from mmlens.runtime.autograd import ordinary
+from mmlens.runtime.progress import tracked
 from mmlens.values.addresses import places
-from mmlens.values.arguments import count, instance, several, shown
+from mmlens.values.arguments import count, instance
 from mmlens.values.edit import Edit
 from mmlens.values.errors import AddressError, CapabilityError, MMLensError
 from mmlens.values.labels import Head, Neuron
 from mmlens.values.scores import Scores
 from mmlens.values.sites import SITES, readers
+from mmlens.values.unit_lists import one_unit, units_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,13 +50,14 @@ _SITE: dict[type, str] = {Head: "z", Neuron: "neurons"}
 
 
 @needs("logits", "blocks")
+@over_pairs()
 @torch.no_grad()
 def path_patching(
     model: HookedVLM,
     pair: Pair,
     metric: Metric,
-    senders: Sequence[Part],
-    receiver: Part | None = None,
+    senders: Any,
+    receiver: Any = None,
     into: str = "v",
     *,
     pos: Any = None,
@@ -63,7 +67,7 @@ def path_patching(
     """The metric with each direct path from a sender to the receiver patched: Scores(sender).
 
     Args:
-        senders: Heads or Neurons.
+        senders: Heads or Neurons: one, a list, a Series, or a table of them.
         receiver: a Head (`into` "q", "k" or "v") or a Neuron, or None: the logits. Where several
             heads share a key and a value (grouped-query attention), all of them receive it.
         pos: positions of the sender that are patched (default: all).
@@ -72,6 +76,8 @@ def path_patching(
     Raises:
         AddressError: the sender does not come before the receiver, or no such direction.
     """
+    senders = units_in(senders, "senders")
+    receiver = receiver if receiver is None else one_unit(receiver, "receiver", (Head, Neuron))
     site = _way_in(senders, receiver, into, direction, through)
     clean, corrupt = instance(pair, "pair", Pair, A_PAIR).read(model)
     base, source = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
@@ -81,7 +87,7 @@ def path_patching(
     writes = ("attn_out", "mlp_out", *(["cross_attn_out"] if base.picture_keys is not None else []))
     held = {name: activations(model, base, name) for name in writes}
     scores = []
-    for sender in senders:
+    for sender in tracked(senders, "path_patching"):
         kind = _SITE[type(sender)]
         sent = activations(model, source, kind, layer=sender.layer, pos=where)
         here = {**sent.labels, "pos": tuple(base.labels[0][i] for i in where)}  # the base's
@@ -126,11 +132,11 @@ def _way_in(
     """The site of the receiver's input, after the arguments were checked."""
     if direction not in DIRECTIONS or through not in ("nothing", "mlps"):
         raise AddressError("Write direction='denoise' or 'noise', through='nothing' or 'mlps'.")
-    if not several(senders, "senders", least=0, what="list of Heads or Neurons"):
+    if not senders:
         raise AddressError("There is no sender: give at least one Head or Neuron.")
     for part in (*senders, *([] if receiver is None else [receiver])):
-        if not isinstance(part, (Head, Neuron)) or min(part.layer, _index(part)) < 0:
-            raise AddressError(f"{shown(part)} is no part of a model: write Head(0, 1) or Neuron.")
+        if min(part.layer, _index(part)) < 0:
+            raise AddressError(f"{part} is no part of a model: numbers count from 0.")
     late = [s for s in senders if receiver is not None and s.layer >= receiver.layer]
     if late:
         raise AddressError(f"{late[0]} does not come before {receiver}: no path leads there.")
@@ -158,6 +164,7 @@ def _held(site: str, held: dict[str, Scores], layers: list[int]) -> list[Edit]:
 
 
 @needs("logits", "blocks", "positions")
+@over_pairs()
 @ordinary()
 def edge_attribution(model: HookedVLM, pair: Pair, metric: Metric, k: int = 100) -> pd.DataFrame:
     """The edges between heads and MLPs of largest estimated effect (Syed et al. 2023), by

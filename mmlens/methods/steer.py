@@ -31,6 +31,7 @@ from mmlens.values.edit import Edit
 from mmlens.values.errors import AddressError, NumericsError
 from mmlens.values.labels import Neuron
 from mmlens.values.scores import Scores
+from mmlens.values.unit_lists import units_in
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
@@ -86,8 +87,10 @@ def word(model: HookedVLM, of: str | int) -> Scores:
 
 
 @needs("blocks")
-def written_by(model: HookedVLM, neuron: Neuron) -> Scores:
+def written_by(model: HookedVLM, neuron: Any) -> Scores:
     """What a neuron writes to the stream, per unit of activation: Scores(dim).
+
+    Of several (a list, a Series, a table of Neurons), Scores(neuron, dim).
 
     That is its row of W_out, times a scale (Granite) or the gain of a norm (Gemma 2 and 3, OLMo 2,
     GLM-4) between the MLP and the stream. With a norm the weights give only the direction; the
@@ -97,6 +100,10 @@ def written_by(model: HookedVLM, neuron: Neuron) -> Scores:
     Raises:
         AddressError: there is no such neuron. CapabilityError: the layer has no MLP units.
     """
+    if not isinstance(neuron, Neuron):
+        many = units_in(neuron, "neuron", Neuron, least=1)
+        found = [written_by(model, one) for one in many]
+        return found[0] if isinstance(neuron, str) else Scores.concat(found, "neuron", many)
     model.lm.units.find(model.name, [neuron])
     with torch.no_grad():
         row = model.lm.units.written(neuron.layer, [neuron.unit], neuron.expert)[0]

@@ -70,6 +70,10 @@ def mean_ablated(
         )
     usual = shares if mean is None else _shares(mean, "mean")
     usual = usual.mean("picture") if "picture" in usual.axes else usual
+    if usual.axes != tuple(axis for axis in shares.axes if axis != "picture"):
+        raise AddressError(
+            f"mean={usual!r} has other axes than {shares!r}: give shares of one kind."
+        )
     instead, chosen = usual.values.to(shares.values), torch.ones(usual.shape, dtype=torch.bool)
     for axis, want in wanted.items():
         dim, found = usual.axes.index(axis), places(usual.of(axis), want, axis)

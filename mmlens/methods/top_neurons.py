@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mmlens.values.arguments import instance
+from mmlens.values.arguments import instance, shown, spelled
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import LM, Neuron, Patch
 from mmlens.values.maps import as_positions, inner_of, is_map
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@spelled
 def top_neurons(
     scores: Scores,
     k: int = 10,
@@ -87,17 +88,16 @@ def top_neurons(
 
 def _by_unit(scores: Scores) -> Scores:
     """Scores of a map as those of units at positions: its channels at its cells."""
-    axes = tuple(getattr(scores, "axes", ()))
-    values, labels = getattr(scores, "values", None), getattr(scores, "labels", {})
-    if values is None:
+    if not isinstance(scores, Scores):
         return scores
+    axes, values, labels = scores.axes, scores.values, scores.labels
     if is_map(axes):
         rows, cols = (values.shape[axes.index(one)] for one in ("row", "col"))
         inner = axes[-3:]
         cells = tuple(Patch(row, col) for row in range(rows) for col in range(cols))
         values, labels = as_positions(values, inner), {**labels, "pos": cells}
         axes = (*axes[:-3], "pos", inner_of(inner))
-    if "channel" not in axes and axes == getattr(scores, "axes", axes):
+    if "channel" not in axes and axes == scores.axes:
         return scores
     named = {axis: "unit" if axis == "channel" else axis for axis in axes}
     kept = {named[axis]: there for axis, there in labels.items() if axis in axes}
@@ -106,9 +106,9 @@ def _by_unit(scores: Scores) -> Scores:
 
 def _check(scores: Scores) -> None:
     """Refuse Scores without units, or with other axes than layer, pos and unit."""
-    axes = set(getattr(scores, "axes", ()))
+    axes = set(scores.axes) if isinstance(scores, Scores) else set()
     if not {"layer", "unit"} <= axes <= {"layer", "pos", "expert", "unit"}:
         raise AddressError(
-            f"{scores!r} is not made of neurons: top_neurons reads Scores(layer, pos, unit), as"
-            " attribute(...) gives them."
+            f"{shown(scores)} is not made of neurons: top_neurons reads Scores(layer, pos, unit),"
+            " as attribute(...) gives them."
         )

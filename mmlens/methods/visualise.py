@@ -37,6 +37,7 @@ from mmlens.runtime.chunks import in_chunks
 from mmlens.runtime.seeding import seed_of
 from mmlens.values.arguments import SEEDS, choice, count, instance, number, text
 from mmlens.values.labels import Neuron
+from mmlens.values.unit_lists import has_units, units_in
 from mmlens.values.visualisation import Visualisation
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ def visualise(
     """Pictures that raise what is asked for as far as optimisation gets.
 
     Args:
-        of: a Neuron of the vision tower, or a list of them, made side by side; or what `attribute`
-            explains: a class, a word, a text, a unit of another tower.
+        of: a Neuron of the vision tower, or a list or table of them, made side by side; or what
+            `attribute` explains: a class, a word, a text, a unit of another tower.
         site: of the Neurons, any site of the vision tower ("vision.resid_post"); by default its MLP
             units, or the channels of its maps. With the hook name of one layer, `of` may be numbers
             of units. Units of heads are counted through: head * d_head + dim.
@@ -134,7 +135,9 @@ def _goal(
     model: HookedModel, of: Any, site: str | None, target: Any, prompt: str, after: Any, pos: Any
 ) -> Goal:
     """What is asked for: units of the vision tower, or a readout of the model."""
+    of = units_in(of, "of") if has_units(of) and not isinstance(of, Neuron) else of
     several = list(of) if isinstance(of, Sequence) and not isinstance(of, str) else [of]
+    of = several[0] if len(several) == 1 else of
     neurons = [isinstance(one, Neuron) and one.tower == VISION for one in several]
     if site is not None or (several and all(neurons)):
         if not several or any(one is None for one in several):

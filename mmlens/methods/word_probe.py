@@ -29,10 +29,11 @@ from mmlens.methods.unit_responses import (
 )
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
-from mmlens.values.arguments import count, instance, number, several, text
+from mmlens.values.arguments import count, number, several, text
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import Neuron
 from mmlens.values.scores import Scores
+from mmlens.values.unit_lists import units_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,14 +114,12 @@ def top_words(scores: Scores, k: int = 10, *, neurons: Any = None) -> pd.DataFra
     check_words(scores)
     layer = int(scores.about.get("layer") or 0)
     n, width = scores.shape
-    wanted = [neurons] if isinstance(neurons, Neuron) else neurons
     listed = (
         [Neuron(layer, unit, TOWER) for unit in range(width)]
-        if wanted is None
-        else several(wanted, "neurons")
+        if neurons is None
+        else units_in(neurons, "neurons", Neuron, least=1)
     )
     for one in listed:
-        instance(one, "neurons", Neuron, "neurons, as Neuron(3, 17, 'vision')", error=AddressError)
         if (one.layer, one.tower) != (layer, TOWER) or not 0 <= one.unit < width:
             raise AddressError(
                 f"{one} is none of these units: they are {Neuron(layer, 0, TOWER)} to"

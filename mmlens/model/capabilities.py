@@ -3,9 +3,9 @@
     @needs("logits", "neurons")
     def attribute(model, prompt, ...): ...
 
-Every verb is decorated with `needs`: it refuses an argument that is no model, and a model that
-lacks a capability, before anything is computed. The table of verbs and families in the docs is made
-from it.
+Every verb is decorated with `needs`: before anything is computed it refuses an argument that is no
+model, a model that lacks a capability, and an option that the verb does not have. The table of
+verbs and families in the docs is made from it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mmlens.values.arguments import choice, shown
+from mmlens.values.arguments import check_call, choice, shown
 from mmlens.values.errors import ArgumentError, CapabilityError
 from mmlens.values.labels import DENOISER, TEXT
 
@@ -123,6 +123,7 @@ def needs(*what: str) -> Callable[[Verb], Verb]:
         @functools.wraps(verb)
         def asked(model: Any, *args: Any, **options: Any) -> Any:
             require(model, *what)
+            check_call(verb, (model, *args), options)
             return verb(model, *args, **options)
 
         asked.needs = what  # type: ignore[attr-defined]

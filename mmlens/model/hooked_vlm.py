@@ -39,8 +39,8 @@ from mmlens.runtime.run import reading as being_read
 from mmlens.runtime.turns import turn
 from mmlens.towers.language.language_model import LanguageModel
 from mmlens.towers.projection import Projection
-from mmlens.values.arguments import instance
-from mmlens.values.errors import CapabilityError
+from mmlens.values.arguments import instance, shown
+from mmlens.values.errors import ArgumentError, CapabilityError
 from mmlens.values.prompt import Prompt, SoftPrompt
 from mmlens.values.sites import SITES, Site
 
@@ -239,6 +239,8 @@ class HookedVLM(Joined, Answering, Surface, HookedModel):
         """
         if at is not None:
             instance(at, "at", torch.Tensor, "positions as a tensor Int[k]")
+            if at.ndim != 1 or at.dtype == torch.bool:
+                raise ArgumentError(f"at={shown(at)}: write positions as a tensor Int[k].")
         options.refuse_unknown("run", how, options.FORWARD)
         with self.running(input, mask, prepend_bos, grad) as soft:
             ids = soft.ids.clamp(min=0)

@@ -20,7 +20,7 @@ from mmlens.runtime.hook_calls import DIRECTIONS, Hook, called, check_function, 
 from mmlens.runtime.run import current
 from mmlens.runtime.turns import alone
 from mmlens.towers.language import attention_mask
-from mmlens.values.arguments import choice, shown
+from mmlens.values.arguments import choice, flag, shown
 from mmlens.values.edit import Edit, Rows
 from mmlens.values.errors import AddressError, CapabilityError, SiteError, nearest
 from mmlens.values.labels import LM
@@ -94,7 +94,8 @@ def names(
                 f"{shown(wanted)} names no hook: write a name, as in 'blocks.0.hook_resid_post',"
                 " or a function of names."
             )
-        chosen = {id(known[name]): name for name in reversed(list(known)) if wanted(name)}
+        meant = [name for name in known if flag(wanted(name), "what the function of names gives")]
+        chosen = {id(known[name]): name for name in reversed(meant)}
         return [name for name in known if name in set(chosen.values())]
     lm: Any = model.towers.get(LM)
     if wanted in known or (lm is not None and attention_mask.layer_of(lm, wanted) is not None):

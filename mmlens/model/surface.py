@@ -151,7 +151,8 @@ class Surface(nn.Module):
         check_left(padding_side)
         if isinstance(input, (list, tuple)):
             return [self.to_str_tokens(one, prepend_bos) for one in input]
-        ids = torch.as_tensor(input) if hasattr(input, "__array__") else input
+        arrays = hasattr(input, "__array__") and not hasattr(input, "iloc")
+        ids = torch.as_tensor(input) if arrays else input
         ids = ids.reshape(1) if isinstance(ids, torch.Tensor) and ids.ndim == 0 else ids
         return [str(label) for label in self.embed(ids, prepend_bos).labels[0]]
 

@@ -24,13 +24,13 @@ is no larger than each p says (Holm 1979).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mmlens.papers.bootstrap import DRAWS, MOST
 from mmlens.papers.tables import ExperimentError
+from mmlens.tally.paired import holm as holm
 from mmlens.values.arguments import count, number
 
 MARGIN = 0.2
@@ -78,16 +78,6 @@ def distance(
         _share(drawn >= margin),
         _share(moved >= found - margin),
     )
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """The p-values of several comparisons, corrected; in the order given, NaN left out."""
-    given = np.asarray(p, dtype=float)
-    order = [i for i in np.argsort(given, kind="stable") if np.isfinite(given[i])]
-    out, least = np.full(len(given), np.nan), 0.0
-    for done, i in enumerate(order):
-        least = out[i] = min(1.0, max(least, (len(order) - done) * given[i]))
-    return out.tolist()
 
 
 def sign_flips(differences: Any, *, draws: int = 9999, seed: int = 0) -> float:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 import torch
 
+from mmlens.values.errors import AddressError
+
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -32,6 +34,11 @@ def pull(
     logits: torch.Tensor, number: Callable[[torch.Tensor], torch.Tensor], at: torch.Tensor
 ) -> torch.Tensor:
     """The gradient of `number(logits)` at an earlier tensor, at least in float32."""
+    if not logits.requires_grad:
+        raise AddressError(
+            "What is explained does not depend on this layer, which comes after it: name earlier"
+            " layers, as in layer=[0, 1]."
+        )
     out, power = seed(logits, number)
     return wide(torch.autograd.grad(logits, at, grad_outputs=out)[0]) / power
 

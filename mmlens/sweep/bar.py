@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mmlens.runtime.progress import outermost
+
 
 class Bar:
     """Samples done and in all, their rate, and bytes on disk."""
@@ -22,16 +24,19 @@ class Bar:
             TextColumn("{task.fields[size]}"),
             TimeRemainingColumn(),
         )
+        self.inside = outermost()
         self.bar = Progress(*columns, console=Console(stderr=True), disable=not shown)
         self.task = self.bar.add_task(what, total=total, rate=0.0, size=decimal(0))
         self.done, self.bytes, self.start = 0, 0, monotonic()
 
     def __enter__(self) -> Bar:
+        self.inside.__enter__()
         self.bar.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.bar.stop()
+        self.inside.__exit__(None, None, None)
 
     def step(self) -> None:
         """Another sample is done."""

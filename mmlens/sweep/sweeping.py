@@ -14,12 +14,12 @@ import pandas as pd
 import pyarrow as pa
 
 from mmlens.datasets.sample import Samples
-from mmlens.datasets.spec import dataset as named_data
 from mmlens.model.capabilities import require
 from mmlens.model.hooked_model import HookedModel
 from mmlens.runtime.seeding import seed_of, seeded
 from mmlens.sweep.bar import Bar
 from mmlens.sweep.crew import crew
+from mmlens.sweep.pair_samples import PairSample, asked_of
 from mmlens.sweep.record import SweepError, record
 from mmlens.sweep.running import Running, check_fed, heal, unfed
 from mmlens.sweep.sweep_files import table_bytes, tensor_bytes, to_arrow
@@ -52,7 +52,8 @@ def sweep(
     Args:
         question: a function of a module, (model, sample, **options) -> DataFrame, Scores or a dict
             of these. A single result gets the function's name.
-        dataset: `Samples`, or what `mmlens.dataset` takes.
+        dataset: `Samples`, what `mmlens.dataset` takes, or a list of Pairs, of which causal verbs
+            are asked (`mmlens.sweep.pair_samples`).
         out: the folder, for this sweep alone.
         options: of the question: numbers, words, lists, dicts; they are recorded.
         tallies: by the name of a result, running statistics to which it is added; it is not stored
@@ -70,7 +71,7 @@ def sweep(
     chunk = count(chunk, "chunk", error=SweepError)
     seed = count(seed, "seed", least=0, error=SweepError)
     choice(on_error, "on_error", ("raise", "record"), error=SweepError)
-    samples, team = named_data(dataset), crew()
+    samples, team = asked_of(dataset), crew()
     require(model)
     folder = path(out, "out", error=SweepError)
     fresh, given = _tallies(tallies), _by_name(options, "options", "{'k': 3}")
@@ -174,8 +175,10 @@ class _Work:
     def _ask(self, place: int, count: bool) -> tuple[dict[str, pa.Table], dict[str, Scores]]:
         """The tables and Scores of one sample to store; those with tallies are added to them."""
         name = self.samples.ids[place]
+        sample = self.samples[place]
+        of = sample.pair if isinstance(sample, PairSample) else sample
         with seeded(seed_of(self.seed, name)):
-            answer = self.question(self.model, self.samples[place], **self.options)
+            answer = self.question(self.model, of, **self.options)
         answers = _named_answers(self.question.__name__, answer)
         if answers and not self.answers:
             for result in self.running.tallies.keys() - answers.keys():

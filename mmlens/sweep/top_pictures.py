@@ -25,10 +25,12 @@ from mmlens.sweep.record import SweepError
 from mmlens.sweep.sweeping import sweep
 from mmlens.tally import Top
 from mmlens.values.addresses import places
+from mmlens.values.arguments import shown
 from mmlens.values.errors import AddressError, CapabilityError
 from mmlens.values.labels import LM, TEXT, Neuron, Patch
 from mmlens.values.prompt import Prompt
 from mmlens.values.scores import Scores
+from mmlens.values.unit_lists import has_units, units_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,8 +56,9 @@ def top_images(
 
     Args:
         dataset: `Samples`, or what `mmlens.dataset` takes.
-        neurons: a Neuron or several; a layer or several; all of the model when left out (a large
-            model has half a million: keep `out` and read `Sweep(out).tallies("activations")`).
+        neurons: a Neuron or several (a list, a Series, a table); a layer or several; all of the
+            model when left out (a large model has half a million: keep `out` and read
+            `Sweep(out).tallies("activations")`).
         out: keep the sweep in this folder and resume it; needed with several processes.
 
     Raises:
@@ -108,12 +111,14 @@ def _listed(neurons: Any) -> list[Any]:
     """Neurons, or layers; empty for every layer."""
     if neurons is None:
         return []
+    if has_units(neurons):
+        return units_in(neurons, "neurons", Neuron)
     several: list[Any] = list(neurons) if isinstance(neurons, Iterable) else [neurons]
-    if several and any(all(isinstance(one, kind) for one in several) for kind in (Neuron, int)):
+    if several and all(isinstance(one, int) for one in several):
         return several
     raise AddressError(
-        f"top_images(neurons={neurons!r}): give neurons, as Neuron(3, 17), or layers, as 3, or a"
-        " list of one of these."
+        f"top_images(neurons={shown(neurons)}): give neurons, as Neuron(3, 17), or layers, as 3, or"
+        " a list of one of these."
     )
 
 

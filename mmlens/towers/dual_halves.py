@@ -95,7 +95,7 @@ def _of_open_clip(model: Any, preprocess: Any, tokenizer: Any) -> Halves:
 
 def _of_transformers(model: Any, processor: Any, tokenizer: Any) -> Halves:
     pictures = getattr(processor, "image_processor", processor)
-    tokenizer = tokenizer or getattr(processor, "tokenizer", None)
+    tokenizer = getattr(processor, "tokenizer", None) if tokenizer is None else tokenizer
     whole = without_child(model, "text_model")
     vision = from_hf(model.vision_model, pictures, whole=whole, class_names=())
     config = model.config.text_config

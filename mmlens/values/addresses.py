@@ -110,6 +110,8 @@ def plain(wanted: Any, axis: str) -> Any:
     """
     if type(wanted) is int or isinstance(wanted, _Mask):  # thousands of units in one edit
         return wanted
+    if hasattr(wanted, "columns"):
+        raise AddressError(f"{axis}= is a table here: name its column, as in table[{axis!r}].")
     if isinstance(wanted, slice):
         ends = (_end(wanted.start, axis), _end(wanted.stop, axis), _end(wanted.step, axis))
         if ends[2] == 0:

@@ -14,10 +14,12 @@ except True and False; a string is not a list.
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 import reprlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, wraps
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +27,7 @@ from typing import Any, TypeVar
 from mmlens.values.errors import ArgumentError, MMLensError, nearest
 
 T = TypeVar("T")
+Called = TypeVar("Called", bound=Callable[..., Any])
 SEEDS = 2**64 - 1
 """The largest seed of torch."""
 
@@ -137,6 +140,62 @@ def path(value: Any, name: str, *, error: type[MMLensError] = ArgumentError) -> 
     if not isinstance(value, str | PathLike) or "\0" in str(value):
         raise error(f"{name}={shown(value)}: write the name of a file or folder.")
     return Path(value)
+
+
+_SEVERAL = {"layers": "layer", "heads": "head", "experts": "expert", "positions": "pos",
+            "position": "pos", "queries": "query", "keys": "key", "dims": "dim"}  # fmt: skip
+"""What an axis could be called where it takes several labels, and its only name."""
+_PLAIN = {"bool": "True or False", "str": "a text", "int": "a number", "float": "a number"}
+"""Annotations of arguments that hold one value, and what to write for them."""
+
+
+def check_call(called: Callable[..., Any], args: Sequence[Any], options: Mapping[str, Any]) -> None:
+    """Refuse options that a function does not have, and tables or arrays as texts or numbers.
+
+    Raises:
+        ArgumentError: there is no option of this name (the error has the real one), or a table, an
+            array or a tensor stands where one number, one text or True or False is expected.
+    """
+    known, any_name, plain = _options(called)
+    for name, value in (*zip(known, args, strict=False), *options.items()):
+        if name in plain and getattr(value, "ndim", 0) > 0:
+            raise ArgumentError(f"{name}={shown(value)}: write {plain[name]}.")
+    for name in options.keys() - set(known):
+        real = _SEVERAL.get(name, "")
+        if real and (any_name or real in known):
+            raise ArgumentError(
+                f"{called.__name__} has no {name}=: write {real}=, which takes one label or several"
+                f" ({real}=3, {real}=[0, 1])."
+            )
+        if not any_name:
+            raise ArgumentError(f"{called.__name__} has no {name}=: {nearest(name, known)}")
+
+
+def spelled(called: Called) -> Called:
+    """A function whose calls are checked by `check_call`."""
+
+    @wraps(called)
+    def asked(*args: Any, **options: Any) -> Any:
+        check_call(called, args, options)
+        return called(*args, **options)
+
+    return asked  # type: ignore[return-value]
+
+
+@cache
+def _options(called: Callable[..., Any]) -> tuple[tuple[str, ...], bool, dict[str, str]]:
+    """The names of a function's parameters in order, whether it takes any other, and what to write
+    for those that are one number, one text or a flag.
+    """
+    there = inspect.signature(called).parameters.values()
+    rest = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    named = tuple(one.name for one in there if one.kind not in rest)
+    plain = {}
+    for one in there:
+        kinds = set(str(one.annotation).replace(" ", "").split("|")) - {"None"}
+        if kinds <= _PLAIN.keys():
+            plain[one.name] = " or ".join(dict.fromkeys(_PLAIN[kind] for kind in sorted(kinds)))
+    return named, any(one.kind is inspect.Parameter.VAR_KEYWORD for one in there), plain
 
 
 def shown(value: Any) -> str:

@@ -33,6 +33,7 @@ from mmlens.values.labels import Head, Label
 from mmlens.values.maps import MAP, inner_of, is_map
 from mmlens.values.scores import Scores
 from mmlens.values.sites import Site, grouped, site
+from mmlens.values.unit_lists import plain_address
 
 if TYPE_CHECKING:
     import torch
@@ -52,8 +53,8 @@ class Edit:
         site: a site name, or a full hook name.
         value: a number, another run's Scores, a tensor that broadcasts to the values at the address
             (`[..., unit]`), or a function of them.
-        address: a Neuron, Head, Patch or Token, the types Patch and Token, or a list of Neurons
-            (or Heads), each in its own layer.
+        address: a Neuron, Head, Patch or Token, the types Patch and Token, or a list or table of
+            Neurons (or Heads), each in its own layer.
         by_axis: `layer=`, `pos=`, `unit=`, `head=`, `dim=`: labels, slices, types or lists.
 
     Raises:
@@ -68,7 +69,7 @@ class Edit:
     def __init__(
         self, site_name: str, value: Value, *address: Any, add: bool = False, **by_axis: Any
     ) -> None:
-        where = site(site_name)
+        where, address = site(site_name), plain_address(address)
         check_tower(address, where.tower, site_name)
         check_expert(address, where.axes, site_name)
         if grouped(where):  # which key or value a Head reads depends on the model: `sharing`

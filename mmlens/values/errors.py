@@ -10,12 +10,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+_LONGEST = 400
+"""Characters at each end of a message that quotes something of several lines."""
+
 
 class MMLensError(Exception):
-    """Base class of every error that mmlens raises on purpose."""
+    """Base class of every error that mmlens raises on purpose; its message is one line."""
 
     def __str__(self) -> str:  # KeyError would print the repr of its message
-        return str(self.args[0]) if self.args else ""
+        told = str(self.args[0]) if self.args else ""
+        if "\n" not in told.strip():
+            return told
+        told = " ".join(told.split())  # a table, a tensor: its lines in one, and not all of them
+        return told if len(told) < 2 * _LONGEST else f"{told[:_LONGEST]} ... {told[-_LONGEST:]}"
 
 
 class PictureError(MMLensError, ValueError):

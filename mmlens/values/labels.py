@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
-from mmlens.values.errors import AddressError
+from mmlens.values.errors import AddressError, ArgumentError
 
 LM = "lm"
 """The default tower of a Neuron or Head: the language model."""
@@ -37,6 +38,9 @@ class Patch:
         return f"({self.row}, {self.col}){crop}" + (
             f" of picture {self.image}" if self.image else ""
         )
+
+    def __repr__(self) -> str:
+        return _call(self, self.row, self.col, image=self.image, crop=self.crop)
 
 
 @dataclass(frozen=True, order=True)
@@ -67,6 +71,9 @@ class Token:
     def __str__(self) -> str:
         return self.text
 
+    def __repr__(self) -> str:
+        return _call(self, self.text, self.at)
+
 
 @dataclass(frozen=True, order=True)
 class Padding:
@@ -78,19 +85,34 @@ class Padding:
 Label = Patch | Marker | Token | Padding
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, init=False)
 class Neuron:
     """Hidden unit `unit` of the MLP in layer `layer`, printed `L14.2019`.
 
-    It belongs to the language model unless `tower` names another: `vision.L3.17`. In a map of a
-    convolution the units are its channels. In a mixture of experts it is a unit of the expert
-    `expert`, printed `L14.e3.2019`.
+    What is printed can be given instead: `Neuron("L14.2019")`. It belongs to the language model
+    unless `tower` names another: `vision.L3.17`. In a map of a convolution the units are its
+    channels. In a mixture of experts it is a unit of the expert `expert`, printed `L14.e3.2019`.
     """
 
     layer: int
     unit: int
     tower: str = LM
     expert: int | None = None
+
+    def __init__(
+        self, layer: int | str, unit: int | None = None, tower: str = LM, expert: int | None = None
+    ) -> None:
+        if unit is None or isinstance(layer, str):
+            layer, unit, tower, expert = _printed(Neuron, layer, unit, "Neuron(14, 2019)")
+        put = object.__setattr__  # the class is frozen
+        put(self, "layer", layer)
+        put(self, "unit", unit)
+        put(self, "tower", tower)
+        put(self, "expert", expert)
+
+    def __repr__(self) -> str:
+        towers = () if self.tower == LM else (self.tower,)
+        return _call(self, self.layer, self.unit, *towers, expert=self.expert)
 
     def __str__(self) -> str:
         expert = "" if self.expert is None else f"e{self.expert}."
@@ -101,14 +123,16 @@ class Neuron:
         """`"L14.2019"` (or the paper's `"L14.u2019"`, `"vision.L3.17"`, `"L14.e3.2019"`)."""
         match = re.fullmatch(r"(?:([a-z]\w*)\.)?L(\d+)\.(?:e(\d+)\.)?u?(\d+)", text.strip())
         if match is None:
-            raise AddressError(f"{text!r} is not a neuron: write it as L14.2019 (layer.unit).")
+            raise AddressError(f"{text!r} is no neuron: write it as 'L14.2019' (layer.unit).")
         expert = None if match[3] is None else int(match[3])
         return cls(int(match[2]), int(match[4]), match[1] or LM, expert)
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, init=False)
 class Head:
     """Attention head `head` of layer `layer`, printed `L3H5`: heads are counted by queries.
+
+    What is printed can be given instead: `Head("L3H5")`.
 
     With grouped-query attention several heads read the same keys and values. At "k" and "v" a Head
     addresses the key or value head that it reads, which its whole group shares; the axis `head`
@@ -119,9 +143,50 @@ class Head:
     head: int
     tower: str = LM
 
+    def __init__(self, layer: int | str, head: int | None = None, tower: str = LM) -> None:
+        if head is None or isinstance(layer, str):
+            layer, head, tower = _printed(Head, layer, head, "Head(3, 5)")
+        put = object.__setattr__  # the class is frozen
+        put(self, "layer", layer)
+        put(self, "head", head)
+        put(self, "tower", tower)
+
+    def __repr__(self) -> str:
+        return _call(self, self.layer, self.head, *(() if self.tower == LM else (self.tower,)))
+
     def __str__(self) -> str:
         return f"{_of(self.tower)}L{self.layer}H{self.head}"
+
+    @classmethod
+    def parse(cls, text: str) -> Head:
+        """`"L3H5"` (or `"vision.L3H5"`)."""
+        match = re.fullmatch(r"(?:([a-z]\w*)\.)?L(\d+)H(\d+)", text.strip())
+        if match is None:
+            raise AddressError(f"{text!r} is no head: write it as 'L3H5' (layer, head).")
+        return cls(int(match[2]), int(match[3]), match[1] or LM)
 
 
 def _of(tower: str) -> str:
     return "" if tower == LM else f"{tower}."
+
+
+def _printed(kind: Any, text: Any, other: Any, write: str) -> tuple[Any, ...]:
+    """The fields of a Neuron or Head that is given as it prints.
+
+    Raises:
+        ArgumentError: it is no text, or there is a second number beside it.
+    """
+    if not isinstance(text, str) or other is not None:
+        given = ", ".join(repr(one) for one in (text, other) if one is not None)
+        raise ArgumentError(
+            f"{kind.__name__}({given}) names no {kind.__name__.lower()}: write {write}, or what it"
+            f" prints, {str(kind(14, 2019) if kind is Neuron else kind(3, 5))!r}."
+        )
+    return tuple(vars(kind.parse(text)).values())
+
+
+def _call(label: Any, *fields: Any, **named: Any) -> str:
+    """A label as it is written in Python, without what is left out there."""
+    rest = [f"{name}={value!r}" for name, value in named.items() if value]
+    rest += ["expert=0"] if named.get("expert") == 0 else []
+    return f"{type(label).__name__}({', '.join([*map(repr, fields), *rest])})"

@@ -111,6 +111,11 @@ class Prompt:
         made._set(turns, self.system, self.template)
         return made
 
+    def _repr_html_(self) -> str:
+        from mmlens.values.prompt_html import prompt_html
+
+        return prompt_html(self)
+
     def __repr__(self) -> str:
         turns = [", ".join(map(_shown, turn)) for turn in self.turns]
         if len(turns) == 1 and not self.system:

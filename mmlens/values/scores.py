@@ -23,6 +23,8 @@ from mmlens.values.optional_packages import package
 from mmlens.values.packed_labels import Labels, pack_labels, unpack_labels
 from mmlens.values.score_arithmetic import Arithmetic
 from mmlens.values.sites import SHARED
+from mmlens.values.unit_lists import plain_address
+from mmlens.values.unit_places import at_units, by_unit
 from mmlens.values.whole_files import replacing, spelled
 
 if TYPE_CHECKING:
@@ -83,6 +85,7 @@ class Scores(Arithmetic):
 
         Args:
             address: labels or types whose axis is known (`Neuron`, `Head`, `Patch`, `Token`).
+                Several Neurons (or Heads), a list or a table of them, give one axis, `neuron`.
             by_axis: `axis=` a label, an integer, a slice, a type, or a list of these.
 
         Raises:
@@ -90,8 +93,12 @@ class Scores(Arithmetic):
         """
         out = self
         readers = int(self.about.get(SHARED, 1))
-        for axis, wanted in read_address(address, by_axis, readers).items():
+        parts, by_axis = by_unit(plain_address(address), by_axis, self.axes)
+        single = [part for part in parts if not isinstance(part, list)]
+        for axis, wanted in read_address(single, by_axis, readers).items():
             out = out._pick(axis, find(out.of(axis), wanted, axis))
+        for units in (part for part in parts if isinstance(part, list)):
+            out = Scores(*at_units(out, units, readers), out.about)
         return out
 
     def __getitem__(self, at: Any) -> Scores:

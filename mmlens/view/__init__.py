@@ -1,8 +1,8 @@
 """Views of results: functions of labelled numbers that return figures and need no model.
 
     view.show(x, photo)                  whichever of these fits the axes and labels
-    view.on_image(photo, scores)         Scores over patches, on the photo
-    view.panels(photo, scores)           one such picture per token, layer, head or neuron
+    view.on_image(scores, photo)         Scores over patches, on the photo
+    view.panels(scores, photo)           one such picture per token, layer, head or neuron
     view.heatmap(scores)                 Scores of two axes
     view.bars(scores)                    Scores of one axis
     view.curves(scores)                  lines over k or layer, with intervals
@@ -14,16 +14,17 @@
     view.graph(table)                    what feeds a word: units, neurons, as columns of nodes
     view.head_texts(table)               the texts that attention heads vary along
     view.visualisations(made)            pictures made by optimisation, a row per unit
-    view.attention_on_image(photo, s)    attention from one position to patches
+    view.attention_on_image(s, photo)    attention from one position to patches
     view.attention_text(scores)          attention from word to word
     view.compare({"a": s, "b": t})       several models on one scale
     view.conditional(table)              labels given a unit's activation, and the reverse
     view.explore(seen)                   pictures to explore, one HTML file
 
-Figures are plain plotly figures that can be edited, or HTML; `view.save(figure, "page.html")`
-writes one file that needs no network, `.svg`, `.pdf` and `.png` a still picture without a browser,
-`.csv` its numbers. Blue raises, red lowers, everywhere. Scores show themselves in a notebook;
-`view.notebook()` does the same for tables.
+The numbers stand first and the picture second in all of them. Figures are plain plotly figures
+that can be edited, or HTML; `view.save(figure, "page.html")` writes one file that needs no network,
+`.svg`, `.pdf` and `.png` a still picture without a browser, `.csv` its numbers. Blue raises, red
+lowers, everywhere. Scores show themselves in a notebook; `view.notebook()` does the same for
+tables.
 """
 
 from typing import TYPE_CHECKING, Any

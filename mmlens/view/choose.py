@@ -37,6 +37,7 @@ from mmlens.view.figures.on_image import on_image
 from mmlens.view.figures.panels import any_patch, panels, picture_axis
 from mmlens.view.figures.tokens import tokens
 from mmlens.view.figures.visualisations import visualisations
+from mmlens.view.style import given
 
 _VIEWS = {
     "attention_on_image": attention_on_image,
@@ -68,12 +69,13 @@ def show(x: Any, picture: Any = None, **options: Any) -> Any:
     Raises:
         AddressError: no view fits; the error says how to narrow.
     """
+    if isinstance(picture, (Scores, Visualisation)) or hasattr(picture, "columns"):
+        x, picture = picture, x
+    x = given.scores(x) if given.is_bare(x) else x
     if isinstance(x, Visualisation):
         return visualisations(x, **options)
     name = chosen(x, picture is not None) if isinstance(x, Scores) else _of_table(x, picture)
-    if name in ("on_image", "panels", "attention_on_image"):
-        return _VIEWS[name](picture, x, **options)
-    if name == "gallery":
+    if name in ("on_image", "panels", "attention_on_image", "gallery"):
         return _VIEWS[name](x, picture, **options)
     return _VIEWS[name](x, **options)
 

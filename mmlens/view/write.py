@@ -26,10 +26,11 @@ _SMALLEST, _LARGEST = 0.1, 16
 
 
 def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
-    """Write a figure or an HTML view; the suffix of `path` sets the format.
+    """Write a figure, an HTML view or a page; the suffix of `path` sets the format.
 
     Args:
-        figure: what a view returned (of `view.explore` too), or another plotly figure.
+        figure: what a view returned (of `view.explore` too), another plotly figure, or what `look`
+            returns; of Scores or a table the view that fits them.
         path: ends in .html, .svg, .pdf, .png or .csv.
         scale: pixels of a PNG per pixel of the figure.
 
@@ -38,8 +39,6 @@ def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
         CapabilityError: a still picture, or the numbers, of something that only a browser draws.
         WriteError: the system refuses the file.
     """
-    import plotly.graph_objects as go
-
     from mmlens.view.explorer_page.page import Explorer
 
     path, scale = checked(path, "path"), number(scale, "scale", least=_SMALLEST, most=_LARGEST)
@@ -48,10 +47,7 @@ def save(figure: Any, path: str | Path, *, scale: float | int = 2) -> Path:
         raise AddressError(
             f"{path.name!r} is no format of figures: end it in .html, .svg, .pdf, .png or .csv."
         )
-    if not isinstance(figure, (go.Figure, str, Explorer)):
-        raise AddressError(
-            f"A {type(figure).__name__} is no figure: write view.save(view.show(x), path)."
-        )
+    figure = _drawn(figure)
     if isinstance(figure, Explorer):
         return _save_explorer(figure, path, kind, scale)
     if kind == ".html":
@@ -128,3 +124,26 @@ def _picture(drawn: Any, kind: str, scale: float | int) -> str | bytes:
     buffer = io.BytesIO()
     to_picture(text, scale).save(buffer, "png")
     return buffer.getvalue()
+
+
+def _drawn(figure: Any) -> Any:
+    """What is written: a plotly figure, the HTML of a view, or an explorer.
+
+    Raises:
+        AddressError: it is none, and no view shows it.
+    """
+    import plotly.graph_objects as go
+
+    from mmlens.values.scores import Scores
+    from mmlens.view.choose import show
+    from mmlens.view.explorer_page.page import Explorer, explore
+
+    if isinstance(figure, (go.Figure, str, Explorer)):
+        return figure
+    if isinstance(figure, Scores) or hasattr(figure, "columns") or hasattr(figure, "pixels"):
+        return show(figure)
+    if hasattr(type(figure), "to_html"):  # a Look
+        return explore(figure)
+    raise AddressError(
+        f"A {type(figure).__name__} is no figure: write view.save(view.show(x), path)."
+    )

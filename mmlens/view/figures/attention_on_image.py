@@ -34,8 +34,8 @@ _AXES = ("layer", "head", "query", "key")
 
 
 def attention_on_image(
-    picture: Any,
-    scores: Scores,
+    scores: Any,
+    picture: Any = None,
     *,
     image: int = 0,
     crop: str | int | None = None,
@@ -45,14 +45,15 @@ def attention_on_image(
     """Attention patterns over the photo, one query at a time.
 
     Args:
-        picture: anything that `open_picture` reads, or None for no photo.
         scores: Scores([[layer,] head,] query, key), between 0 and 1; keys are patches, and words
             where there are any; so are queries.
+        picture: anything that `open_picture` reads, or None for no photo.
         image, crop, box: as in `view.on_image`.
 
     Raises:
         AddressError: other axes, no patch among the keys, or more than 2 million numbers.
     """
+    scores, picture = given.scores_first(scores, picture)
     scores = given.scores(scores)
     if "key" not in scores.axes or list(scores.axes) != [a for a in _AXES if a in scores.axes]:
         raise AddressError(

@@ -10,7 +10,7 @@ pointed at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +30,15 @@ from mmlens.view.style.printed import label, visible
 if TYPE_CHECKING:
     import pandas as pd
 
-Pictures = Mapping[Any, Any] | Callable[[Any], Any]
+Pictures = Mapping[Any, Any] | Sequence[Any] | Callable[[Any], Any]
 _THUMB, _SMALL, _WORDS, _ZOOM = 132, 104, 8, 2.6
 MOST = 60
 
 
 def cards(
     table: pd.DataFrame,
-    *,
     picture: Any = None,
+    *,
     activations: Scores | None = None,
     box: Box | None = None,
     title: str = "What these neurons say",
@@ -99,7 +99,7 @@ def gallery(
 
     Args:
         table: what `top_images` returns: neuron, sample, value, in the order of each neuron.
-        pictures: sample -> a picture, as a mapping or a function.
+        pictures: sample -> a picture: the data set that was asked, a mapping or a function.
         maps: (neuron, sample) -> Scores(pos), the activation at the picture's patches.
         said: what the neurons decode to, from `mm.decode`.
         box: the pixels that the patches cover, as in `view.on_image`.

@@ -33,7 +33,7 @@ _MOST, _ROOM = 4, theme.WIDTH - 240
 
 
 def compare(
-    results: Mapping[str, Scores], *, picture: Any = None, title: str | None = None, **options: Any
+    results: Mapping[str, Scores], picture: Any = None, *, title: str | None = None, **options: Any
 ) -> go.Figure:
     """Scores of the same axes, one per model, as one figure with one scale.
 
@@ -64,7 +64,7 @@ def compare(
     alike = _alike(results)
     if len(axes) == 1 and picture_axis(parts[0]):
         options.setdefault("shared", alike)
-        return panels(picture, _stacked(results), title=head, **options)
+        return panels(_stacked(results), picture, title=head, **options)
     if len(axes) == 1:
         return _bars(results, head, about)
     if len(axes) == 2:

@@ -31,8 +31,11 @@ _MOST_TICKS, _ROOM = 40, theme.WIDTH - 190
 _NAMES = {"pos": "position", "dim": "dimension", "query": "query position", "key": "key position"}
 
 
-def heatmap(scores: Scores, *, title: str | None = None) -> go.Figure:
+def heatmap(scores: Any, *, title: str | None = None) -> go.Figure:
     """Two axes as a plotly heat map: `layer` (or the first axis) upwards, the other to the right.
+
+    Args:
+        scores: Scores, or a tensor or array of two axes.
 
     Raises:
         AddressError: more or fewer axes than two; the error says how to narrow.
@@ -94,8 +97,11 @@ def cells(
     return heat, (up, rows), (across, columns)
 
 
-def bars(scores: Scores, *, title: str | None = None) -> go.Figure:
+def bars(scores: Any, *, title: str | None = None) -> go.Figure:
     """One axis as a plotly bar chart, blue above 0 and red below.
+
+    Args:
+        scores: Scores, or a tensor or array of one axis.
 
     Raises:
         AddressError: more or fewer axes than one.

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 def on_image(
-    picture: Any,
-    scores: Scores,
+    scores: Any,
+    picture: Any = None,
     *,
     image: int = 0,
     crop: str | int | None = None,
@@ -38,8 +38,8 @@ def on_image(
     """The values of the picture's patches over the photo, as a plotly figure.
 
     Args:
-        picture: anything that `open_picture` reads, or None for no photo.
         scores: one axis, `pos`; labels that are not patches are left out.
+        picture: anything that `open_picture` reads, or None for no photo.
         image: which picture of the prompt.
         crop: of a picture that was read in several crops: "tiles" (all of them merged, over the
             whole photo), "thumbnail", or the number of one crop; by default the tiles.
@@ -57,6 +57,7 @@ def on_image(
     from mmlens.view.style.figure import Figure
     from mmlens.view.style.titles import axis_name, quantity, title_of
 
+    scores, picture = given.scores_first(scores, picture)
     smooth = flag(smooth, "smooth")
     top = None if top is None else number(top, "top", least=0)
     laid = patch_cells(scores, image, crop)

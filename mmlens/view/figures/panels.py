@@ -39,8 +39,8 @@ _PATCHED = ("pos", "key", "query")
 
 
 def panels(
-    picture: Any,
-    scores: Scores,
+    scores: Any,
+    picture: Any = None,
     *,
     image: int = 0,
     crop: str | int | None = None,
@@ -54,8 +54,8 @@ def panels(
     """One small picture per label of the other axis (or two axes), as a plotly figure.
 
     Args:
-        picture: anything that `open_picture` reads, or None for no photo.
         scores: patches on `pos`, `key` or `query`, and one or two other axes.
+        picture: anything that `open_picture` reads, or None for no photo.
         image, crop, box, smooth, mask: as in `view.on_image`.
         shared: one scale for all panels; otherwise each has its own.
         columns: panels in a row, where there is one other axis.
@@ -63,6 +63,7 @@ def panels(
     Raises:
         AddressError: no patches, other axes, or more than 144 panels.
     """
+    scores, picture = given.scores_first(scores, picture)
     scores, title = given.scores(scores), given.title(title)
     shared, smooth = flag(shared, "shared"), flag(smooth, "smooth")
     axis = picture_axis(scores)

@@ -26,7 +26,11 @@ _LOOK = ("picture", "prompt", "caption", "token", "maps", "table", "activations"
 
 
 def scores(value: Any, name: str = "scores") -> Scores:
-    """Scores of real numbers, at least one; booleans become 1 and 0."""
+    """Scores of real numbers, at least one; booleans become 1 and 0.
+
+    A tensor or an array of numbers has the axes row and column, and of one axis `place`.
+    """
+    value = _named(value) if is_bare(value) else value
     found = instance(value, name, Scores, "Scores, such as mmlens.attribute returns")
     if 0 in found.shape or found.values.is_complex():
         what = "complex numbers" if found.values.is_complex() else "no numbers"
@@ -34,6 +38,25 @@ def scores(value: Any, name: str = "scores") -> Scores:
     if "bool" in str(found.values.dtype):
         return Scores(found.values.float(), found.axes, found.labels, found.about)
     return found
+
+
+def scores_first(first: Any, second: Any) -> tuple[Any, Any]:
+    """Scores and a picture, also where the picture was written first."""
+    return (second, first) if isinstance(second, Scores) else (first, second)
+
+
+def is_bare(value: Any) -> bool:
+    """Whether these are numbers without names: an array, a tensor."""
+    numbers = hasattr(value, "dtype") and hasattr(value, "ndim") and not hasattr(value, "columns")
+    return numbers and value.ndim in (1, 2) and str(value.dtype) not in ("object", "str")
+
+
+def _named(value: Any) -> Scores:
+    """Numbers without names as Scores."""
+    import torch
+
+    values = torch.as_tensor(getattr(value, "to_numpy", lambda: value)())
+    return Scores(values, ("row", "column") if values.ndim == 2 else ("place",))
 
 
 def title(value: Any, told: str = "") -> str:
@@ -111,7 +134,10 @@ def by_name(value: Any, name: str, write: str) -> Mapping[Any, Any]:
 
 
 def pictures(value: Any) -> Callable[[Any], Any]:
-    """A function from a sample to its picture, from a function or a mapping."""
+    """A function from a sample to its picture, from a data set, a function or a mapping."""
+    if hasattr(value, "ids") and hasattr(value, "hash"):  # a data set
+        at = {sample: place for place, sample in enumerate(value.ids)}
+        return lambda sample: value[at[sample]].image
     if callable(value):
         return value
     if hasattr(value, "keys"):  # a mapping, or a Series

@@ -27,7 +27,7 @@ from mmlens.papers.mmn.questions.question_options import RULES as RULES
 from mmlens.papers.tables import ExperimentError
 from mmlens.pictos.scene_captions import plural
 from mmlens.towers.language.tokenization import word
-from mmlens.values.errors import nearest
+from mmlens.values.errors import MMLensError, nearest
 from mmlens.values.prompt import Prompt, SoftPrompt
 
 if TYPE_CHECKING:
@@ -100,6 +100,23 @@ def nouns(text: str, rule: Rule) -> list[str]:
     return [text[begin:end] for begin, end in spans(text, rule)]
 
 
+def _named(rule: Callable[[str], Sequence[str]], text: str) -> list[str]:
+    """What the caller's rule gives.
+
+    Raises:
+        ExperimentError: it fails.
+    """
+    try:
+        return [str(noun) for noun in rule(text)]
+    except (MMLensError, MemoryError):
+        raise
+    except Exception as error:  # the caller's own code: whatever it raises is reported
+        raise ExperimentError(
+            f"The rule for nouns failed ({type(error).__name__}: {error}): it gets a text and gives"
+            " a list of its nouns."
+        ) from error
+
+
 def spans(text: str, rule: Rule) -> list[tuple[int, int]]:
     """Where the nouns of a text begin and end, in order.
 
@@ -108,7 +125,7 @@ def spans(text: str, rule: Rule) -> list[tuple[int, int]]:
     """
     if callable(rule):
         found, at = [], 0
-        for noun in rule(text):
+        for noun in _named(rule, text):
             # a word of its own: "cat" is not the beginning of "caterpillar"
             whole = re.compile(rf"(?<!\w){re.escape(noun)}(?!\w)").search(text, at)
             if whole and noun:

@@ -27,7 +27,7 @@ _own: dict[str, Any] = {"error": ExperimentError}
 
 
 def _noun(value: Any, name: str) -> None:
-    if not callable(value) and value not in RULES:
+    if not callable(value) and not (isinstance(value, str) and value in RULES):
         raise ExperimentError(f"There is no rule {value!r} for nouns: {nearest(value, RULES)}")
 
 
@@ -37,7 +37,7 @@ def _target(value: Any, name: str) -> None:
 
 
 def _value(value: Any, name: str) -> None:
-    if value != "mean":
+    if not (isinstance(value, str) and value == "mean"):
         number(value, name, **_own)
 
 

@@ -59,7 +59,7 @@ def rankings(
         ExperimentError: no such method.
     """
     for method in methods:
-        if method not in METHODS:
+        if not isinstance(method, str) or method not in METHODS:
             raise ExperimentError(f"There is no method {method!r}: {nearest(method, METHODS)}")
     ways: dict[str, Callable[[], Scores]] = {
         METHODS[0]: lambda: scored(model, seen, "pre", target),

@@ -139,14 +139,14 @@ def _readings(
 ) -> list[tuple[str, Any]]:
     known = [name for name in THROUGH if name in ("unembed", "effect")]
     for name in through:
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise ExperimentError(
                 f"There is no reading {name!r}: write {' or '.join(map(repr, known))}; a lens goes"
                 " into lenses=[keep_lens(model, lens)]."
             )
     found: list[tuple[str, Any]] = [(name, name) for name in through]
     for name in lenses:
-        lens = model.lm.decoded.get(("lens", name))
+        lens = model.lm.decoded.get(("lens", str(name)))
         if lens is None:
             raise ExperimentError(
                 f"There is no lens {name!r} beside {model.name!r}: write"

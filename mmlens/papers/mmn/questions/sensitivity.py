@@ -89,7 +89,7 @@ def option_effects(
     """
     changes = several(changes, "changes")
     asked = Asked.from_arguments(locals(), COLUMNS, default=DEFAULT)
-    unknown = [change for change in changes if change not in CHANGES]
+    unknown = [change for change in changes if not isinstance(change, str) or change not in CHANGES]
     if unknown:
         raise ExperimentError(f"There is no change {unknown[0]!r}: there is {', '.join(CHANGES)}.")
     seen = asked.explained()

@@ -1,0 +1,126 @@
+"""One question asked of several prompts, or about several words: results side by side.
+
+    attribute(model, [a, b], of=" dog")             # Scores(prompt, layer, pos, unit)
+    attribute(model, prompt, of=[" dog", " cat"])   # Scores(token, layer, pos, unit)
+    logit_lens(model, [a, b])                       # a table with a column prompt
+
+Prompts of one list have one layout, as in `activations`, and labels of positions name the words of
+all of them; of a table they may differ.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from mmlens.values.arguments import shown
+from mmlens.values.errors import AddressError, PromptError, TargetError
+from mmlens.values.joined_labels import joined
+from mmlens.values.labels import Neuron
+from mmlens.values.scores import Scores
+from mmlens.values.unit_lists import as_unit, has_units, units_in
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+_SHARED = ("pos", "query", "key")
+
+
+def over_lists(verb: Verb) -> Verb:
+    """A verb (model, prompt, of=None, ...) that also takes lists of prompts, and of words."""
+
+    @functools.wraps(verb)
+    def asked(model: Any, prompt: Any, of: Any = None, *args: Any, **options: Any) -> Any:
+        if (words := words_in(of)) is None:
+            return verb(model, prompt, as_unit(of), *args, **options)
+        found = [verb(model, prompt, word, *args, **options) for word in words]
+        return beside(found, word_axis(model, words), words)
+
+    return over_prompts(asked)  # type: ignore[return-value]
+
+
+def over_prompts(verb: Verb) -> Verb:
+    """A verb (model, prompt, ...) that also takes a list of prompts."""
+
+    @functools.wraps(verb)
+    def asked(model: Any, prompt: Any, *args: Any, **options: Any) -> Any:
+        if (prompts := prompts_of(prompt)) is None:
+            return verb(model, prompt, *args, **options)
+        found = [verb(model, one, *args, **options) for one in prompts]
+        return beside(found, "prompt")
+
+    return asked  # type: ignore[return-value]
+
+
+def prompts_of(prompt: Any) -> list[Any] | None:
+    """The prompts of a list of them; None where it is one prompt.
+
+    Raises:
+        PromptError: an empty list.
+    """
+    if not isinstance(prompt, (list, tuple)) or any(
+        isinstance(one, (int, float)) for one in prompt
+    ):
+        return None
+    if not prompt:
+        raise PromptError("A list of no prompts asks nothing: give at least one.")
+    return list(prompt)
+
+
+def words_in(of: Any) -> list[Any] | None:
+    """What is explained, where it is several; None where it is one.
+
+    Raises:
+        TargetError: an empty list.
+    """
+    if has_units(of) and not isinstance(of, (str, Neuron)):
+        return units_in(of, "of", Neuron)
+    if not isinstance(of, (list, tuple)) and not hasattr(of, "to_list"):  # a list, or a Series
+        return None
+    words: list[Any] = list(of)  # type: ignore[arg-type]
+    if not words or any(word is None for word in words):
+        raise TargetError(f"of={shown(of)} names nothing to explain: write of=[' dog', ' cat'].")
+    return words
+
+
+def word_axis(model: Any, words: Sequence[Any]) -> str:
+    """The axis of what is explained: "neuron", "token", "text", "picture" or "class"."""
+    if all(isinstance(word, Neuron) for word in words):
+        return "neuron"
+    if model.can("logits"):
+        return "token"
+    if model.can("similarity"):
+        return "text" if all(isinstance(word, str) for word in words) else "picture"
+    return "class"
+
+
+def beside(found: Sequence[Any], axis: str, names: Sequence[Any] = ()) -> Any:
+    """Results of one verb side by side: Scores along a new first axis, tables with a new column.
+
+    Args:
+        names: labels of the new axis; 0, 1, 2, ... when left out.
+
+    Raises:
+        PromptError, AddressError: they do not stand for the same places.
+    """
+    if not isinstance(found[0], Scores):
+        import pandas as pd
+
+        labels = names or range(len(found))
+        rows = [part.assign(**{axis: label}) for part, label in zip(found, labels, strict=True)]
+        table = pd.concat(rows, ignore_index=True)
+        return table[[axis, *(name for name in table.columns if name != axis)]]
+    shared = {one: joined(tuple(tuple(part.of(one)) for part in found))
+              for one in found[0].axes if one in _SHARED}  # fmt: skip
+    if len({part.axes for part in found}) > 1:
+        raise AddressError(f"{found[0]!r} and {found[-1]!r} cannot stand side by side.")
+    told = dict(found[0].about)
+    for name in ("prompt", "of", "target"):
+        if len({str(part.about.get(name)) for part in found}) > 1:
+            told[name] = [part.about.get(name) for part in found]
+    named = [str(name) if not isinstance(name, (str, int, Neuron)) else name for name in names]
+    alike = [
+        Scores(part.values, part.axes, {**part.labels, **shared}, {"method": told.get("method")})
+        for part in found
+    ]
+    whole = Scores.concat(alike, axis, named)
+    return Scores(whole.values, whole.axes, whole.labels, told)

@@ -1,0 +1,31 @@
+"""Labels of positions of several prompts that are read side by side: one per position for all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmlens.values.errors import PromptError
+from mmlens.values.labels import Padding, Token
+from mmlens.values.prompt import same_layout
+
+
+def joined(rows: tuple[tuple[Any, ...], ...]) -> tuple[Any, ...]:
+    """One label per position; where prompts have different words, all of them: " dog | cat".
+
+    Raises:
+        PromptError: layouts differ.
+    """
+    if not same_layout(rows):
+        lengths = sorted({sum(not isinstance(x, Padding) for x in row) for row in rows})
+        raise PromptError(
+            f"These prompts have {' and '.join(map(str, lengths))} positions, or their pictures at"
+            " different places: ask for one at a time, or give prompts of one layout."
+        )
+    return tuple(map(_named, zip(*rows, strict=True)))
+
+
+def _named(labels: tuple[Any, ...]) -> Any:
+    texts = list(dict.fromkeys(str(label) for label in labels))
+    if len(texts) == 1:
+        return labels[0]
+    return Token(" |".join(texts[:3]) + (" | ..." if len(texts) > 3 else ""), labels[0].at)

@@ -1,0 +1,222 @@
+"""Causal verbs over many pairs: the same numbers as by turns, with means, intervals and tests."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import wilcoxon
+
+import mmlens as mm
+from mmlens import patching
+from mmlens.families import toy
+from mmlens.patching import Pair, metrics
+from mmlens.runtime import progress
+from mmlens.sweep import SweepError
+from mmlens.tally.intervals import intervals
+from mmlens.tally.paired import signed_ranks
+from mmlens.values.errors import AddressError, MMLensError, PromptError, TargetError
+
+WORDS = "A picture of"
+DOCS = Path(__file__).parent.parent / "docs" / "patching.md"
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return mm.load("toy-gptj-planted")
+
+
+@pytest.fixture(scope="module")
+def pictos() -> Any:
+    return mm.load("pictos")
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[Pair]:
+    shown = [
+        mm.Prompt(toy.picture(at, seed=i), WORDS) for i, at in enumerate([(2, 1), (0, 3), (1, 1)])
+    ]
+    other = mm.Prompt(toy.picture((3, 3), seed=9), WORDS)
+    words = (" dog", " cat", " dog")
+    return [
+        Pair(prompt, other, of=word, minus=" cow", patches=(mm.Patch(i, 1),))
+        for i, (prompt, word) in enumerate(zip(shown, words, strict=True))
+    ]
+
+
+def calls(model: Any) -> dict[str, Any]:
+    """Every causal verb, asked of pairs or of one."""
+    few: dict[str, Any] = {"layer": 1, "pos": [0, -1]}
+    return {
+        "patch": lambda of: patching.patch(model, of, "logit", **few),
+        "noise": lambda of: patching.patch(model, of, "logit", direction="noise", **few),
+        "ablate": lambda of: patching.ablate(model, of, "logit_difference", **few),
+        "attribution": lambda of: patching.attribution_patching(model, of, "logit", layer=1),
+        "paths": lambda of: patching.path_patching(model, of, "probability", mm.Head(0, 1)),
+        "direct": lambda of: patching.direct_logits(model, of),
+        "curve": lambda of: patching.ablation_curve(
+            model, of, "logit", ["L1.5"], k=(0, 1), randoms=1
+        ),
+        "knockouts": lambda of: patching.knockouts(
+            model, of, "logit", lambda pair: {"thing": (list(pair.patches), -1)}
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", ["patch", "noise", "ablate", "attribution", "paths", "direct",
+                                  "curve", "knockouts"])  # fmt: skip
+def test_many_pairs_give_the_numbers_of_each(model, pairs, verb):
+    ask = calls(model)[verb]
+    many = ask(pairs)
+    assert many.axes[0] == "pair" and many.about["pairs"] == 3
+    for at, pair in enumerate(pairs):
+        assert torch.allclose(many.values[at], ask(pair).values, atol=1e-6)
+
+
+def test_a_named_metric_is_that_of_the_own_word_of_a_pair(model, pairs):
+    one = pairs[1]
+    named = patching.patch(model, one, "logit", layer=1, pos=-1)
+    given = patching.patch(model, one, metrics.logit(model, " cat"), layer=1, pos=-1)
+    assert torch.equal(named.values, given.values)
+    with pytest.raises(TargetError, match="of=' dog'"):
+        patching.patch(model, Pair(one.clean, one.corrupt), "logit")
+    with pytest.raises(TargetError, match="did you mean 'logit'"):
+        patching.patch(model, one, "logits")
+    with pytest.raises(PromptError, match="at least one"):
+        patching.patch(model, [], "logit")
+
+
+def test_what_fails_in_one_pair_names_it(model, pairs):
+    bad = Pair(pairs[0].clean, mm.Prompt(toy.picture((0, 0)), "A"), of=" dog", name="short")
+    with pytest.raises(PromptError, match="^Pair short: The clean and the corrupt prompt"):
+        patching.patch(model, [pairs[0], bad], "logit")
+
+
+def test_means_are_those_of_the_effects_with_their_intervals_and_tests(model, pairs):
+    many = patching.patch(model, pairs, "logit", "z", pos=-1)
+    each = [patching.patch(model, pair, "logit", "z", pos=-1) for pair in pairs]
+    effect = np.stack([one.numpy() - one.about["corrupt"] for one in each])
+    table = patching.means(many, draws=200)
+    assert list(table.columns) == ["head", "mean", "low", "high", "p", "p_holm", "n"]
+    assert (table["mean"].diff().dropna() <= 0).all() and (table["n"] == 3).all()
+    for row in table.itertuples():
+        own = effect[:, row.head.layer, row.head.head]
+        assert row.mean == pytest.approx(own.mean(), abs=1e-5)
+        low, high = intervals(own[:, None], draws=200)[0, 1:]
+        assert (row.low, row.high) == pytest.approx((low, high), abs=1e-4, nan_ok=True)
+    found = dict(zip(table["head"], table["mean"], strict=True))
+    recovered = patching.means(patching.recovered(many), draws=50)
+    way = np.array([one.about["clean"] - one.about["corrupt"] for one in each])
+    first = recovered["head"].iloc[0]
+    expected = (effect[:, first.layer, first.head] / way).mean()
+    assert recovered["mean"].iloc[0] == pytest.approx(expected, rel=1e-4)
+    nothing = patching.means(many, control=many, draws=50)
+    assert (nothing["mean"] == 0).all() and (nothing["p"] == 1).all() and found
+
+
+def test_the_paired_test_is_wilcoxons(tmp_path):
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.4, 1, (20, 5))
+    values[:, 4] = 0
+    expected = [wilcoxon(column).pvalue for column in values[:, :4].T]
+    assert signed_ranks(values) == pytest.approx([*expected, 1.0])
+
+
+def test_results_that_have_no_pairs_or_other_places_are_refused(model, pairs):
+    many = patching.patch(model, pairs, "logit", layer=1, pos=-1)
+    with pytest.raises(AddressError, match="are of one pair"):
+        patching.means(patching.patch(model, pairs[0], "logit", layer=1, pos=-1))
+    with pytest.raises(AddressError, match="no control"):
+        patching.means(many, control=patching.patch(model, pairs[:2], "logit", layer=1, pos=-1))
+
+
+def test_a_sweep_of_pairs_is_stopped_and_goes_on(model, pairs, tmp_path):
+    options = {"metric": "logit", "site": "z", "pos": -1}
+    how: dict[str, Any] = {"options": options, "progress": False, "chunk": 1}
+    short = mm.Prompt(toy.picture((0, 0)), "A")
+    broken = [*pairs[:2], Pair(pairs[2].clean, short, of=" dog")]
+    with pytest.raises(SweepError, match="'2' of pairs failed"):
+        mm.sweep.sweep(patching.patch, model, broken, tmp_path / "stopped", **how)
+    done = mm.sweep.sweep(patching.patch, model, pairs, tmp_path / "whole", **how)
+    kept = dict(done.each("patch"))
+    direct = patching.means(patching.patch(model, pairs, "logit", "z", pos=-1), draws=50)
+    swept = patching.means(kept, draws=50)
+    assert list(swept["head"]) == list(direct["head"])
+    assert swept["mean"].tolist() == pytest.approx(direct["mean"].tolist(), abs=1e-6)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "whole").rglob("*.safetensors")}
+    mm.sweep.sweep(patching.patch, model, pairs, tmp_path / "whole", **how)
+    assert before == {path: path.stat().st_mtime_ns for path in before}  # nothing is asked twice
+    with pytest.raises(SweepError, match="data.hash"):
+        mm.sweep.sweep(patching.patch, model, pairs[::-1], tmp_path / "whole", **how)
+
+
+def test_a_bar_appears_after_two_seconds_and_only_the_outermost(monkeypatch):
+    shown: list[tuple[str, int]] = []
+
+    class Live:
+        def add_task(self, what: str, total: int) -> int:
+            shown.append((what, total))
+            return 0
+
+        def start(self) -> None: ...
+        def stop(self) -> None: ...
+        def update(self, task: int, completed: int) -> None:
+            shown.append(("done", completed))
+
+    now = [0.0]
+    monkeypatch.setattr(progress, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "_live", Live)
+    for _ in progress.tracked(range(3), "quick"):
+        now[0] += 0.5
+    assert shown == []
+    for _ in progress.tracked(range(3), "slow"):
+        now[0] += 1.5
+        for _ in progress.tracked(range(2), "inside"):
+            now[0] += 0.1
+    assert shown[0] == ("slow", 3) and shown[-1] == ("done", 3)
+    assert not any(what == "inside" for what, _ in shown)
+    for _ in progress.tracked(range(3), "silent", False):
+        now[0] += 9
+    told: list[tuple[int, int]] = []
+    for _ in progress.tracked("ab", "told", lambda done, of: told.append((done, of))):
+        now[0] += 9
+    assert told == [(1, 2), (2, 2)] and not any(what == "silent" for what, _ in shown)
+    assert time.monotonic() > 0
+
+
+def test_pairs_of_a_data_set_erase_the_thing_or_as_much_ground_in_the_same_pictures(pictos):
+    model, data = pictos, mm.dataset("pictos:held_out:6")
+    pairs = patching.thing_pairs(model, data, n=3)
+    ground = patching.thing_pairs(model, data, n=3, control=True)
+    assert [one.name for one in pairs] == [one.name for one in ground] and len(pairs) == 3
+    for one, other in zip(pairs, ground, strict=True):
+        sample = data[data.ids.index(one.name)]
+        things = torch.stack([t.mask for t in sample.things]).any(0).numpy()
+        clean, gone, bare = (
+            np.asarray(p.pictures[0], int) for p in (one.clean, one.corrupt, other.corrupt)
+        )
+        assert not ((gone != clean).any(-1) & ~things).any()
+        assert not ((bare != clean).any(-1) & things).any()
+        assert one.patches and other.patches
+    with pytest.raises(PromptError, match="No sample has a thing"):
+        patching.thing_pairs(model, [mm.Sample("a", data[0].image)])
+
+
+def test_a_strangers_experiment_takes_twelve_lines(pictos, tmp_path, monkeypatch, capsys):
+    block = re.search(r"with a control and a figure:.*?```python\n(.*?)```", DOCS.read_text(), re.S)
+    assert block is not None
+    lines = [line for line in block[1].splitlines() if line.strip()]
+    assert len(lines) <= 12 and block[1].count("n=50") == 2
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"pictos": pictos}
+    few = block[1].replace("n=50", "n=3").replace('mm.load("pictos")', "pictos")
+    exec(few, names)
+    best = {str(head) for head in names["table"]["head"].head(4)}
+    assert len(best & {"L5H1", "L5H2", "L5H3", "L5H7"}) >= 3  # those of 50 pairs
+    assert (tmp_path / "heads.svg").stat().st_size > 1000 and "L5H" in capsys.readouterr().out
+    assert isinstance(names["pairs"][0], Pair) and issubclass(PromptError, MMLensError)
