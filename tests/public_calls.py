@@ -37,7 +37,7 @@ import torch
 from dual_twins import hf_clip
 
 import mmlens as mm
-from mmlens import datasets, metrics, patching, tally, view
+from mmlens import datasets, metrics, patching, relevance, tally, view
 from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families import toy
 from mmlens.papers.mmn.questions import (
@@ -300,7 +300,7 @@ LEFT_OUT = {
 
 
 HOMES = {"": mm, "view.": view, "datasets.": datasets, "sweep.": mm.sweep, "metrics.": metrics,
-         "patching.": patching, "tally.": tally}  # fmt: skip
+         "patching.": patching, "relevance.": relevance, "tally.": tally}  # fmt: skip
 QUESTIONS = (
     translate.top_units, project.nearest_words, regions.unit_regions, classes.class_activations,
     ablation.ablations, sheet.picture_sheet, faithfulness.faithful, sensitivity.option_effects,

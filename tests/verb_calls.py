@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import mmlens as mm
-from mmlens import patching
+from mmlens import patching, relevance
 from mmlens.datasets.sample import Sample, Samples
 from mmlens.families import toy
 from mmlens.model import hooking
@@ -23,7 +23,8 @@ WORDS = " A picture of"
 def verbs() -> dict[str, Any]:
     """Every public function of a model."""
     found = {}
-    for package, here in (("mmlens", mm), ("mmlens.patching", patching)):
+    packages = {"mmlens": mm, "mmlens.patching": patching, "mmlens.relevance": relevance}
+    for package, here in packages.items():
         for name in public_names(package):
             thing = getattr(here, name)
             if inspect.isfunction(thing) and name != "from_model":  # which makes one
@@ -121,6 +122,11 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
         "mmlens.patching.soft_noise": ask(prompt),
         "mmlens.patching.word": ask(5),
         "mmlens.patching.written_by": ask(neuron),
+        "mmlens.relevance.chefer": ask(prompt, **token),
+        "mmlens.relevance.grad_cam": ask(prompt, **token),
+        "mmlens.relevance.occlusion": ask(prompt, **token, batch=32),
+        "mmlens.relevance.rise": ask(prompt, **token, masks=16, batch=16),
+        "mmlens.relevance.rollout": ask(prompt),
     }
 
 
