@@ -13,6 +13,7 @@ from mmlens.values.lazy import on_first_use
 if TYPE_CHECKING:
     from mmlens.methods.chefer import chefer as chefer
     from mmlens.methods.grad_cam import grad_cam as grad_cam
+    from mmlens.methods.lrp import lrp as lrp
     from mmlens.methods.occlusion import occlusion as occlusion
     from mmlens.methods.rise import rise as rise
     from mmlens.methods.rollout import rollout as rollout

@@ -95,7 +95,7 @@ def relevance(
     towers = [*(["vision"] if through else []), last]
     if through and not any(prompt.pictures for prompt in reading.prompts):
         raise PromptError("There is no picture in this prompt: give a Prompt with one.")
-    points = {tower: _points(model, tower) for tower in towers}
+    points = {tower: pattern_points(model, tower) for tower in towers}
     names = [name for tower in towers for name, _ in points[tower]]
     ends = [] if last == LM else [_end(model, last)]
     kept, _ = gradients_at(
@@ -115,8 +115,12 @@ def relevance(
     return (given[0], finite(given[1], "the relevance")), at
 
 
-def _points(model: HookedModel, tower: str) -> list[tuple[str, bool]]:
-    """The patterns of a tower in running order, and whether each is across."""
+def pattern_points(model: HookedModel, tower: str) -> list[tuple[str, bool]]:
+    """The patterns of a tower in running order, and whether each is across.
+
+    Raises:
+        CapabilityError: a layer holds none.
+    """
     prefix = "" if tower == LM else f"{tower}."
     sites = [(SITES[f"{prefix}pattern"], False)]
     sites += [(SITES["cross_pattern"], True)] if tower == LM else []
