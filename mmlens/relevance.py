@@ -17,5 +17,6 @@ if TYPE_CHECKING:
     from mmlens.methods.occlusion import occlusion as occlusion
     from mmlens.methods.rise import rise as rise
     from mmlens.methods.rollout import rollout as rollout
+    from mmlens.methods.token_activation_map import tam as tam
 else:
     __getattr__, __dir__, __all__ = on_first_use(__name__)

@@ -303,3 +303,41 @@ def test_what_a_method_cannot_do_is_refused_in_one_sentence(clip, plain, net):
         relevance.rise(model, prompt(), WORD, after="", share=1.0)
     with pytest.raises(MMLensError, match="show or cover some patch not once"):
         relevance.rise(model, prompt(), WORD, after="", masks=3, share=0.9)
+
+
+# -- token activation map --------------------------------------------------------------------------
+
+
+def test_the_token_activation_map_is_its_formula_word_by_word():
+    model = bridge("toy-gpt2")
+    with torch.no_grad():
+        logits = model(prompt())[0].double().numpy()
+    word = int(logits.clip(0).sum(0).argmax())  # said at most positions
+    found = relevance.tam(model, prompt(), word, after="", denoise=False)
+    ids = model.to_tokens(prompt())[0].tolist()
+    own = np.maximum(logits[:16, word], 0)
+    weights = [max(0.0, logits[at, word]) for at in range(16, len(ids))]
+    maps = [np.maximum(logits[:16, ids[at]], 0) for at in range(16, len(ids))]
+    mixed = sum(w * one for w, one in zip(weights, maps, strict=True)) / sum(weights)
+    scale = (own * mixed).sum() / (mixed**2).sum()
+    assert np.allclose(found.values, np.maximum(own - scale * mixed, 0), atol=1e-4)
+    assert found.about["interference"] == pytest.approx(scale, rel=1e-3)
+    assert found.of("pos") == tuple(Patch(row, col) for row in range(4) for col in range(4))
+
+
+def test_the_rank_filter_keeps_a_plain_map_and_weighs_sorted_neighbours_by_their_spread():
+    from mmlens.methods.token_activation_map import rank_filtered
+
+    labels = tuple(Patch(row, col) for row in range(3) for col in range(4))
+    assert off(rank_filtered(torch.full((12,), 2.0), labels), torch.full((12,), 2.0)) < 1e-5
+    values = torch.rand(12, generator=torch.Generator().manual_seed(0))
+    grid = np.pad(values.view(3, 4).double().numpy(), 1, mode="reflect")
+    window = np.sort(grid[1:4, 2:5].flatten())  # around (1, 2)
+    weights = np.exp(-((np.arange(9) - 4) ** 2) / (2 * (window.std() / window.mean()) ** 2))
+    expected = (window * weights / weights.sum()).sum()
+    assert float(rank_filtered(values, labels)[6]) == pytest.approx(expected, rel=1e-4)
+    corner = np.sort(grid[0:3, 0:3].flatten())
+    weights = np.exp(-((np.arange(9) - 4) ** 2) / (2 * (corner.std() / corner.mean()) ** 2))
+    assert float(rank_filtered(values, labels)[0]) == pytest.approx(
+        (corner * weights / weights.sum()).sum(), rel=1e-4
+    )
