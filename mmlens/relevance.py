@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mmlens.methods.chefer import chefer as chefer
     from mmlens.methods.grad_cam import grad_cam as grad_cam
     from mmlens.methods.lrp import lrp as lrp
+    from mmlens.methods.map_measures import covering_curves as covering_curves
+    from mmlens.methods.map_measures import in_mask as in_mask
     from mmlens.methods.occlusion import occlusion as occlusion
     from mmlens.methods.rise import rise as rise
     from mmlens.methods.rollout import rollout as rollout

@@ -125,7 +125,7 @@ def pattern_points(model: HookedModel, tower: str) -> list[tuple[str, bool]]:
     sites = [(SITES[f"{prefix}pattern"], False)]
     sites += [(SITES["cross_pattern"], True)] if tower == LM else []
     known, found = hooking.points(model), []
-    for layer in hooking.layers(model, SITES[f"{prefix}resid_post"]):
+    for layer in hooking.layers(model, SITES[f"{prefix}resid_pre"]):
         here = [(site.at(layer), across) for site, across in sites if site.at(layer) in known]
         if not here:
             raise CapabilityError(
@@ -161,7 +161,7 @@ def _rows(
     Raises:
         CapabilityError: they attend within windows, or in another order.
     """
-    site = SITES[f"{tower}.resid_post"]
+    site = SITES[f"{tower}.resid_pre"]
     layer = list(hooking.layers(model, site))[-1]
     rows = model.picture_rows(reading.prompts, site, layer)
     shapes = {(len(one.pattern), *one.pattern.shape[-2:]) for one in attention}
