@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import mmlens as mm
 from mmlens import patching, relevance
@@ -61,6 +62,9 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
     layer: dict[str, Any] = {} if talks else {"layer": 1}  # of maps, one at a time
     few: dict[str, Any] = {} if talks else {"layer": 1, "pos": [0, 1]}
     word = lambda logits: logits[5]  # noqa: E731
+    corners = tuple(mm.Patch(row, col) for row in (0, 1) for col in (0, 1))
+    seen = mm.Scores(torch.tensor([1.0, 2.0, 4.0, 3.0]), ("pos",), {"pos": corners})
+    target = "logit" if kind == "similarity" else "prob"
 
     named = ("{words: [dog, cat, cow]}", "{words: [red, blue, green]}")
     compared = Path(tempfile.mkdtemp()) / "concepts.yaml"
@@ -123,10 +127,14 @@ def calls(kind: str = "words") -> dict[str, tuple[tuple[Any, ...], dict[str, Any
         "mmlens.patching.word": ask(5),
         "mmlens.patching.written_by": ask(neuron),
         "mmlens.relevance.chefer": ask(prompt, **token),
+        "mmlens.relevance.covering_curves": ask(prompt, seen, target=target, steps=3, **token),
         "mmlens.relevance.grad_cam": ask(prompt, **token),
+        "mmlens.relevance.in_mask": ask(seen, mask, photo),
+        "mmlens.relevance.lrp": ask(prompt, **token),
         "mmlens.relevance.occlusion": ask(prompt, **token, batch=32),
         "mmlens.relevance.rise": ask(prompt, **token, masks=16, batch=16),
         "mmlens.relevance.rollout": ask(prompt),
+        "mmlens.relevance.tam": ask(prompt, 5, after=""),
     }
 
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
 
 CURVES = ("deletion", "insertion")
+MOST = 10_000
+"""Points of a curve beyond which nothing is seen."""
 
 
 @needs("pictures")
@@ -103,7 +105,7 @@ def covering_curves(
     Raises:
         AddressError: no map of patches, or of several pictures.
     """
-    steps = count(steps, "steps", least=2)
+    steps = count(steps, "steps", least=2, most=MOST)
     place = place_in(model, prompt, of, target, after, at)
     x = place.read()
     base = baseline_of(x, baseline, place.at)

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
 
 
+MOST = 100_000
+"""Masks beyond which a run takes hours and no number changes."""
+
+
 @needs("pictures")
 @ordinary()
 def rise(
@@ -66,7 +70,7 @@ def rise(
         AddressError: a share that shows all or nothing, or too few masks for a patch.
         SiteError: no such `at`, or what is explained does not depend on it.
     """
-    masks = count(masks, "masks", least=2)
+    masks = count(masks, "masks", least=2, most=MOST)
     p = number(share, "share", least=0, most=1)
     if not 0 < p < 1:
         raise AddressError(f"share={share}: masks show a share between 0 and 1, as in share=0.5.")
