@@ -1,6 +1,6 @@
 """Which map of relevance is right? A table on pictures with known truth, into docs/relevance.md.
 
-    python scripts/relevance.py                  # 16 pictures of the bundled world: some minutes
+    python scripts/relevance.py                  # 12 pictures of the bundled world: some minutes
     python scripts/relevance.py --pictures 100 --print
 
 Pictures of one or two things, the first of which the model names. Every method maps that word, at
@@ -61,8 +61,7 @@ METHODS: dict[str, Callable[..., mm.Scores]] = {
     ),
     "attribute_picture, integrated": partial(mm.attribute_picture, **HERE),
     "occlusion": partial(relevance.occlusion, **HERE, at="pixels"),
-    "occlusion, side=3": partial(relevance.occlusion, **HERE, at="pixels", side=3),
-    "rise, side=2": partial(relevance.rise, **HERE, at="pixels", side=2, masks=200),
+    "rise, side=2": partial(relevance.rise, **HERE, at="pixels", side=2, masks=100),
 }  # fmt: skip
 
 
@@ -104,7 +103,7 @@ def rows_of(model: Any, sample: Any, methods: dict[str, Any]) -> list[dict[str, 
         cost = (time.process_time() - start) / pass_
         told = relevance.in_mask(model, scores, mask, sample.image)
         curves = relevance.covering_curves(
-            model, prompt, scores, word, after="", steps=7, batch=BATCH
+            model, prompt, scores, word, after="", steps=6, batch=BATCH
         )
         told |= {curve: curves.sel(curve=curve).mean().item() for curve in curves.of("curve")}
         told["cost"] = cost
@@ -128,7 +127,7 @@ def table(rows: pd.DataFrame) -> str:
         for metric in MEASURES[:-1]:
             mean, low, high = one.loc[metric, ["mean", "low", "high"]]
             cells.append(f"{mean:.2f} ({low:.2f} to {high:.2f})")
-        times = rows[(rows["arm"] == name) & (rows["metric"] == "cost")]["value"]
+        times: Any = rows[(rows["arm"] == name) & (rows["metric"] == "cost")]["value"]
         cells.append(f"{times.median():.0f}" if name != "chance" else "0")
         lines.append(cells)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -137,7 +136,7 @@ def table(rows: pd.DataFrame) -> str:
 def main() -> None:
     """Measure, and write the table into the page."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--pictures", type=int, default=16)
+    options.add_argument("--pictures", type=int, default=12)
     options.add_argument("--print", action="store_true", help="show the table and write nothing")
     given = options.parse_args()
     torch.set_num_threads(1)

@@ -52,7 +52,8 @@ def test_without_biases_all_of_the_logit_arrives(kind):
 
 def test_it_is_conserved_in_both_towers_of_a_dual_encoder_up_to_the_cosine():
     made, _, tokenizer = hf_clip()
-    clip, photo = mm.from_model(made, None, tokenizer), toy.picture()
+    clip: Any = mm.from_model(made, None, tokenizer)
+    photo = toy.picture()
     for read, of in ((photo, "a dog"), ("a dog", photo)):
         found = relevance.lrp(clip, read, of, target="cosine")
         with torch.no_grad():

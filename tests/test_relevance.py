@@ -121,7 +121,7 @@ def slopes(model, shown, names) -> list[np.ndarray]:
 
     with torch.enable_grad():
         model.run_with_hooks(shown, fwd_hooks=[(n, add) for n in names])[0, -1, WORD].backward()
-    return [added[name].grad[0].double().numpy() for name in names]
+    return [torch.Tensor(added[name].grad)[0].double().numpy() for name in names]
 
 
 def weighted(pattern: np.ndarray, slope: np.ndarray) -> np.ndarray:
@@ -257,7 +257,7 @@ def net() -> Any:
 
 @pytest.mark.parametrize("weights", ["mean", "each"])
 def test_grad_cam_is_the_formula_on_the_net_itself(net, weights):
-    model = mm.from_parts(vision=net)
+    model: Any = mm.from_parts(vision=net)
     found = relevance.grad_cam(model, PHOTO, 1, weights=weights, signed=True)
     pixels = model.read(PHOTO).pixels
     A = net.forward_features(pixels).detach().requires_grad_()
@@ -318,7 +318,7 @@ def test_the_token_activation_map_is_its_formula_word_by_word():
     own = np.maximum(logits[:16, word], 0)
     weights = [max(0.0, logits[at, word]) for at in range(16, len(ids))]
     maps = [np.maximum(logits[:16, ids[at]], 0) for at in range(16, len(ids))]
-    mixed = sum(w * one for w, one in zip(weights, maps, strict=True)) / sum(weights)
+    mixed = np.array(weights) @ np.stack(maps) / sum(weights)
     scale = (own * mixed).sum() / (mixed**2).sum()
     assert np.allclose(found.values, np.maximum(own - scale * mixed, 0), atol=1e-4)
     assert found.about["interference"] == pytest.approx(scale, rel=1e-3)

@@ -123,7 +123,9 @@ class RelevanceRules(TorchFunctionMode):
         y = y if weight is None else y * weight
         if bias is None:
             return y
-        return y + self.biased(bias) if x.requires_grad else y + bias
+        own = self.biased(bias) if x.requires_grad else bias
+        assert own is not None
+        return y + own
 
     def normalize(
         self, x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None

@@ -101,8 +101,8 @@ def without_context(own: Tensor, others: Tensor, weights: Tensor) -> tuple[Tenso
     return (own - scale * interference).clamp(min=0), float(scale)
 
 
-def rank_filtered(values: Tensor, labels: tuple[Patch, ...]) -> Tensor:
-    """The rank filter of 3 x 3 patches, in each grid of its own; borders are mirrored."""
+def rank_filtered(values: Tensor, labels: tuple[Any, ...]) -> Tensor:
+    """The rank filter of 3 x 3 patches, in each grid of these Patch; borders are mirrored."""
     out, grids = values.clone(), {}
     for at, label in enumerate(labels):
         grids.setdefault((label.image, label.crop), {})[label.row, label.col] = at
