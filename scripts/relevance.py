@@ -138,16 +138,22 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--pictures", type=int, default=12)
     options.add_argument("--print", action="store_true", help="show the table and write nothing")
+    options.add_argument("--rows", type=Path, help="a CSV of measures to keep and to go on from")
     given = options.parse_args()
     torch.set_num_threads(1)
-    model, rows, used = mm.load("pictos"), [], 0
+    model = mm.load("pictos")
+    kept = given.rows is not None and given.rows.is_file()
+    rows = pd.read_csv(given.rows) if kept else pd.DataFrame({"sample": []})
     for sample in mm.dataset(f"pictos:held_out:{given.pictures * 4}"):
-        if used == given.pictures:
+        used = rows["sample"].nunique()
+        if used >= given.pictures:
             break
-        here = rows_of(model, sample, METHODS) if len(sample.things) < 3 else []
-        used, rows = used + bool(here), rows + here
-        print(f"{used} of {given.pictures} pictures", flush=True)
-    found = f"{table(pd.DataFrame(rows))}\n\n{used} pictures of `pictos:held_out`."
+        if len(sample.things) < 3 and sample.id not in set(rows["sample"]):
+            rows = pd.concat([rows, pd.DataFrame(rows_of(model, sample, METHODS))])
+            if given.rows is not None:
+                rows.to_csv(given.rows, index=False)
+            print(f"{rows['sample'].nunique()} of {given.pictures} pictures", flush=True)
+    found = f"{table(rows)}\n\n{rows['sample'].nunique()} pictures of `pictos:held_out`."
     if given.print:
         print(found)
         return

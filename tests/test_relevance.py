@@ -341,3 +341,46 @@ def test_the_rank_filter_keeps_a_plain_map_and_weighs_sorted_neighbours_by_their
     assert float(rank_filtered(values, labels)[0]) == pytest.approx(
         (corner * weights / weights.sum()).sum(), rel=1e-4
     )
+
+
+# -- measures --------------------------------------------------------------------------------------
+
+
+def drawn_map(values: dict[Patch, float], side: int = 4) -> mm.Scores:
+    labels = tuple(Patch(row, col) for row in range(side) for col in range(side))
+    return mm.Scores(
+        torch.tensor([values.get(one, 0.0) for one in labels]), ("pos",), {"pos": labels}
+    )
+
+
+def test_energy_is_the_share_of_a_map_on_the_thing_and_pointing_its_peak():
+    model, mask = bridge("toy-gpt2"), np.zeros((32, 32), bool)
+    mask[16:24, 12:24] = True  # half of the patch (2, 1), all of (2, 2)
+    found = drawn_map({Patch(2, 1): 4.0, Patch(2, 2): 1.0, Patch(0, 0): 3.0, Patch(3, 3): -9.0})
+    told = relevance.in_mask(model, found, mask, PHOTO)
+    assert told == pytest.approx({"energy": 3 / 8, "pointing": 1.0, "area": 96 / 1024})
+    coarse = drawn_map({Patch(1, 0): 1.0, Patch(1, 1): 2.0}, side=2)
+    told = relevance.in_mask(model, coarse, mask, PHOTO)
+    assert told["energy"] == pytest.approx((32 / 256 + 2 * 64 / 256) / 3)
+    assert told["pointing"] == 0.0 and told["area"] == pytest.approx(96 / 1024)
+    with pytest.raises(MMLensError, match="is no mask of this picture"):
+        relevance.in_mask(model, found, mask[:8], PHOTO)
+
+
+def test_the_curves_cover_and_show_a_linear_number_patch_by_patch(plain):
+    number, true = linear(plain)
+    labels = tuple(Patch(row, col) for row in range(4) for col in range(4))
+    best = mm.Scores(true, ("pos",), {"pos": labels})
+    curves = relevance.covering_curves(plain, PHOTO, best, target=number, at="features", steps=17)
+    with torch.no_grad():
+        whole = float(number(plain.run(PHOTO)[0]))
+    bare = whole - float(true.sum())  # of the mean features alone
+    gained = torch.cat([torch.zeros(1), true.sort(descending=True).values.cumsum(0)])
+    assert off(curves.sel(curve="insertion").values, bare + gained) < 1e-3
+    assert off(curves.sel(curve="deletion").values, whole - gained) < 1e-3
+    worst = relevance.covering_curves(
+        plain, PHOTO, best.with_values(-true), target=number, at="features", steps=17
+    )
+    area = lambda found, curve: found.sel(curve=curve).mean().item()  # noqa: E731
+    assert area(curves, "deletion") < area(worst, "deletion")
+    assert area(curves, "insertion") > area(worst, "insertion")
