@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from bridges import bridge, off, prompt
@@ -12,8 +15,11 @@ from bridges import bridge, off, prompt
 import mmlens as mm
 from mmlens import Neuron, Patch, Scores, Token
 from mmlens.families import toy
+from mmlens.sweep.sweep_files import read_tables, table_bytes, to_arrow
+from mmlens.values import labels as labels_module
 from mmlens.values.errors import AddressError, ArgumentError, CheckpointError, PromptError
 from mmlens.values.labels import Padding
+from mmlens.values.packed_labels import LABELS, unpack_labels
 
 SHORT = "A dog"
 
@@ -311,6 +317,30 @@ def test_labels_of_every_kind_come_back_as_they_were_saved(tmp_path):
     assert Scores.load(numbers.save(tmp_path / "numbers")).of("k") == (1, 2)
     with pytest.raises(AddressError, match="can't be saved: labels are texts, numbers, tuples"):
         Scores(torch.zeros(1), ("k",), {"k": (object(),)}).save(tmp_path / "object")
+
+
+def test_every_kind_of_label_is_written_and_read_and_an_older_file_has_defaults(tmp_path):
+    kinds = [one for one in vars(labels_module).values() if is_dataclass(one)]
+    assert set(kinds) == set(LABELS.values()) and len(kinds) >= 6
+    some = {"name": "query", "text": " a", "tower": "vision", "expert": 2}
+    made = tuple(
+        kind(**{one.name: some.get(one.name, i) for i, one in enumerate(fields(kind))})
+        for kind in kinds
+    )
+    scores = Scores(torch.zeros(len(made)), ("pos",), {"pos": made})
+    assert Scores.load(scores.save(tmp_path / "scores")).of("pos") == made
+    table = pd.DataFrame({"place": list(made)})
+    path = tmp_path / "table.parquet"
+    path.write_bytes(table_bytes([to_arrow("one", table, "places")]))
+    assert tuple(read_tables([path])["place"]) == made
+    # before experts and crops were counted, these had fewer fields
+    assert unpack_labels([["Neuron", 3, 17, "lm"], ["Patch", 1, 2]]) == (Neuron(3, 17), Patch(1, 2))
+    old = pa.table({"neuron": [{"kind": "Neuron", "layer": 3, "unit": 17, "tower": "lm"}]})
+    path.write_bytes(table_bytes([old]))
+    assert read_tables([path])["neuron"][0] == Neuron(3, 17)
+    for newer in (["Neuron", 3, 17, "lm", None, "later"], ["Blob", 1]):
+        with pytest.raises(CheckpointError, match=f"{newer[0]}.* a newer one wrote the file"):
+            unpack_labels([newer])
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from mmlens.papers.mmn.report.outcomes import (
     _classes,
     _projection,
     _regions,
+    _sensitive,
     _told,
     _units,
 )
@@ -272,7 +273,10 @@ def test_pictures_are_the_most_of_every_question_or_those_of_one():
     few = pictures_of(QUICK, ["E5=50", "3"])
     assert (few.units, few.choose, few.ablation) == (3, 2, 50)
     assert pictures_of(QUICK, ["E4=7"]) == replace(QUICK, choose=7, measure=7)
-    for wrong, says in (("E8=5", "no question 'E8'"), ("1", "2 or more"), ("E5=x", "E5=x is no")):
+    assert pictures_of(QUICK, ["choices=0"]).sensitive == 0
+    for wrong, says in (
+        ("E8=5", "no question 'E8'"), ("1", "2 or more"), ("E5=x", "E5=x is no"), ("E5=0", "2 or"),
+    ):  # fmt: skip
         with pytest.raises(ArgumentError, match=says):
             pictures_of(QUICK, [wrong])
 
@@ -351,13 +355,15 @@ def test_what_the_data_cannot_answer_is_told_and_goes_on(tmp_path):
     bare = Samples("bare", ["a", "b"], lambda i: Sample("ab"[i], scene.image), "h")
     nothing = Chosen({}, {}, {}, frozenset())
     study = Study(
-        bridge(NAME), bare, TINY, READING, nothing, tmp_path, offline_scorers(frozenset()), {},
+        bridge(NAME), bare, replace(TINY, sensitive=0), READING, nothing, tmp_path,
+        offline_scorers(frozenset()), {},
         draws=20, progress=False, tell=lambda line: None,
     )  # fmt: skip
     first, layers = _units(study)
     found = [first, _told("E2", _projection, study), _told("E3", _regions, study)]
     found.append(_told("E4", _classes, study))
     assert not layers.why and layers.asked == {"units": 2}
+    assert _told("sensitivity", _sensitive, study).why == "This study leaves the question out."
     for one, part in zip(found, ("reference", "reference", "mask", "two classes"), strict=True):
         assert part in one.why
         told = finding(one, Setting())

@@ -51,7 +51,8 @@ def mmn_command(
     pictures: Annotated[
         list[str] | None,
         typer.Option(
-            help="At most so many pictures a question; E5=50 asks E5 about so many. Repeatable.",
+            help="At most so many pictures a question; E5=50 asks E5 about so many, choices=0"
+            " leaves one out. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -208,10 +209,14 @@ QUESTIONS = {
     "readings": ("readings",),
 }  # fmt: skip
 """By question, the numbers of pictures in a plan that are its own."""
+OURS = ("methods", "choices", "readings")
+"""Questions that the paper does not ask, which a study may leave out."""
 
 
 def pictures_of(plan: Any, pictures: Sequence[str]) -> Any:
     """The plan with other numbers of pictures: "200" is the most for every question, "E5=50" E5's.
+
+    "choices=0" leaves a question out that is not the paper's.
 
     Raises:
         ArgumentError: no number from 2 on, or no such question.
@@ -220,10 +225,11 @@ def pictures_of(plan: Any, pictures: Sequence[str]) -> Any:
     for name, number in asked.items():
         if name and name not in QUESTIONS:
             raise ArgumentError(f"There is no question {name!r}: {nearest(name, QUESTIONS)}.")
-        if not number.isdecimal() or int(number) < 2:
+        least = 0 if name in OURS else 2
+        if not number.isdecimal() or int(number) < least:
             raise ArgumentError(
-                f"--pictures {name and name + '='}{number} is no number of pictures: write 2 or"
-                " more, or E5=50 for one question."
+                f"--pictures {name and name + '='}{number} is no number of pictures: write {least}"
+                " or more, or E5=50 for one question."
             )
     most = int(asked.pop("", sys.maxsize))
     every = [name for names in QUESTIONS.values() for name in names]

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmlens.sweep.record import SweepError
-from mmlens.values.packed_labels import LABELS, pack_labels, unpack_labels
+from mmlens.values.packed_labels import LABELS, pack_labels, restored, unpack_labels
 from mmlens.values.scores import Scores
 from mmlens.values.whole_files import spelled
 
@@ -91,8 +91,7 @@ def _cells(column: pa.ChunkedArray) -> Any:
 def _label(fields: Mapping[str, Any] | None) -> Any:
     if fields is None:
         return None
-    known = LABELS[fields[KIND]]
-    return known(**{name: fields[name] for name in known.__dataclass_fields__})
+    return restored(fields[KIND], {name: at for name, at in fields.items() if name != KIND})
 
 
 def tensor_bytes(scores: Mapping[str, Scores]) -> bytes:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
-from mmlens.values.errors import AddressError
-from mmlens.values.labels import Head, Neuron, Padding, Patch, Token
+from mmlens.values.errors import AddressError, CheckpointError
+from mmlens.values.labels import Head, Marker, Neuron, Padding, Patch, Token
 
 Labels = tuple[Any, ...] | None
 """One label per index; None stands for 0, 1, 2, ... (units and dimensions)."""
 
-LABELS = {kind.__name__: kind for kind in (Patch, Token, Padding, Neuron, Head)}
+LABELS = {kind.__name__: kind for kind in (Patch, Marker, Token, Padding, Neuron, Head)}
 
 
 def pack_labels(labels: Labels) -> list[Any] | None:
@@ -45,5 +47,25 @@ def unpack_labels(labels: list[Any] | None) -> Labels:
 def _unpack(label: Any) -> Any:
     if not isinstance(label, list):
         return label
-    kind, *fields = label
-    return tuple(map(_unpack, fields)) if kind == "tuple" else LABELS[kind](*fields)
+    kind, *values = label
+    if kind == "tuple":
+        return tuple(map(_unpack, values))
+    names = [one.name for one in fields(LABELS[kind])] if kind in LABELS else []
+    names += [f"field {n}" for n in range(len(names), len(values))]
+    return restored(kind, dict(zip(names, values, strict=False)))
+
+
+def restored(kind: str, values: Mapping[str, Any]) -> Any:
+    """A label of this kind; a field that a file does not have, because it is older, is its default.
+
+    Raises:
+        CheckpointError: a kind or a field that only a newer mmlens knows.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    known = LABELS.get(kind)
+    if known is None or not given.keys() <= {one.name for one in fields(known)}:
+        raise CheckpointError(
+            f"A label {kind}({', '.join(f'{n}={v!r}' for n, v in given.items())}) is not known to"
+            " this mmlens: a newer one wrote the file, so read it with that."
+        )
+    return known(**given)

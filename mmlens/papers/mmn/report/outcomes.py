@@ -96,6 +96,13 @@ class Study:
         )  # fmt: skip
 
     def first(self, n: int) -> Samples:
+        """The first pictures of the data.
+
+        Raises:
+            ExperimentError: n is 0, which leaves a question out.
+        """
+        if not n:
+            raise ExperimentError("This study leaves the question out.")
         return self.samples[:n]
 
     @property

@@ -24,6 +24,10 @@ class ReproduceError(MMLensError, ValueError):
     """A plan or a reading of the paper that there is not."""
 
 
+OMITTED = ("faithful", "sensitive", "readings")
+"""What may be asked about no picture, which leaves it out: none of it is the paper's."""
+
+
 def shares(*ks: int) -> tuple[float, ...]:
     """The paper's numbers of units as shares of all its units."""
     return tuple(k / PAPER_UNITS for k in ks)
@@ -73,7 +77,8 @@ class Plan:
     def __post_init__(self) -> None:
         for one in fields(self):
             if one.type == "int":
-                count(getattr(self, one.name), one.name, error=ReproduceError)
+                least = 0 if one.name in OMITTED else 1
+                count(getattr(self, one.name), one.name, least=least, error=ReproduceError)
 
 
 FULL = Plan(
