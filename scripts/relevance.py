@@ -142,8 +142,9 @@ def main() -> None:
     given = options.parse_args()
     torch.set_num_threads(1)
     model = mm.load("pictos")
-    kept = given.rows is not None and given.rows.is_file()
-    rows = pd.read_csv(given.rows) if kept else pd.DataFrame({"sample": []})
+    rows: Any = pd.DataFrame({"sample": []})
+    if given.rows is not None and given.rows.is_file():
+        rows = pd.read_csv(given.rows)
     for sample in mm.dataset(f"pictos:held_out:{given.pictures * 4}"):
         used = rows["sample"].nunique()
         if used >= given.pictures:
