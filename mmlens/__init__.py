@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         label_given_activation as label_given_activation,
     )
     from mmlens.methods.conditional_probability import to_label as to_label
+    from mmlens.methods.cross_attention_maps import cross_attention_maps as cross_attention_maps
     from mmlens.methods.cross_format import cross_format as cross_format
     from mmlens.methods.cross_format import cross_format_index as cross_format_index
     from mmlens.methods.decode import decode as decode
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from mmlens.methods.logit_lens import logit_lens as logit_lens
     from mmlens.methods.nearest_tokens import nearest_tokens as nearest_tokens
     from mmlens.methods.neuron_graph import neuron_graph as neuron_graph
+    from mmlens.methods.picture_similarity import picture_similarity as picture_similarity
     from mmlens.methods.sink_units import sink_units as sink_units
     from mmlens.methods.stroop import stroop as stroop
     from mmlens.methods.stroop import stroop_probs as stroop_probs
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
     from mmlens.methods.word_vectors import word_association as word_association
     from mmlens.methods.word_vectors import word_neighbours as word_neighbours
     from mmlens.methods.zero_shot import zero_shot as zero_shot
+    from mmlens.model.hooked_diffusion import HookedDiffusion as HookedDiffusion
     from mmlens.model.hooked_dual_encoder import HookedDualEncoder as HookedDualEncoder
     from mmlens.model.hooked_vlm import HookedVLM as HookedVLM
     from mmlens.papers.bias.bias_report import audit_bias as audit_bias

@@ -31,7 +31,8 @@ Of each picture's strongest units, the share whose words have the noun of the ca
 less the same share for units of other pictures and for random units of the same layers: through
 the unembedding (the logit lens), by the logits that the unit's own ablation moves most on that
 picture, through the mean Jacobian to the last layer, and by an affine translator. By layer: on each
-model's page.
+model's page. The effect is no independent witness: units are called strong because they raise this
+word, so that silencing them lowers it is half expected. The other readings know nothing of it.
 
 """
 

@@ -24,6 +24,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -34,6 +35,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pandas as pd
 import torch
+from diffusion_twins import stable_diffusion
 from dual_twins import hf_clip
 
 import mmlens as mm
@@ -118,6 +120,7 @@ class Right:
             "name": "light",
         }  # fmt: skip
         self.special: dict[str, dict[str, Any]] = self._special(other) | self._dual()
+        self.special |= self._diffusion()
 
     def _dual(self) -> dict[str, dict[str, Any]]:
         """The calls of what asks a dual encoder."""
@@ -126,6 +129,7 @@ class Right:
         dual = mm.from_model(encoder, None, tokenizer)
         return {
             "from_model": {"model": encoder}, "embed": {"model": dual, "inputs": self.photo},
+            "picture_similarity": {"model": dual, "text": "two cats"},
             "zero_shot": {"model": dual, "pictures": self.photo, "texts": ["two cats"]},
             "decompose": {"model": dual, "pictures": self.photo, "along": "two cats"},
             "heat_map": {"shares": mm.decompose(dual, self.photo, by="pos", along="two cats")},
@@ -137,6 +141,13 @@ class Right:
                           "k": 1},
             "audit_bias": {"model": dual, "concepts": "concepts.yaml", "draws": 9},
         }  # fmt: skip
+
+    def _diffusion(self) -> dict[str, dict[str, Any]]:
+        """The calls of what asks a diffusion model; without diffusers there is none to ask."""
+        model = self.model
+        if find_spec("diffusers") is not None:
+            model = mm.from_model(stable_diffusion()).sampling(steps=1)
+        return {"cross_attention_maps": {"model": model, "prompt": "a dog"}}
 
     def _special(self, other: Any) -> dict[str, dict[str, Any]]:
         model, scores = self.model, self.scores
@@ -288,6 +299,7 @@ class Right:
 LEFT_OUT = {
     "HookedVLM": "built by load and from_parts",
     "HookedDualEncoder": "built by load and from_model",
+    "HookedDiffusion": "built by load and from_model",
     "from_parts": "whole models: a test of its own",
     "Translators": "what jacobian_lens and tuned_lens return",
     "Look": "what look returns", "Visualisation": "what visualise returns",

@@ -156,7 +156,18 @@ def test_a_package_that_is_imported_when_needed_is_in_the_extra_that_the_error_n
 
 def test_every_extra_is_told_where_one_installs(metadata):
     install = (ROOT / "docs/install.md").read_text(encoding="utf-8")
-    names = {"vision", "train", "coco", "metrics", "vlm", "gguf", "xarray", "docs", "dev"}
+    names = {
+        "vision",
+        "train",
+        "coco",
+        "metrics",
+        "vlm",
+        "diffusion",
+        "gguf",
+        "xarray",
+        "docs",
+        "dev",
+    }
     assert set(extras(metadata)) == names
     assert set(re.findall(r"^\|.*`(?:-e )?'\.\[(\w+)\]'`", install, re.MULTILINE)) == names
 

@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import re
+import runpy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ from mmlens.values.errors import ArgumentError
 
 EVIL = "<img src=x onerror=alert(1)>"
 CLOSE = "</script><script>document.title='PWNED'</script>"
+ROOT = Path(__file__).parent.parent
 NAME = "toy-gptj-planted"
 TINY = replace(
     QUICK, scan=4, units=2, projection=2, vectors=1, concepts=1, of_concept=2, classes=2,
@@ -129,6 +131,13 @@ def test_e2_holds_only_if_the_distance_is_shown_to_be_small():
     assert holds("E2", apart(0.01, 1.0), apart(1.0, 0.001, "world")) is False
     assert holds("E2", apart(0.01, 1.0), apart(1.0, 0.001, "cosine")) is True  # no decoding
     assert "p < .001" in verdict("E2", pd.DataFrame([apart(1.0, 1e-9)])).says
+    # further apart, but because patches fit less than random vectors do: they translate nothing
+    below, over = (
+        row("prompt - random", "world", at, at - 0.1, at + 0.1, over="max") for at in (-0.2, 0.2)
+    )
+    assert holds("E2", apart(1.0, 0.001, "world"), below) is True
+    assert holds("E2", apart(1.0, 0.001, "world"), over) is False
+    assert holds("E2", apart(1.0, 0.001, "world"), below, apart(0.2, 0.4)) is None
 
 
 def test_e3_holds_from_ten_of_twelve_concepts_on():
@@ -451,6 +460,8 @@ def test_the_command_writes_the_report_and_says_the_verdicts(tmp_path, monkeypat
     )  # fmt: skip
     assert code == 0, err
     assert out.count(": ") >= 5 and "E1 " in out and "Page: o/report.html" in out
+    said = f"mmlens reproduce mmn --model {NAME} --data pictos:held_out:6 --quick --pictures 2"
+    assert f"Written by `{said}`" in Path("o/results.md").read_text("utf-8")
     assert "units: 2 pictures" in err and "writing the report" in err
     assert Path("docs/results.md").read_text("utf-8") == Path("o/results.md").read_text("utf-8")
     other = ("--model", NAME, "--data", "pictos:held_out:6", "--quick", "--out", "o")
@@ -463,3 +474,13 @@ def test_a_value_is_a_number_or_a_word():
     with pytest.raises(ReproduceError, match="There is no where 'text'"):
         OpenChoices(where="text")
     assert OpenChoices(value=-1).value == -1
+
+
+def test_the_page_of_both_models_says_what_their_own_pages_say():
+    joined = runpy.run_path(str(ROOT / "scripts" / "results.py"))["joined"]()
+    assert (ROOT / "docs" / "results.md").read_text("utf-8") == joined
+    for name in ("pictos", "smol"):
+        page = (ROOT / "docs" / f"results-{name}.md").read_text("utf-8")
+        for key, claim in CLAIMS.items():
+            word, says = re.findall(rf"^\| {key} \| {claim} \| (\S+) \| (.*) \|$", page, re.M)[0]
+            assert f"{word} {says}" in joined

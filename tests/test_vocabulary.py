@@ -19,7 +19,7 @@ PACKAGES = ("", "datasets", "explore", "metrics", "papers.goh", "papers.mmn", "p
             "relevance", "sweep", "tally", "train", "view")  # fmt: skip
 MEANT: dict[str, set[str]] = {
     "by": {"patching.patch", "patching.ablate", "patching.direct_logits", "decompose",
-           "bilinear_attribution"},
+           "bilinear_attribution", "cross_attention_maps"},
     "words": {"microscope", "view.tokens", "stroop", "word_association", "word_probe"},
     "unit": {"Neuron"},
     "target": {"attribute", "attribute_caption", "attribute_picture", "integrated_gradients",

@@ -19,6 +19,7 @@ from typing import Any
 from docutils import nodes
 from examples import ERRORS
 from results import ROOT, workplace
+from snippets import blocks, compiled
 from sphinx.util.docutils import SphinxDirective
 
 from mmlens.values.lazy import public_names
@@ -228,6 +229,7 @@ def verbs() -> str:
         "ViT with classes": mm.from_parts(vision=_vit()),
         "ResNet with classes": mm.from_parts(vision=_resnet()),
         "dual encoder": mm.from_model(_clip()),
+        "diffusion model": mm.from_model(_pipeline()),
     }
     rows = []
     for package, here in _packages().items():
@@ -240,6 +242,15 @@ def verbs() -> str:
                 cells = ["yes" if taken else "refused" for taken in takes]
                 rows.append((f"{{py:func}}`{package}.{name}`", told, *cells))
     return table(("verb", "needs", *models), rows)
+
+
+def _pipeline() -> Any:
+    """The twin of Stable Diffusion that its page makes."""
+    made = next(b for b in blocks((ROOT / "docs/diffusion.md").read_text("utf-8"))
+                if b.why_not is None)  # fmt: skip
+    names: dict[str, Any] = {}
+    exec(compiled(made, "diffusion.md"), names)
+    return names["pipe"]
 
 
 def _vit() -> Any:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Measure = Callable[[torch.Tensor], torch.Tensor]
 
 
-@needs()
+@needs("one pass")
 def logit(model: HookedModel, word: Any) -> Measure:
     """The logit of a word of one token (or of an id), of a class, or with a text or picture."""
     if model.can("similarity"):
@@ -40,14 +40,14 @@ def logit(model: HookedModel, word: Any) -> Measure:
     return lambda logits: logits[..., token]
 
 
-@needs()
+@needs("one pass")
 def logit_difference(model: HookedModel, word: Any, other: Any) -> Measure:
     """The logit of a word minus that of another."""
     first, second = logit(model, word), logit(model, other)
     return lambda logits: first(logits) - second(logits)
 
 
-@needs()
+@needs("one pass")
 def probability(model: HookedModel, word: Any) -> Measure:
     """The probability of a word."""
     if model.can("similarity"):
@@ -56,7 +56,7 @@ def probability(model: HookedModel, word: Any) -> Measure:
     return lambda logits: logits.float().softmax(-1)[..., token]
 
 
-@needs()
+@needs("one pass")
 def log_probability(model: HookedModel, word: Any) -> Measure:
     """The natural logarithm of the probability of a word."""
     if model.can("similarity"):
@@ -65,14 +65,14 @@ def log_probability(model: HookedModel, word: Any) -> Measure:
     return lambda logits: logits.float().log_softmax(-1)[..., token]
 
 
-@needs()
+@needs("one pass")
 def rank(model: HookedModel, word: Any) -> Measure:
     """How many tokens are more probable than this one."""
     token = _index(model, word)
     return lambda logits: (logits > logits[..., [token]]).sum(-1).float()
 
 
-@needs()
+@needs("one pass")
 def kl(model: HookedModel, prompt: Any) -> Measure:
     """KL divergence of the predictions from those after `prompt`, in nats."""
     if not (model.can("logits") or model.can("classes")):

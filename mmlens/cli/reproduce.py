@@ -9,9 +9,11 @@ Heavy imports happen inside, so that `mmlens --help` opens at once.
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -92,6 +94,7 @@ def mmn_command(
     ] = False,
 ) -> None:
     """Multimodal Neurons in Pretrained Text-Only Transformers (Schwettmann et al. 2023)."""
+    command = written("mmn", mmn_command, locals())
     from mmlens.papers.mmn.report.plan import FULL, QUICK, OpenChoices
     from mmlens.papers.mmn.report.reproduction import DATA, reproduce
     from mmlens.sweep.record import SweepError
@@ -108,7 +111,7 @@ def mmn_command(
     try:
         report = reproduce(
             model, data or DATA, out, plan=plan, choices=choices, scorers=scorers, compare=compare,
-            results=results, seed=seed, resume=not anew,
+            results=results, seed=seed, resume=not anew, command=command,
         )  # fmt: skip
     except SweepError as error:
         raise SweepError(str(error).replace("with resume=False", "with --anew")) from error
@@ -195,6 +198,35 @@ def goh_command(
     typer.echo(f"\nPage: {report.page}\nMarkdown: {results or report.results}")
 
 
+HERE = ("out", "results", "anew")
+"""Options that say where a study lies, and nothing of what it asks."""
+
+
+def written(name: str, command: Callable[..., Any], given: Mapping[str, Any]) -> str:
+    """The command line of a study: what differs from the defaults, without this machine's places.
+
+    Args:
+        name: the study's.
+        command: the function whose parameters are its options.
+        given: their values.
+    """
+    words = ["mmlens", "reproduce", name]
+    for name, option in signature(command).parameters.items():
+        value = given[name]
+        if name in HERE or value == option.default:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            words += [flag] if one is True else [flag, _without_place(str(one))]
+    return shlex.join(words)
+
+
+def _without_place(text: str) -> str:
+    """The last part of a path, behind the kind of data that it holds."""
+    kind, colon, rest = text.rpartition(":")
+    return kind + colon + (Path(rest).name if Path(rest).is_absolute() else rest)
+
+
 def number_or_word(value: str) -> float | str:
     """A number where the text is one."""
     try:
@@ -221,7 +253,10 @@ def pictures_of(plan: Any, pictures: Sequence[str]) -> Any:
     Raises:
         ArgumentError: no number from 2 on, or no such question.
     """
-    asked = dict(one.split("=", 1) if "=" in one else ("", one) for one in pictures)
+    asked: dict[str, str] = {}
+    for one in pictures:
+        name, _, number = one.rpartition("=")
+        asked[name] = number
     for name, number in asked.items():
         if name and name not in QUESTIONS:
             raise ArgumentError(f"There is no question {name!r}: {nearest(name, QUESTIONS)}.")

@@ -34,6 +34,7 @@ TESTED: dict[str, tuple[str, str]] = {
     "pycocotools": ("2.0.8", "2.0.11"),
     "torchmetrics": ("1.9.0", "1.9.0"),
     "num2words": ("0.5.14", "0.5.14"),
+    "diffusers": ("0.42.1", "0.42.1"),
     "gguf": ("0.17.0", "0.19.0"),
 }
 """Package: (lowest, newest)."""
@@ -44,6 +45,7 @@ EXTRAS = {
     "coco": ("pycocotools",),
     "metrics": ("torchmetrics",),
     "vlm": ("num2words",),
+    "diffusion": ("diffusers",),
     "gguf": ("gguf",),
 }
 """Which of them come with an extra only; `datasets` comes with transformer-lens, too."""

@@ -17,7 +17,8 @@ import torch
 from mmlens.checkpoints.dual_models import KINDS, KNOWN
 from mmlens.checkpoints.weights import expanded
 from mmlens.checkpoints.whole_models import find_whole, in_folder, kind_of
-from mmlens.families import dual, family, native
+from mmlens.families import diffusion, dual, family, native
+from mmlens.model.hooked_diffusion import HookedDiffusion
 from mmlens.model.hooked_dual_encoder import HookedDualEncoder
 from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.runtime.casting import device_of, dtype_of
@@ -102,12 +103,13 @@ def from_model(
     arch: Mapping[str, Any] | str | None = None,
     dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
-) -> HookedDualEncoder | HookedVLM:
+) -> HookedDualEncoder | HookedVLM | HookedDiffusion:
     """A model in memory as a hooked model; the caller's stays as it is.
 
     Args:
-        model: a whole vision-language model of transformers, or a dual encoder of open_clip (or
-            what `create_model_and_transforms` returns) or of transformers.
+        model: a whole vision-language model of transformers, a dual encoder of open_clip (or
+            what `create_model_and_transforms` returns) or of transformers, or a pipeline of
+            diffusers.
         processor: of pictures and words (of transformers); of a dual encoder also the evaluation
             transform or image processor, or None for the model's own.
         tokenizer: of a dual encoder; None for the processor's. Without any the model reads token
@@ -118,8 +120,13 @@ def from_model(
         dtype, device: None leaves them as they are.
 
     Raises:
-        CapabilityError: it is neither, or of a class that mmlens has no family for.
+        CapabilityError: it is none of these, or of a class that mmlens has no family for.
     """
+    if diffusion.is_pipeline(model):
+        for given, value in {"processor": processor, "tokenizer": tokenizer, "arch": arch}.items():
+            if value is not None:
+                raise ArgumentError(f"A pipeline has all its parts: leave {given}= out.")
+        return diffusion.from_pipeline(model, name=name, dtype=dtype, device=device)
     config = getattr(model, "config", None)
     if is_dual(model) or not hasattr(config, "model_type"):
         return dual.from_dual(

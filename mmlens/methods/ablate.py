@@ -52,7 +52,7 @@ Value = float | Scores | Prompt | SoftPrompt | Image
 """What replaces a part: a number, a mean, or another prompt's activation."""
 
 
-@needs()
+@needs("one pass")
 def ablate(
     model: HookedModel,
     prompt: Any,
@@ -87,7 +87,7 @@ def ablate(
     return Scores(values.reshape([len(labels[axis]) for axis in axes]), axes, labels, told)
 
 
-@needs()
+@needs("one pass")
 def ablation_curve(
     model: HookedModel,
     prompt: Any,
@@ -147,7 +147,7 @@ def ablation_curve(
     return Scores(values.reshape(len(arms), len(counts)), ("arm", "k"), labels, told)
 
 
-@needs()
+@needs("one pass")
 def mean_over(
     model: HookedModel,
     prompts: Sequence[Any],

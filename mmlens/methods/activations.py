@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.methods.denoising_activations import Kept, denoising_activations, stacked
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
@@ -54,6 +55,9 @@ def activations(
         SiteError, AddressError: no such site or label. PromptError: layouts differ.
         CapabilityError: units of a layer that has none (a mixture of experts).
     """
+    if model.can("denoise"):
+        found, told, where, wanted = _read_steps(model, prompt, site, address, by_axis)
+        return stacked(found, told, where, layer=wanted.get("layer"), step=wanted.get("step"))
     wanted, layers, kept, told = _read(model, prompt, site, address, by_axis)
     return _stack(kept, layers, wanted, told)
 
@@ -67,6 +71,12 @@ def activations_by_layer(
     Raises:
         AddressError: the site has no layers. What `activations` raises besides.
     """
+    if model.can("denoise"):
+        found, told, where, _ = _read_steps(model, prompt, site, address, by_axis)
+        each = {
+            at: {n: {at: by[at]} for n, by in found.items()} for at in next(iter(found.values()))
+        }
+        return {at: stacked(one, told, where, layer=at) for at, one in each.items()}
     _, layers, kept, told = _read(model, prompt, site, address, by_axis)
     if layers == [None]:
         raise AddressError(f"The site {site!r} has no layers: ask activations(model, prompt, ...).")
@@ -75,6 +85,18 @@ def activations_by_layer(
         for layer in layers
         if layer is not None
     }
+
+
+def _read_steps(
+    model: Any, prompt: Any, site: str | None, address: Any, by_axis: Mapping[str, Any]
+) -> tuple[Kept, dict[str, Any], Site, dict[str, Any]]:
+    """Of a diffusion model: what was read, where it comes from, the site and the narrowing."""
+    where = site_of("denoiser.neurons" if site is None else site)
+    check_tower(address, where.tower, where.name)
+    wanted = read_address(address, by_axis)
+    if where.layer is not None:
+        wanted.setdefault("layer", where.layer)
+    return *denoising_activations(model, prompt, where, wanted), where, wanted
 
 
 def _read(
@@ -149,7 +171,7 @@ def _rows(model: HookedModel, reading: Any, where: Site, layer: int | None) -> d
     if not rows or (where.of_crossing and keys is None):
         what = "texts" if where.tower == TEXT else "pictures"
         raise PromptError(f"Site {where.name!r} is read from {what}, and this prompt has none.")
-    return dict.fromkeys(POSITIONS, rows) | ({"key": keys.labels} if where.has_picture_keys else {})
+    return dict.fromkeys(POSITIONS, rows) | ({"key": keys.labels} if where.has_other_keys else {})
 
 
 def _common(rows: Rows, batch: str, wanted: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.methods.best_scores import BestScores
+from mmlens.methods.denoising_attribution import denoising_attribution
 from mmlens.model import hooking, readouts
 from mmlens.model.capabilities import need_gradient, needs
 from mmlens.model.provenance import about
@@ -27,7 +28,7 @@ from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.backward import seed, wide
 from mmlens.values.addresses import POSITIONS, places
 from mmlens.values.arguments import count
-from mmlens.values.errors import AddressError, CapabilityError
+from mmlens.values.errors import AddressError, ArgumentError, CapabilityError
 from mmlens.values.labels import LM, Neuron, Padding, Patch
 from mmlens.values.scores import Scores
 from mmlens.values.sites import SITES, Site, tower_of
@@ -56,6 +57,7 @@ def attribute(
     point: str = "pre",
     site: str | None = None,
     layer: Any = None,
+    step: Any = None,
 ) -> Scores:
     """Gradient x activation of every MLP unit for one word: Scores(layer, pos, unit).
 
@@ -73,6 +75,8 @@ def attribute(
             such as "vision.resid_post"; its axes. In an encoder of convolutions units are channels:
             at "post" of a block's output, at "pre" of the sum before its last nonlinearity.
         layer: some layers only, as in `Scores.sel`; the axis stays. One, where shapes differ.
+        step: of a diffusion model some steps only; its scores have the axis `step` in front, and
+            `target` is a function of what it makes, `of` "latents", "picture" or "sound".
 
     Raises:
         TargetError: several tokens, or a word that the model does not generate.
@@ -80,6 +84,12 @@ def attribute(
         AddressError: layers of different shapes, or one that the quantity does not depend on.
         NumericsError: NaN in activations or gradients.
     """
+    if model.can("denoise"):
+        denoiser: Any = model
+        where = site_of("denoiser.neurons" if site is None else site)
+        return denoising_attribution(denoiser, prompt, of, target, where, layer, step)
+    if step is not None:
+        raise ArgumentError(f"{model.name!r} answers in one pass and has no step=.")
     where = attributed(model, point, site, prompt)
     reading, aimed = model.aim(prompt, of, target, after)
     every = list(hooking.layers(model, where)) if where.layered else [None]
@@ -152,7 +162,7 @@ def _stacked(
         axes = axes if len(rows) == 1 else ("picture", *axes)
     labels: dict[str, Any] = {axis: row for axis in axes if axis in POSITIONS and row}
     padded = [axis for axis, known in labels.items() if isinstance(known[-1], Padding)]
-    if where.has_picture_keys:
+    if where.has_other_keys:
         labels["key"] = reading.picture_keys.labels[0]
     if where.layered:
         values = torch.stack([kept[layer] for layer in chosen])

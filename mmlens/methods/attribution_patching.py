@@ -46,7 +46,7 @@ KEPT = ("head", "unit", "channel")
 """The axes after the positions that scores keep; dimensions are summed over."""
 
 
-@needs()
+@needs("one pass")
 @ordinary()
 def attribution_patching(
     model: HookedModel,

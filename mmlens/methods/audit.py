@@ -111,6 +111,8 @@ def _number(model: HookedModel, answer: torch.Tensor) -> torch.Tensor:
 
 
 def _something(model: HookedModel) -> Any:
+    if model.can("denoise"):
+        return "a"
     picture = Image.linear_gradient("L").convert("RGB")
     if model.can("similarity"):
         return Prompt(picture, "a picture")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
 
 
-@needs()
+@needs("one pass")
 @ordinary()
 def integrated_gradients(
     model: HookedModel,

@@ -28,9 +28,10 @@ from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import one
 from mmlens.values.addresses import places
-from mmlens.values.arguments import count, flag, instance, shown
+from mmlens.values.arguments import choice, count, flag, instance, shown
 from mmlens.values.edit import Edit
 from mmlens.values.errors import AddressError, CapabilityError
+from mmlens.values.labels import DENOISER, LM
 from mmlens.values.scores import Scores
 from mmlens.values.sites import SITES
 
@@ -42,7 +43,14 @@ CUT = float("-inf")
 
 
 def knockout(
-    source: Any, destination: Any, layer: Any = None, head: Any = None, *, across: bool = False
+    source: Any,
+    destination: Any,
+    layer: Any = None,
+    head: Any = None,
+    *,
+    across: bool = False,
+    tower: str = LM,
+    step: Any = None,
 ) -> Edit:
     """An Edit that keeps destination positions from attending to source positions.
 
@@ -50,11 +58,16 @@ def knockout(
         source: keys that are cut: labels, a type, a list, as in `Scores.sel`.
         destination: queries that no longer attend to them.
         layer, head: where to cut; by default everywhere.
-        across: whether the sources are pictures that the model reads by cross-attention.
+        across: whether the sources are pictures that the model reads by cross-attention; in a
+            denoiser, the words of the prompt.
+        tower: "denoiser" for that of a diffusion model, where destination=None is all positions.
+        step: of a denoiser some steps only.
     """
     layers = list(layer) if isinstance(layer, range) else layer
     site = "cross_attn_scores" if flag(across, "across") else "attn_mask"
-    return Edit(site, CUT, key=source, query=destination, layer=layers, head=head)
+    if choice(tower, "tower", (LM, DENOISER)) == DENOISER:
+        site = "denoiser.cross_attn_scores" if across else "denoiser.attn_scores"
+    return Edit(site, CUT, key=source, query=destination, layer=layers, head=head, step=step)
 
 
 @needs("logits")
@@ -167,9 +180,9 @@ def _check(soft: SoftPrompt, name: str, source: Any, destination: Any, across: b
         )
 
 
-@needs("blocks")
+@needs("attention")
 def attention(
-    model: HookedVLM,
+    model: Any,
     prompt: Any,
     layer: Any = None,
     *,
@@ -181,13 +194,24 @@ def attention(
 
     Args:
         tower: "vision" for the encoder instead of the language model.
-        across: from words to pictures, where the model reads them by cross-attention.
-        address: `head=`, `query=`, `key=`, as in `Scores.sel`.
+        across: from words to pictures, where the model reads them by cross-attention; in a
+            diffusion model, from positions of the latents to words.
+        address: `head=`, `query=`, `key=` (in a diffusion model `step=`, `branch=`), as in
+            `Scores.sel`.
 
     Raises:
         CapabilityError: the kernel computes attention without materializing its pattern.
     """
-    site = SITES["vision.pattern" if tower else "cross_pattern" if across else "pattern"]
+    own = "cross_pattern" if across else "pattern"
+    if model.can("denoise"):
+        where = SITES[f"{DENOISER}.{own}"]
+        if not any(where.at(at) in hooking.points(model) for at in range(model.denoiser.n_layers)):
+            raise CapabilityError(
+                f"The attention of {model.name!r} cannot be opened: give the pipeline with"
+                " diffusers' AttnProcessor2_0, its default."
+            )
+        return activations(model, prompt, where.name, layer=layer, **address)
+    site = SITES["vision.pattern" if tower else own]
     known = hooking.points(model)
     every = hooking.layers(model, site)
     asked = [every[place] for place in places(every, layer, "layer")]

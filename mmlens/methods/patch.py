@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 DIRECTIONS = ("denoise", "noise")
 
 
-@needs()
+@needs("one pass")
 def patch(
     model: HookedModel,
     pair: Pair,

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Direction = Scores | torch.Tensor
 
 
-@needs()
+@needs("one pass")
 def mean_difference(
     model: HookedModel,
     prompts: Sequence[Any],

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmlens.values.arguments import choice, shown
 from mmlens.values.errors import ArgumentError, CapabilityError
-from mmlens.values.labels import TEXT
+from mmlens.values.labels import DENOISER, TEXT
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
@@ -28,6 +28,9 @@ WHAT = {
     "unembed": "has an unembedding, so directions correspond to tokens",
     "neurons": "has MLP units in its language model",
     "classes": "gives logits of classes for a picture",
+    "denoise": "makes pictures or sounds out of noise, step by step",
+    "one pass": "answers in one forward pass",
+    "attention": "has a language model or a denoiser, whose attention can be read",
     "similarity": "compares pictures with texts",
     "pictures": "reads pictures",
     "positions": "has every picture among the positions of its prompts",
@@ -38,6 +41,8 @@ WHAT = {
     "write:attn_mask": "applies cuts in its attention mask",
 }
 """The capabilities, each with the clause that follows "a model that" in an error."""
+IMPLIED = ("one pass", "attention")
+"""What follows from others, and an error does not list."""
 
 
 def abilities(model: HookedModel, what: str) -> bool:
@@ -46,6 +51,11 @@ def abilities(model: HookedModel, what: str) -> bool:
     lm, vision = model.towers.get("lm"), model.towers.get("vision")
     if what == "similarity":
         return vision is not None and TEXT in model.towers
+    denoises = DENOISER in model.towers
+    if what in ("denoise", "one pass"):
+        return denoises == (what == "denoise")
+    if what == "attention":
+        return denoises or lm is not None
     if what in _LAYOUT:
         reader = getattr(model, "image_reader", None)
         return reader is not None and _LAYOUT[what](reader)
@@ -83,7 +93,7 @@ def require(model: Any, *what: str) -> Any:
         )
     for one in what:
         if not model.can(one):
-            having = [name for name in WHAT if model.can(name)]
+            having = [name for name in WHAT if name not in IMPLIED and model.can(name)]
             raise CapabilityError(
                 f"This question needs a model that {WHAT[one]}, and {model.name!r} does not; it"
                 f" can: {', '.join(having) or 'nothing of this kind'}."

@@ -219,6 +219,10 @@ class HookedModel(KeepsHooks, Movable, ABC):
         out.__dict__.update(self.__dict__)
         return out
 
+    def edit_hooks(self, prompts: Sequence[Prompt]) -> list[Hook]:
+        """The edits as hooks, for one run of these prompts."""
+        return hooking.edit_hooks(self, prompts)
+
     # -- shown --------------------------------------------------------------------------------
 
     def __repr__(self) -> str:

@@ -112,7 +112,7 @@ def attached(
     model: HookedModel, hooks: Sequence[Hook], prompts: Sequence[Prompt]
 ) -> Iterator[None]:
     """Attach edits and hooks to all towers; remove them at the end, also after an exception."""
-    every = [*_edit_hooks(model, prompts), *hooks]
+    every = [*model.edit_hooks(prompts), *hooks]
     lm: Any = model.towers.get(LM)
     with alone(partial(_place, model, every), None if lm is None else lm.root):
         yield
@@ -245,7 +245,8 @@ class _Change:
     rows: Rows | None
 
 
-def _edit_hooks(model: HookedModel, prompts: Sequence[Prompt]) -> list[Hook]:
+def edit_hooks(model: HookedModel, prompts: Sequence[Prompt]) -> list[Hook]:
+    """A hook per point at which the model has an edit."""
     by_point: dict[str, list[_Change]] = {}
     for edit in (_here(model, edit) for edit in model.edits):
         tower, site = model.towers[edit.site.tower], edit.site

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from mmlens.runtime.denoising import loop_now
 from mmlens.values.arguments import shown
 from mmlens.values.errors import SiteError
 
@@ -68,6 +69,12 @@ class Named:
         """The layer in the name `blocks.3...`."""
         parts = self.name.split(".")
         return int(parts[parts.index("blocks") + 1])
+
+    @property
+    def step(self) -> int | None:
+        """In a diffusion model the step that is being computed."""
+        loop = loop_now()
+        return None if loop is None else loop.step
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._point, name)

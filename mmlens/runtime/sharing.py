@@ -27,4 +27,7 @@ def share_weights(module: nn.Module) -> nn.Module:
             memo[id(tensor)] = nn.Parameter(tensor.detach(), requires_grad=False)
         else:
             memo[id(tensor)] = tensor.detach() if type(tensor) is torch.Tensor else tensor
+    for part in module.modules():  # weight norm keeps the weight that it computes, with its graph
+        made = [x for x in vars(part).values() if isinstance(x, torch.Tensor) and not x.is_leaf]
+        memo |= {id(tensor): tensor.detach() for tensor in made}
     return copy.deepcopy(module, memo).requires_grad_(False).eval()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@needs()
+@needs("one pass")
 def top_images(
     model: HookedModel,
     dataset: Any,

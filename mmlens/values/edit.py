@@ -184,7 +184,7 @@ class Edit:
             names: dict[str, Any] = dict.fromkeys(
                 POSITIONS, labels[row * len(labels) // n] if labels else ()
             )
-            if self.site.has_picture_keys:
+            if self.site.has_other_keys:
                 names["key"] = keys[row * len(keys) // n] if keys else ()
             try:
                 place = self._place(values[row], layer, names, start)
@@ -281,11 +281,11 @@ class Edit:
 def _check_axes(
     wanted: Mapping[str, Any], where: Site, known: tuple[str, ...], shown: tuple[str, ...]
 ) -> None:
-    layer = ("layer",) if where.layered else ()
+    front = (*where.around, *(("layer",) if where.layered else ()))
     for axis in ("expert" if axis == "experts" else axis for axis in wanted):
-        if axis not in (*layer, *known, "pairs"):
+        if axis not in (*front, *known, "pairs"):
             raise AddressError(
-                f"Site {where.name!r} has no axis {axis!r}: it has {', '.join((*layer, *shown))}."
+                f"Site {where.name!r} has no axis {axis!r}: it has {', '.join((*front, *shown))}."
             )
 
 

@@ -15,6 +15,8 @@ LM = "lm"
 """The default tower of a Neuron or Head: the language model."""
 TEXT = "text"
 """The tower of a dual encoder that reads texts."""
+DENOISER = "denoiser"
+"""The tower of a diffusion model that predicts noise, once a step."""
 
 
 @dataclass(frozen=True, order=True)

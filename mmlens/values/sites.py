@@ -14,7 +14,8 @@ from typing import Any
 
 from mmlens.values.arguments import text
 from mmlens.values.errors import SiteError, nearest
-from mmlens.values.labels import LM
+from mmlens.values.labels import DENOISER, LM
+from mmlens.values.maps import MAP
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,16 @@ class Site:
         return self.of_crossing or self.of_experts or self.point.endswith("hook_deepstack")
 
     @property
-    def has_picture_keys(self) -> bool:
-        """Whether its axis `key` counts picture keys instead of positions of the prompt."""
-        return self.of_crossing and "key" in self.axes
+    def has_other_keys(self) -> bool:
+        """Whether its axis `key` counts what cross-attention attends to, and not positions."""
+        return "cross_attn" in self.point and "key" in self.axes
+
+    @property
+    def around(self) -> tuple[str, ...]:
+        """Axes in front of every activation: a denoiser runs once a step, with two branches."""
+        if self.tower != DENOISER:
+            return ()
+        return ("step",) if self.point.endswith("hook_latents") else ("step", "branch")
 
     def holding(self, axes: tuple[str, ...]) -> Site:
         """This site with other axes."""
@@ -88,13 +96,13 @@ class Site:
         """
         if axis != "key":
             return start
-        if self.has_picture_keys:
+        if self.has_other_keys:
             return 0
         queries, keys = (shape[self.axes.index(one)] for one in ("query", "key"))
         return max(0, start + queries - keys)
 
 
-WITH_BLOCKS = ["vision", "text"]
+WITH_BLOCKS = ["vision", "text", DENOISER]
 """Towers other than the language model that have numbered blocks; a new kind adds its name."""
 _AHEAD = ("projection",)
 
@@ -174,7 +182,26 @@ def sites_of(tower: str) -> dict[str, Site]:
     }
 
 
+def sites_of_denoiser() -> dict[str, Site]:
+    """The sites that only the denoiser of a diffusion model has beside those of its blocks.
+
+    Its cross-attention is from positions of the latents to tokens of the prompt.
+    """
+    cross = {
+        name: Site(name, f"{DENOISER}.blocks.{{layer}}.{point}", axes)
+        for name, (point, axes) in ((f"{DENOISER}.{n}", one) for n, one in _CROSS.items())
+    }
+    whole = {
+        "latents": Site("latents", "hook_latents", MAP),
+        "prompt_embeds": Site("prompt_embeds", "hook_prompt_embeds", _RESID),
+        "noise": Site("noise", "hook_noise", MAP),
+    }
+    named = ((f"{DENOISER}.{name}", one) for name, one in whole.items())
+    return cross | {n: Site(n, f"{DENOISER}.{one.point}", one.axes) for n, one in named}
+
+
 SITES |= {name: one for tower in WITH_BLOCKS for name, one in sites_of(tower).items()}
+SITES |= sites_of_denoiser()
 SHARED = "heads_per_key"
 """In the `about` of Scores at keys or values: how many heads read each (`readers`)."""
 _LAYERED = re.compile(r"^(.*\bblocks\.)(\d+)(\..+)$")

@@ -191,6 +191,8 @@ def summary(
 ) -> pd.DataFrame:
     """By arm and k: experiment, arm, metric, k, mean, low, high, n, ...
 
+    `k` of the arm "sinks" is the mean number of units over pictures, rounded.
+
     Metrics: "probability" of the noun; "drop", the share of it that is lost, 1 - mean p_k / mean
     p_0 over the same pictures (`bootstrap` says why not the mean of 1 - p_k / p_0); "caption
     unchanged"; and per function of `compare` the score of the new caption against the old one.
@@ -209,6 +211,9 @@ def summary(
         if not callable(function):
             raise ExperimentError(f"The metric {name!r} is {shown(function)} and no function.")
     rows = rows.assign(k=rows["k"].astype(int), prob=rows["prob"].astype(float))
+    sinks = rows["arm"] == "sinks"  # as many as a picture has: told by their mean number
+    if sinks.any():
+        rows.loc[sinks, "k"] = max(1, round(rows.loc[sinks, "k"].mean()))
     first = rows[rows["k"] == 0].drop_duplicates("sample").set_index("sample")
     old_prob, old = rows["sample"].map(first["prob"]), rows["sample"].map(first["caption"])
     keys = rows[["sample", "arm", "k"]].assign(base=1.0)

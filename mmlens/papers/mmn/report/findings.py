@@ -118,7 +118,7 @@ def _projection(found: Outcome, setting: Setting) -> Told:
             for r in own.to_dict("records")
         ]
         rows.append(_row("E2", pair, "; ".join(told), f"{pair.replace('~', 'and')}, best patch"))
-    differs = [STANDS_IN] if setting.offline else []
+    differs = [STANDS_IN] * setting.offline
     differs.append(
         "A large p-value doesn't show that distributions are equal, a D that is shown to be small"
         " does. p: arms swapped within pictures, corrected for the number of comparisons (Holm)."
@@ -174,16 +174,15 @@ def _ablation(found: Outcome, setting: Setting) -> Told:
     drops = found.rows(metric="drop")
     most = int(drops.loc[drops["arm"] == "attributed", "k"].max())
     share = f"{most} of {setting.units:,} units" if setting.units else f"{most} units"
-    rows = []
-    for arm, label in (
-        ("attributed", "top units"),
-        ("interpretable", "top interpretable units"),
-        ("random", "random units"),
-    ):
+    rows, arms = [], {"attributed": "top", "interpretable": "top interpretable", "random": "random"}
+    for arm, label in arms.items():
         own = drops[(drops["arm"] == arm) & (drops["k"] == most)]
         if len(own):
             told = f"probability {change(own.iloc[0])} ({share})"
-            rows.append(_row("E5", arm, told, f"without {label}"))
+            rows.append(_row("E5", arm, told, f"without {label} units"))
+    for sinks in drops[drops["arm"] == "sinks"].to_dict("records"):
+        told = f"probability {change(sinks)} ({int(sinks['k'])} units a picture, on average)"
+        rows.append(Row("without the units that are huge at the first position", told))
     for metric, how in (("probability", ".3f"), ("caption unchanged", ".0%")):
         for arm, k, label in (
             ("attributed", 0, "before"),

@@ -47,8 +47,8 @@ def readings_told(found: Outcome) -> tuple[str, list[Row], list[str]]:
     clear = "most above" if best["p"] <= P else "no clearer than by chance above"
     says = f"By {best['through']} a picture's units fit it {clear} those of other pictures."
     note = (
-        "Below, by layer: units that fit, and in brackets the points above other pictures' where"
-        " that is more than chance (p <= .05 by dealing pictures anew)."
+        "By layer: units that fit, and in brackets the points above other pictures' where that is"
+        " more than chance (p <= .05 by dealing pictures anew)."
     )
     return says, lines, [note]
 
@@ -58,10 +58,15 @@ def _gaps(rows: Any, gap: Any) -> str:
     more = rows[(rows["arm"] == ABOVE[1]) & (rows["through"] == gap["through"])]
     told = [("other pictures'", gap), *(("random units", row) for row in more.to_dict("records"))]
     return "; ".join(
-        f"{100 * row['mean']:+.1f} points {interval(row, '.3f')} above {than},"
+        f"{100 * row['mean']:+.1f} points {interval(_hundred(row), '.1f')} above {than},"
         f" p {probability(row['p'])}"
         for than, row in told
     )
+
+
+def _hundred(row: Any) -> dict[str, float]:
+    """An interval of shares in points."""
+    return {name: 100 * float(row[name]) for name in ("low", "high")}
 
 
 TABLES = {"sensitivity": choices_table, "readings": readings_table}

@@ -74,6 +74,7 @@ def reproduce(
     draws: int = DRAWS,
     resume: bool = True,
     progress: bool = True,
+    command: str | None = None,
 ) -> Report:
     """Measure E1 to E7, the attribution methods and the readings of the paper, and report them.
 
@@ -90,6 +91,8 @@ def reproduce(
         seed: of what is drawn at random, 0 or more.
         draws: of the bootstrap.
         resume: False begins anew and deletes what the folder holds.
+        command: what the Markdown says that it was written by; by default the command line of this
+            model, without other options.
 
     Raises:
         ArgumentError: an option is none that there is.
@@ -123,7 +126,13 @@ def reproduce(
     )  # fmt: skip
     found = {one.key: one for one in measure(study)}
     tell("writing the report")
-    return _write(study, {key: found[key] for key in TITLES}, offline, folder, results)
+    found = {key: found[key] for key in TITLES}
+    return _write(study, found, offline, folder, results, command or _command(study))
+
+
+def _command(study: Study) -> str:
+    quick = " --quick" * (study.plan.name == "quick")
+    return f"mmlens reproduce mmn --model {study.model.name}{quick}"
 
 
 def offline_scorers(known: frozenset[str]) -> dict[str, Scorer]:
@@ -139,6 +148,7 @@ def _write(
     offline: bool,
     folder: Path,
     copy: str | Path | None,
+    command: str,
 ) -> Report:
     model, samples = study.model, study.samples
     size = model.cfg.n_layers, model.cfg.n_layers * model.cfg.d_mlp
@@ -147,9 +157,6 @@ def _write(
     about = _about(study)
     words: dict[str, Any] = {"title": TITLE + ", measured again", "lead": _lead(study)}
     shown = sheets(found["E7"], model, samples)
-    command = f"mmlens reproduce mmn --model {model.name}" + " --quick" * (
-        study.plan.name == "quick"
-    )
     text = as_markdown(told, **words, command=command, about=about)
     html = page(told, found, shown, **words, about=about)
     tables = made(folder / "tables")

@@ -41,14 +41,17 @@ HOW = {
     " behind them, through a tuned lens, and by the words that silencing the unit lowers here."
     " A unit fits if the explained noun is among its first 10 tokens. Controls: the units of"
     " pictures of other things against this word, and random units of the same layers. Only"
-    " captions that name what is there count. Not in the paper.",
+    " captions that name what is there count. Units are strong because they raise this word, so"
+    " what silencing them lowers is no independent witness. Not in the paper.",
 }
 RULES = {
     "E1": "it holds if the interval of neurons minus wrong pictures lies above 0 by every metric,"
     " and fails if it lies below 0 by one.",
     "E2": "Kolmogorov-Smirnov's D of projected patches and random vectors, paired by picture. It"
     " holds if D is shown to be below 0.2 by every metric, for the mean and for the best patch, and"
-    " fails if one is shown to be above (p <= .05, corrected after Holm).",
+    " fails if one is shown to be above (p <= .05, corrected after Holm). Where the interval of"
+    " projected patches minus random vectors lies below 0, they fit less, and translate nothing"
+    " whatever D is.",
     "E3": "it holds if top units lie above random ones in at least 10 of 12 concepts, in as many"
     " that chance would do it in at most 5 %, and the interval over all pictures lies above 0; it"
     " fails if that lies below 0, or those of more than 2 of 12 concepts do.",

@@ -5,8 +5,10 @@ E1  neurons say what is in their picture     the interval of (neurons - random p
                                              below 0
 E2  the projection does not say it already   Kolmogorov-Smirnov's D of prompts against random
                                              vectors is shown to be smaller than the margin, by
-                                             every metric, mean and max over patches; fails if one
-                                             is shown to be larger (`comparisons.distance`)
+                                             every metric, mean and max over patches, or prompts
+                                             are shown to fit less than random vectors do; fails if
+                                             one D is shown to be larger, and prompts don't fit less
+                                             (`comparisons.distance`)
 E3  neurons look at the thing                IoU above that of random units in at least 10 of 12
                                              concepts, in as many that chance would seldom do it,
                                              and the interval over all pictures above 0; fails if
@@ -83,21 +85,36 @@ def _untranslated(summary: Any) -> Judged:
     rows = summary[(summary["arm"] == "prompt ~ random") & (summary["metric"] != "D of cosine")]
     if not len(rows):
         return None, "No metric was measured.", 0
-    beyond, equal = (rows["p_beyond"] <= P).any(), (rows["p_equal"] <= P).all()
-    worst = rows.loc[rows["p_beyond"].idxmin() if beyond else rows["mean"].idxmax()]
+    less = rows.apply(lambda row: _fits_less(summary, row), axis=1)
+    beyond = (rows["p_beyond"] <= P) & ~less
+    equal = (rows["p_equal"] <= P) | less
+    pool = rows[beyond] if beyond.any() else (rows[~less] if (~less).any() else rows)
+    worst = pool.loc[pool["p_beyond"].idxmin() if beyond.any() else pool["mean"].idxmax()]
     told = (
         f"prompts against random vectors, {worst['metric'].removeprefix('D of ')}"
         f" ({worst['over']} over patches): D = {worst['mean']:.3f} {interval(worst)}".rstrip()
     )
     within = f"the margin of {float(worst['margin']):g}"
     n = int(rows["n"].min())
-    if beyond:
+    if less.all():
+        return True, f"Prompts fit less than random vectors do: {told}.", n
+    if beyond.any():
         p = probability(worst["p_beyond"])
         return False, f"They lie further apart than {within}: {told}, p {p}.", n
-    if equal:
-        p = probability(rows["p_equal"].max())
+    if equal.all():
+        p = probability(rows.loc[~less, "p_equal"].max())
         return True, f"They lie closer than {within}, p {p}; the largest is {told}.", n
     return None, f"Neither closer nor further apart than {within}; the largest is {told}.", n
+
+
+def _fits_less(summary: Any, row: Any) -> bool:
+    """Whether prompts are shown to score below random vectors: then they translate nothing."""
+    gap = summary[
+        (summary["arm"] == "prompt - random")
+        & (summary["metric"] == row["metric"].removeprefix("D of "))
+        & (summary["over"] == row["over"])
+    ]
+    return bool(len(gap)) and float(gap["high"].iloc[0]) < 0
 
 
 def _looks(summary: Any) -> Judged:
