@@ -142,8 +142,9 @@ VISION = {
 }  # fmt: skip
 
 TWINS: dict[str, Callable[[], tuple[Any, Any]]] = {}
-CROSSING = ("mllama",)
-"""Twins whose pictures are keys of cross-attention: tests/test_gated_crossing.py asks these."""
+CROSSING = ("mllama", "idefics")
+"""Twins whose pictures are keys of cross-attention: tests/test_gated_crossing.py and
+tests/test_interleaved.py ask these."""
 
 
 def twin(name: str, std: float = 0.15) -> tuple[Any, Any]:
@@ -419,6 +420,27 @@ def mllama() -> tuple[Any, Any]:
 
 
 @_twin
+def idefics() -> tuple[Any, Any]:
+    text = {k: v for k, v in language().items() if k != "num_key_value_heads"}
+    eyes = {
+        "embed_dim": 24, "image_size": 32, "patch_size": 8, "intermediate_size": 48,
+        "num_hidden_layers": 2, "num_attention_heads": 2,
+    }  # fmt: skip
+    perceiver = {
+        "use_resampler": True, "resampler_n_latents": 4, "resampler_depth": 1,
+        "resampler_n_heads": 2, "resampler_head_dim": 8, "qk_layer_norms_perceiver": True,
+    }  # fmt: skip
+    config = hf.IdeficsConfig(
+        **{**text, "vocab_size": len(words()) - 2, "num_hidden_layers": 4}, additional_vocab_size=4,
+        cross_layer_interval=2, qk_layer_norms=True, use_resampler=True, alpha_initializer="ones",
+        vision_config=eyes, perceiver_config=perceiver,
+    )  # fmt: skip
+    images = hf.IdeficsImageProcessor(image_size=32)
+    processor = hf.IdeficsProcessor(images, tokenizer(), chat_template=IDEFICS_CHAT)
+    return hf.IdeficsForVisionText2Text(config), processor
+
+
+@_twin
 def janus() -> tuple[Any, Any]:
     eyes = {k: VISION[k] for k in ("num_hidden_layers", "num_attention_heads", "hidden_size")}
     eyes |= {"image_size": 32, "patch_size": 8, "mlp_ratio": 2.0, "projection_dim": 32, "depth": 2}
@@ -455,6 +477,26 @@ def emu3() -> tuple[Any, Any]:
     images = hf.Emu3ImageProcessor(min_pixels=32 * 32, max_pixels=48 * 48, spatial_factor=8)
     processor = hf.Emu3Processor(images, tokenizer(**names, image_token="<image>"))
     return hf.Emu3ForConditionalGeneration(config), processor
+
+
+@_twin
+def chameleon() -> tuple[Any, Any]:
+    codes = {
+        f"IMGIMG{letter}Z": token(f"<|visual token {code:06d}|>")
+        for code, letter in enumerate("ABCDEFGH")
+    }
+    vq = {
+        "embed_dim": 8, "num_embeddings": 8, "latent_channels": 8, "resolution": 32,
+        "base_channels": 32, "channel_multiplier": [1, 1, 1, 1], "num_res_blocks": 1,
+    }  # fmt: skip
+    known = {**codes, "<image>": token("<image>")}
+    config = hf.ChameleonConfig(**language(), vq_config=vq, vocabulary_map=known)
+    images = hf.ChameleonImageProcessor(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    text = tokenizer(image_token="<image>", boi_token="<racm3:break>", eoi_token="<eoss>")
+    text.add_special_tokens({"sep_token": "<|extra_201|>"})
+    return hf.ChameleonForConditionalGeneration(config), hf.ChameleonProcessor(images, text)
 
 
 def _queries(kind: str, text: dict[str, Any], *tokenizers: Any) -> tuple[Any, Any]:

@@ -235,6 +235,79 @@ def test_a_list_of_units_silences_each_in_its_own_expert():
     assert at.all(0).sum() == 2
 
 
+@every_mixture
+def test_shares_of_experts_are_what_each_writes_into_the_logit(kind):
+    _, model = pair(kind)
+    read, seen = soft(model), truth(kind)
+    shares = patching.direct_logits(model, read, WORD, by="expert", pos=5)
+    assert shares.axes == ("layer", "expert") and shares.of("layer")[-1] == LAYER
+    parts = patching.direct_logits(model, read, WORD, pos=5)
+    weights = mm.activations(model, read, "expert_weights", layer=LAYER).values[5]
+    assert torch.equal(shares.sel(layer=LAYER).values != 0, weights != 0)
+    if kind not in ("deepseek-v3", "qwen2-moe"):  # whose MLP has an expert of all tokens as well
+        whole = float(parts.sel(part=f"mlp {LAYER}").values)
+        assert float(shares.sel(layer=LAYER).values.sum()) == pytest.approx(whole, abs=1e-4)
+    final = mm.activations(model, read, "resid_post", layer=LAYER).values[5]
+    with torch.no_grad():
+        wrote = seen["wrote"].view(7, -1)[5]
+        scale = final.pow(2).mean().add(1e-6).sqrt()
+        gain, _ = model.lm.final_gain
+        truly = float(wrote / scale * gain @ model.W_U[:, WORD])
+    assert float(shares.sel(layer=LAYER).values.sum()) == pytest.approx(truly, rel=1e-2, abs=1e-4)
+
+
+def test_single_units_of_experts_are_patched_and_ablated():
+    _, model = pair("mixtral")
+    read, metric = soft(model), lambda logits: logits[WORD]
+    active = mm.activations(model, read, "expert_neurons", layer=LAYER)
+    best = active.values[-1].abs().flatten().topk(3).indices.tolist()
+    units = [mm.Neuron(LAYER, at % active.shape[2], expert=at // active.shape[2]) for at in best]
+    found = patching.ablate(model, read, metric, "expert_neurons", units=units)
+    assert found.axes == ("neuron",) and found.of("neuron") == tuple(units)
+    for unit in units:
+        with torch.no_grad():
+            own = float(model.edit(mm.Edit("expert_neurons", 0.0, unit))(read)[0, -1, WORD])
+        assert float(found.sel(neuron=unit).values) == pytest.approx(own, abs=1e-5)
+    other = model.embed(torch.tensor([[5, 9, 3, 11, 7, 2]]))
+    pair_of = patching.Pair(model.embed(torch.tensor([[4, 9, 3, 11, 7, 2]])), other)
+    moved = patching.patch(model, pair_of, metric, "expert_neurons", units=units[:1], pos=-1)
+    clean = mm.activations(model, pair_of.clean, "expert_neurons", units[0], pos=-1).values
+    edit = mm.Edit("expert_neurons", float(clean), units[0], pos=-1)
+    with torch.no_grad():
+        truly = float(model.edit(edit)(other)[0, -1, WORD])
+    assert float(moved.values[0]) == pytest.approx(truly, abs=1e-5)
+    with pytest.raises(AddressError, match="names no expert"):
+        patching.ablate(model, read, metric, "expert_neurons", units=[mm.Neuron(LAYER, 3)])
+    wrong = mm.Neuron(LAYER, 3, expert=4)
+    with pytest.raises(AddressError, match="up to L1.e3.47"):
+        patching.ablate(model, read, metric, "expert_neurons", units=[wrong])
+
+
+def test_a_layer_that_stays_closed_says_why_and_a_mistake_of_ours_is_raised(monkeypatch):
+    from mmlens.towers.language import mixture
+    from mmlens.towers.language.language_model import wrap_lm
+    from mmlens.values.errors import MMLensError
+
+    hf = make("mixtral")
+
+    def wrong(self, hidden, expert):
+        raise AttributeError("no such part")
+
+    monkeypatch.setattr(mixture.Mixture, "_units", wrong)
+    lm = wrap_lm(hf)
+    assert not lm.mixtures and set(lm.closed) == {0, 1}
+    assert lm.units.layers[0].reason.endswith(
+        "(opened, its experts give other values: no such part)"
+    )
+
+    def ours(self, hidden, expert):
+        raise MMLensError("a mistake")
+
+    monkeypatch.setattr(mixture.Mixture, "_units", ours)
+    with pytest.raises(MMLensError, match="a mistake"):
+        wrap_lm(hf)
+
+
 def test_a_units_own_activation_is_explained():
     _, model = pair("mixtral")
     active = mm.activations(model, soft(model), "expert_neurons", layer=1)

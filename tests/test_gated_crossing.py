@@ -131,6 +131,31 @@ def test_gates_are_read_and_what_is_written_is_gated():
     assert off(silent(prompt()), theirs(prompt(), deaf)) < 1e-5
 
 
+def test_shares_of_a_logit_cuts_among_words_and_paths_pass_the_gated_layer():
+    model, one = parts()[2], prompt()
+    shares = patching.direct_logits(model, one, 5)
+    assert "cross 1" in shares.of("part") and "attn 1" not in shares.of("part")
+    total = float(shares.values.sum()) + shares.about["bias"]
+    with torch.no_grad():
+        assert total == pytest.approx(float(model(one)[0, -1, 5]), abs=1e-3)
+    assert patching.direct_logits(model, one, 5, by="head").of("layer") == (0, 2)
+    logit = lambda logits: logits[5]  # noqa: E731
+    cut = patching.knockouts(model, one, logit, {"first": ([1], -1)})
+    with torch.no_grad():
+        truth = float(model.edit(patching.knockout([1], -1, [0, 2]))(one)[0, -1, 5])
+    assert float(cut.values[0]) == pytest.approx(truth, abs=1e-5)
+    pair = patching.Pair(one, prompt(seed=1))
+    paths = patching.path_patching(model, pair, logit, [mm.Neuron(1, 4)])
+    assert bool(torch.isfinite(paths.values).all())
+
+
+def test_a_prompt_of_words_alone_is_read_by_verbs():
+    model, one = parts()[2], mm.Prompt("A dog")
+    assert mm.logit_lens(model, one, [5], pos=-1).of("layer")
+    assert mm.attribute(model, one, 5, after="", point="post").of("layer")
+    assert mm.activations(model, one, "resid_post").of("layer")
+
+
 def test_gradient_times_key_is_the_finite_difference_and_reaches_the_pixels():
     model = parts()[2]
     scores = mm.attribute(model, prompt(), 5, after="", site="cross_k", layer=[LAYER])

@@ -174,14 +174,13 @@ SIMILAR = (
 REFUSED = {
     "toy-tiled": {
         **SIMILAR,
-        "mmlens.neuron_graph": "reads a picture as one grid",
         "mmlens.patching.edge_attribution": EDGES,
         "mmlens.relevance.covering_curves": "1 pictures in 3 crops",
     },
     "toy-cross": {
         **SIMILAR,
         "mmlens.look": "every picture among the positions",
-        "mmlens.neuron_graph": "reads a picture as one grid",
+        "mmlens.neuron_graph": "every picture among the positions",
         "mmlens.attribute_caption": "pictures of 'toy-cross' are no positions",
         "mmlens.patching.edge_attribution": "every picture among the positions",
         "mmlens.relevance.covering_curves": "1 pictures in 2 crops",

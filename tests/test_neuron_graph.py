@@ -71,6 +71,13 @@ def test_an_edge_is_the_derivative_and_its_ablation_is_done(bridge, table):
         assert row["ablation"] == pytest.approx(whole - off, abs=1e-6)
 
 
+def test_edges_of_a_picture_in_tiles_are_derivatives_over_all_of_them():
+    tiled = mm.load("toy-tiled")
+    table = mm.neuron_graph(tiled, PROMPT, " dog", after="", k=1, units=2)
+    test_an_edge_is_the_derivative_and_its_ablation_is_done(tiled, table)
+    assert isinstance(table.iloc[0]["pos"], mm.Patch)
+
+
 def test_the_ablation_of_a_neuron_is_what_the_words_logit_loses(bridge, table):
     row = table.iloc[0]
     token = bridge.to_single_token(" dog")

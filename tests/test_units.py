@@ -15,7 +15,7 @@ import mmlens as mm
 from mmlens import patching
 from mmlens.families import toy
 from mmlens.towers.language.language_model import wrap_lm
-from mmlens.values.errors import AddressError, CapabilityError, MMLensError
+from mmlens.values.errors import AddressError, CapabilityError, MMLensError, SiteError
 from mmlens.values.prompt import IMAGE_TOKEN, SoftPrompt
 
 LAYER, POS, UNIT, WORD = 1, 5, 7, 11
@@ -284,6 +284,15 @@ def test_dense_layers_beside_expert_layers_are_right(kind):
     with pytest.raises(CapabilityError, match=r"Layers with units: 0; .*layer=\[0\]"):
         mm.attribute(model, soft(model), target=number)
     assert words_of(hf, written)[0] == mm.decode(model, mm.Neuron(0, UNIT)).words[0][0]
+
+
+def test_a_cache_leaves_out_points_that_hand_on_no_tensor():
+    _, model = pair("jamba")
+    kept = model.run_with_cache(soft(model))[1]
+    assert all(isinstance(kept[name], torch.Tensor) for name in kept)
+    [name] = [one for one in model.hook_dict if one not in kept][:1]
+    with pytest.raises(SiteError, match="hands on a tuple and no tensor"):
+        model.run_with_cache(soft(model), names_filter=name)
 
 
 @pytest.mark.parametrize("kind", UNKNOWN)

@@ -10,6 +10,7 @@ cells; at the pixels, the squares that become patches.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ class Place:
         sizes: of the inner axis and of those after it.
         n_pictures: how many pictures (or crops, or texts) an encoder reads.
         axes: of the map that a layer of convolutions holds; positions are its cells.
+        flat: whether an inner index counts the units of all experts in turn, and not the experts.
     """
 
     site: Site
@@ -53,6 +55,7 @@ class Place:
     sizes: tuple[int, ...]
     n_pictures: int = 1
     axes: tuple[str, ...] | None = None
+    flat: bool = False
 
     @property
     def width(self) -> int:
@@ -103,11 +106,13 @@ class Place:
         where = where.reshape(*lead, *tail).to(device)
         if all(some is None for some in inner):
             return where, None
-        chosen = torch.zeros(len(pos), self.sizes[0], dtype=torch.bool)
+        n = math.prod(self.sizes) if self.flat else self.sizes[0]
+        chosen = torch.zeros(len(pos), n, dtype=torch.bool)
         for row, some in zip(chosen, inner, strict=True):
             row[slice(None) if some is None else torch.as_tensor(some, dtype=torch.long)] = True
         between = (1,) * (where.ndim - 1 - len(tail))
-        return where, chosen.reshape(len(pos), *between, self.sizes[0], *tail[1:]).to(device)
+        sizes = self.sizes if self.flat else (n, *tail[1:])
+        return where, chosen.reshape(len(pos), *between, *sizes).to(device)
 
     def _pixels(self, where: Bool[Tensor, "row pos"]) -> Bool[Tensor, "row picture 1 y x"]:
         last = self.labels[-1]

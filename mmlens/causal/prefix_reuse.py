@@ -30,7 +30,8 @@ from mmlens.model.capture import capture
 from mmlens.model.prompt_tokens import rows
 from mmlens.model.targets import finite
 from mmlens.runtime.run import current
-from mmlens.towers.language.kv_cache import given
+from mmlens.towers.language.kv_cache import first_number, given, shortened
+from mmlens.towers.language.measured import apart
 from mmlens.values.errors import CapabilityError, MMLensError
 from mmlens.values.labels import LM, Marker, Token
 from mmlens.values.prompt import IMAGE_TOKEN, PictureKeys, SoftPrompt
@@ -145,7 +146,8 @@ def go_on(
 
         enter = [(SITES["resid_pre"].at(layer), put)]
     if first:
-        options |= given(model.lm, _shortened(kept.cache, first, n, skipped))
+        same = first_number(model.root.blocks[skipped:], skipped)
+        options |= given(model.lm, shortened(kept.cache, first, n, same))
     with ExitStack() as stack:
         stack.enter_context(model.hooks([*enter, *hooks]))
         soft = stack.enter_context(model.running(many, grad=False))
@@ -186,22 +188,6 @@ def _handed_through(blocks: Any, handed: int) -> Iterator[None]:
     finally:
         for block in blocks:
             vars(block).pop("forward", None)
-
-
-def _shortened(cache: Any, length: int, n: int, skipped: int) -> Any:
-    """Keys and values of the first `length` positions, for `n` rows (one in skipped layers)."""
-    from transformers import DynamicCache
-
-    short = DynamicCache()
-    for number, layer in enumerate(cache.layers):
-        if layer.keys is None:
-            continue  # a layer that reads pictures, whose keys are not cached
-        many = 1 if number < skipped else n
-        keys, values = (
-            x[:, :, :length].expand(many, -1, -1, -1) for x in (layer.keys, layer.values)
-        )
-        short.update(keys, values, number)
-    return short
 
 
 def allowed(model: HookedVLM, width: int = _SHORTEST) -> str:
@@ -288,7 +274,7 @@ def _agrees(model: HookedVLM, reuse: str, width: int) -> bool:
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError):
         return False  # an unsupported architecture: patched passes run in full there
     tolerance = 1e-4 if model.lm.dtype in (torch.float32, torch.float64) else 3e-2
-    return bool((short - full).abs().max() <= tolerance * full.abs().max().clamp(min=1))
+    return apart(short, full) <= tolerance
 
 
 def _keys(model: HookedVLM, generator: torch.Generator) -> PictureKeys:

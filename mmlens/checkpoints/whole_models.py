@@ -33,7 +33,8 @@ def in_folder(folder: Path) -> str:
     except CheckpointError:
         return ""
     told = told if isinstance(told, dict) else {}
-    both = {"vision_config", "text_config"} <= set(told) or "vq_config" in told
+    words = "text_config" in told or "perceiver_config" in told  # IDEFICS has its words outside
+    both = ("vision_config" in told and words) or "vq_config" in told
     return str(told.get("model_type", "")) if both else ""
 
 

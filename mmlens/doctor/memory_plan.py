@@ -109,6 +109,12 @@ def plan(
 
 def per_picture(config: Any) -> int:
     """Positions of one picture by the config; the most that tiles make where it lists them."""
+    if config.model_type == "idefics":
+        return 0  # its pictures are keys
+    if hasattr(config, "vq_config"):
+        codes = config.vq_config
+        side = getattr(codes, "resolution", None) or 512  # Emu3 reads any size
+        return (side >> len(codes.channel_multiplier) - 1) ** 2
     eyes = config.vision_config
     told = (getattr(config, name, None) for name in ("mm_tokens_per_image", "num_query_tokens"))
     each = next((n for n in told if isinstance(n, int)), None) or _grid(config, eyes)
@@ -138,7 +144,20 @@ def _empty(config: Any, dtype: torch.dtype) -> tuple[Any, Any]:
         model = auto.from_config(config, dtype=dtype, attn_implementation="eager")
     model.eval().requires_grad_(False)
     inner = getattr(model, "model", model)
-    return model, getattr(inner, "language_model", None) or inner.text_model
+    places = (getattr(inner, name, None) for name in ("language_model", "text_model"))
+    return model, next((one for one in places if one is not None), inner)
+
+
+def _beside(config: Any, n: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """What IDEFICS reads beside its words: the latents of one picture."""
+    if config.model_type != "idefics":
+        return {}
+    latents = (1, config.perceiver_config.resampler_n_latents, config.vision_config.embed_dim)
+    return {
+        "perceiver_embeddings": torch.empty(*latents, dtype=dtype, device="meta"),
+        "image_attention_mask": torch.empty(1, n, 1, dtype=torch.long, device="meta"),
+        "position_ids": torch.empty(1, n, dtype=torch.long, device="meta"),
+    }
 
 
 def _measured(model: Any, decoder: Any, n: int, dtype: torch.dtype) -> dict[str, int]:
@@ -146,10 +165,11 @@ def _measured(model: Any, decoder: Any, n: int, dtype: torch.dtype) -> dict[str,
     head, text = model.get_output_embeddings(), model.config.get_text_config()
     held = [*model.parameters(), *model.buffers()]
     embeds = torch.empty(1, n, text.hidden_size, dtype=dtype, device="meta")
+    beside = _beside(model.config, n, dtype)
 
     def run(last: bool) -> torch.Tensor:
         mask = embeds.new_zeros(1, 1, n, n)  # four axes are taken as they are, values unseen
-        hidden = decoder(inputs_embeds=embeds, attention_mask=mask, use_cache=False)
+        hidden = decoder(inputs_embeds=embeds, attention_mask=mask, use_cache=False, **beside)
         hidden = hidden.last_hidden_state
         return head(hidden[:, -1:] if last else hidden)
 

@@ -118,8 +118,6 @@ def family_of(model_type: str, cls: str) -> Family:
 _REFUSED = {
     "florence2": "Florence-2 has an encoder for words and a decoder; the nearest is 'paligemma'.",
     "llama4": "Llama 4's own forward pass raises in transformers 5.24; the nearest is 'mistral3'.",
-    "idefics": "its pictures are keys of cross-attention; the nearest is 'idefics3'.",
-    "chameleon": "its codebook is inside of its language model; the nearest is 'emu3'.",
 }
 """Why some classes are not taken, and which is the nearest."""
 SINCE = dict.fromkeys(
@@ -138,6 +136,8 @@ SINCE = dict.fromkeys(
         "mistral3",
         "pixtral",
         "mllama",
+        "idefics",
+        "chameleon",
     ),
     "5.24",
 )
@@ -146,11 +146,12 @@ SINCE = dict.fromkeys(
 
 def square(images: Any, side: int) -> dict[str, Any]:
     """The recipe of one crop of (side, side) pixels that an image processor cuts itself."""
+    scale = 255 * images.rescale_factor  # of Chameleon's, which is none of 1/255
     filters = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
     return {
         "image_size": side,
-        "mean": list(images.image_mean),
-        "std": list(images.image_std),
+        "mean": [one / scale for one in images.image_mean],
+        "std": [one / scale for one in images.image_std],
         "interpolation": filters[int(images.resample)],
     }
 
@@ -187,15 +188,17 @@ def hooked(
     with ordinary():
         own = cast(share_weights(adapters.plain(model)), device, dtype)
         # PaliGemma's other kernels look both ways at words alone; a bridge's copy is eager, too
-        own.set_attn_implementation({"text_config": "eager"})
+        inside = own.config.get_text_config() is not own.config
+        own.set_attn_implementation({"text_config" if inside else "": "eager"})
         eyes = family.eyes(own, processor)
         words = eyeless(own) if eyes.words is None else eyes.words
         lm = wrap_lm(words, eyes.processor.tokenizer)
+        image_id = getattr(own.config, "image_token_id", None) or eyes.processor.image_token_id
         found = HookedVLM(
             eyes.vision, eyes.projection, lm, name=name or cls,
             provenance={"family": family.model_type, "source": cls} | (told or {}),
             image_reader=eyes.reader,
-            prompt_reader=eyes.prompts(eyes.processor, own.config.image_token_id, eyes.picture),
+            prompt_reader=eyes.prompts(eyes.processor, image_id, eyes.picture),
         )  # fmt: skip
         _refuse_unfaithful(found, own, cls)
     return found

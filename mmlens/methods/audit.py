@@ -17,6 +17,7 @@ from PIL import Image
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.runtime.autograd import ordinary
+from mmlens.towers.language.measured import said
 from mmlens.values.arguments import function
 from mmlens.values.labels import LM
 from mmlens.values.prompt import Prompt
@@ -95,6 +96,7 @@ def _measure(model: HookedModel, read: Any, name: str, plain: torch.Tensor) -> d
                 grad = torch.autograd.grad(number, kept[-1], allow_unused=True)[0]
         with torch.no_grad():
             changed = model.run_with_hooks(read, fwd_hooks=[(name, replace)])
+    changed, plain = said(changed), said(plain)
     moves = (changed - plain).abs().max() > 1e-6 * (1 + plain.abs().max())
     return {
         "fires": fired,

@@ -11,7 +11,8 @@ for these.
 
 Axes: (part) for "embed", "attn 0", "mlp 0", ..., with "cross 0" between them where a layer reads
 pictures by cross-attention, and "deepstack 0" after them where pictures are added again behind it;
-(layer, head); (layer, unit).
+(layer, head); (layer, unit); (layer, expert), without what an expert of all tokens writes beside
+them.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ _NO_DOUBLE = ("mps",)
 """Kinds of devices without double precision: Apple's."""
 _KINDS = {"attn_out": "attn", "cross_attn_out": "cross", "mlp_out": "mlp", "deepstack": "deepstack"}
 """What writes to the stream, in a layer's order, and what its part is called."""
+Kept = dict[str, dict[int, Tensor]]
+"""Activations Float[...] at one position, by site and layer."""
 
 
 @needs("unembed")
@@ -53,12 +56,14 @@ def direct_logits(
     by: str = "part",
     pos: Any = -1,
 ) -> Scores:
-    """Shares of a word's logit at one position: Scores(part), (layer, head) or (layer, unit).
+    """Shares of a word's logit at one position: Scores(part), (layer, head), (layer, unit) or
+    (layer, expert).
 
     Args:
         of: a word of one token, or an id.
         minus: a word whose logit is subtracted, for shares of a logit difference.
-        by: "part" (embedding, attention and MLP of each layer), "head" or "neuron".
+        by: "part" (embedding, attention and MLP of each layer), "head", "neuron" or "expert" (of
+            the layers that are mixtures; 0 where the position is not routed).
         pos: the position whose logits are explained.
 
     Returns:
@@ -66,17 +71,22 @@ def direct_logits(
 
     Raises:
         CapabilityError: on this architecture the shares do not add up to the logit, or there are no
-            MLP units.
+            MLP units or experts.
     """
-    choice(by, "by", ("part", "head", "neuron"), error=AddressError)
+    choice(by, "by", ("part", "head", "neuron", "expert"), error=AddressError)
     soft = one(model, prompt)
     at = places(soft.labels[0], pos, "pos")
     if len(at) != 1:
         raise AddressError(f"These are {len(at)} positions: direct_logits reads one at a time.")
     wanted = {"part": tuple(_KINDS), "head": ("attn_out", "z"),
-              "neuron": ("mlp_out", "neurons")}[by]  # fmt: skip
+              "neuron": ("mlp_out", "neurons"),
+              "expert": ("expert_weights", "expert_neurons")}[by]  # fmt: skip
     if by == "neuron":
         model.lm.units.need(model.name)
+    if by == "expert" and not model.lm.mixtures:
+        raise CapabilityError(
+            f"{model.name!r} has no experts whose units are read: write by='part' or by='head'."
+        )
     kept, logits = _read(model, soft, at[0], wanted)
     words = [of] if minus is None else [of, minus]
     tokens = [id_of(model.lm, w) for w in words]
@@ -93,30 +103,38 @@ def direct_logits(
                  bias=bias, logit=truth)  # fmt: skip
     if by == "part":
         return _parts(model, kept, direction, truth - bias, told)
-    rows = torch.stack([_inside(model, kept, layer, direction, by)
-                        for layer in range(model.cfg.n_layers)])  # fmt: skip
-    axes = ("layer", "head" if by == "head" else "unit")
-    return Scores(rows, axes, {"layer": tuple(range(len(rows)))}, told)
+    axis, shares = {"head": ("head", _inside), "neuron": ("unit", _inside),
+                    "expert": ("expert", _of_experts)}[by]  # fmt: skip
+    layers = tuple(kept[wanted[1]])
+    rows = torch.stack([shares(model, kept, layer, direction, by) for layer in layers])
+    return Scores(rows, ("layer", axis), {"layer": layers}, told)
 
 
-def _read(
-    model: HookedVLM, soft: Any, at: int, sites: tuple[str, ...]
-) -> tuple[dict[str, list[torch.Tensor]], torch.Tensor]:
+def _read(model: HookedVLM, soft: Any, at: int, sites: tuple[str, ...]) -> tuple[Kept, Tensor]:
     """The activations at one position, per site one tensor per layer; and its logits."""
-    last = model.cfg.n_layers - 1
-    places = {name: [SITES[name].at(layer) for layer in range(last + 1)] for name in sites}
     reads = {"cross_attn_out": soft.picture_keys, "deepstack": soft.deep}
+    fires = model.lm.can.fires
+    places = {name: {layer: SITES[name].at(layer) for layer in hooking.layers(model, SITES[name])}
+              for name in sites}  # fmt: skip
     for site in reads.keys() & places.keys():
-        fires = model.lm.can.fires if reads[site] is not None else ()
-        places[site] = [name for name in places[site] if name in fires]
-    places |= {"embed": [SITES["resid_pre"].at(0)], "resid": [SITES["resid_post"].at(last)]}
-    names = dict.fromkeys(name for several in places.values() for name in several)
+        there = places[site].items() if reads[site] is not None else ()
+        places[site] = {layer: name for layer, name in there if name in fires}
+    gated = list(model.lm.crossing.gates) if model.lm.crossing is not None else []
+    gated = gated if "mlp_out" in sites else []  # whose MLP's output is not what it writes
+    for name in ("resid_mid", "resid_post"):
+        places[name] = {layer: SITES[name].at(layer) for layer in gated}
+    first, last = SITES["resid_pre"].at(0), SITES["resid_post"].at(model.cfg.n_layers - 1)
+    places |= {"embed": {0: first}, "resid": {0: last}}
+    names = dict.fromkeys(name for several in places.values() for name in several.values())
     with torch.no_grad(), capture(model, names, lambda x: x[0, at].detach()) as found:
         logits = model.run(soft)[0, at]
-    kept = {name: [found[place] for place in several] for name, several in places.items()}
+    kept = {name: {layer: found[place] for layer, place in several.items()}
+            for name, several in places.items()}  # fmt: skip
     for name, tensors in kept.items():
-        for tensor in tensors:
+        for tensor in tensors.values():
             finite(tensor, f"the activations at {name!r} in {model.name!r}")
+    for layer in gated:
+        kept["mlp_out"][layer] = kept["resid_post"][layer] - kept["resid_mid"][layer]
     return kept, finite(logits, f"the logits of {model.name!r}")
 
 
@@ -160,20 +178,16 @@ def _difference(table: Float[Tensor, "*lead d_vocab"], tokens: list[int]) -> Flo
 
 def _parts(
     model: HookedVLM,
-    kept: dict[str, list[torch.Tensor]],
+    kept: Kept,
     direction: torch.Tensor,
     wanted: float,
     told: dict[str, Any],
 ) -> Scores:
     names, writes = ["embed"], [kept["embed"][0]]
-    found: dict[str, dict[int, torch.Tensor]] = {}
-    for site in _KINDS:
-        layers = hooking.layers(model, SITES[site]) if kept[site] else []
-        found[site] = dict(zip(layers, kept[site], strict=True))
     for layer in range(model.cfg.n_layers):
-        there = [site for site in _KINDS if layer in found[site]]
+        there = [site for site in _KINDS if layer in kept[site]]
         names += [f"{_KINDS[site]} {layer}" for site in there]
-        writes += [found[site][layer] for site in there]
+        writes += [kept[site][layer] for site in there]
     terms = _wide(torch.stack(writes)) * direction
     shares = terms.sum(-1)
     off = abs(float(shares.sum()) - wanted)
@@ -187,7 +201,7 @@ def _parts(
 
 def _inside(
     model: HookedVLM,
-    kept: dict[str, list[torch.Tensor]],
+    kept: Kept,
     layer: int,
     direction: torch.Tensor,
     by: str,
@@ -212,4 +226,16 @@ def _inside(
             f"The {by}s of layer {layer} of {model.name!r} do not add up to what the layer writes"
             f" (off by {off:.3g}; a norm or a scale is between): use by='part'."
         )
+    return shares.float()
+
+
+def _of_experts(
+    model: HookedVLM, kept: Kept, layer: int, direction: torch.Tensor, by: str
+) -> torch.Tensor:
+    """Shares of the experts of one layer, what each writes times its weight."""
+    mixture, weights = model.lm.mixtures[layer], _wide(kept["expert_weights"][layer])
+    active, shares = _wide(kept["expert_neurons"][layer]), torch.zeros_like(weights)
+    for expert in weights.nonzero()[:, 0].tolist():
+        wrote = active[expert] @ _wide(mixture.w_out(expert).detach()) + mixture.bias(expert)
+        shares[expert] = weights[expert] * (wrote @ direction)
     return shares.float()

@@ -160,10 +160,9 @@ def _across(soft: SoftPrompt, source: Any) -> bool:
 def _cuts(
     model: HookedVLM, source: Any, destination: Any, layers: list[int], across: bool
 ) -> list[Edit]:
-    """The cut of a route in these layers; with `across`, in those that have cross-attention."""
-    if across:
-        crossing = hooking.layers(model, SITES["cross_attn_scores"])
-        layers = [layer for layer in layers if layer in crossing]
+    """The cut of a route in those of these layers that attend, across or among words."""
+    having = hooking.layers(model, SITES["cross_attn_scores" if across else "attn_mask"])
+    layers = [layer for layer in layers if layer in having]
     return [knockout(source, destination, layers, across=across)] if layers else []
 
 

@@ -16,6 +16,7 @@ import torch
 
 from mmlens.causal.silencing import number_after, units_of
 from mmlens.model.targets import finite
+from mmlens.towers.language.measured import said
 from mmlens.values.labels import Neuron
 from mmlens.values.prompt import SoftPrompt
 
@@ -54,7 +55,7 @@ def effects(
     ids, values, shares = [], [], []
     for start in range(0, len(neurons), SOME):
         units = [{}, *(units_of([neuron]) for neuron in neurons[start : start + SOME])]
-        logits = number_after(model, soft, read, units, at=at, batch=batch)
+        logits = said(number_after(model, soft, read, units, at=at, batch=batch))
         lost = logits[:1] - finite(logits, "the logits without a neuron")[1:]
         rounding = ROUNDING * torch.finfo(model.lm.dtype).eps * float(logits[0].abs().max())
         lost = torch.where(lost.abs() > rounding, lost, 0.0)

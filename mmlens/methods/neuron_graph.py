@@ -34,6 +34,7 @@ from mmlens.values.arguments import count, instance, several
 from mmlens.values.edit import Edit
 from mmlens.values.errors import AddressError
 from mmlens.values.labels import LM, Neuron, Patch
+from mmlens.values.scores import Scores
 from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ COLUMNS = ["source", "target", "pos", "score", "ablation"]
 _UNITS = re.compile(r"blocks\.(\d+)\.mlp\.hook_post")
 
 
-@needs("logits", "neurons", "pictures", "grid", "positions")
+@needs("logits", "neurons", "pictures", "positions")
 def neuron_graph(
     model: HookedVLM,
     prompt: Any,
@@ -79,9 +80,10 @@ def neuron_graph(
     n_units, k = count(units, "units", most=MOST), count(k, "k", most=MOST)
     graph = _Graph(model, prompt, of, after)
     scores = attribute(model, prompt, of, after=after, point="post")
-    at_picture = scores.sel(pos=Patch)
+    seen = graph.at_picture()
+    at_picture = scores.sel(pos=seen)
     if neurons is None:
-        chosen = list(top_neurons(scores, k, rank_by="max")["neuron"])
+        chosen = list(top_neurons(scores, k, pos=seen, rank_by="max")["neuron"])
     else:
         chosen = [_checked(one) for one in several(neurons, "neurons")]
     rows, every = [], list[int]()
@@ -97,7 +99,7 @@ def neuron_graph(
         rows += [{"source": unit_label(model, unit), "target": neuron, "pos": pos,
                   "score": float(fed[unit]),
                   "ablation": graph.neuron_without(neuron, pos, unit)} for unit in top]  # fmt: skip
-    through = attribute(model, prompt, of, after=after, site=FEATURES).sum("pos").values
+    through = _by_unit(attribute(model, prompt, of, after=after, site=FEATURES))
     rows += [{"source": unit_label(model, unit), "target": graph.word, "pos": None,
               "score": float(through[unit]), "ablation": graph.word_without(_silent(unit))}
              for unit in dict.fromkeys(every)]  # fmt: skip
@@ -114,6 +116,13 @@ def unit_label(model: HookedVLM, unit: int) -> Any:
     """A dimension of what the projection reads: a Neuron of the encoder where it is one."""
     found = _UNITS.fullmatch(model.vision.feature_layer)
     return Neuron(int(found[1]), unit, "vision") if found else f"features {unit}"
+
+
+def _by_unit(scores: Scores) -> torch.Tensor:
+    """Scores of what the projection reads, over all its patches (and crops): Float[unit]."""
+    for axis in scores.axes[:-1]:
+        scores = scores.sum(axis)
+    return scores.values
 
 
 def _silent(unit: int) -> Edit:
@@ -138,6 +147,12 @@ class _Graph:
         self.word = word(model.lm, id_of(model.lm, of))
         self.whole = self._logit(model)
 
+    def at_picture(self) -> list[Any]:
+        """The positions of pictures: patches, or queries where no position is a patch."""
+        there = self.soft.is_picture[0].tolist()
+        labels = [one for one, yes in zip(self.soft.labels[0], there, strict=True) if yes]
+        return [one for one in labels if isinstance(one, Patch)] or labels
+
     def word_without(self, edit: Edit) -> float:
         """How much lower the word's logit is with this edit."""
         return self.whole - self._logit(self.model.edit(edit))
@@ -152,7 +167,7 @@ class _Graph:
         """Float[unit]: gradient x activation of what the projection reads, for one activation."""
         (at,) = places(self.labels, [pos], "pos")
         found = attribute(self.model, self.prompt, neuron, target=lambda x: x[at], site=FEATURES)
-        return found.sum("pos").values
+        return _by_unit(found)
 
     def neuron_without(self, neuron: Neuron, pos: Any, unit: int) -> float:
         """How much less active the neuron is at a position with a unit of the encoder silenced."""

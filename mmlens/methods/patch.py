@@ -17,6 +17,7 @@ destroys the answer is necessary (Heimersheim & Nanda 2024). Scores hold the pla
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.readouts import own_site
-from mmlens.values.addresses import check_tower, places, read_address
+from mmlens.values.addresses import check_expert, check_tower, places, read_address
 from mmlens.values.arguments import instance
 from mmlens.values.errors import AddressError, NumericsError, PromptError
 from mmlens.values.labels import Head, Neuron
@@ -103,7 +104,9 @@ def place_in(
     """
     aside = getattr(base.soft, "picture_keys", True) is not None
     if site != "soft_prompt" or aside or base.soft.deep is not None:
-        return place_of(model, base.soft, site, _asked_layers(address.get("layer"), units))
+        found = place_of(model, base.soft, site, _asked_layers(address.get("layer"), units))
+        both = found.inner == "expert" and len(found.sizes) > 1  # (expert, unit)
+        return replace(found, flat=units is not None and both)
     if "pos" not in address:
         address["pos"] = pictured(base)
     return place_of(model, base.soft, "embed")
@@ -227,13 +230,15 @@ def _single(
 ) -> tuple[str, list[dict[int, tuple[int]]]]:
     """The axis of single units, and the place of each."""
     kind = Head if where.inner == "head" else Neuron
-    if not units or where.inner not in ("unit", "channel", "head") or not all(
-        isinstance(unit, kind) for unit in units
-    ):  # fmt: skip
+    inner = where.inner or ""
+    known = where.flat or inner in ("unit", "channel", "head")
+    if not units or not known or not all(isinstance(unit, kind) for unit in units):
         raise AddressError(
             f"Site {where.site.name!r} has no such units: give Neurons at 'neurons', Heads at 'z'."
         )
     check_tower(units, where.site.tower, where.site.name)
+    if where.flat:
+        return "neuron", _in_experts(model, where, units)
     layers = hooking.layers(model, where.site)
     share = readers(where.site, getattr(model, "cfg", None))
     found = []
@@ -242,9 +247,19 @@ def _single(
         if min(unit.layer, index) < 0:
             raise AddressError(f"There is no {unit}: layers and {where.inner}s count from 0.")
         [layer] = places(layers, unit.layer, "layer")
-        [index] = places(range(where.sizes[0] * share), index, where.inner)
+        [index] = places(range(where.sizes[0] * share), index, inner)
         found.append({layers[layer]: (index // share,)})
     return "neuron" if kind is Neuron else "head", found
+
+
+def _in_experts(
+    model: HookedModel, where: Place, units: Sequence[Any]
+) -> list[dict[int, tuple[int]]]:
+    """The place of each unit among those of all experts in turn."""
+    lm: Any = hooking.tower_at(model, where.site)
+    check_expert([list(units)], where.site.axes, where.site.name)
+    lm.units.find(model.name, units)
+    return [{unit.layer: (unit.expert * where.sizes[1] + unit.unit,)} for unit in units]
 
 
 def _layers_and_inner(

@@ -146,13 +146,13 @@ def _frozen(held: dict[str, Scores], sender: Part, end: int, through: str) -> li
     if through == "nothing":
         edits += _held("mlp_out", held, mlp)
     if "cross_attn_out" in held:
-        across = [layer for layer in held["cross_attn_out"].of("layer") if layer in mlp]
-        edits += _held("cross_attn_out", held, across)
+        edits += _held("cross_attn_out", held, mlp)
     return edits
 
 
 def _held(site: str, held: dict[str, Scores], layers: list[int]) -> list[Edit]:
-    """Edits that freeze the activations at a site in some layers."""
+    """Edits that freeze the activations at a site in those of some layers that have it."""
+    layers = [layer for layer in layers if layer in held[site].of("layer")]
     return [Edit(site, held[site].sel(layer=layers), layer=layers)] if layers else []
 
 

@@ -52,14 +52,23 @@ def caching_hooks(
         below: only hook points that run before this layer.
 
     Raises:
-        SiteError: a name that does not exist or never fires.
+        SiteError: a name that does not exist or never fires, or, while running, one whose point
+            hands on no tensor.
         ArgumentError: `pos_slice` is no position, range or list. CapabilityError: there is no such
             device.
     """
     device, positions = device_of(device), _slice(pos_slice)
     found: Cache = {} if cache is None else cache
 
-    def keep(tensor: torch.Tensor, hook: Any, suffix: str = "") -> None:
+    def keep(tensor: Any, hook: Any, suffix: str = "") -> None:
+        if not isinstance(tensor, torch.Tensor):  # Jamba's state space layers hand on a tuple
+            if isinstance(names_filter, (str, list, tuple)):
+                raise SiteError(
+                    f"{hook.name!r} hands on a {type(tensor).__name__} and no tensor, which a cache"
+                    " does not keep: leave it out, or read it by a hook of your own,"
+                    " run_with_hooks(prompt, [(name, function)])."
+                )
+            return
         kept = _at(tensor.detach(), hook.name, positions)
         kept = kept[0] if remove_batch_dim and kept.shape[0] == 1 else kept
         found[hook.name + suffix] = kept if device is None else kept.to(device)

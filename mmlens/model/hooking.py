@@ -225,12 +225,13 @@ def layers(model: HookedModel, site: Site) -> Sequence[int]:
     """The layers that have this site.
 
     In an encoder those before its feature layer; of cross-attention, experts and DeepStack those
-    that have it.
+    that have it, and of attention among positions those that attend to them.
     """
     tower = tower_at(model, site)
     every = range(tower.n_layers)
     if site.in_lm and not site.in_some_layers:
-        return every
+        among = ".attn." in site.point or site.point.endswith("hook_attn_out")
+        return (attention_mask.layers_with(tower) if among else []) or every
     known = tower.points
     return [layer for layer in every if site.at(layer) in known] or every
 

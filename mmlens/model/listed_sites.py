@@ -32,7 +32,8 @@ def site_table(model: HookedModel) -> pd.DataFrame:
         if tower is None:
             continue
         every = range(tower.n_layers) if site.layered else [None]
-        layers = [at for at in every if site.at(at) in known or site == MASK]
+        layers = [at for at in every if site.at(at) in known]
+        layers = list(hooking.layers(model, site)) if site == MASK else layers
         try:
             axes = tower.site(site, layers[0]).axes if layers else ()
         except CapabilityError:

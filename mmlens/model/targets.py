@@ -223,6 +223,11 @@ def _target(
     model: HookedVLM, soft: SoftPrompt, position: int, token: int, target: str | Number
 ) -> Target:
     label = Token(word(model.lm, token), next_at(soft.labels[0][: position + 1]))
+    if token in model.lm.unsaid:
+        raise TargetError(
+            f"{model.name!r} never says {label.text!r}, a code of a picture: its class sets the"
+            " logits of codes to the lowest number, so nothing explains one; ask about a word."
+        )
     if callable(target):
         return Target(position, checked(target), label)
     if not isinstance(target, str) or target not in _NUMBERS:

@@ -172,7 +172,7 @@ def find(labels: Sequence[Any], wanted: Any, axis: str) -> int | list[int]:
         return [i + before for i in found] if isinstance(found, list) else found + before
     hits = _find(labels, wanted, axis)
     if hits == []:
-        raise AddressError(f"{axis}={shown(wanted)} names nothing: {_there(labels)}")
+        raise AddressError(f"{axis}={shown(wanted)} names nothing: {_there(labels, axis)}")
     return hits
 
 
@@ -182,12 +182,14 @@ def _find(labels: Sequence[Any], wanted: Any, axis: str) -> int | list[int]:
         return list(range(size))[wanted]
     if isinstance(wanted, _Mask):
         if len(wanted) != size:
-            raise AddressError(f"A mask of {len(wanted)} doesn't fit {axis}: {_there(labels)}")
+            raise AddressError(
+                f"A mask of {len(wanted)} doesn't fit {axis}: {_there(labels, axis)}"
+            )
         return [i for i, meant in enumerate(wanted) if meant]
     if isinstance(wanted, type):
         hits = [i for i, label in enumerate(labels) if isinstance(label, wanted)]
         if not hits:
-            raise AddressError(f"No {axis} here is a {wanted.__name__}: {_there(labels)}")
+            raise AddressError(f"No {axis} here is a {wanted.__name__}: {_there(labels, axis)}")
         return hits
     if _is_plain_tuple(wanted) and wanted not in labels:
         wanted = _patch_or_list(wanted, axis)
@@ -199,14 +201,14 @@ def _find(labels: Sequence[Any], wanted: Any, axis: str) -> int | list[int]:
     by_label = isinstance(labels, range) or (size > 0 and isinstance(labels[0], int))
     if isinstance(wanted, int) and not (by_label and wanted >= 0):
         if not -size <= wanted < size:
-            raise AddressError(f"There is no {axis} {wanted}: {_there(labels)}")
+            raise AddressError(f"There is no {axis} {wanted}: {_there(labels, axis)}")
         return wanted % size
     if isinstance(wanted, float) and by_label:
-        raise AddressError(f"{axis}={wanted} is no whole number: {_there(labels)}")
+        raise AddressError(f"{axis}={wanted} is no whole number: {_there(labels, axis)}")
     hits = [i for i, label in enumerate(labels) if label == wanted or _prints(label, wanted)]
     if not hits:
         named = wanted if isinstance(wanted, int) else repr(str(wanted))
-        raise AddressError(f"There is no {axis} {named}: {_there(labels)}")
+        raise AddressError(f"There is no {axis} {named}: {_there(labels, axis)}")
     return hits[0] if len(hits) == 1 else hits
 
 
@@ -264,10 +266,13 @@ def reaches_the_end(wanted: Any) -> bool:
     return type(wanted) is int and wanted == -1
 
 
-def _there(labels: Sequence[Any]) -> str:
-    if isinstance(labels, range) or (labels and all(isinstance(x, int) for x in labels)):
-        return (
-            f"there are {len(labels)}, {labels[0]} to {labels[-1]}." if labels else "there is none."
-        )
+def _there(labels: Sequence[Any], axis: str) -> str:
+    if not labels:
+        return f"what is asked has no {axis} at all, so ask a model or a site that has some."
+    numbers = isinstance(labels, range) or all(isinstance(x, int) for x in labels)
+    if numbers and len(labels) == labels[-1] - labels[0] + 1:
+        return f"there are {len(labels)}, {labels[0]} to {labels[-1]}."
+    if numbers:
+        return f"there are {len(labels)}: {', '.join(map(str, labels[-8:]))}."
     shown = ", ".join(repr(str(x)) for x in list(labels)[-8:])
     return f"there are {len(labels)}, the last being {shown}."

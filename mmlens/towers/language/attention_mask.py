@@ -39,6 +39,14 @@ def layer_of(lm: LanguageModel, name: str) -> int | None:
     return next((i for i in range(lm.cfg.n_layers) if MASK.at(i) == name), None)
 
 
+def layers_with(lm: LanguageModel) -> list[int]:
+    """The layers that attend among positions; one that reads pictures instead may not."""
+    every = range(int(lm.cfg.n_layers))
+    if not lm.is_bridge:
+        return list(every)
+    return [at for at in every if getattr(lm.root.blocks[at], "attn", None) is not None]
+
+
 @contextmanager
 def tapped(
     lm: LanguageModel, calls: Mapping[int, Sequence[Call]], name: str = "the language model"

@@ -49,6 +49,8 @@ class Crossing:
 
     states, mask = "encoder_hidden_states", "encoder_attention_mask"
     """The names of the arguments with the states and their mask."""
+    reads = ""
+    """The argument of the attention module that has the states, where it has another name."""
     masked = True
     """Whether every position obeys the mask, where one does."""
 
@@ -58,6 +60,11 @@ class Crossing:
         self.masks = False
         self.gates: dict[int, dict[str, float]] = {}
         self.measuring = 0
+
+    @classmethod
+    def size(cls, config: Any) -> int | None:
+        """The size of the states by the model's configuration; None for that of the stream."""
+        return getattr(config, "cross_attention_hidden_size", None)
 
     def arguments(self, keys: PictureKeys, start: int, width: int = 0) -> dict[str, Tensor]:
         """The arguments of a forward pass over `width` positions from `start` on."""
@@ -80,6 +87,10 @@ class Crossing:
     def open_block(self, layer: int, block: nn.Module) -> None:
         """What else is opened in a block that has cross-attention."""
 
+    def writer(self, block: Any, module: nn.Module) -> nn.Module:
+        """The module of a block whose output is what its attention `module` adds to the stream."""
+        return module
+
     def something(self, rows: int, like: Tensor) -> dict[str, Tensor]:
         """Arguments for a measurement: the same few random keys for every row."""
         return self.arguments(_random_keys(rows, self.d_key, like), 0)
@@ -95,14 +106,17 @@ def open_crossing(
     """
     takes = inspect.signature(lm.root.original_model.forward).parameters
     kind = next((one for one in kinds if one.states in takes), Crossing)
-    modules = {at: _crossing(block, kind.states) for at, block in enumerate(lm.root.blocks)}
+    modules = {
+        at: _crossing(block, kind.reads or kind.states) for at, block in enumerate(lm.root.blocks)
+    }
     if kind.states not in takes or not any(modules.values()):
         return None
-    width = getattr(lm.root.original_model.config, "cross_attention_hidden_size", None)
-    crossing = kind(int(width or lm.cfg.d_model))
-    opened = {at: _opened(crossing, at, one) for at, one in modules.items() if one is not None}
-    for at in opened:
-        crossing.open_block(at, lm.root.blocks[at].original_component)
+    crossing = kind(int(kind.size(lm.root.original_model.config) or lm.cfg.d_model))
+    blocks = {at: lm.root.blocks[at].original_component for at, one in modules.items() if one}
+    opened = {at: _opened(crossing, at, blocks[at], modules[at]) for at in blocks}
+    for at, block in blocks.items():
+        crossing.open_block(at, block)
+    lm.root.original_model.register_forward_pre_hook(crossing.given, with_kwargs=True)
     ids = torch.arange(5, device=lm.device).unsqueeze(0) % max(1, lm.n_words)
     like = next(iter(lm.root.parameters()))
     # a model that does not run raises when it is called
@@ -115,7 +129,6 @@ def open_crossing(
     crossing.points = {
         name: point for name, point in crossing.points.items() if not name.startswith(tuple(inside))
     }
-    lm.root.original_model.register_forward_pre_hook(crossing.given, with_kwargs=True)
     return crossing
 
 
@@ -154,7 +167,7 @@ def _crossing(block: Any, states: str) -> nn.Module | None:
     return None
 
 
-def _opened(crossing: Crossing, layer: int, module: nn.Module) -> Any:
+def _opened(crossing: Crossing, layer: int, block: nn.Module, module: Any) -> Any:
     """The opening of a module, whose points and output are the crossing's."""
     from transformer_lens.hook_points import HookPoint
 
@@ -165,5 +178,5 @@ def _opened(crossing: Crossing, layer: int, module: nn.Module) -> Any:
     for name, point in named.items():
         point.name = name
     crossing.points |= named
-    module.register_forward_hook(partial(crossing.written, layer, out))
+    crossing.writer(block, module).register_forward_hook(partial(crossing.written, layer, out))
     return open_attention(module, inside)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mmlens.runtime.run import current
 from mmlens.towers.attention import warm
 from mmlens.towers.language.crossing import Crossing
+from mmlens.towers.language.interleaved import InterleavedCrossing
 from mmlens.values.labels import Label, Marker, Patch
 from mmlens.values.prompt import PictureKeys, SoftPrompt
 
@@ -53,10 +54,21 @@ class GatedCrossing(Crossing):
     def given(self, module: nn.Module, args: Any, options: dict[str, Any]) -> Any:
         if self.image_token is None:
             self.image_token = getattr(module.config, "image_token_id", None)
-        if current() is None and self.measuring and options.get(self.states) is None:
-            read = next(x for x in (*args, *options.values()) if isinstance(x, Tensor))
-            return args, options | self.something(len(read), next(module.parameters()))
+        run, like = current(), next(module.parameters())
+        read = next(x for x in (*args, *options.values()) if isinstance(x, Tensor))
+        if run is None and self.measuring and options.get(self.states) is None:
+            return args, options | self.something(len(read), like)
+        if run is not None and run.soft.picture_keys is None:
+            return args, options | self._nothing(len(read), read.shape[1], like)
         return super().given(module, args, options)
+
+    def _nothing(self, rows: int, width: int, like: Tensor) -> dict[str, Tensor]:
+        """A key of zeros that no position follows, for words alone: the layers write nothing.
+
+        The class leaves them out, so that they would have no stream that could be read.
+        """
+        keys = torch.zeros(rows, 1, self.d_key, device=like.device, dtype=like.dtype)
+        return {self.states: keys, self.mask: keys.new_zeros(rows, width, 1, 1)}
 
     def something(self, rows: int, like: Tensor) -> dict[str, Tensor]:
         found = super().something(rows, like)
@@ -111,5 +123,5 @@ def _uncached(module: nn.Module, args: Any, options: dict[str, Any]) -> Any:
     return args, {**options, "cache": None} if given else options
 
 
-KINDS = (Crossing, GatedCrossing)
+KINDS = (Crossing, GatedCrossing, InterleavedCrossing)
 """The kinds of cross-attention that are opened."""

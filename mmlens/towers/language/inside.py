@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from mmlens.towers.language import own_adapters
 from mmlens.values.errors import CapabilityError
 
 _LIKE = {
@@ -25,13 +26,18 @@ _LIKE = {
     "gemma3_text": "Gemma3ForCausalLM",
     "mllama_text_model": "LlamaForCausalLM",
     "emu3_text_model": "LlamaForCausalLM",
+    "idefics": "LlamaForCausalLM",
+    "chameleon": "LlamaForCausalLM",
 }
 """Language models without a causal class of their own, or with one of another name."""
+_EYES = ("vision_model", "perceiver_resampler", "vqmodel")
+"""The eyes of a class that has them beside the layers of its language model."""
 
 
 def whole(config: Any) -> bool:
     """Whether this is the configuration of a whole vision-language model."""
-    both = hasattr(config, "vision_config") and hasattr(config, "text_config")
+    words = hasattr(config, "text_config") or hasattr(config, "perceiver_config")
+    both = hasattr(config, "vision_config") and words
     return both or hasattr(config, "vq_config")  # which reads codes of pictures
 
 
@@ -49,8 +55,10 @@ def eyeless(model: Any) -> Any:
             " model.model: hand in the language model and the encoder, from_parts(vision=, lm=)."
         )
     out, inner = copy.copy(model), copy.copy(inside)
-    keep = path.split(".")[1]
-    inner._modules = {n: part if n == keep else None for n, part in inside._modules.items()}
+    keep = (
+        [n for n in inside._modules if n not in _EYES] if path == "model" else [path.split(".")[1]]
+    )
+    inner._modules = {n: part if n in keep else None for n, part in inside._modules.items()}
     out._modules = {**model._modules, "model": inner}
     if hasattr(getattr(inside, "vision_model", None), "num_patches"):
         # Mllama's class repeats its mask for every patch of a tile; here it has one for each key
@@ -64,6 +72,8 @@ def language_path(model: Any) -> str | None:
     words, inside = model.get_input_embeddings(), getattr(model, "model", None)
     if not isinstance(inside, nn.Module):
         return None
+    if any(part is words for part in inside.children()):
+        return "model"
     for name, part in inside.named_children():
         if any(module is words for module in part.modules()) and part is not words:
             return f"model.{name}"
@@ -75,7 +85,8 @@ def is_eyeless(model: Any) -> bool:
     inside = getattr(model, "model", None)
     if not whole(getattr(model, "config", None)) or not isinstance(inside, nn.Module):
         return False
-    return len(list(inside.children())) == 1
+    left = [name for name, part in inside.named_children() if part is not None]
+    return not set(left) & set(_EYES) if language_path(model) == "model" else len(left) == 1
 
 
 def architecture(model: Any) -> str:
@@ -99,9 +110,11 @@ def architecture(model: Any) -> str:
             f" ({kind}): take a checkpoint with one that it knows, such as Llama or Qwen2."
         )
     path = language_path(model)
-    name = f"mmlens:{causal} at {path}"
+    name, adapter = f"mmlens:{causal} at {path}", _at(base, str(path))
+    if kind in own_adapters.OWN:
+        name, adapter = f"mmlens:{kind}", own_adapters.OWN[kind](adapter)
     if name not in every:
-        Factory.register_adapter(name, _at(base, str(path)))
+        Factory.register_adapter(name, adapter)
     return name
 
 

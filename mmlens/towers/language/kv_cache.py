@@ -67,6 +67,38 @@ def given(lm: LanguageModel, cache: Any) -> dict[str, Any]:
     return {"use_cache": True, "cache" if "cache" in takes else READ_AS: cache}
 
 
+def first_number(blocks: Any, otherwise: int) -> int:
+    """The number in a cache of the first of these blocks that attends among positions.
+
+    Layers that read pictures are not counted by a class that has them in a list of their own.
+    """
+    attentions = (
+        getattr(getattr(block, "attn", None), "original_component", None) for block in blocks
+    )
+    numbers = (getattr(one, "layer_idx", None) for one in attentions)
+    return next((int(number) for number in numbers if number is not None), otherwise)
+
+
+def shortened(cache: Any, length: int, n: int, skipped: int) -> Any:
+    """Keys and values of the first `length` positions, for `n` rows.
+
+    Args:
+        skipped: below this number in the cache a layer is skipped, and needs one row.
+    """
+    from transformers import DynamicCache
+
+    short = DynamicCache()
+    for number, layer in enumerate(cache.layers):
+        if layer.keys is None:
+            continue  # a layer that reads pictures, whose keys are not cached
+        many = 1 if number < skipped else n
+        keys, values = (
+            x[:, :, :length].expand(many, -1, -1, -1) for x in (layer.keys, layer.values)
+        )
+        short.update(keys, values, number)
+    return short
+
+
 def _named(module: Any, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     from transformers import Cache
 

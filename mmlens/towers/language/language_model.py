@@ -51,6 +51,7 @@ class LanguageModel(LanguageTower):
         parts: the modules of the copy of `hf` that the bridge runs, by their names in `hf`.
         crossing: its cross-attention to pictures, where it has one.
         mixtures: by layer its mixture of experts, where it has one that is read.
+        closed: by layer why a mixture is not read.
         telling: what else its class is told of pictures among its positions.
         deepstack: what its class adds of pictures behind its first layers.
         decoded: a cache of `decode`'s results.
@@ -63,6 +64,7 @@ class LanguageModel(LanguageTower):
     parts: dict[str, nn.Module] = field(default_factory=dict, repr=False)
     crossing: Crossing | None = field(default=None, repr=False)
     mixtures: dict[int, Mixture] = field(default_factory=dict, repr=False)
+    closed: dict[int, str] = field(default_factory=dict, repr=False)
     telling: Telling | None = field(default=None, repr=False)
     deepstack: Deepstack | None = field(default=None, repr=False)
     decoded: dict[Any, Any] = field(default_factory=dict, repr=False)
@@ -124,6 +126,11 @@ class LanguageModel(LanguageTower):
         """Rows of the vocabulary that are words: the rest is padding (LiMBeR: ids >= 50257 + 1)."""
         size = int(self.root.W_U.shape[-1])
         return min(size, len(self.tokenizer)) if self.tokenizer is not None else size
+
+    @property
+    def unsaid(self) -> frozenset[int]:
+        """Words that the class never says, with the lowest logit there is (Chameleon's codes)."""
+        return frozenset(getattr(getattr(self.root, "adapter", None), "codes", ()))
 
     @cached_property
     def can(self) -> Capabilities:
@@ -281,5 +288,5 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
             measured.refuse_unfaithful(lm)
         if hf is not None:
             patterns.open_patterns(lm)
-            lm.mixtures = open_mixtures(lm)
+            lm.mixtures, lm.closed = open_mixtures(lm)
     return lm

@@ -71,10 +71,21 @@ def tolerance(lm: LanguageModel) -> float:
 
 
 def apart(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The largest |difference| relative to the largest value of `b`; infinite for NaN."""
-    a, b = a.detach().float(), b.detach().float()
+    """The largest |difference| relative to the largest value of `b`; infinite for NaN.
+
+    Words that are never said are left out.
+    """
+    a, b = said(a.detach()).float(), said(b.detach()).float()
     error = float((a - b).abs().max() / b.abs().max().clamp(min=1))
     return error if error == error else float("inf")
+
+
+def said(logits: torch.Tensor) -> torch.Tensor:
+    """Logits with 0 for words that a class never says, beside whose logits no error is large.
+
+    Their logits are the lowest number of the dtype (Chameleon's codes of pictures).
+    """
+    return logits.masked_fill(logits < torch.finfo(logits.dtype).min / 2, 0.0)
 
 
 def compared(lm: LanguageModel, routes: Callable[[], tuple[Any, Any]]) -> Measured:
@@ -120,7 +131,7 @@ def cut(lm: LanguageModel) -> Measured:
     def routes() -> tuple[torch.Tensor, torch.Tensor]:
         ids, other = tokens(lm, 6), tokens(lm, 6, first=21)
         other[:, -1] = ids[:, -1]
-        every = {layer: [only_itself] for layer in range(int(lm.cfg.n_layers))}
+        every = {layer: [only_itself] for layer in attention_mask.layers_with(lm)}
         ones = torch.ones_like(ids)
         with attention_mask.tapped(lm, every):
             return lm.forward(ids, ones)[0, -1], lm.forward(other, ones)[0, -1]

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from contextlib import suppress
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,11 +27,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmlens.towers.attention import warm
+from mmlens.values.errors import MMLensError, reason
 from mmlens.values.sites import SITES
 
 if TYPE_CHECKING:
     from mmlens.towers.language.language_model import LanguageModel
 
+_UNREADABLE = (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError)
+"""What a class that is built otherwise raises."""
 _EXACT, _ROUNDED = 1e-5, 3e-2
 """Largest difference of the opened from the own output relative to the largest: float32, half."""
 
@@ -45,6 +48,7 @@ class Mixture:
         experts: the module that has the weights of all experts.
         points: its hook points, by their full names.
         agrees: whether opened and own forward agreed so far; None before the first pass.
+        why: what did not agree.
     """
 
     def __init__(self, layer: int, block: nn.Module, experts: Any, router: Any) -> None:
@@ -57,7 +61,7 @@ class Mixture:
         for name in names:
             self._at[name] = self.points[SITES[name].at(layer)] = point = HookPoint()
             point.name = SITES[name].at(layer)
-        self.checking, self.agrees = False, None
+        self.checking, self.agrees, self.why = False, None, "no pass reaches its experts"
         self._rows = (1, 1)
         self._block = block
         vars(experts)["forward"] = self
@@ -94,6 +98,11 @@ class Mixture:
         weight = self.experts.down_proj[expert]
         return weight if self._transposed else weight.T
 
+    def bias(self, expert: int) -> Tensor | float:
+        """What an expert writes beside its units, Float[d_model]; 0.0 without."""
+        bias = getattr(self.experts, "down_proj_bias", None)
+        return 0.0 if bias is None else bias[expert]
+
     # -- forward ----------------------------------------------------------------------------------
 
     def __call__(self, hidden: Tensor, chosen: Chosen, weights: Tensor, *rest: Any) -> Tensor:
@@ -125,10 +134,9 @@ class Mixture:
         dense = units.new_zeros(len(units), self.n, self.width).scatter(1, where, units)
         units = self._through("expert_neurons", dense).gather(1, where)
         out = torch.zeros_like(hidden)
-        bias = getattr(self.experts, "down_proj_bias", None)
         for expert in chosen.unique().tolist():
             at = torch.where(chosen == expert)
-            wrote = units[at] @ self.w_out(expert) + (0.0 if bias is None else bias[expert])
+            wrote = units[at] @ self.w_out(expert) + self.bias(expert)
             out.index_add_(0, at[0], (wrote * weights[at][:, None]).to(out))
         return out
 
@@ -160,8 +168,7 @@ class Mixture:
         """The hook of the router: logits, weights, indices, chosen anew from written logits."""
         point = self._at["router_logits"]
         if self.checking:
-            same = all(torch.equal(a, b) for a, b in zip(out, self._choice(out[0]), strict=True))
-            self.agrees = self.agrees is not False and same
+            self._judge(lambda: _same(out, self._choice(out[0])), "its router chooses by more")
         if not warm(point):
             return None
         return self._choice(self._through("router_logits", out[0]))
@@ -177,16 +184,31 @@ class Mixture:
 
     # -- measured ---------------------------------------------------------------------------------
 
+    def _judge(self, measure: Callable[[], bool], why: str) -> None:
+        """Take a measurement, of which the first that fails says why the layer stays closed."""
+        if self.agrees is False:
+            return
+        try:
+            self.agrees = measure()
+        except MMLensError:
+            raise  # a mistake of ours and not of the class
+        except _UNREADABLE as error:
+            self.agrees, why = False, f"{why}: {reason(error).rstrip('.')}"
+        self.why = "" if self.agrees else why
+
     def _check(self, hidden: Tensor, chosen: Chosen, weights: Tensor) -> Tensor:
         own = self.plain(hidden, chosen, weights)
-        same = _close(self._openly(hidden, chosen, weights), own)
-        self.agrees = self.agrees is not False and same
+        opened = lambda: _close(self._openly(hidden, chosen, weights), own)  # noqa: E731
+        self._judge(opened, "opened, its experts give other values")
         return own
 
     def _check_sum(self, block: nn.Module, args: Any, options: dict[str, Any], out: Any) -> None:
         """Whether the block's output without the experts is smaller by what they write."""
-        if not self.checking or self.agrees is False:
-            return
+        if self.checking:
+            added = lambda: self._added(block, args, options, out)  # noqa: E731
+            self._judge(added, "what its experts write is not added to its output")
+
+    def _added(self, block: nn.Module, args: Any, options: dict[str, Any], out: Any) -> bool:
         wrote: list[Tensor] = []
 
         def silent(*given: Any) -> Tensor:
@@ -199,29 +221,38 @@ class Mixture:
         finally:
             vars(self.experts)["forward"] = self
         with_, without = (x[0] if isinstance(x, tuple) else x for x in (out, without))
-        self.agrees = bool(wrote) and _close(with_ - without, wrote[0].view_as(with_), with_)
+        return bool(wrote) and _close(with_ - without, wrote[0].view_as(with_), with_)
 
 
-def open_mixtures(lm: LanguageModel) -> dict[int, Mixture]:
+def open_mixtures(lm: LanguageModel) -> tuple[dict[int, Mixture], dict[int, str]]:
     """The mixtures of a bridge made here by layer, opened; measured by one pass over five tokens.
 
     A layer whose opened forward is not exact stays closed, and has no points.
+
+    Returns:
+        Those that are open; and why others are not.
     """
     found = {at: _mixture(at, block) for at, block in enumerate(lm.root.blocks)}
     opened = {at: one for at, one in found.items() if one is not None}
     if not opened:
-        return {}
+        return {}, {}
     ids = torch.arange(5, device=lm.device).unsqueeze(0) % max(1, lm.n_words)
     for one in opened.values():
         one.checking = True
-    # a model that does not run raises when it is called
-    with suppress(Exception), lm.bare():
-        lm.forward(ids, torch.ones_like(ids))
+    try:
+        with lm.bare():
+            lm.forward(ids, torch.ones_like(ids))
+    except MMLensError:
+        raise
+    except _UNREADABLE as error:  # of the class; measurements keep their own
+        for one in opened.values():
+            one.agrees, one.why = False, f"the model does not run on words: {reason(error)[:-1]}"
     for one in opened.values():
         one.checking = False
         if not one.agrees:
             one.close()
-    return {at: one for at, one in opened.items() if one.agrees}
+    closed = {at: one.why for at, one in opened.items() if not one.agrees}
+    return {at: one for at, one in opened.items() if one.agrees}, closed
 
 
 def _mixture(layer: int, block: nn.Module) -> Mixture | None:
@@ -253,6 +284,10 @@ def _inside(module: Any) -> Any:
     while getattr(module, "original_component", None) is not None:
         module = module.original_component
     return module
+
+
+def _same(own: Any, again: Any) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(own, again, strict=True))
 
 
 def _close(ours: Tensor, own: Tensor, size: Tensor | None = None) -> bool:

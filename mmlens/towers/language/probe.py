@@ -72,9 +72,10 @@ def probe(lm: LanguageModel) -> Capabilities:
     with lm.root.hooks(fwd_hooks=[(last, keep)]):
         logits = lm.forward(ids, mask)
     lens = (lm.logits_of(kept["resid"]) - logits).abs().max().item()
-    pattern = "blocks.0.attn.hook_pattern"
+    every = (f"blocks.{at}.attn.hook_pattern" for at in range(int(lm.cfg.n_layers)))
+    pattern = next((name for name in every if name in fires), None)
     writable = False
-    if pattern in fires:
+    if pattern is not None:  # some layers read pictures instead
         other = (pattern, lambda x, hook: x.flip(-1) * 0.5 + 0.1)
         with lm.root.hooks(fwd_hooks=[other]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TransformerLens warns of edits it discards

@@ -47,7 +47,8 @@ def _layer(lm: LanguageModel, layer: int, kept: dict[str, torch.Tensor]) -> Laye
         reason = f"it is a mixture of {mixture.n} experts"
         return LayerUnits(reason=reason, experts=mixture.n, of_expert=mixture.width)
     if weight is None or post is None or out is None:
-        return LayerUnits(reason=_missing(block, mlp))
+        why = f" ({lm.closed[layer]})" if layer in lm.closed else ""
+        return LayerUnits(reason=_missing(block, mlp) + why)
     if post.shape[-1] != weight.shape[0]:
         return LayerUnits(
             reason=f"'mlp.hook_post' has {post.shape[-1]} coordinates and W_out {len(weight)} rows"
