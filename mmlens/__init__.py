@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mmlens import papers as papers
     from mmlens import patching as patching
     from mmlens import pictos as pictos
+    from mmlens import relevance as relevance
     from mmlens import sweep as sweep
     from mmlens import tally as tally
     from mmlens import view as view

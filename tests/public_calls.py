@@ -40,7 +40,7 @@ from diffusion_twins import stable_diffusion
 from dual_twins import hf_clip
 
 import mmlens as mm
-from mmlens import datasets, metrics, patching, tally, view
+from mmlens import datasets, metrics, patching, relevance, tally, view
 from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families import toy
 from mmlens.papers.mmn.questions import (
@@ -223,6 +223,9 @@ class Right:
             "metrics.Vocabulary": {"name": "v", "objects": {"dog": "dog"}},
             "metrics.coco_vocabulary": {"path": "synonyms.txt"},
             "metrics.bleu": {"n": 4}, "metrics.cider_d": {"n": 4},
+            "relevance.covering_curves": {"scores": on_patches, "steps": 3},
+            "relevance.in_mask": {"scores": on_patches},
+            "relevance.rise": {"masks": 8}, "relevance.tam": {"of": " dog"},
             "patching.Pair": {"clean": self.prompt, "corrupt": other},
             "patching.ablation_curve": {"ranked": [self.neuron], "k": (0, 1), "randoms": 1},
             "patching.attention": {"layer": 1}, "patching.attribution_patching": {"layer": None},
@@ -326,7 +329,7 @@ LEFT_OUT = {
 
 
 HOMES = {"": mm, "view.": view, "datasets.": datasets, "sweep.": mm.sweep, "metrics.": metrics,
-         "patching.": patching, "tally.": tally}  # fmt: skip
+         "patching.": patching, "relevance.": relevance, "tally.": tally}  # fmt: skip
 QUESTIONS = (
     translate.top_units, project.nearest_words, regions.unit_regions, classes.class_activations,
     ablation.ablations, sheet.picture_sheet, faithfulness.faithful, sensitivity.option_effects,

@@ -105,7 +105,7 @@ def spoken_of() -> dict[str, Any]:
     """What docstrings speak of without saying where it comes from."""
     from PIL import Image, ImageOps
 
-    from mmlens import metrics, patching, pictos
+    from mmlens import metrics, patching, pictos, relevance
     from mmlens.causal import measures as of_logits
 
     scene = pictos.World("held_out", 1, things=2, style="literal").scene(0)
@@ -120,6 +120,7 @@ def spoken_of() -> dict[str, Any]:
         "mmlens": mm,
         "view": view,
         "patching": patching,
+        "relevance": relevance,
         "metrics": metrics,
         **{name: getattr(mm, name) for name in mm.__all__},
         **{name: getattr(patching, name) for name in patching.__all__ if name != "metrics"},

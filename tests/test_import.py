@@ -62,7 +62,7 @@ def test_no_public_name_is_hidden_by_a_module_of_the_same_name(package):
     assert hidden == set(), f"rename these modules of {package}: they hide a name"
 
 
-@pytest.mark.parametrize("package", [*LAZY, "mmlens.patching"])
+@pytest.mark.parametrize("package", [*LAZY, "mmlens.patching", "mmlens.relevance"])
 def test_a_name_on_first_use_is_what_its_import_line_says(package):
     """Every line is executed as Python executes it, and compared with what users get."""
     module = importlib.import_module(package)

@@ -175,6 +175,7 @@ REFUSED = {
     "toy-tiled": {
         **SIMILAR,
         "mmlens.patching.edge_attribution": EDGES,
+        "mmlens.relevance.covering_curves": "1 pictures in 3 crops",
     },
     "toy-cross": {
         **SIMILAR,
@@ -182,6 +183,9 @@ REFUSED = {
         "mmlens.neuron_graph": "every picture among the positions",
         "mmlens.attribute_caption": "pictures of 'toy-cross' are no positions",
         "mmlens.patching.edge_attribution": "every picture among the positions",
+        "mmlens.relevance.covering_curves": "1 pictures in 2 crops",
+        "mmlens.relevance.lrp": "every picture among the positions",
+        "mmlens.relevance.tam": "every picture among the positions",
         "mmlens.top_images": "neurons of its encoder",
     },
 }
@@ -191,7 +195,7 @@ WORDS_ALONE = {
     **dict.fromkeys(
         ("mmlens.attribute_caption", "mmlens.neuron_graph", "mmlens.patching.edge_attribution",
          "mmlens.patching.knockouts", "mmlens.patching.path_patching",
-         "mmlens.patching.soft_noise", "mmlens.patching.thing_pairs"),
+         "mmlens.patching.soft_noise", "mmlens.patching.thing_pairs", "mmlens.relevance.tam"),
         "needs a model that predicts the next token",
     ),
     **dict.fromkeys(
@@ -208,17 +212,23 @@ WORDS_ALONE = {
     "mmlens.patching.written_by": "needs a model that has a language model of blocks",
 }  # fmt: skip
 """What only a model with a language model answers."""
+NO_ATTENTION = dict.fromkeys(
+    ("mmlens.relevance.chefer", "mmlens.relevance.lrp", "mmlens.relevance.rollout"),
+    "never holds an attention pattern",
+)
 CLASSES = dict.fromkeys(("mmlens.blank_check", "mmlens.typographic_attack"), "No class is called")
 ENCODERS: dict[str, dict[str, str]] = {
     "transformers CLIP": WORDS_ALONE,
     "pictos-clip": WORDS_ALONE
-    | dict.fromkeys(("mmlens.head_moments", "mmlens.text_span"), "has no 'vision.attn_out'"),
+    | dict.fromkeys(("mmlens.head_moments", "mmlens.text_span"), "has no 'vision.attn_out'")
+    | NO_ATTENTION,
     "classes": WORDS_ALONE
     | dict.fromkeys(
         ("mmlens.embed", "mmlens.picture_similarity", "mmlens.zero_shot", *SUMS), COMPARES
     )
     | {"mmlens.stroop": "No class is called"}
-    | CLASSES,
+    | CLASSES
+    | NO_ATTENTION,
 }
 """The same of encoders; classes of a classifier have names of their own."""
 

@@ -15,15 +15,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mmlens"
-PACKAGES = ("", "datasets", "explore", "metrics", "papers.goh", "papers.mmn", "patching", "sweep",
-            "tally", "train", "view")  # fmt: skip
+PACKAGES = ("", "datasets", "explore", "metrics", "papers.goh", "papers.mmn", "patching",
+            "relevance", "sweep", "tally", "train", "view")  # fmt: skip
 MEANT: dict[str, set[str]] = {
     "by": {"patching.patch", "patching.ablate", "patching.direct_logits", "decompose",
            "bilinear_attribution", "cross_attention_maps"},
     "words": {"microscope", "view.tokens", "stroop", "word_association", "word_probe"},
     "unit": {"Neuron"},
     "target": {"attribute", "attribute_caption", "attribute_picture", "integrated_gradients",
-               "papers.mmn.OpenChoices", "visualise"},
+               "papers.mmn.OpenChoices", "visualise", "relevance.chefer",
+               "relevance.covering_curves", "relevance.grad_cam", "relevance.lrp",
+               "relevance.occlusion", "relevance.rise"},
     "rank_by": {"top_neurons", "papers.mmn.OpenChoices"},
     "quantity": {"logit_lens"},
 }  # fmt: skip

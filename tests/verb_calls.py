@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import mmlens as mm
-from mmlens import patching
+from mmlens import patching, relevance
 from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families import toy
 from mmlens.model import hooking
@@ -24,7 +24,8 @@ WORDS = " A picture of"
 def verbs() -> dict[str, Any]:
     """Every public function of a model."""
     found = {}
-    for package, here in (("mmlens", mm), ("mmlens.patching", patching)):
+    packages = {"mmlens": mm, "mmlens.patching": patching, "mmlens.relevance": relevance}
+    for package, here in packages.items():
         for name in public_names(package):
             thing = getattr(here, name)
             if inspect.isfunction(thing) and name != "from_model":  # which makes one
@@ -66,6 +67,9 @@ def calls(
     layer: dict[str, Any] = {} if talks else {"layer": 1}  # of maps, one at a time
     few: dict[str, Any] = {} if talks else {"layer": 1, "pos": [0, 1]}
     metric = lambda logits: logits[word]  # noqa: E731
+    corners = tuple(mm.Patch(row, col) for row in (0, 1) for col in (0, 1))
+    weights = mm.Scores(torch.tensor([1.0, 2.0, 4.0, 3.0]), ("pos",), {"pos": corners})
+    target = "logit" if kind == "similarity" else "prob"
 
     named = ("{words: [dog, cat, cow]}", "{words: [red, blue, green]}")
     compared = Path(tempfile.mkdtemp()) / "concepts.yaml"
@@ -130,6 +134,15 @@ def calls(
         "mmlens.patching.thing_pairs": ask([seen]),
         "mmlens.patching.word": ask(word),
         "mmlens.patching.written_by": ask(neuron),
+        "mmlens.relevance.chefer": ask(prompt, **token),
+        "mmlens.relevance.covering_curves": ask(prompt, weights, target=target, steps=3, **token),
+        "mmlens.relevance.grad_cam": ask(prompt, **token),
+        "mmlens.relevance.in_mask": ask(weights, mask, photo),
+        "mmlens.relevance.lrp": ask(prompt, **token),
+        "mmlens.relevance.occlusion": ask(prompt, **token, batch=32),
+        "mmlens.relevance.rise": ask(prompt, **token, masks=16, batch=16),
+        "mmlens.relevance.rollout": ask(prompt),
+        "mmlens.relevance.tam": ask(prompt, word, after=""),
     }
 
 

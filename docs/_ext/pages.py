@@ -32,6 +32,7 @@ PAGES = {
     "methods": ("Questions to a model", "mmlens", ("methods", "explore")),
     "explore": ("Pictures read through a model", "mmlens.explore", ()),
     "patching": ("Patching", "mmlens.patching", ()),
+    "relevance": ("Maps of relevance", "mmlens.relevance", ()),
     "towers": (
         "Towers: wrapping an encoder or a language model",
         "mmlens.towers",

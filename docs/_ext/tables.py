@@ -170,12 +170,17 @@ def _answers(rows: dict[str, Any]) -> str:
     return f"{matrix}\n\nA number is the reason of a refusal:\n\n{told}"
 
 
-def model_verbs() -> list[str]:
-    """The public functions whose first argument is a model."""
+def _packages() -> dict[str, Any]:
+    """The packages with questions to a model, by name."""
     import mmlens as mm
 
+    return {"mmlens": mm, "mmlens.patching": mm.patching, "mmlens.relevance": mm.relevance}
+
+
+def model_verbs() -> list[str]:
+    """The public functions whose first argument is a model."""
     found = []
-    for package, here in (("mmlens", mm), ("mmlens.patching", mm.patching)):
+    for package, here in _packages().items():
         for name in public_names(package):
             thing = getattr(here, name)
             if inspect.isfunction(thing) and name != "from_model":  # which makes one
@@ -202,10 +207,8 @@ def _native(row: dict[str, Any]) -> tuple[str, ...]:
 
 def methods() -> str:
     """The public questions: what each is, and what comes back."""
-    import mmlens as mm
-
     rows = []
-    for package, here in (("mmlens", mm), ("mmlens.patching", mm.patching)):
+    for package, here in _packages().items():
         for name, (home, _) in public_names(package).items():
             if home.startswith("mmlens.methods."):
                 told, thing = first_line(import_module(home)), getattr(here, name)
@@ -229,7 +232,7 @@ def verbs() -> str:
         "diffusion model": mm.from_model(_pipeline()),
     }
     rows = []
-    for package, here in (("mmlens", mm), ("mmlens.patching", mm.patching)):
+    for package, here in _packages().items():
         for name in public_names(package):
             verb = getattr(here, name)
             needs = getattr(verb, "needs", None) if inspect.isfunction(verb) else None
