@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,6 +61,14 @@ def no_network() -> Iterator[None]:
         ):
             patch.setattr(place, name, guard(name, place))
         yield
+
+
+@pytest.fixture(autouse=True)
+def the_theme() -> Iterator[None]:
+    """The theme that figures begin with, whatever a test set."""
+    yield
+    if "mmlens.view.style.theme" in sys.modules:
+        sys.modules["mmlens.view.style.theme"].use_theme("auto")
 
 
 @pytest.fixture(scope="session")

@@ -143,7 +143,7 @@ def test_both_directions_are_drawn_with_the_tables_numbers(theme, tmp_path):
         for figure in (one, other):
             assert "zero" in view.save(figure, tmp_path / f"{theme}.svg").read_text()
     finally:
-        view.use_theme("light")
+        view.use_theme("auto")
     with pytest.raises(AddressError, match="activation_given_label"):
         view.conditional(pd.DataFrame({"label": ["a"]}))
 

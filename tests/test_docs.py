@@ -71,7 +71,7 @@ def few_families(monkeypatch):
     yield
     SITES.clear()
     SITES.update(sites)
-    view.use_theme("light")
+    view.use_theme("auto")
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)

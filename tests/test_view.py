@@ -232,7 +232,7 @@ def test_themes_change_the_page_and_unknown_ones_are_refused(signed):
     try:
         dark = view.heatmap(Scores(torch.rand(2, 2), ("layer", "pos")))
     finally:
-        view.use_theme("light")
+        view.use_theme("auto")
     assert dark.layout.template.layout.paper_bgcolor == "#14181d"
     assert view.show(signed).layout.template.layout.paper_bgcolor == "#ffffff"
     with pytest.raises(AddressError, match="There is no theme 'pink'"):

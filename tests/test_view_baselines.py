@@ -95,7 +95,7 @@ def test_zero_has_one_colour_in_every_map_of_a_theme():
     for name in ("light", "dark"):
         view.use_theme(name)
         stops = theme.colours()
-        view.use_theme("light")
+        view.use_theme("auto")
         assert stops["diverging"][3] == stops["sequential"][0]
     below = view.heatmap(Scores(-torch.rand(2, 2) - 1, ("layer", "head"))).data[0]
     above = view.heatmap(Scores(torch.rand(2, 2) + 1, ("layer", "head"))).data[0]
