@@ -21,7 +21,7 @@ from verb_calls import calls, verbs
 
 import mmlens as mm
 from mmlens import patching
-from mmlens.families.native import SINCE
+from mmlens.families.coca import SINCE
 from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.model.reading import see
 from mmlens.values.errors import (
