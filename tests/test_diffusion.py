@@ -118,7 +118,7 @@ def test_a_copy_of_the_model_makes_the_same():
     model = hooked()
     assert torch.equal(copy.deepcopy(model).run(P), model.run(P))
     half = mm.from_model(pipe(), dtype="bfloat16").sampling(steps=STEPS, seed=SEED)
-    own = twins.stable_diffusion().to(torch.bfloat16)
+    own = copy.deepcopy(pipe()).to(torch.bfloat16)
     own.set_progress_bar_config(disable=True)
     noise = torch.Generator().manual_seed(SEED)
     made = own(P, num_inference_steps=STEPS, generator=noise, output_type="latent")[0]
