@@ -27,6 +27,7 @@ from mmlens.papers.mmn.questions import (
 )
 from mmlens.papers.mmn.questions.explained import explain
 from mmlens.papers.tables import ExperimentError, ask
+from mmlens.values.errors import ArgumentError
 
 GRADIENT = "gradient x activation (pre)"
 
@@ -40,7 +41,7 @@ def test_the_bootstrap_is_repeatable_and_leaves_missing_values_out():
     assert np.array_equal(one, again, equal_nan=True)
     assert one[:, 0].tolist() == [2.0, 5.0]
     assert np.isnan(one[1, 1:]).all()  # twice the same value: nothing is known of its spread
-    with pytest.raises(ExperimentError, match="picture, quantity"):
+    with pytest.raises(ArgumentError, match="picture, quantity"):
         intervals(np.zeros(3))
 
 

@@ -231,11 +231,6 @@ def test_a_word_is_explained_where_the_model_says_it():
         (lambda m: mm.decode(m, mm.Neuron(8, 0)), AddressError, "no neuron L8.0"),
         (lambda m: mm.logit_lens(m, prompt(), quantity="bits"), AddressError, "no quantity 'bits'"),
         (lambda m: mm.activations(m, "words", "vision.neurons"), mm.MMLensError, "has none"),
-        (
-            lambda m: mm.attribute(m, [prompt(), prompt()], " dog", after=""),
-            mm.MMLensError,
-            "one prompt at a time",
-        ),
     ],
 )
 def test_bad_questions_are_refused_in_one_sentence(ask, error, sentence):

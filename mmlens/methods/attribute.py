@@ -112,16 +112,9 @@ def attribute(
         kept[index][layer] = product
 
     products(model, reading, [aimed for _, aimed in aims], receive, where, chosen)
-    told = about(
-        model,
-        method="attribute",
-        prompt=reading,
-        of=aims[0][1].token if words is None else [str(aimed.token) for _, aimed in aims],
-        target=target,
-        point=point,
-        silencing=silencing(model, point, where),
-        at="all positions",
-    )
+    said = aims[0][1].token if words is None else [str(aimed.token) for _, aimed in aims]
+    told = about(model, method="attribute", prompt=reading, of=said, target=target, point=point,
+                 silencing=silencing(model, point, where), at="all positions")  # fmt: skip
     told |= {} if where.in_lm else {"tower": where.tower}
     found = [_stacked(model, reading, where, chosen, one, told) for one in kept]
     return found[0] if words is None else beside(found, word_axis(model, words), words)
