@@ -64,8 +64,10 @@ def no_network() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def the_theme() -> Iterator[None]:
-    """The theme that figures begin with, whatever a test set."""
+def what_is_global() -> Iterator[None]:
+    """Torch's default dtype and the theme of figures, whatever another test left behind."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_default_dtype(sys.modules["torch"].float32)
     yield
     if "mmlens.view.style.theme" in sys.modules:
         sys.modules["mmlens.view.style.theme"].use_theme("auto")
