@@ -222,8 +222,6 @@ QUESTIONS = {
     "readings": ("readings",),
 }  # fmt: skip
 """By question, the numbers of pictures in a plan that are its own."""
-OURS = ("methods", "choices", "readings")
-"""Questions that the paper does not ask, which a study may leave out."""
 
 
 def pictures_of(plan: Any, pictures: Sequence[str]) -> Any:
@@ -234,6 +232,8 @@ def pictures_of(plan: Any, pictures: Sequence[str]) -> Any:
     Raises:
         ArgumentError: no number from 2 on, or no such question.
     """
+    from mmlens.papers.mmn.report.plan import OMITTED
+
     asked: dict[str, str] = {}
     for one in pictures:
         name, _, number = one.rpartition("=")
@@ -241,7 +241,7 @@ def pictures_of(plan: Any, pictures: Sequence[str]) -> Any:
     for name, number in asked.items():
         if name and name not in QUESTIONS:
             raise ArgumentError(f"There is no question {name!r}: {nearest(name, QUESTIONS)}.")
-        least = 0 if name in OURS else 2
+        least = 0 if name and set(QUESTIONS[name]) <= set(OMITTED) else 2
         if not number.isdecimal() or int(number) < least:
             raise ArgumentError(
                 f"--pictures {name and name + '='}{number} is no number of pictures: write {least}"

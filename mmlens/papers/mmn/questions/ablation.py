@@ -112,12 +112,13 @@ def ablations(
     units = [units_at(model, one) for *_, one in variants]
     how = {"value": value, "where": where, "batch": batch}
     prob = number_after(model, seen.soft, lambda y: y.softmax(-1)[:, seen.token], units, **how)
-    said: list[str | None] = [None] * len(units)
     told = [i for i, (*_, draw, _) in enumerate(variants) if captions and not draw]
+    said: list[str | None] = [None] * len(units)
     if told:
-        asked_of = [units[i] for i in told]
-        new = captions_after(model, seen.prompt, asked_of, max_new_tokens=max_new_tokens, **how)
-        said = [dict(zip(told, new, strict=True)).get(i) for i in range(len(units))]
+        some = [units[i] for i in told]
+        new = captions_after(model, seen.prompt, some, max_new_tokens=max_new_tokens, **how)
+        for i, text in zip(told, new, strict=True):
+            said[i] = text
     table = pd.DataFrame([row[:3] for row in variants], columns=["arm", "k", "draw"])
     total = model.cfg.n_layers * model.cfg.d_mlp
     table = table.assign(share=table["k"] / total, prob=prob.tolist(), caption=said, noun=seen.noun)
