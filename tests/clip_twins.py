@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,8 @@ SIDE = 32
 NAMES = ("red", "green", "blue", "dog", "pizza")
 
 
-@cache
 def classifier(seed: int = 0) -> HookedVisionModel:
-    """A random ViT with five named classes, CLS and 4 x 4 patches."""
+    """A random ViT with five named classes, CLS and 4 x 4 patches; a new one for each caller."""
     from transformers import ViTConfig, ViTForImageClassification
 
     torch.manual_seed(seed)

@@ -65,10 +65,10 @@ def no_network() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def what_is_global() -> Iterator[None]:
-    """Torch's default dtype and the theme of figures, whatever another test left behind."""
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_default_dtype(sys.modules["torch"].float32)
+    """A test leaves torch's default dtype as it was; the theme of figures is set back."""
     yield
+    if "torch" in sys.modules:
+        assert sys.modules["torch"].get_default_dtype() == sys.modules["torch"].float32
     if "mmlens.view.style.theme" in sys.modules:
         sys.modules["mmlens.view.style.theme"].use_theme("auto")
 
