@@ -257,7 +257,7 @@ def test_what_a_unit_adds_to_one_of_the_next_layer_is_the_change_of_its_pre_acti
 def test_nearest_units_are_those_of_largest_correlation_over_all_layers():
     draw = torch.Generator().manual_seed(0)
     rows = {layer: torch.randn(6, 40, generator=draw) for layer in (0, 1)}
-    rows[1][2] = 3 * rows[0][4] + 5  # correlated perfectly
+    rows[1][2] = 3 * rows[0][4] + 5 + 0.1 * rows[1][2]  # the nearest by far, and no tie
     rows[1][5] = 7.0  # never changes
     found = nearest(0, {n: lambda n=n: directions(rows[n], centred=True) for n in rows}, k=3)
     whole = np.corrcoef(torch.cat([rows[0], rows[1][:5]]).numpy())
