@@ -115,12 +115,9 @@ def rows_of(model: Any, sample: Any, ways: dict[str, Ranking]) -> list[dict[str,
                 if others is not None:
                     variants.append((name, "others", k, others))
     units = [torch.zeros(0, dtype=torch.long), *(numbers for *_, numbers in variants)]
-    prob = number_after(
-        model,
-        seen.soft,
-        lambda y: y.softmax(-1)[:, seen.token],
-        [units_at(model, n) for n in units],
-    ).tolist()
+    silenced = [units_at(model, numbers) for numbers in units]
+    number = lambda y: y.softmax(-1)[:, seen.token]  # noqa: E731
+    prob = number_after(model, seen.soft, number, silenced).tolist()
     return [
         {"sample": sample.id, "ranking": name, "arm": arm, "k": k, "value": prob[0] - after,
          "base": prob[0], "units": len(numbers), "seconds": times[name]}
@@ -161,10 +158,11 @@ def main() -> None:
     every = mm.dataset(f"pictos:held_out:{2 * given.pictures + POOL}")
     samples, pool = list(every)[POOL:], list(every)[:POOL]
     nouns = {thing.name for sample in samples for thing in sample.things}
-    ways = rankings(*pooled(model, pool, nouns))
     rows: Any = pd.DataFrame({"sample": []})
     if given.rows is not None and given.rows.is_file():
         rows = pd.read_csv(given.rows)
+    full = rows["sample"].nunique() >= given.pictures
+    ways = {} if full else rankings(*pooled(model, pool, nouns))
     for sample in samples:
         if rows["sample"].nunique() >= given.pictures:
             break
