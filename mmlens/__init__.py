@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mmlens.families.named import from_model as from_model
     from mmlens.families.parts import from_parts as from_parts
     from mmlens.methods.activations import activations as activations
+    from mmlens.methods.alignment import alignment as alignment
     from mmlens.methods.attribute import attribute as attribute
     from mmlens.methods.attribute import attribute_caption as attribute_caption
     from mmlens.methods.attribute_picture import attribute_picture as attribute_picture
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from mmlens.methods.bilinear_attribution import bilinear_attribution as bilinear_attribution
     from mmlens.methods.blank_check import blank_check as blank_check
     from mmlens.methods.compare_outputs import compare_outputs as compare_outputs
+    from mmlens.methods.concepts import Concepts as Concepts
+    from mmlens.methods.concepts import concepts as concepts
+    from mmlens.methods.concepts import stream_before as stream_before
     from mmlens.methods.conditional_probability import (
         activation_given_label as activation_given_label,
     )
@@ -71,6 +75,8 @@ if TYPE_CHECKING:
     from mmlens.methods.nearest_tokens import nearest_tokens as nearest_tokens
     from mmlens.methods.neuron_graph import neuron_graph as neuron_graph
     from mmlens.methods.picture_similarity import picture_similarity as picture_similarity
+    from mmlens.methods.representation_shift import concept_shifts as concept_shifts
+    from mmlens.methods.representation_shift import shift_consistency as shift_consistency
     from mmlens.methods.sink_units import sink_units as sink_units
     from mmlens.methods.stroop import stroop as stroop
     from mmlens.methods.stroop import stroop_probs as stroop_probs

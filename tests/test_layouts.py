@@ -179,6 +179,7 @@ REFUSED = {
     },
     "toy-cross": {
         **SIMILAR,
+        "mmlens.alignment": "every picture among the positions",
         "mmlens.look": "every picture among the positions",
         "mmlens.modality_importance": "of the modality 'picture'",
         "mmlens.neuron_graph": "every picture among the positions",
@@ -199,7 +200,8 @@ WORDS_ALONE = {
         ("mmlens.attribute_caption", "mmlens.contributions", "mmlens.neuron_graph",
          "mmlens.patching.edge_attribution", "mmlens.patching.knockouts",
          "mmlens.patching.path_patching", "mmlens.patching.rewrite", "mmlens.patching.soft_noise",
-         "mmlens.patching.thing_pairs", "mmlens.relevance.tam", "mmlens.text_neurons"),
+         "mmlens.patching.thing_pairs", "mmlens.relevance.tam", "mmlens.stream_before",
+         "mmlens.text_neurons"),
         "needs a model that predicts the next token",
     ),
     **dict.fromkeys(
@@ -217,7 +219,10 @@ WORDS_ALONE = {
         "needs a model that generates text",
     ),
     "mmlens.patching.attention": "needs a model that has a language model or a denoiser",
-    "mmlens.patching.written_by": "needs a model that has a language model of blocks",
+    **dict.fromkeys(
+        ("mmlens.alignment", "mmlens.patching.written_by"),
+        "needs a model that has a language model of blocks",
+    ),
 }  # fmt: skip
 """What only a model with a language model answers."""
 NO_ATTENTION = dict.fromkeys(

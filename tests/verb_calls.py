@@ -82,6 +82,7 @@ def calls(
     return {
         "mmlens.activations": ask(prompt, **layer),
         "mmlens.active_share": ask({"a": [prompt], "b": [pair.corrupt]}),
+        "mmlens.alignment": ask(prompt),
         "mmlens.attribute": ask(prompt, **token, **layer),
         "mmlens.attribute_caption": ask(prompt, 3, caption=" dog"),
         "mmlens.attribute_picture": ask(prompt, **token, steps=4),
@@ -109,6 +110,7 @@ def calls(
         "mmlens.neuron_graph": ask(prompt, word, after="", k=1, units=1),
         "mmlens.sink_units": ask(prompt),
         "mmlens.sparse_probe": ask([photo, other], ["a", "b"], 1),
+        "mmlens.stream_before": ask([prompt], word, after=""),
         "mmlens.stroop": ask(inks=["red", "blue"], words=["red"]),
         "mmlens.text_neurons": ask(prompt, word, after=""),
         "mmlens.text_span": ask([photo, other], ["a dog", "a cat"], k=1),

@@ -61,7 +61,7 @@ MODALITIES = {"picture": Patch, "words": Token}
 @needs("neurons")
 def modality_importance(
     model: HookedVLM,
-    prompts: Sequence[Any],
+    prompts: Any,
     modalities: Mapping[str, Any] | None = None,
     *,
     metrics: Sequence[str] = METRICS,
