@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from mmlens.methods.bilinear_attribution import bilinear_attribution as bilinear_attribution
     from mmlens.methods.blank_check import blank_check as blank_check
     from mmlens.methods.compare_outputs import compare_outputs as compare_outputs
-    from mmlens.methods.concepts import Concepts as Concepts
+    from mmlens.methods.concepts import WordConcepts as WordConcepts
     from mmlens.methods.concepts import concepts as concepts
     from mmlens.methods.concepts import stream_before as stream_before
     from mmlens.methods.conditional_probability import (

@@ -86,22 +86,24 @@ def words_table(model: Any, samples: list[Any], pictures: int) -> str:
 
 
 def things_table(model: Any, samples: list[Any]) -> str:
-    """Neo's three tools, in Markdown."""
+    """Neo's three tools, in Markdown: what is lost and said, and what is lost by window."""
     found: Any = neo.study(model, samples)
-    lines = [["tool", "arm", "where", "lost (or share of patches)", "still said"], ["---"] * 5]
-    best = found[(found["arm"] == "object") & (found["metric"] == "share")]
-    layer = best.loc[best["mean"].idxmax(), "layer"]
-    for (tool, arm), some in found.groupby(["experiment", "arm"], sort=False):
-        if tool == "patch words":
-            row = some[some["layer"] == layer].set_index("metric")
-            lines.append([tool, arm, f"layer {layer:.0f}, its best", _cell(row, "share"), ""])
-        for window in some["layers"].unique() if tool == "windows" else [None]:
-            here = (some[some["layers"] == window] if window else some).set_index("metric")
-            if tool != "patch words":
-                cells = [_cell(here, metric) for metric in ("lost", "said")]
-                lines.append([tool, arm, window or "", *cells])
-    n = int(found["n"].max())
-    return f"{_markdown(lines)}\n\n{n} pictures of `pictos:held_out` whose first noun has one mask."
+    shares = found[found["metric"] == "share"]
+    layer = shares.loc[shares[shares["arm"] == "object"]["mean"].idxmax(), "layer"]
+    lines = [["replaced by bare ground", "lost", "still said"], ["---"] * 3]
+    for arm, some in found[found["experiment"] == "object tokens"].groupby("arm", sort=False):
+        means = some.set_index("metric")
+        lines.append([arm, _cell(means, "lost"), _cell(means, "said")])
+    names = list(found["layers"].dropna().unique())
+    cuts = [["lost where attention is cut", *names], ["---"] * (1 + len(names))]
+    for arm, some in found[found["experiment"] == "windows"].groupby("arm", sort=False):
+        means = some[some["metric"] == "lost"].set_index("layers")
+        cuts.append([arm, *(_cell(means, name) for name in names)])
+    best = shares[shares["layer"] == layer].set_index("arm")
+    said = f"{_cell(best, 'object')} of the thing's, {_cell(best, 'background')} of bare ground"
+    told = f"Patches that say the noun after layer {layer:.0f}, where most do: {said}."
+    told += f" {int(found['n'].max())} pictures of `pictos:held_out` whose first noun has one mask."
+    return f"{_markdown(lines)}\n\n{_markdown(cuts)}\n\n{told}"
 
 
 def _cell(means: Any, at: Any) -> str:

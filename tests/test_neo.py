@@ -12,7 +12,7 @@ from test_experiments import SAMPLES, mean_of
 import mmlens as mm
 from mmlens.papers import neo
 from mmlens.papers.mmn.questions.explained import explain
-from mmlens.papers.neo.questions.object_patches import CROWDED, object_patches
+from mmlens.papers.neo.object_patches import CROWDED, object_patches
 from mmlens.papers.neo.questions.object_tokens import summary, token_ablations
 from mmlens.papers.neo.questions.patch_words import word_shares
 from mmlens.papers.neo.questions.windows import window_effects, windows

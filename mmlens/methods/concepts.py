@@ -48,7 +48,7 @@ _LLOYD = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Concepts:
+class WordConcepts:
     """A dictionary of directions, and how strong each is in each prompt.
 
     Attributes:
@@ -116,7 +116,7 @@ def stream_before(
     return Scores(torch.stack(rows), ("prompt", "dim"), {}, told)
 
 
-def concepts(stream: Scores, n: int = 10, *, steps: int = 200, seed: int = 0) -> Concepts:
+def concepts(stream: Scores, n: int = 10, *, steps: int = 200, seed: int = 0) -> WordConcepts:
     """The directions whose sums, never differences, make up the stream of many prompts.
 
     Args:
@@ -143,7 +143,7 @@ def concepts(stream: Scores, n: int = 10, *, steps: int = 200, seed: int = 0) ->
     V, U = V[:, order], U[order]
     told = {**stream.about, "method": "concepts", "seed": seed, "steps": steps}
     error = float((Z - V @ U).pow(2).sum() / Z.pow(2).sum().clamp(min=_LEAST))
-    return Concepts(Scores(U.float(), ("concept", "dim"), {}, told),
+    return WordConcepts(Scores(U.float(), ("concept", "dim"), {}, told),
                     Scores(V.float(), ("prompt", "concept"), {}, told), error)  # fmt: skip
 
 

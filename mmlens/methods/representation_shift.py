@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mmlens.methods.concepts import Concepts
+from mmlens.methods.concepts import WordConcepts
 from mmlens.values.arguments import instance
 from mmlens.values.errors import AddressError
 from mmlens.values.scores import Scores
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def concept_shifts(before: Scores, after: Scores, found: Concepts) -> Scores:
+def concept_shifts(before: Scores, after: Scores, found: WordConcepts) -> Scores:
     """The mean shift of the prompts of each concept: Scores(concept, dim); 0 where none belongs.
 
     Args:
@@ -47,7 +47,7 @@ def concept_shifts(before: Scores, after: Scores, found: Concepts) -> Scores:
     return Scores(mean.float(), ("concept", "dim"), {}, told)
 
 
-def shift_consistency(before: Scores, after: Scores, found: Concepts) -> pd.DataFrame:
+def shift_consistency(before: Scores, after: Scores, found: WordConcepts) -> pd.DataFrame:
     """How alike the shifts of the prompts of each concept are: one row per concept that has two.
 
     Returns:
@@ -69,9 +69,9 @@ def shift_consistency(before: Scores, after: Scores, found: Concepts) -> pd.Data
     return pd.DataFrame(rows, columns=["concept", "prompts", "consistency", "length"])
 
 
-def _moved(before: Scores, after: Scores, found: Concepts) -> tuple[torch.Tensor, torch.Tensor]:
+def _moved(before: Scores, after: Scores, found: WordConcepts) -> tuple[torch.Tensor, torch.Tensor]:
     """The shift of each prompt, and the concept that it belongs to."""
-    instance(found, "found", Concepts, "what concepts(stream) returns")
+    instance(found, "found", WordConcepts, "what concepts(stream) returns")
     for name, one in (("before", before), ("after", after)):
         instance(one, name, Scores, "what stream_before(model, prompts, of) returns")
     owner = found.activations.values.argmax(-1)

@@ -5,5 +5,5 @@ object_tokens   is the thing at its own patches?                            toke
 patch_words     do these patches say its name, and in which layer?          word_shares
 windows         in which layers does the last position read them?           window_effects
 
-`object_patches` says which patches are the thing's, those around it, and bare ground.
+`neo.object_patches` says which patches are the thing's, those around it, and bare ground.
 """

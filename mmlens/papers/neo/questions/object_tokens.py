@@ -24,7 +24,7 @@ from mmlens.methods.activations import activations
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
 from mmlens.papers.mmn.questions.asked import Asked
 from mmlens.papers.mmn.questions.explained import PROMPT, Rule
-from mmlens.papers.neo.questions.object_patches import numbers, object_patches
+from mmlens.papers.neo.object_patches import numbers, object_patches
 from mmlens.papers.tables import ExperimentError, finished, used
 from mmlens.values.arguments import choice
 from mmlens.values.edit import Edit

@@ -20,7 +20,7 @@ from mmlens.methods.logit_lens import logit_lens
 from mmlens.papers.bootstrap import DRAWS, summarise, with_differences
 from mmlens.papers.mmn.questions.asked import Asked
 from mmlens.papers.mmn.questions.explained import PROMPT, Rule
-from mmlens.papers.neo.questions.object_patches import object_patches
+from mmlens.papers.neo.object_patches import object_patches
 from mmlens.papers.tables import finished, used
 from mmlens.values.labels import Patch
 
