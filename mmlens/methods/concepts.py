@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
     from mmlens.model.hooked_vlm import HookedVLM
 
-_LEAST = 1e-12
+_LEAST, _MOST = 1e-12, 100_000
+"""What is taken for nothing, and the most steps."""
 _LLOYD = 10
 """How often the means are moved that the iteration begins at."""
 
@@ -130,7 +131,7 @@ def concepts(stream: Scores, n: int = 10, *, steps: int = 200, seed: int = 0) ->
     instance(stream, "stream", Scores, "what stream_before(model, prompts, of) returns")
     if stream.axes != ("prompt", "dim"):
         raise AddressError(f"{stream!r} has no stream by prompt: give Scores(prompt, dim).")
-    n, steps = count(n, "n"), count(steps, "steps")
+    n, steps = count(n, "n"), count(steps, "steps", most=_MOST)
     Z = finite(stream.values.double(), "the stream")
     if n > len(Z):
         raise ArgumentError(

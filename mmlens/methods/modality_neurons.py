@@ -84,6 +84,8 @@ def modality_importance(
     names = [choice(name, "metrics", METRICS) for name in several(metrics, "metrics")]
     wanted = instance(MODALITIES if modalities is None else modalities, "modalities", Mapping,
                       "a mapping, {'picture': Patch, ...}")  # fmt: skip
+    if not wanted:
+        raise ArgumentError("There is no modality to measure: write {'picture': Patch, ...}.")
     model.lm.units.need(model.name)
     attends = any(name.startswith("attend") for name in names)
     if attends:

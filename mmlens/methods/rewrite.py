@@ -85,7 +85,7 @@ def rewrite(
     """
     units = list(dict.fromkeys(units_in(neurons, "neurons", Neuron, least=1)))
     _check(model, units)
-    margin, steps = number(margin, "margin"), count(steps, "steps")
+    margin, steps = number(margin, "margin"), count(steps, "steps", most=100)
     tokens = [id_of(model.lm, word) for word in (of, minus)]
     asked = [_ending(model, prompt, after) for prompt in prompts_in(prompts)]
     kept = [_ending(model, prompt, None) for prompt in several(keep, "keep", least=0)]
