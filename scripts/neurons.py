@@ -49,7 +49,7 @@ def flat(scores: mm.Scores) -> torch.Tensor:
 
 def rankings(modal: torch.Tensor, domains: dict[str, torch.Tensor]) -> dict[str, Ranking]:
     """Every ranking by its name."""
-    here = {"after": ""}
+    here: dict[str, Any] = {"after": ""}
     return {
         "`attribute`, patches": lambda model, seen: ranked(
             mm.attribute(model, seen.soft, seen.token, **here), "pair"
@@ -127,9 +127,8 @@ def rows_of(model: Any, sample: Any, ways: dict[str, Ranking]) -> list[dict[str,
 
 def table(rows: pd.DataFrame) -> str:
     """Shares lost, one line per ranking, in Markdown."""
-    long = with_differences(
-        rows[["sample", "ranking", "arm", "k", "base", "value"]], ("first", "others")
-    )
+    columns: Any = rows[["sample", "ranking", "arm", "k", "base", "value"]]
+    long = with_differences(columns, ("first", "others"))
     means = summarise(long, ["ranking", "arm", "k"]).set_index(["ranking", "arm", "k"])
     head = ["ranking"]
     for k in KS:

@@ -275,6 +275,8 @@ class Right:
             "domain_neurons": {"shares": mm.active_share(model, domains)},
             "modality_neurons": {"scores": mm.modality_importance(model, some), "k": 6},
             "concepts": {"stream": stream, "n": 2, "steps": 2},
+            "projection_probe": {"pictures": [self.photo, toy.picture((0, 0))] * 2,
+                                 "labels": ["dog", "cat"] * 2, "folds": 2},
             "concept_shifts": moved, "shift_consistency": moved,
             "patching.rewrite": {"minus": " cat", "after": "", "steps": 1},
             "patching.project_away": {"of": " dog", "layer": 1},

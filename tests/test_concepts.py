@@ -67,7 +67,7 @@ def test_a_concept_says_what_the_unembedding_reads_of_it_and_where_it_is_stronge
     model = bridge("toy-gptj")
     stream = mm.stream_before(model, [prompt(place) for place in PLACES], 7, after="")
     found = mm.concepts(stream, 2)
-    table = found.table(model, 4)
+    table: Any = found.table(model, 4)
     with torch.no_grad():
         best = model.lm.logits_of(found.directions.values)[:, : model.lm.n_words].argmax(-1)
     assert [row[0] for row in table["words"]] == [model.to_string([int(at)]) for at in best]
@@ -76,7 +76,7 @@ def test_a_concept_says_what_the_unembedding_reads_of_it_and_where_it_is_stronge
 
 
 def test_overlap_is_that_of_all_pairs_of_lists():
-    table = pd.DataFrame({"words": [["a", "b"], ["b", "c"], ["d", "e"]]})
+    table: Any = pd.DataFrame({"words": [["a", "b"], ["b", "c"], ["d", "e"]]})
     assert overlap(table) == pytest.approx(2 * 0.5 / 6)
     with pytest.raises(ArgumentError):
         overlap(table[:1])
@@ -93,7 +93,7 @@ def test_a_planted_shift_is_found_for_its_concept_alone_and_is_consistent():
     after = mm.Scores(Z + moved * (owner == 1)[:, None] + noise, ("prompt", "dim"))
     shifts = mm.concept_shifts(before, after, found).values
     assert off(shifts[1], moved) < 1e-5 and off(shifts[0], torch.zeros(12)) < 1e-5
-    told = mm.shift_consistency(before, after, found).set_index("concept")
+    told: Any = mm.shift_consistency(before, after, found).set_index("concept")
     assert told.loc[1, "consistency"] == pytest.approx(1.0, abs=1e-5)
     own = noise[owner == 2]
     cosines = torch.cosine_similarity(own[:, None], own[None], dim=-1)

@@ -80,7 +80,8 @@ def test_positions_that_are_named_keep_the_axis_and_one_drops_it():
     for at in (-1, 3, mm.Patch(1, 2)):
         one = mm.contributions(model, prompt(), WORD, after="", pos=at)
         assert off(one.values, every.sel(pos=at).values) == 0
-    several = mm.contributions(model, [prompt(), prompt((0, 0))], [WORD, 9], after="")
+    both: Any = [WORD, 9]
+    several = mm.contributions(model, [prompt(), prompt((0, 0))], both, after="")
     assert several.axes == ("prompt", "token", "layer", "unit")
     assert off(several.values[0, 0], every.sel(pos=-1).values) == 0
 

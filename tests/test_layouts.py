@@ -181,6 +181,7 @@ REFUSED = {
         **SIMILAR,
         "mmlens.alignment": "every picture among the positions",
         "mmlens.look": "every picture among the positions",
+        "mmlens.projection_probe": "every picture among the positions",
         "mmlens.modality_importance": "of the modality 'picture'",
         "mmlens.neuron_graph": "every picture among the positions",
         "mmlens.attribute_caption": "pictures of 'toy-cross' are no positions",
@@ -201,7 +202,7 @@ WORDS_ALONE = {
          "mmlens.patching.edge_attribution", "mmlens.patching.knockouts",
          "mmlens.patching.path_patching", "mmlens.patching.rewrite", "mmlens.patching.soft_noise",
          "mmlens.patching.thing_pairs", "mmlens.relevance.tam", "mmlens.stream_before",
-         "mmlens.text_neurons"),
+         "mmlens.projection_probe", "mmlens.text_neurons"),
         "needs a model that predicts the next token",
     ),
     **dict.fromkeys(

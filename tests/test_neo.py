@@ -65,7 +65,7 @@ def test_what_is_replaced_by_nothing_is_what_an_edit_of_the_stream_does(model):
 
 def test_the_last_position_reads_the_patch_behind_the_layer_that_writes_the_word(model):
     """The planted unit of layer 1 writes, and the attention of layer 2 carries it to the end."""
-    table = ask(window_effects, model, SAMPLES[:2], share=0.5, ring=0, **ONE)
+    table: Any = ask(window_effects, model, SAMPLES[:2], share=0.5, ring=0, **ONE)
     own = table[table["arm"] == "object + ring -> last"]
     lost = own.assign(lost=1 - own["probability"] / own["before"]).groupby("layers")["lost"].mean()
     assert lost["late"] > 0.8 and lost["all"] > 0.8
@@ -99,6 +99,7 @@ def test_the_study_has_all_three_and_bad_options_are_refused(model):
     table = neo.study(model, SAMPLES[1::2], share=0.5, **ONE)
     assert set(table["experiment"]) == {"object tokens", "patch words", "windows"}
     assert set(table["n"]) == {2} and set(table["skipped"]) == {0}
-    for options in ({"fill": "noise"}, {"ring": -1}, {"share": 2.0}):
+    bad: tuple[dict[str, Any], ...] = ({"fill": "noise"}, {"ring": -1}, {"share": 2.0})
+    for options in bad:
         with pytest.raises(ExperimentError):
             token_ablations(model, SAMPLES[0], **options)

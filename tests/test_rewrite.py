@@ -117,7 +117,7 @@ def test_what_cannot_be_rewritten_is_refused():
         rewrite(model, prompt(), [], CAT, DOG)
     with pytest.raises(AddressError):
         rewrite(model, prompt(), [mm.Neuron(9, 0)], CAT, DOG)
-    normed = mm.from_model(*twin("gemma3"), name="gemma3")
+    normed: Any = mm.from_model(*twin("gemma3"), name="gemma3")
     with pytest.raises(CapabilityError, match="a norm follows the MLP"):
         rewrite(normed, prompt(), [mm.Neuron(0, 1)], 5, 6)
     silent = model.edit(mm.Edit("neurons", 0.0))

@@ -98,7 +98,7 @@ def test_each_measure_is_that_of_the_positions_of_its_modality_on_a_scale_from_0
             mm.activations(model, one, "pattern").values.mean(1)[:, spots][:, :, spots]
             for one, spots in zip(some, places, strict=True)
         ]
-        truth = {
+        truth: dict[str, Any] = {
             "max": sum(row.amax(1) for row in rows),
             "prob": sum((row > 0).float().mean(1) for row in rows),
             "attended": sum(torch.einsum("lqt,ltu->lu", p, r)

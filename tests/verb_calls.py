@@ -108,6 +108,7 @@ def calls(
         "mmlens.nearest_tokens": ask(prompt, 2),
         "mmlens.picture_similarity": ask("a dog"),
         "mmlens.neuron_graph": ask(prompt, word, after="", k=1, units=1),
+        "mmlens.projection_probe": ask([photo, other] * 2, ["a", "b"] * 2, folds=2),
         "mmlens.sink_units": ask(prompt),
         "mmlens.sparse_probe": ask([photo, other], ["a", "b"], 1),
         "mmlens.stream_before": ask([prompt], word, after=""),
