@@ -144,5 +144,5 @@ def test_what_has_no_concepts_or_no_pairs_is_refused():
     other: Any = mm.Scores(torch.randn(2, 4), ("prompt", "dim"))
     with pytest.raises(AddressError, match="the same prompts"):
         mm.concept_shifts(stream, other, mm.concepts(stream, 2))
-    with pytest.raises(PromptError, match="0 patches and 3 words"):
+    with pytest.raises(PromptError, match="0 positions of pictures and 3 of words"):
         mm.alignment(model, "A picture of")

@@ -6,15 +6,23 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import mmlens as mm
-from mmlens.families import toy
 from mmlens.methods.projection_probe import left_out
 from mmlens.values.errors import ArgumentError
 
-PLACES = [(0, 0), (3, 3)]
-PICTURES = [toy.picture(place, seed=seed) for seed in range(10) for place in PLACES]
-LABELS = [f"{place}" for _ in range(10) for place in PLACES]
+SHADES = {"dark": 60, "light": 200}
+LABELS = list(SHADES) * 10
+
+
+def picture(shade: int, seed: int) -> Image.Image:
+    """Noise up to a shade."""
+    noise = torch.rand(32, 32, 3, generator=torch.Generator().manual_seed(seed)) * shade
+    return Image.fromarray(noise.byte().numpy())
+
+
+PICTURES = [picture(SHADES[label], seed) for seed, label in enumerate(LABELS)]
 
 
 def richness(model: Any) -> dict[tuple[str, str], float]:
@@ -38,8 +46,8 @@ def test_no_picture_is_named_by_a_probe_that_was_fitted_on_it():
     """Each of its own class but one coordinate: only a probe that saw a picture could name it."""
     x, target = torch.eye(8) * 10, torch.arange(8) % 2
     assert bool((left_out(x, target, torch.arange(8), 2, 0.01) != target).all())
-    apart = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
-    apart[:, 0] += 20.0 * target
+    apart = torch.randn(8, 1, generator=torch.Generator().manual_seed(0))
+    apart += 20.0 * target[:, None]
     assert bool((left_out(apart, target, torch.arange(8), 2, 0.01) == target).all())
 
 

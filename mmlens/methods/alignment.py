@@ -4,9 +4,9 @@ Shukor and Cord (2024, "Implicit Multimodal Alignment: On the Generalization of 
 Multimodal Inputs", section 3). With x_l[i] the stream after layer l, cosines are averaged over all
 pairs of positions:
 
-    "picture - words"        cos(x_l[i], x_l[j])      a patch, a word
-    "picture - picture"      two different patches;   "words - words" two different words
-    "first picture - words"  cos(x_0[i], x_l[j]), the patches as they enter: their alignment score
+    "picture - words"        cos(x_l[i], x_l[j])      a position of the picture, one of the words
+    "picture - picture"      two different ones;      "words - words"  the same
+    "first picture - words"  cos(x_0[i], x_l[j]), the picture as it enters: their alignment score
 
 and the median length of each kind of position stands beside them (`about["norms"]`). Streams of
 language models lie in a narrow cone, so that any two positions have a high cosine in some layers:
@@ -29,12 +29,13 @@ from mmlens.methods.over_lists import over_prompts
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.values.errors import PromptError
-from mmlens.values.labels import Patch, Token
+from mmlens.values.labels import Marker, Patch, Token
 from mmlens.values.scores import Scores
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
+_KINDS: tuple[Any, ...] = ((Patch, Marker), Token)
 PAIRS = ("picture - words", "picture - picture", "words - words", "first picture - words")
 
 
@@ -47,14 +48,14 @@ def alignment(model: HookedVLM, prompt: Any) -> Scores:
         prompt: one, or a list of one layout, which gives a leading axis `prompt`.
 
     Raises:
-        PromptError: fewer than two patches or two words.
+        PromptError: fewer than two positions of pictures, or of words.
     """
     soft = model.one(prompt)
-    kinds = [[isinstance(label, kind) for label in soft.labels[0]] for kind in (Patch, Token)]
+    kinds = [[isinstance(label, kind) for label in soft.labels[0]] for kind in _KINDS]
     if min(map(sum, kinds)) < 2:
         raise PromptError(
-            f"This prompt has {sum(kinds[0])} patches and {sum(kinds[1])} words: an alignment needs"
-            " two of each, as in Prompt(photo, 'A picture of')."
+            f"This prompt has {sum(kinds[0])} positions of pictures and {sum(kinds[1])} of words:"
+            " an alignment needs two of each, as in Prompt(photo, 'A picture of')."
         )
     found = activations(model, soft, "resid_post")
     first = activations(model, soft, "resid_pre", layer=0).values.double()

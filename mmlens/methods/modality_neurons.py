@@ -42,7 +42,7 @@ from mmlens.model.targets import finite, one
 from mmlens.values.addresses import places
 from mmlens.values.arguments import choice, count, instance, number, several
 from mmlens.values.errors import AddressError, ArgumentError, PromptError
-from mmlens.values.labels import Neuron, Patch, Token
+from mmlens.values.labels import Marker, Neuron, Patch, Token
 from mmlens.values.scores import Scores
 from mmlens.values.sites import SITES
 
@@ -55,7 +55,7 @@ METRICS = ("prob", "mean", "max", "attended", "attending")
 PAPER = {"mean": 0.25, "max": 0.25, "attended": 0.5}
 """The weights of the paper."""
 SELECT = ("modality", "uniform", "layer", "adaptive")
-MODALITIES = {"picture": Patch, "words": Token}
+MODALITIES: dict[str, Any] = {"picture": (Patch, Marker), "words": Token}
 
 
 @needs("neurons")
@@ -70,8 +70,8 @@ def modality_importance(
 
     Args:
         prompts: in which all modalities occur, if not all in one; a prompt counts for those it has.
-        modalities: their positions by name, as in `Scores.sel`; by default the picture's patches
-            and the words.
+        modalities: their positions by name, as in `Scores.sel`; by default the picture's (patches,
+            queries, newlines) and the words.
         metrics: some of `METRICS`; "attended" and "attending" read attention patterns.
 
     Returns:
@@ -112,8 +112,9 @@ def modality_importance(
 
 def _there(labels: Sequence[Any], wanted: Any) -> list[int]:
     """The positions of a modality in a prompt; of a kind of label there may be none."""
-    if isinstance(wanted, type):
-        return [at for at, label in enumerate(labels) if isinstance(label, wanted)]
+    kinds = wanted if isinstance(wanted, tuple) else (wanted,)
+    if kinds and all(isinstance(kind, type) for kind in kinds):
+        return [at for at, label in enumerate(labels) if isinstance(label, kinds)]
     return places(labels, wanted, "pos")
 
 
