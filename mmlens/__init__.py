@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from mmlens.methods.modality_neurons import modality_neurons as modality_neurons
     from mmlens.methods.nearest_tokens import nearest_tokens as nearest_tokens
     from mmlens.methods.neuron_graph import neuron_graph as neuron_graph
+    from mmlens.methods.next_labels import next_labels as next_labels
     from mmlens.methods.picture_similarity import picture_similarity as picture_similarity
     from mmlens.methods.projection_probe import projection_probe as projection_probe
     from mmlens.methods.representation_shift import concept_shifts as concept_shifts

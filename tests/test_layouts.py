@@ -199,6 +199,7 @@ WORDS_ALONE = {
     **DENOISES,
     **dict.fromkeys(
         ("mmlens.attribute_caption", "mmlens.contributions", "mmlens.neuron_graph",
+         "mmlens.next_labels",
          "mmlens.patching.edge_attribution", "mmlens.patching.knockouts",
          "mmlens.patching.path_patching", "mmlens.patching.rewrite", "mmlens.patching.soft_noise",
          "mmlens.patching.thing_pairs", "mmlens.relevance.tam", "mmlens.stream_before",

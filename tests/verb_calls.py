@@ -106,6 +106,7 @@ def calls(
         "mmlens.microscope": ask(data, tempfile.mkdtemp(), layer=0, k=1),
         "mmlens.modality_importance": ask([prompt], metrics=["max"]),
         "mmlens.nearest_tokens": ask(prompt, 2),
+        "mmlens.next_labels": ask(prompt, 2, max_new_tokens=2),
         "mmlens.picture_similarity": ask("a dog"),
         "mmlens.neuron_graph": ask(prompt, word, after="", k=1, units=1),
         "mmlens.projection_probe": ask([photo, other] * 2, ["a", "b"] * 2, folds=2),
