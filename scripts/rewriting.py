@@ -1,11 +1,11 @@
 """Does a rewritten word hold beyond its picture? A table, into docs/later-papers.md.
 
-    python scripts/rewriting.py               # 60 pictures of the bundled world: some minutes
-    python scripts/rewriting.py --pictures 200 --print
+    python scripts/rewriting.py               # 200 pictures of the bundled world: some minutes
+    python scripts/rewriting.py --pictures 500 --print
 
 Where two pictures have the same first noun, 20 neurons are rewritten on the first of them so that
-another name of the world is ahead of the noun by 2 (`patching.rewrite`). Then the same picture, the
-other one, and a third of another thing are asked. Arms: the first 20 of `contributions`, and 20
+another name of the world leads by 2 (`patching.rewrite`). Then the same picture, the other one, and
+a third of another thing are asked. Arms: the first 20 of `contributions`, and 20
 others of the same layers that are active there. Means over nouns with 95 % intervals
 (`mmlens.papers.bootstrap`).
 """
@@ -53,7 +53,7 @@ def rows_of(model: Any, trio: list[Any], word: int) -> list[dict[str, Any]]:
     rows = []
     for arm, units in (("first of `contributions`", numbers), ("others of their layers", others)):
         changed = patching.rewrite(
-            model, first.soft, neurons_of(model, units), word, first.token, margin=MARGIN
+            model, first.soft, neurons_of(model, units), word, margin=MARGIN, steps=20
         )
         told = [says(changed, first, word), says(changed, second, word),
                 says(changed, third, third.token)]  # fmt: skip
@@ -88,7 +88,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Measure, and write the table into the page."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--pictures", type=int, default=60)
+    options.add_argument("--pictures", type=int, default=200)
     options.add_argument("--print", action="store_true", help="show the table and write nothing")
     given = options.parse_args()
     torch.set_num_threads(1)

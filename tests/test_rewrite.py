@@ -79,16 +79,30 @@ def test_the_change_is_the_least_one_that_meets_what_was_demanded():
     """The same system written out for every entry of the change, solved by singular values."""
     g = torch.Generator().manual_seed(1)
     draw = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.double)  # noqa: E731
-    d, scales, gaps = draw(5), (0.5, 2.0), (-1.0, 0.25)
+    d, gaps = draw(2, 5), (-1.0, 0.25)
     active, still = draw(2, 6), draw(2, 6)
-    found = [(a, d * s, gap) for a, s, gap in zip(active, scales, gaps, strict=True)]
+    found = list(zip(active, d, gaps, strict=True))
     ours = least_change(found, list(still), 1.0).double()
-    rows = [torch.kron(a, d * s) for a, s in zip(active, scales, strict=True)]
+    rows = [torch.kron(a, towards) for a, towards in zip(active, d, strict=True)]
     rows += [torch.kron(a, e) for a in still for e in torch.eye(5, dtype=torch.double)]
     demanded = torch.cat([torch.tensor([2.0, 0.75]).double(), torch.zeros(10).double()])
     least = torch.linalg.pinv(torch.stack(rows)) @ demanded
     assert off(ours.flatten(), least) < 1e-6
     assert off(torch.stack(rows) @ ours.flatten(), demanded) < 1e-6
+
+
+def test_without_another_word_it_is_said_at_every_prompt_whatever_led_there():
+    model = bridge("toy-gpt2")
+    some = [prompt(), prompt((0, 3), "the red house")]
+    with torch.no_grad():
+        order = [model(one)[0, -1, : model.lm.n_words].argsort(descending=True) for one in some]
+    assert int(order[0][0]) != int(order[1][0])
+    word = int(order[0][40])
+    changed = rewrite(model, some, strongest(model, 20), word, margin=0.5, steps=30)
+    with torch.no_grad():
+        after = [changed(one)[0, -1, : model.lm.n_words] for one in some]
+    for logits in after:
+        assert int(logits.argmax()) == word and float(logits.topk(2).values.diff()) < -0.45
 
 
 def test_a_prompt_that_says_the_word_already_is_left_alone():

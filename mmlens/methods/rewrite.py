@@ -9,10 +9,13 @@ difference (norm gain times W_U[:, t1] - W_U[:, t0], over the scale of the norm 
     min |D|^2    so that    a_i . D d_i = margin - g_i    for each prompt whose g_i is too small
                             a_j . D     = 0               for each prompt that is to be kept
 
-D = c d^T / |d|^2 with c of least norm in a linear system, so that a chosen neuron n writes
-c[n] d / |d|^2 beside what it wrote. With more prompts than neurons it is the least-squares
-solution. The path is the direct one, so that later layers and the norm answer with something else
-than was demanded; the difference is measured and demanded again, `steps` times.
+    D = sum over i of c_i b_i d_i^T,     b_i = a_i less its share in the span of all a_j
+    (b_i . b_k) (d_i . d_k) c = margin - g
+
+which is the least-squares solution where not all can be met. The path is the direct one, so that
+later layers and the norm answer with something else than was demanded; the difference is measured
+and demanded again, `steps` times. Without t0 the word is to be ahead of every other, and t0 is, at
+each prompt and step, the one that leads.
 
 What is kept is what the chosen neurons write at the last position of these prompts, exactly where
 the neurons are of one layer; elsewhere, and at other prompts, nothing is promised: measure it.
@@ -55,7 +58,7 @@ def rewrite(
     prompts: Any,
     neurons: Any,
     of: str | int,
-    minus: str | int,
+    minus: str | int | None = None,
     *,
     margin: float = 1.0,
     after: str | None = None,
@@ -67,8 +70,9 @@ def rewrite(
     Args:
         prompts: one or several, at whose end the words are compared.
         neurons: Neurons of the language model, as `top_neurons(contributions(...))` gives them.
-        of, minus: the word that is to be said, and the word that it replaces.
-        margin: by how much the logit of the one shall exceed that of the other.
+        of, minus: the word that is to be said, and the word that it replaces; without one, it is to
+            be ahead of all others.
+        margin: by how much the logit of the one shall exceed that of the other, at least.
         after: the words between a prompt and the word.
         keep: prompts at whose end the neurons shall write what they wrote.
         steps: how often the difference is measured and the rest demanded.
@@ -86,7 +90,7 @@ def rewrite(
     units = list(dict.fromkeys(units_in(neurons, "neurons", Neuron, least=1)))
     _check(model, units)
     margin, steps = number(margin, "margin"), count(steps, "steps", most=100)
-    tokens = [id_of(model.lm, word) for word in (of, minus)]
+    tokens = [id_of(model.lm, word) for word in (of, minus) if word is not None]
     asked = [_ending(model, prompt, after) for prompt in prompts_in(prompts)]
     kept = [_ending(model, prompt, None) for prompt in several(keep, "keep", least=0)]
     changed = copy.deepcopy(model)
@@ -103,7 +107,8 @@ def rewrite(
     last = [_read(changed, soft, units, tokens)[-1] for soft in asked]
     norm = float((_rows(changed, units) - before).norm() / before.norm())
     changed.provenance = {**model.provenance, "rewritten": {
-        "neurons": ", ".join(map(str, units)), "of": str(of), "minus": str(minus),
+        "neurons": ", ".join(map(str, units)), "of": str(of),
+        "minus": "any other" if minus is None else str(minus),
         "before": first, "after": last, "norm": norm}}  # fmt: skip
     return changed
 
@@ -119,19 +124,21 @@ def least_change(
     Raises:
         NumericsError: the neurons are silent at a prompt that is to be changed.
     """
-    d = torch.stack([direction for _, direction, _ in found]).double().mean(0)
-    active = torch.stack([a for a, *_ in found] + list(still)).double()
-    raised = torch.stack([direction.double() @ d / (d @ d) for _, direction, _ in found])
-    rest = torch.tensor([max(0.0, margin - gap) for *_, gap in found], dtype=torch.double)
-    silent = (active[: len(found)].norm(dim=-1) == 0) & (rest > 0)
+    active = torch.stack([a for a, *_ in found]).double()
+    rest = torch.tensor([max(0.0, margin - gap) for *_, gap in found]).to(active)
+    silent = (active.norm(dim=-1) == 0) & (rest > 0)
     if bool(silent.any()):
         raise NumericsError(
             f"These neurons are silent at the end of prompt {int(silent.nonzero()[0, 0])}, so that"
             " nothing they write changes its word: choose neurons that are active there."
         )
-    demanded = torch.cat([rest.to(active) / raised.to(active), active.new_zeros(len(still))])
-    per_unit = torch.linalg.pinv(active) @ demanded
-    return finite((per_unit[:, None] * d / (d @ d)).float(), "the change of W_out")
+    if still:
+        kept = torch.stack(list(still)).double()
+        active = active - active @ torch.linalg.pinv(kept) @ kept
+    d = torch.stack([direction for _, direction, _ in found]).double()
+    weights = torch.linalg.pinv((active @ active.T) * (d @ d.T), hermitian=True) @ rest
+    change = torch.einsum("i,in,id->nd", weights, active, d)
+    return finite(change.float(), "the change of W_out")
 
 
 def _check(model: HookedVLM, units: Sequence[Neuron]) -> None:
@@ -164,10 +171,18 @@ def _read(model: HookedVLM, soft: SoftPrompt, units: Sequence[Neuron], tokens: l
     points = [*names.values(), last]
     with torch.no_grad(), capture(model, points, lambda x: x[0, -1].detach()) as kept:
         logits = model.run(soft)[0, -1].float()
+    first, second = tokens if len(tokens) > 1 else (tokens[0], _leads(model, logits, tokens[0]))
     active = torch.stack([kept[names[unit.layer]][unit.unit] for unit in units]).float()
-    direction, _ = logit_direction(model, kept[last], tokens)
-    gap = float(logits[tokens[0]] - logits[tokens[1]])
+    direction, _ = logit_direction(model, kept[last], [first, second])
+    gap = float(logits[first] - logits[second])
     return finite(active, "the activations"), direction.float(), gap
+
+
+def _leads(model: HookedVLM, logits: Float[Tensor, " d_vocab"], token: int) -> int:
+    """The most probable word but one."""
+    others = logits[: model.lm.n_words].clone()
+    others[token] = -torch.inf
+    return int(others.argmax())
 
 
 def _rows(model: HookedVLM, units: Sequence[Neuron]) -> Float[Tensor, "neuron d_model"]:
