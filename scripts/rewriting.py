@@ -89,6 +89,7 @@ def main() -> None:
     """Measure, and write the table into the page."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--pictures", type=int, default=200)
+    options.add_argument("--nouns", type=int, default=24)
     options.add_argument("--print", action="store_true", help="show the table and write nothing")
     given = options.parse_args()
     torch.set_num_threads(1)
@@ -100,7 +101,7 @@ def main() -> None:
             by_noun[seen.token].append((sample, seen))
     tokens, rows = list(by_noun), []
     for at, token in enumerate(tokens):
-        if len(by_noun[token]) > 1:
+        if len(by_noun[token]) > 1 and len({row["sample"] for row in rows}) < given.nouns:
             word, other = tokens[at - 1], tokens[at - 2]
             rows += rows_of(model, [*by_noun[token][:2], by_noun[other][0]], word)
             print(len(rows), flush=True)
