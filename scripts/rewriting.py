@@ -89,7 +89,7 @@ def main() -> None:
     """Measure, and write the table into the page."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--pictures", type=int, default=200)
-    options.add_argument("--nouns", type=int, default=24)
+    options.add_argument("--nouns", type=int, default=60)
     options.add_argument("--print", action="store_true", help="show the table and write nothing")
     given = options.parse_args()
     torch.set_num_threads(1)
