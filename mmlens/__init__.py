@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mmlens.families.named import from_model as from_model
     from mmlens.families.parts import from_parts as from_parts
     from mmlens.methods.activations import activations as activations
+    from mmlens.methods.alignment import alignment as alignment
     from mmlens.methods.attribute import attribute as attribute
     from mmlens.methods.attribute import attribute_caption as attribute_caption
     from mmlens.methods.attribute_picture import attribute_picture as attribute_picture
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from mmlens.methods.bilinear_attribution import bilinear_attribution as bilinear_attribution
     from mmlens.methods.blank_check import blank_check as blank_check
     from mmlens.methods.compare_outputs import compare_outputs as compare_outputs
+    from mmlens.methods.concepts import WordConcepts as WordConcepts
+    from mmlens.methods.concepts import concepts as concepts
+    from mmlens.methods.concepts import stream_before as stream_before
     from mmlens.methods.conditional_probability import (
         activation_given_label as activation_given_label,
     )
@@ -50,12 +54,15 @@ if TYPE_CHECKING:
         label_given_activation as label_given_activation,
     )
     from mmlens.methods.conditional_probability import to_label as to_label
+    from mmlens.methods.contributions import contributions as contributions
     from mmlens.methods.cross_attention_maps import cross_attention_maps as cross_attention_maps
     from mmlens.methods.cross_format import cross_format as cross_format
     from mmlens.methods.cross_format import cross_format_index as cross_format_index
     from mmlens.methods.decode import decode as decode
     from mmlens.methods.decode import interpretable as interpretable
     from mmlens.methods.decompose import decompose as decompose
+    from mmlens.methods.domain_neurons import active_share as active_share
+    from mmlens.methods.domain_neurons import domain_neurons as domain_neurons
     from mmlens.methods.embed import embed as embed
     from mmlens.methods.integrated_gradients import integrated_gradients as integrated_gradients
     from mmlens.methods.jacobian_lens import jacobian_lens as jacobian_lens
@@ -63,15 +70,22 @@ if TYPE_CHECKING:
     from mmlens.methods.linear_probe import linear_probe as linear_probe
     from mmlens.methods.linear_probe import sparse_probe as sparse_probe
     from mmlens.methods.logit_lens import logit_lens as logit_lens
+    from mmlens.methods.modality_neurons import modality_importance as modality_importance
+    from mmlens.methods.modality_neurons import modality_neurons as modality_neurons
     from mmlens.methods.nearest_tokens import nearest_tokens as nearest_tokens
     from mmlens.methods.neuron_graph import neuron_graph as neuron_graph
+    from mmlens.methods.next_labels import next_labels as next_labels
     from mmlens.methods.picture_similarity import picture_similarity as picture_similarity
+    from mmlens.methods.projection_probe import projection_probe as projection_probe
+    from mmlens.methods.representation_shift import concept_shifts as concept_shifts
+    from mmlens.methods.representation_shift import shift_consistency as shift_consistency
     from mmlens.methods.sink_units import sink_units as sink_units
     from mmlens.methods.stroop import stroop as stroop
     from mmlens.methods.stroop import stroop_probs as stroop_probs
     from mmlens.methods.stroop import stroop_rates as stroop_rates
     from mmlens.methods.sums_of_shares import heat_map as heat_map
     from mmlens.methods.sums_of_shares import mean_ablated as mean_ablated
+    from mmlens.methods.text_neurons import text_neurons as text_neurons
     from mmlens.methods.text_span import head_moments as head_moments
     from mmlens.methods.text_span import text_span as text_span
     from mmlens.methods.top_neurons import top_neurons as top_neurons

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from mmlens.methods.patch import recovered as recovered
     from mmlens.methods.path_patching import edge_attribution as edge_attribution
     from mmlens.methods.path_patching import path_patching as path_patching
+    from mmlens.methods.project_away import project_away as project_away
+    from mmlens.methods.project_away import word_state as word_state
+    from mmlens.methods.rewrite import rewrite as rewrite
     from mmlens.methods.steer import mean_difference as mean_difference
     from mmlens.methods.steer import remove as remove
     from mmlens.methods.steer import steer as steer

@@ -260,6 +260,26 @@ class Right:
             "option_effects": {"changes": ["default"]}, "estimated": {"steps": (0,)},
             "Lens": {"table": lens},
             **self._of_units(),
+            **self._of_later_papers(),
+        }  # fmt: skip
+
+    def _of_later_papers(self) -> dict[str, dict[str, Any]]:
+        """Of rankings, edits and dictionaries of other papers."""
+        model, some = self.model, [self.prompt, mm.Prompt(toy.picture((0, 3)), "A picture of")]
+        domains = {"a": some[:1], "b": some[1:]}
+        stream = mm.stream_before(model, some, " dog", after="")
+        found = mm.concepts(stream, 2)
+        moved = {"before": stream, "after": stream, "found": found}
+        return {
+            "active_share": {"domains": domains},
+            "domain_neurons": {"shares": mm.active_share(model, domains)},
+            "modality_neurons": {"scores": mm.modality_importance(model, some), "k": 6},
+            "concepts": {"stream": stream, "n": 2, "steps": 2},
+            "projection_probe": {"pictures": [self.photo, toy.picture((0, 0))] * 2,
+                                 "labels": ["dog", "cat"] * 2, "folds": 2},
+            "concept_shifts": moved, "shift_consistency": moved,
+            "patching.rewrite": {"minus": " cat", "after": "", "steps": 1},
+            "patching.project_away": {"of": " dog", "layer": 1},
         }  # fmt: skip
 
     def _of_units(self) -> dict[str, dict[str, Any]]:
@@ -316,7 +336,8 @@ LEFT_OUT = {
     "HookedDiffusion": "built by load and from_model",
     "from_parts": "whole models: a test of its own",
     "Translators": "what jacobian_lens and tuned_lens return",
-    "Look": "what look returns", "Visualisation": "what visualise returns",
+    "WordConcepts": "what concepts returns", "Look": "what look returns",
+    "Visualisation": "what visualise returns",
     "audit": "every hook point of a model", "models": "no argument",
     "fetch": "asks the package index: test_fetch",
     "plan": "reads a config: test_native_use", "MemoryPlan": "what plan returns",

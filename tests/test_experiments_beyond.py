@@ -90,7 +90,7 @@ def test_gradient_x_activation_is_more_faithful_than_chance_and_recovers_the_pla
 def test_the_direct_contribution_is_what_the_unit_writes_towards_the_word():
     model = bridge("toy-gptj-planted")
     seen: Any = explain(model, SAMPLES[0], max_new_tokens=1)
-    scores = rankings.direct_contribution(model, seen)
+    ((_, scores),) = rankings.rankings(model, seen, torch.Generator(), ["direct contribution"])
     for neuron in (PLANTED, mm.Neuron(2, 9)):
         active = mm.activations(model, seen.soft, "neurons", neuron).values
         row = model.blocks[neuron.layer].mlp.W_out[neuron.unit]

@@ -179,11 +179,16 @@ REFUSED = {
     },
     "toy-cross": {
         **SIMILAR,
+        "mmlens.alignment": "every picture among the positions",
         "mmlens.look": "every picture among the positions",
+        "mmlens.projection_probe": "every picture among the positions",
+        "mmlens.modality_importance": "of the modality 'picture'",
         "mmlens.neuron_graph": "every picture among the positions",
         "mmlens.attribute_caption": "pictures of 'toy-cross' are no positions",
         "mmlens.patching.edge_attribution": "every picture among the positions",
+        "mmlens.patching.project_away": "every picture among the positions",
         "mmlens.relevance.covering_curves": "1 pictures in 2 crops",
+        "mmlens.relevance.lens_map": "every picture among the positions",
         "mmlens.relevance.lrp": "every picture among the positions",
         "mmlens.relevance.tam": "every picture among the positions",
         "mmlens.top_images": "neurons of its encoder",
@@ -193,23 +198,33 @@ REFUSED = {
 WORDS_ALONE = {
     **DENOISES,
     **dict.fromkeys(
-        ("mmlens.attribute_caption", "mmlens.neuron_graph", "mmlens.patching.edge_attribution",
-         "mmlens.patching.knockouts", "mmlens.patching.path_patching",
-         "mmlens.patching.soft_noise", "mmlens.patching.thing_pairs", "mmlens.relevance.tam"),
+        ("mmlens.attribute_caption", "mmlens.contributions", "mmlens.neuron_graph",
+         "mmlens.next_labels",
+         "mmlens.patching.edge_attribution", "mmlens.patching.knockouts",
+         "mmlens.patching.path_patching", "mmlens.patching.rewrite", "mmlens.patching.soft_noise",
+         "mmlens.patching.thing_pairs", "mmlens.relevance.tam", "mmlens.stream_before",
+         "mmlens.projection_probe", "mmlens.text_neurons"),
         "needs a model that predicts the next token",
     ),
     **dict.fromkeys(
         ("mmlens.decode", "mmlens.logit_lens", "mmlens.jacobian_lens", "mmlens.nearest_tokens",
-         "mmlens.tuned_lens", "mmlens.patching.direct_logits", "mmlens.patching.word"),
+         "mmlens.tuned_lens", "mmlens.patching.direct_logits", "mmlens.patching.project_away",
+         "mmlens.patching.word", "mmlens.patching.word_state", "mmlens.relevance.lens_map"),
         "needs a model that has an unembedding",
     ),
-    "mmlens.sink_units": "needs a model that has MLP units in its language model",
+    **dict.fromkeys(
+        ("mmlens.active_share", "mmlens.modality_importance", "mmlens.sink_units"),
+        "needs a model that has MLP units in its language model",
+    ),
     **dict.fromkeys(
         ("mmlens.patching.captions", "mmlens.compare_outputs"),
         "needs a model that generates text",
     ),
     "mmlens.patching.attention": "needs a model that has a language model or a denoiser",
-    "mmlens.patching.written_by": "needs a model that has a language model of blocks",
+    **dict.fromkeys(
+        ("mmlens.alignment", "mmlens.patching.written_by"),
+        "needs a model that has a language model of blocks",
+    ),
 }  # fmt: skip
 """What only a model with a language model answers."""
 NO_ATTENTION = dict.fromkeys(

@@ -44,6 +44,7 @@ PAGES = {
     "sweep": ("Sweeps", "mmlens.sweep", ()),
     "tally": ("Running statistics", "mmlens.tally", ()),
     "experiments": ("Experiments", "mmlens.papers.mmn.questions", ()),
+    "neo": ("Experiments on a thing's patches", "mmlens.papers.neo.questions", ()),
     "metrics": ("Metrics of captions", "mmlens.metrics", ()),
     "train": ("Training a projection", "mmlens.train", ()),
     "reproduce": ("Reproducing a study", "mmlens.papers.mmn.report", ()),

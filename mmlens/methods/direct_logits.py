@@ -92,7 +92,7 @@ def direct_logits(
     kept, logits = _read(model, soft, at[0], wanted)
     words = [of] if minus is None else [of, minus]
     tokens = [id_of(model.lm, w) for w in words]
-    direction, bias = _direction(model, kept["resid"][0], tokens)
+    direction, bias = logit_direction(model, kept["resid"][0], tokens)
     truth, size = float(_difference(logits.float(), tokens)), float(logits[tokens].abs().sum())
     terms = _wide(kept["resid"][0]) * direction
     off = abs(float(terms.sum()) + bias - truth)
@@ -151,7 +151,7 @@ def _rounding(model: HookedVLM, terms: torch.Tensor, size: float) -> float:
     return 1e-3 * max(1.0, abs(size)) + 2 * eps * (float(terms.abs().sum()) + abs(size))
 
 
-def _direction(
+def logit_direction(
     model: HookedVLM, resid: Float[Tensor, " d_model"], tokens: list[int]
 ) -> tuple[Float[Tensor, " d_model"], float]:
     """The direction whose product with a write is its share, and the remaining bias."""

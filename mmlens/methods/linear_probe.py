@@ -124,8 +124,8 @@ def linear_probe(
     """
     penalty = number(l2, "l2", least=0)
     classes, target, x, read = _seen(model, pictures, labels, layer, site, over, pos, batch)
-    spread = _spread(x)
-    w, b = _fit(x / spread, len(classes), lambda logits: F.cross_entropy(logits, target), penalty)
+    spread = spread_of(x)
+    w, b = fitted(x / spread, len(classes), lambda logits: F.cross_entropy(logits, target), penalty)
     return LinearProbe(classes, w / spread, b, read)
 
 
@@ -156,7 +156,7 @@ def sparse_probe(
     """
     few, penalty = count(k, "k"), number(l2, "l2", least=0)
     classes, target, x, read = _seen(model, pictures, labels, layer, site, over, pos, batch)
-    spread, mean = _spread(x), x.mean(0)
+    spread, mean = spread_of(x), x.mean(0)
     z = (x - mean) / spread
     weights, bias = torch.zeros(len(classes), z.shape[1]), torch.zeros(len(classes))
     for row in range(len(classes)):
@@ -181,12 +181,12 @@ def _pursued(z: Tensor, is_it: Tensor, k: int, l2: float) -> tuple[list[int], Te
         def loss(logits: Tensor) -> Tensor:
             return F.binary_cross_entropy_with_logits(logits[:, 0], is_it)
 
-        found, bias = _fit(z[:, chosen], 1, loss, l2)
+        found, bias = fitted(z[:, chosen], 1, loss, l2)
         w, b = found[0], bias[0]
     return chosen, w, b
 
 
-def _fit(
+def fitted(
     x: Tensor, rows: int, loss: Callable[[Tensor], Tensor], l2: float
 ) -> tuple[Tensor, Tensor]:
     """Weights Float[row, unit] and bias Float[row] of least loss, by L-BFGS."""
@@ -205,7 +205,7 @@ def _fit(
     return w.detach(), b.detach()
 
 
-def _spread(x: Tensor) -> Tensor:
+def spread_of(x: Tensor) -> Tensor:
     """The standard deviation of each unit, 1 where it never moves."""
     spread = x.std(0, correction=0)
     return torch.where(spread > 1e-12, spread, torch.ones_like(spread))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mmlens.methods.activations import activations
+from mmlens.methods.contributions import contributions
 from mmlens.methods.integrated_gradients import integrated_gradients
 from mmlens.papers.mmn.questions.decoded_units import scored
 from mmlens.papers.mmn.questions.explained import Explained
@@ -68,23 +69,11 @@ def rankings(
             model, seen.soft, seen.token, after="", target=target, steps=steps
         ),
         METHODS[3]: lambda: activations(model, seen.soft, "neurons"),
-        METHODS[4]: lambda: direct_contribution(model, seen),
+        METHODS[4]: lambda: contributions(model, seen.soft, seen.token, after="", pos=None),
         METHODS[5]: lambda: _noise(activations(model, seen.soft, "neurons"), random),
     }
     for method in methods:
         yield method, ways[method]()
-
-
-def direct_contribution(model: HookedVLM, seen: Explained) -> Scores:
-    """Activation times what the unit writes towards the token: Scores(layer, pos, unit)."""
-    read = activations(model, seen.soft, "neurons")
-    with torch.no_grad():
-        word = model.lm.word_directions([seen.token])[:, 0].float()
-        units, layers = model.lm.units, range(model.cfg.n_layers)
-        written = torch.stack([units.written(layer) @ word for layer in layers])
-        length = torch.stack([units.behind(layer, read.values[layer])[0] for layer in layers])
-        values = read.values.float() * written[:, None] * length[..., None]
-    return Scores(values, read.axes, read.labels, {**read.about, "method": "direct contribution"})
 
 
 def _noise(like: Scores, random: torch.Generator) -> Scores:

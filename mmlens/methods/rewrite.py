@@ -1,0 +1,211 @@
+"""Rewriting neurons: the least change of W_out after which the model says another word.
+
+Pan et al. (2024, section 5) change the rows of W_out that belong to a few neurons, so that a word
+t1 is said in place of t0; they learn it by gradient descent. Here it is the least change, which
+has a closed form. With a_i the activations of the chosen neurons at the last position of prompt i,
+g_i the logit of t1 minus that of t0 there, and d_i the direction of the stream that raises this
+difference (norm gain times W_U[:, t1] - W_U[:, t0], over the scale of the norm at that position),
+
+    min |D|^2    so that    a_i . D d_i = margin - g_i    for each prompt whose g_i is too small
+                            a_j . D     = 0               for each prompt that is to be kept
+
+    D = sum over i of c_i b_i d_i^T,     b_i = a_i less its share in the span of all a_j
+    (b_i . b_k) (d_i . d_k) c = margin - g
+
+which is the least-squares solution where not all can be met. The path is the direct one, so that
+later layers and the norm answer with something else than was demanded; the difference is measured
+and demanded again, `steps` times. Without t0 the word is to be ahead of every other, and t0 is, at
+each prompt and step, the one that leads.
+
+What is kept is what the chosen neurons write at the last position of these prompts, exactly where
+the neurons are of one layer; elsewhere, and at other prompts, nothing is promised: measure it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmlens.methods.direct_logits import logit_direction
+from mmlens.methods.jacobian_lens import prompts_in
+from mmlens.model.capabilities import needs
+from mmlens.model.capture import capture
+from mmlens.model.reading import going_on
+from mmlens.model.targets import extend, finite, one
+from mmlens.towers.language.tokenization import id_of
+from mmlens.values.arguments import count, number, several
+from mmlens.values.errors import CapabilityError, NumericsError
+from mmlens.values.labels import Neuron
+from mmlens.values.prompt import SoftPrompt
+from mmlens.values.sites import SITES
+from mmlens.values.unit_lists import units_in
+
+if TYPE_CHECKING:
+    from mmlens.model.hooked_vlm import HookedVLM
+
+Read = tuple[Float[Tensor, " neuron"], Float[Tensor, " d_model"], float]
+"""Of a prompt: activations of the neurons, the direction of the difference, and the difference."""
+
+
+@needs("logits", "neurons", "unembed")
+def rewrite(
+    model: HookedVLM,
+    prompts: Any,
+    neurons: Any,
+    of: str | int,
+    minus: str | int | None = None,
+    *,
+    margin: float = 1.0,
+    after: str | None = None,
+    keep: Sequence[Any] = (),
+    steps: int = 5,
+) -> HookedVLM:
+    """A copy of the model that says one word in place of another: rows of W_out are changed.
+
+    Args:
+        prompts: one or several, at whose end the words are compared.
+        neurons: Neurons of the language model, as `top_neurons(contributions(...))` gives them.
+        of, minus: the word that is to be said, and the word that it replaces; without one, it is to
+            be ahead of all others.
+        margin: by how much the logit of the one shall exceed that of the other, at least.
+        after: the words between a prompt and the word.
+        keep: prompts at whose end the neurons shall write what they wrote.
+        steps: how often the difference is measured and the rest demanded.
+
+    Returns:
+        A model with weights of its own; the model that was given is not changed. Its
+        `provenance["rewritten"]` has the differences "before" and "after", and "norm", the length
+        of the change over that of the rows.
+
+    Raises:
+        AddressError: no such neuron. CapabilityError: neurons of a mixture of experts, or with a
+            norm behind the MLP.
+        NumericsError: the neurons are silent where they are to write.
+    """
+    units = list(dict.fromkeys(units_in(neurons, "neurons", Neuron, least=1)))
+    _check(model, units)
+    margin, steps = number(margin, "margin"), count(steps, "steps", most=100)
+    tokens = [id_of(model.lm, word) for word in (of, minus) if word is not None]
+    asked = [_ending(model, prompt, after) for prompt in prompts_in(prompts)]
+    kept = [_ending(model, prompt, None) for prompt in several(keep, "keep", least=0)]
+    changed = copy.deepcopy(model)
+    before = _rows(changed, units)
+    first: list[float] = []
+    for _ in range(steps):
+        found = [_read(changed, soft, units, tokens) for soft in asked]
+        gaps = [gap for *_, gap in found]
+        first = first or gaps
+        if min(gaps) >= margin - 1e-6:
+            break
+        still = [_read(changed, soft, units, tokens)[0] for soft in kept]
+        _add(changed, units, least_change(found, still, margin))
+    last = [_read(changed, soft, units, tokens)[-1] for soft in asked]
+    norm = float((_rows(changed, units) - before).norm() / before.norm())
+    changed.provenance = {**model.provenance, "rewritten": {
+        "neurons": ", ".join(map(str, units)), "of": str(of),
+        "minus": "any other" if minus is None else str(minus),
+        "before": first, "after": last, "norm": norm}}  # fmt: skip
+    return changed
+
+
+def least_change(
+    found: Sequence[Read], still: Sequence[Tensor], margin: float
+) -> Float[Tensor, "neuron d_model"]:
+    """What each neuron shall write in addition, per unit of activation.
+
+    Args:
+        found: of the prompts that are changed. still: activations at the prompts that are kept.
+
+    Raises:
+        NumericsError: the neurons are silent at a prompt that is to be changed.
+    """
+    active = torch.stack([a for a, *_ in found]).double()
+    rest = torch.tensor([max(0.0, margin - gap) for *_, gap in found]).to(active)
+    silent = (active.norm(dim=-1) == 0) & (rest > 0)
+    if bool(silent.any()):
+        raise NumericsError(
+            f"These neurons are silent at the end of prompt {int(silent.nonzero()[0, 0])}, so that"
+            " nothing they write changes its word: choose neurons that are active there."
+        )
+    if still:
+        kept = torch.stack(list(still)).double()
+        active = active - active @ torch.linalg.pinv(kept) @ kept
+    d = torch.stack([direction for _, direction, _ in found]).double()
+    weights = torch.linalg.pinv((active @ active.T) * (d @ d.T), hermitian=True) @ rest
+    change = torch.einsum("i,in,id->nd", weights, active, d)
+    return finite(change.float(), "the change of W_out")
+
+
+def _check(model: HookedVLM, units: Sequence[Neuron]) -> None:
+    """Refuse neurons that do not exist, or whose row of W_out is not what they write."""
+    mixed = [unit for unit in units if unit.expert is not None]
+    if mixed:
+        raise CapabilityError(
+            f"{mixed[0]} belongs to an expert, whose weights are not rewritten: steer with"
+            " Edit('expert_neurons', ...)."
+        )
+    model.lm.units.find(model.name, units)
+    normed = [unit for unit in units if model.lm.units.layers[unit.layer].norm is not None]
+    if normed:
+        raise CapabilityError(
+            f"In layer {normed[0].layer} of {model.name!r} a norm follows the MLP, so that a change"
+            " of one row changes what all units write: steer(...) adds a direction there."
+        )
+
+
+def _ending(model: HookedVLM, prompt: Any, after: str | None) -> SoftPrompt:
+    """A prompt up to the place where the word is said."""
+    soft = one(model, prompt)
+    return extend(model, soft, going_on(model, soft, after, "after")) if after else soft
+
+
+def _read(model: HookedVLM, soft: SoftPrompt, units: Sequence[Neuron], tokens: list[int]) -> Read:
+    """The activations of the neurons at the end, the direction of the difference, and its size."""
+    last = SITES["resid_post"].at(model.cfg.n_layers - 1)
+    names = {unit.layer: SITES["neurons"].at(unit.layer) for unit in units}
+    points = [*names.values(), last]
+    with torch.no_grad(), capture(model, points, lambda x: x[0, -1].detach()) as kept:
+        logits = model.run(soft)[0, -1].float()
+    first, second = tokens if len(tokens) > 1 else (tokens[0], _leads(model, logits, tokens[0]))
+    active = torch.stack([kept[names[unit.layer]][unit.unit] for unit in units]).float()
+    direction, _ = logit_direction(model, kept[last], [first, second])
+    gap = float(logits[first] - logits[second])
+    return finite(active, "the activations"), direction.float(), gap
+
+
+def _leads(model: HookedVLM, logits: Float[Tensor, " d_vocab"], token: int) -> int:
+    """The most probable word but one."""
+    others = logits[: model.lm.n_words].clone()
+    others[token] = -torch.inf
+    return int(others.argmax())
+
+
+def _rows(model: HookedVLM, units: Sequence[Neuron]) -> Float[Tensor, "neuron d_model"]:
+    """What the neurons write per unit of activation."""
+    return torch.cat([model.lm.units.written(unit.layer, [unit.unit]) for unit in units])
+
+
+def _add(
+    model: HookedVLM, units: Sequence[Neuron], change: Float[Tensor, "neuron d_model"]
+) -> None:
+    """Add to the rows of W_out, in place.
+
+    Raises:
+        CapabilityError: the model does not compute with them.
+    """
+    wanted = _rows(model, units) + change
+    with torch.no_grad():
+        for unit, row in zip(units, change, strict=True):
+            table = model.root.blocks[unit.layer].mlp.W_out
+            table[unit.unit] += (row / model.lm.units.layers[unit.layer].scale).to(table)
+    off = float((_rows(model, units) - wanted).norm() / wanted.norm())
+    if off > 4 * torch.finfo(model.lm.dtype).eps:
+        raise CapabilityError(
+            f"The weights of {model.name!r} are kept in another form than W_out (quantised, or"
+            " computed), so that its rows cannot be changed: load it in float32 or bfloat16."
+        )

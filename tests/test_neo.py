@@ -1,0 +1,105 @@
+"""Neo's three tools where the truth is planted: the thing is at its patch, and is read late."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from bridges import bridge
+from test_experiments import SAMPLES, mean_of
+
+import mmlens as mm
+from mmlens.papers import neo
+from mmlens.papers.mmn.questions.explained import explain
+from mmlens.papers.neo.object_patches import CROWDED, object_patches
+from mmlens.papers.neo.questions.object_tokens import summary, token_ablations
+from mmlens.papers.neo.questions.patch_words import word_shares
+from mmlens.papers.neo.questions.windows import window_effects, windows
+from mmlens.papers.tables import ExperimentError, ask
+
+ONE: dict[str, Any] = {"max_new_tokens": 1}
+CORNER = SAMPLES[1]
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return bridge("toy-gptj-planted")
+
+
+def test_patches_of_the_thing_and_the_ring_and_the_ground_divide_the_picture(model):
+    seen: Any = explain(model, CORNER, **ONE)
+    found: Any = object_patches(model, CORNER, seen, 0.5, 1)
+    every = [label for label in seen.soft.labels[0] if isinstance(label, mm.Patch)]
+    assert sorted(map(str, [*found.around, *found.others])) == sorted(map(str, every))
+    (own,) = found.thing
+    near = [one for one in every if abs(one.row - own.row) <= 1 and abs(one.col - own.col) <= 1]
+    assert set(found.around) == set(near) and not set(found.bare) & set(near)
+    assert object_patches(model, SAMPLES[0], seen, 0.5, 1) == CROWDED  # 9 of 16 patches
+    alone: Any = object_patches(model, CORNER, seen, 0.5, 0)
+    assert alone.around == alone.thing
+    drawn = alone.drawn(torch.Generator().manual_seed(0))
+    assert len(drawn) == 1 and drawn[0] in alone.bare
+
+
+def test_the_word_is_lost_with_its_patch_and_with_no_other(model):
+    out = summary(ask(token_ablations, model, SAMPLES, share=0.5, ring=0, **ONE))
+    assert mean_of(out, arm="object", metric="lost") > 0.8
+    assert abs(mean_of(out, arm="random", metric="lost")) < 0.1
+    assert mean_of(out, arm="object", metric="said") == 0
+    assert mean_of(out, arm="random", metric="said") == 1
+
+
+def test_what_is_replaced_by_nothing_is_what_an_edit_of_the_stream_does(model):
+    table = ask(token_ablations, model, SAMPLES[:1], fill="zero", share=0.5, ring=0, **ONE)
+    by_hand = explain(model, SAMPLES[0], **ONE)
+    assert by_hand is not None
+    place = object_patches(model, SAMPLES[0], by_hand, 0.5, 0)
+    assert not isinstance(place, str)
+    silent = model.edit(mm.Edit("resid_pre", 0.0, layer=0, pos=place.thing))
+    with torch.no_grad():
+        prob = silent(by_hand.soft)[0, -1].softmax(-1)[by_hand.token]
+    row = table[table["arm"] == "object"].iloc[0]
+    assert row["probability"] == pytest.approx(float(prob), abs=1e-5)
+
+
+def test_the_last_position_reads_the_patch_behind_the_layer_that_writes_the_word(model):
+    """The planted unit of layer 1 writes, and the attention of layer 2 carries it to the end."""
+    table: Any = ask(window_effects, model, SAMPLES[:2], share=0.5, ring=0, **ONE)
+    own = table[table["arm"] == "object + ring -> last"]
+    lost = own.assign(lost=1 - own["probability"] / own["before"]).groupby("layers")["lost"].mean()
+    assert lost["late"] > 0.8 and lost["all"] > 0.8
+    assert abs(lost["early"]) < 0.1 and abs(lost["mid"]) < 0.1
+    others = table[(table["arm"] == "random -> last") & (table["layers"] == "all")]
+    assert (1 - others["probability"] / others["before"]).abs().max() < 0.2
+
+
+def test_windows_are_a_third_of_the_layers_from_the_first_to_the_last():
+    for n in (3, 8, 32):
+        found = windows(n)
+        assert found["early"].start == 0 and found["late"].stop == n and len(found["all"]) == n
+        assert len({len(one) for name, one in found.items() if name != "all"}) == 1
+    assert windows(32)["mid"] == range(10, 21)
+
+
+def test_shares_of_patches_are_those_whose_most_probable_token_is_the_noun(model):
+    table = ask(word_shares, model, [CORNER], share=0.5, **ONE)
+    seen: Any = explain(model, CORNER, **ONE)
+    found: Any = object_patches(model, CORNER, seen, 0.5, 1)
+    stream = mm.activations(model, seen.soft, "resid_post")
+    with torch.no_grad():
+        top = model.lm.logits_of(stream.values)[..., : model.lm.n_words].argmax(-1) == seen.token
+    for arm, patches in (("object", found.thing), ("background", found.bare)):
+        places = [stream.of("pos").index(one) for one in patches]
+        truth = top[:, places].float().mean(1).tolist()
+        assert table[table["arm"] == arm]["share"].tolist() == pytest.approx(truth)
+
+
+def test_the_study_has_all_three_and_bad_options_are_refused(model):
+    table = neo.study(model, SAMPLES[1::2], share=0.5, **ONE)
+    assert set(table["experiment"]) == {"object tokens", "patch words", "windows"}
+    assert set(table["n"]) == {2} and set(table["skipped"]) == {0}
+    bad: tuple[dict[str, Any], ...] = ({"fill": "noise"}, {"ring": -1}, {"share": 2.0})
+    for options in bad:
+        with pytest.raises(ExperimentError):
+            token_ablations(model, SAMPLES[0], **options)
