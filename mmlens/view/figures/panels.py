@@ -105,6 +105,8 @@ def panels(
     }
     figure, height = _drawn(photo, grids, across, len(others) == 1, look)
     figure.add_trace(_bar(photo, grids, look))
+    if across == 1:  # a single column leaves room: its bar stands beside it
+        figure.data[-1].marker.colorbar.x = figure.layout.xaxis.domain[1] + 0.02
     _named(figure, [list(scores.of(name)) for name in others], others)
     told, about = title_of(scores)
     note = "" if shared else "each panel has its own scale"
