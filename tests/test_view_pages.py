@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from axe import pages, violations
 from PIL import Image
 
 import mmlens as mm
@@ -66,6 +67,36 @@ def made() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def views() -> dict[str, Any]:
     return made()
+
+
+def others() -> dict[str, Any]:
+    """A figure of each further kind."""
+    units, steps = torch.randn(3, 4), {"arm": ("ranked", "random 1"), "k": (0, 1, 3)}
+    table = pd.DataFrame({"source": [Neuron(0, 1), Neuron(1, 2)], "target": [Neuron(1, 2), " dog"],
+                          "score": [1.0, -0.5]})  # fmt: skip
+    curves = Scores(torch.randn(2, 3), ("arm", "k"), steps)
+    photo = Scores(torch.randn(12), ("pos",), {"pos": PATCHES})
+    return {
+        "bars": view.bars(Scores(units[0], ("unit",))),
+        "compare": view.compare({"one": curves.sel(arm="ranked"), "two": curves.sel(arm="ranked")}),
+        "curves": view.curves(curves),
+        "graph": view.graph(table),
+        "neurons": view.neurons(Scores(units, ("layer", "unit"))),
+        "on_image": view.on_image(photo, PHOTO),
+    }
+
+
+def test_axe_finds_nothing_wrong_in_saved_figures(views, browser, tmp_path):
+    wrong = {}
+    with pages(browser) as tabs:
+        for name, figure in {**views, **others()}.items():
+            page = view.save(figure, tmp_path / f"{name}.html")
+            for scheme, tab in tabs.items():
+                tab.goto(page.as_uri())
+                tab.wait_for_timeout(200)
+                if found := violations(tab):
+                    wrong[name, scheme] = found
+    assert wrong == {}
 
 
 @pytest.fixture(scope="module")

@@ -118,13 +118,16 @@ def panels(
     traces: Any = figure.data
     for trace, name in zip(traces, _all_names(scores, others), strict=False):
         trace.name = in_figure(name)
+    names = {"rows": -(-many // across), "tall": _NAME} if len(others) == 1 else None
     top = figure.layout.margin.t + _TOP
     left = _LEFT + (30 if len(others) == 2 else 0)
-    return figure.update_layout(
+    figure.update_layout(
         height=height + top + 30,
-        meta={"least": min(_WIDTH, 110 + 64 * across)},
+        meta={"least": min(_WIDTH, 110 + 64 * across), "names": names},
         margin={"t": top, "b": 30, "l": left, "r": _RIGHT},
     )
+    theme.upright(figure)
+    return figure
 
 
 def _all_names(scores: Scores, others: Sequence[str]) -> list[str]:

@@ -148,11 +148,11 @@ def finish(figure: go.Figure, title: str, subtitle: str = "", **layout: Any) -> 
         margin={"l": 70, "r": 20, "t": 76 + 21 * (len(head) - 1) + 16 * (len(about) - 1), "b": 50},
     )
     figure.update_layout(**layout)
-    _upright(figure)
+    upright(figure)
     return figure
 
 
-def _upright(figure: go.Figure) -> None:
+def upright(figure: go.Figure) -> None:
     """Names beside the vertical axes and colour bars in lines that are no longer than these."""
     layout = figure.layout
     tall = (layout.height or 450) - layout.margin.t - _BELOW
@@ -161,12 +161,19 @@ def _upright(figure: go.Figure) -> None:
             a, b = axis.domain or (0, 1)
             axis.update(automargin=True, title_text=_broken(axis.title.text, tall * (b - a)))
     for trace in figure.data:
-        bar = trace.colorbar if trace.type == "heatmap" else None
+        bar = _bar_of(trace)
         if bar is not None and bar.title.text:
             bar.title.text = _broken(bar.title.text, tall * (bar.len or 1))
 
 
-def _broken(text: str, room: float) -> str:
+def _bar_of(trace: Any) -> Any:
+    """The colour bar of a map, or of an empty trace that has one for pictures."""
+    if trace.type == "heatmap":
+        return trace.colorbar
+    return trace.marker.colorbar if trace.type == "scatter" else None
+
+
+def _broken(text: str, room: float | int) -> str:
     """A text of a figure in lines that fit into so many pixels."""
     return "<br>".join(wrapped(text.replace("<br>", " "), max(12, room / _LETTER)))
 
