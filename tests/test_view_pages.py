@@ -177,6 +177,29 @@ def test_a_saved_page_follows_the_system_and_fits_a_phone(views, name, opened, t
     assert shades["light"] > 230 and shades["dark"] < 60
 
 
+BOXES = """(selector) => [...document.querySelectorAll(selector)].map((one) => {
+  const { left, top, right, bottom } = one.getBoundingClientRect();
+  return [left, top, right, bottom];
+})"""
+
+
+def test_on_a_phone_names_of_panels_lie_over_no_panel_and_nothing_is_cut(opened, tmp_path):
+    values = torch.randn(8, 12)
+    many = Scores(values, ("layer", "pos"), {"pos": PATCHES}, {"method": "attribution_patching",
+                  "metric": "logit difference ' dog' − ' cat'", "model": "toy"})  # fmt: skip
+    tab = opened(view.save(view.panels(many, PHOTO), tmp_path / "page.html"), 390)
+    tab.wait_for_selector(".mm-part[data-ready]")
+    tab.wait_for_timeout(300)
+    photos, names = (tab.evaluate(BOXES, one) for one in (".imagelayer image", ".annotation-text"))
+    assert len(photos) == len(names) == 8
+    for left, top, right, bottom in names:
+        for l, t, r, b in photos:
+            assert not (left < r and right > l and top < b - 2 and bottom > t + 2)
+    [room] = tab.evaluate(BOXES, ".mm-room")
+    for left, top, right, bottom in tab.evaluate(BOXES, ".mm-room text"):
+        assert top >= room[1] and bottom <= room[3] + 1 and left >= room[0]
+
+
 @pytest.mark.parametrize(
     "dark, light",
     [("data-jp-theme-light=false", "data-jp-theme-light=true"),

@@ -82,7 +82,7 @@ def curves(scores: Scores, *, title: str | None = None) -> go.Figure:
 def _along(scores: Scores, along: str) -> str:
     """The name of the horizontal axis."""
     if along == "step" and "curve" in scores.axes:
-        return "share of the patches that are covered, or shown"
+        return "share of patches covered, or shown"
     return _ALONG.get(along, along)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
@@ -83,7 +83,7 @@ def neurons(table: pd.DataFrame | Scores, *, k: int = 100, title: str | None = N
         f"{many}; area by {size} (largest {top:.3g}), {signs}",
         height=460,
         showlegend=False,
-        xaxis={"title": "unit", "zeroline": False},
+        xaxis={"title": "unit", "zeroline": False, **_whole([one.unit for one in table.neuron])},
         yaxis={
             "title": "layer",
             "dtick": max(1, (max(layers) - min(layers)) // 16),
@@ -92,6 +92,12 @@ def neurons(table: pd.DataFrame | Scores, *, k: int = 100, title: str | None = N
         },
     )
     return keep(figure, table)
+
+
+def _whole(units: list[int]) -> dict[str, Any]:
+    """Ticks at whole numbers, also where few units lie side by side."""
+    few = max(units) - min(units) < 8
+    return {"dtick": 1, "range": [min(units) - 3, max(units) + 3]} if few else {}
 
 
 def _strongest(scores: Scores, k: int) -> pd.DataFrame:

@@ -35,6 +35,8 @@ from mmlens.view.style.titles import axis_name, quantity, title_of
 
 MOST, _IN_ROW = 144, 24
 _WIDTH, _GAP, _NAME, _LEFT, _RIGHT, _TOP = 760, 8, 22, 20, 90, 24
+_BAR = 120
+"""The least length of the colour bar."""
 _PATCHED = ("pos", "key", "query")
 
 
@@ -119,13 +121,16 @@ def panels(
     for trace, name in zip(traces, _all_names(scores, others), strict=False):
         trace.name = in_figure(name)
     names = {"rows": -(-many // across), "tall": _NAME} if len(others) == 1 else None
-    top = figure.layout.margin.t + _TOP
+    top, more = figure.layout.margin.t + _TOP, max(0, _BAR - height)
     left = _LEFT + (30 if len(others) == 2 else 0)
     figure.update_layout(
-        height=height + top + 30,
+        height=height + top + 30 + more,
         meta={"least": min(_WIDTH, 110 + 64 * across), "names": names},
-        margin={"t": top, "b": 30, "l": left, "r": _RIGHT},
+        margin={"t": top, "b": 30 + more, "l": left, "r": _RIGHT},
     )
+    if more:  # a bar no shorter than its numbers can be read
+        short = {"len": _BAR, "lenmode": "pixels", "y": 1, "yanchor": "top"}
+        figure.data[-1].marker.colorbar.update(short)
     theme.upright(figure)
     return figure
 

@@ -37,7 +37,7 @@ const upright = (data, layout, tall) => {
     const [a, b] = axis?.domain ?? [0, 1];
     if (key.startsWith("yaxis")) fit(axis.title, b - a);
   }
-  for (const trace of data) for (const bar of [trace.colorbar, trace.marker?.colorbar]) fit(bar?.title, bar?.len ?? 1);
+  for (const trace of data) for (const bar of [trace.colorbar, trace.marker?.colorbar]) fit(bar?.title, (bar?.len ?? 1) / (bar?.lenmode === "pixels" ? tall : 1));
 };
 // Rows of panels with a line of names above each: the names stay as tall as they are.
 const rows = (layout, before, after) => {
@@ -61,7 +61,7 @@ const draw = () => {
   let more = 0;
   layout.width = wide;
   if (title.text) {
-    const [text, n] = lines(title.text, seen / 8.6);
+    const [text, n] = lines(title.text, seen / 9.6);
     layout.title.text = text;
     more += 21 * (n - count(title.text));
   }

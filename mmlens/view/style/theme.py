@@ -163,7 +163,9 @@ def upright(figure: go.Figure) -> None:
     for trace in figure.data:
         bar = _bar_of(trace)
         if bar is not None and bar.title.text:
-            bar.title.text = _broken(bar.title.text, tall * (bar.len or 1))
+            long = bar.len or 1
+            room = long if bar.lenmode == "pixels" else tall * long
+            bar.title.text = _broken(bar.title.text, room)
 
 
 def _bar_of(trace: Any) -> Any:

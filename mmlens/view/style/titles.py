@@ -24,7 +24,7 @@ _QUANTITIES = {
     "chefer": "Chefer's relevance",
     "grad_cam": "Grad-CAM",
     "lrp": "relevance by LRP",
-    "occlusion": "lost where it is covered",
+    "occlusion": "occlusion",
     "rise": "RISE",
     "rollout": "attention rollout",
     "tam": "token activation map",
@@ -112,7 +112,8 @@ def title_of(scores: Scores) -> tuple[str, str]:
 
 def _question(scores: Scores) -> str:
     about, method, name = scores.about, str(scores.about.get("method", "")), quantity(scores)
-    word = next((one for one in (about.get("of"), about.get("token")) if one not in _NOTHING), None)
+    known = [one for one in (about.get("of"), about.get("token")) if one not in _NOTHING]
+    word = next((one for one in known if not isinstance(one, (list, tuple))), None)
     axes = [AXES.get(axis, axis) for axis in scores.axes if axis != "prompt"]
     by = " and ".join(dict.fromkeys(axes)) or "itself"
     if name == "attention weight":
@@ -131,7 +132,8 @@ def _question(scores: Scores) -> str:
     if method == "covering_curves":
         return f"What covering leaves of “{plain(word)}”" if word else "What covering leaves"
     if method in _MAPS and set(scores.axes) <= {"pos", "token"}:
-        return f"Where {f'“{plain(word)}”' if word else 'the answer'} comes from: {name}"
+        whose = f"“{plain(word)}”" if word else "the answer"
+        return f"Where {whose} comes from: {_QUANTITIES[method]}"
     if word and method == "logit_lens":
         return f"Where “{plain(word)}” appears: {name} by {by}"
     if word and method == "direct_logits":
