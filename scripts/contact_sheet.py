@@ -228,7 +228,9 @@ def main() -> None:
         view.use_theme(name)
         sheet = photographed(page(figures(found)), name == "dark", asked.single)
         path = DOCS / ("views.png" if name == "light" else "views-dark.png")
-        sheet.quantize(255, dither=Image.Dither.NONE).save(path, optimize=True)
+        sheet.quantize(255, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+            path, optimize=True
+        )
         print(f"{path.name}: {sheet.width} x {sheet.height}, {path.stat().st_size / 1e6:.2f} MB")
     view.use_theme("light")
 
