@@ -149,7 +149,7 @@ def side_by_side(found: Sequence[Any], names: Sequence[str] = ()) -> Any:
         parts = [part.assign(pair=label) for part, label in zip(found, labels, strict=True)]
         table = pd.concat(parts, ignore_index=True)
         table = table[["pair", *(name for name in table.columns if name != "pair")]]
-        table.attrs = joined_attrs(found)
+        table.attrs.update(joined_attrs(found))
         return table
     first = found[0]
     for other in found[1:]:

@@ -118,7 +118,7 @@ def beside(found: Sequence[Any], axis: str, names: Sequence[Any] = ()) -> Any:
         rows = [part.assign(**{axis: label}) for part, label in zip(found, labels, strict=True)]
         table = pd.concat(rows, ignore_index=True)
         table = table[[axis, *(name for name in table.columns if name != axis)]]
-        table.attrs = joined_attrs(found)
+        table.attrs.update(joined_attrs(found))
         return table
     shared = {one: joined(tuple(tuple(part.of(one)) for part in found))
               for one in found[0].axes if one in _SHARED}  # fmt: skip

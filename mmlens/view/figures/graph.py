@@ -41,9 +41,10 @@ def graph(table: pd.DataFrame, *, title: str = "What feeds the word") -> go.Figu
     table = given.table(table, ("source", "target", "score"), _CALL)
     if len(table) > _MOST:
         raise AddressError(f"{len(table)} edges are more than can be read: take {_MOST} at most.")
-    if "prompt" in table and table["prompt"].nunique() > 1:
+    prompts = set(table["prompt"]) if "prompt" in table.columns else set()
+    if len(prompts) > 1:
         raise AddressError(
-            f"These are edges of {table['prompt'].nunique()} prompts, and a graph shows one: write"
+            f"These are edges of {len(prompts)} prompts, and a graph shows one: write"
             " view.graph(table[table['prompt'] == 0])."
         )
     depth = _depths(list(zip(map(str, table["source"]), map(str, table["target"]), strict=True)))

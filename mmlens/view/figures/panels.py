@@ -108,7 +108,7 @@ def panels(
     figure, height = _drawn(photo, grids, across, len(others) == 1, look)
     figure.add_trace(_bar(photo, grids, look))
     if across == 1:  # a single column leaves room: its bar stands beside it
-        figure.data[-1].marker.colorbar.x = figure.layout.xaxis.domain[1] + 0.02
+        _bar_in(figure).x = figure.layout.xaxis.domain[1] + 0.02
     _named(figure, [list(scores.of(name)) for name in others], others)
     told, about = title_of(scores)
     note = "" if shared else "each panel has its own scale"
@@ -130,9 +130,14 @@ def panels(
     )
     if more:  # a bar no shorter than its numbers can be read
         short = {"len": _BAR, "lenmode": "pixels", "y": 1, "yanchor": "top"}
-        figure.data[-1].marker.colorbar.update(short)
+        _bar_in(figure).update(short)
     theme.upright(figure)
     return figure
+
+
+def _bar_in(figure: Any) -> Any:
+    """The colour bar of a figure's last trace."""
+    return figure.data[-1].marker.colorbar
 
 
 def _all_names(scores: Scores, others: Sequence[str]) -> list[str]:
