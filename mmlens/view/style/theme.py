@@ -177,7 +177,7 @@ def _bar_of(trace: Any) -> Any:
 
 def _broken(text: str, room: float | int) -> str:
     """A text of a figure in lines that fit into so many pixels."""
-    return "<br>".join(wrapped(text.replace("<br>", " "), max(12, room / _LETTER)))
+    return "<br>".join(wrapped(text.replace("<br>", " "), max(12.0, room / _LETTER)))
 
 
 def in_figure(text: str) -> str:
