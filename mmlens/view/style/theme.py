@@ -154,13 +154,15 @@ def finish(figure: go.Figure, title: str, subtitle: str = "", **layout: Any) -> 
 
 def upright(figure: go.Figure) -> None:
     """Names beside the vertical axes and colour bars in lines that are no longer than these."""
-    layout = figure.layout
+    layout: Any = figure.layout
+    axes: Any = figure.select_yaxes()
     tall = (layout.height or 450) - layout.margin.t - _BELOW
-    for axis in figure.select_yaxes():
+    for axis in axes:
         if axis.visible is not False and axis.title.text:
             a, b = axis.domain or (0, 1)
             axis.update(automargin=True, title_text=_broken(axis.title.text, tall * (b - a)))
-    for trace in figure.data:
+    traces: Any = figure.data
+    for trace in traces:
         bar = _bar_of(trace)
         if bar is not None and bar.title.text:
             long = bar.len or 1
