@@ -108,7 +108,7 @@ def panels(
     figure, height = _drawn(photo, grids, across, len(others) == 1, look)
     figure.add_trace(_bar(photo, grids, look))
     if across == 1:  # a single column leaves room: its bar stands beside it
-        _bar_in(figure).x = figure.layout.xaxis.domain[1] + 0.02
+        _bar_in(figure).x = _layout(figure).xaxis.domain[1] + 0.02
     _named(figure, [list(scores.of(name)) for name in others], others)
     told, about = title_of(scores)
     note = "" if shared else "each panel has its own scale"
@@ -121,7 +121,7 @@ def panels(
     for trace, name in zip(traces, _all_names(scores, others), strict=False):
         trace.name = in_figure(name)
     names = {"rows": -(-many // across), "tall": _NAME} if len(others) == 1 else None
-    top, more = figure.layout.margin.t + _TOP, max(0, _BAR - height)
+    top, more = _layout(figure).margin.t + _TOP, max(0, _BAR - height)
     left = _LEFT + (30 if len(others) == 2 else 0)
     figure.update_layout(
         height=height + top + 30 + more,
@@ -133,6 +133,10 @@ def panels(
         _bar_in(figure).update(short)
     theme.upright(figure)
     return figure
+
+
+def _layout(figure: Any) -> Any:
+    return figure.layout
 
 
 def _bar_in(figure: Any) -> Any:
