@@ -10,18 +10,15 @@ word is the first that its caption names, and neurons are those that attribution
 from __future__ import annotations
 
 import argparse
-import io
 import pickle
-import shutil
 from html import escape
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import plotly.graph_objects as go
 import torch
+from chromium import opened, screenshot  # pyright: ignore[reportMissingImports]
 from PIL import Image
-from playwright.sync_api import sync_playwright
 from plotly.offline import get_plotlyjs
 
 import mmlens as mm
@@ -202,36 +199,15 @@ _HEIGHTS = {
 
 
 def photographed(html: str, dark: bool, single: Path | None) -> Image.Image:
-    """The page as Chromium shows it, offline; every error and request is one of this script."""
-    wrong: list[str] = []
-    with sync_playwright() as play, TemporaryDirectory() as folder:
-        file = Path(folder) / "page.html"
-        file.write_text(html, encoding="utf-8")
-        browser = play.chromium.launch(
-            executable_path=shutil.which("chromium") or shutil.which("google-chrome"),
-            args=["--no-sandbox", "--disable-gpu"],
-        )
-        tab = browser.new_context(
-            offline=True,
-            viewport={"width": 2470, "height": 1200},
-            color_scheme="dark" if dark else "light",
-        ).new_page()
-        tab.on("pageerror", lambda error: wrong.append(str(error)))
-        tab.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
-        tab.on("request", lambda one: wrong.append(one.url) if one.url[:4] == "http" else None)
-        tab.goto(file.as_uri())
+    """The page, and each of its figures in the folder `single`."""
+    with opened(html, 2470, 1200, dark=dark) as tab:
         tab.wait_for_function("document.querySelectorAll('.mm-view canvas').length > 2")
-        tab.wait_for_timeout(2000)
-        picture = Image.open(io.BytesIO(tab.screenshot(full_page=True))).convert("RGB")
         if single is not None:
             single.mkdir(exist_ok=True)
             for one in tab.locator("section").all():
                 name = one.locator(".name").inner_text().replace(" ", "-").replace(",", "")
-                one.screenshot(path=str(single / f"{name}{'-dark' * dark}.png"))
-        browser.close()
-    if wrong:
-        raise SystemExit("\n".join(wrong))
-    return picture
+                screenshot(one).save(single / f"{name}{'-dark' * dark}.png")
+        return screenshot(tab, full_page=True)
 
 
 def main() -> None:
@@ -252,7 +228,7 @@ def main() -> None:
         view.use_theme(name)
         sheet = photographed(page(figures(found)), name == "dark", asked.single)
         path = DOCS / ("views.png" if name == "light" else "views-dark.png")
-        sheet.quantize(255, dither=Image.Dither.NONE).save(path, optimize=True)
+        sheet.save(path, optimize=True)  # fewer colours would tint the pale ends of the scales
         print(f"{path.name}: {sheet.width} x {sheet.height}, {path.stat().st_size / 1e6:.2f} MB")
     view.use_theme("light")
 

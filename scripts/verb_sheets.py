@@ -12,16 +12,13 @@ in Chromium, light and dark, wide (900 pixels) and on a phone (390). OUT holds a
 from __future__ import annotations
 
 import argparse
-import io
-import shutil
 import sys
 from html import escape
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from chromium import opened, screenshot  # pyright: ignore[reportMissingImports]
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 import mmlens as mm
 from mmlens import view
@@ -90,35 +87,9 @@ def page(found: dict[str, str]) -> str:
 
 
 def photographed(html: str, width: int, dark: bool) -> list[Image.Image]:
-    """Every section as Chromium shows it, offline."""
-    wrong: list[str] = []
-    with sync_playwright() as play, TemporaryDirectory() as folder:
-        file = Path(folder) / "page.html"
-        file.write_text(html, encoding="utf-8")
-        browser = play.chromium.launch(
-            executable_path=shutil.which("chromium") or shutil.which("google-chrome"),
-            args=["--no-sandbox", "--disable-gpu"],
-        )
-        tab = browser.new_context(
-            offline=True, viewport={"width": width, "height": 900},
-            color_scheme="dark" if dark else "light",
-        ).new_page()  # fmt: skip
-        tab.on("pageerror", lambda error: wrong.append(str(error)))
-        tab.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
-        tab.on("request", lambda one: wrong.append(one.url) if one.url[:4] == "http" else None)
-        tab.goto(file.as_uri())
-        tab.wait_for_timeout(3000)
-        over = tab.evaluate("document.documentElement.scrollWidth - innerWidth")
-        if over > 0:
-            wrong.append(f"at {width} pixels the page is {over} pixels too wide")
-        pictures = [
-            Image.open(io.BytesIO(one.screenshot())).convert("RGB")
-            for one in tab.locator("section").all()
-        ]
-        browser.close()
-    if wrong:
-        raise SystemExit("\n".join(wrong))
-    return pictures
+    """Every section of a page."""
+    with opened(html, width, dark=dark, narrow=True) as tab:
+        return [screenshot(one) for one in tab.locator("section").all()]
 
 
 def sheet(pictures: list[Image.Image], columns: int) -> Image.Image:

@@ -15,6 +15,7 @@ import builtins
 import doctest
 import importlib
 import inspect
+import json
 import re
 import sys
 from functools import cache
@@ -286,3 +287,41 @@ def test_the_gallery_shows_every_view_with_its_code():
 
     text = (ROOT / "docs" / "gallery.md").read_text("utf-8")
     assert [name for name in view.__all__ if f"view.{name}" not in text] == []
+
+
+ASKED = ("LLaVA", "CLIP", "bf16 GPU", "multi-GPU", "GPU command line", "average pairs",
+         "progress bar", "SAEs", "CPU install")  # fmt: skip
+
+
+def test_questions_find_their_answer_in_the_pages():
+    """The search of a site shows the pages that have all words of a question."""
+    pages = {path.stem: set(re.findall(r"\w+", path.read_text("utf-8").lower()))
+             for path in (ROOT / "docs").glob("*.md")}  # fmt: skip
+    for asked in ASKED:
+        words = set(re.findall(r"\w+", asked.lower()))
+        found = {name for name, there in pages.items() if words <= there}
+        assert found & {"questions", "index", "models", "install"}, asked
+
+
+def test_the_search_of_the_built_site_finds_the_same():
+    index = ROOT / "build" / "docs" / "searchindex.js"
+    if not index.is_file():
+        pytest.skip("no site in build/docs: .ci/run builds it before the tests")
+    from sphinx.search.en import SearchEnglish
+
+    stem = SearchEnglish({}).stem
+    found = json.loads(
+        index.read_text("utf-8").removeprefix("Search.setIndex(").rstrip().rstrip(")")
+    )
+    names = found["docnames"]
+    for asked in ASKED:
+        pages = [
+            {names[i] for kind in ("terms", "titleterms")
+             for i in _listed(found[kind].get(stem(word), []))}
+            for word in re.findall(r"\w+", asked.lower())
+        ]  # fmt: skip
+        assert set.intersection(*pages) & {"questions", "index", "models", "install"}, asked
+
+
+def _listed(pages: int | list[int]) -> list[int]:
+    return [pages] if isinstance(pages, int) else pages

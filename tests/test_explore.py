@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from axe import pages, violations
 from bridges import bridge
 from PIL import Image
 
@@ -421,24 +422,14 @@ def test_a_narrow_window_needs_no_sideways_scrolling(show):
 
 
 def test_axe_finds_nothing_wrong(browser, tmp_path):
-    """Skipped unless the file of axe-core (`npm pack axe-core`) is named in AXE_CORE."""
-    import os
-
-    if not (axe := os.environ.get("AXE_CORE")):
-        pytest.skip("AXE_CORE names no axe.min.js")
     (tmp_path / "page.html").write_text(several().html, encoding="utf-8")
-    for scheme in ("light", "dark"):
-        context = browser.new_context(bypass_csp=True, color_scheme=scheme)
-        context.set_default_timeout(120_000)
-        tab = context.new_page()
-        tab.goto((tmp_path / "page.html").as_uri())
-        tab.add_script_tag(path=axe)
-        for name in ("tab-word", "tab-neuron", "tab-patch"):
-            tab.locator("#neurons a.id").first.click() if name == "tab-neuron" else None
-            tab.locator("#photo").click() if name == "tab-patch" else None
-            found = tab.evaluate("axe.run()")["violations"]
-            assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
-        context.close()
+    with pages(browser) as tabs:
+        for tab in tabs.values():
+            tab.goto((tmp_path / "page.html").as_uri())
+            for name in ("tab-word", "tab-neuron", "tab-patch"):
+                tab.locator("#neurons a.id").first.click() if name == "tab-neuron" else None
+                tab.locator("#photo").click() if name == "tab-patch" else None
+                assert violations(tab) == []
 
 
 def test_a_frame_of_a_notebook_shows_the_page(show):

@@ -220,3 +220,102 @@ def test_a_strangers_experiment_takes_twelve_lines(pictos, tmp_path, monkeypatch
     assert len(best & {"L5H1", "L5H2", "L5H3", "L5H7"}) >= 3  # those of 50 pairs
     assert (tmp_path / "heads.svg").stat().st_size > 1000 and "L5H" in capsys.readouterr().out
     assert isinstance(names["pairs"][0], Pair) and issubclass(PromptError, MMLensError)
+
+
+LOOPING = ("patch", "ablate", "ablation_curve", "attribution_patching", "path_patching",
+           "knockouts", "captions", "integrated_gradients", "neuron_graph", "occlusion",
+           "rise")  # fmt: skip
+
+
+def looping(model: Any, pair: Pair, progress: Any) -> dict[str, Any]:
+    """Every verb that loops over places of one prompt, with this bar."""
+    metric, how = metrics.logit(model, " dog"), {"progress": progress}
+    clean, said = pair.clean, {"of": " dog", "after": ""}
+    routes = {"one": ([mm.Patch(1, 1)], -1), "two": ([mm.Patch(2, 1)], -1)}
+    heads = [mm.Head(0, 1), mm.Head(0, 0)]
+    return {
+        "patch": lambda: patching.patch(model, pair, metric, layer=1, pos=[0, -1], **how),
+        "ablate": lambda: patching.ablate(model, clean, metric, layer=1, pos=[0, -1], **how),
+        "ablation_curve": lambda: patching.ablation_curve(
+            model, clean, metric, ["L1.5"], k=(0, 1), randoms=1, **how),
+        "attribution_patching": lambda: patching.attribution_patching(
+            model, pair, metric, steps=4, **how),
+        "path_patching": lambda: patching.path_patching(model, pair, metric, heads, **how),
+        "knockouts": lambda: patching.knockouts(model, clean, metric, routes, **how),
+        "captions": lambda: patching.captions(model, clean, {"as it is": []}, **how,
+                                              max_new_tokens=1),
+        "integrated_gradients": lambda: mm.integrated_gradients(model, clean, **said, **how),
+        "neuron_graph": lambda: mm.neuron_graph(model, clean, **said, k=1, units=1, **how),
+        "occlusion": lambda: mm.relevance.occlusion(model, clean, **said, batch=4, **how),
+        "rise": lambda: mm.relevance.rise(model, clean, **said, masks=64, batch=4, **how),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", LOOPING)
+@pytest.mark.filterwarnings("ignore:The (integrated|attributions)")
+def test_a_loop_tells_how_far_it_is_and_a_stop_leaves_the_model_as_it_was(model, pairs, verb):
+    told: list[tuple[int, int]] = []
+    before = model(pairs[0].clean)
+    found = looping(model, pairs[0], lambda done, of: told.append((done, of)))[verb]()
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert len({of for _, of in told}) == 1 and told[-1][0] == told[-1][1] > 1
+
+    def stop(done: int, of: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        looping(model, pairs[0], stop)[verb]()
+    assert torch.equal(model(pairs[0].clean), before)
+    again = looping(model, pairs[0], False)[verb]()
+    if isinstance(again, mm.Scores):
+        assert torch.equal(again.values, found.values)
+    else:
+        assert again.equals(found)
+
+
+def test_pairs_that_are_stopped_say_how_to_keep_what_is_done(model, pairs):
+    def stopped(logits: torch.Tensor) -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as told:
+        patching.patch(model, pairs, stopped, layer=1, pos=-1)
+    [note] = told.value.__notes__
+    assert "after 0 of 3 pairs" in note and "mm.sweep.sweep(patch" in note
+
+
+def test_captions_of_pairs_have_the_edits_of_each(model, pairs):
+    few: dict[str, Any] = {"max_new_tokens": 3}
+    cut = lambda pair: {"cut": patching.knockout(list(pair.patches), -1)}  # noqa: E731
+    table = patching.captions(model, pairs, cut, contains=lambda pair: pair.of, **few)
+    assert list(table.columns) == ["pair", "edit", "caption", "contains"] and len(table) == 6
+    for at, pair in enumerate(pairs):
+        own = patching.captions(model, pair.clean, cut(pair), contains=pair.of, **few)
+        part = table[table["pair"] == at].drop(columns="pair").reset_index(drop=True)
+        assert part.equals(own)
+    prompts = [pair.clean for pair in pairs[:2]]
+    assert list(patching.captions(model, prompts, {}, **few)["caption"]) == [
+        model.generate(prompt, 3) for prompt in prompts
+    ]
+    told = table.attrs["about"]
+    assert told["method"] == "captions" and told["contains"] == [" dog", " cat", " dog"]
+
+
+def test_tables_of_prompts_stand_below_each_other_with_what_each_tells(model, pairs):
+    prompts = [pair.clean for pair in pairs[:2]]
+    ask: dict[str, Any] = {
+        "caption": lambda of: mm.attribute_caption(model, of, 2, caption=" dog"),
+        "graph": lambda of: mm.neuron_graph(model, of, " dog", after="", k=1, units=1),
+    }
+    for verb in ask.values():
+        many = verb(prompts)
+        assert many.columns[0] == "prompt"
+        for at, prompt in enumerate(prompts):
+            own = many[many["prompt"] == at].drop(columns="prompt").reset_index(drop=True)
+            assert own.equals(verb(prompt))
+    graph = ask["graph"](prompts)
+    assert graph.attrs["about"]["method"] == "neuron_graph" and graph.attrs["words"]
+    with pytest.raises(AddressError, match="edges of 2 prompts"):
+        mm.view.show(graph)
+    words = mm.neuron_graph(model, prompts[0], [" dog", " cat"], after="", k=1, units=1)
+    assert list(dict.fromkeys(words["token"])) == [" dog", " cat"]
+    assert words.attrs["about"]["of"] == [" dog", " cat"]

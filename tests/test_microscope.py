@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from axe import pages, violations
 from bridges import bridge
 
 import mmlens as mm
@@ -302,6 +303,15 @@ def test_what_cannot_be_looked_at_is_refused_in_a_sentence(tmp_path):
     table = pd.DataFrame({"neuron": ["vision.L0.1"], "word": ["dog"]})
     with pytest.raises(AddressError, match="no 'value'"):
         mm.microscope(model, data, tmp_path, layer=0, top_words=table)
+
+
+def test_axe_finds_nothing_wrong_in_the_site(made, browser):
+    with pages(browser) as tabs:
+        for tab in tabs.values():
+            for address in ("", "#vision.L1.3"):
+                tab.goto(f"{(made / 'index.html').as_uri()}{address}")
+                tab.wait_for_selector("html[data-ready=yes]", state="attached")
+                assert violations(tab) == []
 
 
 def test_the_site_opens_from_a_disk_without_a_request_and_finds_its_units(made, browser):

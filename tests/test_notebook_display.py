@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 import mmlens as mm
 from mmlens.explore.domain import flatness, note
 from mmlens.families import toy
+from mmlens.values.shown_table import SiteTable, spans
 from mmlens.values.word_table import WordTable
 
 TRICK = "<script>alert(1)</script>"
@@ -67,3 +70,42 @@ def test_a_look_shows_the_explorer_and_its_note(model, monkeypatch):
     html = seen._repr_html_()
     assert seen.note == told and html.startswith("<p>a &lt;script&gt;") and "<iframe" in html
     assert "<script" not in html  # the page stands in an attribute, escaped
+
+
+def test_sites_show_every_row_with_layers_and_axes_as_words(model):
+    table = model.sites
+    shown, html = repr(table), table._repr_html_()
+    assert len(table) > 20 and all(name in shown and name in html for name in table["site"])
+    layers, axes = dict(zip(table["site"], table["layers"], strict=True)), table["axes"]
+    assert layers["neurons"] == (0, 1, 2) and "0 to 2" in html and "(0, 1" not in shown + html
+    assert ("pos", "unit") in set(axes) and "<td>pos, unit</td>" in html
+    few = table[table["tower"] == "vision"]
+    assert isinstance(few, SiteTable) and "blocks.{layer}.mlp" in few.to_csv()
+    assert "0, 1" in repr(few[["site", "layers"]]) and few["axes"].iloc[0] != ""
+
+
+def test_layers_with_gaps_are_told_by_their_runs():
+    assert [spans(one) for one in ((), (3,), (0, 1), (0, 1, 2, 3), (0, 3, 5, 6, 7))] == [
+        "", "3", "0, 1", "0 to 3", "0, 3, 5 to 7",
+    ]  # fmt: skip
+
+
+def test_a_bundled_model_shows_its_card_and_others_their_parts(model):
+    folder = Path(mm.__file__).parent
+    for name in ("pictos", "pictos-clip"):
+        bundled = mm.load(name)
+        text = (folder / name.replace("-", "_") / "MODEL_CARD.md").read_text(encoding="utf-8")
+        assert bundled.card == text == bundled.card._repr_markdown_() == repr(bundled.card)
+        assert bundled.edit().card == text
+    own = model.card
+    assert "no card of its own" in own and "| lm | 3 |" in own
+    odd = copy(model)
+    odd.provenance = {"family": "../pictos"}
+    assert odd.card == own  # a family's name is no path
+
+
+def test_a_photograph_is_noted_on_the_page_too(model, monkeypatch):
+    monkeypatch.setattr("mmlens.explore.look.note", lambda *_: f"a {TRICK}")
+    seen = mm.look(model, toy.picture((2, 1)), "A picture of", k=2, max_new_tokens=1)
+    page = mm.view.explore(seen).html
+    assert '"domain":"a \\u003cscript' in page or "a &lt;script&gt;" in page

@@ -128,10 +128,6 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "NaN in place": (lambda m: ablate(m, value=NAN), "value=nan"),
     "a mean of pixels": (lambda m: patching.mean_over(m, [CLEAN], "pixels"), "mean_picture"),
-    "several captions": (
-        lambda m: patching.captions(m, [CLEAN, CORRUPT], {}),
-        "one prompt at a time",
-    ),
     "captions as tokens": (
         lambda m: patching.captions(m, CLEAN, {}, return_type="tokens"),
         "captions are words",

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from axe import pages, violations
 from bridges import bridge
 from typer.testing import CliRunner
 
@@ -344,6 +345,14 @@ def test_a_browser_draws_the_report_by_its_own_scripts_alone(report, browser):
     assert tab.locator(".js-plotly-plot").count() == tab.locator(".figure").count() > 0
     assert wrong == []
     context.close()
+
+
+def test_axe_finds_nothing_wrong_in_the_report(report, browser):
+    with pages(browser) as tabs:
+        for tab in tabs.values():
+            tab.goto(report.page.as_uri())
+            tab.wait_for_selector("html[data-ready=yes]")
+            assert violations(tab) == []
 
 
 def test_a_hostile_caption_token_or_name_is_text():

@@ -71,7 +71,8 @@ def test_what_is_left_without_a_place_is_drawn_as_a_change_and_named_by_its_metr
                    {**about, "method": "ablation_curve"})  # fmt: skip
     lines = view.curves(curve)
     assert np.allclose(lines.data[0].y, [0.9, 0.4]) and lines.layout.shapes[0].y0 == 0.9
-    assert lines.layout.yaxis.title.text == ("probability of ' dog' without the units")
+    beside = lines.layout.yaxis.title.text.split("<br>")
+    assert " ".join(beside) == "probability of ' dog' without the units" and len(beside) == 2
 
 
 def test_results_keep_the_name_of_their_metric_and_no_figure_says_metric():
@@ -185,3 +186,92 @@ def test_results_of_two_methods_are_each_named_with_their_own_and_keep_their_own
     assert (both.data[0].zmax, both.data[1].zmax) == (9, 1)
     alike = view.compare({"a": patched(), "b": patched()})
     assert [one.text for one in alike.layout.annotations] == ["a", "b"]
+
+
+def long_names() -> dict[str, Any]:
+    """Figures whose numbers have a long name, of little height."""
+    told = {"method": "knockouts", "metric": "logit difference ' hippopotamus' − ' rhinoceros'",
+            "clean": 1.0}  # fmt: skip
+    lines = Scores(torch.rand(2, 4), ("arm", "k"), {"arm": ("ranked", "complement")},
+                   {**told, "method": "ablation_curve"})  # fmt: skip
+    few = Scores(torch.rand(24, 12), ("layer", "pos"), {"pos": PATCHES}, {**told, "method": "patch",
+                 "corrupt": 0.0, "drawn": "estimated change of the logit difference"})  # fmt: skip
+    return {
+        "bars": view.bars(Scores(torch.rand(2), ("route",), {"route": GROUPS}, told)),
+        "curves": view.curves(lines),
+        "heatmap": view.heatmap(Scores(torch.rand(2, 3), ("layer", "head"), {}, told)),
+        "panels": view.panels(few.sel(layer=[0, 1, 2]), PHOTO),
+        "panels in a row": view.panels(few, PHOTO, columns=24),
+    }
+
+
+@pytest.mark.parametrize("name", ["bars", "curves", "heatmap", "panels", "panels in a row"])
+def test_a_name_beside_an_axis_is_no_longer_than_the_figure_is_high(name):
+    figure = long_names()[name]
+    (wide_, high), _, marks, _ = still(figure)
+    turned = [one for one in marks if isinstance(one, Text) and one.turn == -90 and not one.mono]
+    assert any("change" in one.text or "difference" in one.text for one in turned)
+    for one in turned:
+        half, top = wide(one.text, one.size) / 2, 0 if "panels" in name else 60
+        assert top - 1 <= one.y - half and one.y + half <= high + 1, one.text
+        assert 0 <= one.x <= wide_
+
+
+def test_a_short_row_of_panels_has_a_bar_whose_numbers_can_be_read():
+    figure = long_names()["panels in a row"]
+    bar = figure.data[-1].marker.colorbar
+    assert bar.lenmode == "pixels" and bar.len >= 100
+    assert figure.layout.height >= figure.layout.margin.t + bar.len
+
+
+def test_the_bar_of_one_panel_stands_beside_it():
+    maps = Scores(torch.rand(1, 12), ("layer", "pos"), {"pos": PATCHES})
+    figure = view.panels(maps, PHOTO)
+    assert figure.data[-1].marker.colorbar.x == pytest.approx(figure.layout.xaxis.domain[1] + 0.02)
+    assert figure.layout.xaxis.domain[1] < 0.6
+
+
+def test_maps_of_relevance_are_titled_by_what_is_asked():
+    def told(method: str, **more: Any) -> str:
+        about = {"method": method, **more}
+        figure = view.on_image(Scores(torch.rand(12), ("pos",), {"pos": PATCHES}, about), PHOTO)
+        return figure.layout.title.text
+
+    assert (
+        told("lrp", of=" dog", target="logit") == "<b>Where “dog” comes from: relevance by LRP</b>"
+    )
+    assert told("grad_cam", of=" dog") == "<b>Where “dog” comes from: Grad-CAM</b>"
+    assert told("rollout", of="None") == "<b>Where the answer comes from: attention rollout</b>"
+    many = Scores(torch.rand(2, 12), ("token", "pos"), {"token": ("a dog", "a cat"),
+                  "pos": PATCHES}, {"method": "attribute", "of": ["a dog", "a cat"]})  # fmt: skip
+    assert (
+        view.panels(many, PHOTO).layout.title.text == "<b>Attribution of each word, by position</b>"
+    )
+
+
+def test_curves_of_covering_are_curves_of_the_number_that_is_explained():
+    about = {"method": "covering_curves", "of": " dog", "target": "prob"}
+    labels = {"curve": ("deletion", "insertion"), "step": (0.0, 0.5, 1.0)}
+    figure = view.show(Scores(torch.rand(2, 3), ("curve", "step"), labels, about))
+    assert [one.mode for one in figure.data] == ["lines+markers"] * 2
+    assert list(figure.data[0].x) == [0.0, 0.5, 1.0]
+    assert figure.layout.yaxis.title.text == "probability"
+    assert figure.layout.title.text == "<b>What covering leaves of “dog”</b>"
+
+
+def test_a_word_that_was_given_by_its_id_is_titled_by_its_letters():
+    model = mm.load("toy-gptj-planted")
+    dog, cat = (model.to_single_token(word) for word in (" dog", " cat"))
+    direct = patching.direct_logits(model, "a", dog, minus=cat)
+    assert (
+        view.bars(direct).layout.title.text == "<b>What writes “dog” rather than “cat”, by part</b>"
+    )
+    assert "“dog”" in view.bars(patching.word(model, dog)).layout.title.text
+
+
+def test_activations_raise_and_lower_nothing():
+    told = {"method": "mean_over", "site": "neurons"}
+    figure = view.neurons(Scores(torch.randn(2, 3), ("layer", "unit"), {}, told))
+    assert figure.layout.title.text == "<b>Mean activation of neurons</b>"
+    assert "blue above 0, red below" in figure.layout.title.subtitle.text
+    assert figure.layout.xaxis.dtick == 1  # units are whole numbers

@@ -3,10 +3,12 @@
     moved = patch(model, pairs, "logit", "z", pos=-1)        # Scores(pair, layer, head)
     patch(model, data, "logit")                              # pairs of a data set (`thing_pairs`)
     knockouts(model, pairs, "logit", lambda pair: {"thing": (pair.patches, -1)})
+    captions(model, pairs, {"steered": steer("resid_post", dog, layer=5)})  # a column `pair`
 
 What differs from pair to pair: a metric that is given by its name is measured for the pair's own
 word (`Pair.of`), and an argument that is a function is called with the pair. Verbs that change one
-run alone read the clean prompt of a pair. Means, intervals and tests: `pair_means`.
+run alone read the clean prompt of a pair. Means, intervals and tests: `pair_means`. What is stopped
+is lost; `mmlens.sweep.sweep` asks the same of the same pairs, keeps what is done, and goes on.
 """
 
 from __future__ import annotations
@@ -25,22 +27,27 @@ from mmlens.causal.thing_pairs import thing_pairs
 from mmlens.datasets.sample import Samples
 from mmlens.runtime.progress import tracked
 from mmlens.values.errors import AddressError, MMLensError, PromptError, TargetError, nearest
-from mmlens.values.joined_labels import joined
+from mmlens.values.joined_labels import joined, joined_attrs
 from mmlens.values.scores import Scores
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 METRICS = ("logit", "logit_difference", "probability", "log_probability", "rank")
 """Metrics that can be given by name, for the word of a pair."""
+_STOPPED = (
+    "{verb} was stopped after {done} of {of} pairs. To keep what is done and go on later, ask by"
+    " mm.sweep.sweep({verb}, model, pairs, folder, options=...)."
+)
 _OF_EACH = ("clean", "corrupt", "prompt", "logit", "bias")
 """What results tell of each pair."""
 
 
-def over_pairs(reads: str = "pair", metric: str = "metric") -> Callable[[Verb], Verb]:
+def over_pairs(reads: str = "pair", metric: str | None = "metric") -> Callable[[Verb], Verb]:
     """A verb (model, pair or prompt, metric, ...) that also takes many of them, or a data set.
 
     Args:
         reads: "pair", or "clean" for verbs of one prompt.
-        metric: the name of its metric, or "of" of a verb that measures a word itself.
+        metric: the name of its metric, or "of" of a verb that measures a word itself; None for one
+            that measures nothing.
     """
 
     def declare(verb: Verb) -> Verb:
@@ -51,8 +58,9 @@ def over_pairs(reads: str = "pair", metric: str = "metric") -> Callable[[Verb], 
             for name, value in given.items() if isinstance(one, Pair) else ():
                 if type(value) is FunctionType and name not in (metric, "progress"):
                     own[name] = value(one)
-            own[metric] = _metric(model, own.get(metric), one, metric)
-            if own[metric] is None and metric not in given:
+            if metric is not None:
+                own[metric] = _metric(model, own.get(metric), one, metric)
+            if metric is not None and own[metric] is None and metric not in given:
                 raise TargetError(
                     f"{verb.__name__} is told nothing to measure: write {metric}=, ' dog' or"
                     " patching.metrics.logit(model, ' dog'), or give pairs with of=' dog'."
@@ -75,6 +83,9 @@ def over_pairs(reads: str = "pair", metric: str = "metric") -> Callable[[Verb], 
                 except MMLensError as error:
                     name = getattr(one, "name", "") or at
                     raise type(error)(f"Pair {name}: {error}") from error
+                except KeyboardInterrupt as stop:
+                    stop.add_note(_STOPPED.format(verb=verb.__name__, done=at, of=len(many)))
+                    raise
             return side_by_side(found, [getattr(one, "name", "") for one in many])
 
         return asked  # type: ignore[return-value]
@@ -137,7 +148,9 @@ def side_by_side(found: Sequence[Any], names: Sequence[str] = ()) -> Any:
         labels = own or range(len(found))
         parts = [part.assign(pair=label) for part, label in zip(found, labels, strict=True)]
         table = pd.concat(parts, ignore_index=True)
-        return table[["pair", *(name for name in table.columns if name != "pair")]]
+        table = table[["pair", *(name for name in table.columns if name != "pair")]]
+        table.attrs.update(joined_attrs(found))
+        return table
     first = found[0]
     for other in found[1:]:
         if other.axes != first.axes or other.shape != first.shape:

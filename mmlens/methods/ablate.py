@@ -35,6 +35,7 @@ from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.readouts import own_site, unit_site
 from mmlens.model.targets import finite
+from mmlens.runtime.progress import Progress
 from mmlens.values.addresses import check_tower, places
 from mmlens.values.arguments import count, number, several, shown
 from mmlens.values.errors import AddressError, SiteError
@@ -67,13 +68,14 @@ def ablate(
     *,
     by: Sequence[str] | str | None = None,
     batch: int | None = None,
+    progress: Progress | bool | None = None,
     **address: Any,
 ) -> Scores:
     """The metric without each place: Scores over the axes in `by`, as in `patch`.
 
     Args:
         value: a number, Scores of `mean_over`, or another prompt of the same layout.
-        metric, site, units, by, batch, address: as in `patch`.
+        metric, site, units, by, batch, progress, address: as in `patch`.
 
     Returns:
         The metric; `about["clean"]` is the metric with nothing ablated.
@@ -84,12 +86,12 @@ def ablate(
     where = place_in(model, kept, site, address, units)
     axes, labels, variants = variants_at(model, where, units, by, address)
     source = _source(model, kept, where, layers_of(variants), value)
-    each = partial(numbers, metric)
-    values, rows = run(model, kept, where, source, variants, each, batch=batch)
+    how: dict[str, Any] = {"batch": batch, "progress": progress, "what": "ablate"}
+    values, rows = run(model, kept, where, source, variants, partial(numbers, metric), **how)
+    clean = float(numbers(metric, kept.logits[None])[0])
     share = shared(where.site, getattr(model, "cfg", None)) | stays(kept.soft, where.site)
     told = about(model, method="ablate", site=site, value=value, prompt=kept.soft, rows=rows,
-                 metric=name_of(metric),
-                 clean=float(numbers(metric, kept.logits[None])[0]), **share)  # fmt: skip
+                 metric=name_of(metric), clean=clean, **share)  # fmt: skip
     return Scores(values.reshape([len(labels[axis]) for axis in axes]), axes, labels, told)
 
 
@@ -107,6 +109,7 @@ def ablation_curve(
     randoms: int = 5,
     seed: int = 0,
     batch: int | None = None,
+    progress: Progress | bool | None = None,
 ) -> Scores:
     """The metric without the first k units, without the rest, or without k others: Scores(arm, k).
 
@@ -116,6 +119,7 @@ def ablation_curve(
         k: how many; more than there are in `ranked` is refused.
         pos: ablate at these positions of the prompt only (default: at all).
         randoms: how many random arms.
+        progress: as in `patch`.
 
     Raises:
         AddressError: too few units in the ranking, or in a layer for its random partners.
@@ -146,11 +150,11 @@ def ablation_curve(
     arms = _arms(units, where.sizes[0], layers, counts, randoms, seed)
     variants = [Variant(at, spots) for arm in arms.values() for at in arm]
     source = _source(model, kept, where, list(layers), value)
-    each = partial(numbers, metric)
-    values, _ = run(model, kept, where, source, variants, each, batch=batch)
+    how: dict[str, Any] = {"batch": batch, "progress": progress, "what": "ablation_curve"}
+    values, _ = run(model, kept, where, source, variants, partial(numbers, metric), **how)
+    clean = float(numbers(metric, kept.logits[None])[0])
     told = about(model, method="ablation_curve", prompt=kept.soft, value=value, seed=seed,
-                 metric=name_of(metric),
-                 clean=float(numbers(metric, kept.logits[None])[0]))  # fmt: skip
+                 metric=name_of(metric), clean=clean)  # fmt: skip
     labels = {"arm": tuple(arms), "k": tuple(counts)}
     return Scores(values.reshape(len(arms), len(counts)), ("arm", "k"), labels, told)
 

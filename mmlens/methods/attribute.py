@@ -185,6 +185,7 @@ def _stacked(
 
 
 @needs("logits", "generate")
+@over_prompts
 @ordinary()
 def attribute_caption(
     model: HookedVLM,
@@ -201,7 +202,8 @@ def attribute_caption(
     """For every token of the caption, the `k` (unit, position) pairs of highest score.
 
     Args:
-        caption: explain these words instead of the model's own caption.
+        prompt: one, or a list, which gives the table a column `prompt`.
+        caption: these words instead of the model's own.
         pos: the positions that are ranked (default: the picture's), as in `Scores.sel`.
         stop: what ends the model's own caption, as in `generate`; None: only its end token.
 
@@ -226,12 +228,7 @@ def attribute_caption(
 
     products(model, soft, targets, receive, attributed(model, point, None), chosen)
     rows = [
-        {
-            "token": aimed.token,
-            "neuron": Neuron(layer, unit),
-            "pos": labels[int(where[place])],
-            "score": score,
-        }
+        (aimed.token, Neuron(layer, unit), labels[int(where[place])], score)
         for aimed, top in zip(targets, best, strict=True)
         for score, layer, place, unit in top.rows()
     ]

@@ -35,6 +35,7 @@ from mmlens.model.targets import finite
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.backward import seed, wide
 from mmlens.runtime.chunks import in_chunks
+from mmlens.runtime.progress import Progress, tracked
 from mmlens.values.arguments import count
 from mmlens.values.errors import AddressError, SiteError
 from mmlens.values.scores import Scores
@@ -60,6 +61,7 @@ def attribution_patching(
     steps: int = 0,
     layer: Any = None,
     batch: int = 8,
+    progress: Progress | bool | None = None,
 ) -> Scores:
     """The estimated change of the metric by each patch: Scores(layer, pos[, head or unit]).
 
@@ -71,6 +73,7 @@ def attribution_patching(
             base alone.
         layer: some layers only.
         batch: points computed side by side (halved when memory runs out).
+        progress: as in `patch`, layer by layer where there are `steps`.
 
     Raises:
         NumericsError: the metric has no gradient.
@@ -89,7 +92,7 @@ def attribution_patching(
     old, new = (standing(model, run.soft, where, layers) for run in (base, source))
     if steps:
         sums = {at: _integrated(model, base, where, at, old[at], new[at], metric, steps, batch)
-                for at in layers}  # fmt: skip
+                for at in tracked(layers, "attribution_patching", progress)}  # fmt: skip
         values = torch.stack([_reduced(sums[at].values, where) for at in layers])
         told |= {name: {str(at): getattr(one, name) for at, one in sums.items()}
                  for name in ("change", "missing", "nodes")}  # fmt: skip

@@ -1,6 +1,8 @@
 """Captions generated under each edit, as the outcome of an experiment.
 
     captions(model, prompt, {"no dog patches": knockout(dog, -1)}, contains="dog")
+    captions(model, pairs, lambda pair: {"cut": knockout(pair.patches, -1)},
+             contains=lambda pair: pair.of)                     # a table with a column `pair`
 
 A metric of patching reads the logits of one position; a caption has many, so it is generated
 greedily, with the edits applied at every step.
@@ -14,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from mmlens.causal.many_pairs import over_pairs
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about, described
 from mmlens.model.targets import one
+from mmlens.runtime.progress import Progress, tracked
 from mmlens.values.arguments import instance, shown, text
 from mmlens.values.edit import Edit
 from mmlens.values.errors import AddressError, PromptError
@@ -29,19 +33,24 @@ NOTHING = "(nothing)"
 
 
 @needs("generate")
+@over_pairs(reads="clean", metric=None)
 def captions(
     model: HookedVLM,
     prompt: Any,
     edits: Mapping[str, Edit | Sequence[Edit]],
     contains: str | None = None,
+    *,
+    progress: Progress | bool | None = None,
     **options: Any,
 ) -> pd.DataFrame:
     """The greedy caption under each edit; the first row is the unedited model.
 
     Args:
+        prompt: one; of a list of prompts or pairs, or a data set, the table has a column `pair`.
         edits: name -> an Edit, or several that are applied together.
         contains: a word or phrase to find in the captions, in any letter case, as a whole, in the
             singular or with -s or -es.
+        progress: as in `patch`, edit by edit.
         options: of `generate`, such as `max_new_tokens=`.
 
     Returns:
@@ -61,7 +70,8 @@ def captions(
     if not isinstance(prompt, (str, Prompt)):
         one(model, prompt)
     rows = []
-    for name, change in {NOTHING: (), **edits}.items():
+    every: list[tuple[str, Any]] = [(NOTHING, ()), *edits.items()]
+    for name, change in tracked(every, "captions", progress):
         several = (change,) if isinstance(change, Edit) else change
         if not isinstance(several, (tuple, list)):
             raise AddressError(

@@ -29,7 +29,7 @@ from mmlens.model.capabilities import needs
 from mmlens.model.capture import capture
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite, one
-from mmlens.towers.language.tokenization import id_of
+from mmlens.towers.language.tokenization import id_of, word
 from mmlens.values.addresses import places
 from mmlens.values.arguments import choice
 from mmlens.values.errors import AddressError, CapabilityError
@@ -101,8 +101,11 @@ def direct_logits(
             f"The final norm and unembedding of {model.name!r} do not give its own logit from the"
             f" residual stream (off by {off:.3g}), so shares would be wrong."
         )
-    told = about(model, method="direct_logits", prompt=soft, of=of, minus=str(minus), by=by,
-                 bias=bias, logit=truth)  # fmt: skip
+    both = zip(words, tokens, strict=True)
+    said = [given if isinstance(given, str) else word(model.lm, token) for given, token in both]
+    told = about(model, method="direct_logits", prompt=soft, of=said[0],
+                 minus=str(None if minus is None else said[1]), by=by, bias=bias,
+                 logit=truth)  # fmt: skip
     if by == "part":
         return _parts(model, kept, direction, truth - bias, told)
     axis, shares = {"head": ("head", _inside), "neuron": ("unit", _inside),

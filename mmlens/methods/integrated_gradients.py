@@ -30,6 +30,7 @@ from mmlens.model.targets import Number, Target
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.backward import pull
 from mmlens.runtime.chunks import in_chunks
+from mmlens.runtime.progress import Progress, tracked
 from mmlens.values.arguments import count, number
 from mmlens.values.errors import AddressError
 from mmlens.values.scores import Scores
@@ -52,6 +53,7 @@ def integrated_gradients(
     steps: int = 16,
     layer: Any = None,
     batch: int = 8,
+    progress: Progress | bool | None = None,
 ) -> Scores:
     """Integrated gradients of the MLP units of each layer for one word: Scores(layer, pos, unit).
 
@@ -62,6 +64,8 @@ def integrated_gradients(
             layers where their sum misses the change by more than a hundredth (with a norm after the
             MLP, the quantity changes only close to the baseline).
         batch: steps computed side by side (halved when memory runs out).
+        progress: called with the layers done and their number; by default a bar after two seconds,
+            False for none.
 
     Returns:
         The scores; `about` has by layer the "change" y(z) - y(b), what is "missing" of it in their
@@ -76,7 +80,8 @@ def integrated_gradients(
         raise AddressError(f"layer={layer!r} names no layer: write some, or None for all.")
     need_units(model, site, chosen)
     where = place_of(model, soft, site.name, chosen)
-    found = {n: _one_layer(model, soft, aimed, where, n, baseline, steps, batch) for n in chosen}
+    found = {n: _one_layer(model, soft, aimed, where, n, baseline, steps, batch)
+             for n in tracked(chosen, "integrated_gradients", progress)}  # fmt: skip
     told = about(
         model,
         method="integrated_gradients",

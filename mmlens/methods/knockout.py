@@ -29,7 +29,7 @@ from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import one
-from mmlens.runtime.progress import tracked
+from mmlens.runtime.progress import Progress, tracked
 from mmlens.values.addresses import places
 from mmlens.values.arguments import choice, count, flag, instance, shown, spelled
 from mmlens.values.edit import Edit
@@ -83,6 +83,7 @@ def knockouts(
     routes: Mapping[str, tuple[Any, Any]],
     window: int | None = None,
     step: int = 1,
+    progress: Progress | bool | None = None,
 ) -> Scores:
     """The metric with each route cut in each window of layers: Scores(route, layer).
 
@@ -93,6 +94,7 @@ def knockouts(
         window: how many layers are cut together, around the labelled one; None cuts all layers and
             gives Scores(route).
         step: the distance between windows.
+        progress: as in `patch`, route by route.
 
     Returns:
         The metric; `about["clean"]` is the metric with nothing cut (of several: by name).
@@ -111,7 +113,7 @@ def knockouts(
     kept = keep(model, prompt)
     middles = list(range(0, n, step)) if window is not None else [None]
     rows = []
-    for name, route in tracked(list(routes.items()), "knockouts"):
+    for name, route in tracked(list(routes.items()), "knockouts", progress):
         source, destination = _ends(name, route)
         across = _across(kept.soft, source)
         _check(kept.soft, name, source, destination, across)

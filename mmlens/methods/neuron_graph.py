@@ -15,19 +15,22 @@ was checked by doing it. The rows from a unit to the word are all routes between
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mmlens.methods.attribute import attribute
 from mmlens.methods.decode import decode
+from mmlens.methods.over_lists import over_lists
 from mmlens.methods.top_neurons import top_neurons
 from mmlens.model import readouts
 from mmlens.model.capabilities import needs
 from mmlens.model.capture import capture
 from mmlens.model.provenance import about
 from mmlens.model.targets import aim, extend, one
+from mmlens.runtime.progress import Progress, tracked
 from mmlens.towers.language.tokenization import id_of, word
 from mmlens.values.addresses import places
 from mmlens.values.arguments import count
@@ -47,10 +50,13 @@ FEATURES = "features"
 MOST = 100
 """Neurons, and units of each: every edge is a forward pass."""
 COLUMNS = ["source", "target", "pos", "score", "ablation"]
+_Edge = tuple[Any, Any, Any, torch.Tensor, Callable[[], float]]
+"""Source, target, position, score, and what silencing the source takes from the target."""
 _UNITS = re.compile(r"blocks\.(\d+)\.mlp\.hook_post")
 
 
 @needs("logits", "neurons", "pictures", "positions")
+@over_lists
 def neuron_graph(
     model: HookedVLM,
     prompt: Any,
@@ -60,14 +66,17 @@ def neuron_graph(
     neurons: Sequence[Neuron] | None = None,
     k: int = 5,
     units: int = 5,
+    progress: Progress | bool | None = None,
 ) -> pd.DataFrame:
     """Edges from units of the encoder over neurons to a word: source, target, pos, score, ablation.
 
     Args:
-        of, after: the word that is explained, as in `attribute`.
+        prompt, of, after: the word that is explained, as in `attribute`; of several prompts or
+            words the table has a column `prompt` or `token`.
         neurons: of the language model; None for the `k` of highest score at the picture.
         units: of the encoder, as many per neuron: those of largest score, of either sign. What
             counts as a unit is a dimension of what the projection reads.
+        progress: as in `patching.patch`, edge by edge.
 
     Returns:
         Per edge: source and target (a Neuron, "features 17" for a unit that is in no MLP, the
@@ -87,23 +96,24 @@ def neuron_graph(
         chosen = list(top_neurons(scores, k, pos=seen, rank_by="max")["neuron"])
     else:
         chosen = [_checked(one) for one in units_in(neurons, "neurons", Neuron, least=1)]
-    rows, every = [], list[int]()
+    edges: list[_Edge] = []
+    every: list[int] = []
     for neuron in chosen:
         best = at_picture.sel(neuron)
         pos = best.of("pos")[int(best.values.argmax())]
-        without = graph.word_without(Edit("neurons", 0.0, neuron, pos=pos))
-        rows.append({"source": neuron, "target": graph.word, "pos": pos,
-                     "score": float(best.values.max()), "ablation": without})  # fmt: skip
+        cut = Edit("neurons", 0.0, neuron, pos=pos)
+        edges.append((neuron, graph.word, pos, best.values.max(), partial(graph.word_without, cut)))
         fed = graph.feeding(neuron, pos)
         top = fed.abs().topk(min(n_units, len(fed))).indices.tolist()
         every += top
-        rows += [{"source": unit_label(model, unit), "target": neuron, "pos": pos,
-                  "score": float(fed[unit]),
-                  "ablation": graph.neuron_without(neuron, pos, unit)} for unit in top]  # fmt: skip
+        edges += [(unit_label(model, unit), neuron, pos, fed[unit],
+                   partial(graph.neuron_without, neuron, pos, unit)) for unit in top]  # fmt: skip
     through = _by_unit(attribute(model, prompt, of, after=after, site=FEATURES))
-    rows += [{"source": unit_label(model, unit), "target": graph.word, "pos": None,
-              "score": float(through[unit]), "ablation": graph.word_without(_silent(unit))}
-             for unit in dict.fromkeys(every)]  # fmt: skip
+    edges += [(unit_label(model, unit), graph.word, None, through[unit],
+               partial(graph.word_without, _silent(unit)))
+              for unit in dict.fromkeys(every)]  # fmt: skip
+    checked = tracked(edges, "neuron_graph", progress)
+    rows = [(*at, float(score), without()) for *at, score, without in checked]
     import pandas as pd
 
     table = pd.DataFrame(rows, columns=COLUMNS)

@@ -24,6 +24,7 @@ from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import Number, finite
 from mmlens.runtime.autograd import ordinary
+from mmlens.runtime.progress import Progress
 from mmlens.values.arguments import count
 from mmlens.values.errors import AddressError, CapabilityError
 from mmlens.values.scores import Scores
@@ -45,6 +46,7 @@ def occlusion(
     baseline: float | None = None,
     side: int = 1,
     batch: int = 8,
+    progress: Progress | bool | None = None,
 ) -> Scores:
     """What covering each patch, or squares that hold it, takes from one word: Scores(pos).
 
@@ -53,6 +55,7 @@ def occlusion(
         at, baseline: as in `attribute_picture`.
         side: of the square that is covered, in patches; one square for each place where it fits.
         batch: pictures computed side by side (halved when memory runs out).
+        progress: called with (done, of); by default a bar after two seconds, False for none.
 
     Raises:
         AddressError: a square that does not fit into the picture.
@@ -73,7 +76,7 @@ def occlusion(
     covered = torch.block_diag(*[covered.float()] * len(x)).bool()
     with torch.no_grad():
         whole = place.numbers(x[None])
-    effects = whole - place.shown(x, base, ~covered, batch)
+    effects = whole - place.shown(x, base, ~covered, batch, progress)
     held = covered.to(effects)
     values = place.depends((held.T @ effects) / held.sum(0))
     told = about(

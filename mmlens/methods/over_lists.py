@@ -3,9 +3,10 @@
     attribute(model, [a, b], of=" dog")             # Scores(prompt, layer, pos, unit)
     attribute(model, prompt, of=[" dog", " cat"])   # Scores(token, layer, pos, unit)
     logit_lens(model, [a, b])                       # a table with a column prompt
+    attribute_caption(model, [a, b])                # the same
 
 Prompts of one list have one layout, as in `activations`, and labels of positions name the words of
-all of them; of a table they may differ.
+all of them; of a table they may differ. A bar is shown after two seconds (`runtime.progress`).
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from mmlens.runtime.progress import tracked
 from mmlens.values.arguments import shown
 from mmlens.values.errors import AddressError, PromptError, TargetError
-from mmlens.values.joined_labels import joined
+from mmlens.values.joined_labels import joined, joined_attrs
 from mmlens.values.labels import Neuron
 from mmlens.values.scores import Scores
 from mmlens.values.unit_lists import as_unit, has_units, units_in
@@ -32,7 +34,8 @@ def over_lists(verb: Verb) -> Verb:
     def asked(model: Any, prompt: Any, of: Any = None, *args: Any, **options: Any) -> Any:
         if (words := words_in(of)) is None:
             return verb(model, prompt, as_unit(of), *args, **options)
-        found = [verb(model, prompt, word, *args, **options) for word in words]
+        every = tracked(words, f"{verb.__name__} of words", _shown(options))
+        found = [verb(model, prompt, word, *args, **options) for word in every]
         return beside(found, word_axis(model, words), words)
 
     return over_prompts(asked)  # type: ignore[return-value]
@@ -45,10 +48,16 @@ def over_prompts(verb: Verb) -> Verb:
     def asked(model: Any, prompt: Any, *args: Any, **options: Any) -> Any:
         if (prompts := prompts_of(prompt)) is None:
             return verb(model, prompt, *args, **options)
-        found = [verb(model, one, *args, **options) for one in prompts]
+        every = tracked(prompts, f"{verb.__name__} of prompts", _shown(options))
+        found = [verb(model, one, *args, **options) for one in every]
         return beside(found, "prompt")
 
     return asked  # type: ignore[return-value]
+
+
+def _shown(options: dict[str, Any]) -> bool | None:
+    """The caller's choice of a bar; a function of (done, of) is that of one prompt."""
+    return options["progress"] if isinstance(options.get("progress"), bool) else None
 
 
 def prompts_of(prompt: Any) -> list[Any] | None:
@@ -108,7 +117,9 @@ def beside(found: Sequence[Any], axis: str, names: Sequence[Any] = ()) -> Any:
         labels = names or range(len(found))
         rows = [part.assign(**{axis: label}) for part, label in zip(found, labels, strict=True)]
         table = pd.concat(rows, ignore_index=True)
-        return table[[axis, *(name for name in table.columns if name != axis)]]
+        table = table[[axis, *(name for name in table.columns if name != axis)]]
+        table.attrs.update(joined_attrs(found))
+        return table
     shared = {one: joined(tuple(tuple(part.of(one)) for part in found))
               for one in found[0].axes if one in _SHARED}  # fmt: skip
     if len({part.axes for part in found}) > 1:

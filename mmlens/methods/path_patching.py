@@ -30,7 +30,7 @@ from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite
 from mmlens.runtime.autograd import ordinary
-from mmlens.runtime.progress import tracked
+from mmlens.runtime.progress import Progress, tracked
 from mmlens.values.addresses import places
 from mmlens.values.arguments import count, instance
 from mmlens.values.edit import Edit
@@ -63,6 +63,7 @@ def path_patching(
     pos: Any = None,
     direction: str = "denoise",
     through: str = "nothing",
+    progress: Progress | bool | None = None,
 ) -> Scores:
     """The metric with each direct path from a sender to the receiver patched: Scores(sender).
 
@@ -72,6 +73,7 @@ def path_patching(
             heads share a key and a value (grouped-query attention), all of them receive it.
         pos: positions of the sender that are patched (default: all).
         through: "nothing" (the direct path alone) or "mlps".
+        progress: as in `patch`.
 
     Raises:
         AddressError: the sender does not come before the receiver, or no such direction.
@@ -87,7 +89,7 @@ def path_patching(
     writes = ("attn_out", "mlp_out", *(["cross_attn_out"] if base.picture_keys is not None else []))
     held = {name: activations(model, base, name) for name in writes}
     scores = []
-    for sender in tracked(senders, "path_patching"):
+    for sender in tracked(senders, "path_patching", progress):
         kind = _SITE[type(sender)]
         sent = activations(model, source, kind, layer=sender.layer, pos=where)
         here = {**sent.labels, "pos": tuple(base.labels[0][i] for i in where)}  # the base's

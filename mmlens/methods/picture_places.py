@@ -16,6 +16,7 @@ from mmlens.model.capture import capture
 from mmlens.model.targets import Number, Target
 from mmlens.runtime.backward import pull
 from mmlens.runtime.chunks import in_chunks
+from mmlens.runtime.progress import Progress, bar
 from mmlens.values.errors import PromptError, SiteError, nearest
 from mmlens.values.labels import LM, Label
 from mmlens.values.sites import SITES
@@ -107,15 +108,29 @@ class PicturePlace:
         return torch.where(shown.unsqueeze(-1), x, base)
 
     def shown(
-        self, x: torch.Tensor, base: torch.Tensor, keep: torch.Tensor, batch: int
+        self,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        keep: torch.Tensor,
+        batch: int,
+        progress: Progress | bool | None = None,
     ) -> torch.Tensor:
-        """y for each set of patches that is kept, the baseline in the others: Float[run]."""
+        """y for each set of patches that is kept, the baseline in the others: Float[run].
+
+        Args:
+            progress: called with the runs done and their number; by default a bar.
+        """
 
         def work(start: int, stop: int) -> torch.Tensor:
             return self.numbers(self.mixed(x, base, keep[start:stop]))
 
-        with torch.no_grad():
-            return torch.cat(list(in_chunks(len(keep), batch, work)))
+        found, done = [], 0
+        with torch.no_grad(), bar("covering", len(keep), progress) as step:
+            for values in in_chunks(len(keep), batch, work):
+                found.append(values)
+                done += len(values)
+                step(done)
+        return torch.cat(found)
 
     def labels(self) -> tuple[Label, ...]:
         """The label of each patch, pictures one after the other."""

@@ -25,6 +25,7 @@ from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.targets import Number, finite
 from mmlens.runtime.autograd import ordinary
+from mmlens.runtime.progress import Progress
 from mmlens.values.arguments import SEEDS, count, number
 from mmlens.values.errors import AddressError
 from mmlens.values.scores import Scores
@@ -53,6 +54,7 @@ def rise(
     side: int = 1,
     seed: int = 0,
     batch: int = 8,
+    progress: Progress | bool | None = None,
 ) -> Scores:
     """The mean of one word's number with each patch shown less that with it covered: Scores(pos).
 
@@ -65,6 +67,7 @@ def rise(
             (whose cells are 32 pixels of 224). Larger cells cost fewer masks and blur the map.
         seed: of the masks.
         batch: pictures computed side by side (halved when memory runs out).
+        progress: called with (done, of); by default a bar after two seconds, False for none.
 
     Raises:
         AddressError: a share that shows all or nothing, or too few masks for a patch.
@@ -79,7 +82,7 @@ def rise(
     x = place.read()
     base = baseline_of(x, baseline, place.at)
     keep = drawn(place, x, masks, p, count(side, "side", most=max(place.grid)), seed)
-    y = place.shown(x, base, keep, batch)
+    y = place.shown(x, base, keep, batch, progress)
     values, error = differences(keep.to(y), y)
     told = about(
         model, method="rise", prompt=place.soft, of=place.aimed.token, target=target, at=place.at,

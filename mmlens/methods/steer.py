@@ -26,6 +26,7 @@ from mmlens.model.provenance import about
 from mmlens.model.readouts import own_site
 from mmlens.model.targets import finite
 from mmlens.towers.language.tokenization import id_of
+from mmlens.towers.language.tokenization import word as spelled
 from mmlens.values.arguments import instance, number, several
 from mmlens.values.edit import Edit
 from mmlens.values.errors import AddressError, NumericsError
@@ -82,7 +83,7 @@ def mean_difference(
 def word(model: HookedVLM, of: str | int) -> Scores:
     """The unembedding direction of a word of one token (or of an id): Scores(dim)."""
     token = id_of(model.lm, of)
-    told = about(model, method="word", of=of)
+    told = about(model, method="word", of=of if isinstance(of, str) else spelled(model.lm, token))
     return Scores(model.lm.word_directions([token])[:, 0].float(), ("dim",), {}, told)
 
 

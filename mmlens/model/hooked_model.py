@@ -4,6 +4,7 @@
     model.sites                        what can be read and edited, as a table
     reading = model.read(prompt)       inputs and labels
     model.run(reading)                 its output: logits of tokens, of classes, ...
+    model.card                         what it was trained on, as a page
     model.can("logits")                whether it has what a question needs
 
 Every verb of mmlens takes a `HookedModel` and checks its capabilities, never its class.
@@ -22,6 +23,7 @@ import torch
 
 from mmlens.model import activation_cache, hooking, options
 from mmlens.model.capabilities import abilities
+from mmlens.model.card import Card, card_of
 from mmlens.model.kept_hooks import KeepsHooks
 from mmlens.model.listed_sites import site_table
 from mmlens.runtime.casting import Movable
@@ -74,6 +76,11 @@ class HookedModel(KeepsHooks, Movable, ABC):
     def sites(self) -> pd.DataFrame:
         """Every site: its name, tower, hook point, axes, layers, and whether edits act there."""
         return site_table(self)
+
+    @property
+    def card(self) -> Card:
+        """What it was trained on and what it cannot know: the bundled card, or its parts."""
+        return card_of(self)
 
     def can(self, what: str) -> bool:
         """Whether the model has what a question needs: "logits", "neurons", "classes", ...

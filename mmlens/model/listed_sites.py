@@ -9,21 +9,21 @@ from mmlens.values.errors import CapabilityError
 from mmlens.values.sites import MASK, SITES
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from mmlens.model.hooked_model import HookedModel
+    from mmlens.values.shown_table import SiteTable
 
 COLUMNS = ("site", "tower", "hook", "axes", "layers", "writable")
 
 
-def site_table(model: HookedModel) -> pd.DataFrame:
+def site_table(model: HookedModel) -> SiteTable:
     """One row per site that fires on the model.
 
     Returns:
         Columns site, tower, hook (with `{layer}`), axes (a tuple, those of the first layer), layers
-        (a tuple of those that have the site), writable (whether an edit acts there).
+        (a tuple of those that have the site), writable (whether an edit acts there). All rows are
+        displayed, tuples as words.
     """
-    import pandas as pd
+    from mmlens.values.shown_table import SiteTable
 
     known = set(hooking.points(model))
     rows: list[tuple[Any, ...]] = []
@@ -42,4 +42,4 @@ def site_table(model: HookedModel) -> pd.DataFrame:
             writable = hooking.written(model, site)
             shown = tuple(layers) if site.layered else ()
             rows.append((name, site.tower, site.point, axes, shown, writable))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return SiteTable(rows, columns=list(COLUMNS))

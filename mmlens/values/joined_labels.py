@@ -1,7 +1,11 @@
-"""Labels of positions of several prompts that are read side by side: one per position for all."""
+"""Labels of positions of several prompts that are read side by side: one per position for all.
+
+Of tables that stand below each other: what all of them tell.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmlens.values.errors import PromptError
@@ -22,6 +26,23 @@ def joined(rows: tuple[tuple[Any, ...], ...]) -> tuple[Any, ...]:
             " different places: ask for one at a time, or give prompts of one layout."
         )
     return tuple(map(_named, zip(*rows, strict=True)))
+
+
+def joined_attrs(tables: Sequence[Any]) -> dict[str, Any]:
+    """The `attrs` of tables below each other: mappings joined, provenance with all that differs."""
+    first = dict(tables[0].attrs)
+    for name, told in first.items():
+        every = [dict(table.attrs.get(name) or {}) for table in tables]
+        if isinstance(told, Mapping) and name == "about":
+            first[name] = {key: _all([one.get(key) for one in every]) for key in told}
+        elif isinstance(told, Mapping):
+            first[name] = {key: value for one in every for key, value in one.items()}
+    return first
+
+
+def _all(told: list[Any]) -> Any:
+    """What is told once where all tell the same, else of each."""
+    return told[0] if all(str(one) == str(told[0]) for one in told) else told
 
 
 def _named(labels: tuple[Any, ...]) -> Any:

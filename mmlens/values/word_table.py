@@ -13,16 +13,14 @@ from typing import Any
 
 import pandas as pd
 
+from mmlens.values.shown_table import ShownTable
+
 HIDDEN = ("probs",)
 """Columns of raw numbers that the display leaves out."""
 
 
-class WordTable(pd.DataFrame):
+class WordTable(ShownTable):
     """A DataFrame whose display has words in place of lists, and no lists of numbers."""
-
-    @property
-    def _constructor(self) -> Any:
-        return WordTable
 
     def shown(self) -> pd.DataFrame:
         """What is displayed."""
@@ -31,13 +29,6 @@ class WordTable(pd.DataFrame):
         if "words" in columns:
             plain = plain.assign(words=[_told(words) for words in plain["words"]])
         return plain
-
-    def __repr__(self) -> str:
-        return repr(self.shown())
-
-    def _repr_html_(self) -> str | None:
-        html: Any = self.shown()
-        return html._repr_html_()
 
 
 def _told(words: Any) -> Any:

@@ -5,6 +5,7 @@
     X, pos (patches); X, Y, key           panels                    heatmap
     pos or token, one of words            tokens                    tokens
     (arm | route | token | model), k|layer    curves                curves
+    curve, step                           curves                    curves
     prompt, [X,] k|layer                  curves, with intervals    curves, with intervals
     layer, unit                           neurons (the strongest)   neurons
     [layer,] [head,] query, key           attention_on_image        attention_text, or heatmap
@@ -146,6 +147,8 @@ def _is_lines(x: Scores) -> bool:
     """Whether these are a few named lines over k or layer, optionally for several prompts."""
     along = along_axis(x)
     others = [a for a in x.axes if a not in (along, "prompt")]
+    if others == ["curve"] and along == "step":
+        return True
     if along not in ("k", "layer") or len(others) > 1:
         return False
     if not others:

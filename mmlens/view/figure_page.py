@@ -44,7 +44,8 @@ def figure_part(figure: Any, name: str, *, plotly: bool = False) -> str:
         config={**theme.CONFIG, "displayModeBar": False, "responsive": False},
     )  # fmt: skip
     pairs = to_dark() if theme.chosen() == "auto" else {"marks": {}, "scales": {}}
-    told = {**pairs, "least": (figure.layout.meta or {}).get("least", 320), "name": name}
+    meta = figure.layout.meta or {}
+    told = {**pairs, "least": meta.get("least", 320), "names": meta.get("names"), "name": name}
     numbers = csv_of(of_figure(figure))
     kinds = ("png", "svg", *(("csv",) if len(numbers) <= _LARGEST else ()))
     buttons = "".join(f'<button type="button" data-as="{k}">{k.upper()}</button>' for k in kinds)

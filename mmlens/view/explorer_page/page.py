@@ -176,6 +176,7 @@ def _page(
     sizes: dict[str, int] = dict.fromkeys(("pictures", "maps", "lens", "tops", "words"), 0)
     pictures = [
         picture_data(one, title if len(looks) == 1 else name, detail, shared)
+        | {"note": _noted(one)}
         for one, name in zip(looks, names, strict=True)
     ]
     found, thumbs = tops_data(tops, names, detail, shared)
@@ -206,6 +207,11 @@ def _page(
     return Explorer(html, {name: size / 1e6 for name, size in ordered if size > 0}, looks)
 
 
+def _noted(seen: Any) -> str:
+    """A sentence where the model was shown what it cannot know, else nothing."""
+    return str((seen.about or {}).get("note", ""))
+
+
 def _add_traits(shared: Shared, traits: pd.DataFrame | None) -> None:
     """The numbers of a table, at the neurons that the page shows."""
     for row in traits.to_dict("records") if traits is not None else []:
@@ -226,7 +232,7 @@ def _filled(first: Any, title: str, data: str, many: bool) -> str:
         "data": data, "about": about_rows(first.about or {}), "many": "many" if many else "one",
         **_SAYS["texts" if (first.about or {}).get("tower") == "vision" else "words"],
         "caption": escape(first.caption), "prompt": escape(first.prompt),
-        "explained": escape(plain(first.token)),
+        "note": escape(_noted(first)), "explained": escape(plain(first.token)),
     }  # fmt: skip
     return locked(filled(_static("page.html"), parts))
 

@@ -35,6 +35,8 @@ _SIDE, _NUMBERS = 420, 400_000
 _AXES = (("query", "key"), ("head", "query", "key"), ("layer", "head", "query", "key"))
 _CSS = """
 .mm-circles .mm-circuits{background:#fff;color:#000;padding:6px;border-radius:4px;overflow-x:auto}
+.mm-circles .mm-circuits h4{color:#10151b!important;
+background-image:linear-gradient(#ffffffb0,#ffffffb0)!important}
 [data-jp-theme-light=false] .mm-circles .mm-circuits,[data-theme=dark] .mm-circles .mm-circuits,
 .mm-view[data-scheme=dark] .mm-circuits{filter:invert(.92) hue-rotate(180deg)}
 @media (prefers-color-scheme:dark){.mm-circles:not([data-scheme=light]) .mm-circuits{

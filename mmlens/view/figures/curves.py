@@ -2,6 +2,7 @@
 
     view.curves(patching.ablation_curve(...))     # Scores(arm, k)
     view.curves(patching.knockouts(...))          # Scores(route, layer)
+    view.curves(relevance.covering_curves(...))   # Scores(curve, step)
 
 The horizontal axis is `k`, otherwise `layer`, otherwise the last axis of numbers. Over an axis
 `prompt` the mean is drawn with its 95 % interval (percentile bootstrap over prompts). Arms "random
@@ -73,9 +74,16 @@ def curves(scores: Scores, *, title: str | None = None) -> go.Figure:
         height=400,
         showlegend=len(lines) > 1,
         legend={"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"},
-        xaxis={"title": in_figure(_ALONG.get(along, along)), "zeroline": False, **_whole(x)},
+        xaxis={"title": in_figure(_along(scores, along)), "zeroline": False, **_whole(x)},
         yaxis={"title": in_figure(axis_name(scores)), "zeroline": True, "rangemode": "tozero"},
     )
+
+
+def _along(scores: Scores, along: str) -> str:
+    """The name of the horizontal axis."""
+    if along == "step" and "curve" in scores.axes:
+        return "share of patches covered, or shown"
+    return _ALONG.get(along, along)
 
 
 def along_axis(scores: Scores) -> str | None:

@@ -35,11 +35,18 @@ def graph(table: pd.DataFrame, *, title: str = "What feeds the word") -> go.Figu
             Edges over which a longer way leads as well are left to the longer way.
 
     Raises:
-        AddressError: no such columns or rows, a circle, or more edges than can be read.
+        AddressError: no such columns or rows, several prompts, a circle, or more edges than can be
+            read.
     """
     table = given.table(table, ("source", "target", "score"), _CALL)
     if len(table) > _MOST:
         raise AddressError(f"{len(table)} edges are more than can be read: take {_MOST} at most.")
+    prompts = set(table["prompt"]) if "prompt" in table.columns else set()
+    if len(prompts) > 1:
+        raise AddressError(
+            f"These are edges of {len(prompts)} prompts, and a graph shows one: write"
+            " view.graph(table[table['prompt'] == 0])."
+        )
     depth = _depths(list(zip(map(str, table["source"]), map(str, table["target"]), strict=True)))
     spots = _spots(depth)
     drawn: Any = table.to_dict("records")

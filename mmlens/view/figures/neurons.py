@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
@@ -15,16 +15,17 @@ from mmlens.view.style.figure import Figure
 from mmlens.view.style.numbers import keep
 from mmlens.view.style.printed import label, visible
 from mmlens.view.style.theme import in_figure
+from mmlens.view.style.titles import capital, quantity
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _NAMED = 8
+_ACTIVE = ("mean activation", "activation of neurons")
+"""Numbers that raise and lower nothing."""
 
 
-def neurons(
-    table: pd.DataFrame | Scores, *, k: int = 100, title: str = "Which neurons, in which layer"
-) -> go.Figure:
+def neurons(table: pd.DataFrame | Scores, *, k: int = 100, title: str | None = None) -> go.Figure:
     """Layer by unit, one point per row; area by score, blue raises, red lowers, words on hover.
 
     Args:
@@ -34,7 +35,11 @@ def neurons(
     Raises:
         AddressError: no such columns or axes, or no rows.
     """
+    told, size, effect = "Which neurons, in which layer", "score", True
     if isinstance(table, Scores):
+        size = quantity(given.scores(table, "table"))
+        effect = size not in _ACTIVE
+        told = told if effect else f"{capital(size).removesuffix(' of neurons')} of neurons"
         table = _strongest(given.scores(table, "table"), k)
     table = given.table(table, ("neuron", "score"), "mm.top_neurons(scores)")
     for one in table.neuron:
@@ -70,14 +75,15 @@ def neurons(
     layers = [neuron.layer for neuron in table.neuron]
     own = len(set(table.neuron))
     many = f"{own} neuron{'s' * (own != 1)}"
+    signs = "blue raises, red lowers" if effect else "blue above 0, red below"
     many += f", {len(table)} points" if own < len(table) else ""
     theme.finish(
         figure,
-        given.title(title),
-        f"{many}; area by score (largest {top:.3g}), blue raises, red lowers",
+        given.title(title, told),
+        f"{many}; area by {size} (largest {top:.3g}), {signs}",
         height=460,
         showlegend=False,
-        xaxis={"title": "unit", "zeroline": False},
+        xaxis={"title": "unit", "zeroline": False, **_whole([one.unit for one in table.neuron])},
         yaxis={
             "title": "layer",
             "dtick": max(1, (max(layers) - min(layers)) // 16),
@@ -86,6 +92,12 @@ def neurons(
         },
     )
     return keep(figure, table)
+
+
+def _whole(units: list[int]) -> dict[str, Any]:
+    """Ticks at whole numbers, also where few units lie side by side."""
+    few = max(units) - min(units) < 8
+    return {"dtick": 1, "range": [min(units) - 3, max(units) + 3]} if few else {}
 
 
 def _strongest(scores: Scores, k: int) -> pd.DataFrame:

@@ -35,6 +35,8 @@ from mmlens.view.style.titles import axis_name, quantity, title_of
 
 MOST, _IN_ROW = 144, 24
 _WIDTH, _GAP, _NAME, _LEFT, _RIGHT, _TOP = 760, 8, 22, 20, 90, 24
+_BAR = 120
+"""The least length of the colour bar."""
 _PATCHED = ("pos", "key", "query")
 
 
@@ -105,6 +107,8 @@ def panels(
     }
     figure, height = _drawn(photo, grids, across, len(others) == 1, look)
     figure.add_trace(_bar(photo, grids, look))
+    if across == 1:  # a single column leaves room: its bar stands beside it
+        _bar_in(figure).x = _layout(figure).xaxis.domain[1] + 0.02
     _named(figure, [list(scores.of(name)) for name in others], others)
     told, about = title_of(scores)
     note = "" if shared else "each panel has its own scale"
@@ -116,13 +120,28 @@ def panels(
     traces: Any = figure.data
     for trace, name in zip(traces, _all_names(scores, others), strict=False):
         trace.name = in_figure(name)
-    top = figure.layout.margin.t + _TOP
+    names = {"rows": -(-many // across), "tall": _NAME} if len(others) == 1 else None
+    top, more = _layout(figure).margin.t + _TOP, max(0, _BAR - height)
     left = _LEFT + (30 if len(others) == 2 else 0)
-    return figure.update_layout(
-        height=height + top + 30,
-        meta={"least": min(_WIDTH, 110 + 64 * across)},
-        margin={"t": top, "b": 30, "l": left, "r": _RIGHT},
+    figure.update_layout(
+        height=height + top + 30 + more,
+        meta={"least": min(_WIDTH, 110 + 64 * across), "names": names},
+        margin={"t": top, "b": 30 + more, "l": left, "r": _RIGHT},
     )
+    if more:  # a bar no shorter than its numbers can be read
+        short = {"len": _BAR, "lenmode": "pixels", "y": 1, "yanchor": "top"}
+        _bar_in(figure).update(short)
+    theme.upright(figure)
+    return figure
+
+
+def _layout(figure: Any) -> Any:
+    return figure.layout
+
+
+def _bar_in(figure: Any) -> Any:
+    """The colour bar of a figure's last trace."""
+    return figure.data[-1].marker.colorbar
 
 
 def _all_names(scores: Scores, others: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 // A saved plotly figure: it follows the theme of the system, fits the window, and saves itself.
 const gd = document.getElementById("{plot_id}"), room = gd.closest(".mm-room"), part = room.parentElement;
 const read = (kind) => JSON.parse(part.querySelector(`script.${kind}`).textContent);
-const { marks, scales, least, name } = read("mm-told"), given = { data: gd.data, layout: gd.layout };
+const { marks, scales, least, names, name } = read("mm-told"), given = { data: gd.data, layout: gd.layout };
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const hex = (parts) => `#${parts.map((part) => Number(part).toString(16).padStart(2, "0")).join("")}`;
 const swap = (text, pairs) => {
@@ -30,16 +30,38 @@ const lines = (text, most) => {
   }
   return [bold ? `<b>${made.join("<br>")}</b>` : made.join("<br>"), made.length];
 };
+// Names beside axes and colour bars, in lines no longer than these.
+const upright = (data, layout, tall) => {
+  const fit = (title, share) => { if (title?.text) [title.text] = lines(title.text, Math.max(12, tall * share / 7.2)); };
+  for (const [key, axis] of Object.entries(layout)) {
+    const [a, b] = axis?.domain ?? [0, 1];
+    if (key.startsWith("yaxis")) fit(axis.title, b - a);
+  }
+  for (const trace of data) for (const bar of [trace.colorbar, trace.marker?.colorbar]) fit(bar?.title, (bar?.len ?? 1) / (bar?.lenmode === "pixels" ? tall : 1));
+};
+// Rows of panels with a line of names above each: the names stay as tall as they are.
+const rows = (layout, before, after) => {
+  const { rows: many, tall } = names, each = before / many - tall, step = after / many;
+  for (const [key, axis] of Object.entries(layout)) {
+    if (!key.startsWith("yaxis") || !axis.domain) continue;
+    const top = 1 - Math.round((1 - axis.domain[1]) * many) * step / after;
+    axis.domain = [Math.max(0, top - Math.min(step - tall, each) / after), top];
+  }
+};
+const own = (trace) => {
+  const { colorbar, marker } = trace, bars = colorbar ? { colorbar: structuredClone(colorbar) } : {};
+  return { ...trace, ...bars, ...(marker?.colorbar ? { marker: { ...marker, colorbar: structuredClone(marker.colorbar) } } : {}) };
+};
 const count = (text) => (text ?? "").split("<br>").length;
 const draw = () => {
-  const data = dark.matches ? walk(given.data, marks) : given.data;
+  const data = dark.matches ? walk(given.data, marks) : given.data.map(own);
   const layout = structuredClone(dark.matches ? walk(given.layout, marks) : given.layout);
   const natural = given.layout.width ?? 1000, wide = Math.min(natural, Math.max(least, room.clientWidth));
   const seen = Math.min(wide, room.clientWidth) - 32, title = given.layout.title ?? {};
   let more = 0;
   layout.width = wide;
   if (title.text) {
-    const [text, n] = lines(title.text, seen / 8.6);
+    const [text, n] = lines(title.text, seen / 9.6);
     layout.title.text = text;
     more += 21 * (n - count(title.text));
   }
@@ -50,9 +72,13 @@ const draw = () => {
   }
   const { l = 80, r = 80, t = 100, b = 80 } = given.layout.margin ?? {};
   const narrow = given.layout.images?.length ? (wide - l - r) / (natural - l - r) : 1; // photos keep their shape
-  const height = t + b + ((given.layout.height ?? 450) - t - b) * narrow;
+  const tall = (given.layout.height ?? 450) - t - b, fixed = names ? names.rows * names.tall : 0;
+  const inner = fixed + (tall - fixed) * narrow, height = t + b + inner;
+  if (names && narrow < 1) rows(layout, tall, inner);
+  upright(data, layout, inner - (layout.images?.length ? 0 : 40));
   layout.margin = { ...layout.margin, t: (layout.margin?.t ?? 80) + more };
   layout.height = height + more;
+  gd.parentElement.style.height = "auto"; // plotly.js wraps it in a box of the height that it was made for
   gd.style.width = `${wide}px`;
   gd.style.height = `${layout.height}px`;
   return Plotly.react(gd, data, layout);

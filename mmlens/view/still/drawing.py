@@ -97,7 +97,8 @@ def _placed(figure: Any, size: tuple[int, int]) -> dict[str, Axis]:
     for axis in axes.values():
         if axis.layout.visible is False:
             continue
-        extra = 22 if axis.layout.title.text else 4
+        titled = len(frame.lines(axis.layout.title.text))
+        extra = 22 + frame.LINE * (titled - 1) if titled else 4
         first = (axis.layout.domain or (0, 1))[0] == 0
         if axis.down and first:
             left = max(left, frame.room(axis) + extra + 8)

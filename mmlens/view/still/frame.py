@@ -17,7 +17,8 @@ import numpy as np
 from mmlens.values.errors import CapabilityError
 from mmlens.view.still.marks import Mark, Number, Shape, Text, wide
 
-SIZE = 12.0
+SIZE, LINE = 12.0, 16
+"""Of tick labels; from line to line of an axis' name."""
 
 
 @dataclass
@@ -141,14 +142,16 @@ def drawn(axis: Axis, other: Axis, ink: dict[str, str]) -> list[Mark]:
         else:
             marks.append(Text(at + 1, edges[0] + 9, text, size, ink["ink"], "end", mono=mono,
                               turn=-90 if angle == -90 else -45))  # fmt: skip
-    title = plain(axis.layout.title.text or "")
-    if title:
-        middle, far = (axis.start + axis.end) / 2, room(axis, ticks)
+    titles = lines(axis.layout.title.text)
+    middle, far = (axis.start + axis.end) / 2, room(axis, ticks)
+    for n, title in enumerate(titles):
+        up = edges[0] - far - 6 - LINE * (len(titles) - 1 - n)
         marks.append(
-            Text(edges[0] - far - 6, middle, title, 13, ink["ink"], "middle", "end", turn=-90)
+            Text(up, middle, title, 13, ink["ink"], "middle", "end", turn=-90)
             if axis.down
-            else Text(middle, edges[0] + far + 4, title, 13, ink["ink"], "middle", "start")
-        )
+            else Text(middle, edges[0] + far + 4 + LINE * n, title, 13, ink["ink"], "middle",
+                      "start")
+        )  # fmt: skip
     return marks
 
 

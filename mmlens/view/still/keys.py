@@ -11,7 +11,10 @@ from mmlens.view.style.colourscale import on, read
 
 
 def bar_room(figure: Any) -> float:
-    return 96.0 if any(_bar_of(trace) is not None for trace in figure.data) else 0.0
+    """The pixels at the right that a colour bar takes, with its name in so many lines."""
+    bars = [found[0] for trace in figure.data if (found := _bar_of(trace)) is not None]
+    most = max((len(frame.lines(bar.title.text)) for bar in bars), default=1)
+    return 96.0 + frame.LINE * (max(most, 1) - 1) if bars else 0.0
 
 
 def _bar_of(trace: Any) -> tuple[Any, float, float, Any] | None:
@@ -52,9 +55,9 @@ def _bar_marks(
     for value in frame.round_ticks(low, high, 5):
         text = f"{value:.4g}".replace("-", "−")
         marks.append(Text(x + 17, axis.at(value), text, 12, ink["ink"]))
-    title = frame.plain(bar.title.text or "")
-    marks.append(Text(x + 74, (top + bottom) / 2, title, 12.5, ink["ink"], "middle", "end",
-                      turn=-90))  # fmt: skip
+    for n, title in enumerate(frame.lines(bar.title.text)):
+        marks.append(Text(x + 74 + frame.LINE * n, (top + bottom) / 2, title, 12.5, ink["ink"],
+                          "middle", "end", turn=-90))  # fmt: skip
     return marks
 
 

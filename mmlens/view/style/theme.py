@@ -121,6 +121,10 @@ def template() -> go.layout.Template:
     )
 
 
+_BELOW, _LETTER = 90, 7.2
+"""Pixels below a plot for ticks and their title; of a letter of an axis' name."""
+
+
 def finish(figure: go.Figure, title: str, subtitle: str = "", **layout: Any) -> go.Figure:
     """Title, template and margins; texts are escaped here, because plotly reads them as HTML."""
     _no_upload()
@@ -143,7 +147,39 @@ def finish(figure: go.Figure, title: str, subtitle: str = "", **layout: Any) -> 
         },
         margin={"l": 70, "r": 20, "t": 76 + 21 * (len(head) - 1) + 16 * (len(about) - 1), "b": 50},
     )
-    return figure.update_layout(**layout)
+    figure.update_layout(**layout)
+    upright(figure)
+    return figure
+
+
+def upright(figure: go.Figure) -> None:
+    """Names beside the vertical axes and colour bars in lines that are no longer than these."""
+    layout: Any = figure.layout
+    axes: Any = figure.select_yaxes()
+    tall = (layout.height or 450) - layout.margin.t - _BELOW
+    for axis in axes:
+        if axis.visible is not False and axis.title.text:
+            a, b = axis.domain or (0, 1)
+            axis.update(automargin=True, title_text=_broken(axis.title.text, tall * (b - a)))
+    traces: Any = figure.data
+    for trace in traces:
+        bar = _bar_of(trace)
+        if bar is not None and bar.title.text:
+            long = bar.len or 1
+            room = long if bar.lenmode == "pixels" else tall * long
+            bar.title.text = _broken(bar.title.text, room)
+
+
+def _bar_of(trace: Any) -> Any:
+    """The colour bar of a map, or of an empty trace that has one for pictures."""
+    if trace.type == "heatmap":
+        return trace.colorbar
+    return trace.marker.colorbar if trace.type == "scatter" else None
+
+
+def _broken(text: str, room: float | int) -> str:
+    """A text of a figure in lines that fit into so many pixels."""
+    return "<br>".join(wrapped(text.replace("<br>", " "), max(12.0, room / _LETTER)))
 
 
 def in_figure(text: str) -> str:

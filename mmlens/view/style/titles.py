@@ -21,7 +21,16 @@ _QUANTITIES = {
     "word_probe": "response to the word",
     "word": "direction of the word",
     "written_by": "what the unit writes",
+    "chefer": "Chefer's relevance",
+    "grad_cam": "Grad-CAM",
+    "lrp": "relevance by LRP",
+    "occlusion": "occlusion",
+    "rise": "RISE",
+    "rollout": "attention rollout",
+    "tam": "token activation map",
 }
+_MAPS = ("chefer", "grad_cam", "lrp", "occlusion", "rise", "rollout", "tam")
+"""Methods that ask where in a prompt something comes from."""
 _METRICS: dict[str, Callable[[str], str]] = {
     "patch": str,
     "path_patching": str,
@@ -46,6 +55,7 @@ _SUBJECTS = {
     "attribute_picture": "attribution",
     "attribution_patching": "estimated effect of patching",
 }
+_NOTHING = (None, "", "None")
 _ROOM = 40
 """The most letters beside an axis."""
 AXES = {"pos": "position", "dim": "dimension", "key": "position", "query": "position"}
@@ -60,6 +70,8 @@ def quantity(scores: Scores) -> str:
         return "share restored"
     if method == "activations":
         return _activation(scores)
+    if method == "covering_curves":
+        return _QUANTITIES.get(str(about.get("target")), "what is explained")
     if method == "logit_lens":
         return _QUANTITIES.get(str(about.get("quantity")), "logit lens")
     if method in _METRICS:
@@ -100,7 +112,8 @@ def title_of(scores: Scores) -> tuple[str, str]:
 
 def _question(scores: Scores) -> str:
     about, method, name = scores.about, str(scores.about.get("method", "")), quantity(scores)
-    word = about.get("of") or about.get("token")
+    known = [one for one in (about.get("of"), about.get("token")) if one not in _NOTHING]
+    word = next((one for one in known if not isinstance(one, (list, tuple))), None)
     axes = [AXES.get(axis, axis) for axis in scores.axes if axis != "prompt"]
     by = " and ".join(dict.fromkeys(axes)) or "itself"
     if name == "attention weight":
@@ -116,6 +129,11 @@ def _question(scores: Scores) -> str:
         return _CHANGES[method]
     if method in _TITLES:
         return _TITLES[method]
+    if method == "covering_curves":
+        return f"What covering leaves of “{plain(word)}”" if word else "What covering leaves"
+    if method in _MAPS and set(scores.axes) <= {"pos", "token"}:
+        whose = f"“{plain(word)}”" if word else "the answer"
+        return f"Where {whose} comes from: {_QUANTITIES[method]}"
     if word and method == "logit_lens":
         return f"Where “{plain(word)}” appears: {name} by {by}"
     if word and method == "direct_logits":
@@ -123,11 +141,16 @@ def _question(scores: Scores) -> str:
         less = f" rather than “{plain(other)}”" if other not in (None, "None") else ""
         return f"What writes “{plain(word)}”{less}, by {by}"
     if word:
-        kind = "Attribution of" if method in (*_SUBJECTS, "") else f"{name.capitalize()}"
+        kind = "Attribution of" if method in (*_SUBJECTS, "") else capital(name)
         return f"{kind} “{plain(word)}”" + (f", by {by}" if by != "position" else "")
     if method in _SUBJECTS and "token" in scores.axes:
         return f"{_SUBJECTS[method].capitalize()} of each word, by {by.replace('token and ', '')}"
-    return f"{_SUBJECTS.get(method, name).capitalize()} by {by}"
+    return f"{capital(_SUBJECTS.get(method, name))} by {by}"
+
+
+def capital(text: str) -> str:
+    """The text with a capital at its front, and names inside as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def _place(scores: Scores) -> str:

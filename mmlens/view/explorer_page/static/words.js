@@ -9,6 +9,7 @@ let drawn = null;
 const draw = (here) => {
   drawn = here;
   at("prompt").textContent = here.prompt;
+  at("domain").textContent = here.note;
   const widest = Math.max(...here.totals.map(Math.abs)) || 1;
   list(caption, here.words.map((word, i) => {
     const button = made("button", word.joined ? "word joined" : "word", word.text);
