@@ -24,24 +24,29 @@ class TilesThenThumbnail(LaidOutReader):
 
     Args:
         scale: how many patches become one position, along each edge.
+        canvas: the class's own choice of columns and rows of tiles; None: that of InternVL.
     """
 
-    def __init__(self, images: Any, scale: int) -> None:
+    def __init__(self, images: Any, scale: int, canvas: Any = None) -> None:
         super().__init__(images, crop_to_patches=True)
-        self.scale = scale
+        self.scale, self._canvas = scale, canvas or _canvas
 
     def grid(self, vision: Any, picture: Image.Image | None = None) -> tuple[int, int]:
         return vision.grid[0] // self.scale, vision.grid[1] // self.scale
 
     def layout(self, vision: Any, width: int, height: int, of: int = 1) -> PictureLayout:
-        from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
-
         images, box, grid = self.images, whole(width, height), self.grid(vision)
         least, most = images.min_patches, images.max_patches
-        cols, rows = get_optimal_tiled_canvas((height, width), vision.image_size, least, most)
+        cols, rows = self._canvas((height, width), vision.image_size, least, most)
         if rows * cols == 1:
             return PictureLayout.in_turn([Crop("picture", box, grid)])
         return PictureLayout.in_turn([*tiles(box, rows, cols, grid), Crop("thumbnail", box, grid)])
+
+
+def _canvas(*sizes: Any) -> tuple[int, int]:
+    from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
+
+    return get_optimal_tiled_canvas(*sizes)
 
 
 class Shuffled(nn.Module):

@@ -125,6 +125,12 @@ _KINDS: dict[str, type[Telling]] = {
     "qwen2_5_vl": RowsAndColumns,
     "qwen3_vl": RowsAndColumns,
     "qwen3_vl_moe": RowsAndColumns,
+    "qwen3_5": RowsAndColumns,
+    "qwen3_5_moe": RowsAndColumns,
+    "glm4v": RowsAndColumns,
+    "glm46v": RowsAndColumns,
+    "glm_ocr": RowsAndColumns,
+    "glm4v_moe": RowsAndColumns,
     "gemma3": PicturesBothWays,
     "paligemma": PrefixBothWays,
 }

@@ -1,0 +1,202 @@
+"""More tiny twins of whole vision-language models: the classes that came after those of the first table.
+
+Each stands here as in `native_twins`, which takes these up at its end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import native_twins as first
+import transformers as hf
+from native_twins import (
+    INTERN_CHAT,
+    LLAVA_CHAT,
+    MISTRAL_CHAT,
+    PINPOINTS,
+    QWEN_CHAT,
+    VISION,
+    language,
+    token,
+    tokenizer,
+)
+
+_twin = first._twin
+SQUARE = {"height": 32, "width": 32}
+COHERE = {"model_type": "cohere2", "head_dim": 8, "sliding_window": 8, "logit_scale": 1.0}
+
+
+@_twin
+def llava_next_video() -> tuple[Any, Any]:
+    config = hf.LlavaNextVideoConfig(
+        vision_config=hf.CLIPVisionConfig(**VISION), text_config=hf.LlamaConfig(**language()),
+        image_token_index=token("<image>"), video_token_index=token("<video>"),
+        image_grid_pinpoints=PINPOINTS, vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+    )  # fmt: skip
+    square = {"size": {"shortest_edge": 32}, "crop_size": SQUARE}
+    images = hf.LlavaNextImageProcessor(**square, image_grid_pinpoints=PINPOINTS)
+    films = hf.LlavaNextVideoVideoProcessor(**square)
+    processor = hf.LlavaNextVideoProcessor(films, images, tokenizer(), chat_template=LLAVA_CHAT)
+    return hf.LlavaNextVideoForConditionalGeneration(config), processor
+
+
+@_twin
+def aya_vision() -> tuple[Any, Any]:
+    config = hf.AyaVisionConfig(
+        text_config={**language(), **COHERE}, vision_config={**VISION, "vision_use_head": False},
+        image_token_index=token("<IMG_CONTEXT>"), downsample_factor=2, vision_feature_layer=-1,
+        alignment_intermediate_size=40,
+    )  # fmt: skip
+    images = hf.GotOcr2ImageProcessor(size=SQUARE, min_patches=1, max_patches=4)
+    processor = hf.AyaVisionProcessor(
+        images, tokenizer(), patch_size=8, img_size=32, downsample_factor=2,
+        img_patch_token="<IMG_CONTEXT>", start_of_img_token="<img>", end_of_img_token="</img>",
+        tile_token="<loc0000>", tile_global_token="<loc0001>",
+        chat_template=INTERN_CHAT.replace("<IMG_CONTEXT>", "<image>"),
+    )  # fmt: skip
+    return hf.AyaVisionForConditionalGeneration(config), processor
+
+
+@_twin
+def cohere2_vision() -> tuple[Any, Any]:
+    config = hf.Cohere2VisionConfig(
+        text_config={**language(), **COHERE}, vision_config={**VISION, "vision_use_head": False},
+        image_token_id=token("<IMG_CONTEXT>"), downsample_factor=2, alignment_intermediate_size=40,
+    )  # fmt: skip
+    images = hf.Cohere2VisionImageProcessor(size=SQUARE, max_patches=4, patch_size=2)
+    names = {"boi_token": "<img>", "eoi_token": "</img>", "image_token": "<IMG_CONTEXT>"}
+    words = tokenizer(**names, img_line_break_token="<loc0002>")
+    processor = hf.Cohere2VisionProcessor(images, words, chat_template=INTERN_CHAT)
+    return hf.Cohere2VisionForConditionalGeneration(config), processor
+
+
+@_twin
+def deepseek_vl() -> tuple[Any, Any]:
+    config = hf.DeepseekVLConfig(
+        text_config={**language(), "model_type": "llama"},
+        vision_config={**VISION, "vision_use_head": False, "model_type": "siglip_vision_model"},
+        image_token_id=token("<image_placeholder>"), tie_word_embeddings=False,
+    )  # fmt: skip
+    processor = hf.DeepseekVLProcessor(
+        hf.DeepseekVLImageProcessor(size=SQUARE), tokenizer(image_token="<image_placeholder>"),
+        num_image_tokens=16,
+    )  # fmt: skip
+    return hf.DeepseekVLForConditionalGeneration(config), processor
+
+
+@_twin
+def lighton_ocr() -> tuple[Any, Any]:
+    config = hf.LightOnOcrConfig(
+        text_config={**language(), "head_dim": 8, "model_type": "qwen3"},
+        vision_config={**VISION, "model_type": "pixtral"}, image_token_id=token("[IMG]"),
+        spatial_merge_size=2, tie_word_embeddings=False,
+    )  # fmt: skip
+    names = {"image_token": "[IMG]", "image_break_token": "[IMG_BREAK]"}
+    processor = hf.LightOnOcrProcessor(
+        hf.PixtralImageProcessor(size={"longest_edge": 64}, patch_size=8),
+        tokenizer(**names, image_end_token="[IMG_END]"), patch_size=8, spatial_merge_size=2,
+        chat_template=MISTRAL_CHAT,
+    )  # fmt: skip
+    return hf.LightOnOcrForConditionalGeneration(config), processor
+
+
+def _qwen3_5(kind: str, **text: Any) -> tuple[Any, Any]:
+    """Of four layers the last attends, and the others are linear, with a state."""
+    sections = {
+        "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2],
+        "partial_rotary_factor": 1.0,
+    }  # fmt: skip
+    linear = {
+        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8, "head_dim": 8, "num_hidden_layers": 4,
+    }  # fmt: skip
+    eyes = {k: v for k, v in first.DEEP.items() if k != "deepstack_visual_indexes"}
+    config = getattr(hf, f"{kind}Config")(
+        text_config={**language(), "rope_parameters": sections, **linear, **text},
+        vision_config=eyes,
+        image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"),
+    )  # fmt: skip
+    images = hf.Qwen2VLImageProcessor(
+        patch_size=8, merge_size=2, temporal_patch_size=2, min_pixels=32 * 32, max_pixels=64 * 64
+    )
+    videos = hf.Qwen3VLVideoProcessor(patch_size=8, merge_size=2)
+    names = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
+    processor = hf.Qwen3VLProcessor(images, tokenizer(**names), videos, chat_template=QWEN_CHAT)
+    return getattr(hf, f"{kind}ForConditionalGeneration")(config), processor
+
+
+@_twin
+def qwen3_5() -> tuple[Any, Any]:
+    return _qwen3_5("Qwen3_5")
+
+
+@_twin
+def qwen3_5_moe() -> tuple[Any, Any]:
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    return _qwen3_5("Qwen3_5Moe", **experts, shared_expert_intermediate_size=16)
+
+
+GLM_CHAT = (
+    "{% for message in messages %}<|{{ message['role'] }}|>\n"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' %}"
+    "<|begin_of_image|><|image|><|end_of_image|>{% else %}{{ content['text'] }}{% endif %}"
+    "{% endfor %}\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+"""What the template of zai-org/GLM-4.1V-9B-Thinking does with words and pictures."""
+
+
+def _glm(kind: str, prefix: str, text: dict[str, Any], eyes: dict[str, Any]) -> tuple[Any, Any]:
+    sections = {
+        "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2],
+        "partial_rotary_factor": 0.5,
+    }  # fmt: skip
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "rope_parameters": sections}
+    seen = {
+        "depth": 2, "hidden_size": 32, "num_heads": 4, "patch_size": 8, "image_size": 32,
+        "spatial_merge_size": 2, "out_hidden_size": 32, "intermediate_size": 48,
+    }  # fmt: skip
+    config = getattr(hf, f"{kind}Config")(
+        text_config={**language(), **heads, **text}, vision_config=seen | eyes,
+        image_token_id=token("<|image|>"), video_token_id=token("<video>"),
+        image_start_token_id=token("<|begin_of_image|>"),
+        image_end_token_id=token("<|end_of_image|>"),
+        video_start_token_id=token("<|begin_of_video|>"),
+        video_end_token_id=token("<|end_of_video|>"),
+    )  # fmt: skip
+    size = {"size": {"shortest_edge": 32 * 32 * 2, "longest_edge": 64 * 64 * 2}}
+    squares = {"patch_size": 8, "merge_size": 2}
+    names = {"image_token": "<|image|>", "video_token": "<video>"}
+    processor = getattr(hf, f"{prefix}Processor")(
+        getattr(hf, f"{prefix}ImageProcessor")(**size, **squares), tokenizer(**names),
+        getattr(hf, f"{prefix}VideoProcessor")(**squares), chat_template=GLM_CHAT,
+    )  # fmt: skip
+    return getattr(hf, f"{kind}ForConditionalGeneration")(config), processor
+
+
+@_twin
+def glm4v() -> tuple[Any, Any]:
+    return _glm("Glm4v", "Glm4v", {}, {})
+
+
+@_twin
+def glm46v() -> tuple[Any, Any]:
+    kinds = {"model_type": "glm4v_text"}, {"model_type": "glm4v_vision"}
+    return _glm("Glm46V", "Glm46V", *kinds)
+
+
+@_twin
+def glm4v_moe() -> tuple[Any, Any]:
+    experts = {
+        "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+        "n_shared_experts": 1, "first_k_dense_replace": 1, "head_dim": 16, "n_group": 1,
+        "topk_group": 1,
+    }  # fmt: skip
+    return _glm("Glm4vMoe", "Glm4v", experts, {})
+
+
+@_twin
+def glm_ocr() -> tuple[Any, Any]:
+    return _glm("GlmOcr", "Glm46V", {"head_dim": 16}, {})
