@@ -10,6 +10,7 @@ from typing import Any
 import native_twins as first
 import transformers as hf
 from native_twins import (
+    IDEFICS_CHAT,
     INTERN_CHAT,
     LLAVA_CHAT,
     MISTRAL_CHAT,
@@ -200,3 +201,100 @@ def glm4v_moe() -> tuple[Any, Any]:
 @_twin
 def glm_ocr() -> tuple[Any, Any]:
     return _glm("GlmOcr", "Glm46V", {"head_dim": 16}, {})
+
+
+@_twin
+def vipllava() -> tuple[Any, Any]:
+    config = hf.VipLlavaConfig(
+        vision_config=hf.CLIPVisionConfig(**VISION), text_config=hf.LlamaConfig(**language()),
+        image_token_index=token("<image>"), vision_feature_layer=[-1, -2, 1],
+        image_seq_length=16,
+    )  # fmt: skip
+    square = {"size": {"shortest_edge": 32}, "crop_size": SQUARE}
+    processor = hf.LlavaProcessor(
+        hf.CLIPImageProcessor(**square), tokenizer(), chat_template=LLAVA_CHAT, patch_size=8,
+        vision_feature_select_strategy="default", num_additional_image_tokens=1,
+    )  # fmt: skip
+    return hf.VipLlavaForConditionalGeneration(config), processor
+
+
+@_twin
+def granite_vision() -> tuple[Any, Any]:
+    """A LLaVA-NeXT that reads several layers of SigLIP, as ibm-granite/granite-vision-3.2-2b."""
+    config = hf.LlavaNextConfig(
+        vision_config=hf.SiglipVisionConfig(**VISION, vision_use_head=False),
+        text_config=hf.GraniteConfig(
+            **language(), embedding_multiplier=3.0, residual_multiplier=0.5, logits_scaling=2.0,
+            attention_multiplier=0.4,
+        ),
+        image_token_index=token("<image>"), image_grid_pinpoints=PINPOINTS,
+        vision_feature_layer=[-3, -1], vision_feature_select_strategy="full",
+    )  # fmt: skip
+    images = hf.LlavaNextImageProcessor(size=SQUARE, crop_size=SQUARE, image_grid_pinpoints=PINPOINTS)
+    processor = hf.LlavaNextProcessor(images, tokenizer(), chat_template=LLAVA_CHAT)
+    return hf.LlavaNextForConditionalGeneration(config), processor
+
+
+def _gemma4(**text: Any) -> tuple[Any, Any]:
+    kinds = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
+    own = {
+        "head_dim": 8, "global_head_dim": 16, "num_hidden_layers": 4, "layer_types": kinds,
+        "sliding_window": 12, "vocab_size_per_layer_input": language()["vocab_size"],
+    }  # fmt: skip
+    eyes = {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 8,
+        "num_attention_heads": 4, "num_key_value_heads": 4, "pooling_kernel_size": 2,
+        "patch_size": 4, "position_embedding_size": 64, "standardize": True,
+    }  # fmt: skip
+    config = hf.Gemma4Config(
+        text_config={**language(), **own, **text}, vision_config=eyes, audio_config=None,
+        boi_token_id=token("<start_of_image>"), eoi_token_id=token("<end_of_image>"),
+        image_token_id=token("<image_soft_token>"), video_token_id=token("<video>"),
+        audio_token_id=token("<loc0000>"), tie_word_embeddings=False,
+    )  # fmt: skip
+    names = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
+    names |= {"boa_token": "<loc0001>", "eoa_token": "<loc0002>", "audio_token": "<loc0000>"}
+    squares = {"patch_size": 4, "pooling_kernel_size": 2, "max_soft_tokens": 70}
+    processor = hf.Gemma4Processor(
+        hf.Gemma4AudioFeatureExtractor(), hf.Gemma4ImageProcessor(**squares), tokenizer(**names, image_token="<image_soft_token>"),
+        hf.Gemma4VideoProcessor(**squares), chat_template=first.GEMMA_CHAT.replace("<start_of_image>",
+        "<image_soft_token>"), image_seq_length=70,
+    )  # fmt: skip
+    model = hf.Gemma4ForConditionalGeneration(config)
+    model.model.vision_tower.std_bias.uniform_(-0.5, 0.5)
+    model.model.vision_tower.std_scale.uniform_(0.5, 1.5)
+    for layer in model.model.language_model.layers:
+        layer.layer_scalar.fill_(0.9)
+    return model, processor
+
+
+@_twin
+def gemma4() -> tuple[Any, Any]:
+    """As the small models are: a vector of each token for each layer, keys that are shared."""
+    return _gemma4(hidden_size_per_layer_input=8, num_kv_shared_layers=2)
+
+
+@_twin
+def gemma4_large() -> tuple[Any, Any]:
+    """As the large ones are: attention both ways in pictures, values that are the keys."""
+    return _gemma4(
+        hidden_size_per_layer_input=0, attention_k_eq_v=True, num_global_key_value_heads=2,
+        use_bidirectional_attention="vision",
+    )  # fmt: skip
+
+
+@_twin
+def lfm2_vl() -> tuple[Any, Any]:
+    config = hf.Lfm2VlConfig(
+        text_config={**language(), "layer_types": ["conv", "full_attention", "conv"],
+                     "block_auto_adjust_ff_dim": False},
+        vision_config={**{k: v for k, v in VISION.items() if k != "image_size"},
+                       "num_patches": 16, "vision_use_head": False},
+        image_token_id=token("<image>"), downsample_factor=2, projector_hidden_size=40,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    images = hf.Lfm2VlImageProcessor(
+        encoder_patch_size=8, tile_size=64, min_image_tokens=4, max_image_tokens=16,
+    )
+    processor = hf.Lfm2VlProcessor(images, tokenizer(image_token="<image>"), chat_template=IDEFICS_CHAT)
+    return hf.Lfm2VlForConditionalGeneration(config), processor

@@ -29,6 +29,7 @@ _LIKE = {
     "glm4v_moe_text": "Glm4MoeForCausalLM",
     "glm_ocr_text": "Glm4ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
+    "gemma4_text": "Gemma4ForCausalLM",
     "mllama_text_model": "LlamaForCausalLM",
     "emu3_text_model": "LlamaForCausalLM",
     "idefics": "LlamaForCausalLM",
