@@ -148,11 +148,16 @@ CROSSING = ("mllama", "idefics")
 tests/test_interleaved.py ask these."""
 
 
+MILD = {"gemma4": 0.06, "gemma4_large": 0.06}
+"""Twins whose attention divides by nothing: larger weights lose more to rounding in the class itself
+than what is compared here."""
+
+
 def twin(name: str, std: float = 0.15) -> tuple[Any, Any]:
     """A model and its processor."""
     torch.manual_seed(0)
     model, processor = TWINS[name]()
-    return awake(model, std), processor
+    return awake(model, MILD.get(name, std)), processor
 
 
 @torch.no_grad()
@@ -237,10 +242,11 @@ def _qwen(kind: str, eyes: dict[str, Any], **text: Any) -> tuple[Any, Any]:
     images = hf.Qwen2VLImageProcessor(
         patch_size=8, merge_size=2, temporal_patch_size=2, min_pixels=32 * 32, max_pixels=64 * 64
     )
-    film = hf.Qwen3VLVideoProcessor if kind.startswith("Qwen3") else hf.Qwen2VLVideoProcessor
+    film = hf.Qwen2VLVideoProcessor if kind.startswith("Qwen2") else hf.Qwen3VLVideoProcessor
     videos = film(patch_size=8, merge_size=2)
     names = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
-    processor = getattr(hf, f"{kind.removesuffix('Moe')}Processor")(
+    own = "Qwen3VL" if kind == "Cosmos3Omni" else kind.removesuffix("Moe")
+    processor = getattr(hf, f"{own}Processor")(
         images, tokenizer(**names), videos, chat_template=QWEN_CHAT
     )
     return getattr(hf, f"{kind}ForConditionalGeneration")(config), processor

@@ -1,13 +1,16 @@
-"""More tiny twins of whole vision-language models: the classes that came after those of the first table.
+"""More tiny twins of whole vision-language models: classes that came after those of `native_twins`.
 
-Each stands here as in `native_twins`, which takes these up at its end.
+That one takes these up at its end.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import native_twins as first
+import pytest
 import transformers as hf
 from native_twins import (
     IDEFICS_CHAT,
@@ -21,8 +24,22 @@ from native_twins import (
     token,
     tokenizer,
 )
+from packaging.version import Version
 
-_twin = first._twin
+
+
+def _twin(make: Callable[[], tuple[Any, Any]]) -> Callable[[], tuple[Any, Any]]:
+    """As in `native_twins`; with an older transformers the twin skips its test."""
+
+    @functools.wraps(make)
+    def made() -> tuple[Any, Any]:
+        if Version(hf.__version__) < Version("5.24"):
+            pytest.skip("read with transformers 5.24 or later")
+        return make()
+
+    return first._twin(made)
+
+
 SQUARE = {"height": 32, "width": 32}
 COHERE = {"model_type": "cohere2", "head_dim": 8, "sliding_window": 8, "logit_scale": 1.0}
 
@@ -298,3 +315,48 @@ def lfm2_vl() -> tuple[Any, Any]:
     )
     processor = hf.Lfm2VlProcessor(images, tokenizer(image_token="<image>"), chat_template=IDEFICS_CHAT)
     return hf.Lfm2VlForConditionalGeneration(config), processor
+
+
+@_twin
+def cosmos3_omni() -> tuple[Any, Any]:
+    return first._qwen("Cosmos3Omni", first.DEEP)
+
+
+@_twin
+def exaone4_5() -> tuple[Any, Any]:
+    eyes = {
+        "depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "patch_size": 8,
+        "spatial_merge_size": 2, "out_hidden_size": 32, "window_size": 32,
+        "fullatt_block_indexes": [1], "num_key_value_heads": 2,
+    }  # fmt: skip
+    kinds = ["sliding_attention", "sliding_attention", "full_attention"]
+    text = {"model_type": "exaone4", "head_dim": 8, "sliding_window": 8, "layer_types": kinds}
+    config = hf.Exaone4_5_Config(
+        text_config={**language(), **text}, vision_config=eyes,
+        image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
+    )  # fmt: skip
+    images = hf.Qwen2VLImageProcessor(
+        patch_size=8, merge_size=2, temporal_patch_size=2, min_pixels=32 * 32, max_pixels=64 * 64
+    )
+    names = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
+    processor = hf.Exaone4_5_Processor(
+        images, tokenizer(**names), hf.Qwen2VLVideoProcessor(patch_size=8, merge_size=2),
+        chat_template=QWEN_CHAT,
+    )  # fmt: skip
+    return hf.Exaone4_5_ForConditionalGeneration(config), processor
+
+
+@_twin
+def qianfan_ocr() -> tuple[Any, Any]:
+    config = hf.QianfanOCRConfig(
+        text_config={**language(), "model_type": "qwen3", "head_dim": 8},
+        vision_config={**VISION, "image_size": [32, 32], "patch_size": [8, 8]},
+        image_token_id=token("<IMG_CONTEXT>"), image_seq_length=4, downsample_ratio=0.5,
+    )  # fmt: skip
+    names = {"start_image_token": "<img>", "end_image_token": "</img>"}
+    processor = hf.QianfanOCRProcessor(
+        hf.GotOcr2ImageProcessor(size=SQUARE, min_patches=1, max_patches=4),
+        tokenizer(**names, context_image_token="<IMG_CONTEXT>"), image_seq_length=4,
+        chat_template=INTERN_CHAT.replace("<IMG_CONTEXT>", "<image>"),
+    )  # fmt: skip
+    return hf.QianfanOCRForConditionalGeneration(config), processor

@@ -34,7 +34,7 @@ class InARow(nn.Module):
         return self.projector(features).flatten(1, 2)
 
 
-@native("aya_vision", "AyaVisionForConditionalGeneration", "CohereLabs/aya-vision-8b")
+@native("aya_vision", "AyaVisionForConditionalGeneration", "CohereForAI/aya-vision-8b")
 def aya_vision(model: Any, processor: Any) -> Eyes:
     """The encoder at its feature layer, and the projector."""
     config, words = model.config, copy.copy(processor)

@@ -99,7 +99,7 @@ class Pooled(nn.Module):
         return self.embed(inputs_embeds=pooled.to(features.dtype))
 
 
-@native("gemma4", "Gemma4ForConditionalGeneration", "google/gemma-4-E4B-it")
+@native("gemma4", "Gemma4ForConditionalGeneration", "google/gemma-4-E2B-it")
 def gemma4(model: Any, processor: Any) -> Eyes:
     """The encoder up to its pooler, and the pooler with the map behind it."""
     tower, images = model.model.vision_tower, processor.image_processor

@@ -64,7 +64,6 @@ class Shuffled(nn.Module):
         return self.projector(self.shuffle(self, squares, scale_factor=self.ratio).flatten(1, 2))
 
 
-@native("internvl", "InternVLForConditionalGeneration", "OpenGVLab/InternVL3-1B-hf")
 def internvl(model: Any, processor: Any) -> Eyes:
     """The encoder without its class token, and the shuffled projector."""
     config, words = model.config, copy.copy(processor)
@@ -76,4 +75,9 @@ def internvl(model: Any, processor: Any) -> Eyes:
         wrap_vision(model.model.vision_tower, recipe) if last else at_feature_layer(model, recipe)
     )
     reader = TilesThenThumbnail(images, round(1 / config.downsample_ratio))
-    return Eyes(vision, Shuffled(model.model), reader, words, words.image_token)
+    picture = getattr(words, "image_placeholder_token", words.image_token)
+    return Eyes(vision, Shuffled(model.model), reader, words, picture)
+
+
+native("internvl", "InternVLForConditionalGeneration", "OpenGVLab/InternVL3-1B-hf")(internvl)
+native("qianfan_ocr", "QianfanOCRForConditionalGeneration", "baidu/Qianfan-OCR")(internvl)

@@ -174,6 +174,7 @@ _KINDS: dict[str, type[Telling]] = {
     "qwen3_vl_moe": RowsAndColumns,
     "qwen3_5": RowsAndColumns,
     "qwen3_5_moe": RowsAndColumns,
+    "cosmos3_omni": RowsAndColumns,
     "glm4v": RowsAndColumns,
     "glm46v": RowsAndColumns,
     "glm_ocr": RowsAndColumns,
