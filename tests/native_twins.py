@@ -149,9 +149,10 @@ tests/test_interleaved.py ask these."""
 
 
 MILD = {"gemma4": 0.4, "gemma4_large": 0.4, "qwen3_5": 0.5, "qwen3_5_moe": 0.5}
-"""Twins by how much the matrices of their language models are scaled. In Gemma 4 attention divides by
-nothing, and Qwen 3.5 sums its state in pieces that padding shifts: with larger weights the class
-itself loses more to rounding than what is compared here."""
+"""Twins by how much the matrices of their layers are scaled. In Gemma 4 attention divides by nothing,
+and Qwen 3.5 sums its state in pieces that padding shifts: with larger weights the class itself loses
+more to rounding than what is compared here."""
+_LAYERS = ("language_model.", "vision_tower.encoder.")
 
 
 def twin(name: str, std: float = 0.15) -> tuple[Any, Any]:
@@ -160,8 +161,9 @@ def twin(name: str, std: float = 0.15) -> tuple[Any, Any]:
     model, processor = TWINS[name]()
     model = awake(model, std)
     with torch.no_grad():
-        for weight in model.model.language_model.parameters() if name in MILD else ():
-            weight.mul_(MILD[name] if weight.dim() >= 2 else 1.0)
+        for path, weight in model.named_parameters():
+            if weight.dim() >= 2 and path.removeprefix("model.").startswith(_LAYERS):
+                weight.mul_(MILD.get(name, 1.0))
     return model, processor
 
 

@@ -27,7 +27,6 @@ from native_twins import (
 from packaging.version import Version
 
 
-
 def _twin(make: Callable[[], tuple[Any, Any]]) -> Callable[[], tuple[Any, Any]]:
     """As in `native_twins`; with an older transformers the twin skips its test."""
 
@@ -247,7 +246,9 @@ def granite_vision() -> tuple[Any, Any]:
         image_token_index=token("<image>"), image_grid_pinpoints=PINPOINTS,
         vision_feature_layer=[-3, -1], vision_feature_select_strategy="full",
     )  # fmt: skip
-    images = hf.LlavaNextImageProcessor(size=SQUARE, crop_size=SQUARE, image_grid_pinpoints=PINPOINTS)
+    images = hf.LlavaNextImageProcessor(
+        size=SQUARE, crop_size=SQUARE, image_grid_pinpoints=PINPOINTS
+    )
     processor = hf.LlavaNextProcessor(images, tokenizer(), chat_template=LLAVA_CHAT)
     return hf.LlavaNextForConditionalGeneration(config), processor
 
@@ -273,9 +274,10 @@ def _gemma4(**text: Any) -> tuple[Any, Any]:
     names |= {"boa_token": "<loc0001>", "eoa_token": "<loc0002>", "audio_token": "<loc0000>"}
     squares = {"patch_size": 4, "pooling_kernel_size": 2, "max_soft_tokens": 70}
     processor = hf.Gemma4Processor(
-        hf.Gemma4AudioFeatureExtractor(), hf.Gemma4ImageProcessor(**squares), tokenizer(**names, image_token="<image_soft_token>"),
-        hf.Gemma4VideoProcessor(**squares), chat_template=first.GEMMA_CHAT.replace("<start_of_image>",
-        "<image_soft_token>"), image_seq_length=70,
+        hf.Gemma4AudioFeatureExtractor(), hf.Gemma4ImageProcessor(**squares),
+        tokenizer(**names, image_token="<image_soft_token>"), hf.Gemma4VideoProcessor(**squares),
+        chat_template=first.GEMMA_CHAT.replace("<start_of_image>", "<image_soft_token>"),
+        image_seq_length=70,
     )  # fmt: skip
     model = hf.Gemma4ForConditionalGeneration(config)
     model.model.vision_tower.std_bias.uniform_(-0.5, 0.5)
@@ -311,9 +313,14 @@ def lfm2_vl() -> tuple[Any, Any]:
         tie_word_embeddings=False,
     )  # fmt: skip
     images = hf.Lfm2VlImageProcessor(
-        encoder_patch_size=8, tile_size=64, min_image_tokens=4, max_image_tokens=16,
+        encoder_patch_size=8,
+        tile_size=64,
+        min_image_tokens=4,
+        max_image_tokens=16,
     )
-    processor = hf.Lfm2VlProcessor(images, tokenizer(image_token="<image>"), chat_template=IDEFICS_CHAT)
+    processor = hf.Lfm2VlProcessor(
+        images, tokenizer(image_token="<image>"), chat_template=IDEFICS_CHAT
+    )
     return hf.Lfm2VlForConditionalGeneration(config), processor
 
 

@@ -56,7 +56,11 @@ class Placed(nn.Module):
 
     def __init__(self, tower: Any) -> None:
         super().__init__()
-        self.embeddings, self.encoder, self.config = tower.patch_embedder, tower.encoder, tower.config
+        self.embeddings, self.encoder, self.config = (
+            tower.patch_embedder,
+            tower.encoder,
+            tower.config,
+        )
         self.step = tower.config.patch_size * tower.config.pooling_kernel_size
 
     def forward(self, pixel_values: Tensor) -> Tensor:

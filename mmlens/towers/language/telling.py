@@ -138,7 +138,9 @@ class PicturesArePadding(Telling):
         ids = options["input_ids"] if options.get("input_ids") is not None else args[0]
         start, width = run.begins(ids.shape[1]), ids.shape[1]
         args, options = super().given(module, args, options)
-        pictures = nn.functional.pad(run.soft.is_picture[:, start : start + width].int(), (0, width))
+        pictures = nn.functional.pad(
+            run.soft.is_picture[:, start : start + width].int(), (0, width)
+        )
         beams = ids.shape[0] // len(run.soft)
         where = pictures[:, :width].repeat_interleave(beams, 0).bool().to(ids.device)
         options = options | {"input_ids": ids.masked_fill(where, self.pad)}

@@ -55,6 +55,8 @@ def _layer(
     if layer in lm.mixtures and out is not None and _added(here, out, _Close(lm.dtype)):
         mixture = lm.mixtures[layer]
         reason = f"it is a mixture of {mixture.n} experts"
+        if _shared(block):
+            reason += " beside a shared one, whose units have no hook point here"
         return LayerUnits(reason=reason, experts=mixture.n, of_expert=mixture.width)
     if weight is None or post is None or out is None:
         why = f" ({lm.closed[layer]})" if layer in lm.closed else ""
@@ -86,6 +88,14 @@ def _layer(
     pre = before is not None and before.shape == post.shape
     gated = getattr(mlp, "W_gate", None) is not None
     return LayerUnits(len(weight), "", pre, gated, scale, norm, sums)
+
+
+def _shared(block: Any) -> bool:
+    """Whether every position passes an expert of its own beside those that are chosen."""
+    names = ("shared_expert", "shared_experts")  # Qwen2-MoE; DeepSeek-V3, GLM-4.5
+    return any(
+        isinstance(getattr(m, name, None), nn.Module) for m in block.modules() for name in names
+    )
 
 
 def w_out(block: Any) -> torch.Tensor | None:
