@@ -149,9 +149,9 @@ tests/test_interleaved.py ask these."""
 
 
 MILD = {"gemma4": 0.4, "gemma4_large": 0.4, "qwen3_5": 0.5, "qwen3_5_moe": 0.5}
-"""Twins by how much the matrices of their layers are scaled. In Gemma 4 attention divides by nothing,
-and Qwen 3.5 sums its state in pieces that padding shifts: with larger weights the class itself loses
-more to rounding than what is compared here."""
+"""Twins by how much the matrices of their layers are scaled. In Gemma 4 attention divides by
+nothing, and Qwen 3.5 sums its state in pieces that padding shifts: with larger weights the class
+itself loses more to rounding than what is compared here."""
 _LAYERS = ("language_model.", "vision_tower.encoder.")
 
 

@@ -93,7 +93,7 @@ _LANGUAGE_MODELS: dict[str, tuple[str, str]] = {
 
 
 def refused(model_type: str) -> str:
-    """Why a class is not taken, and which family is the nearest; "" where nothing is known of it."""
+    """Why a class is not taken, and the nearest family; "" where nothing is known of it."""
     if model_type in _LANGUAGE_MODELS:
         words, near = _LANGUAGE_MODELS[model_type]
         return f"{_UNHOOKED.format(words)}; the nearest is {near!r}."
