@@ -205,16 +205,6 @@ def glm46v() -> tuple[Any, Any]:
 
 
 @_twin
-def glm4v_moe() -> tuple[Any, Any]:
-    experts = {
-        "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
-        "n_shared_experts": 1, "first_k_dense_replace": 1, "head_dim": 16, "n_group": 1,
-        "topk_group": 1,
-    }  # fmt: skip
-    return _glm("Glm4vMoe", "Glm4v", experts, {})
-
-
-@_twin
 def glm_ocr() -> tuple[Any, Any]:
     return _glm("GlmOcr", "Glm46V", {"head_dim": 16}, {})
 
@@ -232,25 +222,6 @@ def vipllava() -> tuple[Any, Any]:
         vision_feature_select_strategy="default", num_additional_image_tokens=1,
     )  # fmt: skip
     return hf.VipLlavaForConditionalGeneration(config), processor
-
-
-@_twin
-def granite_vision() -> tuple[Any, Any]:
-    """A LLaVA-NeXT that reads several layers of SigLIP, as ibm-granite/granite-vision-3.2-2b."""
-    config = hf.LlavaNextConfig(
-        vision_config=hf.SiglipVisionConfig(**VISION, vision_use_head=False),
-        text_config=hf.GraniteConfig(
-            **language(), embedding_multiplier=3.0, residual_multiplier=0.5, logits_scaling=2.0,
-            attention_multiplier=0.4,
-        ),
-        image_token_index=token("<image>"), image_grid_pinpoints=PINPOINTS,
-        vision_feature_layer=[-3, -1], vision_feature_select_strategy="full",
-    )  # fmt: skip
-    images = hf.LlavaNextImageProcessor(
-        size=SQUARE, crop_size=SQUARE, image_grid_pinpoints=PINPOINTS
-    )
-    processor = hf.LlavaNextProcessor(images, tokenizer(), chat_template=LLAVA_CHAT)
-    return hf.LlavaNextForConditionalGeneration(config), processor
 
 
 def _gemma4(**text: Any) -> tuple[Any, Any]:
@@ -289,12 +260,6 @@ def _gemma4(**text: Any) -> tuple[Any, Any]:
 
 @_twin
 def gemma4() -> tuple[Any, Any]:
-    """As the small models are: a vector of each token for each layer, keys that are shared."""
-    return _gemma4(hidden_size_per_layer_input=8, num_kv_shared_layers=2)
-
-
-@_twin
-def gemma4_large() -> tuple[Any, Any]:
     """As the large ones are: attention both ways in pictures, values that are the keys."""
     return _gemma4(
         hidden_size_per_layer_input=0, attention_k_eq_v=True, num_global_key_value_heads=2,

@@ -148,7 +148,6 @@ SINCE: dict[str, str] = dict.fromkeys(
         "exaone4_5",
         "glm4v",
         "glm46v",
-        "glm4v_moe",
         "glm_ocr",
         "gemma4",
         "lfm2_vl",

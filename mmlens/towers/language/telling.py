@@ -180,7 +180,6 @@ _KINDS: dict[str, type[Telling]] = {
     "glm4v": RowsAndColumns,
     "glm46v": RowsAndColumns,
     "glm_ocr": RowsAndColumns,
-    "glm4v_moe": RowsAndColumns,
     "gemma3": PicturesBothWays,
     "gemma4": PicturesArePadding,
     "paligemma": PrefixBothWays,

@@ -92,7 +92,7 @@ def _layer(
 
 def _shared(block: Any) -> bool:
     """Whether every position passes an expert of its own beside those that are chosen."""
-    names = ("shared_expert", "shared_experts")  # Qwen2-MoE; DeepSeek-V3, GLM-4.5
+    names = ("shared_expert", "shared_experts")  # Qwen2-MoE; DeepSeek-V3
     return any(
         isinstance(getattr(m, name, None), nn.Module) for m in block.modules() for name in names
     )
