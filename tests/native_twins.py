@@ -149,8 +149,8 @@ tests/test_interleaved.py ask these."""
 
 
 MILD = {"gemma4": 0.06}
-"""Twins with smaller weights. In Gemma 4 attention divides by nothing, and with larger ones the class
-itself loses more to rounding than what is compared here."""
+"""Twins with smaller weights. In Gemma 4 attention divides by nothing, and with larger ones the
+class itself loses more to rounding than what is compared here."""
 HALVED = ("qwen3_5", "qwen3_5_moe")
 """Twins whose language models have halved matrices: Qwen 3.5 sums its state in pieces that padding
 shifts, with the same effect."""

@@ -47,7 +47,7 @@ class ListedPatches(AnySize):
         return [patches.permute(4, 0, 2, 1, 3).reshape(3, rows * p, cols * p)]
 
 
-class Placed(nn.Module):
+class PlacedPatches(nn.Module):
     """The encoder of Gemma 4 as one that reads pictures [picture, 3, h, w] of any size.
 
     Args:
@@ -107,7 +107,7 @@ class Pooled(nn.Module):
 def gemma4(model: Any, processor: Any) -> Eyes:
     """The encoder up to its pooler, and the pooler with the map behind it."""
     tower, images = model.model.vision_tower, processor.image_processor
-    eye = Placed(tower)
+    eye = PlacedPatches(tower)
     size = [edge * eye.step for edge in MEASURED]
     vision = from_hf(eye, {**square(images, 1), "image_size": size})
     edges = tower.config.pooling_kernel_size, tower.config.patch_size

@@ -18,7 +18,7 @@ from mmlens.towers.vision.packed_eye import PackedEye
 from mmlens.towers.vision.wrap import from_hf
 
 
-class Joined(nn.Module):
+class JoinedSquares(nn.Module):
     """Squares of patches joined by the encoder's convolution, and merged.
 
     Args:
@@ -43,7 +43,7 @@ def glm_v(model: Any, processor: Any) -> Eyes:
     size = [edge * eye.step for edge in MEASURED]
     vision = from_hf(eye, {**square(images, 1), "image_size": size})
     picture = f"<|begin_of_image|>{processor.image_token}<|end_of_image|>"
-    return Eyes(vision, Joined(visual), AnySize(images, eye.merge), processor, picture)
+    return Eyes(vision, JoinedSquares(visual), AnySize(images, eye.merge), processor, picture)
 
 
 native("glm4v", "Glm4vForConditionalGeneration", "zai-org/GLM-4.1V-9B-Thinking")(glm_v)
