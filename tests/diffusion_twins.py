@@ -162,3 +162,25 @@ def stable_audio() -> Any:
         projection_model=wake(StableAudioProjectionModel(16, 16, 0, 8), 3),
         transformer=wake(transformer), scheduler=scheduler,
     )  # fmt: skip
+
+
+def stable_diffusion_3() -> Any:
+    """The transformer of Stable Diffusion 3: joint attention in both blocks."""
+    from diffusers import SD3Transformer2DModel
+
+    return SD3Transformer2DModel(
+        sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=2,
+        attention_head_dim=8, num_attention_heads=2, caption_projection_dim=16,
+        joint_attention_dim=16, pooled_projection_dim=16, pos_embed_max_size=8,
+    )  # fmt: skip
+
+
+def flux() -> Any:
+    """The transformer of FLUX: one block with two streams, and one with a single one."""
+    from diffusers import FluxTransformer2DModel
+
+    return FluxTransformer2DModel(
+        patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=8,
+        num_attention_heads=2, joint_attention_dim=16, pooled_projection_dim=16,
+        axes_dims_rope=(2, 2, 4),
+    )  # fmt: skip

@@ -19,6 +19,7 @@ from mmlens import Prompt
 from mmlens.families.native import FAMILIES
 from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.model.laid_out import LaidOutReader
+from mmlens.towers.language.telling import RowsAndColumns
 from mmlens.values.labels import Marker, Patch, Token
 
 STORED = Path(__file__).parents[1] / "docs" / "native.json"
@@ -66,7 +67,7 @@ def native_row(model: HookedVLM) -> dict[str, Any]:
         else "causal"
         if told is None or not told.both_ways
         else type(told).__name__,
-        "rotary": type(told).__name__ if told is not None and not told.both_ways else "",
+        "rotary": type(told).__name__ if isinstance(told, RowsAndColumns) else "",
         "encoder attention": any("attn.hook_q" in name for name in points),
         "points": len(points),
     }

@@ -583,6 +583,15 @@ def test_a_pipeline_that_needs_more_than_a_prompt_is_refused():
         mm.from_model(made)
 
 
+@pytest.mark.parametrize("make", [twins.stable_diffusion_3, twins.flux])
+def test_attention_of_words_and_squares_together_is_refused(make):
+    module = make()
+    made = copy.copy(pipe())
+    made.unet, made.transformer = None, module
+    with pytest.raises(CapabilityError, match=f"a {type(module).__name__} words and squares are"):
+        mm.from_model(made)
+
+
 def test_a_pipeline_that_is_moved_while_it_runs_is_refused():
     made = copy.copy(pipe())
     made.vae = copy.deepcopy(pipe().vae)

@@ -342,6 +342,8 @@ def test_units_of_experts_print_parse_sort_and_are_refused_where_there_are_none(
         model.edit(mm.Edit("expert_neurons", 0.0, layer=0))
     with pytest.raises(CapabilityError, match=r"mixture of 4 experts. .*Neuron\(0, 5, expert=0\)"):
         mm.attribute(pair("mixtral")[1], soft(pair("mixtral")[1]), target=lambda x: x[3])
+    with pytest.raises(CapabilityError, match="experts beside a shared one, whose units have no"):
+        mm.attribute(model, soft(model), target=lambda x: x[3], layer=1)
     table = model.sites.set_index("site")
     assert table.loc["expert_neurons", "layers"] == (1,)
     assert "expert_neurons" not in set(mm.load("toy-gpt2").sites["site"])

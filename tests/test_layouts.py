@@ -74,6 +74,7 @@ def test_every_position_has_its_label_in_the_order_of_the_layout(model):
     row = tiled[: 2 * GRID + 1]
     assert [one.crop for one in row[: 2 * GRID]] == [1] * GRID + [2] * GRID
     assert isinstance(row[-1], Marker) and str(row[-1]) == "[newline]"
+    assert [str(Marker(name, 3)) for name in ("query", "latent")] == ["[query 3]", "[latent 3]"]
     assert sum(isinstance(one, Marker) for one in labels) == GRID
     assert str(mm.Patch(0, 3, 0, 2)) == "(0, 3) of crop 2"
 

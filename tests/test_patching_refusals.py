@@ -63,10 +63,17 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda m: patching.attribution_patching(m, PAIR, to_cat(m), steps=2, batch=0),
         "batch=0",
     ),
-    "step": (lambda m: patching.knockouts(m, CLEAN, to_cat(m), ROUTES, window=1, step=0), "step=0"),
-    "step back": (
-        lambda m: patching.knockouts(m, CLEAN, to_cat(m), ROUTES, window=1, step=-1),
-        "step=-1",
+    "stride": (
+        lambda m: patching.knockouts(m, CLEAN, to_cat(m), ROUTES, window=1, stride=0),
+        "stride=0",
+    ),
+    "stride back": (
+        lambda m: patching.knockouts(m, CLEAN, to_cat(m), ROUTES, window=1, stride=-1),
+        "stride=-1",
+    ),
+    "the old word for a stride": (
+        lambda m: patching.knockouts(m, CLEAN, to_cat(m), ROUTES, window=1, step=2),
+        "between windows is stride=2",
     ),
     "k of a curve": (lambda m: curve(m, k=(-1,)), "k=-1"),
     "no k": (lambda m: curve(m, k=()), r"k=\[\]"),

@@ -24,24 +24,29 @@ class TilesThenThumbnail(LaidOutReader):
 
     Args:
         scale: how many patches become one position, along each edge.
+        canvas: the class's own choice of columns and rows of tiles; None: that of InternVL.
     """
 
-    def __init__(self, images: Any, scale: int) -> None:
+    def __init__(self, images: Any, scale: int, canvas: Any = None) -> None:
         super().__init__(images, crop_to_patches=True)
-        self.scale = scale
+        self.scale, self._canvas = scale, canvas or _canvas
 
     def grid(self, vision: Any, picture: Image.Image | None = None) -> tuple[int, int]:
         return vision.grid[0] // self.scale, vision.grid[1] // self.scale
 
     def layout(self, vision: Any, width: int, height: int, of: int = 1) -> PictureLayout:
-        from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
-
         images, box, grid = self.images, whole(width, height), self.grid(vision)
         least, most = images.min_patches, images.max_patches
-        cols, rows = get_optimal_tiled_canvas((height, width), vision.image_size, least, most)
+        cols, rows = self._canvas((height, width), vision.image_size, least, most)
         if rows * cols == 1:
             return PictureLayout.in_turn([Crop("picture", box, grid)])
         return PictureLayout.in_turn([*tiles(box, rows, cols, grid), Crop("thumbnail", box, grid)])
+
+
+def _canvas(*sizes: Any) -> tuple[int, int]:
+    from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
+
+    return get_optimal_tiled_canvas(*sizes)
 
 
 class Shuffled(nn.Module):
@@ -59,7 +64,6 @@ class Shuffled(nn.Module):
         return self.projector(self.shuffle(self, squares, scale_factor=self.ratio).flatten(1, 2))
 
 
-@native("internvl", "InternVLForConditionalGeneration", "OpenGVLab/InternVL3-1B-hf")
 def internvl(model: Any, processor: Any) -> Eyes:
     """The encoder without its class token, and the shuffled projector."""
     config, words = model.config, copy.copy(processor)
@@ -71,4 +75,9 @@ def internvl(model: Any, processor: Any) -> Eyes:
         wrap_vision(model.model.vision_tower, recipe) if last else at_feature_layer(model, recipe)
     )
     reader = TilesThenThumbnail(images, round(1 / config.downsample_ratio))
-    return Eyes(vision, Shuffled(model.model), reader, words, words.image_token)
+    picture = getattr(words, "image_placeholder_token", words.image_token)
+    return Eyes(vision, Shuffled(model.model), reader, words, picture)
+
+
+native("internvl", "InternVLForConditionalGeneration", "OpenGVLab/InternVL3-1B-hf")(internvl)
+native("qianfan_ocr", "QianfanOCRForConditionalGeneration", "baidu/Qianfan-OCR")(internvl)

@@ -1,7 +1,8 @@
-"""Janus, its understanding half: the whole picture on a padded square, every patch a position.
+"""Janus and DeepSeek-VL: the whole picture on a padded square, every patch a position.
 
 Chengyue Wu et al., Janus: Decoupling Visual Encoding for Unified Multimodal Understanding and
-Generation, 2024. What it generates pictures with (codes, and a head for them) is left out.
+Generation, 2024; Haoyu Lu et al., DeepSeek-VL: Towards Real-World Vision-Language Understanding,
+2024. What Janus generates pictures with (codes, and a head for them) is left out.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ class OnSquare(Squashed):
         return PictureLayout.in_turn([Crop("picture", box, self._grid)])
 
 
-@native("janus", "JanusForConditionalGeneration", "deepseek-community/Janus-Pro-1B")
 def janus(model: Any, processor: Any) -> Eyes:
     """The encoder, and the aligner."""
     words, images = copy.copy(processor), processor.image_processor
@@ -33,3 +33,9 @@ def janus(model: Any, processor: Any) -> Eyes:
     words.num_image_tokens = vision.grid[0] * vision.grid[1]
     reader = OnSquare(images, vision.grid)
     return Eyes(vision, model.model.aligner, reader, words, words.image_token)
+
+
+native("janus", "JanusForConditionalGeneration", "deepseek-community/Janus-Pro-1B")(janus)
+native(
+    "deepseek_vl", "DeepseekVLForConditionalGeneration", "deepseek-community/deepseek-vl-1.3b-chat"
+)(janus)

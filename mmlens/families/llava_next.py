@@ -115,7 +115,6 @@ class AnyResolution(LaidOutReader):
         return (int(high // ratio), int(wide // ratio)) if ratio > 1.1 else None
 
 
-@native("llava_next", "LlavaNextForConditionalGeneration", "llava-hf/llava-v1.6-mistral-7b-hf")
 def llava_next(model: Any, processor: Any) -> Eyes:
     """The encoder at its feature layer, the projector, and the layout of tiles and newlines."""
     words = counted(processor, model.config)
@@ -123,6 +122,16 @@ def llava_next(model: Any, processor: Any) -> Eyes:
     reader = AnyResolution(words.image_processor, model.config, newline, None, single=False)
     vision = at_feature_layer(model, square(words.image_processor, reader.side))
     return Eyes(vision, model.model.multi_modal_projector, reader, words, words.image_token)
+
+
+native("llava_next", "LlavaNextForConditionalGeneration", "llava-hf/llava-v1.6-mistral-7b-hf")(
+    llava_next
+)
+native(
+    "llava_next_video",
+    "LlavaNextVideoForConditionalGeneration",
+    "llava-hf/LLaVA-NeXT-Video-7B-hf",
+)(llava_next)
 
 
 @native(

@@ -22,6 +22,7 @@ from packaging.version import Version
 from PIL import Image
 from torch import nn
 
+from mmlens.families.refused import refused
 from mmlens.model.chat_reader import ChatReader
 from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.model.image_reader import ImageReader
@@ -108,18 +109,15 @@ def family_of(model_type: str, cls: str) -> Family:
     families = known()
     if model_type in families:
         return families[model_type]
-    hint = _REFUSED.get(model_type) or nearest(model_type, sorted(families))
+    if why := refused(model_type):
+        raise CapabilityError(f"mmlens has no family for a {cls} ({model_type}): {why}")
     raise CapabilityError(
         f"mmlens has no family for a {cls} ({model_type}); it has"
-        f" {', '.join(one.cls for one in families.values())}: {hint}"
+        f" {', '.join(one.cls for one in families.values())}:"
+        f" {nearest(model_type, sorted(families))}"
     )
 
 
-_REFUSED = {
-    "florence2": "Florence-2 has an encoder for words and a decoder; the nearest is 'paligemma'.",
-    "llama4": "Llama 4's own forward pass raises in transformers 5.24; the nearest is 'mistral3'.",
-}
-"""Why some classes are not taken, and which is the nearest."""
 SINCE: dict[str, str] = dict.fromkeys(
     (
         "qwen2_vl",
@@ -138,6 +136,22 @@ SINCE: dict[str, str] = dict.fromkeys(
         "mllama",
         "idefics",
         "chameleon",
+        "llava_next_video",
+        "vipllava",
+        "aya_vision",
+        "cohere2_vision",
+        "deepseek_vl",
+        "lighton_ocr",
+        "qwen3_5",
+        "qwen3_5_moe",
+        "cosmos3_omni",
+        "exaone4_5",
+        "glm4v",
+        "glm46v",
+        "glm_ocr",
+        "gemma4",
+        "lfm2_vl",
+        "qianfan_ocr",
     ),
     "5.24",
 )

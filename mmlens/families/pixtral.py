@@ -1,8 +1,10 @@
-"""Mistral 3 and Pixtral: pictures of any size, a word for the end of each row.
+"""Mistral 3, Pixtral and LightOnOCR: pictures of any size, in most a word for the end of each row.
 
 Pravesh Agrawal et al., Pixtral 12B, 2024. A picture keeps its shape up to whole positions; Mistral
 3 merges 2 x 2 patches to one. The ends of rows ([IMG_BREAK], [IMG_END]) are words with ids of their
-own, and are labelled as such. Pixtral itself is a LlavaForConditionalGeneration.
+own, and are labelled as such. Pixtral itself is a LlavaForConditionalGeneration. LightOnOCR (Said
+Taghadouini et al., LightOnOCR, 2025) has no such words, and leaves a last row or column of patches
+that fills no square of 2 x 2 out of its positions.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from PIL import Image
 
 from mmlens.families.native import Eyes, native, square
 from mmlens.families.qwen_vl import MEASURED, AnySize
+from mmlens.model.laid_out import Crop, PictureLayout
 from mmlens.towers.vision.wrap import from_hf
 from mmlens.values.errors import CapabilityError
 
@@ -53,13 +56,25 @@ class PixtralSize(AnySize):
         return projection(features.flatten(0, 1), sizes).unflatten(0, (len(features), -1))
 
 
-@native(
-    "mistral3", "Mistral3ForConditionalGeneration", "mistralai/Mistral-Small-3.1-24B-Instruct-2503"
-)
+class WholeSquares(PixtralSize):
+    """A grid of whole patches, of which whole squares become positions."""
+
+    def __init__(self, images: Any, merge: int, patch: int) -> None:
+        super().__init__(images, merge, patch)
+        self.options = {"patch_size": {"height": patch, "width": patch}}
+
+    def layout(self, vision: Any, width: int, height: int, of: int = 1) -> PictureLayout:
+        rows, cols = self._patches(width, height)
+        grid = rows // self.merge, cols // self.merge
+        bottom, right = (n * self.merge for n in grid)
+        box = 0.0, 0.0, width * right / cols, height * bottom / rows
+        return PictureLayout.in_turn([Crop("picture", box, grid)])
+
+
 def pixtral(model: Any, processor: Any) -> Eyes:
     """The whole encoder, and the projector."""
     config, words = model.config, copy.copy(processor)
-    if config.vision_feature_layer not in (-1, [-1]):
+    if getattr(config, "vision_feature_layer", -1) not in (-1, [-1]):
         raise CapabilityError(
             f"This model projects layer {config.vision_feature_layer} of Pixtral's encoder, and"
             " mmlens reads its last: take a checkpoint with vision_feature_layer=-1."
@@ -67,9 +82,19 @@ def pixtral(model: Any, processor: Any) -> Eyes:
     patch = config.vision_config.patch_size
     merge = getattr(config, "spatial_merge_size", 1)
     words.patch_size, words.spatial_merge_size = patch, merge
-    tower, images = model.model.vision_tower, words.image_processor
-    tower.step = patch * merge  # of a copy that is ours
-    size = [edge * tower.step for edge in MEASURED]
+    inside, images, reader = model.model, words.image_processor, PixtralSize
+    if config.model_type == "lighton_ocr":
+        words.effective_patch_size, reader = patch * merge, WholeSquares
+        tower, projection = inside.vision_encoder, inside.vision_projection
+    else:
+        tower, projection = inside.vision_tower, inside.multi_modal_projector
+    tower.step = patch * (merge if reader is PixtralSize else 1)  # of a copy that is ours
+    size = [edge * patch * merge for edge in MEASURED]
     vision = from_hf(tower, {**square(images, 1), "image_size": size})
-    reader = PixtralSize(images, merge, patch)
-    return Eyes(vision, model.model.multi_modal_projector, reader, words, words.image_token)
+    return Eyes(vision, projection, reader(images, merge, patch), words, words.image_token)
+
+
+native(
+    "mistral3", "Mistral3ForConditionalGeneration", "mistralai/Mistral-Small-3.1-24B-Instruct-2503"
+)(pixtral)
+native("lighton_ocr", "LightOnOcrForConditionalGeneration", "lightonai/LightOnOCR-1B-1025")(pixtral)

@@ -125,3 +125,7 @@ native("qwen3_vl", "Qwen3VLForConditionalGeneration", "Qwen/Qwen3-VL-2B-Instruct
 native("qwen3_vl_moe", "Qwen3VLMoeForConditionalGeneration", "Qwen/Qwen3-VL-30B-A3B-Instruct")(
     qwen_vl
 )
+native("qwen3_5", "Qwen3_5ForConditionalGeneration", "Qwen/Qwen3.5-27B")(qwen_vl)
+native("qwen3_5_moe", "Qwen3_5MoeForConditionalGeneration", "Qwen/Qwen3.5-35B-A3B")(qwen_vl)
+native("cosmos3_omni", "Cosmos3OmniForConditionalGeneration", "nvidia/Cosmos3-Nano")(qwen_vl)
+native("exaone4_5", "Exaone4_5_ForConditionalGeneration", "LGAI-EXAONE/EXAONE-4.5-33B")(qwen_vl)

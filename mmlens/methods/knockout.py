@@ -33,7 +33,7 @@ from mmlens.runtime.progress import Progress, tracked
 from mmlens.values.addresses import places
 from mmlens.values.arguments import choice, count, flag, instance, shown, spelled
 from mmlens.values.edit import Edit
-from mmlens.values.errors import AddressError, CapabilityError
+from mmlens.values.errors import AddressError, ArgumentError, CapabilityError
 from mmlens.values.labels import DENOISER, LM
 from mmlens.values.scores import Scores
 from mmlens.values.sites import SITES
@@ -82,7 +82,8 @@ def knockouts(
     metric: Metric | Mapping[str, Metric],
     routes: Mapping[str, tuple[Any, Any]],
     window: int | None = None,
-    step: int = 1,
+    stride: int = 1,
+    step: Any = None,
     progress: Progress | bool | None = None,
 ) -> Scores:
     """The metric with each route cut in each window of layers: Scores(route, layer).
@@ -93,25 +94,32 @@ def knockouts(
             and not among the positions is cut there.
         window: how many layers are cut together, around the labelled one; None cuts all layers and
             gives Scores(route).
-        step: the distance between windows.
+        stride: how many layers one window is after the other.
+        step: refused, since a language model has no steps: it was called so, and is now `stride`.
         progress: as in `patch`, route by route.
 
     Returns:
         The metric; `about["clean"]` is the metric with nothing cut (of several: by name).
 
     Raises:
+        ArgumentError: `step`.
         AddressError: no route, one without an edge to cut, or a window of no layers.
     """
     n = model.cfg.n_layers
     if window is not None and not (isinstance(window, int) and 1 <= window <= n):
         raise AddressError(f"A window of {window} layers does not exist: write 1 to {n}, or None.")
-    step = count(step, "step")
+    if step is not None:
+        raise ArgumentError(
+            f"knockouts has no step= (the distance between windows is stride={shown(step)}; a step"
+            " is a run of a denoiser, as in knockout(..., tower='denoiser', step=0))."
+        )
+    stride = count(stride, "stride")
     instance(routes, "routes", Mapping, "a mapping, {'object -> last': (source, destination)}")
     several = dict(metric) if isinstance(metric, Mapping) else {"": metric}
     if not routes or not several:
         raise AddressError("There is nothing to cut or to measure: give a route and a metric.")
     kept = keep(model, prompt)
-    middles = list(range(0, n, step)) if window is not None else [None]
+    middles = list(range(0, n, stride)) if window is not None else [None]
     rows = []
     for name, route in tracked(list(routes.items()), "knockouts", progress):
         source, destination = _ends(name, route)

@@ -43,6 +43,10 @@ class Patch:
         return _call(self, self.row, self.col, image=self.image, crop=self.crop)
 
 
+NUMBERED = ("query", "latent")
+"""Markers that print their number: a picture has many, and nothing else tells one from another."""
+
+
 @dataclass(frozen=True, order=True)
 class Marker:
     """A position of a picture that is not a patch: CLS, a register, a newline, a query.
@@ -58,7 +62,7 @@ class Marker:
     crop: int = 0
 
     def __str__(self) -> str:
-        return f"[{self.name}]"
+        return f"[{self.name} {self.at}]" if self.name in NUMBERED else f"[{self.name}]"
 
 
 @dataclass(frozen=True, order=True)

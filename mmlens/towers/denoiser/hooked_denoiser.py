@@ -65,6 +65,12 @@ class HookedDenoiser(Placed, Movable):
         super().__init__()
         self.module = share_weights(module)
         found = dict(_blocks(self.module))
+        if not found and any(hasattr(part, "add_q_proj") for part in module.modules()):
+            raise CapabilityError(
+                f"In a {type(module).__name__} words and squares are positions of one attention"
+                " (joint attention, as in Stable Diffusion 3 and FLUX), which mmlens does not take"
+                " apart: it takes Stable Diffusion, SDXL, PixArt and Stable Audio."
+            )
         if not found:
             raise CapabilityError(
                 f"A {type(module).__name__} has no transformer blocks with cross-attention to a"

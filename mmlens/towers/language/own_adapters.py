@@ -46,6 +46,27 @@ def chameleon(base: Any) -> Any:
     return Chameleon
 
 
+def inside_of_whole(base: Any) -> Any:
+    """Qwen 3.5's, which refuses whole models though it hooks what is inside of one."""
+
+    class Inner(base):
+        def prepare_model(self, hf_model: Any) -> None:
+            """Nothing of the class has to be prepared."""
+
+    return Inner
+
+
+def native_attention(base: Any) -> Any:
+    """GLM-4's, with rotations by rows and columns inside of attention."""
+
+    class Native(base):
+        def __init__(self, cfg: Any) -> None:
+            super().__init__(cfg)
+            _keep_attention(self)
+
+    return Native
+
+
 def _keep_attention(adapter: Any) -> None:
     """Leave the attention of an adapter to the class."""
     from transformer_lens.model_bridge.generalized_components import AttentionBridge, LinearBridge
@@ -68,5 +89,12 @@ def _norms_behind(adapter: Any) -> None:
     adapter.component_mapping["blocks"] = BlockBridge(name=old.name, submodules=parts)
 
 
-OWN = {"idefics": idefics, "chameleon": chameleon}
+OWN = {
+    "idefics": idefics,
+    "chameleon": chameleon,
+    "glm4v_text": native_attention,
+    "glm_ocr_text": native_attention,
+    "qwen3_5_text": inside_of_whole,
+    "qwen3_5_moe_text": inside_of_whole,
+}
 """By the type of model."""

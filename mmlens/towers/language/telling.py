@@ -2,6 +2,7 @@
 
     Qwen2-VL      rotary positions of time, row and column
     Gemma 3       which positions are a picture's, among which attention looks both ways
+    Gemma 4       the same in some of its models; and in some a token for each layer, also there
     PaliGemma     where the answer begins; before it attention looks both ways
 
 All of it follows from the labels of the prompt that is being read, so nothing is stored with a
@@ -35,6 +36,9 @@ class Telling:
     """
 
     both_ways = False
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
 
     def arguments(self, rows: Sequence[Row], start: int, width: int) -> dict[str, Tensor]:
         """Arguments of a forward pass over `width` positions from `start` on.
@@ -101,6 +105,51 @@ class PicturesBothWays(Telling):
         return {"token_type_ids": _from(kinds, start, width, 0)}
 
 
+class PicturesArePadding(Telling):
+    """Gemma 4: each layer reads a vector of its own for the token at a position.
+
+    At a picture's positions that is the padding's, whatever stands for the picture among the ids.
+    Layers that read the keys of an earlier one skip positions whose logits are not asked for, which
+    an edit may be meant for: so the logits that are kept are named one by one.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        text = config.get_text_config()
+        self.pad = text.pad_token_id or 0
+        self.each_layer = bool(text.hidden_size_per_layer_input)
+        self.both_ways = text.use_bidirectional_attention == "vision"
+
+    def arguments(self, rows: Sequence[Row], start: int, width: int) -> dict[str, Tensor]:
+        if not self.both_ways:
+            return {}
+        kinds = [[int(isinstance(label, Patch)) for label in row] for row in rows]
+        return {"mm_token_type_ids": _from(kinds, start, width, 0)}
+
+    def given(self, module: nn.Module, args: Any, options: dict[str, Any]) -> Any:
+        run = current()
+        if options.get("inputs_embeds") is not None and self.each_layer:
+            vectors = options["inputs_embeds"]  # which say no ids
+            ids = torch.full(vectors.shape[:2], self.pad, device=vectors.device)
+            inside: Any = module.model.language_model  # type: ignore[union-attr]
+            return args, options | {"per_layer_inputs": inside.get_per_layer_inputs(ids, None)}
+        if run is None:
+            return None
+        ids = options["input_ids"] if options.get("input_ids") is not None else args[0]
+        start, width = run.begins(ids.shape[1]), ids.shape[1]
+        args, options = super().given(module, args, options)
+        pictures = nn.functional.pad(
+            run.soft.is_picture[:, start : start + width].int(), (0, width)
+        )
+        beams = ids.shape[0] // len(run.soft)
+        where = pictures[:, :width].repeat_interleave(beams, 0).bool().to(ids.device)
+        options = options | {"input_ids": ids.masked_fill(where, self.pad)}
+        kept = options.get("logits_to_keep")
+        if isinstance(kept, int) and kept:
+            options["logits_to_keep"] = torch.arange(width - kept, width, device=ids.device)
+        return args[1:] if args else args, options
+
+
 class PrefixBothWays(Telling):
     """PaliGemma: attention looks both ways up to the newline that ends the prompt.
 
@@ -125,17 +174,25 @@ _KINDS: dict[str, type[Telling]] = {
     "qwen2_5_vl": RowsAndColumns,
     "qwen3_vl": RowsAndColumns,
     "qwen3_vl_moe": RowsAndColumns,
+    "qwen3_5": RowsAndColumns,
+    "qwen3_5_moe": RowsAndColumns,
+    "cosmos3_omni": RowsAndColumns,
+    "glm4v": RowsAndColumns,
+    "glm46v": RowsAndColumns,
+    "glm_ocr": RowsAndColumns,
     "gemma3": PicturesBothWays,
+    "gemma4": PicturesArePadding,
     "paligemma": PrefixBothWays,
 }
 
 
 def open_telling(lm: LanguageModel) -> Telling | None:
     """What the class of a language model is told of pictures; None for most."""
-    kind = _KINDS.get(getattr(lm.root.original_model.config, "model_type", ""))
+    config = lm.root.original_model.config
+    kind = _KINDS.get(getattr(config, "model_type", ""))
     if kind is None:
         return None
-    telling = kind()
+    telling = kind(config)
     lm.root.original_model.register_forward_pre_hook(telling.given, with_kwargs=True)
     return telling
 

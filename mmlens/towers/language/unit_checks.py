@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from mmlens.towers.language.layer_ends import LayerEnd, layer_end
 from mmlens.towers.language.units import LayerUnits, Units, normed
 
 if TYPE_CHECKING:
@@ -32,19 +33,30 @@ def check_units(lm: LanguageModel) -> Units:
         return lambda tensor, hook: kept.__setitem__(name, tensor.detach()[0].float())
 
     hooks = [(name, keep(name)) for name in names if name in known]
-    with lm.root.hooks(fwd_hooks=hooks):
-        lm.forward(ids, torch.ones_like(ids))
-    return Units(lm, [_layer(lm, i, kept) for i in range(lm.cfg.n_layers)])
+    ends = [layer_end(block) for block in lm.root.blocks]
+    try:
+        with lm.root.hooks(fwd_hooks=hooks):
+            lm.forward(ids, torch.ones_like(ids))
+    finally:
+        for end in ends:
+            if end is not None:
+                end.handle.remove()
+    return Units(lm, [_layer(lm, i, kept, ends[i]) for i in range(lm.cfg.n_layers)])
 
 
-def _layer(lm: LanguageModel, layer: int, kept: dict[str, torch.Tensor]) -> LayerUnits:
+def _layer(
+    lm: LanguageModel, layer: int, kept: dict[str, torch.Tensor], end: LayerEnd | None
+) -> LayerUnits:
     block = lm.root.blocks[layer]
-    here = {point: kept.get(f"blocks.{layer}.{point}") for point in _POINTS}
+    here: dict[str, Any] = {point: kept.get(f"blocks.{layer}.{point}") for point in _POINTS}
+    here["end"] = end
     post, out, mlp = here["mlp.hook_post"], here["hook_mlp_out"], getattr(block, "mlp", None)
     weight = w_out(block)
     if layer in lm.mixtures and out is not None and _added(here, out, _Close(lm.dtype)):
         mixture = lm.mixtures[layer]
         reason = f"it is a mixture of {mixture.n} experts"
+        if _shared(block):
+            reason += " beside a shared one, whose units have no hook point here"
         return LayerUnits(reason=reason, experts=mixture.n, of_expert=mixture.width)
     if weight is None or post is None or out is None:
         why = f" ({lm.closed[layer]})" if layer in lm.closed else ""
@@ -76,6 +88,14 @@ def _layer(lm: LanguageModel, layer: int, kept: dict[str, torch.Tensor]) -> Laye
     pre = before is not None and before.shape == post.shape
     gated = getattr(mlp, "W_gate", None) is not None
     return LayerUnits(len(weight), "", pre, gated, scale, norm, sums)
+
+
+def _shared(block: Any) -> bool:
+    """Whether every position passes an expert of its own beside those that are chosen."""
+    names = ("shared_expert", "shared_experts")  # Qwen2-MoE; DeepSeek-V3
+    return any(
+        isinstance(getattr(m, name, None), nn.Module) for m in block.modules() for name in names
+    )
 
 
 def w_out(block: Any) -> torch.Tensor | None:
@@ -121,6 +141,8 @@ def _added(here: dict[str, Any], out: torch.Tensor, close: _Close) -> bool:
         mid = before + here["hook_attn_out"]
     if mid is None or after is None:
         return False
+    if here["end"] is not None:
+        return close(here["end"](mid + out), after)
     return close(after - mid, out, float(after.abs().max()))
 
 

@@ -1,4 +1,4 @@
-"""The encoders of Qwen-VL as ones that read pictures [picture, 3, h, w] of any size.
+"""The encoders of Qwen-VL and GLM-V as ones that read pictures [picture, 3, h, w] of any size.
 
 Their own forward pass reads the patches of all pictures as one sequence, ordered by the squares of
 2 x 2 that are merged later, and in Qwen2.5-VL by windows of attention. Here patches are cut from
@@ -6,7 +6,8 @@ pixels, and what comes out (before the merger) is put into reading order. Which 
 in the blocks is measured, once per size: the embedding is replaced by the number of each patch.
 
 Qwen3-VL's prompt is given what leaves several blocks (`deep`), not the last alone: its features are
-those of each patch side by side, the last block's first.
+those of each patch side by side, the last block's first. GLM-V's encoder joins squares of patches
+by a convolution of its own (`downsample`), in front of which it is stopped.
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ class PackedEye(nn.Module):
         rows, cols = (edge // self.patch for edge in pixel_values.shape[2:])
         self._arrange(len(pixel_values), rows, cols, pixel_values)
         grid = torch.tensor([[1, rows, cols]], device=pixel_values.device)
-        out = self.visual(self._cut(pixel_values), grid_thw=grid.repeat(len(pixel_values), 1))
+        try:
+            out = self.visual(self._cut(pixel_values), grid_thw=grid.repeat(len(pixel_values), 1))
+        except _Ended as end:
+            return self.packed.apart(end.features, False)
         several = [out.last_hidden_state, *(out.deepstack_features if self.deep else ())]
         return torch.cat([self.packed.apart(one, False) for one in several], -1)
 
@@ -97,8 +101,10 @@ class PackedEye(nn.Module):
             raise Reached(args[0] if args else kwargs["hidden_states"])
 
         places = [one for one in self.visual.children() if isinstance(one, nn.Embedding)]
+        names = ("embeddings", "post_conv_layernorm", "patch_embed")  # the last of them runs first
+        entrance = next(getattr(self.visual, one) for one in names if hasattr(self.visual, one))
         handles = [
-            self.visual.patch_embed.register_forward_hook(numbered),
+            entrance.register_forward_hook(numbered),
             *(one.register_forward_hook(nothing) for one in places),
             self.visual.blocks[0].register_forward_pre_hook(stop, with_kwargs=True, prepend=True),
         ]
@@ -115,8 +121,36 @@ class PackedEye(nn.Module):
         raise AssertionError("the first block was not reached")
 
 
+class _Ended(Exception):
+    """Raised behind the blocks of GLM-V, with what left them."""
+
+    def __init__(self, features: Tensor) -> None:
+        super().__init__("the blocks are at their end")
+        self.features = features
+
+
+class _End(nn.Module):
+    """The norm behind the blocks, and then no more.
+
+    Args:
+        norm: what is left out is behind it.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Never returns: what it gives is raised."""
+        raise _Ended(self.norm(hidden))
+
+
 def _unmerged(visual: Any) -> Any:
     """The encoder without the mergers behind its blocks, so that it gives what they read."""
+    if hasattr(visual, "downsample"):
+        out = copy.copy(visual)
+        out._modules = {**visual._modules, "post_layernorm": _End(visual.post_layernorm)}
+        return out
     if not hasattr(visual, "deepstack_merger_list"):
         return visual
     out = copy.copy(visual)

@@ -1,0 +1,84 @@
+"""Every vision-language class of transformers is taken, or refused with a reason that holds."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import transformers
+from native_rows import stored_rows
+from native_twins import TWINS
+from packaging.version import Version
+from transformers.models.auto import modeling_auto
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from mmlens.families import refused
+from mmlens.families.native import SINCE, family_of, known
+from mmlens.towers.language.inside import _LIKE
+from mmlens.values.errors import CapabilityError
+
+CLASSES = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+TABLES = refused._REASONS | refused._LANGUAGE_MODELS
+ELSEWHERE = {"mistral3", "pixtral"}
+pytestmark = pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.24"), reason="the list is that of 5.24"
+)
+
+
+def test_no_class_is_left_without_an_answer():
+    """A class that a newer transformers adds is answered with the nearest by name."""
+    if transformers.__version__.startswith("5.24."):
+        assert set(CLASSES) <= set(known()) | set(TABLES)
+    assert not set(known()) & set(TABLES)
+    for model_type, cls in CLASSES.items():
+        if model_type in known():
+            assert family_of(model_type, cls).cls == cls
+            continue
+        with pytest.raises(CapabilityError) as told:
+            family_of(model_type, cls)
+        sentence = str(told.value)
+        assert sentence.startswith(f"mmlens has no family for a {cls} ({model_type})")
+        assert sentence.count(". ") <= 1 and sentence.endswith(".")
+
+
+@pytest.mark.parametrize("model_type", sorted(TABLES))
+def test_the_nearest_of_a_refused_class_is_taken(model_type):
+    found = re.search(r"the nearest is '([\w.-]+)'\.$", refused.refused(model_type))
+    assert found and found[1] in {*known(), *ELSEWHERE}
+
+
+@pytest.mark.parametrize("model_type", sorted(refused._LANGUAGE_MODELS))
+def test_a_language_model_that_is_said_to_have_no_hooks_has_none(model_type):
+    from transformer_lens.factories.architecture_adapter_factory import (
+        ArchitectureAdapterFactory as Factory,
+    )
+
+    words = refused._LANGUAGE_MODELS[model_type][0]
+    config = CONFIG_MAPPING[model_type]()
+    assert config.get_text_config().model_type == words
+    assert words not in _LIKE
+    causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(words)
+    assert causal not in Factory._adapters
+
+
+@pytest.mark.parametrize("model_type", sorted(refused._REASONS))
+def test_what_a_reason_says_is_what_the_configuration_says(model_type):
+    why, _ = refused._REASONS[model_type]
+    config = CONFIG_MAPPING[model_type]()
+    eyes = getattr(config, "vision_config", None)
+    assert (why == refused._WORDS_BOTH) == bool(config.is_encoder_decoder)
+    assert (why == refused._TIMM) == (getattr(eyes, "model_type", "") == "timm_wrapper")
+    assert (why == refused._NO_EYES) <= (eyes is None)
+    if model_type == "gemma3n":
+        assert config.text_config.altup_num_inputs > 1
+    if model_type == "deepseek_vl_hybrid":
+        assert config.high_res_vision_config.model_type == "sam_vision_model"
+    if model_type == "ovis2":
+        assert len(config.visual_indicator_token_ids) == 5
+
+
+def test_every_family_has_a_twin_and_a_row():
+    classes = {row["class"] for row in stored_rows().values()}
+    assert {one.cls for one in known().values()} <= classes
+    assert set(TWINS) <= set(stored_rows())
+    assert set(SINCE) <= {*known(), "pixtral", "coca"}  # an encoder; open_clip's
