@@ -80,7 +80,8 @@ def test_a_trained_lens_says_what_the_model_will_say_also_of_new_pictures():
 
 def test_maps_of_z_are_maps_of_the_stream_behind_w_o():
     """The published lens maps a_h = z_h W_O[h] by L_h: the same loss, and by the chain rule
-    d loss / d L_h = W_O[h]^T (d loss / d maps[h]), so nothing that L_h can learn is left out."""
+    d loss / d L_h = W_O[h]^T (d loss / d maps[h]), so nothing that L_h can learn is left out.
+    """
     model = bridge("toy-gptj")
     soft = model.embed(prompt())
     z, logits = heads_at(model, soft, 1, [soft.ids.shape[1] - 1])

@@ -1,4 +1,4 @@
-"""An index of contexts: equal to brute force, resumable, refused elsewhere; and a planted context."""
+"""An index of contexts: equal to brute force, resumable, refused elsewhere."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def test_the_neighbours_are_those_of_brute_force(index, centred, text_layer):
     for layer in range(3):
         wanted = mm.activations(model, asked, "resid_post", layer=layer, pos=Patch).values
         every, names = [], []
-        searched = {None: [0, 1, 2], "same": [layer]}.get(text_layer if text_layer != [2] else 2, [2])
+        searched = {None: [0, 1, 2], "same": [layer]}.get(
+            text_layer if text_layer != [2] else 2, [2]
+        )
         means = {at: brute(model, TEXTS, at)[0].mean(0) if centred else 0.0 for at in range(3)}
         for at in searched:
             states, keys = brute(model, TEXTS, at)
@@ -82,7 +84,9 @@ def test_half_precision_keeps_directions_and_lengths(index, tmp_path):
         assert off(whole, brute(model, TEXTS, layer)[0]) < 1e-4
 
 
-def test_an_index_that_was_stopped_goes_on_and_ends_as_one_that_was_not(index, tmp_path, monkeypatch):
+def test_an_index_that_was_stopped_goes_on_and_ends_as_one_that_was_not(
+    index, tmp_path, monkeypatch
+):
     model, read = bridge("toy-gptj"), []
     real = made._shard
 

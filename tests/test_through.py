@@ -84,8 +84,10 @@ def test_a_jacobian_lens_of_transformerlens_is_read_from_its_file(tmp_path):
 def test_a_lens_of_the_tuned_lens_package_is_read_from_its_folder(tmp_path):
     """It keeps W and b of h + W h + b for what enters each layer, so map l + 1 is our layer l."""
     model, draw = bridge("toy-gptj"), torch.Generator().manual_seed(0)
-    kept = {f"{at}.{name}": torch.randn(*shape, generator=draw) * 0.1
-            for at in range(3) for name, shape in (("weight", (32, 32)), ("bias", (32,)))}  # fmt: skip
+    shapes = {f"{at}.weight": (32, 32) for at in range(3)} | {
+        f"{at}.bias": (32,) for at in range(3)
+    }
+    kept = {name: torch.randn(*shape, generator=draw) * 0.1 for name, shape in shapes.items()}
     torch.save(kept, tmp_path / "params.pt")
     told = {"base_model_name_or_path": "gpt", "d_model": 32, "num_hidden_layers": 3, "bias": True}
     (tmp_path / "config.json").write_text(json.dumps(told), "utf-8")

@@ -4,8 +4,8 @@
                                 position t of a text of the index
 
 The idea of LatentLens (McGill NLP 2026): an early layer already turns an image token into something
-that texts have in a *later* layer, so the neighbours are sought in all layers of the index, and what
-is returned is a word in its sentence. Streams share a large mean direction, which raises every
+that texts have in a *later* layer, so neighbours are sought in all layers of the index, and what is
+returned is a word in its sentence. Streams share a large mean direction, which raises every
 cosine; `centred=True` subtracts the index's mean of the layer from both sides first:
 
     cosine(h_l[i] - mean g_l, g_m[t] - mean g_m)
