@@ -1,6 +1,6 @@
 """Do lenses name the thing that a patch shows? A table on pictures with known truth.
 
-    python scripts/lenses.py                            # 24 pictures of the bundled world, minutes
+    python scripts/lenses.py                            # 16 pictures of the bundled world, minutes
     python scripts/lenses.py --pictures 100 --print
     python scripts/lenses.py --model smol --print       # after `mmlens fetch smol`
 
@@ -15,8 +15,10 @@ the training split.
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,9 @@ from mmlens.papers.bootstrap import summarise
 PAGE = Path(__file__).parents[1] / "docs" / "lenses.md"
 BEGIN, END = "<!-- table: python scripts/lenses.py -->", "<!-- end -->"
 GROUPS = ("soft prompt", "early", "middle", "late")
-K, FIT, JACOBIAN, SCENES = 5, 40, 4, 400
-"""Words that count; pictures that lenses are fitted on; scenes whose captions are the texts."""
+K, FIT, STEPS, JACOBIAN, SCENES, MOST = 5, 40, 100, 2, 150, 8
+"""Words that count; pictures and steps that lenses are fitted with; pictures of the Jacobian;
+scenes whose captions are the texts; patches of a picture."""
 Seen = dict[int, list[set[str]]]
 """By layer (-1: the soft prompt), the words of each patch."""
 Reading = Callable[[Any, list[Any]], Seen]
@@ -47,21 +50,39 @@ def words_of(table: pd.DataFrame) -> Seen:
     return found
 
 
-def fitted(model: Any) -> dict[str, Any]:
-    """The lenses and the index that are made before anything is read."""
-    seen = pictos("train", FIT, things=1, style="literal")
-    shown = [mm.Prompt(one.image, "A picture of") + one.captions[0] for one in seen]
-    texts = ["A picture of" + text for one in pictos("train", SCENES) for text in one.captions]
-    layers = range(0, model.cfg.n_layers, max(1, model.cfg.n_layers // 8))
-    return {
-        "tuned": mm.tuned_lens(model, shown, steps=200),
-        "jacobian": None if model.cfg.d_model > 300 else
-        mm.jacobian_lens(model, shown[:JACOBIAN], pos=mm.Patch, batch=32),
-        "heads": {} if model.lm.n_words > 10_000 else
-        {at: mm.attention_lens(model, shown, layer=at, pos=None, steps=200) for at in layers},
-        "index": mm.contextual_index(model, list(dict.fromkeys(texts)), tempfile.mkdtemp(),
-                                     layer=list(layers)),
-    }  # fmt: skip
+class Made:
+    """The lenses and the index, each made when it is asked for first."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.layers = list(range(0, model.cfg.n_layers, max(1, model.cfg.n_layers // 8)))
+
+    @cached_property
+    def shown(self) -> list[mm.Prompt]:
+        """Pictures of one thing with their captions."""
+        seen = pictos("train", FIT, things=1, style="literal")
+        return [mm.Prompt(one.image, "A picture of") + one.captions[0] for one in seen]
+
+    @cached_property
+    def tuned(self) -> mm.Translators:
+        return mm.tuned_lens(self.model, self.shown, steps=STEPS)
+
+    @cached_property
+    def jacobian(self) -> mm.Translators:
+        return mm.jacobian_lens(self.model, self.shown[:JACOBIAN], pos=mm.Patch, batch=32)
+
+    @cached_property
+    def heads(self) -> dict[int, mm.HeadMaps]:
+        how: dict[str, Any] = {"pos": None, "steps": STEPS}
+        return {
+            at: mm.attention_lens(self.model, self.shown, layer=at, **how) for at in self.layers
+        }
+
+    @cached_property
+    def index(self) -> mm.ContextualIndex:
+        texts = ["A picture of" + text for one in pictos("train", SCENES) for text in one.captions]
+        texts = list(dict.fromkeys(texts))
+        return mm.contextual_index(self.model, texts, tempfile.mkdtemp(), layer=self.layers)
 
 
 def heads(model: Any, prompt: Any, at: list[Any], lenses: dict[int, Any]) -> Seen:
@@ -75,13 +96,12 @@ def heads(model: Any, prompt: Any, at: list[Any], lenses: dict[int, Any]) -> See
     return found
 
 
-def readings(model: Any, made: dict[str, Any]) -> dict[str, Reading]:
+def readings(model: Any, made: Made) -> dict[str, Reading]:
     """The lenses by name, each a function of a prompt and patches."""
-    layers = list(made["index"].layer)
-    here: dict[str, Any] = {"layer": layers, "k": K}
+    here: dict[str, Any] = {"layer": made.layers, "k": K}
 
     def near(p: Any, at: list[Any], **how: Any) -> pd.DataFrame:
-        return mm.contextual_neighbours(model, p, made["index"], pos=at, **here, **how)
+        return mm.contextual_neighbours(model, p, made.index, pos=at, **here, **how)
 
     def scope(p: Any, at: list[Any], **how: Any) -> Any:
         return mm.patchscope(model, p, pos=at, **here, **how)
@@ -92,8 +112,8 @@ def readings(model: Any, made: dict[str, Any]) -> dict[str, Reading]:
     found: dict[str, Any] = {
         "nearest_tokens": lambda p, at: mm.nearest_tokens(model, p, K, pos=at),
         "logit_lens": lens,
-        "logit_lens through tuned_lens": lambda p, at: lens(p, at, made["tuned"]),
-        "logit_lens through jacobian_lens": lambda p, at: lens(p, at, made["jacobian"]),
+        "logit_lens through tuned_lens": lambda p, at: lens(p, at, made.tuned),
+        "logit_lens through jacobian_lens": lambda p, at: lens(p, at, made.jacobian),
         "patchscope, the identity prompt": scope,
         "patchscope, as the last word of a caption": lambda p, at: scope(
             p, at, into="A picture of a"
@@ -105,13 +125,10 @@ def readings(model: Any, made: dict[str, Any]) -> dict[str, Reading]:
         "contextual_neighbours, centred": lambda p, at: near(p, at, centred=True),
         "contextual_neighbours, the same layer": lambda p, at: near(p, at, text_layer="same"),
     }
-    if made["jacobian"] is None:
-        del found["logit_lens through jacobian_lens"]
     read: dict[str, Reading] = {
         name: lambda p, at, verb=verb: words_of(verb(p, at)) for name, verb in found.items()
     }
-    if made["heads"]:
-        read["head_lens through attention_lens"] = lambda p, at: heads(model, p, at, made["heads"])
+    read["head_lens through attention_lens"] = lambda p, at: heads(model, p, at, made.heads)
     return read
 
 
@@ -127,7 +144,8 @@ def pictures(model: Any, n: int) -> Iterator[tuple[str, mm.Prompt, str, list[Any
             continue
         if found < n and at:
             found += 1
-            yield sample.id, mm.Prompt(sample.image, "A picture of"), thing.name.lower(), at
+            spread = at[:: -(-len(at) // MOST)]
+            yield sample.id, mm.Prompt(sample.image, "A picture of"), thing.name.lower(), spread
 
 
 def group(layer: int, n_layers: int) -> str:
@@ -135,23 +153,30 @@ def group(layer: int, n_layers: int) -> str:
     return "soft prompt" if layer < 0 else GROUPS[1 + min(2, 3 * layer // n_layers)]
 
 
-def measured(model: Any, n: int) -> pd.DataFrame:
+def measured(model: Any, n: int, only: str, kept: Path | None) -> pd.DataFrame:
     """Points of every lens on every picture: sample, arm, metric (the group), value."""
     asked = list(pictures(model, n))
-    read = readings(model, fitted(model))
-    rows = []
-    for name, reading in read.items():
+    rows: Any = pd.DataFrame({"arm": []})
+    if kept is not None and kept.is_file():
+        rows = pd.read_csv(kept)
+    for name, reading in readings(model, Made(model)).items():
+        if name in set(rows["arm"]) or not re.search(only, name):
+            continue
         seen = [reading(prompt, at) for _, prompt, _, at in asked]
+        found = []
         for (sample, _, word, _), own in zip(asked, seen, strict=True):
             others = [one for one, other in zip(seen, asked, strict=True) if other[2] != word]
             for layer, words in own.items():
                 chance = sum(share(one[layer], word) for one in others) / len(others)
                 points = 100 * (share(words, word) - chance)
                 third = group(layer, model.cfg.n_layers)
-                rows.append({"sample": sample, "arm": name, "metric": third, "value": points})
-        here = pd.DataFrame(rows).query("arm == @name").groupby("metric")["value"]
+                found.append({"sample": sample, "arm": name, "metric": third, "value": points})
+        rows = pd.concat([rows, pd.DataFrame(found)])
+        if kept is not None:
+            rows.to_csv(kept, index=False)
+        here: Any = rows[rows["arm"] == name].groupby("metric")["value"]
         print(name, here.mean().round(1).to_dict(), flush=True)
-    return pd.DataFrame(rows)
+    return rows
 
 
 def share(words: list[set[str]], word: str) -> float:
@@ -181,11 +206,13 @@ def main() -> None:
     """Measure, and write the table into the page."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--model", default="pictos")
-    options.add_argument("--pictures", type=int, default=24)
+    options.add_argument("--pictures", type=int, default=16)
     options.add_argument("--print", action="store_true", help="show the table and write nothing")
+    options.add_argument("--only", default="", help="lenses whose names match this expression")
+    options.add_argument("--rows", type=Path, help="a CSV of measures to keep and to go on from")
     given = options.parse_args()
     torch.set_num_threads(1)
-    rows = measured(mm.load(given.model), given.pictures)
+    rows = measured(mm.load(given.model), given.pictures, given.only, given.rows)
     found = f"{table(rows)}\n\n`{given.model}`, {rows['sample'].nunique()} pictures of one thing."
     if given.print:
         print(found)

@@ -76,7 +76,8 @@ def contextual_neighbours(
         with TemporaryDirectory() as folder:
             made = contextual_index(model, index, folder, layer=None)
             return _table(model, prompt, made, layer, pos, text_layer, k, centred)
-    there = index if isinstance(index, ContextualIndex) else ContextualIndex.open(index)
+    where: Any = index
+    there = where if isinstance(where, ContextualIndex) else ContextualIndex.open(where)
     there.check(model)
     return _table(model, prompt, there, layer, pos, text_layer, k, centred)
 
@@ -106,15 +107,15 @@ def _table(
     states = _states(model, soft, chosen, where)
     searched = {layer: _searched(index, layer, text_layer) for layer in chosen}
     means: dict[int, Any] = {at: index.mean(at) if centred else 0.0 for at in index.layer}
-    told, rows = _Told(model, index), []
-    for layer in chosen:
-        wanted = states[layer] - (means[layer] if centred else 0.0)
-        near = _nearest(index, wanted, searched[layer], means, k)
-        rows += [
-            (layer, labels[place], rank, *told(*hit))
-            for place, hits in zip(where, near, strict=True)
-            for rank, hit in enumerate(hits)
-        ]
+    wanted = torch.stack([states[at] - (means[at] if centred else 0.0) for at in chosen])
+    near = _nearest(index, wanted, [searched[at] for at in chosen], means, k)
+    told = _Told(model, index)
+    rows = [
+        (layer, labels[place], rank, *told(*hit))
+        for layer, row in zip(chosen, near, strict=True)
+        for place, hits in zip(where, row, strict=True)
+        for rank, hit in enumerate(hits)
+    ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table.attrs["about"] = about(model, method="contextual_neighbours", prompt=soft, k=k,
                                  centred=centred, index=index.about["digest"])  # fmt: skip
@@ -150,26 +151,36 @@ def _states(
 def _nearest(
     index: ContextualIndex,
     states: torch.Tensor,
-    layers: list[int],
+    searched: list[list[int]],
     means: dict[int, Any],
     k: int,
-) -> list[list[tuple[int, int, int, float]]]:
-    """Per state its nearest (layer, shard, row, cosine), found block by block of the index."""
+) -> list[list[list[tuple[int, int, int, float]]]]:
+    """Per layer and position the nearest (layer, shard, row, cosine).
+
+    Args:
+        states: Float[layer, pos, d_model]; each block of the index is read once for all of them.
+        searched: by their layer, the index's layers.
+    """
     wanted = torch.nn.functional.normalize(states, dim=-1)
-    best = wanted.new_full((len(wanted), 0), 0.0)
-    keys = torch.zeros(len(wanted), 0, 3, dtype=torch.long)
-    for layer in layers:
+    best = [torch.zeros(wanted.shape[1], 0) for _ in searched]
+    keys = [torch.zeros(wanted.shape[1], 0, 3, dtype=torch.long) for _ in searched]
+    for layer in sorted(set().union(*searched)):
+        asking = [i for i, those in enumerate(searched) if layer in those]
         for shard, start, block in index.blocks(layer):
             block = torch.nn.functional.normalize(block - means[layer], dim=-1)
-            values, rows = (wanted @ block.T).topk(min(k, len(block)))
+            values, rows = (wanted[asking] @ block.T).topk(min(k, len(block)))
             key = torch.stack([torch.full_like(rows, layer), torch.full_like(rows, shard),
                                rows + start], -1)  # fmt: skip
-            both, names = torch.cat([best, values], 1), torch.cat([keys, key], 1)
-            best, kept = both.topk(min(k, both.shape[1]))
-            keys = names.gather(1, kept[..., None].expand(-1, -1, 3))
+            for i, here, names in zip(asking, values, key, strict=True):
+                both, every = torch.cat([best[i], here], 1), torch.cat([keys[i], names], 1)
+                best[i], kept = both.topk(min(k, both.shape[1]))
+                keys[i] = every.gather(1, kept[..., None].expand(-1, -1, 3))
     return [
-        [(*key, value) for key, value in zip(hits, values, strict=True)]
-        for hits, values in zip(keys.tolist(), best.tolist(), strict=True)
+        [
+            [(*key, value) for key, value in zip(hits, values, strict=True)]
+            for hits, values in zip(names.tolist(), found.tolist(), strict=True)
+        ]
+        for names, found in zip(keys, best, strict=True)
     ]
 
 
@@ -186,7 +197,7 @@ class _Told:
         """(token, cosine, text_layer, text, context)."""
         text, at, _ = (int(value) for value in self.index.read("rows", shard)[row])
         if text not in self.pieces:
-            labels = self.model.read(self.index.texts[text]).labels[0]
+            labels: Any = self.model.read(self.index.texts[text]).labels[0]
             self.pieces[text] = [(label.at, str(label)) for label in labels]
         word, context = in_context(self.pieces[text], at)
         return word, cosine, layer, text, context
