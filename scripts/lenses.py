@@ -2,7 +2,7 @@
 
     python scripts/lenses.py                            # 16 pictures of the bundled world, minutes
     python scripts/lenses.py --pictures 100 --print
-    python scripts/lenses.py --model smol --print       # after `mmlens fetch smol`
+    python scripts/lenses.py --model smol --only contextual --print     # after `mmlens fetch smol`
 
 Each picture shows one thing. A lens reads the patches under its mask, in every layer, and a patch
 counts where the thing's word is among the lens's 5 best. What counts is the share of these patches,
