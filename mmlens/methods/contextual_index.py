@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ from mmlens.values.arguments import path as path_of
 from mmlens.values.errors import CheckpointError, PromptError, reason
 from mmlens.values.labels import Token
 from mmlens.values.sites import SITES
-from mmlens.values.whole_files import replacing, write_whole
+from mmlens.values.whole_files import write_whole
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
@@ -109,8 +110,9 @@ class ContextualIndex:
     def write(self, shard: int, parts: Mapping[str, np.ndarray]) -> None:
         """A shard, file by file, the states last."""
         for kind in KINDS:
-            with replacing(self._place(kind, shard)) as new, new.open("wb") as file:
-                np.save(file, parts[kind])
+            data = BytesIO()
+            np.save(data, parts[kind])
+            write_whole(self._place(kind, shard), data.getvalue())
 
     def mean(self, layer: int) -> torch.Tensor:
         """Float[d_model]: the mean state of a layer."""
