@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from mmlens.families.parts import from_parts as from_parts
     from mmlens.methods.activations import activations as activations
     from mmlens.methods.alignment import alignment as alignment
+    from mmlens.methods.attention_lens import HeadMaps as HeadMaps
+    from mmlens.methods.attention_lens import attention_lens as attention_lens
     from mmlens.methods.attribute import attribute as attribute
     from mmlens.methods.attribute import attribute_caption as attribute_caption
     from mmlens.methods.attribute_picture import attribute_picture as attribute_picture
@@ -54,6 +56,9 @@ if TYPE_CHECKING:
         label_given_activation as label_given_activation,
     )
     from mmlens.methods.conditional_probability import to_label as to_label
+    from mmlens.methods.contextual_index import ContextualIndex as ContextualIndex
+    from mmlens.methods.contextual_index import contextual_index as contextual_index
+    from mmlens.methods.contextual_neighbours import contextual_neighbours as contextual_neighbours
     from mmlens.methods.contributions import contributions as contributions
     from mmlens.methods.cross_attention_maps import cross_attention_maps as cross_attention_maps
     from mmlens.methods.cross_format import cross_format as cross_format
@@ -64,6 +69,7 @@ if TYPE_CHECKING:
     from mmlens.methods.domain_neurons import active_share as active_share
     from mmlens.methods.domain_neurons import domain_neurons as domain_neurons
     from mmlens.methods.embed import embed as embed
+    from mmlens.methods.head_lens import head_lens as head_lens
     from mmlens.methods.integrated_gradients import integrated_gradients as integrated_gradients
     from mmlens.methods.jacobian_lens import jacobian_lens as jacobian_lens
     from mmlens.methods.linear_probe import LinearProbe as LinearProbe
@@ -75,11 +81,14 @@ if TYPE_CHECKING:
     from mmlens.methods.nearest_tokens import nearest_tokens as nearest_tokens
     from mmlens.methods.neuron_graph import neuron_graph as neuron_graph
     from mmlens.methods.next_labels import next_labels as next_labels
+    from mmlens.methods.patchscope import patchscope as patchscope
     from mmlens.methods.picture_similarity import picture_similarity as picture_similarity
     from mmlens.methods.projection_probe import projection_probe as projection_probe
     from mmlens.methods.representation_shift import concept_shifts as concept_shifts
     from mmlens.methods.representation_shift import shift_consistency as shift_consistency
     from mmlens.methods.sink_units import sink_units as sink_units
+    from mmlens.methods.stream_map import StreamMap as StreamMap
+    from mmlens.methods.stream_map import stream_map as stream_map
     from mmlens.methods.stroop import stroop as stroop
     from mmlens.methods.stroop import stroop_probs as stroop_probs
     from mmlens.methods.stroop import stroop_rates as stroop_rates

@@ -220,6 +220,25 @@ def test_explore_never_writes_into_the_folder_of_the_pictures(here, into):
     assert [one.name for one in (here / "pictures").iterdir()] == ["a.png"]
 
 
+def test_a_lens_is_fitted_into_a_file_that_look_reads(here):
+    (here / "texts.txt").write_text("a dog and a cat\nA picture of a dog on a table\n", "utf-8")
+    said = ("fit-lens", NAME, "--texts", "texts.txt", "--steps", "20", "--batch", "16", "--json")
+    code, out, _ = run(*said)
+    told = json.loads(out)
+    assert code == 0 and told["prompts"] == 2 and len(told["about"]["loss"]) == 2
+    lens = mmlens.Translators.load(told["lens"])
+    wanted = mmlens.tuned_lens(
+        mmlens.load(NAME), (here / "texts.txt").read_text("utf-8").splitlines(), steps=20, batch=16
+    )
+    assert (lens.matrices - wanted.matrices).abs().max() < 1e-3
+    code, out, _ = run("look", "white.png", "--model", NAME, "--through", "lens.safetensors")
+    assert code == 0 and "dog" in out
+    code, _, err = run("fit-lens", NAME, "--kind", "logit")
+    assert code == 2 and err.strip() == "mmlens: --kind logit is none of tuned, jacobian."
+    code, _, err = run("fit-lens", NAME, "--texts", "nowhere.txt")
+    assert code == 2 and "is no file of texts" in err
+
+
 def test_an_interruption_says_how_to_go_on(monkeypatch):
     def stop(*args, **options):
         raise KeyboardInterrupt

@@ -208,8 +208,10 @@ WORDS_ALONE = {
         "needs a model that predicts the next token",
     ),
     **dict.fromkeys(
-        ("mmlens.decode", "mmlens.logit_lens", "mmlens.jacobian_lens", "mmlens.nearest_tokens",
-         "mmlens.tuned_lens", "mmlens.patching.direct_logits", "mmlens.patching.project_away",
+        ("mmlens.attention_lens", "mmlens.contextual_index", "mmlens.contextual_neighbours",
+         "mmlens.decode", "mmlens.head_lens", "mmlens.logit_lens", "mmlens.jacobian_lens",
+         "mmlens.nearest_tokens", "mmlens.patchscope", "mmlens.stream_map", "mmlens.tuned_lens",
+         "mmlens.patching.direct_logits", "mmlens.patching.project_away",
          "mmlens.patching.word", "mmlens.patching.word_state", "mmlens.relevance.lens_map"),
         "needs a model that has an unembedding",
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from bridges import bridge, needs_edges, off, prompt
@@ -77,6 +79,31 @@ def test_a_jacobian_lens_of_transformerlens_is_read_from_its_file(tmp_path):
     assert lens.carry(0, torch.tensor([1.0, 0.0])).tolist() == [0.0, 2.0]  # the first column of J
     with pytest.raises(CheckpointError, match="of 3 layers of 2, and 'toy-gptj' has 3 of 32"):
         mm.decode(bridge("toy-gptj"), PLANTED, through=lens)
+
+
+def test_a_lens_of_the_tuned_lens_package_is_read_from_its_folder(tmp_path):
+    """It keeps W and b of h + W h + b for what enters each layer, so map l + 1 is our layer l."""
+    model, draw = bridge("toy-gptj"), torch.Generator().manual_seed(0)
+    shapes = {f"{at}.weight": (32, 32) for at in range(3)} | {
+        f"{at}.bias": (32,) for at in range(3)
+    }
+    kept = {name: torch.randn(*shape, generator=draw) * 0.1 for name, shape in shapes.items()}
+    torch.save(kept, tmp_path / "params.pt")
+    told = {"base_model_name_or_path": "gpt", "d_model": 32, "num_hidden_layers": 3, "bias": True}
+    (tmp_path / "config.json").write_text(json.dumps(told), "utf-8")
+    lens = Translators.load(tmp_path)
+    entering = mm.activations(model, prompt(), "resid_pre").values
+    for layer in (0, 1):
+        theirs = torch.nn.Linear(32, 32)
+        theirs.load_state_dict({name: kept[f"{layer + 1}.{name}"] for name in ("weight", "bias")})
+        with torch.no_grad():
+            moved = entering[layer + 1] + theirs(entering[layer + 1])
+            wanted = model.lm.logits_of(moved)[:, 5]
+        said = mm.logit_lens(model, prompt(), [5], layer=layer, quantity="logit", through=lens)
+        assert off(said.values[0, :, 0], wanted) < 1e-4
+    (tmp_path / "config.json").write_text("{}", "utf-8")
+    with pytest.raises(CheckpointError, match="is no folder of a tuned lens"):
+        Translators.load(tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -162,6 +189,11 @@ def test_the_tuned_lens_says_what_the_model_will_say_better_than_the_logit_lens(
         for layer in (0, 1):
             resid = cache[names[layer]][0]
             assert away(lens.translate(layer, resid)) < away(resid)
+            read = mm.logit_lens(model, new, [5], layer=layer, quantity="logprob", through=lens)
+            own = model.lm.logits_of(lens.translate(layer, resid)).log_softmax(-1)[:, 5]
+            assert off(read.values[0, :, 0], own) < 1e-5
+    last = mm.logit_lens(model, new, [5], layer=2, quantity="logprob", through=lens)
+    assert off(last.values[0, :, 0], wanted[:, 5]) < 1e-5
 
 
 def test_a_lens_is_the_same_when_it_was_saved(tmp_path):

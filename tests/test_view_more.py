@@ -115,6 +115,13 @@ def test_a_lens_shows_the_best_word_and_its_number_in_each_cell():
     assert "·cat 0.45" in heat.customdata[0][0] and EVIL not in heat.customdata[0][0]
 
 
+def test_heads_stand_where_layers_do():
+    table = lens_table().rename(columns={"layer": "head"})
+    figure = view.lens(table)
+    assert (figure.data[0].z == view.lens(lens_table()).data[0].z).all()
+    assert figure.layout.yaxis.title.text == "head" and "head 1" in figure.data[0].customdata[1][0]
+
+
 def test_one_layer_of_patches_is_a_grid_of_rows_and_columns():
     figure = view.lens(lens_table(1))
     assert figure.data[0].z.shape == (1, 2)

@@ -28,7 +28,7 @@ MEANT: dict[str, set[str]] = {
                "relevance.covering_curves", "relevance.grad_cam", "relevance.lrp",
                "relevance.occlusion", "relevance.rise"},
     "rank_by": {"top_neurons", "papers.mmn.OpenChoices"},
-    "quantity": {"logit_lens"},
+    "quantity": {"head_lens", "logit_lens", "patchscope"},
 }  # fmt: skip
 """Parameter -> the only public functions that may have it; in all of these it means one thing."""
 NEVER = {"layers": "layer", "positions": "pos", "heads": "head"}

@@ -20,6 +20,7 @@ from mmlens.cli.audit_bias import audit_bias_command
 from mmlens.cli.doctor import doctor_command
 from mmlens.cli.explore import explore_command
 from mmlens.cli.fetch import fetch_command
+from mmlens.cli.fit_lens import fit_lens_command
 from mmlens.cli.loading import Device, Dtype, Json, loaded
 from mmlens.cli.look import look_command
 from mmlens.cli.microscope import microscope_command
@@ -172,6 +173,7 @@ def audit(
 
 
 app.command("train")(train_command)
+app.command("fit-lens")(fit_lens_command)
 app.command("fetch")(fetch_command)
 app.command("plan")(plan_command)
 app.command("doctor")(doctor_command)

@@ -88,7 +88,7 @@ class Translators:
                 f" mm.{self.kind}_lens(model, prompts)."
             )
         known = self.about.get("weights")
-        if known and not _same(known, fingerprint(model)):
+        if known and not same_weights(known, fingerprint(model)):
             raise CheckpointError(
                 f"This {self.kind} lens was made for {self.about.get('model', 'another model')!r},"
                 f" and {model.name!r} has other weights: fit one with"
@@ -108,12 +108,15 @@ class Translators:
 
     @classmethod
     def load(cls, path: str | Path) -> Translators:
-        """Translators that `save` wrote, or a Jacobian lens of TransformerLens (its .pt file).
+        """Translators that `save` wrote, a Jacobian lens of TransformerLens (its .pt file), or a
+        lens of the tuned-lens package (its folder, with params.pt and config.json).
 
         Raises:
-            CheckpointError: it is neither.
+            CheckpointError: it is none of these.
         """
         place = path_of(path, "path").expanduser()
+        if place.is_dir():
+            return _tuned(place)
         if not place.is_file():
             raise CheckpointError(f"There is no lens {str(place)!r}: give a file that save wrote.")
         return _theirs(place) if place.suffix == ".pt" else _ours(place)
@@ -129,9 +132,9 @@ def fingerprint(model: HookedVLM) -> list[float]:
     return [float(f"{value:.4g}") for value in torch.cat(told).tolist()]
 
 
-def _same(one: Any, other: list[float]) -> bool:
+def same_weights(one: Any, other: list[float]) -> bool:
     """Whether two fingerprints are of the same weights, in any dtype."""
-    if len(one) != len(other):
+    if not one or len(one) != len(other):
         return False
     a, b = torch.tensor(one), torch.tensor(other)
     return bool((a - b).abs().max() <= 0.02 * b.abs().max())
@@ -165,3 +168,25 @@ def _theirs(place: Path) -> Translators:
         ) from error
     told = {"prompts": kept.get("n_prompts"), "method": "transformer_lens.JacobianLens"}
     return Translators("jacobian", matrices, torch.zeros(len(layers), matrices.shape[-1]), told)
+
+
+def _tuned(folder: Path) -> Translators:
+    """tuned-lens writes W and b of h + W h + b, for the stream that enters each layer.
+
+    What enters layer l + 1 is what layer l puts out; the map of the embeddings is left out.
+    """
+    try:
+        told = json.loads((folder / "config.json").read_text("utf-8"))
+        kept = torch.load(folder / "params.pt", map_location="cpu", weights_only=True)
+        layers, width = int(told["num_hidden_layers"]), int(told["d_model"])
+        zero, eye = torch.zeros(width), torch.eye(width)
+        changes = [kept[f"{layer}.weight"].float().T for layer in range(1, layers)]
+        biases = [kept.get(f"{layer}.bias", zero).float() for layer in range(1, layers)]
+        matrices, added = torch.stack(changes) + eye, torch.stack(biases)
+    except Exception as error:  # torch.load and an unknown dictionary may raise anything
+        raise CheckpointError(
+            f"{folder.name!r} is no folder of a tuned lens, with config.json and params.pt:"
+            f" {reason(error)}"
+        ) from error
+    source = {"method": "tuned_lens.TunedLens", "model": told.get("base_model_name_or_path")}
+    return Translators("tuned", matrices, added, source)

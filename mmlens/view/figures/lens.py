@@ -3,6 +3,7 @@
     view.lens(mm.logit_lens(model, prompt))                 # layer by position
     view.lens(mm.logit_lens(model, prompt, layer=5))       # one layer: patch rows by columns
     view.lens(mm.nearest_tokens(model, prompt, pos=Patch))  # nearest words of projected patches
+    view.lens(mm.head_lens(model, prompt, layer=5))        # head by position
 
 The best word is the cell's text, its number the colour, the next best are shown on hover.
 """
@@ -44,13 +45,13 @@ def lens(
 ) -> go.Figure:
     """Words as cells, coloured by their number, as a plotly figure.
 
-    With a column `layer` of several layers: layer upwards, position to the right. Otherwise patches
+    With a column `layer` (or `head`) of several: layer upwards, position to the right. Else patches
     by row and column. Of more than 20 positions only those of words are shown, and the subtitle
     counts the patches left out.
 
     Args:
         table: what `logit_lens` (without words) or `nearest_tokens` returns: pos, rank, token, the
-            number, and layer.
+            number, and layer, or head.
         crop: by patches, of a picture that was read in several crops: as in `view.on_image`.
 
     Raises:
@@ -67,8 +68,10 @@ def lens(
         raise AddressError(f"The column {quantity!r} of this table holds no numbers.")
     if not all(isinstance(one, Hashable) for one in table["pos"]):
         raise AddressError("The column 'pos' of this table holds lists: a label is no list.")
+    given_table, axis = table, "head" if _has_heads(table) else "layer"
+    table = table.rename(columns={axis: "layer"})
     for layer in table["layer"].unique() if "layer" in table.columns else ():
-        count(layer, "table['layer']", least=0)
+        count(layer, f"table['{axis}']", least=0)
     layered = "layer" in table.columns and len(set(table["layer"])) > 1
     cells, rows, columns, note = _by_layer(table) if layered else _by_patch(table, crop)
     z = np.full((len(rows), len(columns)), np.nan, np.float32)
@@ -78,7 +81,7 @@ def lens(
         first = found[0]
         z[row, column] = first[quantity]
         words[row, column] = in_figure(short(visible(first["token"])))
-        told[row, column] = _told(found, quantity)
+        told[row, column] = _told(found, quantity, axis)
     heat = _cells(z, told, quantity)
     figure = Figure([heat, _words(z, words, heat)])
     measure = _QUANTITIES[quantity]
@@ -86,10 +89,10 @@ def lens(
         "What the model would say at each " if quantity != "cosine" else "The nearest word of each "
     )
     subtitle = f"most probable word and its {measure}" if quantity != "cosine" else measure
-    layer = f"layer {table['layer'].iloc[0]}" if "layer" in table.columns and not layered else ""
+    layer = f"{axis} {table['layer'].iloc[0]}" if "layer" in table.columns and not layered else ""
     theme.finish(
         figure,
-        given.title(title, named + ("layer and position" if layered else "patch")),
+        given.title(title, named + (f"{axis} and position" if layered else "patch")),
         " · ".join(part for part in (subtitle, layer, note) if part),
         height=170 + 26 * len(rows),
         width=max(420, min(150 + 62 * len(columns), 1100)) if not layered else None,
@@ -98,12 +101,16 @@ def lens(
             "range": [-0.5, len(columns) - 0.5],
         },
         yaxis={
-            **_axis("layer" if layered else "patch row", rows, False),
+            **_axis(axis if layered else "patch row", rows, False),
             "range": [-0.5, len(rows) - 0.5] if layered else [len(rows) - 0.5, -0.5],
         },
         meta={"least": 150 + 60 * len(columns)},
     )
-    return keep(figure, table)
+    return keep(figure, given_table)
+
+
+def _has_heads(table: pd.DataFrame) -> bool:
+    return "head" in table.columns and "layer" not in table.columns
 
 
 Cells = dict[tuple[int, int], list[dict[str, Any]]]
@@ -160,11 +167,11 @@ def _filled(table: pd.DataFrame, rows: list[Any], positions: list[Any], axis: st
     return cells
 
 
-def _told(found: list[dict[str, Any]], quantity: str) -> str:
+def _told(found: list[dict[str, Any]], quantity: str, axis: str) -> str:
     """Lines of words and numbers for the hover text."""
     place = in_figure(label(found[0]["pos"]))
     lines = [f"{in_figure(visible(one['token']))} {one[quantity]:.3g}" for one in found[:8]]
-    layer = f"layer {found[0]['layer']}, " if "layer" in found[0] else ""
+    layer = f"{axis} {found[0]['layer']}, " if "layer" in found[0] else ""
     return f"{layer}{place}<br><b>{lines[0]}</b>" + "".join(f"<br>{line}" for line in lines[1:])
 
 
