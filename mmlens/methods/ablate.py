@@ -132,8 +132,10 @@ def ablation_curve(
     kept = keep(model, prompt)
     site = _site_of(model, units)
     where = place_of(model, kept.soft, site.name, _layers_of(model, site, units))
-    layers = hooking.layers(model, site) if site.of_dictionary else range(
-        model.towers[site.tower].n_layers
+    layers = (
+        hooking.layers(model, site)
+        if site.of_dictionary
+        else range(model.towers[site.tower].n_layers)
     )
     layers = layers if where.axes is None else (units[0].layer,)
     for unit in units:

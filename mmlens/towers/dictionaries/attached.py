@@ -8,14 +8,13 @@ At the hook point where the dictionary is attached, with x what it reads and y w
     y* = y + (f* - f) @ W_dec + (e* - e)            the same sum x^(f*) + e*, exact without hooks
 
 so the error term is kept: without hooks and edits at its sites y* is y to the bit, and where a unit
-is changed the error stays the constant that it was (Marks et al. 2024, arXiv 2403.19647, section 2).
+is changed the error stays the constant that it was (Marks et al. 2024, arXiv 2403.19647).
 
 Gradients. Of a unit it is that of y* along its row of W_dec, with the error constant. What lies
-before the dictionary has two routes, through the code and through the error, and error="live" (the
-default) adds both: they are together the gradient of the model without the dictionary, which is what
-an edit there does, because code and error are both computed anew. (Marks et al. pass gradients
-straight through in the same way.) error="constant" cuts the second route: what is left is what the
-dictionary explains.
+before the dictionary has two routes, through the code and through the error. error="live" (the
+default) adds both, which is the gradient of the model without the dictionary and is what an edit
+there does, because code and error are both computed anew; the code of Marks et al. passes gradients
+straight through, too. error="constant" cuts the second route: what is left goes through the code.
 """
 
 from __future__ import annotations

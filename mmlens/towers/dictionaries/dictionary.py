@@ -153,7 +153,7 @@ class Dictionary(nn.Module):
 
     @property
     def kind(self) -> str:
-        """ "gate", "topk", "threshold" or "relu": its nonlinearity."""
+        """Its nonlinearity: "gate", "topk", "threshold" or "relu"."""
         if self.b_gate is not None:
             return "gate"
         return "topk" if self.k is not None else "relu" if self.threshold is None else "threshold"

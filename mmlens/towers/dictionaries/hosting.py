@@ -27,7 +27,9 @@ def hosting(tower: Any, attached: Attached) -> Any:
     axes = {name: rest if name.endswith("hook_error") else units for name in points}
     vars(out)["axes"] = {**tower.axes, **axes}
     grid = tower.grids.get(attached.out.removeprefix(prefix))
-    vars(out)["grids"] = tower.grids if grid is None else {**tower.grids, **dict.fromkeys(points, grid)}
+    vars(out)["grids"] = (
+        tower.grids if grid is None else {**tower.grids, **dict.fromkeys(points, grid)}
+    )
     return out
 
 
