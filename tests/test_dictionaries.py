@@ -129,8 +129,8 @@ def test_a_planted_unit_is_found_first_and_says_its_word(plain):
     read = stream.sel(pos=spot).values
     others = torch.stack([r for r, at in zip(stream.values, stream.of("pos"), strict=True)
                           if at != spot])  # fmt: skip
-    key = torch.linalg.lstsq(torch.cat([read[None], others]),
-                             torch.tensor([[1.0], *[[0.0]] * len(others)])).solution[:, 0]  # fmt: skip
+    answers = torch.tensor([[1.0], *[[0.0]] * len(others)])
+    key = torch.linalg.lstsq(torch.cat([read[None], others]), answers).solution[:, 0]
     d, n = plain.cfg.d_model, 40
     W_enc, W_dec = torch.zeros(d, n), torch.zeros(n, d)
     W_enc[:, 7], W_dec[7] = key, mm.patching.word(plain, 5).values * 3
@@ -167,7 +167,7 @@ def test_patching_a_unit_puts_the_other_pictures_activation_there(plain, model):
     here, there = (mm.activations(model, one, "sae", layer=1) for one in (PROMPT, other))
     unit = mm.Neuron(1, int((here.values - there.values).abs().sum(0).argmax()), "sae")
     patched = patching.patch(model, pair, metric, "sae", [unit])
-    given = here.values[:, unit.unit]
+    given = here.values[:, unit.unit, None]
     by_edit = logit(model.edit(mm.Edit("sae", given, unit)), other)
     assert float(patched.values[0]) == pytest.approx(by_edit, abs=1e-4)
 

@@ -217,7 +217,7 @@ def test_prisma_subtracts_behind_its_norm(tmp_path, act):
     torch.save(state, folder / "n_images_520028.pt")
     kind = "gated" if act == "gated" else "standard"
     config = {"architecture": kind, "hook_point_layer": 9, "layer_subtype": "hook_resid_post",
-              "normalize_activations": "layer_norm", "activation_fn_str": act.replace("gated", "relu"),
+              "normalize_activations": "layer_norm", "activation_fn_str": "topk" if act == "topk" else "relu",
               "activation_fn_kwargs": {"k": 5} if act == "topk" else {}, "use_patches_only": True,
               "device": {"__type__": "torch.device", "value": "cuda"}}  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
@@ -276,8 +276,8 @@ def test_what_is_saved_is_read_back_the_same(tmp_path, kind):
         config, state, _ = SAELENS[kind]
         one = mm.load_dictionary(sae_lens(tmp_path / "a", state, architecture=kind, **config))
     elif kind == "transcoder":
-        one = mm.Dictionary(W_ENC, draw(N, 7), b_enc=B_ENC, b_dec=draw(7), at="blocks.1.hook_mlp_in",
-                            out="blocks.1.hook_mlp_out")  # fmt: skip
+        places = {"at": "blocks.1.hook_mlp_in", "out": "blocks.1.hook_mlp_out"}
+        one = mm.Dictionary(W_ENC, draw(N, 7), b_enc=B_ENC, b_dec=draw(7), **places)
     else:  # what is subtracted is not b_dec, and goes into b_enc
         one = mm.Dictionary(
             W_ENC, W_DEC, b_enc=B_ENC, b_dec=B_DEC, b_in=B_DEC * 2, norm="unit_norm"
