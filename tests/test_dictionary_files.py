@@ -217,8 +217,9 @@ def test_prisma_subtracts_behind_its_norm(tmp_path, act):
     torch.save(state, folder / "n_images_520028.pt")
     kind = "gated" if act == "gated" else "standard"
     config = {"architecture": kind, "hook_point_layer": 9, "layer_subtype": "hook_resid_post",
-              "normalize_activations": "layer_norm", "activation_fn_str": "topk" if act == "topk" else "relu",
-              "activation_fn_kwargs": {"k": 5} if act == "topk" else {}, "use_patches_only": True,
+              "activation_fn_str": "topk" if act == "topk" else "relu",
+              "activation_fn_kwargs": {"k": 5} if act == "topk" else {},
+              "normalize_activations": "layer_norm", "use_patches_only": True,
               "device": {"__type__": "torch.device", "value": "cuda"}}  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     mean, spread = X.mean(-1, keepdim=True), X.std(-1, keepdim=True)

@@ -116,13 +116,13 @@ def fit_dictionary(
         CheckpointError: `out` holds a training with other settings. NumericsError: NaN.
     """
     require(model)
-    recipe = DictionaryRecipe(
-        kind, units, k, steps, batch_size, lr, warmup, dead_after, buffer, seed
-    )
+    numbers = (units, k, steps, batch_size, lr, warmup, dead_after, buffer, seed)
+    recipe = DictionaryRecipe(kind, *numbers)
     samples, folder = named_data(dataset), expanded(out, "out")
     rate, note = count(save_every, "save_every"), count(note_every, "note_every")
-    stream = ActivationStream(model, samples, text(at, "at"), pos=pos, prompt=text(prompt, "prompt"),
-                              buffer=buffer, batch=count(batch, "batch"), seed=seed)  # fmt: skip
+    how: dict[str, Any] = {"pos": pos, "prompt": text(prompt, "prompt"), "buffer": buffer}
+    how |= {"batch": count(batch, "batch"), "seed": seed}
+    stream = ActivationStream(model, samples, text(at, "at"), **how)
     settings = recipe.to_dict() | {"at": at, "pos": repr(pos), "prompt": prompt,
                                    "data": samples.hash, "model": model.name}  # fmt: skip
     with writing(folder):
