@@ -39,8 +39,8 @@ LAYER, TOP = 4, 10
 AT = f"blocks.{LAYER}.hook_resid_post"
 BARS = {"explained": 0.8, "recovered_mean": 0.9, "alive": 0.8}
 """What the dictionary is asked to reach, set before it was trained."""
-RECIPE: dict[str, Any] = {"kind": "batchtopk", "units": 1024, "k": 16, "steps": 400, "lr": 1e-3,
-                          "batch_size": 1024, "dead_after": 50_000, "buffer": 200}  # fmt: skip
+RECIPE: dict[str, Any] = {"kind": "batchtopk", "units": 1024, "k": 16, "steps": 400, "lr": 2e-3,
+                          "batch_size": 512, "dead_after": 50_000, "buffer": 500}  # fmt: skip
 
 
 def peaks(model: Any, samples: Any, batch: int = 20) -> dict[str, Tensor]:
@@ -89,8 +89,8 @@ def interval(values: Tensor) -> list[float]:
 def measure(out: Path, pictures: int, recipe: dict[str, Any]) -> dict[str, Any]:
     """Train (or go on), and everything that the table shows."""
     model, began = mm.load("pictos"), time.perf_counter()
-    trained = train.fit_dictionary(model, "pictos:train:20000", at=AT, out=out, batch=20,
-                                   held_out="pictos:held_out:100", **recipe)  # fmt: skip
+    trained = train.fit_dictionary(model, "pictos:train:500", at=AT, out=out, batch=20,
+                                   held_out="pictos:held_out:40", **recipe)  # fmt: skip
     seconds = time.perf_counter() - began
     samples = mm.datasets.pictos("held_out", pictures, things=1)
     names = [samples[i].names[0] for i in range(len(samples))]
@@ -162,7 +162,7 @@ def main() -> None:
     """Measure, print, and write where that is asked for."""
     ask = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ask.add_argument("--out", type=Path, required=True)
-    ask.add_argument("--pictures", type=int, default=1000)
+    ask.add_argument("--pictures", type=int, default=600)
     ask.add_argument("--steps", type=int, default=RECIPE["steps"])
     ask.add_argument("--write", action="store_true")
     asked = ask.parse_args()

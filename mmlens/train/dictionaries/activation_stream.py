@@ -35,7 +35,7 @@ class ActivationStream:
         at: a hook name of one layer.
         pos: the positions whose rows are taken, as in `Scores.sel`.
         prompt: words behind each picture.
-        buffer: pictures whose rows are shuffled together.
+        buffer: pictures whose rows are shuffled together; where these are all, they are read once.
         batch: pictures that the model reads side by side.
     """
 
@@ -52,10 +52,12 @@ class ActivationStream:
         seed: int,
     ) -> None:
         self.model, self.samples, self.at = model, samples, at
-        self.pos, self.prompt, self.buffer, self.batch, self.seed = pos, prompt, buffer, batch, seed
+        self.pos, self.prompt, self.batch, self.seed = pos, prompt, batch, seed
+        self.buffer = min(buffer, len(samples))
         self.chunk, self.offset = 0, 0
         self.rows: Tensor | None = None
         self.rest: Tensor | None = None
+        self.every: Tensor | None = None
 
     def next(self, n: int) -> Float[Tensor, "row d"]:
         """The next `n` rows."""
@@ -78,8 +80,12 @@ class ActivationStream:
 
     def _filled(self) -> Tensor:
         """The rows of this buffer: those of its pictures and the rest of the one before."""
-        fresh = rows_of(self.model, self.samples, self._pictures(), self.at, self.pos, self.prompt,
-                        self.batch)  # fmt: skip
+        whole = self.buffer == len(self.samples)
+        numbers = range(self.buffer) if whole else self._pictures()
+        where = (self.at, self.pos, self.prompt, self.batch)
+        read = self.every is None or not whole
+        fresh = rows_of(self.model, self.samples, numbers, *where) if read else self.every
+        self.every = fresh if whole else None
         rows = fresh if self.rest is None else torch.cat([self.rest.to(fresh), fresh])
         draw = torch.Generator().manual_seed(seed_of(self.seed, f"rows {self.chunk}"))
         self.rows = rows[torch.randperm(len(rows), generator=draw).to(rows.device)]
