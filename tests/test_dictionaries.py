@@ -14,6 +14,7 @@ import mmlens as mm
 from mmlens import patching
 from mmlens.datasets.sample import Sample, Samples
 from mmlens.families import toy
+from mmlens.families.toy_tiled import twin
 from mmlens.values.errors import (
     AddressError,
     ArgumentError,
@@ -232,13 +233,13 @@ def test_dictionaries_in_several_layers_are_layers_of_one_site(plain, model):
 
 
 def test_copies_keep_their_dictionaries_and_share_nothing(model):
-    twin = copy.deepcopy(model)
-    assert torch.allclose(twin(PROMPT), model(PROMPT), atol=1e-5)
-    ours, theirs = (one.lm.dictionaries[1].dictionary for one in (model, twin))
+    copied = copy.deepcopy(model)
+    assert torch.allclose(copied(PROMPT), model(PROMPT), atol=1e-5)
+    ours, theirs = (one.lm.dictionaries[1].dictionary for one in (model, copied))
     assert ours.W_dec.data_ptr() != theirs.W_dec.data_ptr()
-    twin.to(torch.bfloat16)
+    copied.to(torch.bfloat16)
     assert theirs.dtype == torch.bfloat16 and ours.dtype == torch.float32
-    assert torch.isfinite(mm.activations(twin, PROMPT, "sae", layer=1).values).all()
+    assert torch.isfinite(mm.activations(copied, PROMPT, "sae", layer=1).values).all()
 
 
 @pytest.mark.parametrize("kind", ["dual encoder", "bridge"])
@@ -271,6 +272,39 @@ def test_units_of_a_dictionary_on_a_vision_tower(plain, kind):
     ]
     assert float(top["value"][0]) == pytest.approx(max(peaks), abs=1e-5)
     assert top["neuron"][0] == neuron
+
+
+def test_a_native_vision_language_model_takes_dictionaries_on_both_towers():
+    _, plain, _ = twin()
+    photo = mm.Prompt(toy.picture((2, 1)).resize((64, 32)), " A picture of")
+    one = dictionary(plain.cfg.d_model)
+    eye = dictionary(plain.vision.d_vision)
+    model = plain.attach(one, at=AT).attach(eye, at="vision.blocks.0.hook_resid_post")
+    assert torch.equal(model(photo), plain(photo))
+    for site, name, made in (
+        ("sae", AT, one),
+        ("vision.sae", model.vision.dictionaries[0].at, eye),
+    ):
+        hooks = [(name, lambda x, hook, made=made: made(x))]
+        by_hand = plain.run_with_hooks(photo, fwd_hooks=hooks)
+        replaced = model.edit(mm.Edit(f"{site}_error", 0.0))(photo)
+        assert torch.allclose(replaced, by_hand, atol=1e-4)
+        assert (by_hand - plain(photo)).abs().max() > 1e-3
+    scores = mm.attribute(model, photo, of=5, after="", site="sae")
+    assert scores.of("pos") == mm.activations(model, photo, "sae", layer=1).of("pos")
+
+
+def test_a_microscope_shows_the_units_of_a_dictionary(model, tmp_path):
+    pictures = [toy.picture(at) for at in ((2, 1), (0, 3))]
+    several = [Sample(key, one) for key, one in zip("ab", pictures, strict=True)]
+    data = Samples("two", ["a", "b"], several.__getitem__, "hash")
+    page = mm.microscope(model, data, tmp_path / "site", tower="sae", k=1)
+    assert page.is_file() and list((tmp_path / "site" / "units" / "sae.L1").glob("units-*.js"))
+    top: Any = mm.Sweep(tmp_path / "site" / "work" / "sweep").tallies("L1")[0]
+    codes = [mm.activations(model, mm.Prompt(one), "sae", layer=1, pos=mm.Patch).values
+             for one in pictures]  # fmt: skip
+    peaks = torch.stack([code.amax(0) for code in codes]).amax(0)
+    assert torch.allclose(top.values.values[:, 0].float(), peaks, atol=1e-5)
 
 
 def test_a_printed_unit_is_read_back():

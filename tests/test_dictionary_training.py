@@ -94,15 +94,27 @@ def test_batchtopk_keeps_so_many_of_the_whole_batch_and_topk_of_each_row():
     assert ((DictionaryLearner(recipe("topk", k=3), rows(0))._kept(f) > 0).sum(1) == 3).all()
 
 
-def test_the_auxiliary_loss_revives_dead_latents():
-    dead = {}
-    for share in (0.0, 1 / 32):
-        one = DictionaryLearner(recipe("topk", units=96, dead_after=2000, auxiliary=share), rows(0))
-        with torch.no_grad():
-            one.weights["W_enc"][:, 40:] *= 0.05  # never among the largest
-        for step in range(150):
-            dead[share] = one.learn(rows(step))["dead"]
-    assert dead[0.0] > 0.4 and dead[1 / 32] < dead[0.0] / 2
+def test_the_auxiliary_loss_teaches_dead_latents_alone_what_the_others_miss():
+    one = DictionaryLearner(recipe("topk"), rows(0))
+    one.idle[5:25] = 10_000
+    x = rows(1) * one.scale
+    w = one.weights
+    pre = (x - w["b_dec"]) @ w["W_enc"] + w["b_enc"]
+    whole = (pre.relu() * 0.1) @ w["W_dec"]
+    loss = one._revived(x, whole, pre)
+    f = pre[:, 5:25].relu()
+    f = torch.where(f >= f.sort(1, descending=True).values[:, D // 2 - 1, None], f, 0.0)
+    missed = (x - whole - f @ w["W_dec"][5:25]).square().mean()
+    assert torch.allclose(loss, missed, rtol=1e-5)
+    steps = torch.autograd.grad(loss, [w["W_enc"], w["W_dec"]])
+    for moved in (steps[0].abs().sum(0), steps[1].abs().sum(1)):
+        assert (moved[5:25] > 0).all() and moved[:5].sum() == moved[25:].sum() == 0
+    with torch.no_grad():
+        for name, step in zip(("W_enc", "W_dec"), steps, strict=True):
+            w[name] -= 0.05 * step
+    assert float(one._revived(x, whole, (x - w["b_dec"]) @ w["W_enc"] + w["b_enc"])) < float(loss)
+    one.idle[:] = 0
+    assert float(one._revived(x, whole, pre)) == 0
 
 
 def fitted(out: Any, **more: Any) -> Any:
