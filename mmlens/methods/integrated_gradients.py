@@ -90,7 +90,7 @@ def integrated_gradients(
             for name in ("change", "missing", "nodes")
         },
     )
-    told |= {} if site.owner == LM else {"tower": site.owner}
+    told |= {} if site.in_lm else {"tower": site.tower}
     labels = {"layer": tuple(chosen), "pos": where.labels}
     values = torch.stack([one.values for one in found.values()])
     return Scores(values, ("layer", "pos", *where.behind), labels, told)
