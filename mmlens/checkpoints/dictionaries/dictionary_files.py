@@ -28,7 +28,7 @@ from mmlens.checkpoints.weights import expanded, read_state
 from mmlens.towers.dictionaries.dictionary import Dictionary
 from mmlens.values.arguments import count, instance, number
 from mmlens.values.errors import CheckpointError
-from mmlens.values.whole_files import replacing_files
+from mmlens.values.whole_files import replacing_files, write_whole
 
 CFG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 CONFIG, AE = "config.json", "ae.pt"
@@ -102,7 +102,7 @@ def save_dictionary(dictionary: Dictionary, folder: str | Path) -> Path:
     place = expanded(folder, "folder")
     with replacing_files(place, last=CFG) as new:
         save_file(state, new / WEIGHTS)
-        (new / CFG).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+        write_whole(new / CFG, json.dumps(config, indent=1) + "\n")
     return place
 
 
