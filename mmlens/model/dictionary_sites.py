@@ -42,8 +42,8 @@ def attach(
             "This dictionary does not say what it was trained on: write"
             " at='blocks.12.hook_resid_post'."
         )
-    reads = _place(model, at or dictionary.at)
-    behind = out or (dictionary.out if at is None else None)
+    reads = _place(model, dictionary.at if at is None else at)
+    behind = dictionary.out if out is None and at is None else out
     writes = reads if behind is None else _place(model, behind)
     crosses = dictionary.d_in != dictionary.d_out or dictionary.out is not None
     if crosses and writes is reads:

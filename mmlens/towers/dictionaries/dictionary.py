@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from mmlens.values.arguments import choice, count, instance
+from mmlens.values.arguments import choice, count, instance, number, text
 from mmlens.values.errors import ArgumentError
 
 NORMS = ("none", "layer_norm", "unit_norm")
@@ -61,7 +61,7 @@ class Dictionary(nn.Module):
         b_dec: Float[d_out]; zeros where left out.
         b_in: Float[d_in], subtracted from what is read; zeros where left out.
         k: how many units a position keeps (topk).
-        threshold: Float[unit] or one number, below which (and at which) a unit is 0.
+        threshold: Float[unit], or one number, below which (and at which) a unit is 0.
         b_gate: Float[unit], of the gate; `gain` is exp(r_mag) then.
         gain: Float[unit].
         W_skip: Float[d_in, d_out], of a skip transcoder.
@@ -103,22 +103,26 @@ class Dictionary(nn.Module):
         about: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        for name, weight in (("W_enc", W_enc), ("W_dec", W_dec)):
-            instance(weight, name, torch.Tensor, "a tensor of two axes")
+        given = {"b_enc": b_enc, "b_dec": b_dec, "b_in": b_in, "b_gate": b_gate, "gain": gain}
+        tensors = {name: one for name, one in given.items() if one is not None}
+        tensors |= {} if W_skip is None else {"W_skip": W_skip}
+        for name, one in {"W_enc": W_enc, "W_dec": W_dec, **tensors}.items():
+            instance(one, name, torch.Tensor, "a tensor")
         if W_enc.ndim != 2 or W_dec.ndim != 2 or W_enc.shape[1] != W_dec.shape[0]:
             raise ArgumentError(
                 f"W_enc {tuple(W_enc.shape)} and W_dec {tuple(W_dec.shape)} are no dictionary: they"
                 " are [d_in, unit] and [unit, d_out]."
             )
         (d_in, n), d_out = W_enc.shape, W_dec.shape[1]
-        limit = None if threshold is None else torch.as_tensor(threshold).expand(n)
-        rows = {"b_enc": (b_enc, n), "b_dec": (b_dec, d_out), "b_in": (b_in, d_in)}
-        filled = {k: W_enc.new_zeros(w) if b is None else b for k, (b, w) in rows.items()}
+        if threshold is not None and not isinstance(threshold, torch.Tensor):
+            threshold = torch.full((n,), number(threshold, "threshold"))
         sizes = {
-            **{name: (filled[name], (width,)) for name, (_, width) in rows.items()},
-            "threshold": (limit, (n,)), "b_gate": (b_gate, (n,)), "gain": (gain, (n,)),
-            "W_skip": (W_skip, (d_in, d_out)), "W_enc": (W_enc, (d_in, n)),
-            "W_dec": (W_dec, (n, d_out)),
+            "W_enc": (W_enc, (d_in, n)), "W_dec": (W_dec, (n, d_out)),
+            "b_enc": (W_enc.new_zeros(n) if b_enc is None else b_enc, (n,)),
+            "b_dec": (W_enc.new_zeros(d_out) if b_dec is None else b_dec, (d_out,)),
+            "b_in": (W_enc.new_zeros(d_in) if b_in is None else b_in, (d_in,)),
+            "threshold": (threshold, (n,)), "b_gate": (b_gate, (n,)), "gain": (gain, (n,)),
+            "W_skip": (W_skip, (d_in, d_out)),
         }  # fmt: skip
         for name, (value, shape) in sizes.items():
             if value is not None and tuple(value.shape) != shape:
@@ -127,7 +131,11 @@ class Dictionary(nn.Module):
             self.register_buffer(name, kept)
         self.k = None if k is None else count(k, "k", most=n)
         self.norm = choice(norm, "norm", NORMS)
-        self.at, self.out, self.about = at, out, dict(about or {})
+        for name, hook in (("at", at), ("out", out)):
+            if hook is not None:
+                text(hook, name)
+        self.at, self.out = at, out
+        self.about = {} if about is None else dict(instance(about, "about", Mapping, "a mapping"))
 
     # -- what it is ---------------------------------------------------------------------------
 
