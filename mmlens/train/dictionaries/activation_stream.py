@@ -80,12 +80,13 @@ class ActivationStream:
 
     def _filled(self) -> Tensor:
         """The rows of this buffer: those of its pictures and the rest of the one before."""
-        whole = self.buffer == len(self.samples)
-        numbers = range(self.buffer) if whole else self._pictures()
         where = (self.at, self.pos, self.prompt, self.batch)
-        read = self.every is None or not whole
-        fresh = rows_of(self.model, self.samples, numbers, *where) if read else self.every
-        self.every = fresh if whole else None
+        if self.buffer == len(self.samples):
+            if self.every is None:
+                self.every = rows_of(self.model, self.samples, range(self.buffer), *where)
+            fresh = self.every
+        else:
+            fresh = rows_of(self.model, self.samples, self._pictures(), *where)
         rows = fresh if self.rest is None else torch.cat([self.rest.to(fresh), fresh])
         draw = torch.Generator().manual_seed(seed_of(self.seed, f"rows {self.chunk}"))
         self.rows = rows[torch.randperm(len(rows), generator=draw).to(rows.device)]

@@ -130,13 +130,12 @@ class DictionaryLearner:
     def dictionary(self, at: str, about: Mapping[str, Any]) -> Dictionary:
         """The dictionary as it is now, of activations as they are."""
         w, s = {name: value.detach() for name, value in self.weights.items()}, self.scale
-        limit = (
-            {"k": self.recipe.k} if self.recipe.kind == "topk" else {"threshold": self.threshold}
-        )
+        topk = self.recipe.kind == "topk"
+        k, threshold = (self.recipe.k, None) if topk else (None, self.threshold)
         # s x -> x: the code stays as it was learned
         back = w["b_dec"] / s
         return Dictionary(w["W_enc"] * s, w["W_dec"] / s, b_enc=w["b_enc"], b_dec=back, b_in=back,
-                          at=at, about=about, **limit)  # fmt: skip
+                          k=k, threshold=threshold, at=at, about=about)  # fmt: skip
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
