@@ -38,7 +38,7 @@ from mmlens.tally.intervals import intervals
 ROOT = Path(__file__).parents[1]
 PAGE, STORED = ROOT / "docs" / "dictionaries.md", ROOT / "docs" / "dictionary.json"
 BEGIN, END = "<!-- table: python scripts/dictionary.py -->", "<!-- end -->"
-LAYER, TOP, THINGS, PICTURES = 4, 10, 20, 300
+LAYER, TOP, THINGS, PICTURES, HELD_OUT = 4, 10, 20, 300, 40
 AT = f"blocks.{LAYER}.hook_resid_post"
 BARS = {"explained": 0.8, "recovered_mean": 0.9, "alive": 0.8}
 """What the dictionary is asked to reach, set before it was trained."""
@@ -111,8 +111,12 @@ def measure(out: Path, each: int, recipe: dict[str, Any]) -> dict[str, Any]:
     """Train (or go on), and everything that the table shows."""
     model, began = mm.load("pictos"), time.perf_counter()
     trained = train.fit_dictionary(model, scenes("train", PICTURES), at=AT, out=out, batch=20,
-                                   held_out=scenes("held_out", 20), **recipe)  # fmt: skip
+                                   **recipe)  # fmt: skip
     seconds = time.perf_counter() - began
+    held_out = scenes("held_out", HELD_OUT)
+    figures = train.dictionary_figures(
+        model, trained.dictionary, held_out, prompt="A picture of", batch=20
+    )
     samples = scenes("held_out", 0, each)
     names = [samples[i].names[0] for i in range(len(samples))]
     known = sorted(set(names))
@@ -128,7 +132,7 @@ def measure(out: Path, each: int, recipe: dict[str, Any]) -> dict[str, Any]:
             "chance": [float(chance[0].mean()), float(chance[1].mean())],
         }  # fmt: skip
     told = {"at": AT, "recipe": recipe, "pictures": len(samples), "things": len(known)}
-    return told | {"figures": trained.figures, "seconds": seconds, "rows": rows}
+    return told | {"figures": figures, "seconds": seconds, "rows": rows}
 
 
 def page(found: dict[str, Any]) -> str:
@@ -177,12 +181,13 @@ def _verdict(rows: dict[str, Any]) -> str:
         above = all(own[name][1] > other[name][2] for other in others)
         parts.append(f"in {said} {'they do' if above else 'they do not'}")
     asked = "Do the dictionary's units beat all others, interval against interval?"
-    return f"{asked} {', '.join(parts).capitalize()}."
+    said = ", ".join(parts)
+    return f"{asked} {said[:1].upper()}{said[1:]}."
 
 
 def main() -> None:
     """Measure, print, and write where that is asked for."""
-    ask = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    ask = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     ask.add_argument("--out", type=Path, required=True)
     ask.add_argument("--each", type=int, default=15, help="pictures of a thing to judge by")
     ask.add_argument("--steps", type=int, default=RECIPE["steps"])

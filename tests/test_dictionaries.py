@@ -224,7 +224,7 @@ def test_dictionaries_in_several_layers_are_layers_of_one_site(plain, model):
     later = mm.activations(both, PROMPT, "sae", layer=2)
     neuron = mm.Neuron(2, int(later.values.sum(0).argmax()), "sae")
     fed = mm.attribute(both, PROMPT, neuron, target="sum", site="sae", layer=1)
-    best = mm.top_neurons(fed, 1, rank_by="sum", pos=slice(None))
+    best: Any = mm.top_neurons(fed, 1, rank_by="sum", pos=slice(None))
     whole = float(later.values[:, neuron.unit].sum())
     step = lambda x: x * (1 - 1e-3)  # noqa: E731
     less = both.edit(mm.Edit("sae", step, best["neuron"][0]))
@@ -244,8 +244,8 @@ def test_copies_keep_their_dictionaries_and_share_nothing(model):
 
 @pytest.mark.parametrize("kind", ["dual encoder", "bridge"])
 def test_units_of_a_dictionary_on_a_vision_tower(plain, kind):
-    plain = plain if kind == "bridge" else mm.from_model(*hf_clip(), name="clip")
-    d = plain.vision.d_vision
+    plain: Any = plain if kind == "bridge" else mm.from_model(*hf_clip(), name="clip")
+    d: int = plain.vision.d_vision
     prompt = PROMPT if kind == "bridge" else mm.Prompt(KOALA)
     model = plain.attach(dictionary(d, 64), at="vision.blocks.0.hook_resid_post")
     of = WORD if kind == "bridge" else {"of": "a dog"}
@@ -265,7 +265,7 @@ def test_units_of_a_dictionary_on_a_vision_tower(plain, kind):
     pictures = [toy.picture(at) for at in ((2, 1), (0, 3))]
     several = [Sample(key, one) for key, one in zip("ab", pictures, strict=True)]
     data = Samples("two", ["a", "b"], several.__getitem__, "hash")
-    top = mm.top_images(model, data, [neuron], k=1)
+    top: Any = mm.top_images(model, data, [neuron], k=1)
     peaks = [
         float(mm.activations(model, mm.Prompt(one), neuron, pos=mm.Patch).values.max())
         for one in pictures
@@ -309,7 +309,9 @@ def test_a_microscope_shows_the_units_of_a_dictionary(model, tmp_path):
 
 def test_a_printed_unit_is_read_back():
     for neuron in (mm.Neuron(3, 17, "sae"), mm.Neuron(3, 17, "vision.sae")):
-        assert mm.Neuron(str(neuron)) == neuron and eval(repr(neuron), vars(mm)) == neuron
+        assert (
+            mm.Neuron(str(neuron)) == neuron and eval(repr(neuron), {"Neuron": mm.Neuron}) == neuron
+        )
 
 
 REFUSED: dict[str, tuple[type[MMLensError], Any]] = {

@@ -245,11 +245,12 @@ def test_overcomplete_by_what_the_caller_says_of_its_class(tmp_path):
     path = overcomplete(tmp_path / "sae.pt")
     rows = W_DEC / W_DEC.norm(dim=1, keepdim=True) * torch.tensor(0.3).exp()
     pre = X @ W_ENC + B_ENC
-    for told, f in (
+    classes: list[tuple[dict[str, Any], Tensor]] = [
         ({"k": 4}, largest(pre.relu(), 4)),
         ({"threshold": 0.0}, pre.relu()),
         ({"threshold": 1.25}, pre * (pre >= 1.25)),
-    ):
+    ]
+    for told, f in classes:
         agree(mm.load_dictionary(path, **told), f, f @ rows)
     with pytest.raises(CheckpointError, match="of which class"):
         mm.load_dictionary(path)
@@ -277,7 +278,7 @@ def test_what_is_saved_is_read_back_the_same(tmp_path, kind):
         config, state, _ = SAELENS[kind]
         one = mm.load_dictionary(sae_lens(tmp_path / "a", state, architecture=kind, **config))
     elif kind == "transcoder":
-        places = {"at": "blocks.1.hook_mlp_in", "out": "blocks.1.hook_mlp_out"}
+        places: dict[str, Any] = {"at": "blocks.1.hook_mlp_in", "out": "blocks.1.hook_mlp_out"}
         one = mm.Dictionary(W_ENC, draw(N, 7), b_enc=B_ENC, b_dec=draw(7), **places)
     else:  # what is subtracted is not b_dec, and goes into b_enc
         one = mm.Dictionary(

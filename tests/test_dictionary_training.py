@@ -112,7 +112,8 @@ def test_the_auxiliary_loss_teaches_dead_latents_alone_what_the_others_miss():
     with torch.no_grad():
         for name, step in zip(("W_enc", "W_dec"), steps, strict=True):
             w[name] -= 0.05 * step
-    assert float(one._revived(x, whole, (x - w["b_dec"]) @ w["W_enc"] + w["b_enc"])) < float(loss)
+        again = one._revived(x, whole, (x - w["b_dec"]) @ w["W_enc"] + w["b_enc"])
+    assert float(again) < float(loss.detach())
     one.idle[:] = 0
     assert float(one._revived(x, whole, pre)) == 0
 
