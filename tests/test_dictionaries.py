@@ -244,15 +244,15 @@ def test_copies_keep_their_dictionaries_and_share_nothing(model):
 
 @pytest.mark.parametrize("kind", ["dual encoder", "bridge"])
 def test_units_of_a_dictionary_on_a_vision_tower(plain, kind):
-    plain: Any = plain if kind == "bridge" else mm.from_model(*hf_clip(), name="clip")
-    d: int = plain.vision.d_vision
+    whole: Any = plain if kind == "bridge" else mm.from_model(*hf_clip(), name="clip")
+    d: int = whole.vision.d_vision
     prompt = PROMPT if kind == "bridge" else mm.Prompt(KOALA)
-    model = plain.attach(dictionary(d, 64), at="vision.blocks.0.hook_resid_post")
+    model = whole.attach(dictionary(d, 64), at="vision.blocks.0.hook_resid_post")
     of = WORD if kind == "bridge" else {"of": "a dog"}
     answer = lambda one: one.run(prompt if kind == "bridge" else [prompt, "a dog"])  # noqa: E731
-    assert torch.equal(answer(model), answer(plain))
+    assert torch.equal(answer(model), answer(whole))
     code = mm.activations(model, prompt, "vision.sae", layer=0)
-    stream = mm.activations(plain, prompt, "vision.resid_post", layer=0)
+    stream = mm.activations(whole, prompt, "vision.resid_post", layer=0)
     one = model.vision.dictionaries[0].dictionary
     assert code.of("pos") == stream.of("pos")
     assert torch.allclose(code.values, one.encode(stream.values), atol=1e-5)
@@ -260,7 +260,7 @@ def test_units_of_a_dictionary_on_a_vision_tower(plain, kind):
     neuron = mm.top_neurons(scores, 1, rank_by="max")["neuron"][0]
     assert str(neuron).startswith("vision.sae.L0.")
     silent = model.edit(mm.Edit("vision.sae", 0.0, neuron))
-    assert (answer(silent) - answer(plain)).abs().max() > 1e-5
+    assert (answer(silent) - answer(whole)).abs().max() > 1e-5
     assert float(mm.activations(silent, prompt, neuron).values.abs().max()) == 0
     pictures = [toy.picture(at) for at in ((2, 1), (0, 3))]
     several = [Sample(key, one) for key, one in zip("ab", pictures, strict=True)]
