@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mmlens import sweep as sweep
     from mmlens import tally as tally
     from mmlens import view as view
+    from mmlens.checkpoints.dictionaries.dictionary_files import load_dictionary as load_dictionary
+    from mmlens.checkpoints.dictionaries.dictionary_files import save_dictionary as save_dictionary
     from mmlens.datasets.sample import Sample as Sample
     from mmlens.datasets.spec import dataset as dataset
     from mmlens.doctor.memory_plan import MemoryPlan as MemoryPlan
@@ -115,6 +117,7 @@ if TYPE_CHECKING:
     from mmlens.papers.bias.bias_report import audit_bias as audit_bias
     from mmlens.sweep.sweep_folder import Sweep as Sweep
     from mmlens.sweep.top_pictures import top_images as top_images
+    from mmlens.towers.dictionaries.dictionary import Dictionary as Dictionary
     from mmlens.values.edit import Edit as Edit
     from mmlens.values.errors import MMLensError as MMLensError
     from mmlens.values.labels import Head as Head

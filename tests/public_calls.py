@@ -172,7 +172,8 @@ class Right:
         )
         made = mm.visualise(model, mm.Neuron(1, 5, "vision"), steps=2)
         word, soft = patching.word(model, " dog"), model.embed(self.prompt)
-        labels = soft.labels[0]
+        labels, d = soft.labels[0], model.cfg.d_model
+        coded = mm.Dictionary(torch.ones(d, 4), torch.ones(4, d))
         return {
             "Prompt": {"parts": self.photo}, "Patch": {"row": 1, "col": 1},
             "Token": {"text": "a", "at": 0}, "Neuron": {"layer": 1, "unit": 5},
@@ -247,6 +248,10 @@ class Right:
             "patching.thing_pairs": {"data": self.data},
             "patching.remove": {"site": "resid_post", "direction": word},
             "patching.steer": {"site": "resid_post", "direction": word},
+            "HookedVLM.attach": {"dictionary": coded, "at": "blocks.1.hook_resid_post"},
+            "Dictionary": {"W_enc": torch.ones(4, 6), "W_dec": torch.ones(6, 4)},
+            "load_dictionary": {"folder": "dictionary"},
+            "save_dictionary": {"dictionary": coded, "folder": "dictionary"},
             "HookedVLM.edit": {"edits": mm.Edit("neurons", 0.0)},
             "HookedVLM.add_hook": {"name": "blocks.0.hook_resid_pre", "hook": lambda x, hook: x},
             "HookedVLM.add_perma_hook": {"name": "blocks.0.hook_resid_pre", "hook":
@@ -473,6 +478,7 @@ def main(told: TextIO) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.mkdir("pictures")
+        mm.save_dictionary(**right.special["save_dictionary"])
         right.photo.save("pictures/a.png")
         with open("synonyms.txt", "w", encoding="utf-8") as file:
             file.write("dog, puppy\n")

@@ -148,6 +148,8 @@ def place_of(model: HookedModel, reading: Any, name: str, layers: Any = None) ->
     lm: Any = hooking.tower_at(model, where)
     inner, cfg = next((axis for axis in INNER if axis in where.axes), None), lm.cfg
     heads = (int(cfg.n_heads) // readers(where, cfg), cfg.d_head)
+    if where.of_dictionary:
+        return Place(where, reading.labels[0], inner, (_coded(model, where, layers),))
     if inner == "unit" and not lm.units.width:
         lm.units.need_at(model.name, where)
     width = lm.units.width if inner == "unit" else 0
@@ -155,6 +157,23 @@ def place_of(model: HookedModel, reading: Any, name: str, layers: Any = None) ->
         return Place(where, reading.labels[0], inner, _experts(model, where))
     sizes = {"unit": (width,), "head": heads, "dim": (cfg.d_model,)}[inner or "dim"]
     return Place(where, reading.labels[0], inner, sizes)
+
+
+def _coded(model: HookedModel, where: Site, layers: Any) -> int:
+    """How many coordinates the dictionaries of these layers have at a site.
+
+    Raises:
+        SiteError: they differ.
+    """
+    every: Any = hooking.tower_at(model, where).dictionaries
+    chosen = [every[at].dictionary for at in layers_at(model, where, layers)]
+    sizes = {one.n_units if where.of_units else one.d_out for one in chosen}
+    if len(sizes) > 1:
+        raise SiteError(
+            f"The dictionaries at {where.name!r} differ in size: ask about one layer, as in"
+            f" layer={next(iter(every))}."
+        )
+    return sizes.pop()
 
 
 def _experts(model: HookedModel, where: Site) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mmlens.checkpoints.bridge_json import read_json
 from mmlens.checkpoints.weights import expanded, quietly, weights_hash
+from mmlens.model.dictionary_sites import refuse_dictionaries
 from mmlens.values.errors import CapabilityError, CheckpointError
 from mmlens.values.placeless import placeless
 from mmlens.values.whole_files import replacing_files
@@ -39,6 +40,7 @@ def save_dual(model: HookedDualEncoder, folder: str | Path) -> Path:
         CheckpointError: nothing says how open_clip builds it again, or parts of it are in neither
             half (CoCa's decoder, FLAVA's multimodal encoder).
     """
+    refuse_dictionaries(model)
     if model.edits:
         raise CapabilityError(
             f"{model.name!r} has {len(model.edits)} edits, which are not weights; save the model"

@@ -34,6 +34,7 @@ from mmlens.checkpoints.folder_write import (
     write,
 )
 from mmlens.checkpoints.weights import check_projection, expanded, linear_from_state, read_state
+from mmlens.model.dictionary_sites import refuse_dictionaries
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.casting import cast, device_of, dtype_of
 from mmlens.towers.language.copies import faithful, hugging_face
@@ -56,6 +57,7 @@ def save(model: Any, folder: str | Path, *, by_reference: Named | None = None) -
         CapabilityError: the model has edits, or weights that were changed in the bridge alone.
         WriteError: the folder cannot be written; its old content is unchanged.
     """
+    refuse_dictionaries(model)
     if model.edits:
         raise CapabilityError(
             f"{model.name!r} has {len(model.edits)} edits, which are not weights; save the model "

@@ -28,6 +28,7 @@ from mmlens.cli.plan_command import plan_command
 from mmlens.cli.printing import console, print_json, table_of_lines
 from mmlens.cli.reproduce import reproduce_app
 from mmlens.cli.train import train_command
+from mmlens.cli.train_sae import train_sae_command
 from mmlens.values.errors import MMLensError
 
 
@@ -53,7 +54,7 @@ class _Sentences(TyperGroup):
             raise typer.Exit(130) from None
 
 
-RESUMED = ("explore", "microscope", "reproduce", "train")
+RESUMED = ("explore", "microscope", "reproduce", "train", "train-sae")
 """Commands that keep what they have done."""
 
 
@@ -174,6 +175,7 @@ def audit(
 
 app.command("train")(train_command)
 app.command("fit-lens")(fit_lens_command)
+app.command("train-sae")(train_sae_command)
 app.command("fetch")(fetch_command)
 app.command("plan")(plan_command)
 app.command("doctor")(doctor_command)

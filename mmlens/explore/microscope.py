@@ -83,7 +83,8 @@ def microscope(
     Args:
         dataset: `Samples`, or what `mmlens.dataset` takes.
         out: the folder of the site.
-        tower: "vision", or "lm" where pictures are positions of a language model.
+        tower: "vision", or "lm" where pictures are positions of a language model; "vision.sae" or
+            "sae" for the units of attached dictionaries.
         layer: one, several, or all that have units.
         k: top pictures per unit.
         words: of a word probe of the vision tower: a list, or "labels" for those of the data.
@@ -122,7 +123,8 @@ def microscope(
         stamp = _stamp(done, made)
         files = _layers(folder, work, made, stamp, progress)
         _pictures(model, folder, samples, made.pictures(), progress)
-        title = f"{model.name}, {'language model' if name == 'lm' else name + ' tower'}"
+        kinds = {"lm": "language model", "sae": "dictionaries of the language model"}
+        title = f"{model.name}, {kinds.get(name, f'{name} tower')}"
         return write_page(
             folder, title=title, lead=_lead(shown, samples), layers=files,
             labels=made.labels.names, facts=made.facts(), stamp=stamp,

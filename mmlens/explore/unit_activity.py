@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmlens.datasets.sample import Sample, Samples
 from mmlens.methods.activations import activations_by_layer
+from mmlens.model import hooking
 from mmlens.model.readouts import unit_site
 from mmlens.runtime.seeding import seed_of
 from mmlens.sweep.sweep_folder import Sweep
@@ -28,9 +29,10 @@ from mmlens.tally import Moments, Tally, Top, TopMaps
 from mmlens.values.addresses import places
 from mmlens.values.arguments import text
 from mmlens.values.errors import AddressError, CapabilityError, nearest
-from mmlens.values.labels import LM, Neuron, Patch
+from mmlens.values.labels import LM, Neuron, Patch, host_of
 from mmlens.values.prompt import Prompt
 from mmlens.values.scores import Scores
+from mmlens.values.sites import site as site_of
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
@@ -68,9 +70,12 @@ def tower_of(model: HookedModel, tower: str | None) -> str:
     """
     name = "vision" if tower is None else text(tower, "tower")
     seen = [one for one in model.towers if one in ("vision", LM)]
-    if name not in model.towers:
+    if host_of(name) != name and host_of(name) in seen:  # its dictionaries
+        hooking.layers(model, site_of(name))
+        seen = [*seen, name]
+    if name not in (*model.towers, *seen):
         raise AddressError(f"{model.name!r} has no tower {name!r}: {nearest(name, seen)}")
-    if name not in seen or (name == LM and not model.can("positions")):
+    if name not in seen or (host_of(name) == LM and not model.can("positions")):
         raise CapabilityError(
             f"The tower {name!r} of {model.name!r} has no positions of pictures, so its units have"
             " no top pictures: write tower='vision'."
@@ -89,7 +94,11 @@ def layers_of(
     Raises:
         AddressError: no such layer. CapabilityError: a layer that was asked for has no units.
     """
-    numbers = places(range(model.towers[tower].n_layers), wanted, "layer")
+    if host_of(tower) != tower:
+        every = hooking.layers(model, site_of(tower))
+        numbers = [every[at] for at in places(every, wanted, "layer")]
+    else:
+        numbers = places(range(model.towers[tower].n_layers), wanted, "layer")
     if wanted is None and tower == LM:
         lm: Any = model.towers[LM]
         numbers = [n for n in numbers if lm.units.layers[n].width]

@@ -26,8 +26,9 @@ from mmlens.sweep.running import read_running
 from mmlens.sweep.sweep_folder import Sweep
 from mmlens.tally import Moments, Top, TopMaps
 from mmlens.tally.top import NONE
+from mmlens.towers.dictionaries.hosting import dictionaries_of
 from mmlens.values.errors import writing
-from mmlens.values.labels import LM, Neuron
+from mmlens.values.labels import DICTIONARY, LM, Neuron, host_of
 from mmlens.values.whole_files import write_whole
 from mmlens.view.microscope_page.shown_unit import LabelCard, Pointer, TopPicture, UnitCard
 
@@ -68,6 +69,10 @@ class LayerCards:
     def wiring(self) -> dict[int, Wiring]:
         """What units write and read, of these layers and those beside them."""
         shown = {layer.number for layer in self.layers}
+        if host_of(self.tower) != self.tower:
+            held = dictionaries_of(self.model.towers[host_of(self.tower)])
+            rows = {n: held[n].dictionary.W_dec.float().cpu() for n in sorted(shown)}
+            return {n: Wiring(one, None, True) for n, one in rows.items()}
         beside = {n + step for n in shown for step in (-1, 0, 1)}
         there = [n for n in sorted(beside) if 0 <= n < self.model.towers[self.tower].n_layers]
         return wirings(self.model, self.tower, there, self.samples[0].image)
@@ -188,10 +193,11 @@ class LayerCards:
 
     def _says(self, layer: Layer) -> list[list[tuple[str, float]]]:
         """What units of a language model decode to."""
-        if self.tower != LM or not self.model.can("unembed"):
+        if self.tower not in (LM, DICTIONARY) or not self.model.can("unembed"):
             return []
         model: Any = self.model
-        table = decode(model, [Neuron(layer.number, unit) for unit in range(layer.units)], SAYS)
+        units = [Neuron(layer.number, unit, self.tower) for unit in range(layer.units)]
+        table = decode(model, units, SAYS)
         rows = zip(table["words"], table["probs"], strict=True)
         return [list(zip(words, probs, strict=True)) for words, probs in rows]
 

@@ -136,7 +136,9 @@ def ablation_curve(
     kept = keep(model, prompt)
     site = _site_of(model, units)
     where = place_of(model, kept.soft, site.name, _layers_of(model, site, units))
-    layers = range(model.towers[site.tower].n_layers) if where.axes is None else (units[0].layer,)
+    every = range(model.towers[site.tower].n_layers)
+    every = hooking.layers(model, site) if site.of_dictionary else every
+    layers = every if where.axes is None else (units[0].layer,)
     for unit in units:
         index = unit.unit if isinstance(unit, Neuron) else unit.head
         if not (unit.layer in layers and 0 <= index < where.sizes[0]):

@@ -87,7 +87,7 @@ def _site_of(model: HookedModel, unit: Any) -> str:
 
 def _around(model: HookedModel, units: list[Any], where: Site) -> dict[str, list[int]]:
     """The labels on each axis among which several units are."""
-    check_tower([units], where.tower, where.name)
+    check_tower([units], where.owner, where.name)
     cfg = hooking.tower_at(model, where).cfg if where.in_lm else None
     found: dict[str, set[int]] = {}
     for unit in units:
@@ -139,7 +139,7 @@ def _read(
     """The narrowing, the layers, the activations of each, and where they come from."""
     site = own_site(model, "neurons", prompt).name if site is None else site
     where = site_of(site)
-    check_tower(address, where.tower, site)
+    check_tower(address, where.owner, site)
     tower = hooking.tower_at(model, where)
     cfg = tower.cfg if where.in_lm else None
     wanted = read_address(address, by_axis, readers(where, cfg))
@@ -172,7 +172,7 @@ def _read(
     for layer, scores in kept.items():
         _no_nan(scores.values, where, layer)
     told = about(model, method="activations", site=site, prompt=reading, address=wanted)
-    told |= shared(where, cfg) | ({} if where.in_lm else {"tower": where.tower})
+    told |= shared(where, cfg) | ({} if where.owner == LM else {"tower": where.owner})
     return wanted, layers, kept, told
 
 

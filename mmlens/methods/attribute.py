@@ -115,7 +115,7 @@ def attribute(
     said = aims[0][1].token if words is None else [str(aimed.token) for _, aimed in aims]
     told = about(model, method="attribute", prompt=reading, of=said, target=target, point=point,
                  silencing=silencing(model, point, where), at="all positions")  # fmt: skip
-    told |= {} if where.in_lm else {"tower": where.tower}
+    told |= {} if where.owner == LM else {"tower": where.owner}
     found = [_stacked(model, reading, where, chosen, one, told) for one in kept]
     return found[0] if words is None else beside(found, word_axis(model, words), words)
 

@@ -221,10 +221,11 @@ def _written(
 ) -> torch.Tensor:
     """Float[end, d_model]: what each signed unit writes to the stream, after the lens."""
     out = torch.empty(len(ends), model.cfg.d_model, device=model.lm.device)
-    for layer, expert in {(neuron.layer, neuron.expert) for neuron, _ in ends}:
-        here = [i for i, (one, _) in enumerate(ends) if (one.layer, one.expert) == (layer, expert)]
+    for at in {(neuron.layer, neuron.expert, neuron.tower) for neuron, _ in ends}:
+        here = [i for i, (one, _) in enumerate(ends) if (one.layer, one.expert, one.tower) == at]
+        layer, expert, tower = at
         signs = torch.tensor([ends[i][1] for i in here], device=out.device)
-        rows = model.lm.units.written(layer, [ends[i][0].unit for i in here], expert)
+        rows = model.lm.units.written(layer, [ends[i][0].unit for i in here], expert, tower)
         rows = rows.to(out) * signs[:, None]
         out[here] = rows if lens is None else lens.carry(layer, rows)
     return out

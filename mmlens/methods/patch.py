@@ -245,7 +245,7 @@ def _single(
         raise AddressError(
             f"Site {where.site.name!r} has no such units: give Neurons at 'neurons', Heads at 'z'."
         )
-    check_tower(units, where.site.tower, where.site.name)
+    check_tower(units, where.site.owner, where.site.name)
     if where.flat:
         return "neuron", _in_experts(model, where, units)
     layers = hooking.layers(model, where.site)

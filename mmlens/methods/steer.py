@@ -30,7 +30,7 @@ from mmlens.towers.language.tokenization import word as spelled
 from mmlens.values.arguments import instance, number, several
 from mmlens.values.edit import Edit
 from mmlens.values.errors import AddressError, NumericsError
-from mmlens.values.labels import Neuron
+from mmlens.values.labels import LM, Neuron
 from mmlens.values.scores import Scores
 from mmlens.values.unit_lists import units_in
 
@@ -107,8 +107,9 @@ def written_by(model: HookedVLM, neuron: Any) -> Scores:
         return found[0] if isinstance(neuron, str) else Scores.concat(found, "neuron", many)
     model.lm.units.find(model.name, [neuron])
     with torch.no_grad():
-        row = model.lm.units.written(neuron.layer, [neuron.unit], neuron.expert)[0]
-    normed = neuron.layer in model.lm.units.normed
+        units = model.lm.units
+        row = units.written(neuron.layer, [neuron.unit], neuron.expert, neuron.tower)[0]
+    normed = neuron.tower == LM and neuron.layer in units.normed
     norm = "behind the MLP: the direction, its length depends on the run" if normed else "none"
     told = about(model, method="written_by", neuron=neuron, norm=norm)
     return Scores(row.clone(), ("dim",), {}, told)

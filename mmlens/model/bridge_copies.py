@@ -10,6 +10,7 @@ import copy
 import pickle
 from typing import Any
 
+from mmlens.model.dictionary_sites import hold
 from mmlens.runtime.casting import Movable
 from mmlens.values.errors import CapabilityError
 
@@ -59,4 +60,5 @@ def deep(model: Any, memo: dict[int, Any]) -> Any:
 def _joined(kind: Any, parts: tuple[Any, ...], told: Any, edits: Any, added: Any) -> Any:
     model = kind(*parts, **told)
     model.edits, model._added = edits, added
+    hold(model)
     return model

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmlens.model import activation_cache, hooking, options
+from mmlens.model import activation_cache, dictionary_sites, hooking, options
 from mmlens.model.capabilities import abilities
 from mmlens.model.card import Card, card_of
 from mmlens.model.kept_hooks import KeepsHooks
@@ -218,6 +218,26 @@ class HookedModel(KeepsHooks, Movable, ABC):
         out.edits = (*self.edits, *edits)
         out._added = list(self._added)
         return out
+
+    def attach(
+        self, dictionary: Any, at: str | None = None, out: str | None = None, *, error: str = "live"
+    ) -> Any:
+        """This model with a dictionary: its units are at the sites "sae", or "vision.sae".
+
+        It answers as before: what the dictionary does not reconstruct is kept, as an error term.
+
+        Args:
+            dictionary: what `mmlens.load_dictionary` returns.
+            at: the hook name of what it reads, "blocks.12.hook_resid_post"; by default its own.
+            out: of a transcoder, the hook name of what it reconstructs, "blocks.12.hook_mlp_out".
+            error: "live" lets gradients pass through the error, as edits of what is before it act;
+                "constant" passes them through the code alone.
+
+        Raises:
+            SiteError: no such hook, or one of other vectors. CapabilityError: a tower or a place
+                that takes no dictionary, or a layer that has one.
+        """
+        return dictionary_sites.attach(self, dictionary, at, out, error)
 
     def __copy__(self) -> Any:
         """Another model that shares the parts; `edit` adds edits to such a copy."""

@@ -265,7 +265,8 @@ class HookedVLM(Joined, Answering, Surface, HookedModel):
         return reading.picture_rows(self, prompts, site, layer)
 
     def _shared(self) -> list[Any]:
-        return [part for part in (self.root, self.vision) if part is not None]
+        vision = None if self.vision is None else self.vision.shared
+        return [part for part in (self.root, vision) if part is not None]
 
     def _open(self) -> None:
         self.lm.open()

@@ -19,6 +19,7 @@ import torch
 from mmlens.runtime.hook_calls import DIRECTIONS, Hook, called, check_function, on_point, told
 from mmlens.runtime.run import current
 from mmlens.runtime.turns import alone
+from mmlens.towers.dictionaries.hosting import splices
 from mmlens.towers.language import attention_mask
 from mmlens.values.arguments import choice, flag, shown
 from mmlens.values.edit import Edit, Rows
@@ -113,7 +114,7 @@ def attached(
     model: HookedModel, hooks: Sequence[Hook], prompts: Sequence[Prompt]
 ) -> Iterator[None]:
     """Attach edits and hooks to all towers; remove them at the end, also after an exception."""
-    every = [*model.edit_hooks(prompts), *hooks]
+    every = [*model.edit_hooks(prompts), *splices(model.towers.values()), *hooks]
     lm: Any = model.towers.get(LM)
     with alone(partial(_place, model, every), None if lm is None else lm.root):
         yield
@@ -192,6 +193,8 @@ def _check_written(model: HookedModel, edit: Edit, chosen: Sequence[int | None])
     if edit.site.of_units:
         here = lm.units.layers[chosen[0] or 0]
         width = here.of_expert if edit.site.of_experts else here.width
+        if edit.site.of_dictionary:
+            width = lm.dictionaries[chosen[0]].dictionary.n_units
         units = [u for _, u in edit.address.get("pairs", ())]
         asked = edit.address.get("unit")
         units += [asked] if isinstance(asked, int) else []
@@ -234,7 +237,13 @@ def layers(model: HookedModel, site: Site) -> Sequence[int]:
         among = ".attn." in site.point or site.point.endswith("hook_attn_out")
         return (attention_mask.layers_with(tower) if among else []) or every
     known = tower.points
-    return [layer for layer in every if site.at(layer) in known] or every
+    found = [layer for layer in every if site.at(layer) in known]
+    if site.of_dictionary and not found:
+        raise SiteError(
+            f"No dictionary is attached to the tower {site.tower!r} of {model.name!r}, so there is"
+            f" no {site.name!r}: write model.attach(mm.load_dictionary(folder), at=...)."
+        )
+    return found or every
 
 
 def key_rows(model: HookedModel, prompts: Sequence[Prompt], site: Site) -> Rows:

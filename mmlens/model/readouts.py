@@ -22,7 +22,7 @@ from mmlens.model.targets import Number, Target, checked
 from mmlens.values.addresses import places
 from mmlens.values.arguments import shown
 from mmlens.values.errors import AddressError, TargetError, nearest
-from mmlens.values.labels import LM, Neuron
+from mmlens.values.labels import LM, Neuron, host_of
 from mmlens.values.maps import inner_of, is_map
 from mmlens.values.sites import SITES, Site
 
@@ -42,6 +42,10 @@ def unit_site(model: HookedModel, neuron: Neuron) -> Site:
     Raises:
         SiteError: the model has no such tower. AddressError: no such layer.
     """
+    if host_of(neuron.tower) != neuron.tower:  # of a dictionary: its tower is its site
+        found = SITES.get(neuron.tower, SITES["sae"])
+        places(hooking.layers(model, found), neuron.layer, "layer")
+        return found
     prefix = "" if neuron.tower == LM else f"{neuron.tower}."
     name = "neurons" if neuron.expert is None else "expert_neurons"
     site = SITES.get(f"{prefix}{name}", SITES[name])

@@ -19,6 +19,7 @@ from mmlens.checkpoints.weights import weights_hash
 from mmlens.datasets.sample import Samples
 from mmlens.model.provenance import about
 from mmlens.sweep.identity import Identity
+from mmlens.towers.dictionaries.hosting import dictionaries_of
 from mmlens.values.errors import MMLensError
 from mmlens.values.labels import LM
 
@@ -136,7 +137,9 @@ def _model(model: HookedModel, found: Identity) -> dict[str, Any]:
     generation = getattr(getattr(root, "original_model", None), "generation_config", None)
     changes = [(edit.site.name, edit.add, edit.address, edit.value) for edit in model.edits]
     hooks = [(hook.name, hook.dir, hook.call) for hook in model._hooks_now()]
-    return {
+    held = [one for tower in model.towers.values() for one in dictionaries_of(tower).values()]
+    dictionaries = [[one.told(), weights_hash(one.dictionary.state_dict())] for one in held]
+    return ({"dictionaries": dictionaries} if held else {}) | {
         "weights": {name: weights_hash(part.state_dict()) for name, part in there.items()},
         "edit_values": [found.of(one, f"the edit of {one[0]!r}") for one in changes],
         "hooks": [found.of(one, f"the hook at {one[0]!r}") for one in hooks],

@@ -27,7 +27,7 @@ from mmlens.tally import Top
 from mmlens.values.addresses import places
 from mmlens.values.arguments import shown
 from mmlens.values.errors import AddressError, CapabilityError
-from mmlens.values.labels import LM, TEXT, Neuron, Patch
+from mmlens.values.labels import LM, TEXT, Neuron, Patch, host_of
 from mmlens.values.prompt import Prompt
 from mmlens.values.scores import Scores
 from mmlens.values.unit_lists import has_units, units_in
@@ -67,7 +67,7 @@ def top_images(
     """
     samples, wanted = named_data(dataset), _listed(neurons)
     tower = _tower(model, wanted)
-    if tower == LM and not model.can("positions"):
+    if host_of(tower) == LM and not model.can("positions"):
         raise CapabilityError(
             f"The pictures of {model.name!r} are no positions, so no patch of them has activations"
             " of the language model: ask about neurons of its encoder, Neuron(1, 5, 'vision')."
@@ -135,7 +135,7 @@ def _tower(model: HookedModel, wanted: Sequence[Any]) -> str:
             " time."
         )
     tower = towers.pop() if towers else model.reading_tower(None)
-    if tower not in model.towers or tower == TEXT:
+    if host_of(tower) not in model.towers or tower == TEXT:
         raise AddressError(
             f"No picture reaches units of the tower {tower!r} of {model.name!r}: ask about those of"
             " its encoder, as in Neuron(3, 17, 'vision')."
@@ -148,11 +148,11 @@ def _options(model: HookedModel, wanted: Sequence[Any], tower: str) -> dict[str,
     chosen = [one for one in wanted if isinstance(one, Neuron)]
     layers = sorted({one.layer for one in chosen}) if chosen else list(wanted) or None
     units = sorted({one.unit for one in chosen}) or None
-    n = model.towers[tower].n_layers
+    n = model.towers[host_of(tower)].n_layers
     found = places(range(n), layers, "layer")
     site = unit_site(model, Neuron(found[0], 0, tower))
     if units is not None and site.in_lm:
-        lm: Any = model.towers[tower]
+        lm: Any = model.towers[LM]
         lm.units.find(model.name, chosen)
     options = {"layer": found, "units": units}
-    return options if site.in_lm else {**options, "site": site.name}
+    return options if tower == LM else {**options, "site": site.name}

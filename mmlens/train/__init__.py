@@ -1,4 +1,8 @@
-"""Training the projection of a bridge on captioned pictures, both ends frozen (`mmlens train`)."""
+"""What is trained: the projection of a bridge, or a dictionary of a model's activations.
+
+`fit` is `mmlens train`: captioned pictures, both ends frozen; `fit_dictionary` is `mmlens
+train-sae`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,11 @@ if TYPE_CHECKING:
     from mmlens.datasets.caption_pairs import CaptionPair as CaptionPair
     from mmlens.datasets.caption_pairs import DataError as DataError
     from mmlens.datasets.sources import open_pairs as open_pairs
+    from mmlens.train.dictionaries.dictionary_figures import (
+        dictionary_figures as dictionary_figures,
+    )
+    from mmlens.train.dictionaries.fit_dictionary import TrainedDictionary as TrainedDictionary
+    from mmlens.train.dictionaries.fit_dictionary import fit_dictionary as fit_dictionary
     from mmlens.train.features import cache_features as cache_features
     from mmlens.train.training import TrainedProjection as TrainedProjection
     from mmlens.train.training import fit as fit

@@ -70,7 +70,7 @@ class Edit:
         self, site_name: str, value: Value, *address: Any, add: bool = False, **by_axis: Any
     ) -> None:
         where, address = site(site_name), plain_address(address)
-        check_tower(address, where.tower, site_name)
+        check_tower(address, where.owner, site_name)
         check_expert(address, where.axes, site_name)
         if grouped(where):  # which key or value a Head reads depends on the model: `sharing`
             address = tuple([part] if isinstance(part, Head) else part for part in address)

@@ -18,6 +18,8 @@ TEXT = "text"
 """The tower of a dual encoder that reads texts."""
 DENOISER = "denoiser"
 """The tower of a diffusion model that predicts noise, once a step."""
+DICTIONARY = "sae"
+"""In the place of a tower: units of dictionaries on the language model; "vision.sae" on vision."""
 
 
 @dataclass(frozen=True, order=True)
@@ -96,6 +98,7 @@ class Neuron:
     What is printed can be given instead: `Neuron("L14.2019")`. It belongs to the language model
     unless `tower` names another: `vision.L3.17`. In a map of a convolution the units are its
     channels. In a mixture of experts it is a unit of the expert `expert`, printed `L14.e3.2019`.
+    A unit of an attached dictionary is `Neuron(14, 2019, "sae")`, printed `sae.L14.2019`.
     """
 
     layer: int
@@ -125,7 +128,8 @@ class Neuron:
     @classmethod
     def parse(cls, text: str) -> Neuron:
         """`"L14.2019"` (or the paper's `"L14.u2019"`, `"vision.L3.17"`, `"L14.e3.2019"`)."""
-        match = re.fullmatch(r"(?:([a-z]\w*)\.)?L(\d+)\.(?:e(\d+)\.)?u?(\d+)", text.strip())
+        tower = rf"(?:([a-z]\w*(?:\.{DICTIONARY})?)\.)?"
+        match = re.fullmatch(rf"{tower}L(\d+)\.(?:e(\d+)\.)?u?(\d+)", text.strip())
         if match is None:
             raise AddressError(f"{text!r} is no neuron: write it as 'L14.2019' (layer.unit).")
         expert = None if match[3] is None else int(match[3])
@@ -168,6 +172,11 @@ class Head:
         if match is None:
             raise AddressError(f"{text!r} is no head: write it as 'L3H5' (layer, head).")
         return cls(int(match[2]), int(match[3]), match[1] or LM)
+
+
+def host_of(tower: str) -> str:
+    """The tower that runs: "lm" of "sae", "vision" of "vision.sae", and any other itself."""
+    return LM if tower == DICTIONARY else tower.removesuffix(f".{DICTIONARY}")
 
 
 def _of(tower: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from mmlens.values.arguments import text
 from mmlens.values.errors import SiteError, nearest
-from mmlens.values.labels import DENOISER, LM
+from mmlens.values.labels import DENOISER, DICTIONARY, LM
 from mmlens.values.maps import MAP
 
 
@@ -59,9 +59,22 @@ class Site:
         return "cross_attn" in self.point
 
     @property
+    def of_dictionary(self) -> bool:
+        """Whether it is in a dictionary that was attached to a tower (`model.attach`)."""
+        return f".{DICTIONARY}." in self.point
+
+    @property
+    def owner(self) -> str:
+        """The `tower` of its Neurons: the tower, or "sae" and "vision.sae" in a dictionary."""
+        if not self.of_dictionary:
+            return self.tower
+        return DICTIONARY if self.in_lm else f"{self.tower}.{DICTIONARY}"
+
+    @property
     def in_some_layers(self) -> bool:
         """Whether only some layers of a language model have it, where any has."""
-        return self.of_crossing or self.of_experts or self.point.endswith("hook_deepstack")
+        some = self.of_crossing or self.of_experts or self.of_dictionary
+        return some or self.point.endswith("hook_deepstack")
 
     @property
     def has_other_keys(self) -> bool:
@@ -156,13 +169,22 @@ _EXPERTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "expert_neurons": ("mlp.experts.hook_post", ("pos", "expert", "unit")),
 }
 """A mixture of experts: before the choice of experts, after it, and the units of each expert."""
+_DICTIONARY: dict[str, tuple[str, tuple[str, ...]]] = {
+    DICTIONARY: ("sae.hook_acts_post", _UNITS),
+    "sae_pre": ("sae.hook_acts_pre", _UNITS),
+    "sae_error": ("sae.hook_error", _RESID),
+}
+"""Of an attached dictionary: the code, what its nonlinearity reads, and what it leaves out."""
 MASK = Site("attn_mask", "blocks.{layer}.attn.hook_mask", _PAIRS)
 """The mask added to attention scores before the softmax; mmlens' own point (`attention_mask`)."""
 SITES: dict[str, Site] = {
     "embed": Site("embed", "hook_embed", _RESID),
     **{n: Site(n, f"blocks.{{layer}}.{p}", a) for n, (p, a) in _BLOCK.items()},
     MASK.name: MASK,
-    **{n: Site(n, f"blocks.{{layer}}.{p}", a) for n, (p, a) in (_CROSS | _EXPERTS).items()},
+    **{
+        n: Site(n, f"blocks.{{layer}}.{p}", a)
+        for n, (p, a) in (_CROSS | _EXPERTS | _DICTIONARY).items()
+    },
     "deepstack": Site("deepstack", "blocks.{layer}.hook_deepstack", _RESID),
     "final": Site("final", "ln_final.hook_normalized", _RESID),
     "pixels": Site("pixels", "vision.hook_pixels", ("channel", "y", "x")),
@@ -205,7 +227,7 @@ SITES |= {name: one for tower in WITH_BLOCKS for name, one in sites_of(tower).it
 SITES |= sites_of_denoiser()
 SITES |= {
     f"vision.{n}": Site(f"vision.{n}", f"vision.blocks.{{layer}}.{p}", a)
-    for n, (p, a) in _CROSS.items()
+    for n, (p, a) in (_CROSS | _DICTIONARY).items()
 }
 SHARED = "heads_per_key"
 """In the `about` of Scores at keys or values: how many heads read each (`readers`)."""

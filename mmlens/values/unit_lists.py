@@ -20,7 +20,7 @@ from mmlens.values.labels import Head, Neuron
 
 Unit = Neuron | Head
 _COLUMNS = {"neuron": Neuron, "head": Head}
-_PRINTED = re.compile(r"\s*([a-z]\w*\.)?L\d+(H\d+|\.(e\d+\.)?u?\d+)\s*")
+_PRINTED = re.compile(r"\s*([a-z]\w*\.(sae\.)?)?L\d+(H\d+|\.(e\d+\.)?u?\d+)\s*")
 
 
 def units_in(

@@ -84,13 +84,16 @@ def faithful(lm: LanguageModel, hf: Any) -> Any:
     return hf
 
 
-def rewrapped(hf: Any, tokenizer: Any, folded: bool, dtype: torch.dtype) -> LanguageModel:
+def rewrapped(
+    hf: Any, tokenizer: Any, folded: bool, dtype: torch.dtype, dictionaries: Any = None
+) -> LanguageModel:
     """The language model rebuilt from the output of `hugging_face`."""
     from mmlens.towers.language.language_model import wrap_lm
 
     lm = wrap_lm(hf, tokenizer, fold_ln=folded)
     if lm.dtype != dtype:
         cast(lm.root, dtype=dtype)
+    lm.dictionaries = dict(dictionaries or {})
     return lm
 
 
@@ -101,7 +104,8 @@ def reduced_lm(lm: LanguageModel) -> Any:
             "A language model made of a TransformerLens model cannot be pickled, because its hooks"
             " cannot be written: build it with wrap_lm(hugging_face_model)."
         )
-    return rewrapped, (faithful(lm, hugging_face(lm)), lm.tokenizer, lm.folded, lm.dtype)
+    weights = faithful(lm, hugging_face(lm))
+    return rewrapped, (weights, lm.tokenizer, lm.folded, lm.dtype, lm.dictionaries)
 
 
 def deep_lm(lm: LanguageModel, memo: dict[int, Any]) -> LanguageModel:
@@ -109,6 +113,8 @@ def deep_lm(lm: LanguageModel, memo: dict[int, Any]) -> LanguageModel:
     if lm.hf is None:
         from mmlens.towers.language.language_model import LanguageModel
 
-        return LanguageModel(copy.deepcopy(lm.root, memo), None, lm.tokenizer)
-    make, (hf, tokenizer, *rest) = reduced_lm(lm)
-    return make(copy.deepcopy(hf, memo), tokenizer, *rest)
+        held = copy.deepcopy(lm.dictionaries, memo)
+        root = copy.deepcopy(lm.root, memo)
+        return LanguageModel(root, None, lm.tokenizer, dictionaries=held)
+    make, (hf, tokenizer, *rest, held) = reduced_lm(lm)
+    return make(copy.deepcopy(hf, memo), tokenizer, *rest, copy.deepcopy(held, memo))

@@ -55,6 +55,7 @@ class LanguageModel(LanguageTower):
         telling: what else its class is told of pictures among its positions.
         deepstack: what its class adds of pictures behind its first layers.
         decoded: a cache of `decode`'s results.
+        dictionaries: by layer the dictionary that was attached (`towers.dictionaries`).
     """
 
     root: Any
@@ -68,6 +69,7 @@ class LanguageModel(LanguageTower):
     telling: Telling | None = field(default=None, repr=False)
     deepstack: Deepstack | None = field(default=None, repr=False)
     decoded: dict[Any, Any] = field(default_factory=dict, repr=False)
+    dictionaries: dict[int, Any] = field(default_factory=dict, repr=False)
 
     def __reduce__(self) -> Any:
         return copies.reduced_lm(self)

@@ -18,6 +18,7 @@ class LanguageTower(Placed):
     crossing: Any
     mixtures: Any
     deepstack: Any
+    dictionaries: Any
     name = LM
 
     @property
@@ -38,13 +39,15 @@ class LanguageTower(Placed):
     @property
     def points(self) -> Mapping[str, Any]:
         """The hook points that fire, by TransformerLens' names, and those of mmlens' own."""
-        fires = self.can.fires
-        return {name: point for name, point in self.every_point.items() if name in fires}
+        fires, every = self.can.fires, self.every_point
+        own = {name for one in self.dictionaries.values() for name in one.points}
+        return {name: point for name, point in every.items() if name in fires or name in own}
 
     @property
     def every_point(self) -> Mapping[str, Any]:
         """All hook points, those that never fire as well."""
         opened = (self.crossing, self.deepstack, *self.mixtures.values())
+        opened = (*opened, *self.dictionaries.values())
         every = (self.root.hook_dict, *(one.points for one in opened if one is not None))
         return {name: point for some in every for name, point in some.items()}
 

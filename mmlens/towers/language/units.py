@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from mmlens.towers.language.norms import gain_of, through
 from mmlens.values.arguments import instance
 from mmlens.values.errors import AddressError, CapabilityError
-from mmlens.values.labels import Neuron
+from mmlens.values.labels import DICTIONARY, LM, Neuron
 from mmlens.values.sites import Site
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ class Units:
         Raises:
             CapabilityError: see `need`.
         """
+        if site.of_dictionary:
+            return  # which layers have one is known where they are named (`hooking.layers`)
         if site.of_experts:
             for layer in () if layers is None else layers:
                 self._need_experts(name, layer)
@@ -119,6 +121,13 @@ class Units:
             if not 0 <= neuron.layer < len(self.layers):
                 raise AddressError(
                     f"There is no neuron {neuron}: {name!r} has {len(self.layers)} layers."
+                )
+            if neuron.tower == DICTIONARY:
+                self._find_in_dictionary(name, neuron)
+                continue
+            if neuron.tower != LM:
+                raise AddressError(
+                    f"{neuron} is no neuron of the language model of {name!r}: write Neuron(3, 17)."
                 )
             if neuron.expert is not None:
                 self._find_in_expert(name, neuron)
@@ -150,15 +159,44 @@ class Units:
                 f" experts of {one.of_expert} units, up to {last}."
             )
 
+    def _find_in_dictionary(self, name: str, neuron: Neuron) -> None:
+        known = self._lm.dictionaries
+        if neuron.layer not in known:
+            shown = f"those of layers {', '.join(map(str, known))}" if known else "none"
+            raise AddressError(
+                f"There is no {neuron}: the language model of {name!r} has {shown} of dictionaries:"
+                " attach one, model.attach(dictionary, at=...)."
+            )
+        if not 0 <= neuron.unit < known[neuron.layer].dictionary.n_units:
+            last = Neuron(neuron.layer, known[neuron.layer].dictionary.n_units - 1, DICTIONARY)
+            raise AddressError(f"There is no {neuron}: the last unit there is {last}.")
+
     def written(
-        self, layer: int, units: Sequence[int] | slice = slice(None), expert: int | None = None
+        self,
+        layer: int,
+        units: Sequence[int] | slice = slice(None),
+        expert: int | None = None,
+        tower: str = LM,
     ) -> Float[Tensor, "unit d_model"]:
         """What units write to the stream per unit of activation; with a norm, the direction.
 
         Args:
             expert: whose units they are; they write as much again times the expert's weight.
+            tower: "sae" for the units of the layer's dictionary: its rows, which are directions
+                too where it scales activations.
+
+        Raises:
+            CapabilityError: a dictionary that reconstructs no part of the stream.
         """
         one, lm = self.layers[layer], self._lm
+        if tower == DICTIONARY:
+            attached = lm.dictionaries[layer]
+            if attached.dictionary.d_out != lm.cfg.d_model:
+                raise CapabilityError(
+                    f"The dictionary at {attached.out!r} writes {attached.dictionary.d_out}"
+                    f" coordinates and the stream has {lm.cfg.d_model}: its units say no words."
+                )
+            return attached.dictionary.W_dec[units].detach().float()
         if expert is not None:
             return lm.mixtures[layer].w_out(expert)[units].detach().float()
         rows = lm.root.blocks[layer].mlp.W_out[units].detach().float() * one.scale

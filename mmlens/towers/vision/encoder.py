@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmlens.runtime.casting import Movable
+from mmlens.towers.dictionaries.hosting import dictionaries_of, hosting_all
 from mmlens.towers.vision import calls, class_head, measure
 from mmlens.towers.vision.calls import LAST, without_pooler
 from mmlens.towers.vision.pixels import Pixels
@@ -202,7 +203,8 @@ class HookedVision(VisionTower, Movable):
         """For pickles and copies: the encoder without taps, which is tapped again."""
         whole, path = class_head.shared(self.whole, self.inside)
         bare = whole.get_submodule(path) if whole is not None else class_head.untapped(self.module)
-        return _tapped, (bare, self.kind, self.pixels, {**self._options(), "whole": whole})
+        how = {**self._options(), "whole": whole}
+        return _tapped, (bare, self.kind, self.pixels, how, dictionaries_of(self))
 
     def at(self, feature_layer: str) -> HookedVision:
         """The same encoder with another feature layer."""
@@ -292,5 +294,7 @@ class HookedVision(VisionTower, Movable):
         self.class_names, self.class_points = self._head.names, self._head.points
 
 
-def _tapped(module: nn.Module, kind: str, pixels: Pixels, options: dict[str, Any]) -> HookedVision:
-    return HookedVision(module, kind, pixels, **options)
+def _tapped(
+    module: nn.Module, kind: str, pixels: Pixels, options: dict[str, Any], held: Any = None
+) -> HookedVision:
+    return hosting_all(HookedVision(module, kind, pixels, **options), held or {})

@@ -26,8 +26,8 @@ class VisionTower(Placed):
 
     @property
     def shared(self) -> Any:
-        """The encoder itself."""
-        return self
+        """The encoder itself, or the one that this one shares all of its parts with."""
+        return vars(self).get("lender", self)
 
     @property
     def points(self) -> Mapping[str, Any]:

@@ -1,0 +1,1 @@
+"""Dictionaries, as parts of a tower: sparse autoencoders and transcoders, and their hook points."""

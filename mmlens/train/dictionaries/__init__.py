@@ -1,0 +1,1 @@
+"""Training a dictionary on a model's activations (`mmlens train-sae`)."""
