@@ -64,7 +64,7 @@ def report() -> Any:
     return mm.hallucination(bridge("toy-gptj"), pictures(), edited=arms, vocabulary=PETS, draws=400)
 
 
-def number(report: Any, arm: str, metric: str) -> pd.Series:
+def number(report: Any, arm: str, metric: str) -> Any:
     table = report.summary
     return table[(table["arm"] == arm) & (table["metric"] == metric)].iloc[0]
 
@@ -121,7 +121,7 @@ def test_the_interval_of_a_difference_of_shares_is_that_of_drawing_pictures_of_b
     found = summary(table, draws=2000)
     gap = found[(found["arm"] == "edited - plain") & (found["metric"] == "CHAIR-i")].iloc[0]
     wide = table.assign(wrong=~table["there"]).groupby(["sample", "arm"])["wrong"]
-    sums = wide.agg(["sum", "count"]).unstack("arm")
+    sums: Any = wide.agg(["sum", "count"]).unstack("arm")
     draws = rng.integers(0, 400, (3000, 400))
     wrong, named = (
         {arm: sums[how, arm].to_numpy()[draws].sum(1) for arm in ("plain", "edited")}
@@ -198,9 +198,9 @@ def test_confidence_that_tells_what_is_there_is_found_in_the_summary():
     rng = np.random.default_rng(2)
     table = rows_of(rng, 120, 0.3, "plain")
     there = table["there"].to_numpy()
-    random = summary(table, draws=400).set_index("metric").loc["AUROC"]
+    random: Any = summary(table, draws=400).set_index("metric").loc["AUROC"]
     told = table.assign(confidence=there + rng.random(len(table)))
-    found = summary(told, draws=400).set_index("metric").loc["AUROC"]
+    found: Any = summary(told, draws=400).set_index("metric").loc["AUROC"]
     assert random["low"] < 0.5 < random["high"] and found["low"] > 0.9
 
 
@@ -215,7 +215,7 @@ def test_a_study_goes_on_where_it_was_and_its_arms_are_the_models_that_they_name
     how: Any = {"vocabulary": PETS, "edited": arms, "max_new_tokens": 2, "draws": 20}
     few = pictures()[:3]
     first = mm.hallucination(model, few, tmp_path, progress=False, **how)
-    said = first.mentions.set_index(["sample", "arm"])["caption"].unstack("arm")
+    said: Any = first.mentions.set_index(["sample", "arm"])["caption"].unstack("arm")
     assert said["edit"].equals(said["model"].rename("edit"))
     in_memory = mm.hallucination(model, few, **how)
     assert in_memory.mentions["caption"].tolist() == first.mentions["caption"].tolist()
@@ -257,5 +257,6 @@ def test_pictures_of_which_nothing_is_known_are_no_study():
 
 
 def test_an_encoder_captions_nothing():
+    encoder: Any = mm.from_parts(vision=bridge("toy-gptj").vision)
     with pytest.raises(CapabilityError, match="generates text"):
-        mm.hallucination(mm.from_parts(vision=bridge("toy-gptj").vision), pictures())  # type: ignore[arg-type]
+        mm.hallucination(encoder, pictures())

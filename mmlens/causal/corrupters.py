@@ -84,7 +84,7 @@ def pixel_noise(std: float = 0.3, seed: int = 0) -> Corrupter:
 
 
 def diffusion_noise(step: int = 500, seed: int = 0) -> Corrupter:
-    """A picture after so many of a diffusion's 1000 steps, as in VCD (Leng et al. 2023, eq. 2).
+    """A picture after so many of a diffusion's 1000 steps, as in VCD (Leng et al. 2023).
 
         x_t = sqrt(abar_t) x + sqrt(1 - abar_t) e,   abar_t = prod_i (1 - b_i),   e ~ N(0, 1)
         b_i = 1e-5 + (5e-3 - 1e-5) sigmoid(u_i),     u from -6 to 6

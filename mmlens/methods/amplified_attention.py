@@ -1,4 +1,4 @@
-"""Attention to a picture amplified: PAI (Liu et al. 2024, arXiv:2407.21771, eq. 4).
+"""Attention to a picture amplified: PAI (Liu et al. 2024, arXiv:2407.21771).
 
     more = model.edit(decoding.amplify(mm.Patch, alpha=0.5))        # at every new token
     more.generate(prompt, logits_processor=decoding.contrast(model, "A picture of", alpha=0.1))

@@ -6,7 +6,7 @@
 
     l = (1 + alpha) l(y | v, x) - alpha l(y | v', x),     where p(y | v, x) >= beta max p(. | v, x)
 
-Visual contrastive decoding (Leng et al. 2023, arXiv:2311.16922, eqs. 3 and 4): v' is the picture in
+Visual contrastive decoding (Leng et al. 2023, arXiv:2311.16922): v' is the picture in
 noise, alpha = 1, beta = 0.1. In PAI (Liu et al. 2024, arXiv:2407.21771) v' is no picture at all and
 gamma = 1 + alpha = 1.1. Tokens below the cut-off get -inf; alpha = 0 leaves the greedy text.
 

@@ -68,7 +68,7 @@ def shift_directions(
             that of their mean.
 
     Returns:
-        `about["share"]`: per layer, how much of the squared shifts lies along the direction.
+        `about["share"]`: how much of the squared shifts lies along the directions, on average.
 
     Raises:
         AddressError: sides of different numbers, or a site without one direction.
@@ -91,7 +91,7 @@ def shift_directions(
             f"No pair differs at {where.name!r}, so there is no direction: give other prompts."
         )
     told = about(model, method="shift_directions", site=where.name, pos=pos, pairs=len(pairs),
-                 share=share.reshape(len(share), -1).mean(1).tolist())  # fmt: skip
+                 share=float(share.mean()))  # fmt: skip
     return Scores(direction, pairs[0].axes, pairs[0].labels, told)
 
 

@@ -9,7 +9,7 @@ generated token j <= i (the largest of the heads, its row normalized again), of 
     phi(y) = max_c prod_{i >= c} scale * w[i, c]        over the last tokens, y among them
     l(y) -> l(y) - alpha phi(y)                         of the k candidates; all others -inf
 
-arXiv:2311.17911, eqs. 3 to 6: alpha = 1, scale = 50, k = 5, the last layer. What is simplified: one
+arXiv:2311.17911: alpha = 1, scale = 50, k = 5, the last layer. What is simplified: one
 text instead of beams, so candidates compete within it alone; and no roll-back ("retrospection"), in
 which the authors' beams return to the summary token and choose another. Each step is a pass over k
 rows that reads the text again, without a cache of keys and values.

@@ -88,8 +88,8 @@ def hallucination(
         ExperimentError: no picture of which anything is known, or an arm that is none.
         SweepError: the folder holds another study, or an arm is a function, which no sweep records.
     """
-    samples = instance(data, "data", Samples, "...") if isinstance(data, Samples) else dataset(data)
-    count(draws, "draws", most=MOST), count(seed, "seed", least=0)
+    samples = data if isinstance(data, Samples) else dataset(data)
+    draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0)
     asked = {"prompt": prompt, "captions": captions, "confidence": confidence,
              "sentence": sentence, "max_new_tokens": max_new_tokens}  # fmt: skip
     if vocabulary is not None:

@@ -39,15 +39,15 @@ def summary(table: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.Dat
     table = table if "arm" in table.columns else table.assign(arm=PLAIN)
     rows = used(table, "arm", "caption", "things", "recalled")
     parts = []
-    each = per_picture(rows)
+    each: Any = per_picture(rows)
     others = [arm for arm in dict.fromkeys(each["arm"]) if arm != PLAIN]
     pairs = [(arm, PLAIN) for arm in others] if len(others) < each["arm"].nunique() else []
     keys = ["arm", "metric"]
-    plain = each.melt(["sample", "arm"], ["CHAIR-s", "mentions", "recall"], "metric", "value")
+    plain: Any = each.melt(["sample", "arm"], ["CHAIR-s", "mentions", "recall"], "metric", "value")
     long = with_differences(plain[["sample", "arm", "metric", "value"]], *pairs)
     parts.append(summarise(long, keys, ranges=RANGES, draws=draws, seed=seed))
     if each["mentions"].sum():
-        named = each.rename(columns={"wrong": "value"}).assign(base=each["mentions"])
+        named: Any = each.rename(columns={"wrong": "value"}).assign(base=each["mentions"])
         named = named.assign(metric="CHAIR-i")[["sample", *keys, "value", "base"]]
         parts.append(summarise(named, keys, ranges=RANGES, draws=draws, seed=seed))
         parts += [_between(each, one, other, draws, seed) for one, other in pairs]
@@ -55,7 +55,7 @@ def summary(table: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.Dat
     found = pd.concat([part for part in parts if len(part)], ignore_index=True)
     order = {arm: at for at, arm in enumerate(dict.fromkeys(each["arm"]))}
     found = found.sort_values(
-        "arm", key=lambda arms: [order.get(arm, len(order)) for arm in arms], kind="stable",
+        "arm", key=lambda arms: arms.map(order).fillna(len(order)), kind="stable",
         ignore_index=True,
     )  # fmt: skip
     return finished(found, "hallucination", table, draws=draws, seed=seed)
@@ -79,7 +79,7 @@ def _between(each: Any, one: str, other: str, draws: int, seed: int) -> pd.DataF
     """CHAIR-i of one arm minus that of another, over the pictures that both have."""
     two = [each[each["arm"] == arm].set_index("sample")[["wrong", "mentions"]]
            for arm in (one, other)]  # fmt: skip
-    both = two[0].join(two[1], rsuffix="_other", how="inner")
+    both = two[0].join(two[1].add_suffix("_other"), how="inner")
     if not len(both) or not both["mentions"].sum() or not both["mentions_other"].sum():
         return pd.DataFrame()
     values, rates = np.zeros(len(both)), []

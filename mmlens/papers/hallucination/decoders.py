@@ -54,7 +54,7 @@ DECODERS: dict[str, Decoder] = {
 }
 
 
-def decoder(given: Any) -> Decoder | None:
+def decoder(given: Any) -> Any:
     """The decoder of a name; a function is one itself, None is plain greedy decoding.
 
     Raises:

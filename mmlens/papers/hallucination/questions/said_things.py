@@ -3,7 +3,7 @@
 1. The model's greedy caption; its mentions of things by a vocabulary, singular or plural.
 2. A mention is there if the picture's annotation has the thing, or (`captions=True`, as CHAIR does
    on COCO) one of the captions that people wrote (Rohrbach et al. 2018).
-3. Internal confidence of a named thing (Jiang et al. 2024, eq. 1): the largest probability that the
+3. Internal confidence of a named thing (Jiang et al. 2024): the largest probability that the
    logit lens reads in any layer at any position of the picture, of any token of its name,
 
        c = max_{layer, patch, t in name} softmax(unembed(norm(resid_post[layer, patch])))[t]
@@ -130,6 +130,6 @@ def confidences(model: HookedVLM, seen: Prompt, things: list[str]) -> dict[str, 
     """The internal confidence of each of these names at the picture's positions."""
     pieces = {thing: follow(model.tokenizer, f" {thing}") for thing in dict.fromkeys(things)}
     tokens = list(dict.fromkeys(token for some in pieces.values() for token in some))
-    most = logit_lens(model, seen, tokens, pos=Patch).values.amax((0, 1)).tolist()
-    found = dict(zip(tokens, most, strict=True))
+    lens: Any = logit_lens(model, seen, tokens, pos=Patch)
+    found = dict(zip(tokens, lens.values.amax((0, 1)).tolist(), strict=True))
     return {thing: max(found[token] for token in some) for thing, some in pieces.items()}
