@@ -396,7 +396,7 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
         PromptError, "without beams"),
     "no picture": (
         lambda m: m.edit(decoding.amplify()).generate("A picture of", 2), AddressError, "Patch"),
-    "layer": (lambda m: decoding.trust_penalty(m, prompt(), layer=9), ArgumentError, "layer=9"),
+    "layer": (lambda m: decoding.trust_penalty(m, prompt(), layer=9), AddressError, "no layer 9"),
     "step": (lambda m: decoding.diffusion_noise(1000), ArgumentError, "step=1000"),
     "share": (lambda m: decoding.covered(m, 1.5), ArgumentError, "share=1.5"),
     "no pairs": (

@@ -122,7 +122,7 @@ def calls(
         "mmlens.zero_shot": ask(photo, ["a dog", "a cat"]),
         "mmlens.decoding.contrast": ask(pair.corrupt),
         "mmlens.decoding.covered": ask(),
-        "mmlens.decoding.shift_directions": ask([prompt], [pair.corrupt], layer=[1]),
+        "mmlens.decoding.shift_directions": ask([prompt], [pair.corrupt], **layer),
         "mmlens.decoding.trust_penalty": ask(prompt),
         "mmlens.patching.ablate": ask(prompt, metric, **few),
         "mmlens.patching.ablation_curve": ask(prompt, metric, [neuron], k=(0, 1), randoms=1),

@@ -72,7 +72,7 @@ def shift_directions(
 
     Raises:
         AddressError: sides of different numbers, or a site without one direction.
-        NumericsError: no pair differs.
+        NumericsError: no pair differs in any layer (where none does in one, that has zeros).
     """
     prompts, others = several(prompts, "prompts"), several(others, "others")
     if len(prompts) != len(others):
@@ -86,9 +86,10 @@ def shift_directions(
     pairs = [read(one) - read(other) for one, other in zip(prompts, others, strict=True)]
     shifts = finite(torch.stack([one.values.float() for one in pairs], -2), "the shift of a pair")
     direction, share = principal(shifts)
-    if not bool((direction.norm(dim=-1) > 0).all()):
+    if not bool(direction.any()):
         raise NumericsError(
-            f"No pair differs at {where.name!r}, so there is no direction: give other prompts."
+            f"No pair differs at {where.name!r} in these layers and positions, so there is no"
+            " direction: give other prompts."
         )
     told = about(model, method="shift_directions", site=where.name, pos=pos, pairs=len(pairs),
                  share=float(share.mean()))  # fmt: skip

@@ -28,6 +28,7 @@ from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.capture import capture
 from mmlens.model.prompt_tokens import rows
+from mmlens.values.addresses import places
 from mmlens.values.arguments import count, number
 from mmlens.values.errors import CapabilityError, PromptError
 from mmlens.values.sites import SITES
@@ -55,13 +56,13 @@ def trust_penalty(
         k: so many candidates, the most probable.
         scale: a factor of attention weights, whose products would vanish otherwise.
         window: at most so many of the last new tokens count.
-        layer: whose attention is read.
+        layer: whose attention is read; by default the last that attends among positions.
 
     Raises:
-        CapabilityError: the attention of that layer never holds its pattern.
+        AddressError: no such layer. CapabilityError: its attention never holds its pattern.
     """
-    n = int(model.cfg.n_layers)
-    at = count(layer, "layer", least=-n, most=n - 1) % n
+    every = hooking.layers(model, SITES["pattern"])
+    at = every[places(every, count(layer, "layer", least=-len(every)), "layer")[0]]
     point = SITES["pattern"].at(at)
     if point not in hooking.points(model):
         raise CapabilityError(

@@ -18,7 +18,7 @@ from mmlens.tally.intervals import LEVEL
 from mmlens.values.arguments import count
 
 
-class Apart(NamedTuple):
+class ToldApart(NamedTuple):
     """AUROC, its interval (NaN where undecided), and how many pictures have either kind."""
 
     auroc: float
@@ -31,7 +31,7 @@ class Apart(NamedTuple):
 def apart(
     values: Any, other_values: Any, pictures: Any, other_pictures: Any,
     *, draws: int = DRAWS, seed: int = 0,
-) -> Apart:  # fmt: skip
+) -> ToldApart:  # fmt: skip
     """How often a value of the first kind is above one of the second.
 
     Args:
@@ -44,11 +44,11 @@ def apart(
     first, second = at[: len(one)], at[len(one) :]
     n, n_others = len(set(first.tolist())), len(set(second.tolist()))
     if not n or not n_others:
-        return Apart(np.nan, np.nan, np.nan, n, n_others)
+        return ToldApart(np.nan, np.nan, np.nan, n, n_others)
     wins = (one[:, None] > other[None]) + 0.5 * (one[:, None] == other[None])
     found = float(wins.mean())
     if min(n, n_others) < LEAST:
-        return Apart(found, np.nan, np.nan, n, n_others)
+        return ToldApart(found, np.nan, np.nan, n, n_others)
     size = len(names)
     times = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), draws)
     weights, other_weights = times[:, first].astype(float), times[:, second].astype(float)
@@ -57,4 +57,4 @@ def apart(
     drawn = ((weights[some] @ wins) * other_weights[some]).sum(1) / pairs[some]
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    return Apart(found, float(low), float(high), n, n_others)
+    return ToldApart(found, float(low), float(high), n, n_others)
