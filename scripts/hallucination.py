@@ -3,10 +3,10 @@
     python scripts/hallucination.py                       # 64 pictures: about 15 minutes
     python scripts/hallucination.py --pictures 200 --print
 
-Every arm captions the same held-out pictures of three things, which the model names least well; CHAIR and the rest are those
-of `mm.hallucination`, with 95 % intervals over pictures. Numbers of the methods are their papers'.
-The directions of VTI are made of pictures of the split `train`. A run that was stopped goes on
-where it was (`--out`).
+Every arm captions the same held-out pictures of three things, which the model names least well;
+CHAIR and the rest are those of `mm.hallucination`, with 95 % intervals over pictures. Numbers of
+the methods are their papers'. The directions of VTI are made of pictures of the split `train`. A
+run that was stopped goes on where it was (`--out`).
 """
 
 from __future__ import annotations

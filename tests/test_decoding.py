@@ -368,6 +368,23 @@ def test_each_patch_of_an_encoder_is_steered_by_its_own_direction():
     assert torch.allclose(found, right, atol=1e-5)
 
 
+@pytest.mark.parametrize("each", [False, True])
+def test_a_map_of_a_convolution_is_turned_patch_by_patch(each):
+    torch.manual_seed(0)
+    small = {"dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "num_classes": 9}
+    net = pytest.importorskip("timm").create_model("convnext_atto", **small)
+    model: Any = mm.from_parts(vision=net.eval())
+    one, other = (toy.picture(at).resize((64, 64)) for at in ((2, 1), (0, 3)))
+    found = decoding.shift_directions(model, [one], [other], layer=[1], each=each)
+    site = "vision.resid_post"
+    edited = model.edit(*decoding.steer_along(site, found, scale=1.0))
+    x, y = (mm.activations(m, one, site, layer=1, pos=mm.Patch).values for m in (model, edited))
+    unit = lambda v: v / v.norm(dim=-1, keepdim=True).clamp(min=1e-12)  # noqa: E731
+    right = x.norm(dim=-1, keepdim=True) * unit(unit(x) + unit(found.values[0]))
+    assert found.axes == (("layer", "pos", "channel") if each else ("layer", "channel"))
+    assert torch.allclose(y, right, atol=1e-5) and not torch.allclose(y, x, atol=1e-3)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_steered_text_is_the_same_with_and_without_the_cache(kind):
     model = bridge(f"toy-{kind}")

@@ -37,7 +37,7 @@ from mmlens.model.targets import finite
 from mmlens.values.arguments import flag, instance, number, several
 from mmlens.values.edit import Edit
 from mmlens.values.errors import AddressError, NumericsError
-from mmlens.values.labels import LM
+from mmlens.values.labels import LM, Patch
 from mmlens.values.scores import Scores
 from mmlens.values.sites import site as site_of
 
@@ -56,7 +56,7 @@ def shift_directions(
     pos: Any = None,
     each: bool = False,
 ) -> Scores:
-    """The first principal direction of how pairs differ: Scores(layer, dim).
+    """The first principal direction of how pairs differ: Scores(layer, dim), in maps channel.
 
     Args:
         prompts, others: the two sides, pair by pair; the direction leads from `others` to
@@ -104,7 +104,7 @@ def _read(model: Any, side: Any, *, site: str, layer: Any, pos: Any, each: bool)
     found = [activations(model, prompt, site, layer=layers, pos=places) for prompt in prompts]
     if not found:
         raise AddressError("A side of a pair has no prompt: give at least one.")
-    if found[0].axes != ("layer", "pos", "dim"):
+    if found[0].axes[:2] != ("layer", "pos") or len(found[0].axes) != 3:
         raise AddressError(f"Site {site!r} has no single direction: take a residual or MLP site.")
     values = torch.stack([one.values.float() for one in found]).mean(0)
     mean = Scores(values, found[0].axes, found[0].labels)
@@ -128,19 +128,22 @@ def steer_along(
     """Edits, one a layer, that turn activations along directions and keep their length.
 
     Args:
-        directions: Scores(layer, dim), or (layer, pos, dim) for each position its own.
+        directions: of `shift_directions`: Scores(layer, dim), or (layer, pos, dim) for each
+            position its own.
         scale: the part of the direction beside an activation, both of length 1.
         pos: of Scores(layer, dim) the positions that are steered; by default all, and every new
             token.
     """
     instance(directions, "directions", Scores, "what shift_directions(...) returned")
     scale, axes = number(scale, "scale"), directions.axes
-    if axes not in (("layer", "dim"), ("layer", "pos", "dim")):
+    if axes[:1] != ("layer",) or len(axes) != (3 if "pos" in axes else 2):
         raise AddressError(f"Directions have the axes layer, (pos,) dim, and not {axes}.")
     if axes[1] == "pos":
         if pos is not None:
             raise AddressError("These directions have positions of their own: leave pos= out.")
         pos = list(directions.of("pos"))
+    elif axes[1] == "channel":  # a map is turned patch by patch
+        pos = Patch if pos is None else pos
     return [
         Edit(site, partial(_turned, directions.sel(layer=at).values, scale), layer=at, pos=pos)
         for at in directions.of("layer")
