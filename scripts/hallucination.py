@@ -12,6 +12,7 @@ run that was stopped goes on where it was (`--out`).
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,10 @@ def table(summary: pd.DataFrame) -> str:
 def _cell(row: Any) -> str:
     if row is None:
         return ""
-    undecided = pd.isna(row.low) or pd.isna(row.high)
-    return f"{row.mean:.3f} " + ("undecided" if undecided else f"[{row.low:.3f}, {row.high:.3f}]")
+    if pd.isna(row.low) or pd.isna(row.high):
+        return f"{row.mean:.3f} undecided"
+    ends = ("open" if math.isinf(end) else f"{end:.3f}" for end in (row.low, row.high))
+    return f"{row.mean:.3f} [{', '.join(ends)}]"
 
 
 def main() -> None:
@@ -93,13 +96,17 @@ def main() -> None:
     model = mm.load("pictos")
     data = mm.datasets.pictos("held_out", given.pictures, things=3)
     found = mm.hallucination(model, data, given.out, edited=arms(model))
-    told = f"{BEGIN}\n{table(found.summary)}\n{END}"
     if given.print:
-        print(told)
-        return
-    page = PAGE.read_text(encoding="utf-8")
-    head, rest = page.split(BEGIN)
-    PAGE.write_text(head + told + rest.split(END, 1)[1], encoding="utf-8")
+        print(table(found.summary))
+    else:
+        write(found.summary)
+
+
+def write(summary: pd.DataFrame) -> None:
+    """The table, into the page."""
+    head, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    text = f"{head}{BEGIN}\n\n{table(summary)}\n\n{END}{rest.split(END, 1)[1]}"
+    PAGE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -156,11 +156,12 @@ def test_internal_confidence_is_the_largest_probability_at_the_patches(report):
 
 
 def test_what_people_said_counts_where_it_is_asked_for():
-    strict, kind = (
+    both: list[Any] = [
         ask(said_things, bridge("toy-gptj"), pictures(), vocabulary=plain(PETS),
             captions=captions, decode=saying(SAID))
         for captions in (False, True)
-    )  # fmt: skip
+    ]  # fmt: skip
+    strict, kind = both
     bird = lambda table: table[(table["sample"] == "s1") & (table["thing"] == "bird")]  # noqa: E731
     assert not bird(strict)["there"].item() and bird(kind)["there"].item()
     assert (strict["skipped"] != "").sum() == 1 and not (kind["skipped"] != "").any()
