@@ -15,6 +15,7 @@ __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
     from mmlens import datasets as datasets
+    from mmlens import decoding as decoding
     from mmlens import metrics as metrics
     from mmlens import papers as papers
     from mmlens import patching as patching
@@ -115,6 +116,7 @@ if TYPE_CHECKING:
     from mmlens.model.hooked_dual_encoder import HookedDualEncoder as HookedDualEncoder
     from mmlens.model.hooked_vlm import HookedVLM as HookedVLM
     from mmlens.papers.bias.bias_report import audit_bias as audit_bias
+    from mmlens.papers.hallucination.chair_study import hallucination as hallucination
     from mmlens.sweep.sweep_folder import Sweep as Sweep
     from mmlens.sweep.top_pictures import top_images as top_images
     from mmlens.towers.dictionaries.dictionary import Dictionary as Dictionary

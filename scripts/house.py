@@ -33,7 +33,7 @@ FLOORS = (
 )
 """The rooms, floor by floor from the ground."""
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
-DOORS = ("mmlens", "mmlens.patching", "mmlens.relevance", "mmlens.__main__")
+DOORS = ("mmlens", "mmlens.decoding", "mmlens.patching", "mmlens.relevance", "mmlens.__main__")
 """Modules that only say where names live; they may name any room."""
 ALLOWED = {
     ("mmlens.model.hooked_vlm", "mmlens.checkpoints.folder"): (

@@ -40,9 +40,10 @@ from diffusion_twins import stable_diffusion
 from dual_twins import hf_clip
 
 import mmlens as mm
-from mmlens import datasets, metrics, patching, relevance, tally, view
+from mmlens import datasets, decoding, metrics, patching, relevance, tally, view
 from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families import toy
+from mmlens.papers.hallucination import said_things
 from mmlens.papers.mmn.questions import (
     ablation,
     classes,
@@ -230,6 +231,12 @@ class Right:
             "relevance.covering_curves": {"scores": on_patches, "steps": 3},
             "relevance.in_mask": {"scores": on_patches},
             "relevance.rise": {"masks": 8}, "relevance.tam": {"of": " dog"},
+            "hallucination": {"data": self.data, "progress": False,
+                              "vocabulary": metrics.Vocabulary("v", {"dog": "dog"})},
+            "said_things": {"vocabulary": {"name": "v", "objects": {"dog": "dog"}}},
+            "decoding.shift_directions": {"prompts": [self.prompt], "others": [other]},
+            "decoding.steer_along": {"site": "resid_post", "directions":
+                                     mm.decoding.shift_directions(model, [self.prompt], [other])},
             "patching.Pair": {"clean": self.prompt, "corrupt": other},
             "patching.ablation_curve": {"ranked": [self.neuron], "k": (0, 1), "randoms": 1},
             "patching.attention": {"layer": 1}, "patching.attribution_patching": {"layer": None},
@@ -360,11 +367,12 @@ LEFT_OUT = {
 
 
 HOMES = {"": mm, "view.": view, "datasets.": datasets, "sweep.": mm.sweep, "metrics.": metrics,
-         "patching.": patching, "relevance.": relevance, "tally.": tally}  # fmt: skip
+         "decoding.": decoding, "patching.": patching, "relevance.": relevance,
+         "tally.": tally}  # fmt: skip
 QUESTIONS = (
     translate.top_units, project.nearest_words, regions.unit_regions, classes.class_activations,
     ablation.ablations, sheet.picture_sheet, faithfulness.faithful, sensitivity.option_effects,
-    routes.route_effects, estimates.estimated, readings.unit_readings,
+    routes.route_effects, estimates.estimated, readings.unit_readings, said_things,
 )  # fmt: skip
 SUMMARIES = {
     translate: translate.top_units, layers: translate.top_units, project: project.nearest_words,

@@ -220,7 +220,8 @@ WORDS_ALONE = {
         "needs a model that has MLP units in its language model",
     ),
     **dict.fromkeys(
-        ("mmlens.patching.captions", "mmlens.compare_outputs"),
+        ("mmlens.patching.captions", "mmlens.compare_outputs", "mmlens.hallucination",
+         "mmlens.decoding.contrast", "mmlens.decoding.trust_penalty"),
         "needs a model that generates text",
     ),
     "mmlens.patching.attention": "needs a model that has a language model or a denoiser",

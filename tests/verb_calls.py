@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 import mmlens as mm
-from mmlens import patching, relevance
+from mmlens import decoding, patching, relevance
 from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families import toy
+from mmlens.metrics import Vocabulary
 from mmlens.model import hooking
 from mmlens.values.errors import MMLensError
 from mmlens.values.lazy import public_names
@@ -24,7 +25,8 @@ WORDS = " A picture of"
 def verbs() -> dict[str, Any]:
     """Every public function of a model."""
     found = {}
-    packages = {"mmlens": mm, "mmlens.patching": patching, "mmlens.relevance": relevance}
+    packages = {"mmlens": mm, "mmlens.decoding": decoding, "mmlens.patching": patching,
+                "mmlens.relevance": relevance}  # fmt: skip
     for package, here in packages.items():
         for name in public_names(package):
             thing = getattr(here, name)
@@ -57,6 +59,8 @@ def calls(
     mask, neuron = np.zeros(photo.size[::-1], bool), mm.Neuron(1, 5, "lm" if talks else "vision")
     mask[photo.height // 2 : 3 * photo.height // 4, photo.width // 8 : photo.width // 4] = True
     seen = Sample("a", photo, things=(Thing("dog", torch.from_numpy(mask)),))
+    known = Samples("one", ["a"], [seen].__getitem__, "hash")
+    pets = Vocabulary("pets", {"dog": "dog"})
     token: dict[str, Any] = {"words": {"of": word, "after": ""}, "similarity": {"of": "a dog"},
                              "classes": {"of": 1}}[kind]  # fmt: skip
     look: dict[str, Any] = {
@@ -101,6 +105,7 @@ def calls(
         "mmlens.decompose": ask([photo], by="pos"),
         "mmlens.embed": ask([photo]),
         "mmlens.head_lens": ask(prompt, layer=1, k=2),
+        "mmlens.hallucination": ask(known, vocabulary=pets, max_new_tokens=2, draws=20),
         "mmlens.head_moments": ask([photo, other]),
         "mmlens.integrated_gradients": ask(prompt, **token, **layer, steps=4),
         "mmlens.logit_lens": ask(prompt),
@@ -129,6 +134,10 @@ def calls(
         "mmlens.word_probe": ask(["dog"], sizes=[0.4], at=[(0.5, 0.5)]),
         "mmlens.visualise": ask(mm.Neuron(0, 5, "vision"), steps=2, variants=2),
         "mmlens.zero_shot": ask(photo, ["a dog", "a cat"]),
+        "mmlens.decoding.contrast": ask(pair.corrupt),
+        "mmlens.decoding.covered": ask(),
+        "mmlens.decoding.shift_directions": ask([prompt], [pair.corrupt], **layer),
+        "mmlens.decoding.trust_penalty": ask(prompt),
         "mmlens.patching.ablate": ask(prompt, metric, **few),
         "mmlens.patching.ablation_curve": ask(prompt, metric, [neuron], k=(0, 1), randoms=1),
         "mmlens.patching.attention": ask(prompt, 1),

@@ -33,6 +33,8 @@ PAGES = {
     "explore": ("Pictures read through a model", "mmlens.explore", ()),
     "patching": ("Patching", "mmlens.patching", ()),
     "relevance": ("Maps of relevance", "mmlens.relevance", ()),
+    "decoding": ("Decoding against hallucination", "mmlens.decoding", ()),
+    "hallucination": ("A study of hallucination", "mmlens.papers.hallucination", ()),
     "towers": (
         "Towers: wrapping an encoder or a language model",
         "mmlens.towers",

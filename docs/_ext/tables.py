@@ -174,7 +174,8 @@ def _packages() -> dict[str, Any]:
     """The packages with questions to a model, by name."""
     import mmlens as mm
 
-    return {"mmlens": mm, "mmlens.patching": mm.patching, "mmlens.relevance": mm.relevance}
+    doors = ("decoding", "patching", "relevance")
+    return {"mmlens": mm, **{f"mmlens.{name}": getattr(mm, name) for name in doors}}
 
 
 def model_verbs() -> list[str]:

@@ -2,6 +2,7 @@
 
     another(other)   mean_picture(pictures)   grey(level)   blur(radius)   pixel_noise(std)
     erased(mask)     shuffled(model)          only_at(model, corrupter, patches)
+    diffusion_noise(step)                     covered(model, share)
 
 A corrupted picture keeps its size. Corrupters that need the patch grid take the model.
 """
@@ -82,6 +83,27 @@ def pixel_noise(std: float = 0.3, seed: int = 0) -> Corrupter:
     return corrupt
 
 
+def diffusion_noise(step: int = 500, seed: int = 0) -> Corrupter:
+    """A picture after so many of a diffusion's 1000 steps, as in VCD (Leng et al. 2023).
+
+        x_t = sqrt(abar_t) x + sqrt(1 - abar_t) e,   abar_t = prod_i (1 - b_i),   e ~ N(0, 1)
+        b_i = 1e-5 + (5e-3 - 1e-5) sigmoid(u_i),     u from -6 to 6
+
+    x are pixels from -1 to 1, and the result is cut off there; the authors noise the pixels as the
+    encoder normalizes them.
+    """
+    step, seed = count(step, "step", least=0, most=999), count(seed, "seed", least=0)
+    rates = 1e-5 + (5e-3 - 1e-5) / (1 + np.exp(-np.linspace(-6, 6, 1000)))
+    kept = np.prod(1 - rates[: step + 1])
+
+    def corrupt(image: Image.Image) -> Image.Image:
+        pixels = np.asarray(image.convert("RGB"), float) / 127.5 - 1
+        noise = np.random.default_rng(seed).normal(size=pixels.shape)
+        return _picture((np.sqrt(kept) * pixels + np.sqrt(1 - kept) * noise + 1) * 127.5)
+
+    return corrupt
+
+
 def erased(mask: Any, fill: Any = None) -> Corrupter:
     """The object under a mask painted over with the mean colour of the rest, or with a colour.
 
@@ -125,6 +147,23 @@ def shuffled(model: HookedVLM, seed: int = 0) -> Corrupter:
             size = (target[2] - target[0], target[3] - target[1])
             if min(size) > 0:
                 out.paste(source.crop(boxes[taken]).resize(size), target[:2])
+        return out
+
+    return corrupt
+
+
+@needs("pictures")
+def covered(model: HookedVLM, share: float = 0.5, seed: int = 0) -> Corrupter:
+    """A random share of the model's patches painted over with the picture's mean colour."""
+    number(share, "share", least=0, most=1)
+    seed = count(seed, "seed", least=0)
+
+    def corrupt(image: Image.Image) -> Image.Image:
+        boxes = apart(_within(model, image).values())
+        order = np.random.default_rng(seed).permutation(len(boxes))
+        out, flat = image.convert("RGB").copy(), grey()(image)
+        for at in order[: round(share * len(boxes))]:
+            out.paste(flat.crop(boxes[at]), boxes[at][:2])
         return out
 
     return corrupt

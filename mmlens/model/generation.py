@@ -10,18 +10,19 @@ positions at every step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mmlens.model.context_length import check_room
+from mmlens.model.logits_processors import BehindThePrompt, LogitsProcessor, listed, processed
 from mmlens.model.text_end import Stop, TextEnd, criterion, stops
 from mmlens.towers.language import kv_cache
 from mmlens.towers.language.tokenization import printed
 from mmlens.values.arguments import SEEDS, choice, count, flag, number
-from mmlens.values.errors import ArgumentError, CapabilityError, NumericsError, nearest
+from mmlens.values.errors import ArgumentError, CapabilityError, MMLensError, NumericsError, nearest
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
@@ -45,6 +46,7 @@ def generate(
     seed: int | None = None,
     return_type: str = "str",
     prepend_bos: bool | None = None,
+    logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
     **options: Any,
 ) -> Any:
     """The words that follow each prompt (without the prompt itself).
@@ -59,6 +61,8 @@ def generate(
             (Int[batch, new], the token that ended a row included, the rest filled with the EOS
             token).
         prepend_bos: whether texts begin with the BOS token; by default `model.prepend_bos`.
+        logits_processor: functions of the new tokens and of the next one's logits, one after the
+            other (`mmlens.model.logits_processors`); those of `mmlens.decoding` are some.
         options: settings of transformers' GenerationConfig, on a bridge: `repetition_penalty=1.2`,
             `num_beams=3`. None is taken from the checkpoint's generation_config.json.
 
@@ -74,6 +78,7 @@ def generate(
     ends = end_ids(model)
     whole = TextEnd(model.lm, ends if stop_at_eos else (), stops(stop))
     settings = _settings(model, do_sample, temperature, top_k, top_p, options)
+    changes = listed(logits_processor)
     cached = use_past_kv_cache and model.lm.is_bridge and model.lm.caching.exact
     if use_past_kv_cache and model.lm.is_bridge and not cached:
         kv_cache.say_without(model.lm, model.name)
@@ -86,7 +91,7 @@ def generate(
             torch.manual_seed(count(seed, "seed", least=0, most=SEEDS))
         check_room(model, soft, max_new_tokens)
         steps = _with_hf if model.lm.is_bridge else _by_hand
-        new = steps(model, soft, max_new_tokens, whole, cached, settings)
+        new = steps(model, soft, max_new_tokens, whole, cached, settings, changes)
     if return_type == "tokens":
         return new
     spell = partial(printed, model.tokenizer, skip_special_tokens=True)  # with its first space
@@ -151,8 +156,9 @@ def _with_hf(
     end: TextEnd,
     cached: bool,
     settings: Mapping[str, Any],
+    changes: Sequence[LogitsProcessor],
 ) -> torch.Tensor:
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, LogitsProcessorList
 
     ends = end_ids(model)
     config: Any = {
@@ -165,7 +171,9 @@ def _with_hf(
         "return_dict_in_generate": True,
     }
     ids, hf = soft.ids.clamp(min=0), model.root.original_model
-    more = {"stopping_criteria": criterion(end, ids.shape[1])} if end.stop else {}
+    more: Any = {"stopping_criteria": criterion(end, ids.shape[1])} if end.stop else {}
+    if changes:
+        more["logits_processor"] = LogitsProcessorList([BehindThePrompt(changes, ids.shape[1])])
     with kv_cache.own_settings(hf):
         try:
             out = hf.generate(
@@ -174,6 +182,8 @@ def _with_hf(
                 generation_config=GenerationConfig(**config),
                 **more,
             )
+        except MMLensError:
+            raise
         except (ValueError, TypeError, ArithmeticError) as error:
             if not set(settings) - {"do_sample", "temperature", "top_k", "top_p"}:
                 raise
@@ -190,6 +200,7 @@ def _by_hand(
     end: TextEnd,
     cached: bool,
     settings: Mapping[str, Any],
+    changes: Sequence[LogitsProcessor],
 ) -> torch.Tensor:
     """A plain loop that recomputes all positions at each step.
 
@@ -214,6 +225,7 @@ def _by_hand(
     length, done = ids.shape[1], torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
     for _ in range(steps):
         logits = _finite(model.lm.forward(ids, mask)[:, -1], model)
+        logits = processed(changes, ids[:, length:], logits)
         if settings["do_sample"]:
             new = torch.multinomial(warp(ids, logits).softmax(-1), 1)
         else:

@@ -4,6 +4,7 @@ mmn             Multimodal Neurons in Pretrained Text-Only Transformers (2023)
 goh             Multimodal Neurons in Artificial Neural Networks (2021)
 neo             Towards Interpreting Visual Information Processing in Vision-Language Models (2025)
 bias            associations of concepts with groups, audited
+hallucination   things that captions name and pictures do not have
 
 tables          a question asked about many pictures, as one table
 bootstrap       intervals over pictures;    comparisons    tests of two arms
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mmlens.papers import bootstrap as bootstrap
     from mmlens.papers import comparisons as comparisons
     from mmlens.papers import goh as goh
+    from mmlens.papers import hallucination as hallucination
     from mmlens.papers import mmn as mmn
     from mmlens.papers import neo as neo
     from mmlens.papers import scoring as scoring

@@ -1,0 +1,1 @@
+"""What is asked of a model about one picture: what its caption names."""
