@@ -6,8 +6,7 @@
 A part is replaced by a number (0), by its mean over a data set (`mean_over`), or by its value for
 another prompt of the same layout (resample ablation; Chan et al. 2022). The curve ablates the first
 k of a ranking ("ranked"), everything except these ("complement": are they sufficient?) and as many
-others drawn from the same layers ("random 1", ...), so that their effect can be distinguished from
-that of any k units.
+others drawn from the same layers ("random 1", ...), which shows what any k units do.
 
 Axes: of `ablate` those of `patch`; of `ablation_curve` (arm, k).
 """
@@ -136,9 +135,7 @@ def ablation_curve(
     kept = keep(model, prompt)
     site = _site_of(model, units)
     where = place_of(model, kept.soft, site.name, _layers_of(model, site, units))
-    every = range(model.towers[site.tower].n_layers)
-    every = hooking.layers(model, site) if site.of_dictionary else every
-    layers = every if where.axes is None else (units[0].layer,)
+    layers = hooking.layers(model, site) if where.axes is None else (units[0].layer,)
     for unit in units:
         index = unit.unit if isinstance(unit, Neuron) else unit.head
         if not (unit.layer in layers and 0 <= index < where.sizes[0]):
