@@ -34,6 +34,7 @@ from mmlens.model.capture import capture
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite, one
 from mmlens.runtime.autograd import ordinary
+from mmlens.towers.language.head_weights import head_weights
 from mmlens.values.arguments import SEEDS, count, number
 from mmlens.values.arguments import path as path_of
 from mmlens.values.errors import CapabilityError, CheckpointError, NumericsError, reason
@@ -174,12 +175,9 @@ def direct_maps(model: HookedVLM, layer: int) -> HeadMaps:
     Raises:
         CapabilityError: the layer has no attention heads that are read, or they have no W_O.
     """
+    here = f"layer {layer} of {model.name!r}"
     there = SITES["z"].at(layer) in hooking.points(model)
-    weight = getattr(getattr(model.root.blocks[layer], "attn", None), "W_O", None)
-    if not there or weight is None:
-        raise CapabilityError(
-            f"Layer {layer} of {model.name!r} has no attention heads whose output is read."
-        )
+    weight = head_weights(model.root.blocks[layer] if there else None, here)
     with torch.no_grad():
         words = model.root.W_U[:, : model.lm.n_words].float()
         maps = torch.einsum("hdm,mw->hdw", weight.float(), words)
@@ -199,7 +197,8 @@ def heads_at(
     with torch.no_grad(), capture(model, [held, wrote], lambda x: x[0, at].float()) as kept:
         logits = model.run(soft, at=place)[0]
     attention = model.root.blocks[layer].attn
-    out = torch.einsum("phd,hdm->pm", kept[held], attention.W_O.float())
+    weight = head_weights(model.root.blocks[layer], f"layer {layer} of {model.name!r}")
+    out = torch.einsum("phd,hdm->pm", kept[held], weight.float())
     bias = getattr(attention, "b_O", None)
     out = out + bias.float() if isinstance(bias, Tensor) else out
     off, size = (out - kept[wrote]).abs().max(), kept[wrote].abs().max()

@@ -29,6 +29,7 @@ from mmlens.model.capabilities import needs
 from mmlens.model.capture import capture
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite, one
+from mmlens.towers.language.head_weights import head_weights
 from mmlens.towers.language.tokenization import id_of, word
 from mmlens.values.addresses import places
 from mmlens.values.arguments import choice
@@ -214,7 +215,8 @@ def _inside(
     """Shares of the heads or units of one layer; checked to add up to the layer's output."""
     block = model.root.blocks[layer]
     if by == "head":
-        weight, active = _wide(block.attn.W_O), _wide(kept["z"][layer])
+        weight = _wide(head_weights(block, f"layer {layer} of {model.name!r}"))
+        active = _wide(kept["z"][layer])
         shares = torch.einsum("hd,hdm,m->h", active, weight, direction)
         bias, whole = getattr(block.attn, "b_O", None), kept["attn_out"][layer]
     else:
