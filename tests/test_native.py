@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from functools import cache
 from typing import Any
 
@@ -309,6 +310,11 @@ def test_every_verb_answers_or_refuses_in_the_sentence_of_the_table(name):
         assert ours == stored[verb].split("refuses:")[0], verb
 
 
+def reason_of(sentence: str) -> str:
+    """Without TransformerLens' own words, and without figures that each processor rounds anew."""
+    return re.sub(r"-?\d+\.\d+", "#", sentence.split("refuses:")[0])
+
+
 @every_family
 @pytest.mark.filterwarnings("ignore")
 def test_what_a_family_lacks_is_refused_as_the_table_says(name):
@@ -320,7 +326,7 @@ def test_what_a_family_lacks_is_refused_as_the_table_says(name):
         args, options = asked()[verb]
         with pytest.raises(MMLensError) as refused:
             verbs()[verb](model, *args, **options)
-        assert str(refused.value).split("refuses:")[0] == sentence.split("refuses:")[0]
+        assert reason_of(str(refused.value)) == reason_of(sentence)
 
 
 @pytest.mark.parametrize(
