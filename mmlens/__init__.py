@@ -7,11 +7,15 @@ below: they are the list that type checkers, `__getattr__`, `dir` and `__all__` 
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from mmlens.values.lazy import on_first_use
 
 __version__ = "0.1.0.dev0"
+
+# tqdm says it in red below the first cell of a notebook without ipywidgets, and draws bars of text
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 if TYPE_CHECKING:
     from mmlens import datasets as datasets

@@ -423,8 +423,8 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
         lambda m: decoding.shift_directions(m, [prompt()], [prompt()]), NumericsError,
         "No pair differs"),
     "axes": (
-        lambda m: decoding.steer_along("resid_post", mm.activations(m, prompt())), AddressError,
-        "layer, \\(pos,\\) dim"),
+        lambda m: decoding.steer_along("resid_post", mm.activations(m, prompt()).sel(layer=1)),
+        AddressError, "layer, \\(pos,\\) dim"),
 }  # fmt: skip
 
 
