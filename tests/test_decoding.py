@@ -439,3 +439,39 @@ def test_an_encoder_generates_nothing_to_contrast():
     encoder: Any = mm.from_parts(vision=bridge("toy-gptj").vision)
     with pytest.raises(CapabilityError, match="generates text"):
         decoding.contrast(encoder, prompt())
+
+
+# -- what a processor may do ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_processor_may_write_into_what_it_is_given(cached):
+    def in_place(ids, logits):
+        logits[:, first] = -torch.inf
+        return logits
+
+    def in_a_copy(ids, logits):
+        return logits.index_fill(1, torch.tensor([first]), -torch.inf)
+
+    model = bridge("toy-gptj")
+    first = tokens(model, prompt())[0][0]
+    how = {"use_past_kv_cache": cached}
+    found = tokens(model, prompt(), logits_processor=in_place, **how)
+    assert found == tokens(model, prompt(), logits_processor=in_a_copy, **how)
+    assert first not in found[0]
+
+
+@pytest.mark.parametrize("nothing", [float("nan"), -torch.inf])
+def test_a_processor_that_leaves_no_token_is_named(nothing):
+    def mine(ids, logits):
+        return torch.full_like(logits, nothing)
+
+    for how in ({}, {"do_sample": True}):
+        with pytest.raises(ArgumentError, match=r"mine.*leaves no token"):
+            bridge("toy-gptj").generate(prompt(), 2, logits_processor=mine, **how)
+
+
+def test_models_of_two_vocabularies_are_not_contrasted():
+    other = decoding.contrast(mm.load("pictos"), "A picture of")
+    with pytest.raises(PromptError, match="one vocabulary"):
+        bridge("toy-gptj").generate(prompt(), 2, logits_processor=other)

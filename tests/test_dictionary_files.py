@@ -296,6 +296,7 @@ REFUSED: dict[str, Callable[[Path], Any]] = {
         p, PLAIN, normalize_activations="covariance_whitening"),
     "activation_fn='tanh-relu'": lambda p: sae_lens(p, PLAIN, activation_fn_str="tanh-relu"),
     "lacks 'threshold'": lambda p: sae_lens(p, PLAIN, architecture="jumprelu"),
+    "k=": lambda p: sae_lens(p, PLAIN, architecture="topk", k="x"),
     "does not say its k": lambda p: sae_lens(p, PLAIN, architecture="topk"),
     "trainer.dict_class='IdentityDict'": lambda p: learned(p, "IdentityDict", {}),
     "lacks 'bias'": lambda p: learned(p, "AutoEncoder", LINEAR),

@@ -12,7 +12,7 @@ import torch
 from bridges import bridge
 
 import mmlens as mm
-from mmlens import metrics
+from mmlens import decoding, metrics
 from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families import toy
 from mmlens.model.hooked_vlm import HookedVLM
@@ -242,6 +242,12 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "two decoders": ({"edited": {"x": ["noise", "words"]}}, "give a model, Edits"),
     "a number": ({"edited": {"x": 3}}, "give a model, Edits"),
     "nothing": ({"edited": {"x": []}}, "give a model, Edits"),
+    "one processor": (
+        {"edited": {"x": decoding.contrast(bridge("toy-gptj"), "A")}},
+        "processor of one prompt",
+    ),
+    "no options": ({"edited": {"x": lambda m, p: decoding.contrast(m, "A")}}, "return options"),
+    "the study's own": ({"edited": {"x": lambda m, p: {"stop": "."}}}, "which the study gives"),
 }
 
 
@@ -261,3 +267,17 @@ def test_an_encoder_captions_nothing():
     encoder: Any = mm.from_parts(vision=bridge("toy-gptj").vision)
     with pytest.raises(CapabilityError, match="generates text"):
         mm.hallucination(encoder, pictures())
+
+
+def test_no_bound_lies_beyond_what_a_metric_can_be():
+    draw = np.random.default_rng(0)
+    for n in (4, 8, 12):
+        rows = [{"sample": str(i), "arm": arm, "caption": "", "thing": "dog", "there": bool(there),
+                 "confidence": None, "things": 1, "recalled": 1, "skipped": "", "options": "{}"}
+                for arm in ("plain", "x") for i in range(n)
+                for there in draw.random(draw.integers(1, 4)) < 0.8]  # fmt: skip
+        found: Any = summary(pd.DataFrame(rows), draws=200)
+        shares = found[found["metric"] != "mentions"]
+        bounds = shares[["low", "high"]].to_numpy(float)
+        assert np.nanmax(np.abs(bounds)) <= 1.0
+        assert np.nanmin(shares[~shares["arm"].str.contains(" - ")]["low"]) >= 0.0

@@ -319,3 +319,14 @@ def test_tables_of_prompts_stand_below_each_other_with_what_each_tells(model, pa
     words = mm.neuron_graph(model, prompts[0], [" dog", " cat"], after="", k=1, units=1)
     assert list(dict.fromkeys(words["token"])) == [" dog", " cat"]
     assert words.attrs["about"]["of"] == [" dog", " cat"]
+
+
+def test_draws_without_spread_leave_an_interval_open_and_never_bound_it_by_rounding():
+    few = intervals([[0.0], [0.0], [1.0], [1.0], [1.0]], draws=50)[0]
+    assert few[1] == -np.inf
+    draw = np.random.default_rng(0)
+    for n in (8, 12, 20):
+        named = draw.integers(1, 4, (n, 60)).astype(float)
+        found = intervals(draw.binomial(named.astype(int), 0.1).astype(float), named, draws=500)
+        bounds = found[:, 1:][np.isfinite(found[:, 1:])]
+        assert np.abs(bounds).max() < 1e3

@@ -13,7 +13,7 @@ import mmlens as mm
 from mmlens.families import toy
 from mmlens.methods.rewrite import least_change
 from mmlens.patching import rewrite
-from mmlens.values.errors import AddressError, CapabilityError, NumericsError
+from mmlens.values.errors import AddressError, CapabilityError, NumericsError, TargetError
 
 CAT, DOG = " cat", " dog"
 
@@ -137,3 +137,12 @@ def test_what_cannot_be_rewritten_is_refused():
     silent = model.edit(mm.Edit("neurons", 0.0))
     with pytest.raises(NumericsError, match="silent at the end of prompt 0"):
         rewrite(silent, prompt(), [toy.PLANTED], CAT, DOG, margin=50.0)
+    with pytest.raises(TargetError, match="in place of itself"):
+        rewrite(model, prompt(), [toy.PLANTED], CAT, CAT)
+    with pytest.raises(CapabilityError, match="no MLP neuron"):
+        rewrite(model, prompt(), [mm.Neuron(1, 3, "sae")], CAT, DOG)
+    few = list(strongest(model, 2).neuron)
+    with pytest.raises(NumericsError, match="keep fewer prompts"):
+        rewrite(model, prompt(), few, *behind(model), margin=50.0, keep=[prompt()])
+    with pytest.raises(NumericsError, match="keep fewer prompts"):
+        rewrite(model, "a b c", few, *behind(model), margin=50.0, keep=["one", "two", "a cat"])

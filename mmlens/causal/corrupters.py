@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def another(picture: Any) -> Corrupter:
     """Another picture, resized to the picture's size."""
     other = open_picture(picture)
-    return lambda image: other.resize(image.size, Image.Resampling.BICUBIC)
+    return lambda image: other.resize(open_picture(image).size, Image.Resampling.BICUBIC)
 
 
 def mean_picture(pictures: Sequence[Any]) -> Corrupter:
@@ -47,7 +47,8 @@ def mean_picture(pictures: Sequence[Any]) -> Corrupter:
     opened = [open_picture(picture) for picture in given]
 
     def corrupt(image: Image.Image) -> Image.Image:
-        same = [np.asarray(p.resize(image.size, Image.Resampling.BICUBIC), float) for p in opened]
+        size = open_picture(image).size
+        same = [np.asarray(p.resize(size, Image.Resampling.BICUBIC), float) for p in opened]
         return _picture(np.mean(same, axis=0))
 
     return corrupt
@@ -58,7 +59,7 @@ def grey(level: int | None = None) -> Corrupter:
     level = None if level is None else count(level, "level", least=0, most=255)
 
     def corrupt(image: Image.Image) -> Image.Image:
-        array = np.asarray(image.convert("RGB"), float)
+        array = np.asarray(open_picture(image), float)
         colour = array.mean((0, 1)) if level is None else np.full(3, float(level))
         return _picture(np.broadcast_to(colour, array.shape))
 
@@ -68,7 +69,7 @@ def grey(level: int | None = None) -> Corrupter:
 def blur(radius: float = 8.0) -> Corrupter:
     """Gaussian blur of a radius in pixels of the picture."""
     number(radius, "radius", least=0)
-    return lambda image: image.convert("RGB").filter(ImageFilter.GaussianBlur(radius))
+    return lambda image: open_picture(image).filter(ImageFilter.GaussianBlur(radius))
 
 
 def pixel_noise(std: float = 0.3, seed: int = 0) -> Corrupter:
@@ -77,7 +78,7 @@ def pixel_noise(std: float = 0.3, seed: int = 0) -> Corrupter:
     seed = count(seed, "seed", least=0)
 
     def corrupt(image: Image.Image) -> Image.Image:
-        array = np.asarray(image.convert("RGB"), float)
+        array = np.asarray(open_picture(image), float)
         return _picture(array + np.random.default_rng(seed).normal(0, std * 255, array.shape))
 
     return corrupt
@@ -97,7 +98,7 @@ def diffusion_noise(step: int = 500, seed: int = 0) -> Corrupter:
     kept = np.prod(1 - rates[: step + 1])
 
     def corrupt(image: Image.Image) -> Image.Image:
-        pixels = np.asarray(image.convert("RGB"), float) / 127.5 - 1
+        pixels = np.asarray(open_picture(image), float) / 127.5 - 1
         noise = np.random.default_rng(seed).normal(size=pixels.shape)
         return _picture((np.sqrt(kept) * pixels + np.sqrt(1 - kept) * noise + 1) * 127.5)
 
@@ -121,7 +122,7 @@ def erased(mask: Any, fill: Any = None) -> Corrupter:
             raise PictureError(f"fill={fill} is no colour: give (red, green, blue), 0 to 255.")
 
     def corrupt(image: Image.Image) -> Image.Image:
-        array = np.asarray(image.convert("RGB"), float).copy()
+        array = np.asarray(open_picture(image), float).copy()
         if hole.shape != array.shape[:2]:
             raise PictureError(
                 f"A mask of {hole.shape} does not fit a picture of {array.shape[0]} rows and"
@@ -140,9 +141,10 @@ def shuffled(model: HookedVLM, seed: int = 0) -> Corrupter:
     seed = count(seed, "seed", least=0)
 
     def corrupt(image: Image.Image) -> Image.Image:
+        image = open_picture(image)
         boxes = apart(_within(model, image).values())
         order = np.random.default_rng(seed).permutation(len(boxes))
-        out, source = image.convert("RGB").copy(), image.convert("RGB")
+        out, source = open_picture(image), open_picture(image)
         for target, taken in zip(boxes, order, strict=True):
             size = (target[2] - target[0], target[3] - target[1])
             if min(size) > 0:
@@ -159,9 +161,10 @@ def covered(model: HookedVLM, share: float = 0.5, seed: int = 0) -> Corrupter:
     seed = count(seed, "seed", least=0)
 
     def corrupt(image: Image.Image) -> Image.Image:
+        image = open_picture(image)
         boxes = apart(_within(model, image).values())
         order = np.random.default_rng(seed).permutation(len(boxes))
-        out, flat = image.convert("RGB").copy(), grey()(image)
+        out, flat = open_picture(image), grey()(image)
         for at in order[: round(share * len(boxes))]:
             out.paste(flat.crop(boxes[at]), boxes[at][:2])
         return out
@@ -180,7 +183,7 @@ def only_at(model: HookedVLM, corrupter: Corrupter, patches: Sequence[Patch]) ->
         instance(patch, "patches", Patch, "Patches, as in [Patch(2, 1)]", error=AddressError)
 
     def corrupt(image: Image.Image) -> Image.Image:
-        out, changed = image.convert("RGB").copy(), corrupter(image)
+        out, changed = open_picture(image), corrupter(image)
         boxes = _within(model, image)
         for patch in patches:
             here = replace(patch, image=0)

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
 TABLE = "index.json"
+STATES = ("edits", "model_dictionaries")
 KINDS = ("rows", "scales", "sums", "states")
 """The files of a shard; the last one is there when the shard is whole."""
 
@@ -136,12 +137,18 @@ class ContextualIndex:
         """Refuse a model that did not make it.
 
         Raises:
-            CheckpointError: other weights.
+            CheckpointError: other weights, other edits, or another dictionary.
         """
+        now = about(model)
         if not same_weights(self.about.get("weights"), fingerprint(model)):
             raise CheckpointError(
                 f"This index was made with {self.about.get('model')!r}, and {model.name!r} has"
                 " other weights: make one with mm.contextual_index(model, texts, folder)."
+            )
+        if any((self.about.get(n) or None) != (now.get(n) or None) for n in STATES):
+            raise CheckpointError(
+                f"This index was made with other edits or dictionaries than {model.name!r} has now:"
+                " make one with mm.contextual_index(model, texts, folder)."
             )
 
     def _place(self, kind: str, shard: int) -> Path:
@@ -223,11 +230,12 @@ def _begin(index: ContextualIndex) -> None:
             there = json.loads(table.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{str(table)!r} cannot be read: {reason(error)}") from error
-        for name in ("weights", "digest", "layer", "per_token", "half", "shard", "edits"):
-            kept, asked = there.get(name), json.loads(json.dumps(index.about[name]))
+        for name in ("weights", "digest", "layer", "per_token", "half", "shard", *STATES):
+            kept, asked = there.get(name), json.loads(json.dumps(index.about.get(name)))
             if not (same_weights(kept, asked) if name == "weights" else kept == asked):
+                what = name.removeprefix("model_")
                 raise CheckpointError(
-                    f"{str(index.folder)!r} has an index with other {name}: give another folder."
+                    f"{str(index.folder)!r} has an index with other {what}: give another folder."
                 )
         return
     index.folder.mkdir(parents=True, exist_ok=True)

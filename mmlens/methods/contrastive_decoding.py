@@ -53,6 +53,11 @@ class Contrast:
 
     def __call__(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         other = self.second(ids).to(logits)
+        if other.shape[-1] != logits.shape[-1]:
+            raise PromptError(
+                f"{self.second.model.name!r} has {other.shape[-1]} words and what generates has"
+                f" {logits.shape[-1]}: only models of one vocabulary are contrasted."
+            )
         out = (1 + self.alpha) * logits - self.alpha * other
         if self.beta == 0:
             return out

@@ -114,6 +114,10 @@ def knockouts(
             " is a run of a denoiser, as in knockout(..., tower='denoiser', step=0))."
         )
     stride = count(stride, "stride")
+    if stride != 1 and window is None:
+        raise ArgumentError(
+            f"stride={stride} moves a window, and there is none: write window= too."
+        )
     instance(routes, "routes", Mapping, "a mapping, {'object -> last': (source, destination)}")
     several = dict(metric) if isinstance(metric, Mapping) else {"": metric}
     if not routes or not several:

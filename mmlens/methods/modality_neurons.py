@@ -172,6 +172,8 @@ def modality_neurons(
     Args:
         scores: what `modality_importance` returns.
         weights: of the measures; those of the paper by default.
+        k: how many in all; groups of a selection have k divided by their number, rounded down, and
+            one at least.
         select: "modality", the first k / M of each of M modalities; "uniform", as many of each
             modality in each layer; "layer", as many of each layer, each to the modality where it is
             strongest; "adaptive", the strongest of all, each to that modality. With the first two a
@@ -192,11 +194,11 @@ def modality_neurons(
         )
     k, names = count(k, "k"), scores.of("modality")
     mixed = _mixed(scores, weights)
-    n, layers, width = mixed.shape
+    n, width = len(mixed), mixed.shape[-1]
     chosen = _chosen(mixed, k, choice(select, "select", SELECT))
     flat = mixed.flatten(1)
-    firsts = [set(flat[at].topk(min(max(1, k // n), layers * width)).indices.tolist())
-              for at in range(n)]  # fmt: skip
+    listed = chosen if select in ("modality", "uniform") else _chosen(mixed, k, "modality")
+    firsts = [{at for own, at in listed if own == here} for here in range(n)]
     rows = [
         (Neuron(scores.of("layer")[at // width], at % width), names[own], float(flat[own, at]),
          any(at in first for other, first in enumerate(firsts) if other != own))

@@ -39,8 +39,8 @@ from mmlens.model.reading import going_on
 from mmlens.model.targets import extend, finite, one
 from mmlens.towers.language.tokenization import id_of
 from mmlens.values.arguments import count, number, several
-from mmlens.values.errors import CapabilityError, NumericsError
-from mmlens.values.labels import Neuron
+from mmlens.values.errors import CapabilityError, NumericsError, TargetError
+from mmlens.values.labels import LM, Neuron
 from mmlens.values.prompt import SoftPrompt
 from mmlens.values.sites import SITES
 from mmlens.values.unit_lists import units_in
@@ -85,12 +85,15 @@ def rewrite(
     Raises:
         AddressError: no such neuron. CapabilityError: neurons of a mixture of experts, or with a
             norm behind the MLP.
-        NumericsError: the neurons are silent where they are to write.
+        NumericsError: the neurons are silent where they are to write, or what is kept leaves them
+            nothing to change. TargetError: both words are the same.
     """
     units = list(dict.fromkeys(units_in(neurons, "neurons", Neuron, least=1)))
     _check(model, units)
     margin, steps = number(margin, "margin"), count(steps, "steps", most=100)
     tokens = [id_of(model.lm, word) for word in (of, minus) if word is not None]
+    if len(set(tokens)) < len(tokens):
+        raise TargetError(f"{of!r} is to be said in place of itself: name two different words.")
     asked = [_ending(model, prompt, after) for prompt in prompts_in(prompts)]
     kept = [_ending(model, prompt, None) for prompt in several(keep, "keep", least=0)]
     changed = copy.deepcopy(model)
@@ -122,7 +125,8 @@ def least_change(
         found: of the prompts that are changed. still: activations at the prompts that are kept.
 
     Raises:
-        NumericsError: the neurons are silent at a prompt that is to be changed.
+        NumericsError: at a prompt that is to be changed the neurons are silent, or write what they
+            write at those that are kept.
     """
     active = torch.stack([a for a, *_ in found]).double()
     rest = torch.tensor([max(0.0, margin - gap) for *_, gap in found]).to(active)
@@ -134,7 +138,15 @@ def least_change(
         )
     if still:
         kept = torch.stack(list(still)).double()
-        active = active - active @ torch.linalg.pinv(kept) @ kept
+        own = active - active @ torch.linalg.pinv(kept, rtol=1e-6) @ kept
+        none = own.norm(dim=-1) < 1e-5 * active.norm(dim=-1)
+        if bool((none & (rest > 0)).any()):
+            raise NumericsError(
+                "What these neurons write at the prompts to keep is all that they write at prompt"
+                f" {int((none & (rest > 0)).nonzero()[0, 0])}: keep fewer prompts, or take more"
+                " neurons."
+            )
+        active = own.masked_fill(none[:, None], 0.0)
     d = torch.stack([direction for _, direction, _ in found]).double()
     weights = torch.linalg.pinv((active @ active.T) * (d @ d.T), hermitian=True) @ rest
     change = torch.einsum("i,in,id->nd", weights, active, d)
@@ -143,6 +155,12 @@ def least_change(
 
 def _check(model: HookedVLM, units: Sequence[Neuron]) -> None:
     """Refuse neurons that do not exist, or whose row of W_out is not what they write."""
+    other = [unit for unit in units if unit.tower != LM]
+    if other:
+        raise CapabilityError(
+            f"{other[0]} is no MLP neuron of the language model, whose rows of W_out are rewritten:"
+            " steer(...) adds a direction, Edit(...) changes a unit."
+        )
     mixed = [unit for unit in units if unit.expert is not None]
     if mixed:
         raise CapabilityError(

@@ -104,6 +104,8 @@ def stream_map(
         sources.append(stream_at(model, read, begin, at))
         goals.append(stream_at(other, wanted, end, at))
     x, y = torch.cat(sources).double(), torch.cat(goals).double()
+    if len(x) < 2:
+        raise PromptError("A map is fitted on several positions, and here is one: give more texts.")
     padded = torch.cat([x, x.new_ones(len(x), 1)], 1)
     solved = torch.linalg.lstsq(padded, y, driver="gelsd").solution
     spread = (y - y.mean(0)).square().sum()

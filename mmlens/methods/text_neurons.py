@@ -7,9 +7,10 @@ the word t is about to be said, with a the activations at the last position,
     score[l, n] = max(minmax(p)[l, n], minmax(a)[l, n])         (minmax over the units of a layer)
 
 and scores of several samples are averaged: `text_neurons(model, prompts, of).mean("prompt")`. Each
-layer has a unit of score 1, whatever it writes, so that scores compare units of a layer better than
-layers; and half of the maximum does not depend on the word: for another word the same strong units
-come up. What both halves are is told by `contributions` and `activations`.
+layer whose units are not all alike has one of score 1, whatever it writes, so that scores compare
+units of a layer better than layers; and half of the maximum does not depend on the word: for
+another word the same strong units come up. What both halves are is told by `contributions` and
+`activations`.
 
 The other half of the paper, I-neurons, asks a model that makes pictures, with a segmenter behind
 it, and is not here.

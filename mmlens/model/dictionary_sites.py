@@ -108,8 +108,9 @@ def _place(model: HookedModel, name: str) -> Site:
     real = hooking.check_places(model, where, [where.layer])[where.layer]
     if real.of_dictionary or real.axes[0] != "pos" or "expert" in real.axes or "key" in real.axes:
         raise CapabilityError(
-            f"{name!r} has the axes {', '.join(real.axes)}: a dictionary reads one vector at each"
-            " position, as at hook_resid_post, hook_mlp_out, mlp.hook_post or attn.hook_z."
+            f"{name!r} of {model.name!r} has the axes {', '.join(real.axes)}, and a dictionary"
+            " reads one vector at each position: a layer of a transformer (and not of"
+            " convolutions), there hook_resid_post, hook_mlp_out, mlp.hook_post or attn.hook_z."
         )
     return where
 

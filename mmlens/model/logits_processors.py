@@ -48,15 +48,22 @@ def processed(
     Args:
         ids: Int[row, new], the tokens generated so far.
 
+    A processor may write into the logits that it is given: they are a copy.
+
     Raises:
-        ArgumentError: a processor returns something else than logits.
+        ArgumentError: a processor returns something else than logits, or leaves no token.
     """
     for one in given:
-        out = one(ids, logits)
+        out = one(ids, logits.clone())
         if not isinstance(out, torch.Tensor) or out.shape != logits.shape:
             told = tuple(out.shape) if isinstance(out, torch.Tensor) else shown(out)
             raise ArgumentError(
                 f"A logits processor must return logits of shape {tuple(logits.shape)}, not {told}."
+            )
+        if bool(out.isnan().any()) or not bool(out.isfinite().any(-1).all()):
+            raise ArgumentError(
+                f"The logits processor {getattr(one, '__qualname__', type(one).__name__)!r} returns"
+                " NaN, or leaves no token that can follow: set some logits to -inf, never all."
             )
         logits = out
     return logits

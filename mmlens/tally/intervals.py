@@ -105,7 +105,8 @@ def _studentised(
         squares = times @ rest**2 - 2 * moved * (times @ (rest * bases))
         squares += moved**2 * (times @ bases**2)
         own = np.sqrt(np.maximum(squares, 0) * n / (n - 1)) / base
-        t = np.where(own > 1e-9 * spread, moved / own, np.sign(moved) * np.inf)
+        # the square of what is left of equal values is rounding of some 1e-16 of their own squares
+        t = np.where(own > 1e-6 * spread, moved / own, np.sign(moved) * np.inf)
         t = np.where(np.isnan(t), 0.0, t)
         lower = np.quantile(t, tail, axis=0, method="lower")
         upper = np.quantile(t, 1 - tail, axis=0, method="higher")

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from mmlens.checkpoints.dictionaries.tensors_of import refused, taken
 from mmlens.towers.dictionaries.dictionary import Dictionary
+from mmlens.values.arguments import count
 from mmlens.values.errors import CheckpointError
 
 KINDS = ("standard", "topk", "jumprelu", "gated")
@@ -91,7 +92,7 @@ def _kind(told: Mapping[str, Any], where: str) -> tuple[str, int | None]:
     k = more.get("k", told.get("k"))
     if k is None:
         raise CheckpointError(f"{where!r} is of the architecture topk and does not say its k.")
-    return kind, int(k)
+    return kind, count(k, "k", error=CheckpointError)
 
 
 def _norm(told: Mapping[str, Any], where: str, scale: float | None) -> tuple[str, float]:

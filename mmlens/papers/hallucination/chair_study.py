@@ -18,6 +18,8 @@ import pandas as pd
 
 from mmlens.datasets.sample import Samples
 from mmlens.datasets.spec import dataset
+from mmlens.methods.contrastive_decoding import Contrast
+from mmlens.methods.trust_penalty import TrustPenalty
 from mmlens.metrics.vocabulary import Vocabulary
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about as provenance
@@ -147,6 +149,11 @@ def _arm(model: Any, name: str, given: Any) -> tuple[Any, Any]:
         )
     for one in rest:
         decoder(one)
+        if isinstance(one, (Contrast, TrustPenalty)):
+            raise ExperimentError(
+                f"The arm {name!r} is a logits processor of one prompt: write a function of (model,"
+                " prompt) that returns {'logits_processor': ...} for each picture."
+            )
     return model.edit(*edits) if edits else model, rest[0] if rest else None
 
 

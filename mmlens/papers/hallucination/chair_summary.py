@@ -53,12 +53,22 @@ def summary(table: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.Dat
         parts += [_between(each, one, other, draws, seed) for one, other in pairs]
     parts += [_confidence(rows, arm, draws, seed) for arm in dict.fromkeys(rows["arm"])]
     found = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    found = _inside(found)
     order = {arm: at for at, arm in enumerate(dict.fromkeys(each["arm"]))}
     found = found.sort_values(
         "arm", key=lambda arms: arms.map(order).fillna(len(order)), kind="stable",
         ignore_index=True,
     )  # fmt: skip
     return finished(found, "hallucination", table, draws=draws, seed=seed)
+
+
+def _inside(found: pd.DataFrame) -> pd.DataFrame:
+    """No bound beyond what a metric can be: an open side ends where the metric does."""
+    gap = found["arm"].str.contains(" - ", regex=False)
+    share, number = found["metric"] != "mentions", found["metric"].eq("mentions")
+    least = np.where(gap, np.where(share, -1.0, -np.inf), 0.0)
+    most = np.where(number, np.inf, 1.0)
+    return found.assign(low=found["low"].clip(lower=least), high=found["high"].clip(upper=most))
 
 
 def per_picture(rows: pd.DataFrame) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from mmlens.causal.corrupters import diffusion_noise
 from mmlens.methods.contrastive_decoding import contrast
 from mmlens.methods.trust_penalty import trust_penalty
 from mmlens.papers.tables import ExperimentError
+from mmlens.values.arguments import shown
 from mmlens.values.errors import nearest
 from mmlens.values.prompt import Prompt
 
@@ -65,3 +66,23 @@ def decoder(given: Any) -> Any:
     if not isinstance(given, str) or given not in DECODERS:
         raise ExperimentError(f"There is no decoder {given!r}: {nearest(str(given), DECODERS)}")
     return DECODERS[given]
+
+
+OWN = ("max_new_tokens", "stop", "return_type")
+"""Options of `model.generate` that the study gives itself."""
+
+
+def options_of(decode: Any, model: HookedVLM, prompt: Prompt) -> dict[str, Any]:
+    """What a decoder gives `model.generate` for one picture; None gives nothing.
+
+    Raises:
+        ExperimentError: it returns no options, or those that the study gives itself.
+    """
+    found = decode(model, prompt) if decode is not None else {}
+    if not isinstance(found, Mapping) or (set(found) & set(OWN)):
+        raise ExperimentError(
+            f"The decoder {getattr(decode, '__qualname__', decode)!r} returns {shown(found)}:"
+            " return options of model.generate, {'logits_processor': ...}, but for"
+            f" {', '.join(OWN)}, which the study gives."
+        )
+    return dict(found)

@@ -130,6 +130,10 @@ class Dictionary(nn.Module):
             kept = None if value is None else value.detach().to(W_enc).clone()
             self.register_buffer(name, kept)
         self.k = None if k is None else count(k, "k", most=n)
+        nonlinear = {"k": k, "threshold": threshold, "b_gate": b_gate}
+        several = [name for name, one in nonlinear.items() if one is not None]
+        if len(several) > 1:
+            raise ArgumentError(f"A dictionary has one nonlinearity, not {' and '.join(several)}.")
         self.norm = choice(norm, "norm", NORMS)
         for name, hook in (("at", at), ("out", out)):
             if hook is not None:

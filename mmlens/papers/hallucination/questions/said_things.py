@@ -23,7 +23,7 @@ from mmlens.datasets.sample import Sample
 from mmlens.methods.logit_lens import logit_lens
 from mmlens.metrics.vocabulary import Vocabulary, pictos_vocabulary
 from mmlens.model.text_end import SENTENCE
-from mmlens.papers.hallucination.decoders import Decoder, decoder
+from mmlens.papers.hallucination.decoders import Decoder, decoder, options_of
 from mmlens.papers.mmn.questions.asked import Asked
 from mmlens.papers.mmn.questions.explained import PROMPT
 from mmlens.papers.tables import ExperimentError
@@ -79,7 +79,7 @@ def said_things(
         return asked.skipped(UNKNOWN)
     seen = Prompt(sample.image, prompt)
     stop = SENTENCE if sentence else None
-    caption = model.generate(seen, max_new_tokens, stop=stop, **(how(model, seen) if how else {}))
+    caption = model.generate(seen, max_new_tokens, stop=stop, **options_of(how, model, seen))
     mentions = words.mentions(caption)
     sure: dict[str, float] = {}
     if confidence and mentions and model.can("positions"):
