@@ -29,7 +29,6 @@ SPECIAL = (
     *(f"<|visual token {code:06d}|>" for code in range(16)),
     *("<end_of_turn>", "<loc0000>", "<loc0001>", "<loc0002>", "<seg000>", "<seg001>", "<seg002>"),
     *("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"),
-    *("<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>"),
     *("<|image|>", "<|python_tag|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
 )
 LLAVA_CHAT = (

@@ -175,19 +175,21 @@ def _glm(kind: str, prefix: str, text: dict[str, Any], eyes: dict[str, Any]) -> 
         "depth": 2, "hidden_size": 32, "num_heads": 4, "patch_size": 8, "image_size": 32,
         "spatial_merge_size": 2, "out_hidden_size": 32, "intermediate_size": 48,
     }  # fmt: skip
+    ends = {
+        f"{what}_{end}_token": f"<|{word}_of_{what}|>"
+        for what in ("image", "video") for end, word in (("start", "begin"), ("end", "end"))
+    }  # fmt: skip
+    words = tokenizer(image_token="<|image|>", video_token="<video>", **ends)
+    own = {f"{name}_id": words.convert_tokens_to_ids(one) for name, one in ends.items()}
     config = getattr(hf, f"{kind}Config")(
-        text_config={**language(), **heads, **text}, vision_config=seen | eyes,
-        image_token_id=token("<|image|>"), video_token_id=token("<video>"),
-        image_start_token_id=token("<|begin_of_image|>"),
-        image_end_token_id=token("<|end_of_image|>"),
-        video_start_token_id=token("<|begin_of_video|>"),
-        video_end_token_id=token("<|end_of_video|>"),
+        text_config={**language(), **heads, "vocab_size": len(words) + 2, **text},
+        vision_config=seen | eyes, image_token_id=token("<|image|>"),
+        video_token_id=token("<video>"), **own,
     )  # fmt: skip
     size = {"size": {"shortest_edge": 32 * 32 * 2, "longest_edge": 64 * 64 * 2}}
     squares = {"patch_size": 8, "merge_size": 2}
-    names = {"image_token": "<|image|>", "video_token": "<video>"}
     processor = getattr(hf, f"{prefix}Processor")(
-        getattr(hf, f"{prefix}ImageProcessor")(**size, **squares), tokenizer(**names),
+        getattr(hf, f"{prefix}ImageProcessor")(**size, **squares), words,
         getattr(hf, f"{prefix}VideoProcessor")(**squares), chat_template=GLM_CHAT,
     )  # fmt: skip
     return getattr(hf, f"{kind}ForConditionalGeneration")(config), processor
