@@ -418,9 +418,7 @@ def test_classes_without_a_family_name_the_nearest():
 
     from mmlens.families.native import family_of
 
-    with pytest.raises(
-        CapabilityError, match="it has an encoder for words and a decoder"
-    ):
+    with pytest.raises(CapabilityError, match="it has an encoder for words and a decoder"):
         family_of("florence2", "Florence2ForConditionalGeneration")
     with pytest.raises(CapabilityError, match="Llama 4's own forward pass raises"):
         family_of("llama4", "Llama4ForConditionalGeneration")
