@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmlens.towers.fingerprints import few_numbers
 from mmlens.values.arguments import path as path_of
 from mmlens.values.errors import AddressError, CheckpointError, reason
 from mmlens.values.whole_files import write_whole
@@ -124,12 +125,10 @@ class Translators:
 
 def fingerprint(model: HookedVLM) -> list[float]:
     """A few numbers that depend on the unembedding and the output weights of the first units."""
-    draw, units = torch.Generator().manual_seed(0), model.lm.units
+    units = model.lm.units
     first = next(iter(i for i, one in enumerate(units.layers) if one.width), None)
     tables = [model.root.W_U[:, :8].T] + ([] if first is None else [units.written(first, slice(8))])
-    rows = [torch.randn(table.shape[1], generator=draw) for table in tables]
-    told = [table.float().cpu() @ row for table, row in zip(tables, rows, strict=True)]
-    return [float(f"{value:.4g}") for value in torch.cat(told).tolist()]
+    return few_numbers(tables)
 
 
 def same_weights(one: Any, other: list[float]) -> bool:

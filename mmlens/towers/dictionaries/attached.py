@@ -27,6 +27,7 @@ from torch import Tensor
 from mmlens.runtime.hook_calls import Hook
 from mmlens.towers.attention import warm
 from mmlens.towers.dictionaries.dictionary import Dictionary
+from mmlens.towers.fingerprints import few_numbers
 from mmlens.values.errors import SiteError
 from mmlens.values.labels import LM
 from mmlens.values.sites import SITES
@@ -70,17 +71,9 @@ class Attached:
         """What results depend on beside the weights, for provenance."""
         found = {"at": self.at, "units": self.dictionary.n_units, "kind": self.dictionary.kind}
         found |= {"error": "constant" if self.constant else "live"}
-        found |= {"weights": _fingerprint(self.dictionary)}
+        few, code = slice(8), self.dictionary
+        found |= {"weights": few_numbers([code.W_dec[few], code.W_enc[:, few].T])}
         return found | ({"out": self.out} if self.out != self.at else {})
-
-
-def _fingerprint(dictionary: Dictionary) -> list[float]:
-    """A few numbers that depend on the first units' rows and columns."""
-    few, draw = slice(8), torch.Generator().manual_seed(0)
-    tables = [dictionary.W_dec[few], dictionary.W_enc[:, few].T]
-    rows = [torch.randn(table.shape[1], generator=draw) for table in tables]
-    told = [table.float().cpu() @ row for table, row in zip(tables, rows, strict=True)]
-    return [float(f"{value:.4g}") for value in torch.cat(told).tolist()]
 
 
 class _Splice:
