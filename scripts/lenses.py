@@ -24,6 +24,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from page_part import write_between  # pyright: ignore[reportMissingImports]
 
 import mmlens as mm
 from mmlens.datasets.bundled import pictos
@@ -217,9 +218,7 @@ def main() -> None:
     if given.print:
         print(found)
         return
-    page = PAGE.read_text("utf-8")
-    start, end = page.index(BEGIN) + len(BEGIN), page.index(END)
-    PAGE.write_text(f"{page[:start]}\n\n{found}\n\n{page[end:]}", "utf-8")
+    write_between(PAGE, BEGIN, END, found)
 
 
 if __name__ == "__main__":
