@@ -25,6 +25,7 @@ from torch import Tensor
 from mmlens.model.capture import capture
 from mmlens.values.errors import AddressError, CapabilityError
 from mmlens.values.labels import LM
+from mmlens.values.least_squares import least_squares
 from mmlens.values.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _gain(stream: Tensor, centres: bool, w_in: Tensor, here: Mapping[str, Tensor
     unit = torch.randint(pre.shape[1], (6 * d,), generator=draw)
     rows, answers = normed[at] * w_in.T[unit], pre[at, unit]
     fit, test = slice(0, 4 * d), slice(4 * d, None)
-    gain = torch.linalg.lstsq(rows[fit], answers[fit, None], driver="gelsd").solution[:, 0]
+    gain = least_squares(rows[fit], answers[fit, None])[:, 0]
     if not _explains(rows[test] @ gain, answers[test]):
         return None
     return gain * (1 / size).mean()

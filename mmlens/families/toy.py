@@ -22,6 +22,7 @@ from mmlens.families import family
 from mmlens.families.anatomy import anatomy
 from mmlens.values.arguments import SEEDS, count
 from mmlens.values.labels import Neuron
+from mmlens.values.least_squares import least_squares
 
 WORDS = (  # noqa: SIM905
     "a an the of in on and with two three picture dog cat bird fish tree house car boat red blue "
@@ -239,6 +240,6 @@ def _plant(
         handle.remove()
         wanted = torch.zeros(len(soft), soft.shape[1] + words.shape[1])
         wanted[range(len(soft)), white] = 2.0
-        parts.read(PLANTED, torch.linalg.lstsq(seen[0], wanted.reshape(-1, 1)).solution[:, 0])
+        parts.read(PLANTED, least_squares(seen[0], wanted.reshape(-1, 1))[:, 0])
         parts.write(PLANTED, 0.4 * direction)
         parts.copy_by_attention(PLANTED.layer + 1, direction, 45.0)

@@ -25,6 +25,7 @@ from mmlens.towers.language.language_model import wrap_lm
 from mmlens.towers.vision.wrap import wrap_vision
 from mmlens.values.arguments import SEEDS, count
 from mmlens.values.labels import Head, Label, Patch
+from mmlens.values.least_squares import least_squares
 
 SIDE, PATCH = 32, 8
 GRID = SIDE // PATCH
@@ -115,7 +116,7 @@ def _plant(whole: Any, vision: Any) -> None:
     pixels = [vision.preprocess(toy.picture(at, seed=i)) for i, at in enumerate(places)]
     seen = projection(vision(torch.stack(pixels))).flatten(0, 1)
     white = torch.eye(len(places)).flatten()[:, None]
-    fit = torch.linalg.lstsq(torch.cat([seen, torch.ones(len(seen), 1)], 1), white).solution[:, 0]
+    fit = least_squares(torch.cat([seen, torch.ones(len(seen), 1)], 1), white)[:, 0]
     crossing = [block.crossattention for block in words.transformer.h]
     for parameter in [*anatomy(words, "gpt2").quiet, *(x.c_proj.weight.T for x in crossing)]:
         parameter.mul_(0.05)  # what else is written to the stream: next to nothing

@@ -153,7 +153,7 @@ def semi_nmf(
 ) -> tuple[Float[Tensor, "row n"], Float[Tensor, "n dim"]]:
     """V >= 0 and U whose product is near to Z."""
     V = torch.nn.functional.one_hot(_clusters(Z, n, seed), n).to(Z) + 0.2
-    U = torch.linalg.lstsq(V, Z).solution
+    U = torch.linalg.pinv(V) @ Z
     for _ in range(steps):
         V = V * (_parts(Z @ U.T, V, U @ U.T)).sqrt()
         U = torch.linalg.pinv(V) @ Z

@@ -41,6 +41,7 @@ from mmlens.towers.language.tokenization import id_of
 from mmlens.values.arguments import count, number, several
 from mmlens.values.errors import CapabilityError, NumericsError, TargetError
 from mmlens.values.labels import LM, Neuron
+from mmlens.values.least_squares import LEAST
 from mmlens.values.prompt import SoftPrompt
 from mmlens.values.sites import SITES
 from mmlens.values.unit_lists import units_in
@@ -148,7 +149,9 @@ def least_change(
             )
         active = own.masked_fill(none[:, None], 0.0)
     d = torch.stack([direction for _, direction, _ in found]).double()
-    weights = torch.linalg.pinv((active @ active.T) * (d @ d.T), hermitian=True) @ rest
+    weights = (
+        torch.linalg.pinv((active @ active.T) * (d @ d.T), rtol=LEAST**2, hermitian=True) @ rest
+    )
     change = torch.einsum("i,in,id->nd", weights, active, d)
     return finite(change.float(), "the change of W_out")
 

@@ -5,9 +5,8 @@
 X are the streams of a layer at positions of texts, Y those of another layer, of the same model or
 of another one that reads the same tokens. Between layers of one model it is the linear shortcut of
 Din et al. 2023; between models it is how Patchscopes patches one model's states into another
-(Ghandeharioun et al. 2024, section 4.4, by `numpy.linalg.lstsq` of X padded with ones). Where there
-are fewer positions than X has dimensions, it is the solution of least norm, which fits these
-positions exactly and no others: give more text.
+(Ghandeharioun et al. 2024, section 4.4). Where there are fewer positions than X has dimensions, it
+is the solution of least norm, which fits these positions exactly and no others: give more text.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from mmlens.model.targets import finite, one
 from mmlens.runtime.autograd import ordinary
 from mmlens.values.addresses import places
 from mmlens.values.errors import AddressError, CheckpointError, PromptError
+from mmlens.values.least_squares import least_squares
 from mmlens.values.prompt import Prompt, SoftPrompt
 from mmlens.values.sites import SITES
 
@@ -107,7 +107,7 @@ def stream_map(
     if len(x) < 2:
         raise PromptError("A map is fitted on several positions, and here is one: give more texts.")
     padded = torch.cat([x, x.new_ones(len(x), 1)], 1)
-    solved = torch.linalg.lstsq(padded, y, driver="gelsd").solution
+    solved = least_squares(padded, y)
     spread = (y - y.mean(0)).square().sum()
     left = (padded @ solved - y).square().sum()
     told = about(model, method="stream_map", layer=begin, into_layer=end, reader=other.name,
