@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,11 @@ def _rows(path: Path, step: int) -> list[Any]:
         return []
     whole = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")[0]
     try:
-        rows: Any = pd.read_csv(io.StringIO(whole), float_precision="round_trip").to_dict("records")
+        rows = [
+            {name: float(value) if value else math.nan for name, value in row.items()}
+            | {"step": int(row["step"])}
+            for row in csv.DictReader(io.StringIO(whole))
+        ]
         return [row for row in rows if row["step"] <= step]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
