@@ -49,9 +49,11 @@ if TYPE_CHECKING:
     from mmlens.methods.attribute import attribute as attribute
     from mmlens.methods.attribute import attribute_caption as attribute_caption
     from mmlens.methods.attribute_picture import attribute_picture as attribute_picture
+    from mmlens.methods.attribution_graph import attribution_graph as attribution_graph
     from mmlens.methods.audit import audit as audit
     from mmlens.methods.bilinear_attribution import bilinear_attribution as bilinear_attribution
     from mmlens.methods.blank_check import blank_check as blank_check
+    from mmlens.methods.check_graph import check_graph as check_graph
     from mmlens.methods.compare_outputs import compare_outputs as compare_outputs
     from mmlens.methods.concepts import WordConcepts as WordConcepts
     from mmlens.methods.concepts import concepts as concepts
@@ -124,6 +126,7 @@ if TYPE_CHECKING:
     from mmlens.sweep.sweep_folder import Sweep as Sweep
     from mmlens.sweep.top_pictures import top_images as top_images
     from mmlens.towers.dictionaries.dictionary import Dictionary as Dictionary
+    from mmlens.values.attribution_graph import AttributionGraph as AttributionGraph
     from mmlens.values.edit import Edit as Edit
     from mmlens.values.errors import MMLensError as MMLensError
     from mmlens.values.labels import Head as Head
