@@ -168,6 +168,7 @@ class AttributionGraph:
                 pd.read_csv(folder / f"{name}.csv", keep_default_na=False)
                 for name in ("nodes", "edges")
             )
+            nodes["value"] = [float(one or "nan") for one in nodes["value"].astype(str)]
             for name in ("neuron", "pos"):
                 labels = unpack_labels(told["labels"][name])
                 nodes[name] = pd.Series(list(labels or ()), index=nodes.index, dtype=object)
