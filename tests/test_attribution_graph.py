@@ -54,7 +54,7 @@ def logit(model: Any, at: Any = None) -> float:
         return float(model.run(at or prompt(AT))[0, -1, WORD["of"]])
 
 
-def entering(graph: mm.AttributionGraph) -> pd.DataFrame:
+def entering(graph: mm.AttributionGraph) -> Any:
     """The nodes that are reached, each with the sum of what enters it."""
     sums = graph.edges.groupby("target")["score"].sum()
     nodes = graph.nodes[graph.nodes["node"].isin(sums.index)]
@@ -134,7 +134,7 @@ def test_on_a_linear_model_effects_are_what_ablation_takes():
     model = linear()
     graph = mm.attribution_graph(model, prompt(AT), **WORD, **ALL)
     holds(graph, model)
-    checked = mm.check_graph(model, prompt(AT), graph, k=30)
+    checked: Any = mm.check_graph(graph, model, prompt(AT), k=30)
     own = checked[checked["arm"] == "graph"]
     assert own["ablation"].tolist() == pytest.approx(own["effect"].tolist(), abs=1e-9)
     assert own["ablation"].abs().max() > 1e-3 and len(own) == 30
@@ -162,7 +162,7 @@ def test_the_planted_path_leads_from_the_white_patch_over_its_neuron_to_the_word
 def test_its_nodes_do_more_than_units_as_active_and_as_predicted():
     model = bridge("toy-gptj-planted")
     graph = mm.attribution_graph(model, prompt(AT), " dog", after=" a", k=8)
-    checked = mm.check_graph(model, prompt(AT), graph)
+    checked: Any = mm.check_graph(graph, model, prompt(AT))
     own, others = (checked[checked["arm"] == arm] for arm in ("graph", "random"))
     assert len(own) == len(others) == len(graph.units())
     assert not set(zip(others["neuron"], others["pos"], strict=True)) & set(
@@ -183,7 +183,7 @@ def test_its_nodes_do_more_than_units_as_active_and_as_predicted():
     layers = [(a.layer, b.layer) for a, b in zip(own["neuron"], others["neuron"], strict=True)]
     assert all(a == b for a, b in layers)
     with pytest.raises(ArgumentError, match="give the prompt and the model"):
-        mm.check_graph(model, prompt((3, 3), "this is"), graph)
+        mm.check_graph(graph, model, prompt((3, 3), "this is"))
 
 
 def test_units_of_the_encoder_are_nodes_before_the_projection():
@@ -237,7 +237,7 @@ def test_dictionaries_and_transcoders_of_several_layers_are_one_graph_with_their
     assert graph.completeness == ends["input"] and ends["error"] > 0.1
     stream = graph.nodes[graph.nodes["kind"] == "error"]
     row = stream[stream["stage"] == stream["stage"].max()].iloc[0]
-    checked = mm.check_graph(model, prompt(AT), graph, k=60)
+    checked: Any = mm.check_graph(graph, model, prompt(AT), k=60)
     assert set(checked[checked["arm"] == "random"]["neuron"].map(lambda one: one.tower)) == {"sae"}
     at = checked["node"] == row["node"]
     silent = model.edit(mm.Edit("sae_error", 0.0, layer=2, pos=row["pos"]))
@@ -322,7 +322,7 @@ def test_a_saved_graph_is_read_back_with_its_provenance(graph, tmp_path):
     assert again.about["method"] == "attribution_graph" and again.about["model"]
     assert repr(again) == repr(graph)
     model = bridge("toy-gptj-planted")
-    assert len(mm.check_graph(model, prompt(AT), again, k=1)) == 2
+    assert len(mm.check_graph(again, model, prompt(AT), k=1)) == 2
     (tmp_path / "dog" / "edges.csv").unlink()
     with pytest.raises(CheckpointError, match="saved AttributionGraph"):
         mm.AttributionGraph.load(tmp_path / "dog")
@@ -350,7 +350,7 @@ def test_a_difference_of_logits_is_explained_as_one_number():
         row = model.run(prompt(AT))[0, -1]
     value = graph.nodes["value"][graph.nodes["kind"] == "word"].iloc[0]
     assert value == pytest.approx(float(row[7] - row[9]), abs=1e-9)
-    assert mm.check_graph(model, prompt(AT), graph, k=2)["ablation"].notna().all()
+    assert mm.check_graph(graph, model, prompt(AT), k=2)["ablation"].notna().all()
 
 
 def test_what_has_no_graph_is_refused_in_a_sentence():

@@ -185,6 +185,7 @@ REFUSED = {
         "mmlens.projection_probe": "every picture among the positions",
         "mmlens.modality_importance": "of the modality 'picture'",
         "mmlens.neuron_graph": "every picture among the positions",
+        "mmlens.attribution_graph": "every picture among the positions",
         "mmlens.attribute_caption": "pictures of 'toy-cross' are no positions",
         "mmlens.patching.edge_attribution": "every picture among the positions",
         "mmlens.patching.project_away": "every picture among the positions",
@@ -199,7 +200,8 @@ REFUSED = {
 WORDS_ALONE = {
     **DENOISES,
     **dict.fromkeys(
-        ("mmlens.attribute_caption", "mmlens.contributions", "mmlens.neuron_graph",
+        ("mmlens.attribute_caption", "mmlens.attribution_graph", "mmlens.contributions",
+         "mmlens.neuron_graph",
          "mmlens.next_labels",
          "mmlens.patching.edge_attribution", "mmlens.patching.knockouts",
          "mmlens.patching.path_patching", "mmlens.patching.rewrite", "mmlens.patching.soft_noise",

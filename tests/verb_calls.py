@@ -91,6 +91,7 @@ def calls(
         "mmlens.attribute": ask(prompt, **token, **layer),
         "mmlens.attribute_caption": ask(prompt, 3, caption=" dog"),
         "mmlens.attribute_picture": ask(prompt, **token, steps=4),
+        "mmlens.attribution_graph": ask(prompt, word, after="", k=2),
         "mmlens.audit": ask(prompt),
         "mmlens.audit_bias": ask(compared, tempfile.mkdtemp(), draws=9),
         "mmlens.bilinear_attribution": ask(photo, "a dog", site="features"),

@@ -11,7 +11,7 @@ is in the graph as "left out", so that the sums stay exact.
 
     found = attribution_graph(model, prompt, " dog", after=" a")
     view.show(found)
-    check_graph(model, prompt, found)            # silences its nodes, and others as active
+    check_graph(found, model, prompt)            # silences its nodes, and others as active
 
 `neuron_graph` asks another question: all routes from units of the encoder to a neuron, by gradient.
 """
@@ -50,8 +50,6 @@ from mmlens.values.sites import Site
 from mmlens.values.sites import site as site_of
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from mmlens.model.hooked_vlm import HookedVLM
 
 MOST = 1000
@@ -128,7 +126,7 @@ def _sites(model: HookedVLM, given: Sequence[str] | None) -> list[Site]:
 
 def _tables(
     model: HookedVLM, asked: ExplainedWord, net: LinearReplacement, found: Followed
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[Any, Any]:
     """Nodes and edges; what comes from candidates that are no nodes is left out."""
     import pandas as pd
 
@@ -152,13 +150,15 @@ def _tables(
         if size:
             edges.append((LEFT_OUT, into, rest, size))
     values = {at: found.rows[at].value if at in found.rows else np.nan for at in rows}
+    columns: Any = NODES
     nodes = pd.DataFrame(
         [(*row, values[at], 0.0, 0.0, "") for at, row in rows.items()]
         + [(name, name, None, None, -1, np.nan, 0.0, 0.0, "") for name in (BIASES, LEFT_OUT)],
-        columns=NODES,
+        columns=columns,
     )
     nodes["words"] = _words(model, list(nodes["neuron"]))
-    return nodes, pd.DataFrame([(*one, 0.0) for one in edges], columns=EDGES)
+    columns = EDGES
+    return nodes, pd.DataFrame([(*one, 0.0) for one in edges], columns=columns)
 
 
 class _Names:

@@ -16,12 +16,12 @@ import torch
 
 from mmlens.methods.explained_word import ExplainedWord
 from mmlens.model import readouts
-from mmlens.model.capabilities import needs
+from mmlens.model.capabilities import require
 from mmlens.model.capture import capture
 from mmlens.model.provenance import about
 from mmlens.runtime.progress import Progress, tracked
 from mmlens.tally.intervals import intervals
-from mmlens.values.arguments import SEEDS, count, instance
+from mmlens.values.arguments import SEEDS, count, instance, spelled
 from mmlens.values.attribution_graph import ERROR, UNIT, AttributionGraph
 from mmlens.values.edit import Edit
 from mmlens.values.errors import ArgumentError
@@ -38,11 +38,11 @@ MOST, DRAWS, NEAR = 1000, 2000, 10
 COLUMNS = ["node", "arm", "neuron", "pos", "value", "effect", "ablation"]
 
 
-@needs("logits", "positions")
+@spelled
 def check_graph(
+    graph: AttributionGraph,
     model: HookedVLM,
     prompt: Any,
-    graph: AttributionGraph,
     *,
     k: int = 20,
     seed: int = 0,
@@ -51,7 +51,7 @@ def check_graph(
     """What silencing nodes takes from the word, beside what the graph predicts: a table.
 
     Args:
-        prompt, graph: the prompt that the graph is of, and what `attribution_graph` gave.
+        graph: what `attribution_graph` gave. model, prompt: of which it was made.
         k: at most so many nodes, units and errors, those of most influence.
         seed: of the units that are drawn for comparison.
         progress: as in `patching.patch`, node by node.
@@ -68,8 +68,9 @@ def check_graph(
     """
     import pandas as pd
 
-    k, seed = count(k, "k", most=MOST), count(seed, "seed", least=0, most=SEEDS)
     instance(graph, "graph", AttributionGraph, "what mm.attribution_graph(...) gives")
+    require(model, "logits", "positions")
+    k, seed = count(k, "k", most=MOST), count(seed, "seed", least=0, most=SEEDS)
     asked = _asked(model, prompt, graph)
     inner = graph.nodes[graph.nodes["kind"].isin([UNIT, ERROR])]
     inner = inner.sort_values("influence", ascending=False, kind="stable").head(k)
@@ -84,7 +85,7 @@ def check_graph(
             neuron, pos, value = other
             lost = asked.without(Edit(_site(model, neuron).name, 0.0, neuron, pos=pos))
             rows.append((node["node"], "random", neuron, pos, value, np.nan, lost))
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table: Any = pd.DataFrame(rows, columns=COLUMNS)
     table.attrs["summary"] = _summary(table, seed)
     table.attrs["about"] = about(model, method="check_graph", prompt=asked.soft, of=asked.word, k=k,
                                  seed=seed)  # fmt: skip
@@ -99,8 +100,8 @@ def _asked(model: HookedVLM, prompt: Any, graph: AttributionGraph) -> ExplainedW
             "This graph does not say which word it explains: give what mm.attribution_graph(...)"
             " or AttributionGraph.load(...) returned."
         )
-    of, minus = (*told["tokens"], None)[:2]
-    asked = ExplainedWord(model, prompt, of, told["after"], minus)
+    of, *minus = told["tokens"]
+    asked = ExplainedWord(model, prompt, of, told["after"], *minus)
     then = float(graph.nodes["value"][graph.nodes["kind"] == "word"].iloc[0])
     if abs(asked.whole - then) > 1e-2 * max(1.0, abs(then)):
         raise ArgumentError(
@@ -175,13 +176,13 @@ def _labels(model: HookedVLM, asked: ExplainedWord, neuron: Neuron) -> Any:
     return model.picture_rows(asked.soft.prompts, site, neuron.layer)
 
 
-def _summary(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+def _summary(table: Any, seed: int) -> pd.DataFrame:
     """Correlation and means, with intervals."""
     import pandas as pd
 
     of_graph, random = (table[table["arm"] == arm] for arm in ("graph", "random"))
     both = of_graph[["effect", "ablation"]].to_numpy(float)
-    rows = {"correlation": (*correlation(both, seed), len(both))}
+    rows: dict[str, Any] = {"correlation": (*correlation(both, seed), len(both))}
     pairs = of_graph.merge(random, on="node", suffixes=("", "_random"))
     sizes = pairs[["ablation", "ablation_random"]].abs().to_numpy(float)
     if len(sizes):
@@ -189,7 +190,8 @@ def _summary(table: pd.DataFrame, seed: int) -> pd.DataFrame:
         means = intervals(sizes, draws=DRAWS, seed=seed)
         for name, row in zip(("graph", "random", "difference"), means, strict=True):
             rows[name] = (*row.tolist(), len(sizes))
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "n"])
+    columns: Any = ["value", "low", "high", "n"]
+    return pd.DataFrame(list(rows.values()), index=list(rows), columns=columns)
 
 
 def correlation(pairs: np.ndarray, seed: int = 0) -> tuple[float, float, float]:

@@ -101,9 +101,9 @@ def _waiting(net: LinearReplacement, found: dict[int, Row]) -> tuple[np.ndarray,
     target = np.concatenate([np.repeat(targets, long), targets])
     starts = np.array([part.first for part in net.parts] + [net.size])
     stage = np.searchsorted(starts, nodes, side="right")
-    at = [np.searchsorted(nodes, one) for one in (source, target)]
-    size = np.abs(score)
-    influence = flow(*at, score, size, stage, int(np.searchsorted(nodes, net.size))).influence
+    source, target = np.searchsorted(nodes, source), np.searchsorted(nodes, target)
+    end = int(np.searchsorted(nodes, net.size))
+    influence = flow(source, target, score, np.abs(score), stage, end).influence
     units = np.array([part.kind == UNIT for part in net.parts] + [False])
     here = (nodes >= 0) & ~np.isin(nodes, targets) & units[np.maximum(stage - 1, 0)]
     here &= influence > 0

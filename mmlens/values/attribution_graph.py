@@ -18,7 +18,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +28,6 @@ from mmlens.values.errors import CheckpointError
 from mmlens.values.graph_flow import Flow, flow, most_of
 from mmlens.values.packed_labels import pack_labels, unpack_labels
 from mmlens.values.whole_files import write_whole
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 WORD, UNIT, ERROR, INPUT, BIASES, LEFT_OUT = "word", "unit", "error", "input", "biases", "left out"
 _GO = (UNIT, ERROR, INPUT)
@@ -45,17 +42,18 @@ class AttributionGraph:
     """Nodes and direct edges of one run, down to one number.
 
     Attributes:
-        nodes: node (its name), kind, neuron (a Neuron, or None), pos (its label), stage (its place
-            in the order in which the model runs), value (a unit's activation, the word's logit),
-            influence (the share of all paths to the word that pass it, by size), effect (what the
-            word loses without it, along the paths in the graph), words (what a unit decodes to).
-        edges: source, target (names), score (what the source gives to the target's value), size
-            (|score|; of what is left out the sum of sizes; of biases 0), influence.
+        nodes: a table: node (its name), kind, neuron (a Neuron, or None), pos (its label), stage
+            (its place in the order in which the model runs), value (a unit's activation, the word's
+            logit), influence (the share of all paths to the word that pass it, by size), effect
+            (what the word loses without it, along the paths in the graph), words (what a unit
+            decodes to).
+        edges: a table: source, target (names), score (what the source gives to the target's value),
+            size (|score|; of what is left out the sum of sizes; of biases 0), influence.
         about: how it was made.
     """
 
-    nodes: pd.DataFrame
-    edges: pd.DataFrame
+    nodes: Any
+    edges: Any
     about: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -66,12 +64,12 @@ class AttributionGraph:
         """
         return float(self.ends()["influence"][INPUT])
 
-    def ends(self) -> pd.DataFrame:
+    def ends(self) -> Any:
         """Where paths begin, by kind: influence sums to 1, and effect to the word's number."""
         found = self.nodes.groupby("kind")[["influence", "effect"]].sum()
         return found.reindex(list(KINDS), fill_value=0.0)
 
-    def units(self) -> pd.DataFrame:
+    def units(self) -> Any:
         """The nodes that are units, those of most influence first."""
         found = self.nodes[self.nodes["kind"] == UNIT]
         return found.sort_values("influence", ascending=False, kind="stable", ignore_index=True)
@@ -132,7 +130,7 @@ class AttributionGraph:
         return replace(self, nodes=nodes, edges=edges.assign(influence=found.through))
 
     @staticmethod
-    def _flow(nodes: pd.DataFrame, edges: pd.DataFrame) -> Flow:
+    def _flow(nodes: Any, edges: Any) -> Flow:
         number_of = {name: i for i, name in enumerate(nodes["node"])}
         source, target = (edges[end].map(number_of).to_numpy(int) for end in ("source", "target"))
         end = int(np.flatnonzero((nodes["kind"] == WORD).to_numpy())[0])
@@ -164,7 +162,7 @@ class AttributionGraph:
         folder = path_of(path, "path")
         try:
             told = json.loads((folder / "about.json").read_text("utf-8"))
-            nodes, edges = (
+            nodes, edges = (  # an empty text is a text
                 pd.read_csv(folder / f"{name}.csv", keep_default_na=False)
                 for name in ("nodes", "edges")
             )

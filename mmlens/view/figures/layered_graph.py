@@ -9,7 +9,7 @@ line below the title says how much of the influence ends where.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -20,9 +20,6 @@ from mmlens.view.style.figure import Figure
 from mmlens.view.style.numbers import keep
 from mmlens.view.style.printed import label, visible
 from mmlens.view.style.theme import in_figure
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Spots = dict[str, tuple[float, float]]
 
@@ -65,7 +62,7 @@ def layered(found: AttributionGraph, k: int, title: str | None) -> go.Figure:
     return keep(figure, edges)
 
 
-def _drawn(found: AttributionGraph, k: int) -> pd.DataFrame:
+def _drawn(found: AttributionGraph, k: int) -> Any:
     """The strongest edges, without those that lead nowhere."""
     edges = found.edges[~found.edges["source"].isin([BIASES, LEFT_OUT])]
     edges = edges.sort_values("influence", ascending=False, kind="stable").head(k)
@@ -77,7 +74,7 @@ def _drawn(found: AttributionGraph, k: int) -> pd.DataFrame:
         edges = edges[on]
 
 
-def _spots(nodes: pd.DataFrame) -> tuple[Spots, int]:
+def _spots(nodes: Any) -> tuple[Spots, int]:
     """(x, y) of each node, and the nodes of the fullest column."""
     spots: Spots = {}
     columns = {stage: i for i, stage in enumerate(sorted(set(nodes["stage"])))}
@@ -113,7 +110,7 @@ def _line(row: dict[str, Any], spots: Spots, share: float) -> go.Scatter:
     )
 
 
-def _nodes(nodes: pd.DataFrame, spots: Spots) -> go.Scatter:
+def _nodes(nodes: Any, spots: Spots) -> go.Scatter:
     c = theme.colours()
     rows: list[Any] = nodes.to_dict("records")
     return go.Scatter(
