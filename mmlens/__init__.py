@@ -126,9 +126,9 @@ if TYPE_CHECKING:
     from mmlens.sweep.sweep_folder import Sweep as Sweep
     from mmlens.sweep.top_pictures import top_images as top_images
     from mmlens.towers.dictionaries.dictionary import Dictionary as Dictionary
-    from mmlens.values.attribution_graph import AttributionGraph as AttributionGraph
     from mmlens.values.edit import Edit as Edit
     from mmlens.values.errors import MMLensError as MMLensError
+    from mmlens.values.graph_tables import AttributionGraph as AttributionGraph
     from mmlens.values.labels import Head as Head
     from mmlens.values.labels import Neuron as Neuron
     from mmlens.values.labels import Patch as Patch

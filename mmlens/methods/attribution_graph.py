@@ -26,14 +26,15 @@ import numpy as np
 from mmlens.methods.decode import decode
 from mmlens.methods.explained_word import ExplainedWord
 from mmlens.methods.followed_back import Followed, followed_back
-from mmlens.methods.linear_replacement import LinearReplacement, Part
+from mmlens.methods.linear_replacement import Candidates, LinearReplacement
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.progress import Progress
 from mmlens.towers.dictionaries.hosting import dictionaries_of
 from mmlens.values.arguments import count, number, several
-from mmlens.values.attribution_graph import (
+from mmlens.values.errors import SiteError
+from mmlens.values.graph_tables import (
     BIASES,
     EDGES,
     ERROR,
@@ -44,7 +45,6 @@ from mmlens.values.attribution_graph import (
     WORD,
     AttributionGraph,
 )
-from mmlens.values.errors import SiteError
 from mmlens.values.labels import LM, Neuron, Token
 from mmlens.values.sites import Site
 from mmlens.values.sites import site as site_of
@@ -176,7 +176,7 @@ class _Names:
         name = f"{first[part.kind]} {place}".strip()
         return name, part.kind, neuron, label, stage
 
-    def _label(self, part: Part, crop: int, pos: int) -> Any:
+    def _label(self, part: Candidates, crop: int, pos: int) -> Any:
         if part.site.tower == LM:
             return self.soft.labels[0][pos]
         key = (part.site.name, part.at)

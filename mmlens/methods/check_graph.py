@@ -22,9 +22,9 @@ from mmlens.model.provenance import about
 from mmlens.runtime.progress import Progress, tracked
 from mmlens.tally.intervals import intervals
 from mmlens.values.arguments import SEEDS, count, instance, spelled
-from mmlens.values.attribution_graph import ERROR, UNIT, AttributionGraph
 from mmlens.values.edit import Edit
 from mmlens.values.errors import ArgumentError
+from mmlens.values.graph_tables import ERROR, UNIT, AttributionGraph
 from mmlens.values.labels import LM, Neuron
 from mmlens.values.sites import Site
 

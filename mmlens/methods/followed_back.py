@@ -15,15 +15,15 @@ import numpy as np
 
 from mmlens.methods.linear_replacement import LinearReplacement
 from mmlens.runtime.progress import Progress, tracked
-from mmlens.values.attribution_graph import UNIT
 from mmlens.values.graph_flow import flow
+from mmlens.values.graph_tables import UNIT
 
 WIDTH = 8192
 """Entries of a row that are kept, the largest."""
 
 
 @dataclass(frozen=True)
-class Row:
+class Entering:
     """What enters one node.
 
     Attributes:
@@ -44,7 +44,7 @@ class Row:
 class Followed:
     """The nodes that were taken up, each with its row; the first is the word."""
 
-    rows: dict[int, Row]
+    rows: dict[int, Entering]
 
 
 def followed_back(
@@ -55,7 +55,7 @@ def followed_back(
     Args:
         share: no more than 1 - share of the influence is to stop at units that are left out.
     """
-    found: dict[int, Row] = dict.fromkeys([net.size])  # type: ignore[assignment]
+    found: dict[int, Entering] = dict.fromkeys([net.size])  # type: ignore[assignment]
     found.update(_rows(net, [net.size]))
     bar = iter(tracked(range(k), "attribution_graph", progress))
     while (more := k + 1 - len(found)) > 0:
@@ -69,7 +69,7 @@ def followed_back(
     return Followed(found)
 
 
-def _rows(net: LinearReplacement, targets: list[int]) -> dict[int, Row]:
+def _rows(net: LinearReplacement, targets: list[int]) -> dict[int, Entering]:
     rows = net.rows(targets)
     best = rows.direct.abs().topk(min(WIDTH, rows.direct.shape[1]), dim=1).indices
     score = rows.direct.gather(1, best).double().cpu().numpy()
@@ -79,7 +79,7 @@ def _rows(net: LinearReplacement, targets: list[int]) -> dict[int, Row]:
         there = score[i] != 0
         all_kept = rows.direct.shape[1] <= WIDTH
         own: Any = score[i][there]
-        found[target] = Row(
+        found[target] = Entering(
             best[i].cpu().numpy()[there], own,
             0.0 if all_kept else whole[i] - float(own.sum()),
             0.0 if all_kept else max(0.0, size[i] - float(np.abs(own).sum())),
@@ -88,7 +88,7 @@ def _rows(net: LinearReplacement, targets: list[int]) -> dict[int, Row]:
     return found
 
 
-def _waiting(net: LinearReplacement, found: dict[int, Row]) -> tuple[np.ndarray, np.ndarray]:
+def _waiting(net: LinearReplacement, found: dict[int, Entering]) -> tuple[np.ndarray, np.ndarray]:
     """Units that influence stops at, and how much of it."""
     targets = np.fromiter(found, int)
     long = np.array([len(row.source) for row in found.values()])

@@ -29,8 +29,8 @@ from mmlens.methods.relevance_rules import RelevanceRules
 from mmlens.model import hooking, readouts
 from mmlens.model.targets import Target, finite
 from mmlens.runtime.backward import wide
-from mmlens.values.attribution_graph import ERROR, INPUT, UNIT
 from mmlens.values.errors import CapabilityError
+from mmlens.values.graph_tables import ERROR, INPUT, UNIT
 from mmlens.values.labels import LM
 from mmlens.values.sites import SITES, Site
 
@@ -42,8 +42,8 @@ AT_ONCE, ENTRIES = 16, 20_000_000
 
 
 @dataclass
-class Part:
-    """The candidates at one hook point: units, or positions where vectors enter or errors stand.
+class Candidates:
+    """Those at one hook point: units, or positions where vectors enter or errors stand.
 
     Attributes:
         kind: "unit", "error" or "input".
@@ -90,7 +90,7 @@ class LinearReplacement:
     def __init__(
         self, model: HookedModel, reading: Any, aimed: Target, sites: Sequence[Site]
     ) -> None:
-        self.model, self.aimed, self.parts = model, aimed, list[Part]()
+        self.model, self.aimed, self.parts = model, aimed, list[Candidates]()
         hooks: list[tuple[str, Any]] = []
         towers = dict.fromkeys([*(site.tower for site in sites), LM])
         for tower in towers:
@@ -153,7 +153,7 @@ class LinearReplacement:
         """How many rows are asked for together."""
         return max(1, min(AT_ONCE, ENTRIES // max(1, self.size)))
 
-    def where(self, candidate: int) -> tuple[Part, tuple[int, ...]]:
+    def where(self, candidate: int) -> tuple[Candidates, tuple[int, ...]]:
         """The part of a candidate and its index in the part's shape."""
         part = next(one for one in reversed(self.parts) if one.first <= candidate)
         index = torch.unravel_index(torch.tensor(candidate - part.first), part.shape)
@@ -186,7 +186,7 @@ class LinearReplacement:
             )
         leaf = tensor.detach().clone().requires_grad_()
         before = [len(one.leaf) for one in self.parts if (one.site, one.at) == (site, layer)]
-        self.parts.append(Part(site, layer, kind, leaf, tensor, crop=sum(before)))
+        self.parts.append(Candidates(site, layer, kind, leaf, tensor, crop=sum(before)))
         return leaf
 
     def _entering(self, tower: str, reading: Any, more: bool) -> list[tuple[str, Any]]:

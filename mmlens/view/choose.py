@@ -21,8 +21,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmlens.values.attribution_graph import AttributionGraph
 from mmlens.values.errors import AddressError
+from mmlens.values.graph_tables import AttributionGraph
 from mmlens.values.labels import Token
 from mmlens.values.scores import Scores
 from mmlens.values.visualisation import Visualisation

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from mmlens.values.arguments import count, number
-from mmlens.values.attribution_graph import AttributionGraph
 from mmlens.values.errors import AddressError
+from mmlens.values.graph_tables import AttributionGraph
 from mmlens.view.figures.layered_graph import layered
 from mmlens.view.style import given, theme
 from mmlens.view.style.figure import Figure

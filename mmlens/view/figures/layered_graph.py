@@ -13,8 +13,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from mmlens.values.attribution_graph import BIASES, ERROR, INPUT, LEFT_OUT, WORD, AttributionGraph
 from mmlens.values.errors import AddressError
+from mmlens.values.graph_tables import BIASES, ERROR, INPUT, LEFT_OUT, WORD, AttributionGraph
 from mmlens.view.style import given, theme
 from mmlens.view.style.figure import Figure
 from mmlens.view.style.numbers import keep
