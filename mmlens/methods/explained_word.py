@@ -37,7 +37,7 @@ class ExplainedWord:
     ) -> None:
         self.model, self.prompt = model, prompt
         tokens = [id_of(model.lm, each) for each in (of, minus) if each is not None]
-        if len(tokens) == 1:
+        if len(tokens) < 2:  # without a word `aim` refuses
             target: Any = "logit"
         elif tokens[0] == tokens[1]:
             raise TargetError(f"The logit of {of!r} less its own is 0: name two different words.")
