@@ -13,6 +13,7 @@ from mmlens.values.lazy import on_first_use
 if TYPE_CHECKING:
     from mmlens.methods.chefer import chefer as chefer
     from mmlens.methods.grad_cam import grad_cam as grad_cam
+    from mmlens.methods.grad_eclip import grad_eclip as grad_eclip
     from mmlens.methods.lrp import lrp as lrp
     from mmlens.methods.map_measures import covering_curves as covering_curves
     from mmlens.methods.map_measures import in_mask as in_mask

@@ -232,7 +232,12 @@ WORDS_ALONE = {
 }  # fmt: skip
 """What only a model with a language model answers."""
 NO_ATTENTION = dict.fromkeys(
-    ("mmlens.relevance.chefer", "mmlens.relevance.lrp", "mmlens.relevance.rollout"),
+    (
+        "mmlens.relevance.chefer",
+        "mmlens.relevance.grad_eclip",
+        "mmlens.relevance.lrp",
+        "mmlens.relevance.rollout",
+    ),
     "never holds an attention pattern",
 )
 CLASSES = dict.fromkeys(("mmlens.blank_check", "mmlens.typographic_attack"), "No class is called")

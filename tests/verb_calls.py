@@ -163,6 +163,7 @@ def calls(
         "mmlens.relevance.chefer": ask(prompt, **token),
         "mmlens.relevance.covering_curves": ask(prompt, weights, target=target, steps=3, **token),
         "mmlens.relevance.grad_cam": ask(prompt, **token),
+        "mmlens.relevance.grad_eclip": ask(prompt, **token),
         "mmlens.relevance.in_mask": ask(weights, mask, photo),
         "mmlens.relevance.lens_map": ask(prompt, word),
         "mmlens.relevance.lrp": ask(prompt, **token),
