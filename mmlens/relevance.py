@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mmlens.methods.lrp import lrp as lrp
     from mmlens.methods.map_measures import covering_curves as covering_curves
     from mmlens.methods.map_measures import in_mask as in_mask
+    from mmlens.methods.noise_map import noise_map as noise_map
     from mmlens.methods.occlusion import occlusion as occlusion
     from mmlens.methods.project_away import lens_map as lens_map
     from mmlens.methods.rise import rise as rise
