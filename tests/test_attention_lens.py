@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pandas as pd
 import pytest
 import torch
 from bridges import bridge, off, prompt
@@ -129,7 +130,8 @@ def test_a_lens_of_other_edits_or_of_other_heads_is_refused():
         with pytest.raises(CheckpointError, match="trained with other edits or dictionaries"):
             mm.head_lens(other, prompt(), layer=1, through=lens)
     again = model.edit(mm.Edit("z", 0.0, mm.Head(1, 0)))
-    assert len(mm.head_lens(again, prompt(), layer=1, through=edited, k=1))
+    table = mm.head_lens(again, prompt(), layer=1, through=edited, k=1)
+    assert isinstance(table, pd.DataFrame) and len(table) == 4
     with torch.no_grad():  # the last head of the layer, which no other number depends on
         model.lm.hf.transformer.h[1].attn.out_proj.weight[:, -4:] *= 2.0
     with pytest.raises(CheckpointError, match="has other weights"):

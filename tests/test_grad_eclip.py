@@ -92,7 +92,8 @@ def planted(tower: Any) -> None:
     tower.embeddings.position_embedding.weight.zero_()
     for layer in tower.encoder.layers[:LAST]:
         for part in (layer.self_attn.out_proj, layer.mlp.fc2):
-            part.weight.zero_(), part.bias.zero_()
+            part.weight.zero_()
+            part.bias.zero_()
     tower.encoder.layers[LAST].self_attn.v_proj.bias.zero_()
 
 

@@ -56,7 +56,8 @@ def test_a_module_that_writes_the_words_direction_comes_first():
     none = mm.module_influence(
         model.edit(mm.Edit("mlp_out", 0.0, layer=1)), prompt(), " dog", after=""
     )
-    shares = mm.module_influence(model, prompt(), [" dog", " cat"], after="")
+    both: Any = [" dog", " cat"]
+    shares = mm.module_influence(model, prompt(), both, after="")
     assert shares.axes == ("token", "part") and none.argmax() != {"part": "mlp 1"}
 
 

@@ -78,7 +78,8 @@ def chain(layers: Any) -> None:
     reads or writes anything; unit 11 of layer 2 reads what unit 9 writes.
     """
     for at, layer in enumerate(layers):
-        layer.self_attn.out_proj.weight.zero_(), layer.self_attn.out_proj.bias.zero_()
+        layer.self_attn.out_proj.weight.zero_()
+        layer.self_attn.out_proj.bias.zero_()
         layer.mlp.fc2.weight.mul_(1e-3)
         if at:
             layer.mlp.fc1.weight.mul_(1e-3)
