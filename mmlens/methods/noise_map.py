@@ -114,7 +114,8 @@ def noise_map(
     if not bool(values.any()):
         raise CapabilityError(
             f"Noise at {point!r} of {model.name!r} changes nothing that its attention writes at the"
-            " explained position: it does not read the picture there."
+            " explained position: the layer does not read the picture there, or reads another"
+            " point; name another layer, or write relevance.rollout(...)."
         )
     told = about(model, method="noise_map", prompt=reading, of=aimed.token, layer=here,
                  radius=radius, std=std, draws=draws, seed=seed)  # fmt: skip
