@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from mmlens.methods.logit_lens import logit_lens as logit_lens
     from mmlens.methods.modality_neurons import modality_importance as modality_importance
     from mmlens.methods.modality_neurons import modality_neurons as modality_neurons
+    from mmlens.methods.module_influence import module_influence as module_influence
     from mmlens.methods.nearest_tokens import nearest_tokens as nearest_tokens
     from mmlens.methods.neuron_graph import neuron_graph as neuron_graph
     from mmlens.methods.next_labels import next_labels as next_labels
@@ -111,6 +112,7 @@ if TYPE_CHECKING:
     from mmlens.methods.tuned_lens import tuned_lens as tuned_lens
     from mmlens.methods.typographic_attack import typographic_attack as typographic_attack
     from mmlens.methods.unit_responses import unit_responses as unit_responses
+    from mmlens.methods.visual_circuit import visual_circuit as visual_circuit
     from mmlens.methods.visualise import visualise as visualise
     from mmlens.methods.word_probe import top_words as top_words
     from mmlens.methods.word_probe import word_probe as word_probe
