@@ -89,11 +89,10 @@ def test_in_single_precision_it_is_the_class_to_rounding():
     assert half.run(PAIR).dtype == torch.bfloat16
 
 
-def test_every_hook_point_fires_has_a_gradient_and_acts(match, words, states):
-    for model in (match, words, states):
-        table = mm.audit(model)
-        assert {name.partition(".")[0] for name in table.name} == set(TOWERS)
-        assert table[["fires", "differentiable", "acts"]].all(axis=None)
+def test_every_hook_point_fires_has_a_gradient_and_acts(match, words):
+    table = mm.audit(words)
+    assert {name.partition(".")[0] for name in table.name} == set(TOWERS)
+    assert table[["fires", "differentiable", "acts"]].all(axis=None)
     sites = match.sites.set_index("site")
     assert sites.loc["multimodal.neurons", "layers"] == (0, 1)
     assert sites.loc["multimodal.pattern", "axes"] == ("head", "query", "key")
