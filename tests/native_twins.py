@@ -147,7 +147,7 @@ CROSSING = ("mllama", "idefics")
 tests/test_interleaved.py ask these."""
 
 
-MILD = {"gemma4": 0.06, "gemma4_small": 0.06}
+MILD = {"gemma4": 0.06}
 """Twins with smaller weights. In Gemma 4 attention divides by nothing, and with larger ones the
 class itself loses more to rounding than what is compared here."""
 HALVED = ("qwen3_5", "qwen3_5_moe")

@@ -269,10 +269,12 @@ def gemma4() -> tuple[Any, Any]:
     )  # fmt: skip
 
 
-@_twin
-def gemma4_small() -> tuple[Any, Any]:
-    """As E2B and E4B are: vectors of each layer for each token, keys shared by the last layers."""
-    return _gemma4(hidden_size_per_layer_input=8, num_kv_shared_layers=2, use_double_wide_mlp=True)
+def gemma4_small(**text: Any) -> tuple[Any, Any]:
+    """As E2B and E4B are: vectors of each layer for each token, keys shared by the last layers.
+
+    tests/test_gemma4_small.py asks it, in double precision.
+    """
+    return _gemma4(hidden_size_per_layer_input=8, num_kv_shared_layers=2, **text)
 
 
 @_twin
