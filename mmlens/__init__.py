@@ -122,6 +122,9 @@ if TYPE_CHECKING:
     from mmlens.methods.zero_shot import zero_shot as zero_shot
     from mmlens.model.hooked_diffusion import HookedDiffusion as HookedDiffusion
     from mmlens.model.hooked_dual_encoder import HookedDualEncoder as HookedDualEncoder
+    from mmlens.model.hooked_multimodal_encoder import (
+        HookedMultimodalEncoder as HookedMultimodalEncoder,
+    )
     from mmlens.model.hooked_vlm import HookedVLM as HookedVLM
     from mmlens.papers.bias.bias_report import audit_bias as audit_bias
     from mmlens.papers.hallucination.chair_study import hallucination as hallucination

@@ -269,6 +269,31 @@ def gemma4() -> tuple[Any, Any]:
     )  # fmt: skip
 
 
+def gemma4_small(**text: Any) -> tuple[Any, Any]:
+    """As E2B and E4B are: vectors of each layer for each token, keys shared by the last layers.
+
+    tests/test_gemma4_small.py asks it, in double precision.
+    """
+    return _gemma4(hidden_size_per_layer_input=8, num_kv_shared_layers=2, **text)
+
+
+@_twin
+def granite_vision() -> tuple[Any, Any]:
+    """IBM's Granite Vision 3: LLaVA-NeXT over several layers of SigLIP, into a Granite."""
+    scaled = {"embedding_multiplier": 12.0, "logits_scaling": 8.0, "residual_multiplier": 0.22}
+    config = hf.LlavaNextConfig(
+        vision_config=hf.SiglipVisionConfig(**VISION, vision_use_head=False),
+        text_config=hf.GraniteConfig(**language(), **scaled, attention_multiplier=0.125),
+        image_token_index=token("<image>"), image_grid_pinpoints=PINPOINTS,
+        vision_feature_layer=[-3, -2, -1], vision_feature_select_strategy="full",
+    )  # fmt: skip
+    images = hf.LlavaNextImageProcessor(
+        size=SQUARE, crop_size=SQUARE, image_grid_pinpoints=PINPOINTS, do_center_crop=False
+    )
+    processor = hf.LlavaNextProcessor(images, tokenizer(), chat_template=LLAVA_CHAT)
+    return hf.LlavaNextForConditionalGeneration(config), processor
+
+
 @_twin
 def lfm2_vl() -> tuple[Any, Any]:
     config = hf.Lfm2VlConfig(

@@ -351,6 +351,7 @@ class Right:
 LEFT_OUT = {
     "HookedVLM": "built by load and from_parts",
     "HookedDualEncoder": "built by load and from_model",
+    "HookedMultimodalEncoder": "built by load and from_model",
     "HookedDiffusion": "built by load and from_model",
     "from_parts": "whole models: a test of its own",
     "Translators": "what jacobian_lens and tuned_lens return",

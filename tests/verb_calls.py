@@ -36,7 +36,7 @@ def verbs() -> dict[str, Any]:
     return found
 
 
-KINDS = ("words", "similarity", "classes")
+KINDS = ("words", "similarity", "classes", "pairs")
 """What a model answers with, and so what it is asked."""
 
 
@@ -52,25 +52,26 @@ def calls(
     """
     photo, other = photos or (toy.picture(at).resize((64, 32)) for at in ((2, 1), (0, 3)))
     talks = kind == "words"
-    prompt = mm.Prompt(photo, WORDS) if talks else mm.Prompt(photo)
-    pair = patching.Pair(prompt, mm.Prompt(other, WORDS) if talks else mm.Prompt(other))
+    beside = {"words": [WORDS], "pairs": ["two cats"]}.get(kind, [])
+    prompt = mm.Prompt(photo, *beside)
+    pair = patching.Pair(prompt, mm.Prompt(other, *beside))
     samples = [Sample(name, one) for name, one in (("a", photo), ("b", other))]
     data = Samples("two", ["a", "b"], samples.__getitem__, "hash")
-    mask, neuron = np.zeros(photo.size[::-1], bool), mm.Neuron(1, 5, "lm" if talks else "vision")
+    tower = {"words": "lm", "pairs": "multimodal"}.get(kind, "vision")
+    mask, neuron = np.zeros(photo.size[::-1], bool), mm.Neuron(1, 5, tower)
     mask[photo.height // 2 : 3 * photo.height // 4, photo.width // 8 : photo.width // 4] = True
     seen = Sample("a", photo, things=(Thing("dog", torch.from_numpy(mask)),))
     known = Samples("one", ["a"], [seen].__getitem__, "hash")
     pets = Vocabulary("pets", {"dog": "dog"})
     token: dict[str, Any] = {"words": {"of": word, "after": ""}, "similarity": {"of": "a dog"},
-                             "classes": {"of": 1}}[kind]  # fmt: skip
+                             "classes": {"of": 1}, "pairs": {"of": "match"}}[kind]  # fmt: skip
     look: dict[str, Any] = {
         "words": {"prompt": WORDS, "max_new_tokens": 2},
         "similarity": {"of": ["a dog", "a cat"]},
-        "classes": {},
-    }[kind]
+    }.get(kind, {})
     layer: dict[str, Any] = {} if talks else {"layer": 1}  # of maps, one at a time
     few: dict[str, Any] = {} if talks else {"layer": 1, "pos": [0, 1]}
-    metric = lambda logits: logits[word]  # noqa: E731
+    metric = lambda logits: logits[word if kind != "pairs" else 1]  # noqa: E731
     corners = tuple(mm.Patch(row, col) for row in (0, 1) for col in (0, 1))
     weights = mm.Scores(torch.tensor([1.0, 2.0, 4.0, 3.0]), ("pos",), {"pos": corners})
     target = "logit" if kind == "similarity" else "prob"

@@ -22,10 +22,10 @@ from mmlens.values.errors import ArgumentError, ModelError, nearest
 if TYPE_CHECKING:
     import torch
 
-    from mmlens.model.hooked_dual_encoder import HookedDualEncoder
     from mmlens.model.hooked_vlm import HookedVLM
+    from mmlens.model.pictures_and_texts import PicturesAndTexts
 
-Loader = Callable[..., "HookedVLM | HookedDualEncoder"]
+Loader = Callable[..., "HookedVLM | PicturesAndTexts"]
 _loaders: dict[str, Loader] = {}
 _lines: dict[str, str] = {}
 _fetchers: dict[str, Callable[..., Path]] = {}

@@ -97,6 +97,8 @@ def word_axis(model: Any, words: Sequence[Any]) -> str:
         return "neuron"
     if model.can("logits"):
         return "token"
+    if model.can("pairs"):
+        return "token" if model.answers == "words" else "class"
     if model.can("similarity"):
         return "text" if all(isinstance(word, str) for word in words) else "picture"
     return "class"
