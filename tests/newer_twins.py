@@ -207,6 +207,17 @@ def glm46v() -> tuple[Any, Any]:
 
 
 @_twin
+def glm4v_moe() -> tuple[Any, Any]:
+    """As zai-org/GLM-4.5V, whose first layer is no mixture."""
+    experts = {
+        "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+        "n_shared_experts": 1, "first_k_dense_replace": 1, "head_dim": 16, "n_group": 1,
+        "topk_group": 1,
+    }  # fmt: skip
+    return _glm("Glm4vMoe", "Glm4v", experts, {})
+
+
+@_twin
 def glm_ocr() -> tuple[Any, Any]:
     return _glm("GlmOcr", "Glm46V", {"head_dim": 16}, {})
 

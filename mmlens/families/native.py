@@ -148,6 +148,7 @@ SINCE: dict[str, str] = dict.fromkeys(
         "exaone4_5",
         "glm4v",
         "glm46v",
+        "glm4v_moe",
         "glm_ocr",
         "gemma4",
         "lfm2_vl",
