@@ -183,9 +183,11 @@ def test_every_kind_of_position_has_its_label(name):
     one = prompt()
     ids = model.prompt_reader.inputs(one)["input_ids"][0].tolist()
     labels = model.embed(one).labels[0]
-    image = model.prompt_reader.image_id
-    for at, (token, label) in enumerate(zip(ids, labels, strict=True)):
-        if token == image:
+    pictured = model.prompt_reader.pictured(ids)
+    assert all(seen for seen, token in zip(pictured, ids, strict=True)
+               if token == model.prompt_reader.image_id)  # fmt: skip
+    for at, (token, seen, label) in enumerate(zip(ids, pictured, labels, strict=True)):
+        if seen:
             assert isinstance(label, mm.Patch | Marker)
         else:
             assert isinstance(label, Token) and label.at == at
@@ -266,7 +268,9 @@ def test_a_chat_is_read_as_the_checkpoints_template_writes_it(name):
         said, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
     )["input_ids"][0]
     ours = model.to_tokens(chat)[0].as_subclass(torch.Tensor)
-    assert torch.equal(ours.masked_fill(ours < 0, model.prompt_reader.image_id), truth)
+    pictured = torch.tensor(model.prompt_reader.pictured(truth.tolist()))
+    assert torch.equal(ours, truth.masked_fill(pictured, ours.min())) and pictured.any()
+    assert int(ours.min()) < 0  # no id of a word
     raw = mm.Prompt(photo(*WIDE), "What is this?", template=False)
     assert len(model.embed(raw).labels[0]) < len(
         model.embed(prompt(words="What is this?")).labels[0]

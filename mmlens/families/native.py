@@ -153,6 +153,8 @@ SINCE: dict[str, str] = dict.fromkeys(
         "gemma4",
         "lfm2_vl",
         "qianfan_ocr",
+        "perception_lm",
+        "ovis2",
     ),
     "5.24",
 )
