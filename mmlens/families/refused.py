@@ -11,7 +11,7 @@ _UNHOOKED = "TransformerLens has no hooks for its language model ({})"
 _NO_EYES = "it has no encoder: patches of the picture enter its language model as they are"
 _WINDOWS = "its encoder joins windows of patches between its layers, so that a layer has no grid"
 _SAM = "its encoder is SAM's, whose windows and convolutions mmlens does not lay out as positions"
-_TIMM = "its encoder is convolutions of timm's (FastViT), which mmlens hooks alone and not in a whole one"
+_TIMM = "its encoder (FastViT) is convolutions of timm's, which mmlens hooks only alone"
 _FILMS = "it reads films and no pictures"
 
 _REASONS: dict[str, tuple[str, str]] = {
