@@ -207,6 +207,17 @@ def glm46v() -> tuple[Any, Any]:
 
 
 @_twin
+def glm4v_moe() -> tuple[Any, Any]:
+    """As zai-org/GLM-4.5V, whose first layer is no mixture."""
+    experts = {
+        "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+        "n_shared_experts": 1, "first_k_dense_replace": 1, "head_dim": 16, "n_group": 1,
+        "topk_group": 1,
+    }  # fmt: skip
+    return _glm("Glm4vMoe", "Glm4v", experts, {})
+
+
+@_twin
 def glm_ocr() -> tuple[Any, Any]:
     return _glm("GlmOcr", "Glm46V", {"head_dim": 16}, {})
 
@@ -359,3 +370,48 @@ def qianfan_ocr() -> tuple[Any, Any]:
         chat_template=INTERN_CHAT.replace("<IMG_CONTEXT>", "<image>"),
     )  # fmt: skip
     return hf.QianfanOCRForConditionalGeneration(config), processor
+
+
+@_twin
+def perception_lm() -> tuple[Any, Any]:
+    eyes = {
+        "architecture": "vit_pe_core_large_patch14_336", "do_pooling": False, "global_pool": "",
+        "model_args": {
+            "embed_dim": 24, "depth": 3, "num_heads": 2, "img_size": [32, 32], "patch_size": 8,
+            "global_pool": "", "use_post_transformer_norm": False, "init_values": 0.1,
+            "ref_feat_shape": (4, 4),
+        },
+    }  # fmt: skip
+    config = hf.PerceptionLMConfig(
+        vision_config=hf.TimmWrapperConfig(**eyes),
+        text_config={**language(), "model_type": "llama"},
+        projector_pooling_ratio=2, image_token_id=token("<|image|>"),
+        video_token_id=token("<video>"), tie_word_embeddings=False,
+    )  # fmt: skip
+    tiled = {"tile_size": 32, "max_num_tiles": 4}
+    processor = hf.PerceptionLMProcessor(
+        hf.PerceptionLMVideoProcessor(size=SQUARE), hf.PerceptionLMImageProcessor(**tiled),
+        tokenizer(image_token="<|image|>", video_token="<video>"), patch_size=8, pooling_ratio=2,
+        chat_template=LLAVA_CHAT.replace("<image>", "<|image|>"),
+    )  # fmt: skip
+    return hf.PerceptionLMForConditionalGeneration(config), processor
+
+
+@_twin
+def ovis2() -> tuple[Any, Any]:
+    names = {f"{one}_token": f"<IMG_{one.upper()}>" for one in
+             ("atom", "start", "grid", "col", "row", "end")}  # fmt: skip
+    words = tokenizer(**names)
+    atom, *beside = words.convert_tokens_to_ids(list(names.values()))
+    eyes = {
+        "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3, "vocab_size": 40,
+        "num_attention_heads": 2, "image_size": 32, "patch_size": 8, "hidden_stride": 2,
+    }  # fmt: skip
+    config = hf.Ovis2Config(
+        text_config={**language(), "model_type": "qwen2", "vocab_size": len(words)},
+        vision_config=eyes, hidden_size=32, image_token_id=atom, vocab_size=len(words),
+        visual_indicator_token_ids=beside, tie_word_embeddings=False,
+    )  # fmt: skip
+    images = hf.Ovis2ImageProcessor(size=SQUARE, crop_to_patches=True, max_patches=4)
+    processor = hf.Ovis2Processor(images, words, chat_template=IDEFICS_CHAT, image_seq_length=4)
+    return hf.Ovis2ForConditionalGeneration(config), processor

@@ -76,8 +76,21 @@ PLAIN = {"bool", "str", "int", "float", "None"}
 TABLES = (None, pd.DataFrame(), pd.DataFrame({"nope": [1]}), "nope")
 
 
+FUNCTIONS = (
+    r"\b(Callable|Compare|Corrupter|Decoder|LogitsProcessor|Metric|Number|Progress|Rule|Scorer)\b"
+)
+"""Annotations of what takes a function."""
+
+
+def never(*, called: Any) -> None:
+    """A function that cannot be called by position."""
+    raise AssertionError("It was called.")
+
+
 def values_for(annotation: str) -> tuple[Any, ...]:
     """The bad values of a parameter, by how it is annotated."""
+    if re.search(FUNCTIONS, annotation):
+        return (*values_for(re.sub(FUNCTIONS, "", annotation)), never)
     kinds = (
         ("DataFrame", TABLES), ("Sequence", LISTS), ("Iterable", LISTS), ("tuple", LISTS),
         ("Mapping", ANYTHING), ("int", COUNTS), ("float", NUMBERS), ("bool", (None, "nope")),

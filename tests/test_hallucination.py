@@ -16,10 +16,11 @@ from mmlens import decoding, metrics
 from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families import toy
 from mmlens.model.hooked_vlm import HookedVLM
-from mmlens.papers.hallucination import said_things, summary
+from mmlens.papers.hallucination import HallucinationReport, said_things, summary
 from mmlens.papers.hallucination.questions.said_things import plain
 from mmlens.papers.hallucination.told_apart import apart
 from mmlens.papers.tables import ExperimentError, ask
+from mmlens.runtime import progress
 from mmlens.sweep.record import SweepError
 from mmlens.towers.language.tokenization import follow
 from mmlens.values.errors import CapabilityError
@@ -227,6 +228,39 @@ def test_a_study_goes_on_where_it_was_and_its_arms_are_the_models_that_they_name
     pd.testing.assert_frame_equal(again.summary, first.summary)
     with pytest.raises(SweepError, match="holds a sweep with"):
         mm.hallucination(model, pictures()[:2], tmp_path, progress=False, **how)
+
+
+def test_a_study_in_memory_shows_one_bar_over_all_arms(monkeypatch):
+    steps: list[tuple[str, int]] = []
+
+    class Live:
+        def add_task(self, what: str, total: int) -> int:
+            steps.append((what, total))
+            return 0
+
+        def start(self) -> None: ...
+        def stop(self) -> None: ...
+        def update(self, task: int, completed: int) -> None:
+            steps.append(("done", completed))
+
+    how: Any = {"vocabulary": PETS, "max_new_tokens": 1, "draws": 20, "confidence": False}
+    how["edited"] = {"edit": mm.Edit("mlp_out", 0.0, layer=1)}
+    monkeypatch.setattr(progress, "AFTER", -1.0)
+    monkeypatch.setattr(progress, "_live", Live)
+    mm.hallucination(bridge("toy-gptj"), pictures()[:2], **how)
+    assert steps == [("hallucination", 4), *(("done", at) for at in (1, 2, 3, 4))]
+    steps.clear()
+    mm.hallucination(bridge("toy-gptj"), pictures()[:2], progress=False, **how)
+    assert steps == []
+
+
+def test_a_report_shows_its_table_and_escapes_what_it_names(report):
+    shown = repr(report)
+    assert shown.startswith("HallucinationReport of toy-gptj, ") and "CHAIR-s" in shown
+    assert "plain, said, other" in shown and "0x" not in shown + report._repr_html_()
+    about = {**report.about, "model": "<script>"}
+    html = HallucinationReport(report.summary, report.mentions, about)._repr_html_()
+    assert "<script" not in html and html.count("<tr") == len(report.summary) + 1
 
 
 def test_functions_as_arms_are_for_studies_in_memory(tmp_path):

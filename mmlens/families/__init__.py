@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlens.values.arguments import shown, text
+from mmlens.values.arguments import function, shown, text
 from mmlens.values.errors import ArgumentError, ModelError, nearest
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ def fetch(
         WriteError: the folder cannot be written, or its disk is too full.
     """
     text(name, "name", empty=False)
+    if progress is not None:
+        function(progress, "progress", "a function of (what, done, of)", takes=3)
     loaders = _find_families()
     if name in _fetchers:
         return _fetchers[name](wheels=wheels, progress=progress)

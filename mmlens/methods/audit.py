@@ -47,7 +47,7 @@ def audit(
     import pandas as pd
 
     if progress is not None:
-        function(progress, "progress", "a function of (done, of)")
+        function(progress, "progress", "a function of (done, of)", takes=2)
     read = prompt if prompt is not None else _something(model)
     known = hooking.points(model)
     with torch.no_grad():
