@@ -70,6 +70,7 @@ def hallucination(
     max_new_tokens: int = 30,
     draws: int = DRAWS,
     seed: int = 0,
+    resume: bool = True,
     progress: bool = True,
 ) -> HallucinationReport:
     """CHAIR of a model's captions and their internal confidence, also of edited models, paired.
@@ -85,6 +86,7 @@ def hallucination(
             `metrics.coco_vocabulary(path)`.
         captions: whether what people's captions mention counts as being there, as on COCO.
         confidence, sentence: as in `said_things`.
+        resume: go on with what the folder holds; False begins anew.
 
     Raises:
         ExperimentError: no picture of which anything is known, or an arm that is none.
@@ -106,7 +108,7 @@ def hallucination(
             tables[arm] = ask(said_things, changed, samples, **how)
         else:
             done = sweep(said_things, changed, samples, folder / arm, options=how, seed=seed,
-                         progress=shown_bar)  # fmt: skip
+                         resume=flag(resume, "resume"), progress=shown_bar)  # fmt: skip
             tables[arm] = done.table("said_things")
     mentions = arms_of(tables)
     found = summary(mentions, draws=draws, seed=seed)
