@@ -5,8 +5,8 @@
 
 Rohrbach et al. (2018, arXiv:1809.02156) for what is counted, Jiang et al. (2024, arXiv:2410.02762)
 for the internal confidence of what is named. `questions` asks one picture, `chair_summary` makes
-the table, `decoders` names ways of decoding for arms of the study, `known_arms` are those
-of papers, `decoding_report` the papers' claims as one page, `told_apart` is the AUROC.
+the table, `decoders` names ways of decoding for arms of the study, `arms_of_papers` has those of
+papers, `decoding_report` judges their claims as one page, `told_apart` is the AUROC.
 """
 
 from __future__ import annotations
