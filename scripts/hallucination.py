@@ -5,7 +5,7 @@
 
 Every arm captions the same held-out pictures of three things, which the model names least well;
 CHAIR and the rest are those of `mm.hallucination`, with 95 % intervals over pictures; the arms are
-`papers.hallucination.arms_of_papers`. A run that was stopped goes on where it was (`--out`). What of it
+`papers.hallucination.known_arms`. A run that was stopped goes on where it was (`--out`). What of it
 decides the papers' claims is told by `mmlens reproduce hallucination`.
 """
 
