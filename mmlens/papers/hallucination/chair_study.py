@@ -89,6 +89,7 @@ def hallucination(
     max_new_tokens: int = 30,
     draws: int = DRAWS,
     seed: int = 0,
+    resume: bool = True,
     progress: bool = True,
 ) -> HallucinationReport:
     """CHAIR of a model's captions and their internal confidence, also of edited models, paired.
@@ -105,6 +106,7 @@ def hallucination(
         captions: whether what people's captions mention counts as being there, as on COCO.
         confidence, sentence: as in `said_things`.
         progress: whether a bar is shown, of all arms' pictures together, or with `out` of each arm.
+        resume: go on with what the folder holds; False begins anew.
 
     Raises:
         ExperimentError: no picture of which anything is known, or an arm that is none.
@@ -128,7 +130,7 @@ def hallucination(
                 tables[arm] = ask(said_things, changed, samples, progress=count_on, **how)
             else:
                 done = sweep(said_things, changed, samples, folder / arm, options=how, seed=seed,
-                             progress=shown_bar)  # fmt: skip
+                             resume=flag(resume, "resume"), progress=shown_bar)  # fmt: skip
                 tables[arm] = done.table("said_things")
     mentions = arms_of(tables)
     found = summary(mentions, draws=draws, seed=seed)
