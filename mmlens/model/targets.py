@@ -96,7 +96,7 @@ def aim_caption(
     model: HookedVLM,
     prompt: Any,
     target: str | Number = "logit",
-    given: str | None = None,
+    given: Any = None,
     max_new_tokens: int = 30,
     stop: Stop = SENTENCE,
 ) -> tuple[SoftPrompt, list[Target]]:
