@@ -3,8 +3,8 @@
 A graph predicts what the word loses without a node (`effect`, with patterns, norms and factors
 held, along the paths in the graph). Here each node is set to 0 at its position and the model runs
 again: what the word lost is `ablation`. Beside every unit stands another of its layer, which is no
-node, at a position of the same kind, and of about the same activation. A graph that says something
-predicts what its own nodes do, and they do more than the others.
+node, at the same position, and of about the same activation. A graph that says something predicts
+what its own nodes do, and they do more than the others.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _as_active(
     chosen: list[dict[str, Any]],
     rng: np.random.Generator,
 ) -> list[Other]:
-    """For each unit another of its layer that is no node, of about its activation; or None."""
+    """For each unit another of its layer and position that is no node, as active; or None."""
     units = graph.nodes[graph.nodes["kind"] == UNIT]
     taken = set(zip(units["neuron"], units["pos"], strict=True))
     names = {one["neuron"]: _site(model, one["neuron"]).at(one["neuron"].layer)
@@ -147,22 +147,16 @@ def _as_active(
         if one["kind"] != UNIT:
             found.append(None)
             continue
-        rows = _labels(model, asked, neuron)
-        alike = [(crop, pos) for crop, row in enumerate(rows) for pos, label in enumerate(row)
-                 if type(label) is type(one["pos"])]  # fmt: skip
-        values = kept[names[neuron]].detach()
-        size = torch.stack([values[at] for at in alike]).double().abs()
-        gap = torch.where(size > 0, (size - abs(one["value"])).abs(), torch.inf).flatten()
-        there = int(torch.isfinite(gap).sum())
-        order = gap.topk(min(there, NEAR + len(taken)), largest=False).indices.tolist()
-        free = []
-        for place in order:
-            at, unit = divmod(place, size.shape[-1])
-            crop, pos = alike[at]
-            other = Neuron(neuron.layer, unit, neuron.tower)
-            if (other, rows[crop][pos]) not in taken:
-                free.append((other, rows[crop][pos], float(values[crop, pos, unit])))
-        drawn = free[int(rng.integers(min(NEAR, len(free))))] if free else None
+        pos = one["pos"]
+        at = next((crop, row.index(pos)) for crop, row in enumerate(_labels(model, asked, neuron))
+                  if pos in row)  # fmt: skip
+        values = kept[names[neuron]][at].double()
+        gap = torch.where(values != 0, (values.abs() - abs(one["value"])).abs(), torch.inf)
+        order = gap.argsort()[: int(torch.isfinite(gap).sum())].tolist()
+        others = (Neuron(neuron.layer, unit, neuron.tower) for unit in order)
+        free = [(other, pos, float(values[other.unit])) for other in others
+                if (other, pos) not in taken][:NEAR]  # fmt: skip
+        drawn = free[int(rng.integers(len(free)))] if free else None
         if drawn is not None:
             taken.add(drawn[:2])
         found.append(drawn)

@@ -22,6 +22,8 @@ from mmlens.view.style.printed import label, visible
 from mmlens.view.style.theme import in_figure
 
 Spots = dict[str, tuple[float, float]]
+GOLDEN = 0.618
+"""Neighbouring columns stand at other heights, so that a line passes between the nodes."""
 
 
 def layered(found: AttributionGraph, k: int, title: str | None) -> go.Figure:
@@ -78,13 +80,14 @@ def _spots(nodes: Any) -> tuple[Spots, int]:
     """(x, y) of each node, and the nodes of the fullest column."""
     spots: Spots = {}
     columns = {stage: i for i, stage in enumerate(sorted(set(nodes["stage"])))}
-    most = 0
+    most, last = 0, len(columns) - 1
     for stage, x in columns.items():
         own = nodes[nodes["stage"] == stage]
         names = [name for _, name in sorted(zip(map(_order, own["pos"]), own["node"], strict=True))]
         most = max(most, len(names))
+        shift = 0.8 * ((x * GOLDEN) % 1 - 0.5) if 0 < x < last else 0.0
         for i, name in enumerate(names):
-            spots[name] = (float(x), 1 - (i + 0.5) / len(names))
+            spots[name] = (float(x), 1 - (i + 0.5 + shift) / len(names))
     return spots, most
 
 
@@ -118,7 +121,7 @@ def _nodes(nodes: Any, spots: Spots) -> go.Scatter:
         y=[spots[row["node"]][1] for row in rows],
         mode="markers+text",
         text=[in_figure(_name(row)) for row in rows],
-        textposition="top center",
+        textposition=["middle right" if row["kind"] == WORD else "top center" for row in rows],
         textfont={"size": 11, "color": c["ink"]},
         marker={
             "size": 9,
