@@ -11,25 +11,22 @@ d_vision].
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from mmlens.model import hooking, readouts
-from mmlens.model.hooked_model import HookedModel, Input
-from mmlens.model.image_reader import ImageReader
+from mmlens.model import readouts
+from mmlens.model.encoder_model import EncoderModel
+from mmlens.model.hooked_model import Input
 from mmlens.model.targets import Number, Target
-from mmlens.runtime.autograd import ordinary
-from mmlens.runtime.turns import turn
 from mmlens.values.errors import ArgumentError, CapabilityError, PromptError
 from mmlens.values.labels import Label, Neuron
 from mmlens.values.prompt import PictureReading, Prompt
 from mmlens.values.sites import Site
 
 
-class HookedVisionModel(HookedModel):
+class HookedVisionModel(EncoderModel):
     """A vision encoder, frozen, plus edits.
 
     Args:
@@ -37,9 +34,6 @@ class HookedVisionModel(HookedModel):
         name: what the model is called in results.
         provenance: where it comes from, kept in every result.
     """
-
-    image_reader = ImageReader()
-    """How a picture becomes positions: one grid of patches."""
 
     def __init__(
         self, vision: Any, *, name: str, provenance: Mapping[str, Any] | None = None
@@ -81,27 +75,6 @@ class HookedVisionModel(HookedModel):
             return ()
         several = input if isinstance(input, (list, tuple)) else [input]
         return tuple(p if isinstance(p, Prompt) else Prompt(p) for p in several)
-
-    @contextmanager
-    def running(self, input: Input, grad: bool = True, **how: Any) -> Iterator[PictureReading]:
-        """A context in which all hooks are attached; one thread at a time.
-
-        Args:
-            grad: whether a graph starts at the pixels where gradients are enabled.
-
-        Raises:
-            ArgumentError: an option that only language models have.
-        """
-        for name in how:
-            raise ArgumentError(f"{self.name!r} reads pictures alone and takes no {name}=.")
-        hooks = self._hooks_now()
-        reading = self.read(input)
-        with ordinary(), turn(*self._shared()), ExitStack() as stack:
-            stack.enter_context(hooking.attached(self, hooks, reading.prompts))
-            pixels = reading.pixels
-            if grad and torch.is_grad_enabled() and not pixels.requires_grad:
-                pixels = pixels.detach().requires_grad_()
-            yield PictureReading(pixels, reading.prompts)
 
     def run(
         self, input: Input, *, at: torch.Tensor | None = None, grad: bool = False, **how: Any

@@ -6,25 +6,21 @@ have in common: their towers vision and text, and how an input becomes pixels an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from mmlens.model import hooking
 from mmlens.model.dual_reading import DualReading, prompts_in
-from mmlens.model.hooked_model import HookedModel, Input
-from mmlens.model.image_reader import ImageReader
-from mmlens.runtime.autograd import ordinary
-from mmlens.runtime.turns import turn
-from mmlens.values.errors import ArgumentError, PromptError
+from mmlens.model.encoder_model import EncoderModel
+from mmlens.model.hooked_model import Input
+from mmlens.values.errors import PromptError
 from mmlens.values.labels import TEXT, Label
 from mmlens.values.prompt import Prompt
 from mmlens.values.sites import Site
 
 
-class PicturesAndTexts(HookedModel):
+class PicturesAndTexts(EncoderModel):
     """An image encoder and a text encoder.
 
     Args:
@@ -32,9 +28,6 @@ class PicturesAndTexts(HookedModel):
         text: a `HookedText`.
         name, provenance: as of a `HookedModel`.
     """
-
-    image_reader = ImageReader()
-    """How a picture becomes positions: one grid of patches."""
 
     def __init__(
         self, vision: Any, text: Any, *, name: str, provenance: Mapping[str, Any] | None = None
@@ -92,27 +85,6 @@ class PicturesAndTexts(HookedModel):
             return "vision" if input.is_floating_point() else TEXT
         pictures = any(prompt.pictures for prompt in prompts_in(input))
         return "vision" if pictures or getattr(input, "pixels", None) is not None else TEXT
-
-    @contextmanager
-    def running(self, input: Input, grad: bool = True, **how: Any) -> Iterator[DualReading]:
-        """A context in which all hooks are attached; one thread at a time.
-
-        Args:
-            grad: whether a graph starts at the pixels where gradients are enabled.
-
-        Raises:
-            ArgumentError: an option that only language models have.
-        """
-        for name in how:
-            raise ArgumentError(f"{self.name!r} has no language model and takes no {name}=.")
-        hooks = self._hooks_now()
-        reading = self.read(input)
-        with ordinary(), turn(*self._shared()), ExitStack() as stack:
-            stack.enter_context(hooking.attached(self, hooks, reading.prompts))
-            pixels = reading.pixels
-            if pixels is not None and grad and torch.is_grad_enabled() and not pixels.requires_grad:
-                pixels = pixels.detach().requires_grad_()
-            yield DualReading(pixels, reading.ids, reading.mask, reading.labels, reading.prompts)
 
     def one(self, prompt: Input) -> DualReading:
         """One picture, one text, or one of each, as they are read.

@@ -15,7 +15,6 @@ Its positions are the picture's and the text's own, `Marker("CLS_M", 0)` before 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from mmlens.runtime.casting import Movable
 from mmlens.towers.attention import measuring, openings
 from mmlens.towers.text.text_layouts import BEFORE_ADDING
-from mmlens.towers.tower import Placed
+from mmlens.towers.tower import Tapped
 from mmlens.towers.vision.class_head import untapped
 from mmlens.towers.vision.point_axes import fits, of_positions
 from mmlens.towers.vision.tap_hooks import OutTap, looking
@@ -70,7 +69,7 @@ class Fusion(nn.Module):
         return int(self.encoder.use_cls_token)
 
 
-class HookedMultimodal(Placed, Movable):
+class HookedMultimodal(Tapped, Movable):
     """The encoder over a picture and a text.
 
     Args:
@@ -105,21 +104,6 @@ class HookedMultimodal(Placed, Movable):
         return len(self._blocks)
 
     @property
-    def shared(self) -> Any:
-        """The encoder itself."""
-        return self
-
-    @property
-    def points(self) -> Mapping[str, Any]:
-        """The hook points that fire."""
-        return {f"{MULTIMODAL}.{name}": point for name, point in self.hook_dict.items()}
-
-    @property
-    def every_point(self) -> Mapping[str, Any]:
-        """The same: an encoder keeps no hook points that never fire."""
-        return self.points
-
-    @property
     def front(self) -> tuple[Label, ...]:
         """The labels of the positions before the picture's."""
         return tuple(Marker(CLS, at) for at in range(self.module.n_front))
@@ -140,11 +124,6 @@ class HookedMultimodal(Placed, Movable):
         parts = (image, text, mask)
         image, text, mask = (_times(part, n) for part in parts)
         return self.module(image, text, mask)
-
-    def site(self, site: Site, layer: int | None = None) -> Site:
-        """The site with its measured axes."""
-        name = site.at(layer).removeprefix(f"{MULTIMODAL}.")
-        return site.holding(self.axes.get(name, site.axes))
 
     def labels(
         self, site: Site, layer: int | None, image: int = 0, crop: int = 0

@@ -96,3 +96,39 @@ class Placed:
     def _weight(self) -> torch.Tensor:
         """One of its weights; a projection may have none."""
         return next(self.module.parameters(), torch.empty(0))
+
+
+class Tapped(Placed):
+    """A tower of one module with taps of ours: its hook points, which are those that fire.
+
+    Attributes:
+        name: the prefix of hook names.
+        hook_dict: the points by their names in the tower. axes: of each, where they were measured.
+    """
+
+    name: str
+    hook_dict: dict[str, Any]
+    axes: dict[str, tuple[str, ...]]
+
+    @property
+    def shared(self) -> Any:
+        """The tower itself: one thread runs it at a time."""
+        return self
+
+    @property
+    def points(self) -> Mapping[str, Any]:
+        """The hook points that fire."""
+        return {f"{self.name}.{name}": point for name, point in self.hook_dict.items()}
+
+    @property
+    def every_point(self) -> Mapping[str, Any]:
+        """The same: points that never fire are dropped when the tower is measured."""
+        return self.points
+
+    def site(self, site: Site, layer: int | None = None) -> Site:
+        """The site with its measured axes."""
+        return site.holding(self.axes.get(self.within(site, layer), site.axes))
+
+    def within(self, site: Site, layer: int | None) -> str:
+        """The name of a site's hook point in `hook_dict` and `axes`."""
+        return site.at(layer).removeprefix(f"{self.name}.")

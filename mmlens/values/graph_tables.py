@@ -24,7 +24,7 @@ import numpy as np
 
 from mmlens.values.arguments import number
 from mmlens.values.arguments import path as path_of
-from mmlens.values.errors import CheckpointError
+from mmlens.values.errors import CheckpointError, writing
 from mmlens.values.graph_flow import Flow, flow, most_of
 from mmlens.values.packed_labels import pack_labels, unpack_labels
 from mmlens.values.whole_files import write_whole
@@ -140,9 +140,14 @@ class AttributionGraph:
                     nodes["stage"].to_numpy(int), end)  # fmt: skip
 
     def save(self, path: str | Path) -> Path:
-        """Write a folder with nodes.csv, edges.csv and about.json; returns it."""
+        """Write a folder with nodes.csv, edges.csv and about.json; returns it.
+
+        Raises:
+            WriteError: it cannot be written.
+        """
         folder = path_of(path, "path")
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         labels = {name: pack_labels(tuple(self.nodes[name])) for name in ("neuron", "pos")}
         told = {"about": dict(self.about), "labels": labels}
         write_whole(folder / "nodes.csv", self.nodes.to_csv(index=False))

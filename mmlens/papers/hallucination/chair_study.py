@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from mmlens.datasets.sample import Samples
 from mmlens.datasets.spec import dataset
 from mmlens.methods.contrastive_decoding import Contrast
 from mmlens.methods.trust_penalty import TrustPenalty
@@ -112,7 +111,7 @@ def hallucination(
         ExperimentError: no picture of which anything is known, or an arm that is none.
         SweepError: the folder holds another study, or an arm is a function, which no sweep records.
     """
-    samples = data if isinstance(data, Samples) else dataset(data)
+    samples = dataset(data)
     draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0)
     asked = {"prompt": prompt, "captions": captions, "confidence": confidence,
              "sentence": sentence, "max_new_tokens": max_new_tokens}  # fmt: skip

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mmlens.datasets.bundled import pictos
-from mmlens.datasets.sample import Samples
 from mmlens.datasets.spec import dataset
 from mmlens.papers.bootstrap import DRAWS
 from mmlens.papers.claims import Row, Verdict
@@ -54,12 +53,11 @@ SOURCES = {
 TITLE = "Decoding against hallucination, measured again"
 READ = (
     "CHAIR-i is the share of mentions that name something that is not there, CHAIR-s that of"
-    " captions"
-    " with such a mention, recall the share of a picture's things that are named: silence"
+    " captions with such a mention, recall the share of a picture's things that are named: silence"
     " hallucinates nothing. Intervals are 95 % intervals over pictures; differences are taken"
-    " picture"
-    " by picture. “Holds”, “fails” and “undecided” are computed from these by the rule that stands"
-    " under the claim. The ways have their papers' numbers, which were chosen for other models."
+    " picture by picture. “Holds”, “fails” and “undecided” are computed from these by the rule"
+    " that stands under the claim. The ways have their papers' numbers, which were chosen for"
+    " other models."
 )
 CONFIDENCE = (
     "The confidence of a thing is the largest probability that the logit lens reads of its name at"
@@ -101,10 +99,7 @@ def reproduce(
     """
     from mmlens.families import load
 
-    if data is None:
-        samples = pictos("held_out", PICTURES, things=THINGS)
-    else:
-        samples = data if isinstance(data, Samples) else dataset(data)
+    samples = pictos("held_out", PICTURES, things=THINGS) if data is None else dataset(data)
     loaded: Any = load(model) if isinstance(model, str | Path) else model
     found = hallucination(
         loaded, samples, path(out, "out"), edited=known_arms(loaded), vocabulary=vocabulary,
@@ -159,8 +154,7 @@ def way(key: str, summary: pd.DataFrame) -> Part:
         table.append([one, *("" if row is None else told_interval(row) for row in rows)])
     rule = (
         f"it holds if the interval of ({arm} - {PLAIN}) of CHAIR-i lies below 0, and fails if it"
-        " lies"
-        " above."
+        " lies above."
     )
     names = [*arms, *(f"{other} - {PLAIN}" for other in arms[1:])]
     here: Any = summary[summary["arm"].isin(names)]

@@ -49,8 +49,7 @@ HOW = {
     " in all layers, or to as many patches of bare ground.",
     "N4": "The last row of patches is kept from attending to all other patches, in all layers.",
     "N5": "Attention of the last position to the thing's patches is cut in windows of a third of"
-    " the"
-    " layers.",
+    " the layers.",
 }
 RULES = {
     "N1": "it holds if the interval of (thing and around - random) of the share lost lies above 0,"
@@ -60,11 +59,9 @@ RULES = {
     "N3": "it holds if the interval of (thing and around - random) of the share lost lies above 0,"
     " and fails if it lies below.",
     "N4": "it holds if less is lost than by cutting the last position off the thing: if the"
-    " interval"
-    " of that difference lies above 0; it fails if it lies below.",
+    " interval of that difference lies above 0; it fails if it lies below.",
     "N5": f"it holds if the interval of ({LATE} - {EARLY}) of the share lost lies above 0, and"
-    " fails"
-    " if it lies below.",
+    " fails if it lies below.",
 }
 
 
@@ -96,8 +93,7 @@ def _patches(table: pd.DataFrame, **how: Any) -> Part:
     says = (
         f"With the thing's patches and those around them {told_interval(lost)} of the noun's"
         f" probability are lost, with as many of bare ground {told_interval(other)}: a difference"
-        " of"
-        f" {told_interval(gap)}, in {gap['n']} pictures."
+        f" of {told_interval(gap)}, in {gap['n']} pictures."
     )
     said = {arm: _row(found, arm=arm, metric="said") for arm in (own, "register", chance)}
     rows = [Row(f"noun still said, without: {arm}", told_interval(row),
@@ -130,8 +126,7 @@ def _words(table: pd.DataFrame, **how: Any) -> Part:
     says = (
         f"In the last third of the layers {told_interval(_row(found, arm='thing, last third'))} of"
         f" the thing's patches say its name, {told_interval(later)} more than in the first third"
-        " and"
-        f" {told_interval(where)} more than bare ground."
+        f" and {told_interval(where)} more than bare ground."
     )
     each: Any = patch_words.summary(table, **how)
     best = each[each["arm"] == "object"].sort_values("mean", ascending=False).iloc[0].to_dict()

@@ -38,14 +38,12 @@ CITED = (
 )
 READ = (
     "Intervals are 95 % bootstrap intervals over pictures. A share that is lost is a ratio of"
-    " means:"
-    " what is left of the noun's probability, against what it was. “Holds”, “fails” and “undecided”"
-    " are computed from the intervals by the rule that stands under the claim."
+    " means: what is left of the noun's probability, against what it was. “Holds”, “fails” and"
+    " “undecided” are computed from the intervals by the rule that stands under the claim."
 )
 PAPER = (
     "The paper's numbers are about answers that change, of LLaVA on chosen photographs: they are"
-    " not"
-    " to be set beside shares of a probability."
+    " not to be set beside shares of a probability."
 )
 
 
@@ -98,8 +96,8 @@ def reproduce(
     parts = [_judged(key, tables, draws=draws, seed=seed) for key in JUDGES]
     lead = (
         f"{loaded.name} ({loaded.cfg.n_layers} layers) on {samples.name}: of {len(samples)}"
-        " pictures"
-        f" {_answered(tables)} have a caption that names one thing with a mask, and room beside it."
+        f" pictures {_answered(tables)} have a caption that names one thing with a mask, and room"
+        " beside it."
     )
     about = {
         **{name.replace("_", " "): one_line(v) for name, v in provenance(loaded).items()},

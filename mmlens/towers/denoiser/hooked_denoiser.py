@@ -29,7 +29,7 @@ from mmlens.runtime.casting import Movable
 from mmlens.runtime.sharing import share_weights
 from mmlens.towers.attention import ATTENTION_POINTS, open_attention
 from mmlens.towers.denoiser.denoiser_call import DenoiserCall
-from mmlens.towers.tower import Placed
+from mmlens.towers.tower import Tapped
 from mmlens.towers.vision.tap_hooks import InTap, OutTap
 from mmlens.values.errors import CapabilityError
 from mmlens.values.labels import DENOISER, Label, Marker, Patch
@@ -43,7 +43,7 @@ ADDED = ("hook_attn_out", "hook_cross_attn_out", "hook_mlp_out")
 _POINTS = (*ATTENTION_POINTS[:3], "hook_attn_scores", *ATTENTION_POINTS[3:])
 
 
-class HookedDenoiser(Placed, Movable):
+class HookedDenoiser(Tapped, Movable):
     """The UNet or transformer of a diffusion model, as the tower "denoiser".
 
     Args:
@@ -121,25 +121,6 @@ class HookedDenoiser(Placed, Movable):
     def n_layers(self) -> int:
         """How many transformer blocks it has."""
         return len(self.paths)
-
-    @property
-    def shared(self) -> Any:
-        """Itself: one thread runs it at a time."""
-        return self
-
-    @property
-    def points(self) -> Mapping[str, Any]:
-        """The hook points that fire, in running order."""
-        return {f"{DENOISER}.{name}": point for name, point in self.hook_dict.items()}
-
-    @property
-    def every_point(self) -> Mapping[str, Any]:
-        """The same: points that never fire are dropped when it is measured."""
-        return self.points
-
-    def site(self, site: Site, layer: int | None = None) -> Site:
-        """The site with its measured axes."""
-        return site.holding(self.axes.get(site.at(layer).removeprefix(f"{DENOISER}."), site.axes))
 
     def labels(
         self, site: Site, layer: int | None, image: int = 0, crop: int = 0

@@ -16,7 +16,7 @@ others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from mmlens.runtime.casting import Movable
 from mmlens.towers.attention import measuring, openings
 from mmlens.towers.text.text_layouts import located
 from mmlens.towers.text.text_tokens import SAMPLE, TextTokens, TokenIds
-from mmlens.towers.tower import Placed
+from mmlens.towers.tower import Tapped
 from mmlens.towers.vision.class_head import untapped
 from mmlens.towers.vision.point_axes import fits, of_positions
 from mmlens.towers.vision.tap_hooks import looking
@@ -42,7 +42,7 @@ Encode = Callable[[Any, Tensor, Tensor | None], Tensor]
 Float[text, pos, d], for an encoder that reads them (`hooked_multimodal`)."""
 
 
-class HookedText(Placed, Movable):
+class HookedText(Tapped, Movable):
     """The text half of a dual encoder, as the tower "text".
 
     Args:
@@ -85,21 +85,6 @@ class HookedText(Placed, Movable):
         """Number of blocks."""
         return len(self._blocks)
 
-    @property
-    def shared(self) -> Any:
-        """The encoder itself."""
-        return self
-
-    @property
-    def points(self) -> Mapping[str, Any]:
-        """The hook points that fire."""
-        return {f"{TEXT}.{name}": point for name, point in self.hook_dict.items()}
-
-    @property
-    def every_point(self) -> Mapping[str, Any]:
-        """The same: an encoder keeps no hook points that never fire."""
-        return self.points
-
     def read(self, texts: Sequence[str] | Tensor) -> TokenIds:
         """Texts (or ids Int[text, pos]) as ids on the encoder's device.
 
@@ -134,13 +119,13 @@ class HookedText(Placed, Movable):
         Raises:
             CapabilityError: it has other positions than the text.
         """
-        name = site.at(layer).removeprefix(f"{TEXT}.")
+        name = self.within(site, layer)
         if name in self.hook_dict and name not in self.axes:
             raise CapabilityError(
                 f"{name!r} of {type(self.module).__name__} has not one place for each token, so"
                 " they can't be addressed there: read or write it with a hook."
             )
-        return site.holding(self.axes.get(name, site.axes))
+        return super().site(site, layer)
 
     def labels(
         self, site: Site, layer: int | None, image: int = 0, crop: int = 0

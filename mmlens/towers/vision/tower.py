@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from mmlens.towers.tower import Placed
+from mmlens.towers.tower import Tapped
 from mmlens.values.labels import Label, Marker, Patch
 from mmlens.values.sites import Site
 
 NAME = "vision"
-_PREFIX = f"{NAME}."
 
 
-class VisionTower(Placed):
+class VisionTower(Tapped):
     """The tower interface of a `HookedVision` (`mmlens.towers.tower`)."""
 
-    hook_dict: dict[str, Any]
-    axes: dict[str, tuple[str, ...]]
     grids: dict[str, tuple[int, int]]
     grid: tuple[int, int]
     markers: tuple[str, ...]
@@ -29,23 +25,13 @@ class VisionTower(Placed):
         """The encoder itself, or the one that this one shares all of its parts with."""
         return vars(self).get("lender", self)
 
-    @property
-    def points(self) -> Mapping[str, Any]:
-        """The hook points that fire."""
-        return {_PREFIX + name: point for name, point in self.hook_dict.items()}
-
-    @property
-    def every_point(self) -> Mapping[str, Any]:
-        """The same: an encoder keeps no hook points that never fire."""
-        return self.points
-
     def site(self, site: Site, layer: int | None = None) -> Site:
         """The site with its measured axes.
 
         Raises:
             CapabilityError: windows or merged positions, which have no labels.
         """
-        name = site.at(layer).removeprefix(_PREFIX)
+        name = self.within(site, layer)
         if name in self.axes:
             return site.holding(self.axes[name])
         self.check_labels(name)
@@ -56,7 +42,7 @@ class VisionTower(Placed):
 
     def grid_at(self, site: Site, layer: int | None = None) -> tuple[int, int]:
         """Rows and columns of a site: a map of a convolution or a stage of Swin has its own."""
-        return self.grids.get(site.at(layer).removeprefix(_PREFIX), self.grid)
+        return self.grids.get(self.within(site, layer), self.grid)
 
     def labels(
         self, site: Site, layer: int | None, image: int = 0, crop: int = 0
@@ -65,6 +51,6 @@ class VisionTower(Placed):
         rows, cols = self.grid_at(site, layer)
         squares = [Patch(r, c, image, crop) for r in range(rows) for c in range(cols)]
         kept = site.layered or (self.keep_prefix and site.name == "features")
-        if not kept or site.at(layer).removeprefix(_PREFIX) in self.grids:
+        if not kept or self.within(site, layer) in self.grids:
             return tuple(squares)
         return (*(Marker(name, i, image, crop) for i, name in enumerate(self.markers)), *squares)
