@@ -13,7 +13,7 @@ import torch
 from scipy.stats import wilcoxon
 
 import mmlens as mm
-from mmlens import patching
+from mmlens import patching, view
 from mmlens.families import toy
 from mmlens.patching import Pair, metrics
 from mmlens.runtime import progress
@@ -89,6 +89,23 @@ def test_a_named_metric_is_that_of_the_own_word_of_a_pair(model, pairs):
         patching.patch(model, one, "logits")
     with pytest.raises(PromptError, match="at least one"):
         patching.patch(model, [], "logit")
+
+
+@pytest.mark.parametrize("verb", ["patch", "noise", "ablate", "attribution", "paths"])
+def test_what_differs_from_pair_to_pair_is_told_of_none_alone(model, pairs, verb):
+    found, alone = calls(model)[verb](pairs), [calls(model)[verb](one) for one in pairs]
+    for name, told in found.about.items():
+        each = [one.about.get(name) for one in alone]
+        if name == "metric":
+            assert "dog" not in told and told.endswith(" of the word of each pair")
+        elif any(str(one) != str(each[0]) for one in each):
+            assert list(map(str, told)) == list(map(str, each)), name
+    shown = view.show(found.mean("pair")).to_json()
+    drawn = view.show(patching.effects(found).mean("pair")).to_json()
+    assert "dog" not in shown and "of the word of each pair" in shown
+    assert "change of the " in drawn and "dog" not in drawn
+    same = calls(model)[verb](pairs[::2])  # of one word
+    assert "' dog'" in same.about["metric"]
 
 
 def test_what_fails_in_one_pair_names_it(model, pairs):

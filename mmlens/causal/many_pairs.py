@@ -28,7 +28,7 @@ from mmlens.datasets.sample import Samples
 from mmlens.runtime.progress import over_all, tracked
 from mmlens.values.arguments import function
 from mmlens.values.errors import AddressError, MMLensError, PromptError, TargetError, nearest
-from mmlens.values.joined_labels import joined, joined_attrs
+from mmlens.values.joined_labels import EACH_PAIRS, joined, joined_attrs, of_all
 from mmlens.values.scores import Scores
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
@@ -164,11 +164,20 @@ def side_by_side(found: Sequence[Any], names: Sequence[str] = ()) -> Any:
                 " that all pairs have, as in pos=-1, or pos=lambda pair: {'thing': pair.patches}."
             )
     labels = {axis: _label(axis, found) for axis in first.axes}
-    each = [name for name in _OF_EACH if name in first.about]
-    measured = {name: [part.about[name] for part in found] for name in each}
-    told = {**first.about, **measured, "pairs": len(found)}
+    every = {name: [part.about.get(name) for part in found] for name in first.about}
+    told = {name: each if name in _OF_EACH else of_all(each) for name, each in every.items()}
+    told |= {"metric": _shared_name(every["metric"])} if "metric" in every else {}
+    told |= {"pairs": len(found)}
     values = torch.stack([part.values.cpu() for part in found])
     return Scores(values, ("pair", *first.axes), {"pair": own, **labels}, told)
+
+
+def _shared_name(metrics: Sequence[Any]) -> Any:
+    """The name of a metric of all pairs: where each has its own word, without these."""
+    if all(one == metrics[0] for one in metrics):
+        return metrics[0]
+    kind = str(metrics[0]).split("'")[0].removesuffix("of ").strip()
+    return f"{kind}{EACH_PAIRS}"
 
 
 def _label(axis: str, found: Sequence[Scores]) -> Any:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from mmlens.runtime.progress import over_all, tracked
 from mmlens.values.arguments import shown
 from mmlens.values.errors import AddressError, PromptError, TargetError
-from mmlens.values.joined_labels import joined, joined_attrs
+from mmlens.values.joined_labels import joined, joined_attrs, of_all
 from mmlens.values.labels import Neuron
 from mmlens.values.scores import Scores
 from mmlens.values.unit_lists import as_unit, has_units, units_in
@@ -153,10 +153,7 @@ def beside(found: Sequence[Any], axis: str, names: Sequence[Any] = ()) -> Any:
               for one in found[0].axes if one in _SHARED}  # fmt: skip
     if len({part.axes for part in found}) > 1:
         raise AddressError(f"{found[0]!r} and {found[-1]!r} cannot stand side by side.")
-    told = dict(found[0].about)
-    for name in ("prompt", "of", "target"):
-        if len({str(part.about.get(name)) for part in found}) > 1:
-            told[name] = [part.about.get(name) for part in found]
+    told = {name: of_all([part.about.get(name) for part in found]) for name in found[0].about}
     named = [str(name) if not isinstance(name, (str, int, Neuron)) else name for name in names]
     alike = [
         Scores(part.values, part.axes, {**part.labels, **shared}, {"method": told.get("method")})

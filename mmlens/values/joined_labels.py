@@ -12,6 +12,9 @@ from mmlens.values.errors import PromptError
 from mmlens.values.labels import Padding, Token
 from mmlens.values.prompt import same_layout
 
+EACH_PAIRS = " of the word of each pair"
+"""The end of the name of a metric that was measured for other words in other pairs."""
+
 
 def joined(rows: tuple[tuple[Any, ...], ...]) -> tuple[Any, ...]:
     """One label per position; where prompts have different words, all of them: " dog | cat".
@@ -34,13 +37,13 @@ def joined_attrs(tables: Sequence[Any]) -> dict[str, Any]:
     for name, told in first.items():
         every = [dict(table.attrs.get(name) or {}) for table in tables]
         if isinstance(told, Mapping) and name == "about":
-            first[name] = {key: _all([one.get(key) for one in every]) for key in told}
+            first[name] = {key: of_all([one.get(key) for one in every]) for key in told}
         elif isinstance(told, Mapping):
             first[name] = {key: value for one in every for key, value in one.items()}
     return first
 
 
-def _all(told: list[Any]) -> Any:
+def of_all(told: list[Any]) -> Any:
     """What is told once where all tell the same, else of each."""
     return told[0] if all(str(one) == str(told[0]) for one in told) else told
 

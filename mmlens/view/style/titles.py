@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mmlens.values.joined_labels import EACH_PAIRS
 from mmlens.values.scores import Scores
 from mmlens.view.style.baselines import DRAWN, NOTE, UNNAMED, metric_of
 from mmlens.view.style.printed import plain
@@ -68,6 +69,8 @@ def quantity(scores: Scores) -> str:
         return str(about[DRAWN])
     if about.get("quantity") == "recovered":
         return "share restored"
+    if about.get("quantity") == "effect":  # `patching.effects`
+        return f"change of the {metric_of(scores)}"
     if method == "activations":
         return _activation(scores)
     if method == "covering_curves":
@@ -87,7 +90,8 @@ def axis_name(scores: Scores) -> str:
     told, metric = quantity(scores), metric_of(scores)
     if len(told) <= _ROOM:
         return told
-    kind = metric.split("'")[0].removesuffix("of ").removesuffix("with ").strip()
+    kind = metric.split("'")[0].removesuffix(EACH_PAIRS).removesuffix("of ").removesuffix("with ")
+    kind = kind.strip()
     kind = "value" if metric == UNNAMED else kind
     said = told.replace(metric, kind)
     return said if len(said) <= _ROOM else said.replace(f" of the {kind}", "")
