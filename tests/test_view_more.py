@@ -80,6 +80,30 @@ def test_two_other_axes_are_rows_and_columns():
     assert figure.layout.yaxis3.domain[1] < figure.layout.yaxis.domain[0]
 
 
+def test_panels_of_one_layer_stand_in_rows_and_not_in_one_line():
+    one = scores(1, 24, 12, axes="layer unit pos", layer=(3,), pos=PATCHES)
+    figure = view.panels(one, PHOTO)
+    heats = [trace for trace in figure.data if trace.type == "heatmap"]
+    assert (heats[7].z == one.numpy()[0, 7].reshape(3, 4)).all()
+    wide = figure.layout.xaxis.domain
+    assert wide[1] - wide[0] > 0.1 and "layer 3" in figure.layout.title.subtitle.text
+
+
+def test_names_above_panels_are_no_wider_than_these():
+    words = ("<start_of_text>", "a", "dog", "cat", "end", "<end_of_text>")
+    figure = view.panels(scores(6, 12, axes="token pos", token=words, pos=PATCHES), PHOTO)
+    names = [note.text for note in figure.layout.annotations]
+    assert names[1:3] == ["a", "dog"] and names[0].endswith("…") and len(names[0]) < 24
+
+
+def test_several_words_are_no_word_of_a_title():
+    told = {"method": "attribute", "of": ["a dog", "a cat"], "target": "logit"}
+    several = Scores(torch.ones(2, 12), ("token", "pos"), {"pos": PATCHES,
+                     "token": ("a dog", "a cat")}, told)  # fmt: skip
+    assert "Attribution of each word" in view.panels(several, PHOTO).layout.title.text
+    assert "of “a cat”" in view.on_image(several.sel(token="a cat"), PHOTO).layout.title.text
+
+
 @pytest.mark.parametrize(
     "refused, sentence",
     [

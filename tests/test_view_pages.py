@@ -207,6 +207,42 @@ def test_on_a_phone_names_of_panels_lie_over_no_panel_and_nothing_is_cut(opened,
         assert top >= room[1] - 2 and bottom <= room[3] + 2 and left >= room[0] - 2
 
 
+def crowded() -> dict[str, Any]:
+    """Figures whose names have little room on a phone."""
+    told = {"model": "toy", "method": "patch", "quantity": "recovered", "metric": "logit of ' dog'"}
+    # numbers between others of a bar push its name outwards
+    rise = torch.linspace(-0.066, 0.05, 12)
+    names = ("<start_of_text>", "a", "dog", "<end_of_text>")
+    few = Scores(torch.randn(4, 12) * 5e-5, ("token", "pos"), {"token": names, "pos": PATCHES},
+                 {"method": "bilinear_attribution", "of": "a dog"})  # fmt: skip
+    units = torch.zeros(3, 1000)
+    units[2, 500:600:4] = 1.0
+    return {
+        "map": view.on_image(Scores(rise, ("pos",), {"pos": PATCHES},
+                                    {"method": "rise", "of": " dog", "target": "logit"}), PHOTO),
+        "short bar": view.panels(Scores(torch.randn(3, 12), ("layer", "pos"), {"pos": PATCHES},
+                                        told), PHOTO),
+        "long names": view.panels(few, PHOTO),
+        "neurons": view.neurons(Scores(units, ("layer", "unit"))),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["map", "short bar", "long names", "neurons"])
+def test_on_a_phone_no_text_of_a_figure_is_cut_or_covers_another(name, opened, tmp_path):
+    tab = opened(view.save(crowded()[name], tmp_path / "page.html"), 390)
+    tab.wait_for_selector(".mm-part[data-ready]")
+    tab.wait_for_timeout(500)
+    [paper] = tab.evaluate(BOXES, ".js-plotly-plot")
+    texts = [box for box in tab.evaluate(BOXES, ".js-plotly-plot text:not([style*=hidden])")
+             if box[2] > box[0]]  # fmt: skip
+    assert len(texts) > 6
+    for at, (left, top, right, bottom) in enumerate(texts):
+        assert left >= paper[0] - 1 and right <= paper[2] + 1 and bottom <= paper[3] + 1
+        for x0, y0, x1, y1 in texts[:at]:
+            across, down = min(right, x1) - max(left, x0), min(bottom, y1) - max(top, y0)
+            assert across <= 2 or down <= 4
+
+
 @pytest.mark.parametrize(
     "dark, light",
     [("data-jp-theme-light=false", "data-jp-theme-light=true"),

@@ -133,9 +133,9 @@ def read_encoder(model: Any, photo: Image.Image, of: Any, k: int, depth: Depth |
     active = patch_activity(model, photo, neurons)
     told = about(
         model, method="attribute", target="logit", point="post", prompt=reading,
-        of=list(asked.names), at="all positions, summed", tower=VISION,
+        at="all positions, summed", tower=VISION,
         silencing=silencing(model, "post", SITES[next(iter(sites_of(model).values()))]),
-    )  # fmt: skip
+    ) | {"of": list(asked.names)}  # fmt: skip
     there = about(model, method="activations", prompt=reading, tower=VISION)
     parts: dict[str, Any] = {
         "caption": asked.names[chosen], "tokens": labels, "token": labels[chosen],

@@ -113,7 +113,8 @@ def stream_before(
         with torch.no_grad(), capture(model, [name], lambda x: x[0, -1].detach()) as kept:
             model.run(reading)
         rows.append(finite(kept[name].float(), f"the stream of layer {at}"))
-    told = about(model, method="stream_before", of=of, layer=at, after=str(after))
+    said = word(model.lm, of) if isinstance(of, int) else of
+    told = about(model, method="stream_before", of=said, layer=at, after=str(after))
     return Scores(torch.stack(rows), ("prompt", "dim"), {}, told)
 
 

@@ -62,7 +62,7 @@ def lens_map(
     lens = logit_lens(model, soft, words, pos=Patch, layer=layer)
     assert isinstance(lens, Scores)  # of words, and of one prompt
     found = lens.max("layer", "token")
-    told = about(model, method="lens_map", prompt=soft, of=", ".join(map(str, words)))
+    told = about(model, method="lens_map", prompt=soft, of=", ".join(lens.of("token")))
     return Scores(found.values, found.axes, found.labels, told)
 
 

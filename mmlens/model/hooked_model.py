@@ -203,19 +203,23 @@ class HookedModel(KeepsHooks, Movable, ABC):
 
     # -- edits --------------------------------------------------------------------------------
 
-    def edit(self, *edits: Edit) -> Any:
+    def edit(self, *edits: Edit | Sequence[Edit]) -> Any:
         """This model with edits: a model like any other, sharing the weights.
+
+        Args:
+            edits: each an Edit, or a list of them.
 
         Raises:
             SiteError, AddressError: a site, layer or unit that does not exist, or a dead hook.
             CapabilityError: the site can be read but not written on this architecture.
         """
-        for change in edits:
+        every = [one for part in edits for one in (part if isinstance(part, list) else [part])]
+        for change in every:
             if not isinstance(change, Edit):
                 raise SiteError(f"{change!r} is no Edit: write mm.Edit(site, value, address).")
             hooking.check_edit(self, change)
         out = copy.copy(self)
-        out.edits = (*self.edits, *edits)
+        out.edits = (*self.edits, *every)
         out._added = list(self._added)
         return out
 

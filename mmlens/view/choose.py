@@ -19,6 +19,7 @@ source and target: graph. What `visualise` made: visualisations.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mmlens.values.errors import AddressError
@@ -111,8 +112,8 @@ def chosen(x: Scores, pictured: bool) -> str:
     if not axes:
         raise AddressError(f"{x!r} is one number: scores.item() gives it.")
     raise AddressError(
-        f"No view shows {len(axes)} axes at once, and {x!r} has {len(axes)}: narrow it, as in"
-        f" scores.sel({axes[0]}=...), or reduce it, as in scores.sum({axes[-1]!r})."
+        f"No view shows {len(axes)} axes at once, and {x!r} has {len(axes)}:"
+        f" {given.narrower(x, 2)}."
     )
 
 
@@ -159,6 +160,13 @@ def _is_lines(x: Scores) -> bool:
     return named and others[0] != "pos" and len(lines) <= _MOST_LINES
 
 
+def _several(x: Any) -> str:
+    """What shows several results, where these are some."""
+    held = list(x.values()) if isinstance(x, Mapping) else x
+    some = isinstance(held, (list, tuple)) and any(isinstance(one, Scores) for one in held)
+    return "; view.compare({'one': a, 'other': b}) shows two results" if some else ""
+
+
 def _of_table(x: Any, picture: Any) -> str:
     columns = set(getattr(x, "columns", ()))
     if is_neurons(x):
@@ -181,5 +189,5 @@ def _of_table(x: Any, picture: Any) -> str:
     there = f" with the columns {sorted(map(str, columns))}" if columns else ""
     raise AddressError(
         f"A {type(x).__name__}{there} has no view: give Scores, a table with a column 'neuron', or"
-        " what logit_lens or nearest_tokens returns."
+        f" what logit_lens or nearest_tokens returns{_several(x)}."
     )

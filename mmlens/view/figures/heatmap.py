@@ -43,8 +43,8 @@ def heatmap(scores: Any, *, title: str | None = None) -> go.Figure:
     scores = given.scores(scores)
     if len(scores.axes) != 2:
         raise AddressError(
-            f"A heat map has two axes, and {scores!r} has {len(scores.axes)}: narrow it, as in"
-            " scores.sel(token=...), or reduce it, as in scores.sum('unit')."
+            f"A heat map has two axes, and {scores!r} has {len(scores.axes)}:"
+            f" {given.narrower(scores, 2)}."
         )
     scores = from_nothing(scores)
     told, about = title_of(scores)
@@ -109,8 +109,8 @@ def bars(scores: Any, *, title: str | None = None) -> go.Figure:
     scores = given.scores(scores)
     if len(scores.axes) != 1:
         raise AddressError(
-            f"Bars have one axis, and {scores!r} has {len(scores.axes)}: narrow or reduce it, as in"
-            " scores.sum('pos', 'unit')."
+            f"Bars have one axis, and {scores!r} has {len(scores.axes)}:"
+            f" {given.narrower(scores, 1)}."
         )
     scores = from_nothing(scores)
     (axis,) = scores.axes

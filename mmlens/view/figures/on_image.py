@@ -161,7 +161,7 @@ def patch_cells(scores: Scores, image: int = 0, crop: str | int | None = None) -
         raise AddressError(
             f"A picture shows one value per patch, and {scores!r} has other axes: narrow it, as in"
             f" scores.sel({extra[0]}=...), reduce it: scores.sum({names}), or show one picture for"
-            f" each: view.panels(picture, scores)."
+            f" each: view.panels(scores, picture)."
             if "pos" in scores.axes
             else f"A picture needs an axis 'pos' with patches, and {scores!r} has none."
         )

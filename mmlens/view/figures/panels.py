@@ -11,6 +11,7 @@ each has its own, as the subtitle says.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import product
 from typing import Any
@@ -35,6 +36,8 @@ from mmlens.view.style.titles import axis_name, quantity, title_of
 
 MOST, _IN_ROW = 144, 24
 _WIDTH, _GAP, _NAME, _LEFT, _RIGHT, _TOP = 760, 8, 22, 20, 90, 24
+_LETTER = 7.3
+"""The width of a letter above a panel."""
 _BAR = 120
 """The least length of the colour bar."""
 _PATCHED = ("pos", "key", "query")
@@ -70,6 +73,10 @@ def panels(
     shared, smooth = flag(shared, "shared"), flag(smooth, "smooth")
     axis = picture_axis(scores)
     others = tuple(name for name in scores.axes if name != axis)
+    if axis is not None and len(others) == 2 and 1 in (alone := _sizes(scores, others)):
+        only = others[alone.index(1)]  # of one layer: its panels stand in rows as wide as they need
+        scores = scores[tuple(0 if name == only else slice(None) for name in scores.axes)]
+        others = tuple(name for name in others if name != only)
     if axis is None or len(others) not in (1, 2):
         raise AddressError(
             f"Panels need an axis of patches and one or two others, and {scores!r} has"
@@ -133,6 +140,10 @@ def panels(
         _bar_in(figure).update(short)
     theme.upright(figure)
     return figure
+
+
+def _sizes(scores: Scores, axes: Sequence[str]) -> list[int]:
+    return [len(scores.of(axis)) for axis in axes]
 
 
 def _layout(figure: Any) -> Any:
@@ -215,7 +226,8 @@ def _named(figure: Figure, labels: list[list[Any]], axes: Sequence[str]) -> None
     over, alone = labels[-1], len(axes) == 1
     for i, one in enumerate(over):
         n = i + 1 if i else ""
-        text = called(axes[-1], one, len(over))
+        start, end = _layout(figure)[f"xaxis{n}"].domain
+        text = called(axes[-1], one, len(over), (end - start) * (_WIDTH - _LEFT - _RIGHT))
         figure.add_annotation(
             text=in_figure(text), xref=f"x{n} domain", yref=f"y{n} domain", y=1, yanchor="bottom",
             x=0 if alone else 0.5, xanchor="left" if alone else "center", **style,
@@ -229,11 +241,15 @@ def _named(figure: Figure, labels: list[list[Any]], axes: Sequence[str]) -> None
             )  # fmt: skip
 
 
-def called(axis: str, one: Any, many: int) -> str:
-    """The name of one panel: a word alone, a number with its axis where there is room."""
+def called(axis: str, one: Any, many: int, wide: float = math.inf) -> str:
+    """The name of one panel: a word alone, a number with its axis where there is room.
+
+    Args:
+        wide: the pixels of a panel, which a word does not leave.
+    """
     if isinstance(one, (Token, str)):
         text = plain(one)
-        most = 22 if many > 2 else 40
+        most = max(3, int(min(22 if many > 2 else 40, wide / _LETTER)))
         return text if len(text) <= most else text[: most - 1] + "…"
     short = f"{axis[0].upper()}{one}" if axis in ("layer", "head") else str(one)
     return f"{axis} {one}" if isinstance(one, int) and many <= 6 else short

@@ -52,7 +52,42 @@ const own = (trace) => {
   const { colorbar, marker } = trace, bars = colorbar ? { colorbar: structuredClone(colorbar) } : {};
   return { ...trace, ...bars, ...(marker?.colorbar ? { marker: { ...marker, colorbar: structuredClone(marker.colorbar) } } : {}) };
 };
+// Names above panels, ended where these end.
+const shortened = (layout, inner) => (layout.annotations ?? []).map((name) => {
+  const [, at] = name.xref?.match(/^x(\d*) domain$/) ?? [], [a, b] = layout[`xaxis${at}`]?.domain ?? [0, 0];
+  const letters = name.text.match(/&\w+;|./gsu) ?? [], most = Math.max(3, Math.floor((inner * (b - a)) / 7.3));
+  if (b <= a || name.xanchor === "right" || letters.length <= most) return name;
+  return { ...name, text: `${letters.slice(0, most - 1).join("").trimEnd()}…` };
+});
+// A bar beside small panels is as long as its numbers need.
+const BAR = 120;
+const longer = (data, inner) => {
+  const bars = data.map((trace) => trace.marker?.colorbar).filter((bar) => bar && bar.lenmode !== "pixels");
+  if (!bars.length || inner >= BAR) return 0;
+  for (const bar of bars) Object.assign(bar, { len: BAR, lenmode: "pixels", y: 1, yanchor: "top" });
+  return BAR - inner;
+};
 const count = (text) => (text ?? "").split("<br>").length;
+// Names of points that another name covers are left to the hover text.
+const apart = () => {
+  const kept = [];
+  for (const name of gd.querySelectorAll(".textpoint text")) {
+    const one = name.getBoundingClientRect();
+    const covered = kept.some((two) => one.left < two.right && one.right > two.left && one.top + 2 < two.bottom && one.bottom - 2 > two.top);
+    name.style.visibility = covered ? "hidden" : "visible";
+    if (!covered) kept.push(one);
+  }
+};
+// plotly keeps no room for a bar's name where numbers push it outwards, and knows its margins once it has drawn.
+const settle = async () => {
+  const edge = gd.getBoundingClientRect().right, { w, r } = gd._fullLayout._size, changes = {};
+  const ends = [...gd.querySelectorAll(".colorbar text")].map((one) => one.getBoundingClientRect().right - edge + 4);
+  const over = Math.max(0, ...ends.filter((end) => end > 4)), names = shortened(gd.layout, w - over);
+  if (over) changes["margin.r"] = r + over;
+  if (names.some((name, at) => name !== gd.layout.annotations[at])) changes.annotations = names;
+  if (Object.keys(changes).length) await Plotly.relayout(gd, changes);
+  apart();
+};
 const draw = () => {
   const data = dark.matches ? walk(given.data, marks) : given.data.map(own);
   const layout = structuredClone(dark.matches ? walk(given.layout, marks) : given.layout);
@@ -75,13 +110,14 @@ const draw = () => {
   const tall = (given.layout.height ?? 450) - t - b, fixed = names ? names.rows * names.tall : 0;
   const inner = fixed + (tall - fixed) * narrow, height = t + b + inner;
   if (names && narrow < 1) rows(layout, tall, inner);
+  const below = layout.images?.length ? longer(data, inner) : 0;
   upright(data, layout, inner - (layout.images?.length ? 0 : 40));
-  layout.margin = { ...layout.margin, t: (layout.margin?.t ?? 80) + more };
-  layout.height = height + more;
+  layout.margin = { ...layout.margin, t: (layout.margin?.t ?? 80) + more, b: b + below };
+  layout.height = height + more + below;
   gd.parentElement.style.height = "auto"; // plotly.js wraps it in a box of the height that it was made for
   gd.style.width = `${wide}px`;
   gd.style.height = `${layout.height}px`;
-  return Plotly.react(gd, data, layout);
+  return Plotly.react(gd, data, layout).then(settle);
 };
 dark.addEventListener("change", draw);
 let before = 0;

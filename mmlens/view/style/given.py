@@ -40,6 +40,16 @@ def scores(value: Any, name: str = "scores") -> Scores:
     return found
 
 
+def narrower(scores: Scores, most: int) -> str:
+    """How Scores of more axes than a view has get fewer, with axes that they have."""
+    if len(scores.axes) <= most:
+        return "give one number for each place"
+    gone = ", ".join(map(repr, scores.axes[most:]))
+    return (
+        f"narrow it, as in scores.sel({scores.axes[0]}=...), or reduce it, as in scores.sum({gone})"
+    )
+
+
 def scores_first(first: Any, second: Any) -> tuple[Any, Any]:
     """Scores and a picture, also where the picture was written first."""
     return (second, first) if isinstance(second, Scores) else (first, second)
