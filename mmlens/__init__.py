@@ -49,9 +49,11 @@ if TYPE_CHECKING:
     from mmlens.methods.attribute import attribute as attribute
     from mmlens.methods.attribute import attribute_caption as attribute_caption
     from mmlens.methods.attribute_picture import attribute_picture as attribute_picture
+    from mmlens.methods.attribution_graph import attribution_graph as attribution_graph
     from mmlens.methods.audit import audit as audit
     from mmlens.methods.bilinear_attribution import bilinear_attribution as bilinear_attribution
     from mmlens.methods.blank_check import blank_check as blank_check
+    from mmlens.methods.check_graph import check_graph as check_graph
     from mmlens.methods.compare_outputs import compare_outputs as compare_outputs
     from mmlens.methods.concepts import WordConcepts as WordConcepts
     from mmlens.methods.concepts import concepts as concepts
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     from mmlens.methods.logit_lens import logit_lens as logit_lens
     from mmlens.methods.modality_neurons import modality_importance as modality_importance
     from mmlens.methods.modality_neurons import modality_neurons as modality_neurons
+    from mmlens.methods.module_influence import module_influence as module_influence
     from mmlens.methods.nearest_tokens import nearest_tokens as nearest_tokens
     from mmlens.methods.neuron_graph import neuron_graph as neuron_graph
     from mmlens.methods.next_labels import next_labels as next_labels
@@ -109,6 +112,7 @@ if TYPE_CHECKING:
     from mmlens.methods.tuned_lens import tuned_lens as tuned_lens
     from mmlens.methods.typographic_attack import typographic_attack as typographic_attack
     from mmlens.methods.unit_responses import unit_responses as unit_responses
+    from mmlens.methods.visual_circuit import visual_circuit as visual_circuit
     from mmlens.methods.visualise import visualise as visualise
     from mmlens.methods.word_probe import top_words as top_words
     from mmlens.methods.word_probe import word_probe as word_probe
@@ -118,6 +122,9 @@ if TYPE_CHECKING:
     from mmlens.methods.zero_shot import zero_shot as zero_shot
     from mmlens.model.hooked_diffusion import HookedDiffusion as HookedDiffusion
     from mmlens.model.hooked_dual_encoder import HookedDualEncoder as HookedDualEncoder
+    from mmlens.model.hooked_multimodal_encoder import (
+        HookedMultimodalEncoder as HookedMultimodalEncoder,
+    )
     from mmlens.model.hooked_vlm import HookedVLM as HookedVLM
     from mmlens.papers.bias.bias_report import audit_bias as audit_bias
     from mmlens.papers.hallucination.chair_study import hallucination as hallucination
@@ -126,6 +133,7 @@ if TYPE_CHECKING:
     from mmlens.towers.dictionaries.dictionary import Dictionary as Dictionary
     from mmlens.values.edit import Edit as Edit
     from mmlens.values.errors import MMLensError as MMLensError
+    from mmlens.values.graph_tables import AttributionGraph as AttributionGraph
     from mmlens.values.labels import Head as Head
     from mmlens.values.labels import Neuron as Neuron
     from mmlens.values.labels import Patch as Patch

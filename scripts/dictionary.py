@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from page_part import write_between  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 import mmlens as mm
@@ -200,9 +201,7 @@ def main() -> None:
     if asked.write:
         kept = {name: value for name, value in found.items() if name != "seconds"}
         STORED.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
-        before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-        behind = rest.partition(END)[2]
-        PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{behind}", "utf-8")
+        write_between(PAGE, BEGIN, END, text)
 
 
 if __name__ == "__main__":

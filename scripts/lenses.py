@@ -2,14 +2,15 @@
 
     python scripts/lenses.py                            # 16 pictures of the bundled world, minutes
     python scripts/lenses.py --pictures 100 --print
-    python scripts/lenses.py --model smol --only contextual --print     # after `mmlens fetch smol`
+    python scripts/lenses.py --model smol --data coco:FOLDER --print    # after `mmlens fetch smol`
 
 Each picture shows one thing. A lens reads the patches under its mask, in every layer, and a patch
 counts where the thing's word is among the lens's 5 best. What counts is the share of these patches,
 less the share of patches of *other* things (in other pictures) at which the same word is among the
 5 best: points above other pictures. Rows are means over pictures, layers by thirds, with 95 %
 intervals (`mmlens.papers.bootstrap`). Lenses that are fitted, and the texts of the index, come from
-the training split.
+the training split; with `--data`, pictures are asked from the first half of a data set with masks
+and captions, and the rest comes from the other half.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ import torch
 from page_part import write_between  # pyright: ignore[reportMissingImports]
 
 import mmlens as mm
-from mmlens.datasets.bundled import pictos
+from mmlens.datasets import Sample, pictos
 from mmlens.papers.bootstrap import summarise
 
 PAGE = Path(__file__).parents[1] / "docs" / "lenses.md"
@@ -51,18 +53,37 @@ def words_of(table: pd.DataFrame) -> Seen:
     return found
 
 
+def half(data: str, split: str) -> Iterator[Sample]:
+    """The first half of a data set, "held_out", or the second, "train"."""
+    every = mm.dataset(data)
+    places = range(len(every) // 2) if split == "held_out" else range(len(every) // 2, len(every))
+    return (every[place] for place in places)
+
+
+def of_one_thing(data: str, split: str, n: int) -> Iterator[Sample]:
+    """Pictures of one thing: at most `n` of the bundled world, or all of this half of the data."""
+    if not data:
+        return iter(pictos(split, n, things=1, style="literal"))
+    return (one for one in half(data, split) if len(one.things) == 1)
+
+
+def sentence(caption: str) -> str:
+    """A caption as a sentence: those of the bundled world go on after "A picture of"."""
+    return f"A picture of{caption}" if caption.startswith(" ") else caption
+
+
 class Made:
     """The lenses and the index, each made when it is asked for first."""
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, data: str) -> None:
+        self.model, self.data = model, data
         self.layers = list(range(0, model.cfg.n_layers, max(1, model.cfg.n_layers // 8)))
 
     @cached_property
     def shown(self) -> list[mm.Prompt]:
         """Pictures of one thing with their captions."""
-        seen = pictos("train", FIT, things=1, style="literal")
-        return [mm.Prompt(one.image, "A picture of") + one.captions[0] for one in seen]
+        seen = of_one_thing(self.data, "train", FIT)
+        return [mm.Prompt(one.image, sentence(one.captions[0])) for one in islice(seen, FIT)]
 
     @cached_property
     def tuned(self) -> mm.Translators:
@@ -81,7 +102,8 @@ class Made:
 
     @cached_property
     def index(self) -> mm.ContextualIndex:
-        texts = ["A picture of" + text for one in pictos("train", SCENES) for text in one.captions]
+        seen = half(self.data, "train") if self.data else pictos("train", SCENES)
+        texts = [sentence(text) for one in islice(seen, SCENES) for text in one.captions]
         texts = list(dict.fromkeys(texts))
         return mm.contextual_index(self.model, texts, tempfile.mkdtemp(), layer=self.layers)
 
@@ -133,10 +155,10 @@ def readings(model: Any, made: Made) -> dict[str, Reading]:
     return read
 
 
-def pictures(model: Any, n: int) -> Iterator[tuple[str, mm.Prompt, str, list[Any]]]:
+def pictures(model: Any, n: int, data: str) -> Iterator[tuple[str, mm.Prompt, str, list[Any]]]:
     """(id, prompt, the thing's word, the patches that show it) of pictures of one thing."""
     found = 0
-    for sample in pictos("held_out", 4 * n, things=1, style="literal"):
+    for sample in of_one_thing(data, "held_out", 4 * n):
         thing = sample.things[0]
         at = mm.patching.patches_under(model, thing.mask, sample.image)
         try:
@@ -154,13 +176,13 @@ def group(layer: int, n_layers: int) -> str:
     return "soft prompt" if layer < 0 else GROUPS[1 + min(2, 3 * layer // n_layers)]
 
 
-def measured(model: Any, n: int, only: str, kept: Path | None) -> pd.DataFrame:
+def measured(model: Any, n: int, only: str, kept: Path | None, data: str) -> pd.DataFrame:
     """Points of every lens on every picture: sample, arm, metric (the group), value."""
-    asked = list(pictures(model, n))
+    asked = list(pictures(model, n, data))
     rows: Any = pd.DataFrame({"arm": []})
     if kept is not None and kept.is_file():
-        rows = pd.read_csv(kept)
-    for name, reading in readings(model, Made(model)).items():
+        rows = pd.read_csv(kept, dtype={"sample": str})
+    for name, reading in readings(model, Made(model, data)).items():
         if name in set(rows["arm"]) or not re.search(only, name):
             continue
         seen = [reading(prompt, at) for _, prompt, _, at in asked]
@@ -208,12 +230,13 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--model", default="pictos")
     options.add_argument("--pictures", type=int, default=16)
+    options.add_argument("--data", default="", help="what mmlens.dataset takes; of the world, none")
     options.add_argument("--print", action="store_true", help="show the table and write nothing")
     options.add_argument("--only", default="", help="lenses whose names match this expression")
     options.add_argument("--rows", type=Path, help="a CSV of measures to keep and to go on from")
     given = options.parse_args()
     torch.set_num_threads(1)
-    rows = measured(mm.load(given.model), given.pictures, given.only, given.rows)
+    rows = measured(mm.load(given.model), given.pictures, given.only, given.rows, given.data)
     found = f"{table(rows)}\n\n`{given.model}`, {rows['sample'].nunique()} pictures of one thing."
     if given.print:
         print(found)

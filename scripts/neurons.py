@@ -12,16 +12,17 @@ off picture by picture.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from page_part import write_between  # pyright: ignore[reportMissingImports]
+from picture_rows import measured, options  # pyright: ignore[reportMissingImports]
 
 import mmlens as mm
 from mmlens import patching
@@ -148,29 +149,14 @@ def table(rows: pd.DataFrame) -> str:
 
 def main() -> None:
     """Measure, and write the table into the page."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--pictures", type=int, default=30)
-    options.add_argument("--print", action="store_true", help="show the table and write nothing")
-    options.add_argument("--rows", type=Path, help="a CSV of measures to keep and to go on from")
-    given = options.parse_args()
+    given = options(__doc__, 30).parse_args()
     torch.set_num_threads(1)
     model = mm.load("pictos")
     every = mm.dataset(f"pictos:held_out:{2 * given.pictures + POOL}")
     samples, pool = list(every)[POOL:], list(every)[:POOL]
     nouns = {thing.name for sample in samples for thing in sample.things}
-    rows: Any = pd.DataFrame({"sample": []})
-    if given.rows is not None and given.rows.is_file():
-        rows = pd.read_csv(given.rows)
-    full = rows["sample"].nunique() >= given.pictures
-    ways = {} if full else rankings(*pooled(model, pool, nouns))
-    for sample in samples:
-        if rows["sample"].nunique() >= given.pictures:
-            break
-        if sample.id not in set(rows["sample"]):
-            rows = pd.concat([rows, pd.DataFrame(rows_of(model, sample, ways))])
-            if given.rows is not None:
-                rows.to_csv(given.rows, index=False)
-            print(f"{rows['sample'].nunique()} of {given.pictures} pictures", flush=True)
+    ways = cache(lambda: rankings(*pooled(model, pool, nouns)))
+    rows = measured(samples, given.pictures, lambda one: rows_of(model, one, ways()), given.rows)
     told = f"{rows['sample'].nunique()} pictures of `pictos:held_out`."
     found = f"{table(rows)}\n\n{told}"
     print(rows.groupby(["ranking", "arm", "k"])[["units", "seconds"]].mean())

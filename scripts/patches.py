@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from page_part import write_between  # pyright: ignore[reportMissingImports]
 
 import mmlens as mm
 from mmlens import patching, relevance
@@ -132,12 +133,9 @@ def main() -> None:
     print(made["things"], flush=True)
     if given.print:
         return
-    page = PAGE.read_text("utf-8")
     for name, told in made.items():
         begin, end = f"<!-- table: python scripts/patches.py, {name} -->", f"<!-- end {name} -->"
-        start, stop = page.index(begin) + len(begin), page.index(end)
-        page = f"{page[:start]}\n\n{told}\n\n{page[stop:]}"
-    PAGE.write_text(page, "utf-8")
+        write_between(PAGE, begin, end, told)
 
 
 if __name__ == "__main__":

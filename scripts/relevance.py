@@ -12,7 +12,6 @@ a forward pass. `chance` is a map of random numbers.
 
 from __future__ import annotations
 
-import argparse
 import re
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from typing import Any
 import pandas as pd
 import torch
 from page_part import write_between  # pyright: ignore[reportMissingImports]
+from picture_rows import measured, options  # pyright: ignore[reportMissingImports]
 
 import mmlens as mm
 from mmlens import relevance
@@ -56,6 +56,8 @@ METHODS: dict[str, Callable[..., mm.Scores]] = {
     "lrp (CP-LRP)": partial(relevance.lrp, after="", rule="cp"),
     "grad_cam": partial(relevance.grad_cam, after=""),
     "grad_cam, weights='each'": partial(relevance.grad_cam, after="", weights="each"),
+    "grad_eclip": partial(relevance.grad_eclip, after=""),
+    "lens_map": relevance.lens_map,
     "tam": partial(relevance.tam, after=""),
     "attribute_picture, gradient": partial(
         mm.attribute_picture, **HERE, attribution="gradient"
@@ -136,25 +138,12 @@ def table(rows: pd.DataFrame) -> str:
 
 def main() -> None:
     """Measure, and write the table into the page."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--pictures", type=int, default=12)
-    options.add_argument("--print", action="store_true", help="show the table and write nothing")
-    options.add_argument("--rows", type=Path, help="a CSV of measures to keep and to go on from")
-    given = options.parse_args()
+    given = options(__doc__, 12).parse_args()
     torch.set_num_threads(1)
     model = mm.load("pictos")
-    rows: Any = pd.DataFrame({"sample": []})
-    if given.rows is not None and given.rows.is_file():
-        rows = pd.read_csv(given.rows)
-    for sample in mm.dataset(f"pictos:held_out:{given.pictures * 4}"):
-        used = rows["sample"].nunique()
-        if used >= given.pictures:
-            break
-        if len(sample.things) < 3 and sample.id not in set(rows["sample"]):
-            rows = pd.concat([rows, pd.DataFrame(rows_of(model, sample, METHODS))])
-            if given.rows is not None:
-                rows.to_csv(given.rows, index=False)
-            print(f"{rows['sample'].nunique()} of {given.pictures} pictures", flush=True)
+    samples = mm.dataset(f"pictos:held_out:{given.pictures * 4}")
+    few = (sample for sample in samples if len(sample.things) < 3)
+    rows = measured(few, given.pictures, lambda one: rows_of(model, one, METHODS), given.rows)
     found = f"{table(rows)}\n\n{rows['sample'].nunique()} pictures of `pictos:held_out`."
     if given.print:
         print(found)

@@ -159,17 +159,23 @@ def hf_chinese_clip() -> tuple[Any, None, Any]:
     return shake(ChineseCLIPModel(config)), None, words()
 
 
-def hf_flava() -> tuple[Any, None, Any]:
-    """BERT's names, normalised before adding; a third encoder beside, which reads both."""
-    from transformers import FlavaConfig, FlavaModel
+def hf_flava(heads: bool = False) -> tuple[Any, None, Any]:
+    """BERT's names, normalised before adding; a third encoder beside, which reads both.
+
+    Args:
+        heads: whether it is a FlavaForPreTraining.
+    """
+    from transformers import FlavaConfig, FlavaForPreTraining, FlavaModel
 
     rest = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     text = {**TOWER, **rest, "vocab_size": 32, "max_position_embeddings": 12, "pad_token_id": 0}
     config = FlavaConfig(
         text_config=text, image_config={**EYE, **rest}, hidden_size=24, projection_dim=16,
-        multimodal_config={**TOWER, **rest, "num_hidden_layers": 2},
+        multimodal_config={**TOWER, **rest, "num_hidden_layers": 2}, init_codebook=False,
     )  # fmt: skip
-    return shake(FlavaModel(config)), None, words(bos="[CLS]", eos="[SEP]")
+    tokenizer = words(bos="[CLS]", eos="[SEP]")
+    tokenizer.add_special_tokens({"mask_token": "[MASK]"})
+    return shake((FlavaForPreTraining if heads else FlavaModel)(config)), None, tokenizer
 
 
 def hf_siglip2() -> tuple[Any, None, Any]:

@@ -207,6 +207,17 @@ def glm46v() -> tuple[Any, Any]:
 
 
 @_twin
+def glm4v_moe() -> tuple[Any, Any]:
+    """As zai-org/GLM-4.5V, whose first layer is no mixture."""
+    experts = {
+        "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+        "n_shared_experts": 1, "first_k_dense_replace": 1, "head_dim": 16, "n_group": 1,
+        "topk_group": 1,
+    }  # fmt: skip
+    return _glm("Glm4vMoe", "Glm4v", experts, {})
+
+
+@_twin
 def glm_ocr() -> tuple[Any, Any]:
     return _glm("GlmOcr", "Glm46V", {"head_dim": 16}, {})
 
@@ -267,6 +278,31 @@ def gemma4() -> tuple[Any, Any]:
         hidden_size_per_layer_input=0, attention_k_eq_v=True, num_global_key_value_heads=2,
         use_bidirectional_attention="vision",
     )  # fmt: skip
+
+
+def gemma4_small(**text: Any) -> tuple[Any, Any]:
+    """As E2B and E4B are: vectors of each layer for each token, keys shared by the last layers.
+
+    tests/test_gemma4_small.py asks it, in double precision.
+    """
+    return _gemma4(hidden_size_per_layer_input=8, num_kv_shared_layers=2, **text)
+
+
+@_twin
+def granite_vision() -> tuple[Any, Any]:
+    """IBM's Granite Vision 3: LLaVA-NeXT over several layers of SigLIP, into a Granite."""
+    scaled = {"embedding_multiplier": 12.0, "logits_scaling": 8.0, "residual_multiplier": 0.22}
+    config = hf.LlavaNextConfig(
+        vision_config=hf.SiglipVisionConfig(**VISION, vision_use_head=False),
+        text_config=hf.GraniteConfig(**language(), **scaled, attention_multiplier=0.125),
+        image_token_index=token("<image>"), image_grid_pinpoints=PINPOINTS,
+        vision_feature_layer=[-3, -2, -1], vision_feature_select_strategy="full",
+    )  # fmt: skip
+    images = hf.LlavaNextImageProcessor(
+        size=SQUARE, crop_size=SQUARE, image_grid_pinpoints=PINPOINTS, do_center_crop=False
+    )
+    processor = hf.LlavaNextProcessor(images, tokenizer(), chat_template=LLAVA_CHAT)
+    return hf.LlavaNextForConditionalGeneration(config), processor
 
 
 @_twin
@@ -334,3 +370,48 @@ def qianfan_ocr() -> tuple[Any, Any]:
         chat_template=INTERN_CHAT.replace("<IMG_CONTEXT>", "<image>"),
     )  # fmt: skip
     return hf.QianfanOCRForConditionalGeneration(config), processor
+
+
+@_twin
+def perception_lm() -> tuple[Any, Any]:
+    eyes = {
+        "architecture": "vit_pe_core_large_patch14_336", "do_pooling": False, "global_pool": "",
+        "model_args": {
+            "embed_dim": 24, "depth": 3, "num_heads": 2, "img_size": [32, 32], "patch_size": 8,
+            "global_pool": "", "use_post_transformer_norm": False, "init_values": 0.1,
+            "ref_feat_shape": (4, 4),
+        },
+    }  # fmt: skip
+    config = hf.PerceptionLMConfig(
+        vision_config=hf.TimmWrapperConfig(**eyes),
+        text_config={**language(), "model_type": "llama"},
+        projector_pooling_ratio=2, image_token_id=token("<|image|>"),
+        video_token_id=token("<video>"), tie_word_embeddings=False,
+    )  # fmt: skip
+    tiled = {"tile_size": 32, "max_num_tiles": 4}
+    processor = hf.PerceptionLMProcessor(
+        hf.PerceptionLMVideoProcessor(size=SQUARE), hf.PerceptionLMImageProcessor(**tiled),
+        tokenizer(image_token="<|image|>", video_token="<video>"), patch_size=8, pooling_ratio=2,
+        chat_template=LLAVA_CHAT.replace("<image>", "<|image|>"),
+    )  # fmt: skip
+    return hf.PerceptionLMForConditionalGeneration(config), processor
+
+
+@_twin
+def ovis2() -> tuple[Any, Any]:
+    names = {f"{one}_token": f"<IMG_{one.upper()}>" for one in
+             ("atom", "start", "grid", "col", "row", "end")}  # fmt: skip
+    words = tokenizer(**names)
+    atom, *beside = words.convert_tokens_to_ids(list(names.values()))
+    eyes = {
+        "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3, "vocab_size": 40,
+        "num_attention_heads": 2, "image_size": 32, "patch_size": 8, "hidden_stride": 2,
+    }  # fmt: skip
+    config = hf.Ovis2Config(
+        text_config={**language(), "model_type": "qwen2", "vocab_size": len(words)},
+        vision_config=eyes, hidden_size=32, image_token_id=atom, vocab_size=len(words),
+        visual_indicator_token_ids=beside, tie_word_embeddings=False,
+    )  # fmt: skip
+    images = hf.Ovis2ImageProcessor(size=SQUARE, crop_to_patches=True, max_patches=4)
+    processor = hf.Ovis2Processor(images, words, chat_template=IDEFICS_CHAT, image_seq_length=4)
+    return hf.Ovis2ForConditionalGeneration(config), processor

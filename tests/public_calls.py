@@ -76,8 +76,21 @@ PLAIN = {"bool", "str", "int", "float", "None"}
 TABLES = (None, pd.DataFrame(), pd.DataFrame({"nope": [1]}), "nope")
 
 
+FUNCTIONS = (
+    r"\b(Callable|Compare|Corrupter|Decoder|LogitsProcessor|Metric|Number|Progress|Rule|Scorer)\b"
+)
+"""Annotations of what takes a function."""
+
+
+def never(*, called: Any) -> None:
+    """A function that cannot be called by position."""
+    raise AssertionError("It was called.")
+
+
 def values_for(annotation: str) -> tuple[Any, ...]:
     """The bad values of a parameter, by how it is annotated."""
+    if re.search(FUNCTIONS, annotation):
+        return (*values_for(re.sub(FUNCTIONS, "", annotation)), never)
     kinds = (
         ("DataFrame", TABLES), ("Sequence", LISTS), ("Iterable", LISTS), ("tuple", LISTS),
         ("Mapping", ANYTHING), ("int", COUNTS), ("float", NUMBERS), ("bool", (None, "nope")),
@@ -218,6 +231,7 @@ class Right:
             "sweep.top_images": {"k": 1}, "metrics.caption_words": {"text": "a dog"},
             "microscope": {"out": "site", "layer": 0},
             "neuron_graph": {"of": " dog", "after": "", "k": 1, "units": 1},
+            "attribution_graph": {"of": " dog", "after": "", "k": 1},
             "view.graph": {"table": pd.DataFrame(
                 {"source": ["a"], "target": ["b"], "score": [1.0]})},
             "view.head_texts": {"table": pd.DataFrame(
@@ -285,6 +299,7 @@ class Right:
         stream = mm.stream_before(model, some, " dog", after="")
         found = mm.concepts(stream, 2)
         moved = {"before": stream, "after": stream, "found": found}
+        graph = mm.attribution_graph(model, self.prompt, " dog", after="", k=1)
         return {
             "active_share": {"domains": domains},
             "domain_neurons": {"shares": mm.active_share(model, domains)},
@@ -293,6 +308,7 @@ class Right:
             "projection_probe": {"pictures": [self.photo, toy.picture((0, 0))] * 2,
                                  "labels": ["dog", "cat"] * 2, "folds": 2},
             "concept_shifts": moved, "shift_consistency": moved,
+            "check_graph": {"graph": graph, "k": 1},
             "patching.rewrite": {"minus": " cat", "after": "", "steps": 1},
             "patching.project_away": {"of": " dog", "layer": 1},
         }  # fmt: skip
@@ -348,11 +364,13 @@ class Right:
 LEFT_OUT = {
     "HookedVLM": "built by load and from_parts",
     "HookedDualEncoder": "built by load and from_model",
+    "HookedMultimodalEncoder": "built by load and from_model",
     "HookedDiffusion": "built by load and from_model",
     "from_parts": "whole models: a test of its own",
     "Translators": "what jacobian_lens and tuned_lens return",
     "HeadMaps": "what attention_lens returns", "StreamMap": "what stream_map returns",
     "ContextualIndex": "what contextual_index returns",
+    "AttributionGraph": "what attribution_graph returns",
     "WordConcepts": "what concepts returns", "Look": "what look returns",
     "Visualisation": "what visualise returns",
     "audit": "every hook point of a model", "models": "no argument",

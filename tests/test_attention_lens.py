@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pandas as pd
 import pytest
 import torch
 from bridges import bridge, off, prompt
@@ -117,6 +118,24 @@ def test_a_lens_is_the_same_when_it_was_saved_and_is_refused_elsewhere(tmp_path)
         mm.head_lens(model, prompt(), layer=0, pos=[])
     with pytest.raises(AddressError, match="No pos here is a Patch"):
         mm.attention_lens(model, "A picture of", layer=0, pos=Patch)
+
+
+def test_a_lens_of_other_edits_or_of_other_heads_is_refused():
+    model = mm.load("toy-gptj")
+    silent = model.edit(mm.Edit("z", 0.0, mm.Head(1, 0)))
+    plain, edited = (
+        mm.attention_lens(one, [prompt()], layer=1, steps=2) for one in (model, silent)
+    )
+    for lens, other in ((plain, silent), (edited, model)):
+        with pytest.raises(CheckpointError, match="trained with other edits or dictionaries"):
+            mm.head_lens(other, prompt(), layer=1, through=lens)
+    again = model.edit(mm.Edit("z", 0.0, mm.Head(1, 0)))
+    table = mm.head_lens(again, prompt(), layer=1, through=edited, k=1)
+    assert isinstance(table, pd.DataFrame) and len(table) == 4
+    with torch.no_grad():  # the last head of the layer, which no other number depends on
+        model.lm.hf.transformer.h[1].attn.out_proj.weight[:, -4:] *= 2.0
+    with pytest.raises(CheckpointError, match="has other weights"):
+        mm.head_lens(model, prompt(), layer=1, through=plain)
 
 
 def test_the_model_is_as_it_was():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from inspect import unwrap
 from typing import Any
 
 import numpy as np
@@ -396,7 +397,53 @@ def test_a_steered_text_is_the_same_with_and_without_the_cache(kind):
 
 # -- refusals -------------------------------------------------------------------------------------
 
+
+def measured() -> mm.Scores:
+    """Directions of the stream between two patches of white, in three layers."""
+    return decoding.shift_directions(bridge("toy-llama"), [prompt()], [prompt((0, 0))])
+
+
+def test_edits_are_taken_one_by_one_and_in_lists():
+    model, both = bridge("toy-llama"), decoding.steer_along("resid_post", measured())
+    quiet = mm.Edit("mlp_out", 0.0, layer=0)
+    many = model.edit(quiet, both).edits
+    assert many == (quiet, *both) == model.edit([quiet, [*both]]).edits
+    table = mm.patching.captions(model, prompt(), {"all": [both, quiet]}, max_new_tokens=1)
+    assert len(table) == 2
+
+
+def test_directions_act_where_they_were_measured_or_elsewhere_on_purpose():
+    found = measured()
+    assert found.about["site"] == "resid_post"
+    with pytest.raises(AddressError, match="measured at 'resid_post', where 'mlp_out' holds"):
+        decoding.steer_along("mlp_out", found)
+    plain = mm.Scores(found.values, found.axes, found.labels)
+    assert len(decoding.steer_along("mlp_out", plain)) == 3
+
+
+def test_processors_and_edits_of_functions_are_shown_without_addresses():
+    model = bridge("toy-llama")
+    shown = repr(decoding.contrast(model, "A picture of", alpha=0.5))
+    assert shown == "contrast('toy-llama', Prompt('A picture of'), alpha=0.5, beta=0.1)"
+    shown = repr(decoding.trust_penalty(model, [prompt(), prompt()], k=3))
+    assert shown.startswith("trust_penalty('toy-llama', [Prompt(") and "0x" not in shown
+    assert shown.endswith("alpha=1.0, k=3, scale=50.0, window=16, layer=2)")
+    edited = model.edit(decoding.steer_along("resid_post", measured(), scale=0.5))
+    told = mm.activations(edited, prompt(), "resid_post", layer=0).about["edits"]
+    assert all("_turned, Tensor" in one and "0.5)" in one and "0x" not in one for one in told)
+
+
 WRONG: dict[str, tuple[Any, type[Exception], str]] = {
+    "a list of directions": (
+        lambda m: unwrap(mm.patching.steer)("resid_post", [torch.ones(2)]), ArgumentError,
+        "an Edit has one direction"),
+    "a list of directions to remove": (
+        lambda m: unwrap(mm.patching.remove)("resid_post", [prompt()]), ArgumentError, "captions"),
+    "patches that are no positions": (
+        lambda m: bridge("toy-cross").edit(decoding.amplify()), AddressError, "across=True"),
+    "routes from patches that are no positions": (
+        lambda m: bridge("toy-cross").edit(mm.patching.knockout([mm.Patch(0, 0)], -1)),
+        AddressError, "across=True"),
     "alpha of a contrast": (
         lambda m: decoding.contrast(m, prompt(), alpha=-1.0), ArgumentError, "alpha=-1.0"),
     "beta": (lambda m: decoding.contrast(m, prompt(), beta=2.0), ArgumentError, "beta=2.0"),

@@ -45,7 +45,7 @@ DOCS = {
 }
 WITH_CODE = [name for name, doc in DOCS.items() if doc and docstring_blocks(doc)]
 ELSEWHERE = re.compile(
-    r"FOLDER|hf:|open_clip:|timm:|\bme/|google/|llava-hf/|gpt2|\.ckpt|runs/|fit\(|backbone=|\.\.\.[,)]"
+    r"FOLDER|hf:|open_clip:|timm:|\bme/|google/|facebook/|llava-hf/|gpt2|\.ckpt|runs/|fit\(|backbone=|\.\.\.[,)]"
 )
 """Marks of what only a reader has: data, the network, a training."""
 OTHERS = ("Pair", "metrics")

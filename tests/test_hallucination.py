@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from typing import Any
 
@@ -16,10 +17,17 @@ from mmlens import decoding, metrics
 from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families import toy
 from mmlens.model.hooked_vlm import HookedVLM
-from mmlens.papers.hallucination import said_things, summary
+from mmlens.papers.hallucination import (
+    HallucinationReport,
+    reproduce,
+    said_things,
+    summary,
+)
+from mmlens.papers.hallucination.decoding_report import confidence, way
 from mmlens.papers.hallucination.questions.said_things import plain
 from mmlens.papers.hallucination.told_apart import apart
 from mmlens.papers.tables import ExperimentError, ask
+from mmlens.runtime import progress
 from mmlens.sweep.record import SweepError
 from mmlens.towers.language.tokenization import follow
 from mmlens.values.errors import CapabilityError
@@ -229,6 +237,39 @@ def test_a_study_goes_on_where_it_was_and_its_arms_are_the_models_that_they_name
         mm.hallucination(model, pictures()[:2], tmp_path, progress=False, **how)
 
 
+def test_a_study_in_memory_shows_one_bar_over_all_arms(monkeypatch):
+    steps: list[tuple[str, int]] = []
+
+    class Live:
+        def add_task(self, what: str, total: int) -> int:
+            steps.append((what, total))
+            return 0
+
+        def start(self) -> None: ...
+        def stop(self) -> None: ...
+        def update(self, task: int, completed: int) -> None:
+            steps.append(("done", completed))
+
+    how: Any = {"vocabulary": PETS, "max_new_tokens": 1, "draws": 20, "confidence": False}
+    how["edited"] = {"edit": mm.Edit("mlp_out", 0.0, layer=1)}
+    monkeypatch.setattr(progress, "AFTER", -1.0)
+    monkeypatch.setattr(progress, "_live", Live)
+    mm.hallucination(bridge("toy-gptj"), pictures()[:2], **how)
+    assert steps == [("hallucination", 4), *(("done", at) for at in (1, 2, 3, 4))]
+    steps.clear()
+    mm.hallucination(bridge("toy-gptj"), pictures()[:2], progress=False, **how)
+    assert steps == []
+
+
+def test_a_report_shows_its_table_and_escapes_what_it_names(report):
+    shown = repr(report)
+    assert shown.startswith("HallucinationReport of toy-gptj, ") and "CHAIR-s" in shown
+    assert "plain, said, other" in shown and "0x" not in shown + report._repr_html_()
+    about = {**report.about, "model": "<script>"}
+    html = HallucinationReport(report.summary, report.mentions, about)._repr_html_()
+    assert "<script" not in html and html.count("<tr") == len(report.summary) + 1
+
+
 def test_functions_as_arms_are_for_studies_in_memory(tmp_path):
     with pytest.raises(SweepError, match="cannot be recorded"):
         mm.hallucination(bridge("toy-gptj"), pictures()[:2], tmp_path, vocabulary=PETS,
@@ -281,3 +322,38 @@ def test_no_bound_lies_beyond_what_a_metric_can_be():
         bounds = shares[["low", "high"]].to_numpy(float)
         assert np.nanmax(np.abs(bounds)) <= 1.0
         assert np.nanmin(shares[~shares["arm"].str.contains(" - ")]["low"]) >= 0.0
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "n", "holds"),
+    [(-0.3, -0.1, 20, True), (0.1, 0.3, 20, False), (-0.1, 0.2, 20, None), (-0.3, -0.1, 7, None)],
+)
+def test_a_way_helps_where_the_interval_of_its_difference_lies_below_zero(low, high, n, holds):
+    rows = [{"arm": arm, "metric": metric, "mean": 0.3, "low": 0.2, "high": 0.4, "n": n}
+            for arm in ("plain", "VCD") for metric in ("CHAIR-i", "recall")]  # fmt: skip
+    gap = {"arm": "VCD - plain", "metric": "CHAIR-i", "mean": (low + high) / 2}
+    table = pd.DataFrame([*rows, {**gap, "low": low, "high": high, "n": n}])
+    part = way("D1", table)
+    assert part.verdict is not None and part.verdict.holds is holds
+    assert way("D2", table).says.startswith("Not measured")
+
+
+def test_confidence_is_held_against_chance():
+    row = {"arm": "plain", "metric": "AUROC", "mean": 0.7, "n": 12}
+    told = [confidence(pd.DataFrame([{**row, "low": low, "high": low + 0.2}])).verdict
+            for low in (0.6, 0.4, 0.2)]  # fmt: skip
+    assert [one and one.holds for one in told] == [True, None, False]
+
+
+def test_the_papers_claims_are_one_page_and_the_arms_are_kept(tmp_path, monkeypatch):
+    arms = importlib.import_module("mmlens.papers.hallucination.arms_of_papers")
+    monkeypatch.setattr(arms, "PAIRS", 2)  # of VTI's directions
+    monkeypatch.setattr(arms, "MASKS", 1)
+    two = mm.datasets.pictos("held_out", 2, things=3)
+    how: Any = {"max_new_tokens": 3, "draws": 50, "progress": False}
+    report = reproduce("pictos", two, tmp_path, **how)
+    assert list(report.verdicts["experiment"]) == ["C1", "D1", "D2", "D3", "D4"]
+    assert report.verdicts["holds"].isna().all()
+    assert "of the papers' 5 claims" in report.results.read_text()
+    for arm in ("plain", "VCD", "PAI", "over-trust penalty", "VTI"):
+        assert (tmp_path / arm).is_dir()

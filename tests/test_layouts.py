@@ -185,11 +185,13 @@ REFUSED = {
         "mmlens.projection_probe": "every picture among the positions",
         "mmlens.modality_importance": "of the modality 'picture'",
         "mmlens.neuron_graph": "every picture among the positions",
+        "mmlens.attribution_graph": "every picture among the positions",
         "mmlens.attribute_caption": "pictures of 'toy-cross' are no positions",
         "mmlens.patching.edge_attribution": "every picture among the positions",
         "mmlens.patching.project_away": "every picture among the positions",
         "mmlens.relevance.covering_curves": "1 pictures in 2 crops",
         "mmlens.relevance.lens_map": "every picture among the positions",
+        "mmlens.relevance.noise_map": "every picture among the positions",
         "mmlens.relevance.lrp": "every picture among the positions",
         "mmlens.relevance.tam": "every picture among the positions",
         "mmlens.top_images": "neurons of its encoder",
@@ -199,11 +201,12 @@ REFUSED = {
 WORDS_ALONE = {
     **DENOISES,
     **dict.fromkeys(
-        ("mmlens.attribute_caption", "mmlens.contributions", "mmlens.neuron_graph",
-         "mmlens.next_labels",
+        ("mmlens.attribute_caption", "mmlens.attribution_graph", "mmlens.contributions",
+         "mmlens.neuron_graph", "mmlens.module_influence", "mmlens.next_labels",
          "mmlens.patching.edge_attribution", "mmlens.patching.knockouts",
          "mmlens.patching.path_patching", "mmlens.patching.rewrite", "mmlens.patching.soft_noise",
-         "mmlens.patching.thing_pairs", "mmlens.relevance.tam", "mmlens.stream_before",
+         "mmlens.patching.thing_pairs", "mmlens.relevance.noise_map",
+         "mmlens.relevance.tam", "mmlens.stream_before",
          "mmlens.projection_probe", "mmlens.text_neurons"),
         "needs a model that predicts the next token",
     ),
@@ -232,7 +235,12 @@ WORDS_ALONE = {
 }  # fmt: skip
 """What only a model with a language model answers."""
 NO_ATTENTION = dict.fromkeys(
-    ("mmlens.relevance.chefer", "mmlens.relevance.lrp", "mmlens.relevance.rollout"),
+    (
+        "mmlens.relevance.chefer",
+        "mmlens.relevance.grad_eclip",
+        "mmlens.relevance.lrp",
+        "mmlens.relevance.rollout",
+    ),
     "never holds an attention pattern",
 )
 CLASSES = dict.fromkeys(("mmlens.blank_check", "mmlens.typographic_attack"), "No class is called")

@@ -189,6 +189,38 @@ def test_a_bar_appears_after_two_seconds_and_only_the_outermost(monkeypatch):
     assert time.monotonic() > 0
 
 
+def test_progress_of_routes_counts_every_window(model, pairs):
+    told: list[tuple[int, int]] = []
+    routes = {"one": (mm.Patch(1, 1), -1), "two": (mm.Patch(2, 1), -1)}
+    patching.knockouts(
+        model, pairs[0].clean, metrics.logit(model, " dog"), routes, window=1, stride=2,
+        progress=lambda done, of: told.append((done, of)),
+    )  # fmt: skip
+    assert told == [(done, 4) for done in (1, 2, 3, 4)]  # layers 0 and 2, for each route
+
+
+def test_progress_over_pairs_prompts_and_words_is_one_count(model, pairs):
+    told: list[tuple[int, int]] = []
+    hear: dict[str, Any] = {"progress": lambda done, of: told.append((done, of))}
+    few: dict[str, Any] = {"layer": 1, "pos": [0, -1], "batch": 1}
+    patching.patch(model, pairs[0], "logit", **few, **hear)
+    alone = told.copy()
+    told.clear()
+    patching.patch(model, pairs, "logit", **few, **hear)
+    n = alone[-1][1]
+    assert told == [(at * n + done, 3 * n) for at in range(3) for done, _ in alone]
+    graph: dict[str, Any] = {"after": "", "k": 1, "units": 1, **hear}
+    told.clear()
+    mm.neuron_graph(model, [pairs[0].clean] * 2, [" dog", " cat"], **graph)
+    done, of = zip(*told, strict=True)
+    assert list(done) == sorted(set(done)) and len(set(of)) == 1 and done[-1] == of[-1]
+    told.clear()
+    part = progress.over_all(hear["progress"], 2)
+    part(0)(2, 4), part(0)(4, 4), part(1)(1, 2), part(1)(2, 2)
+    assert told == [(2, 8), (4, 8), (6, 8), (8, 8)]
+    assert progress.over_all(False, 3)(1) is False and progress.over_all(None, 3)(1) is None
+
+
 def test_pairs_of_a_data_set_erase_the_thing_or_as_much_ground_in_the_same_pictures(pictos):
     model, data = pictos, mm.dataset("pictos:held_out:6")
     pairs = patching.thing_pairs(model, data, n=3)
@@ -312,6 +344,15 @@ def test_tables_of_prompts_stand_below_each_other_with_what_each_tells(model, pa
         for at, prompt in enumerate(prompts):
             own = many[many["prompt"] == at].drop(columns="prompt").reset_index(drop=True)
             assert own.equals(verb(prompt))
+    said = [" dog", " cat"]
+    each: Any = mm.attribute_caption(model, prompts, 2, caption=said)
+    assert [token.text for token in each["token"]] == [" dog", " dog", " cat", " cat"]
+    for at, (prompt, words) in enumerate(zip(prompts, said, strict=True)):
+        own = each[each["prompt"] == at].drop(columns="prompt").reset_index(drop=True)
+        assert own.equals(mm.attribute_caption(model, prompt, 2, caption=words))
+    for of, many in ((prompts, 3), (prompts[0], 1)):
+        with pytest.raises(PromptError, match=f"caption= is a list of {many}"):
+            mm.attribute_caption(model, of, caption=[" dog"] * many)
     graph = ask["graph"](prompts)
     assert graph.attrs["about"]["method"] == "neuron_graph" and graph.attrs["words"]
     with pytest.raises(AddressError, match="edges of 2 prompts"):

@@ -62,6 +62,11 @@ def theirs(name: str, one: mm.Prompt) -> torch.Tensor:
     return whole(**model.prompt_reader.inputs(one)).logits
 
 
+def with_units(model: HookedVLM) -> list[int]:
+    """The layers that have MLP units; others are mixtures of experts."""
+    return [at for at, layer in enumerate(model.lm.units.layers) if layer.width]
+
+
 def seen_by(model: HookedVLM) -> type:
     """The kind of label that the positions of pictures have."""
     return mm.Patch if model.image_reader.placed else Marker
@@ -178,9 +183,11 @@ def test_every_kind_of_position_has_its_label(name):
     one = prompt()
     ids = model.prompt_reader.inputs(one)["input_ids"][0].tolist()
     labels = model.embed(one).labels[0]
-    image = model.prompt_reader.image_id
-    for at, (token, label) in enumerate(zip(ids, labels, strict=True)):
-        if token == image:
+    pictured = model.prompt_reader.pictured(ids)
+    assert all(seen for seen, token in zip(pictured, ids, strict=True)
+               if token == model.prompt_reader.image_id)  # fmt: skip
+    for at, (token, seen, label) in enumerate(zip(ids, pictured, labels, strict=True)):
+        if seen:
             assert isinstance(label, mm.Patch | Marker)
         else:
             assert isinstance(label, Token) and label.at == at
@@ -192,7 +199,7 @@ def test_every_kind_of_position_has_its_label(name):
 def test_attribution_is_the_effect_and_reaches_the_pixels(name):
     model, one = parts(name)[2], prompt()
     if model.can("neurons"):
-        scores = mm.attribute(model, one, 5, after="", point="post")
+        scores = mm.attribute(model, one, 5, after="", point="post", layer=with_units(model))
         best = mm.top_neurons(scores, 1).iloc[0]
         shrunk = model.edit(mm.Edit("neurons", lambda x: x * 0.98, best.neuron, pos=best.patch))
         with torch.no_grad():
@@ -261,7 +268,9 @@ def test_a_chat_is_read_as_the_checkpoints_template_writes_it(name):
         said, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
     )["input_ids"][0]
     ours = model.to_tokens(chat)[0].as_subclass(torch.Tensor)
-    assert torch.equal(ours.masked_fill(ours < 0, model.prompt_reader.image_id), truth)
+    pictured = torch.tensor(model.prompt_reader.pictured(truth.tolist()))
+    assert torch.equal(ours, truth.masked_fill(pictured, ours.min())) and pictured.any()
+    assert int(ours.min()) < 0  # no id of a word
     raw = mm.Prompt(photo(*WIDE), "What is this?", template=False)
     assert len(model.embed(raw).labels[0]) < len(
         model.embed(prompt(words="What is this?")).labels[0]
@@ -297,7 +306,10 @@ def test_the_table_of_the_documentation_is_true(name):
     refused = stored.pop("refused")
     assert native_row(parts(name)[2]) == stored
     assert "mmlens.patching.patch" not in refused
-    assert ("mmlens.attribute" not in refused) == parts(name)[2].can("neurons")
+    model = parts(name)[2]
+    every = len(with_units(model)) == model.cfg.n_layers  # of a mixture with dense layers, some
+    assert ("mmlens.attribute" not in refused) == every
+    assert model.can("neurons") == bool(with_units(model))
 
 
 def reason_of(sentence: str) -> str:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from bridges import bridge
 from test_experiments import SAMPLES, mean_of
 
 import mmlens as mm
+from mmlens.datasets.sample import Samples
 from mmlens.papers import neo
 from mmlens.papers.mmn.questions.explained import explain
+from mmlens.papers.neo.neo_claims import CLAIMS, JUDGES
 from mmlens.papers.neo.object_patches import CROWDED, object_patches
 from mmlens.papers.neo.questions.object_tokens import summary, token_ablations
 from mmlens.papers.neo.questions.patch_words import word_shares
 from mmlens.papers.neo.questions.windows import window_effects, windows
 from mmlens.papers.tables import ExperimentError, ask
+from mmlens.sweep.record import SweepError
 
 ONE: dict[str, Any] = {"max_new_tokens": 1}
 CORNER = SAMPLES[1]
@@ -103,3 +107,68 @@ def test_the_study_has_all_three_and_bad_options_are_refused(model):
     for options in bad:
         with pytest.raises(ExperimentError):
             token_ablations(model, SAMPLES[0], **options)
+
+
+PICTURES = [f"s{i}" for i in range(12)]
+
+
+def planted(loss: dict[tuple[str, str], float]) -> pd.DataFrame:
+    """Tables of pictures whose noun loses a known share, a little more or less in each."""
+    noise = torch.Generator().manual_seed(0)
+    rows = [
+        {"sample": one, "arm": arm, "layers": layers, "before": 0.5, "said": lost < 0.5,
+         "probability": 0.5 * (1 - lost) + 0.03 * float(torch.rand((), generator=noise))}
+        for (arm, layers), lost in loss.items() for one in PICTURES
+    ]  # fmt: skip
+    return pd.DataFrame(rows).assign(skipped="", options="{}")
+
+
+@pytest.mark.parametrize(("lost", "other", "holds"), [(0.9, 0.1, True), (0.1, 0.9, False)])
+def test_a_claim_of_patches_is_decided_by_what_is_lost_beyond_bare_ground(lost, other, holds):
+    judge = JUDGES["N1"][1]
+    at: Any = {("object", ""): lost, ("object + ring", ""): lost, ("random", ""): other}
+    table = planted(at)
+    assert judge(table, draws=200, seed=0).verdict.holds is holds
+    few = table[table["sample"].isin(PICTURES[:7])]
+    assert judge(few, draws=200, seed=0).verdict.holds is None
+
+
+def test_claims_of_windows_compare_the_arms_that_they_name():
+    names = ("early", "mid-late", "all")
+    loss: Any = {("object + ring -> last", name): 0.02 if name == "early" else 0.8
+                 for name in names}  # fmt: skip
+    loss |= {("random -> last", name): 0.02 for name in names}
+    loss |= {("patches -> last row", name): 0.95 for name in names}
+    table = planted(loss)
+    told = {key: JUDGES[key][1](table, draws=200, seed=0).verdict.holds for key in CLAIMS
+            if key in ("N3", "N4", "N5")}  # fmt: skip
+    assert told == {"N3": True, "N4": False, "N5": True}
+
+
+@pytest.mark.parametrize(("late", "bare", "holds"), [(0.6, 0.1, True), (0.6, 0.8, False)])
+def test_words_have_to_come_in_later_layers_and_at_the_thing(late, bare, holds):
+    noise = torch.Generator().manual_seed(0)
+    rows = [
+        {"sample": one, "layer": layer, "arm": arm, "patches": 4,
+         "share": (share if layer == 2 else 0.0) + 0.1 * float(torch.rand((), generator=noise))}
+        for one in PICTURES for layer in range(3)
+        for arm, share in (("object", late), ("background", bare))
+    ]  # fmt: skip
+    table = pd.DataFrame(rows).assign(skipped="", options="{}")
+    assert JUDGES["N2"][1](table, draws=200, seed=0).verdict.holds is holds
+
+
+def test_the_study_is_a_page_of_its_claims_and_goes_on_where_it_was(model, tmp_path):
+    samples = Samples("planted", [one.id for one in SAMPLES], SAMPLES.__getitem__, "planted")
+    how: Any = {"share": 0.5, "draws": 50, "progress": False, **ONE}
+    report = neo.reproduce(model, samples, tmp_path, command="mmlens reproduce neo", **how)
+    assert list(report.verdicts["experiment"]) == list(CLAIMS)
+    assert report.verdicts["holds"].isna().all()  # two pictures decide nothing
+    text, page = report.results.read_text(), report.page.read_text()
+    assert "`mmlens reproduce neo`" in text and "5 are undecided" in text and "N5" in page
+    swept = sorted((tmp_path / "sweeps").rglob("*.*"))
+    before = {file: file.stat().st_mtime_ns for file in swept if file.suffix != ".lock"}
+    neo.reproduce(model, samples, tmp_path, **how)
+    assert all(file.stat().st_mtime_ns == at for file, at in before.items() if "chunk" in str(file))
+    with pytest.raises(SweepError):
+        neo.reproduce(model, samples, tmp_path, **{**how, "share": 0.4})

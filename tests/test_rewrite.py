@@ -105,6 +105,17 @@ def test_without_another_word_it_is_said_at_every_prompt_whatever_led_there():
         assert int(logits.argmax()) == word and float(logits.topk(2).values.diff()) < -0.45
 
 
+def test_a_margin_that_the_steps_do_not_reach_is_told():
+    model = bridge("toy-gpt2")
+    some = [prompt(), prompt((0, 3), "the red house")]
+    with pytest.warns(
+        UserWarning, match=r"After 1 steps '.*' is ahead by .* and 9 was asked"
+    ) as told:
+        changed = rewrite(model, some, strongest(model), *behind(model), margin=9.0, steps=1)
+    least = min(changed.provenance["rewritten"]["after"])
+    assert least < 9.0 and f"is ahead by {least:.3g} " in str(told[0].message)
+
+
 def test_a_prompt_that_says_the_word_already_is_left_alone():
     model = bridge("toy-gptj")
     minus, of = behind(model)

@@ -303,7 +303,7 @@ def test_another_model_edit_or_question_is_refused_too(whole, monkeypatch):
     with pytest.raises(
         SweepError, match=r"question.name = 'test_sweep.answers', .* for 'test_sweep.d"
     ):
-        sweep(draws, model(), pictures(), whole.folder, **how)
+        sweep(draws, model(), pictures(), whole.folder, **how | {"options": {}})
 
 
 def test_two_edits_that_write_other_values_are_two_models(tmp_path):

@@ -25,10 +25,10 @@ MEANT: dict[str, set[str]] = {
     "unit": {"Neuron"},
     "target": {"attribute", "attribute_caption", "attribute_picture", "integrated_gradients",
                "papers.mmn.OpenChoices", "visualise", "relevance.chefer",
-               "relevance.covering_curves", "relevance.grad_cam", "relevance.lrp",
-               "relevance.occlusion", "relevance.rise"},
+               "relevance.covering_curves", "relevance.grad_cam", "relevance.grad_eclip",
+               "relevance.lrp", "relevance.occlusion", "relevance.rise", "visual_circuit"},
     "rank_by": {"top_neurons", "papers.mmn.OpenChoices"},
-    "quantity": {"head_lens", "logit_lens", "patchscope"},
+    "quantity": {"head_lens", "logit_lens", "module_influence", "patchscope"},
 }  # fmt: skip
 """Parameter -> the only public functions that may have it; in all of these it means one thing."""
 NEVER = {"layers": "layer", "positions": "pos", "heads": "head"}

@@ -36,7 +36,7 @@ def verbs() -> dict[str, Any]:
     return found
 
 
-KINDS = ("words", "similarity", "classes")
+KINDS = ("words", "similarity", "classes", "pairs")
 """What a model answers with, and so what it is asked."""
 
 
@@ -52,25 +52,26 @@ def calls(
     """
     photo, other = photos or (toy.picture(at).resize((64, 32)) for at in ((2, 1), (0, 3)))
     talks = kind == "words"
-    prompt = mm.Prompt(photo, WORDS) if talks else mm.Prompt(photo)
-    pair = patching.Pair(prompt, mm.Prompt(other, WORDS) if talks else mm.Prompt(other))
+    beside = {"words": [WORDS], "pairs": ["two cats"]}.get(kind, [])
+    prompt = mm.Prompt(photo, *beside)
+    pair = patching.Pair(prompt, mm.Prompt(other, *beside))
     samples = [Sample(name, one) for name, one in (("a", photo), ("b", other))]
     data = Samples("two", ["a", "b"], samples.__getitem__, "hash")
-    mask, neuron = np.zeros(photo.size[::-1], bool), mm.Neuron(1, 5, "lm" if talks else "vision")
+    tower = {"words": "lm", "pairs": "multimodal"}.get(kind, "vision")
+    mask, neuron = np.zeros(photo.size[::-1], bool), mm.Neuron(1, 5, tower)
     mask[photo.height // 2 : 3 * photo.height // 4, photo.width // 8 : photo.width // 4] = True
     seen = Sample("a", photo, things=(Thing("dog", torch.from_numpy(mask)),))
     known = Samples("one", ["a"], [seen].__getitem__, "hash")
     pets = Vocabulary("pets", {"dog": "dog"})
     token: dict[str, Any] = {"words": {"of": word, "after": ""}, "similarity": {"of": "a dog"},
-                             "classes": {"of": 1}}[kind]  # fmt: skip
+                             "classes": {"of": 1}, "pairs": {"of": "match"}}[kind]  # fmt: skip
     look: dict[str, Any] = {
         "words": {"prompt": WORDS, "max_new_tokens": 2},
         "similarity": {"of": ["a dog", "a cat"]},
-        "classes": {},
-    }[kind]
+    }.get(kind, {})
     layer: dict[str, Any] = {} if talks else {"layer": 1}  # of maps, one at a time
     few: dict[str, Any] = {} if talks else {"layer": 1, "pos": [0, 1]}
-    metric = lambda logits: logits[word]  # noqa: E731
+    metric = lambda logits: logits[word if kind != "pairs" else 1]  # noqa: E731
     corners = tuple(mm.Patch(row, col) for row in (0, 1) for col in (0, 1))
     weights = mm.Scores(torch.tensor([1.0, 2.0, 4.0, 3.0]), ("pos",), {"pos": corners})
     target = "logit" if kind == "similarity" else "prob"
@@ -91,6 +92,7 @@ def calls(
         "mmlens.attribute": ask(prompt, **token, **layer),
         "mmlens.attribute_caption": ask(prompt, 3, caption=" dog"),
         "mmlens.attribute_picture": ask(prompt, **token, steps=4),
+        "mmlens.attribution_graph": ask(prompt, word, after="", k=2),
         "mmlens.audit": ask(prompt),
         "mmlens.audit_bias": ask(compared, tempfile.mkdtemp(), draws=9),
         "mmlens.bilinear_attribution": ask(photo, "a dog", site="features"),
@@ -114,6 +116,7 @@ def calls(
         "mmlens.look": ask(photo, **look),
         "mmlens.microscope": ask(data, tempfile.mkdtemp(), layer=0, k=1),
         "mmlens.modality_importance": ask([prompt], metrics=["max"]),
+        "mmlens.module_influence": ask(prompt, word, after=""),
         "mmlens.nearest_tokens": ask(prompt, 2),
         "mmlens.next_labels": ask(prompt, 2, max_new_tokens=2),
         "mmlens.patchscope": ask(prompt, layer=1, pos=[0], into="a dog", k=2),
@@ -132,6 +135,7 @@ def calls(
         "mmlens.typographic_attack": ask([photo], {"dog": "dog"}, ["dog", "cat"]),
         "mmlens.unit_responses": ask([photo, other]),
         "mmlens.word_probe": ask(["dog"], sizes=[0.4], at=[(0.5, 0.5)]),
+        "mmlens.visual_circuit": ask([prompt], k=2, **token),
         "mmlens.visualise": ask(mm.Neuron(0, 5, "vision"), steps=2, variants=2),
         "mmlens.zero_shot": ask(photo, ["a dog", "a cat"]),
         "mmlens.decoding.contrast": ask(pair.corrupt),
@@ -163,9 +167,11 @@ def calls(
         "mmlens.relevance.chefer": ask(prompt, **token),
         "mmlens.relevance.covering_curves": ask(prompt, weights, target=target, steps=3, **token),
         "mmlens.relevance.grad_cam": ask(prompt, **token),
+        "mmlens.relevance.grad_eclip": ask(prompt, **token),
         "mmlens.relevance.in_mask": ask(weights, mask, photo),
         "mmlens.relevance.lens_map": ask(prompt, word),
         "mmlens.relevance.lrp": ask(prompt, **token),
+        "mmlens.relevance.noise_map": ask(prompt, layer=1, draws=2),
         "mmlens.relevance.occlusion": ask(prompt, **token, batch=32),
         "mmlens.relevance.rise": ask(prompt, **token, masks=16, batch=16),
         "mmlens.relevance.rollout": ask(prompt),

@@ -230,6 +230,7 @@ def verbs() -> str:
         "ViT with classes": mm.from_parts(vision=_vit()),
         "ResNet with classes": mm.from_parts(vision=_resnet()),
         "dual encoder": mm.from_model(_clip()),
+        "multimodal encoder": mm.from_model(_flava(), multimodal="match"),
         "diffusion model": mm.from_model(_pipeline()),
     }
     rows = []
@@ -270,6 +271,17 @@ def _clip() -> Any:
     text = {**small, "vocab_size": 32, "max_position_embeddings": 8, "eos_token_id": 1}
     vision = {**small, "image_size": 32, "patch_size": 8}
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).eval()
+
+
+def _flava() -> Any:
+    from transformers import FlavaConfig, FlavaForPreTraining
+
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    small |= {"intermediate_size": 24}
+    image, text = {**small, "image_size": 32, "patch_size": 8}, {**small, "vocab_size": 32}
+    both = {"hidden_size": 16, "projection_dim": 16, "init_codebook": False}
+    parts = {"image_config": image, "text_config": text, "multimodal_config": small}
+    return FlavaForPreTraining(FlavaConfig(**parts, **both)).eval()
 
 
 def _resnet() -> Any:

@@ -20,7 +20,7 @@ from PIL import Image, ImageFilter
 from mmlens.causal.pairs import Corrupter
 from mmlens.causal.picture_boxes import Box, apart, patch_boxes
 from mmlens.model.capabilities import needs
-from mmlens.values.arguments import count, instance, number, several, shown
+from mmlens.values.arguments import count, function, instance, number, several, shown
 from mmlens.values.errors import AddressError, PictureError
 from mmlens.values.labels import Patch
 from mmlens.values.pictures import open_picture
@@ -181,6 +181,8 @@ def only_at(model: HookedVLM, corrupter: Corrupter, patches: Sequence[Patch]) ->
     """
     for patch in several(patches, "patches", error=AddressError):
         instance(patch, "patches", Patch, "Patches, as in [Patch(2, 1)]", error=AddressError)
+    write = "a function of a PIL picture, as patching.grey() returns"
+    function(corrupter, "corrupter", write, takes=1, error=PictureError)
 
     def corrupt(image: Image.Image) -> Image.Image:
         out, changed = open_picture(image), corrupter(image)

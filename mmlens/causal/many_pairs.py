@@ -25,7 +25,8 @@ from mmlens.causal import measures
 from mmlens.causal.pairs import Pair
 from mmlens.causal.thing_pairs import thing_pairs
 from mmlens.datasets.sample import Samples
-from mmlens.runtime.progress import tracked
+from mmlens.runtime.progress import over_all, tracked
+from mmlens.values.arguments import function
 from mmlens.values.errors import AddressError, MMLensError, PromptError, TargetError, nearest
 from mmlens.values.joined_labels import joined, joined_attrs
 from mmlens.values.scores import Scores
@@ -57,7 +58,8 @@ def over_pairs(reads: str = "pair", metric: str | None = "metric") -> Callable[[
             own = dict(given)
             for name, value in given.items() if isinstance(one, Pair) else ():
                 if type(value) is FunctionType and name not in (metric, "progress"):
-                    own[name] = value(one)
+                    write = "a function of the pair, or what it would return"
+                    own[name] = function(value, name, write, takes=1)(one)
             if metric is not None:
                 own[metric] = _metric(model, own.get(metric), one, metric)
             if metric is not None and own[metric] is None and metric not in given:
@@ -77,9 +79,11 @@ def over_pairs(reads: str = "pair", metric: str | None = "metric") -> Callable[[
             if (many := pairs_in(model, of)) is None:
                 return single(model, of, given)
             found = []
+            part = over_all(given.get("progress"), len(many))
             for at, one in enumerate(tracked(many, f"{verb.__name__} of pairs", _shown(given))):
+                own = {**given, "progress": part(at)} if "progress" in given else given
                 try:
-                    found.append(single(model, one, given))
+                    found.append(single(model, one, own))
                 except MMLensError as error:
                     name = getattr(one, "name", "") or at
                     raise type(error)(f"Pair {name}: {error}") from error
@@ -94,8 +98,9 @@ def over_pairs(reads: str = "pair", metric: str | None = "metric") -> Callable[[
 
 
 def _shown(given: dict[str, Any]) -> Any:
-    """The caller's choice of a bar; a function of (done, of) is that of a pair."""
-    return given.get("progress") if isinstance(given.get("progress"), bool) else None
+    """The caller's choice of a bar; none where a function is told instead, pair by pair."""
+    asked = given.get("progress")
+    return asked if asked is None or isinstance(asked, bool) else False
 
 
 def pairs_in(model: Any, of: Any) -> list[Any] | None:

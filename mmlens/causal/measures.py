@@ -7,11 +7,12 @@
     kl(model, prompt)                           KL(predictions after `prompt` || predictions now)
 
 Each maps the last position's logits Float[..., d_vocab] to Float[...]; of a classifier its logits,
-where a class is named in place of a word. Of a dual encoder they map the unit embedding of a
-picture (or text) Float[..., d_embed] to its logit with the text (or picture) that is named, which
-are probabilities only where each pair has its own (SigLIP). Any function of that kind is a metric;
-gradients (for attribution patching) need one that is differentiable, which `rank` is not. Results
-keep the name of their metric, which is the name of its function, and figures say it.
+where a class is named in place of a word; of a multimodal encoder "match", or a word. Of a dual
+encoder they map the unit embedding of a picture (or text) Float[..., d_embed] to its logit with the
+text (or picture) that is named, which are probabilities only where each pair has its own (SigLIP).
+Any function of that kind is a metric; gradients (for attribution patching) need one that is
+differentiable, which `rank` is not. Results keep the name of their metric, which is the name of its
+function, and figures say it.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def rank(model: HookedModel, word: Any) -> Measure:
 @needs("one pass")
 def kl(model: HookedModel, prompt: Any) -> Measure:
     """KL divergence of the predictions from those after `prompt`, in nats."""
-    if not (model.can("logits") or model.can("classes")):
+    if not any(map(model.can, ("logits", "classes", "pairs"))):
         raise _no_distribution(model)
     with torch.no_grad():
         answer = model.side_by_side(model.one(prompt), 1)[0]
@@ -114,16 +115,22 @@ def _said(model: HookedModel, word: Any) -> str:
         return repr(word_of(towers["lm"], word))
     if isinstance(word, int) and model.can("classes"):
         return repr(towers["vision"].class_names[word])
+    if isinstance(word, int) and model.can("pairs"):
+        both: Any = model
+        return repr(both.answer_names[_index(model, word)])
     return "the picture" if model.can("similarity") else repr(str(word))
 
 
 def _index(model: HookedModel, word: Any) -> int:
-    """The number of a token or of a class."""
+    """The number of a token, of a class or of an answer about a pair."""
     towers: Any = model.towers
     if model.can("logits"):
         return id_of(towers["lm"], word)
     if model.can("classes"):
         return class_index(towers["vision"].class_names, word)
+    if model.can("pairs"):
+        both: Any = model
+        return both.answer_index(word)
     raise _no_distribution(model)
 
 

@@ -23,7 +23,7 @@ from PIL import Image
 from mmlens.model.capabilities import needs
 from mmlens.model.targets import one
 from mmlens.values.addresses import places
-from mmlens.values.arguments import SEEDS, count, instance, number
+from mmlens.values.arguments import SEEDS, count, function, instance, number
 from mmlens.values.errors import MMLensError, PictureError, PromptError
 from mmlens.values.labels import Patch
 from mmlens.values.prompt import Prompt, SoftPrompt
@@ -94,6 +94,8 @@ class Pair:
 
 
 def _corrupted(corrupter: Corrupter, picture: Image.Image) -> Image.Image:
+    write = "a function of a PIL picture, as patching.grey() returns"
+    function(corrupter, "corrupter", write, takes=1, error=PictureError)
     try:
         corrupted = corrupter(picture)
     except (MMLensError, MemoryError):

@@ -47,8 +47,13 @@ def names_dual(name: str) -> bool:
     return name.startswith(OPEN_CLIP)
 
 
-def find_dual(source: str, revision: str | None = None) -> tuple[Any, Any, Any, Any]:
+def find_dual(
+    source: str, revision: str | None = None, *, heads: bool = False
+) -> tuple[Any, Any, Any, Any]:
     """(model, its preprocessing, its tokenizer, open_clip's configuration of it or None).
+
+    Args:
+        heads: whether a FLAVA is loaded with the heads that it was trained with.
 
     Raises:
         ModelError: a name that doesn't exist or can't be fetched; the error names the nearest.
@@ -59,7 +64,7 @@ def find_dual(source: str, revision: str | None = None) -> tuple[Any, Any, Any, 
         return _open_clip(source.removeprefix(OPEN_CLIP))
     if (folder / "open_clip_config.json").is_file():
         return _open_clip_folder(folder)
-    return *_transformers(source, revision, local=folder.is_dir()), None
+    return *_transformers(source, revision, heads, local=folder.is_dir()), None
 
 
 def _kind(folder: Path) -> str:
@@ -113,7 +118,9 @@ def _open_clip_folder(folder: Path) -> tuple[Any, Any, Any, Any]:
         ) from error
 
 
-def _transformers(source: str, revision: str | None, *, local: bool) -> tuple[Any, Any, Any]:
+def _transformers(
+    source: str, revision: str | None, heads: bool, *, local: bool
+) -> tuple[Any, Any, Any]:
     import transformers
 
     name = str(expanded(source)) if local else source.removeprefix("hf:")
@@ -126,9 +133,14 @@ def _transformers(source: str, revision: str | None, *, local: bool) -> tuple[An
                 f"{source!r} is a {config.model_type}, no dual encoder ({', '.join(KINDS)}): join"
                 f" it with a language model, mm.from_parts(vision={source!r}, lm='gpt2')."
             )
+        kind: Any = transformers.AutoModel
+        own: dict[str, Any] = {}
+        if heads and config.model_type == "flava":
+            config.init_codebook = False  # of codes of pictures, which nothing here predicts
+            kind, own = transformers.FlavaForPreTraining, {"config": config}
         with quietly():
-            model, told = transformers.AutoModel.from_pretrained(
-                name, dtype=torch.float32, output_loading_info=True, **safe
+            model, told = kind.from_pretrained(
+                name, dtype=torch.float32, output_loading_info=True, **own, **safe
             )
     except CapabilityError:
         raise

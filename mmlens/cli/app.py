@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from mmlens import __version__
+from mmlens.cli import reproduce_patches as reproduce_patches  # it adds its commands
 from mmlens.cli.audit_bias import audit_bias_command
 from mmlens.cli.doctor import doctor_command
 from mmlens.cli.explore import explore_command

@@ -1,4 +1,4 @@
-"""`mmlens reproduce mmn` and `goh`: the command line of the studies' `reproduce`.
+"""`mmlens reproduce mmn`, `goh`, `neo`, `hallucination`: the command line of their `reproduce`.
 
     mmlens reproduce mmn --quick
     mmlens reproduce mmn --model limber-beit --data coco:FOLDER --out runs/mmn
@@ -119,7 +119,7 @@ def mmn_command(
             command=command,
         )  # fmt: skip
     except SweepError as error:
-        raise SweepError(str(error).replace("with resume=False", "with --anew")) from error
+        raise in_other_words(error) from error
     tell_claims(
         [row.verdict for row in report.findings], report.page, results or report.results, as_json
     )
@@ -206,6 +206,11 @@ def goh_command(
     tell_claims(
         [row.verdict for row in report.sections], report.page, results or report.results, as_json
     )
+
+
+def in_other_words(error: Exception) -> Exception:
+    """What a sweep refuses, in words of the command line."""
+    return type(error)(str(error).replace("with resume=False", "with --anew"))
 
 
 def number_or_word(value: str) -> float | str:

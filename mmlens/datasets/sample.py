@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmlens.datasets.caption_pairs import DataError
+from mmlens.values.arguments import function
 from mmlens.values.pictures import open_named
 
 Box = tuple[float, float, float, float]
@@ -96,7 +97,9 @@ class Samples(Sequence[Sample]):
     def __init__(
         self, name: str, ids: Iterable[str], read: Callable[[int], Sample], digest: str
     ) -> None:
-        self.name, self.ids, self.hash, self._read = name, tuple(ids), digest, read
+        write = "a function of a sample's place, such as list.__getitem__ of samples"
+        self._read = function(read, "read", write, takes=1, error=DataError)
+        self.name, self.ids, self.hash = name, tuple(ids), digest
         if not self.ids:
             raise DataError(f"There are no pictures in {name}.")
         if len(set(self.ids)) < len(self.ids):

@@ -61,7 +61,7 @@ class Tables:
             AddressError, ArgumentError: a table without these columns, or no function.
         """
         if self.drawn is not None:
-            function(self.drawn, "drawn", "a function of a Neuron")
+            function(self.drawn, "drawn", "a function of a Neuron", takes=1)
         assert self.words_of is not None and self.formats_of is not None  # they are read here
 
     @cached_property

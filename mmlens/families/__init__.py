@@ -16,16 +16,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlens.values.arguments import shown, text
+from mmlens.values.arguments import function, shown, text
 from mmlens.values.errors import ArgumentError, ModelError, nearest
 
 if TYPE_CHECKING:
     import torch
 
-    from mmlens.model.hooked_dual_encoder import HookedDualEncoder
     from mmlens.model.hooked_vlm import HookedVLM
+    from mmlens.model.pictures_and_texts import PicturesAndTexts
 
-Loader = Callable[..., "HookedVLM | HookedDualEncoder"]
+Loader = Callable[..., "HookedVLM | PicturesAndTexts"]
 _loaders: dict[str, Loader] = {}
 _lines: dict[str, str] = {}
 _fetchers: dict[str, Callable[..., Path]] = {}
@@ -97,6 +97,8 @@ def fetch(
         WriteError: the folder cannot be written, or its disk is too full.
     """
     text(name, "name", empty=False)
+    if progress is not None:
+        function(progress, "progress", "a function of (what, done, of)", takes=3)
     loaders = _find_families()
     if name in _fetchers:
         return _fetchers[name](wheels=wheels, progress=progress)

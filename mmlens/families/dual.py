@@ -19,12 +19,15 @@ from mmlens.checkpoints.language import load_tokenizer
 from mmlens.checkpoints.weights import expanded
 from mmlens.families import family
 from mmlens.families.coca import captioner
+from mmlens.families.flava import HEADS, multimodal_encoder
 from mmlens.model.hooked_dual_encoder import HookedDualEncoder
+from mmlens.model.hooked_multimodal_encoder import ANSWERS
 from mmlens.model.hooked_vlm import HookedVLM
+from mmlens.model.pictures_and_texts import PicturesAndTexts
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.casting import device_of, dtype_of
 from mmlens.towers.dual_halves import halves_of
-from mmlens.values.arguments import flag, instance, shown, text
+from mmlens.values.arguments import choice, flag, instance, shown, text
 from mmlens.values.errors import ArgumentError
 
 
@@ -36,7 +39,8 @@ def load_dual(
     device: str | torch.device | None = None,
     revision: str | None = None,
     captions: bool = False,
-) -> HookedDualEncoder | HookedVLM:
+    multimodal: str | None = None,
+) -> PicturesAndTexts | HookedVLM:
     """A dual encoder by its library's name, or from a folder.
 
     Args:
@@ -44,8 +48,11 @@ def load_dual(
         dtype, device: None leaves them as they are (float32, CPU).
         revision: git revision of a hub id.
         captions: of a CoCa, the captioner in place of the dual encoder.
+        multimodal: of a FLAVA, the model with its multimodal encoder in place of the dual encoder,
+            and what it answers with: "match", "words" or "states".
     """
-    model, preprocess, tokenizer, arch = find_dual(name, revision)
+    heads = multimodal is not None and choice(multimodal, "multimodal", ANSWERS) in HEADS
+    model, preprocess, tokenizer, arch = find_dual(name, revision, heads=heads)
     folder = expanded(name)
     saved = told_of(folder) if folder.is_dir() else {}
     named = folder.name if folder.is_dir() else name
@@ -55,7 +62,7 @@ def load_dual(
     if words != "open_clip":
         tokenizer = load_tokenizer(str(folder)) if words == "transformers" else None
     parts = (model, saved.get("pixels", preprocess), tokenizer)
-    found = _hooked(*parts, saved.get("name", named), told, arch, captions)
+    found = _hooked(*parts, saved.get("name", named), told, arch, captions, multimodal)
     if isinstance(found, HookedDualEncoder):
         check_saved_weights(found, saved, named)
     return _moved(found, dtype, device)
@@ -71,7 +78,8 @@ def from_dual(
     dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
     captions: bool = False,
-) -> HookedDualEncoder | HookedVLM:
+    multimodal: str | None = None,
+) -> PicturesAndTexts | HookedVLM:
     """A dual encoder in memory as a hooked model; the caller's stays as it is.
 
     Args:
@@ -84,6 +92,8 @@ def from_dual(
             text_cfg), needed only to save the model.
         dtype, device: None leaves them as they are.
         captions: of a CoCa, the captioner in place of the dual encoder.
+        multimodal: of a FLAVA, what it answers with by its multimodal encoder, in place of the dual
+            encoder: "match", "words" or "states".
 
     Raises:
         CapabilityError: it is no dual encoder of these libraries.
@@ -99,14 +109,27 @@ def from_dual(
     config = open_clip_arch(arch)
     if config is not None:
         instance(config, "arch", Mapping, "the name of an architecture, or its configuration")
-    found = _hooked(encoder, preprocess, tokenizer, named, told, config, captions)
+    found = _hooked(encoder, preprocess, tokenizer, named, told, config, captions, multimodal)
     return _moved(found, dtype, device)
 
 
 def _hooked(
-    model: Any, preprocess: Any, tokenizer: Any, name: str, told: Any, arch: Any, captions: bool
-) -> HookedDualEncoder | HookedVLM:
+    model: Any,
+    preprocess: Any,
+    tokenizer: Any,
+    name: str,
+    told: Any,
+    arch: Any,
+    captions: bool,
+    multimodal: str | None,
+) -> PicturesAndTexts | HookedVLM:
     with ordinary():
+        if multimodal is not None:
+            if captions:
+                raise ArgumentError("captions= is of a CoCa and multimodal= of a FLAVA: give one.")
+            return multimodal_encoder(
+                model, preprocess, tokenizer, multimodal, name=name, told=told
+            )
         if flag(captions, "captions"):
             return captioner(
                 model, preprocess, tokenizer, name=name, told=told | {"family": "coca"}

@@ -48,4 +48,5 @@ def glm_v(model: Any, processor: Any) -> Eyes:
 
 native("glm4v", "Glm4vForConditionalGeneration", "zai-org/GLM-4.1V-9B-Thinking")(glm_v)
 native("glm46v", "Glm46VForConditionalGeneration", "zai-org/GLM-4.6V-Flash")(glm_v)
+native("glm4v_moe", "Glm4vMoeForConditionalGeneration", "zai-org/GLM-4.5V")(glm_v)
 native("glm_ocr", "GlmOcrForConditionalGeneration", "zai-org/GLM-OCR")(glm_v)

@@ -119,6 +119,10 @@ def llava_next(model: Any, processor: Any) -> Eyes:
     """The encoder at its feature layer, the projector, and the layout of tiles and newlines."""
     words = counted(processor, model.config)
     newline = model.model.image_newline
+    if hasattr(model.config.text_config, "logits_scaling"):  # of a Granite, in a copy of ours:
+        model.config.text_config.logits_scaling = (
+            1.0  # its own class divides, and this one does not
+        )
     reader = AnyResolution(words.image_processor, model.config, newline, None, single=False)
     vision = at_feature_layer(model, square(words.image_processor, reader.side))
     return Eyes(vision, model.model.multi_modal_projector, reader, words, words.image_token)

@@ -19,8 +19,8 @@ from mmlens.checkpoints.weights import expanded
 from mmlens.checkpoints.whole_models import find_whole, in_folder, kind_of
 from mmlens.families import diffusion, dual, family, native
 from mmlens.model.hooked_diffusion import HookedDiffusion
-from mmlens.model.hooked_dual_encoder import HookedDualEncoder
 from mmlens.model.hooked_vlm import HookedVLM
+from mmlens.model.pictures_and_texts import PicturesAndTexts
 from mmlens.runtime.casting import device_of, dtype_of
 from mmlens.towers.dual_halves import is_dual
 from mmlens.towers.language.inside import whole
@@ -55,7 +55,8 @@ def load_named(
     device_map: Any = None,
     revision: str | None = None,
     attn: str | None = None,
-) -> HookedVLM | HookedDualEncoder:
+    multimodal: str | None = None,
+) -> HookedVLM | PicturesAndTexts:
     """A dual encoder or whole vision-language model of transformers.
 
     Args:
@@ -64,6 +65,8 @@ def load_named(
         device_map: as in transformers, for one device: "auto" on a machine with one GPU.
         revision: git revision of a hub id.
         attn: "eager" or "sdpa", for what mmlens does not open itself; None: transformers' choice.
+        multimodal: of a FLAVA, what it answers with by its multimodal encoder: "match", "words" or
+            "states"; None: the dual encoder.
     """
     if (why := _elsewhere(name)) and not expanded(name).exists():
         raise ModelError(
@@ -76,7 +79,11 @@ def load_named(
     if kind in KINDS:
         if device_map is not None or attn is not None:
             raise ArgumentError(f"load({name!r}) is a dual encoder, without device_map= and attn=.")
-        return dual.load_dual(name, dtype=dtype, device=device, revision=revision)
+        return dual.load_dual(
+            name, dtype=dtype, device=device, revision=revision, multimodal=multimodal
+        )
+    if multimodal is not None:
+        raise ArgumentError(f"load({name!r}) is no FLAVA and takes no multimodal=.")
     native.family_of(kind, name)
     model, processor = find_whole(
         name, revision=revision, dtype=dtype_of(dtype), device_map=device_map, attn=attn,
@@ -104,7 +111,8 @@ def from_model(
     dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
     captions: bool = False,
-) -> HookedDualEncoder | HookedVLM | HookedDiffusion:
+    multimodal: str | None = None,
+) -> PicturesAndTexts | HookedVLM | HookedDiffusion:
     """A model in memory as a hooked model; the caller's stays as it is.
 
     Args:
@@ -120,6 +128,8 @@ def from_model(
             text_cfg), needed only to save the model.
         dtype, device: None leaves them as they are.
         captions: of a CoCa, the captioner in place of the dual encoder.
+        multimodal: of a FLAVA, what it answers with by its multimodal encoder ("match", "words" or
+            "states"), in place of the dual encoder.
 
     Raises:
         CapabilityError: it is none of these, or of a class that mmlens has no family for.
@@ -133,7 +143,7 @@ def from_model(
     if is_dual(model) or not hasattr(config, "model_type"):
         return dual.from_dual(
             model, processor, tokenizer, name=name, arch=arch, dtype=dtype, device=device,
-            captions=captions,
+            captions=captions, multimodal=multimodal,
         )  # fmt: skip
     cls = type(model).__name__
     if not whole(config):
@@ -141,7 +151,8 @@ def from_model(
             f"A {cls} is neither a dual encoder nor a whole vision-language model: join it with"
             " what it lacks, mm.from_parts(vision=encoder, lm=language_model)."
         )
-    if tokenizer is not None or arch is not None or flag(captions, "captions"):
+    special = flag(captions, "captions") or multimodal is not None
+    if tokenizer is not None or arch is not None or special:
         raise ArgumentError(
             f"A {cls} is read through its processor alone: write from_model(model, processor)."
         )

@@ -148,10 +148,13 @@ SINCE: dict[str, str] = dict.fromkeys(
         "exaone4_5",
         "glm4v",
         "glm46v",
+        "glm4v_moe",
         "glm_ocr",
         "gemma4",
         "lfm2_vl",
         "qianfan_ocr",
+        "perception_lm",
+        "ovis2",
     ),
     "5.24",
 )

@@ -11,7 +11,7 @@ _UNHOOKED = "TransformerLens has no hooks for its language model ({})"
 _NO_EYES = "it has no encoder: patches of the picture enter its language model as they are"
 _WINDOWS = "its encoder joins windows of patches between its layers, so that a layer has no grid"
 _SAM = "its encoder is SAM's, whose windows and convolutions mmlens does not lay out as positions"
-_TIMM = "its encoder is one of timm's, which mmlens hooks alone and not inside of a whole model"
+_TIMM = "its encoder (FastViT) is convolutions of timm's, which mmlens hooks only alone"
 _FILMS = "it reads films and no pictures"
 
 _REASONS: dict[str, tuple[str, str]] = {
@@ -28,8 +28,7 @@ _REASONS: dict[str, tuple[str, str]] = {
     "minicpmv4_7": (_WINDOWS, "qwen3_5"),
     "got_ocr2": (_SAM, "lighton_ocr"),
     "pp_chart2table": (_SAM, "lighton_ocr"),
-    "fast_vlm": (_TIMM, "llava"),
-    "perception_lm": (_TIMM, "internvl"),
+    "fast_vlm": (_TIMM, "perception_lm"),
     "instructblipvideo": (_FILMS, "instructblip"),
     "llama4": ("Llama 4's own forward pass raises in transformers 5.24", "mistral3"),
     "gemma3n": (
@@ -39,15 +38,10 @@ _REASONS: dict[str, tuple[str, str]] = {
     ),
     "deepseek_vl_hybrid": ("it reads a picture with two encoders (SigLIP, SAM)", "deepseek_vl"),
     "video_llava": ("it has one encoder for pictures and one for films", "llava_next_video"),
-    "ovis2": (
-        "the words around its pictures have vectors of their own beside those of the embedding",
-        "cohere2_vision",
-    ),
     "kimi_k25": ("its encoder packs pictures and films in an order of its own", "qwen3_vl_moe"),
     "video_llama_3": ("its encoder makes patches smaller by a factor per picture", "qwen2_5_vl"),
     "nemotron_h_omni": ("its encoder (RADIO) is given the sizes of packed pictures", "internvl"),
     "shieldgemma2": ("it reads each picture once for every policy", "gemma3"),
-    "glm4v_moe": ("mmlens has not measured it yet", "glm4v"),
     "glmga": ("no public checkpoint of it is known, to name its processor", "glm46v"),
     "mistral4": ("it is a language model without an encoder", "mistral3"),
     "evolla": ("it reads proteins and no pictures", "idefics"),
@@ -66,7 +60,7 @@ _LANGUAGE_MODELS: dict[str, tuple[str, str]] = {
     "dots3_note": ("dots3_note_text", "qwen3_vl"),
     "ernie4_5_vl_moe": ("ernie4_5_vl_moe_text", "qwen3_vl_moe"),
     "git": ("git", "blip-2"),
-    "glm5_next": ("glm5_next_text", "glm4v"),
+    "glm5_next": ("glm5_next_text", "glm4v_moe"),
     "granite4_vision": ("granite4_vision_text", "llava_next"),
     "granite_docling": ("granite_docling_text", "idefics3"),
     "hunyuan_vl": ("hunyuan_vl_text", "qwen2_5_vl"),

@@ -25,7 +25,7 @@ from mmlens.model.targets import finite
 from mmlens.values.addresses import POSITIONS, check_tower, places, read_address
 from mmlens.values.errors import AddressError, PromptError
 from mmlens.values.joined_labels import joined
-from mmlens.values.labels import LM, TEXT, Head, Marker, Neuron, Patch
+from mmlens.values.labels import LM, MULTIMODAL, TEXT, Head, Marker, Neuron, Patch
 from mmlens.values.maps import as_positions, inner_of, is_map
 from mmlens.values.scores import Scores
 from mmlens.values.sites import Site, readers, shared
@@ -178,7 +178,7 @@ def _read(
 
 def _batch(where: Site) -> str:
     """The name of the batch axis at a site."""
-    return "prompt" if where.in_lm or where.tower == TEXT else "picture"
+    return "prompt" if where.in_lm or where.tower in (TEXT, MULTIMODAL) else "picture"
 
 
 def _no_nan(values: torch.Tensor, where: Site, layer: int | None) -> None:
@@ -206,7 +206,8 @@ def _rows(model: HookedModel, reading: Any, where: Site, layer: int | None) -> d
         rows = model.picture_rows(prompts, where, layer)
         keys = hooking.key_rows(model, prompts, where)
     if not rows or (where.in_lm and where.of_crossing and not keys):
-        what = "texts" if where.tower == TEXT else "pictures"
+        what = {TEXT: "texts", MULTIMODAL: "pairs of a picture and a text"}
+        what = what.get(where.tower, "pictures")
         raise PromptError(f"Site {where.name!r} is read from {what}, and this prompt has none.")
     return dict.fromkeys(POSITIONS, rows) | ({"key": keys} if where.has_other_keys else {})
 

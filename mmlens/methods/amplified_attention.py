@@ -39,7 +39,8 @@ def amplify(
         destination: queries that do so; -1 is the last position, and each new token.
         layer, head: where; by default everywhere.
         alpha: a share of each score's size; below 0 attends less.
-        across: whether the sources are pictures that the model reads by cross-attention.
+        across: whether the sources are pictures that the model reads by cross-attention; without
+            it `model.edit` refuses patches that are no positions.
     """
     by = number(alpha, "alpha")
     layers = list(layer) if isinstance(layer, range) else layer

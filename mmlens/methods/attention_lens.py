@@ -27,13 +27,14 @@ from torch import Tensor
 
 from mmlens.methods.jacobian_lens import found_in, progress_of, prompts_in
 from mmlens.methods.stream_map import layer_of
-from mmlens.methods.translators import fingerprint, same_weights
+from mmlens.methods.translators import fingerprint, same_state, same_weights
 from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.capture import capture
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite, one
 from mmlens.runtime.autograd import ordinary
+from mmlens.towers.fingerprints import few_numbers
 from mmlens.towers.language.head_weights import head_weights
 from mmlens.values.arguments import SEEDS, count, number
 from mmlens.values.arguments import path as path_of
@@ -72,13 +73,23 @@ class HeadMaps:
         """Refuse a model that these were not trained for.
 
         Raises:
-            CheckpointError: other weights.
+            CheckpointError: other weights, among them those of the layer's heads; other edits, or
+                another dictionary.
         """
-        if not same_weights(self.about.get("weights"), fingerprint(model)):
+        heads = self.about.get("heads")
+        if not same_weights(self.about.get("weights"), fingerprint(model)) or (
+            heads and not same_weights(heads, _of_heads(model, self.layer))
+        ):
             raise CheckpointError(
                 f"This attention lens was made for {self.about.get('model', 'another model')!r},"
                 f" and {model.name!r} has other weights: train one with mm.attention_lens(model,"
                 " prompts, layer=...)."
+            )
+        if not same_state(self.about, about(model)):
+            raise CheckpointError(
+                f"This attention lens was trained with other edits or dictionaries than"
+                f" {model.name!r} has now: train one with mm.attention_lens(model, prompts,"
+                " layer=...), or leave through= out."
             )
 
     def save(self, path: str | Path) -> Path:
@@ -165,7 +176,7 @@ def attention_lens(
         raise NumericsError(f"The attention lens of layer {here} diverges: lower lr={rate:g}.")
     told = about(model, method="attention_lens", layer=here, positions=len(z), steps=steps,
                  batch=batch, lr=rate, seed=seed, loss=end, loss_before=kept[0])  # fmt: skip
-    told |= {"weights": fingerprint(model)}
+    told |= {"weights": fingerprint(model), "heads": _of_heads(model, here)}
     return HeadMaps(here, (first + change).detach().cpu(), bias.detach().cpu(), told)
 
 
@@ -181,7 +192,14 @@ def direct_maps(model: HookedVLM, layer: int) -> HeadMaps:
     with torch.no_grad():
         words = model.root.W_U[:, : model.lm.n_words].float()
         maps = torch.einsum("hdm,mw->hdw", weight.float(), words)
-    return HeadMaps(layer, maps.cpu(), torch.zeros(maps.shape[-1]), {"weights": fingerprint(model)})
+    told = about(model) | {"weights": fingerprint(model)}
+    return HeadMaps(layer, maps.cpu(), torch.zeros(maps.shape[-1]), told)
+
+
+def _of_heads(model: HookedVLM, layer: int) -> list[float]:
+    """A few numbers that depend on what every head of a layer writes by."""
+    weight = head_weights(model.root.blocks[layer], f"layer {layer} of {model.name!r}")
+    return few_numbers([weight.detach().float().mean(1)])
 
 
 def heads_at(

@@ -97,7 +97,7 @@ def relevance(
         raise PromptError("There is no picture in this prompt: give a Prompt with one.")
     points = {tower: pattern_points(model, tower) for tower in towers}
     names = [name for tower in towers for name, _ in points[tower]]
-    ends = [] if last == LM else [_end(model, last)]
+    ends = [] if last == LM else [end_of(model, last)]
     kept, _ = gradients_at(
         model, reading, target, [*(names if grad else []), *ends], [] if grad else names
     )
@@ -107,7 +107,7 @@ def relevance(
         given = _of_words(reading, target, *rule(per_tower[LM]))
     else:
         rows = _rows(model, reading, last, per_tower[last])
-        read = _read(model, kept[ends[0]])
+        read = read_at(model, kept[ends[0]])
         R, _ = rule(per_tower[last])
         given = list(rows[0]), R[0, read].mean(0)
     if through:
@@ -137,7 +137,7 @@ def pattern_points(model: HookedModel, tower: str) -> list[tuple[str, bool]]:
     return found
 
 
-def _end(model: HookedModel, tower: str) -> str:
+def end_of(model: HookedModel, tower: str) -> str:
     """The last point of the residual stream of an encoder."""
     site = SITES[f"{tower}.resid_post"]
     return site.at(list(hooking.layers(model, site))[-1])
@@ -174,7 +174,7 @@ def _rows(
     return rows
 
 
-def _read(model: HookedModel, end: At) -> Tensor:
+def read_at(model: HookedModel, end: At) -> Tensor:
     """The positions of the last layer on which the answer depends."""
     if end.grad is None or not bool(end.grad.any()):
         raise CapabilityError(

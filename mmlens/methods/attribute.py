@@ -13,6 +13,7 @@ only scores at "post" predict, to first order, the effect of ablating a neuron.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -188,14 +189,14 @@ def _stacked(
 
 
 @needs("logits", "generate")
-@over_prompts
+@partial(over_prompts, own="caption")
 @ordinary()
 def attribute_caption(
     model: HookedVLM,
     prompt: Any,
     k: int = 100,
     *,
-    caption: str | None = None,
+    caption: str | Sequence[str] | None = None,
     target: str | Number = "logit",
     point: str = "pre",
     layer: Any = None,
@@ -206,7 +207,8 @@ def attribute_caption(
 
     Args:
         prompt: one, or a list, which gives the table a column `prompt`.
-        caption: these words instead of the model's own.
+        caption: these words instead of the model's own; of a list of prompts a text for all of
+            them, or a list of one each.
         pos: the positions that are ranked (default: the picture's), as in `Scores.sel`.
         stop: what ends the model's own caption, as in `generate`; None: only its end token.
 

@@ -19,7 +19,7 @@ from mmlens.model.capabilities import needs
 from mmlens.runtime.autograd import ordinary
 from mmlens.towers.language.measured import said
 from mmlens.values.arguments import function
-from mmlens.values.labels import LM
+from mmlens.values.labels import LM, TEXT
 from mmlens.values.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def audit(
     import pandas as pd
 
     if progress is not None:
-        function(progress, "progress", "a function of (done, of)")
+        function(progress, "progress", "a function of (done, of)", takes=2)
     read = prompt if prompt is not None else _something(model)
     known = hooking.points(model)
     with torch.no_grad():
@@ -116,8 +116,9 @@ def _something(model: HookedModel) -> Any:
     if model.can("denoise"):
         return "a"
     picture = Image.linear_gradient("L").convert("RGB")
-    if model.can("similarity"):
-        return Prompt(picture, "a picture")
+    if TEXT in model.towers:
+        both: Any = model
+        return Prompt(picture, both.sample_text)
     if not model.can("text"):
         return Prompt(picture)
     lm: Any = model.towers[LM]

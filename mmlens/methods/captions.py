@@ -11,7 +11,7 @@ greedily, with the edits applied at every step.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -23,6 +23,7 @@ from mmlens.model.targets import one
 from mmlens.runtime.progress import Progress, tracked
 from mmlens.values.arguments import instance, shown, text
 from mmlens.values.edit import Edit
+from mmlens.values.edit_lists import one_by_one
 from mmlens.values.errors import AddressError, PromptError
 from mmlens.values.prompt import Prompt
 
@@ -37,7 +38,7 @@ NOTHING = "(nothing)"
 def captions(
     model: HookedVLM,
     prompt: Any,
-    edits: Mapping[str, Edit | Sequence[Edit]],
+    edits: Mapping[str, Any],
     contains: str | None = None,
     *,
     progress: Progress | bool | None = None,
@@ -47,7 +48,7 @@ def captions(
 
     Args:
         prompt: one; of a list of prompts or pairs, or a data set, the table has a column `pair`.
-        edits: name -> an Edit, or several that are applied together.
+        edits: name -> an Edit, or a list of several that are applied together.
         contains: a word or phrase to find in the captions, in any letter case, as a whole, in the
             singular or with -s or -es.
         progress: as in `patch`, edit by edit.
@@ -72,8 +73,8 @@ def captions(
     rows = []
     every: list[tuple[str, Any]] = [(NOTHING, ()), *edits.items()]
     for name, change in tracked(every, "captions", progress):
-        several = (change,) if isinstance(change, Edit) else change
-        if not isinstance(several, (tuple, list)):
+        several = one_by_one(change)
+        if not all(isinstance(one, Edit) for one in several):
             raise AddressError(
                 f"Under {name!r} stands {shown(change)}: give an Edit, or a list of Edits."
             )

@@ -34,7 +34,7 @@ import numpy as np
 import torch
 
 from mmlens.methods.jacobian_lens import progress_of
-from mmlens.methods.translators import fingerprint, same_weights
+from mmlens.methods.translators import STATES, fingerprint, same_state, same_weights
 from mmlens.model.capabilities import needs
 from mmlens.model.capture import capture
 from mmlens.model.provenance import about
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
 TABLE = "index.json"
-STATES = ("edits", "model_dictionaries")
 KINDS = ("rows", "scales", "sums", "states")
 """The files of a shard; the last one is there when the shard is whole."""
 
@@ -139,13 +138,12 @@ class ContextualIndex:
         Raises:
             CheckpointError: other weights, other edits, or another dictionary.
         """
-        now = about(model)
         if not same_weights(self.about.get("weights"), fingerprint(model)):
             raise CheckpointError(
                 f"This index was made with {self.about.get('model')!r}, and {model.name!r} has"
                 " other weights: make one with mm.contextual_index(model, texts, folder)."
             )
-        if any((self.about.get(n) or None) != (now.get(n) or None) for n in STATES):
+        if not same_state(self.about, about(model)):
             raise CheckpointError(
                 f"This index was made with other edits or dictionaries than {model.name!r} has now:"
                 " make one with mm.contextual_index(model, texts, folder)."

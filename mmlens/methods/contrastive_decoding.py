@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.model.capabilities import needs
+from mmlens.model.provenance import prompts_told
 from mmlens.values.arguments import number
 from mmlens.values.errors import PromptError
 
@@ -50,6 +51,10 @@ class Contrast:
 
     def __init__(self, second: Following, alpha: float, beta: float) -> None:
         self.second, self.alpha, self.beta = second, alpha, beta
+
+    def __repr__(self) -> str:
+        told = f"{self.second.model.name!r}, {prompts_told(self.second.soft)}"
+        return f"contrast({told}, alpha={self.alpha}, beta={self.beta})"
 
     def __call__(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         other = self.second(ids).to(logits)

@@ -86,7 +86,7 @@ def grad_cam(
         patches = [i for i, label in enumerate(labels) if isinstance(label, Patch)]
         if found.grad is None:
             continue
-        value, grad = (_flat(x, real[at].axes)[patches] for x in (found.value, found.grad))
+        value, grad = (by_position(x, real[at].axes)[patches] for x in (found.value, found.grad))
         if bool(grad.any()):
             break
     else:
@@ -110,7 +110,7 @@ def _labels(model: HookedModel, reading: Any, where: Site, layer: Any) -> list[L
     return [one for row in model.picture_rows(reading.prompts, where, layer) for one in row]
 
 
-def _flat(values: Tensor, axes: tuple[str, ...]) -> Tensor:
+def by_position(values: Tensor, axes: tuple[str, ...]) -> Tensor:
     """[crop, *axes] as Float[pos, dim], crops one after the other.
 
     Raises:

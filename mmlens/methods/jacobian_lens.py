@@ -80,7 +80,7 @@ def progress_of(progress: Any) -> Callable[[int, int], Any]:
     """What is called with (done, of): the caller's function, or one that does nothing."""
     if progress is None:
         return lambda done, of: None
-    return function(progress, "progress", "a function of (done, of)")
+    return function(progress, "progress", "a function of (done, of)", takes=2)
 
 
 def prompts_in(prompts: Any) -> list[Any]:

@@ -97,7 +97,7 @@ def knockouts(
             gives Scores(route).
         stride: how many layers one window is after the other.
         step: refused, since a language model has no steps: it was called so, and is now `stride`.
-        progress: as in `patch`, route by route.
+        progress: as in `patch`, of all routes and windows together.
 
     Returns:
         The metric; `about["clean"]` is the metric with nothing cut (of several: by name).
@@ -125,17 +125,17 @@ def knockouts(
         raise AddressError("There is nothing to cut or to measure: give a route and a metric.")
     kept = keep(model, prompt)
     middles = list(range(0, n, stride)) if window is not None else [None]
+    for name, route in routes.items():
+        _check(kept.soft, name, *_ends(name, route))
     rows = []
-    for name, route in tracked(list(routes.items()), "knockouts", progress):
-        source, destination = _ends(name, route)
-        across = _across(kept.soft, source)
-        _check(kept.soft, name, source, destination, across)
+    every = [(route, middle) for route in routes.values() for middle in middles]
+    for (source, destination), middle in tracked(every, "knockouts", progress):
         first = min(places(kept.soft.labels[0], destination, "pos"))
-        for middle in middles:
-            cut = _window(n, middle, window)
-            quiet = edited(model, *_cuts(model, source, destination, cut, across))
-            logits = go_on(quiet, kept, 1, [], cut[0], first)
-            rows.append(torch.stack([numbers(one_of, logits)[0] for one_of in several.values()]))
+        cut = _window(n, middle, window)
+        across = _across(kept.soft, source)
+        quiet = edited(model, *_cuts(model, source, destination, cut, across))
+        logits = go_on(quiet, kept, 1, [], cut[0], first)
+        rows.append(torch.stack([numbers(one_of, logits)[0] for one_of in several.values()]))
     values = torch.stack(rows, -1).view(len(several), len(routes), len(middles))
     clean = {of: float(numbers(one_of, kept.logits[None])[0]) for of, one_of in several.items()}
     told = about(model, method="knockouts", prompt=kept.soft, window=str(window),
@@ -187,9 +187,9 @@ def _cuts(
     return [knockout(source, destination, layers, across=across)] if layers else []
 
 
-def _check(soft: SoftPrompt, name: str, source: Any, destination: Any, across: bool) -> None:
+def _check(soft: SoftPrompt, name: str, source: Any, destination: Any) -> None:
     queries = places(soft.labels[0], destination, "pos")
-    if across and soft.picture_keys is not None:
+    if _across(soft, source) and soft.picture_keys is not None:
         places(soft.picture_keys.labels[0], source, "key")
         return
     keys = places(soft.labels[0], source, "pos")

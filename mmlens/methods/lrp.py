@@ -153,7 +153,7 @@ def _propagated(
     for name, _ in pattern_points(model, tower):
         attended.append(_Attention(rule))
         hooks += [(name, attended[-1].at_pattern), (_z_of(model, name), attended[-1].at_z)]
-    hooks += _activations(model) if tower == LM else []
+    hooks += activation_hooks(model) if tower == LM else []
     rules = RelevanceRules()
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
@@ -216,7 +216,7 @@ def _z_of(model: HookedModel, pattern: str) -> str:
     return hooking.names(model, pattern.replace("hook_pattern", "hook_z"))[0]
 
 
-def _activations(model: HookedModel) -> list[tuple[str, Any]]:
+def activation_hooks(model: HookedModel) -> list[tuple[str, Any]]:
     """Hooks around the activation of every MLP of the language model that has no gate."""
     lm: Any = model.towers[LM]
     found: list[tuple[str, Any]] = []

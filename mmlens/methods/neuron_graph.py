@@ -23,15 +23,14 @@ import torch
 
 from mmlens.methods.attribute import attribute
 from mmlens.methods.decode import decode
+from mmlens.methods.explained_word import ExplainedWord
 from mmlens.methods.over_lists import over_lists
 from mmlens.methods.top_neurons import top_neurons
-from mmlens.model import readouts
 from mmlens.model.capabilities import needs
 from mmlens.model.capture import capture
 from mmlens.model.provenance import about
-from mmlens.model.targets import aim, extend, one
+from mmlens.model.targets import one
 from mmlens.runtime.progress import Progress, tracked
-from mmlens.towers.language.tokenization import id_of, word
 from mmlens.values.addresses import places
 from mmlens.values.arguments import count
 from mmlens.values.edit import Edit
@@ -102,7 +101,7 @@ def neuron_graph(
         best = at_picture.sel(neuron)
         pos = best.of("pos")[int(best.values.argmax())]
         cut = Edit("neurons", 0.0, neuron, pos=pos)
-        edges.append((neuron, graph.word, pos, best.values.max(), partial(graph.word_without, cut)))
+        edges.append((neuron, graph.word, pos, best.values.max(), partial(graph.without, cut)))
         fed = graph.feeding(neuron, pos)
         top = fed.abs().topk(min(n_units, len(fed))).indices.tolist()
         every += top
@@ -110,7 +109,7 @@ def neuron_graph(
                    partial(graph.neuron_without, neuron, pos, unit)) for unit in top]  # fmt: skip
     through = _by_unit(attribute(model, prompt, of, after=after, site=FEATURES))
     edges += [(unit_label(model, unit), graph.word, None, through[unit],
-               partial(graph.word_without, _silent(unit)))
+               partial(graph.without, _silent(unit)))
               for unit in dict.fromkeys(every)]  # fmt: skip
     checked = tracked(edges, "neuron_graph", progress)
     rows = [(*at, float(score), without()) for *at, score, without in checked]
@@ -146,32 +145,14 @@ def _checked(neuron: Neuron) -> Neuron:
     return neuron
 
 
-class _Graph:
-    """One prompt and one word: numbers with and without a part."""
-
-    def __init__(self, model: HookedVLM, prompt: Any, of: str | int, after: str | None) -> None:
-        self.model, self.prompt = model, prompt
-        self.soft, self.aimed = aim(model, prompt, of, "logit", after)
-        start = one(model, prompt)
-        self.labels, self.said = start.labels[0], self.soft.ids[0, start.ids.shape[1] :].tolist()
-        self.word = word(model.lm, id_of(model.lm, of))
-        self.whole = self._logit(model)
+class _Graph(ExplainedWord):
+    """The word, and what feeds a neuron."""
 
     def at_picture(self) -> list[Any]:
         """The positions of pictures: patches, or queries where no position is a patch."""
         there = self.soft.is_picture[0].tolist()
         labels = [one for one, yes in zip(self.soft.labels[0], there, strict=True) if yes]
         return [one for one in labels if isinstance(one, Patch)] or labels
-
-    def word_without(self, edit: Edit) -> float:
-        """How much lower the word's logit is with this edit."""
-        return self.whole - self._logit(self.model.edit(edit))
-
-    def _logit(self, model: HookedVLM) -> float:
-        """The word's logit, after the same words."""
-        with torch.no_grad():
-            soft = extend(model, one(model, self.prompt), self.said)
-            return float(self.aimed.number(readouts.answers(model, soft, [self.aimed])[0]))
 
     def feeding(self, neuron: Neuron, pos: Any) -> torch.Tensor:
         """Float[unit]: gradient x activation of what the projection reads, for one activation."""

@@ -6,7 +6,8 @@
     attribute_caption(model, [a, b])                # the same
 
 Prompts of one list have one layout, as in `activations`, and labels of positions name the words of
-all of them; of a table they may differ. A bar is shown after two seconds (`runtime.progress`).
+all of them; of a table they may differ. A bar is shown after two seconds (`runtime.progress`); a
+function `progress` counts on over all prompts and words.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from mmlens.runtime.progress import tracked
+from mmlens.runtime.progress import over_all, tracked
 from mmlens.values.arguments import shown
 from mmlens.values.errors import AddressError, PromptError, TargetError
 from mmlens.values.joined_labels import joined, joined_attrs
@@ -35,29 +36,55 @@ def over_lists(verb: Verb) -> Verb:
         if (words := words_in(of)) is None:
             return verb(model, prompt, as_unit(of), *args, **options)
         every = tracked(words, f"{verb.__name__} of words", _shown(options))
-        found = [verb(model, prompt, word, *args, **options) for word in every]
+        each = _each(options, len(words))
+        found = [verb(model, prompt, one, *args, **each(at)) for at, one in enumerate(every)]
         return beside(found, word_axis(model, words), words)
 
     return over_prompts(asked)  # type: ignore[return-value]
 
 
-def over_prompts(verb: Verb) -> Verb:
-    """A verb (model, prompt, ...) that also takes a list of prompts."""
+def over_prompts(verb: Verb, *, own: str = "") -> Verb:
+    """A verb (model, prompt, ...) that also takes a list of prompts.
+
+    Args:
+        own: an option by name of which every prompt may have its own: a list, in their order.
+    """
 
     @functools.wraps(verb)
     def asked(model: Any, prompt: Any, *args: Any, **options: Any) -> Any:
-        if (prompts := prompts_of(prompt)) is None:
+        prompts = prompts_of(prompt)
+        listed = isinstance(options.get(own), (list, tuple))
+        if listed and len(options[own]) != (-1 if prompts is None else len(prompts)):
+            many = "one prompt" if prompts is None else f"{len(prompts)} prompts"
+            raise PromptError(
+                f"{own}= is a list of {len(options[own])} for {many}: give one text, or a list of"
+                " prompts and as many texts."
+            )
+        if prompts is None:
             return verb(model, prompt, *args, **options)
         every = tracked(prompts, f"{verb.__name__} of prompts", _shown(options))
-        found = [verb(model, one, *args, **options) for one in every]
+        each = _each(options, len(prompts), own if listed else "")
+        found = [verb(model, one, *args, **each(at)) for at, one in enumerate(every)]
         return beside(found, "prompt")
 
     return asked  # type: ignore[return-value]
 
 
+def _each(options: dict[str, Any], many: int, own: str = "") -> Callable[[int], dict[str, Any]]:
+    """By number the options of one of several calls: one count over all, and its own text."""
+    part = over_all(options.get("progress"), many)
+
+    def of(at: int) -> dict[str, Any]:
+        counted = {"progress": part(at)} if "progress" in options else {}
+        return {**options, **counted, **({own: options[own][at]} if own else {})}
+
+    return of
+
+
 def _shown(options: dict[str, Any]) -> bool | None:
-    """The caller's choice of a bar; a function of (done, of) is that of one prompt."""
-    return options["progress"] if isinstance(options.get("progress"), bool) else None
+    """The caller's choice of a bar; none where a function is told instead."""
+    asked = options.get("progress")
+    return asked if asked is None or isinstance(asked, bool) else False
 
 
 def prompts_of(prompt: Any) -> list[Any] | None:
@@ -97,6 +124,8 @@ def word_axis(model: Any, words: Sequence[Any]) -> str:
         return "neuron"
     if model.can("logits"):
         return "token"
+    if model.can("pairs"):
+        return "token" if model.answers == "words" else "class"
     if model.can("similarity"):
         return "text" if all(isinstance(word, str) for word in words) else "picture"
     return "class"

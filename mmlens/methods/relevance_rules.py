@@ -23,13 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-EPS = 1e-6
-"""Added to what is divided by, with its sign."""
+EPS = {torch.float64: 1e-12}
+"""Added to what is divided by, with its sign; 1e-6 in formats that are not listed."""
 
 CONSTANT = {
     torch.rsqrt, Tensor.rsqrt, torch.sqrt, Tensor.sqrt, torch.norm, Tensor.norm,
-    torch.linalg.norm, torch.linalg.vector_norm, torch.sigmoid, Tensor.sigmoid, F.sigmoid,
-    torch.erf, Tensor.erf,
+    torch.linalg.norm, torch.linalg.vector_norm, torch.std, Tensor.std, torch.sigmoid,
+    Tensor.sigmoid, F.sigmoid, torch.erf, Tensor.erf,
 }  # fmt: skip
 """What is held constant: the scales of norms, and factors of activations that are written out."""
 ELEMENTWISE = {
@@ -38,7 +38,10 @@ ELEMENTWISE = {
 }  # fmt: skip
 PRODUCTS = {torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__,
             Tensor.__rmul__}  # fmt: skip
-SUMS = {torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.add_, Tensor.__iadd__}
+SUMS = {torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.add_, Tensor.__iadd__,
+        torch.sub, torch.subtract, Tensor.sub, Tensor.subtract, Tensor.__sub__,
+        Tensor.__rsub__}  # fmt: skip
+"""Sums and differences, one of whose terms may not depend on the input."""
 
 
 class RelevanceRules(TorchFunctionMode):
@@ -146,8 +149,8 @@ _OWN: dict[Any, Callable[..., Any]] = {
 
 def like_a_factor(x: Tensor, y: Tensor) -> Tensor:
     """The values of y, differentiated as x times the constant y / x."""
-    at = x.detach()
-    return _Scaled.apply(x, y.detach() / (at + torch.where(at < 0, -EPS, EPS)), y.detach())
+    at, eps = x.detach(), EPS.get(x.dtype, 1e-6)
+    return _Scaled.apply(x, y.detach() / (at + torch.where(at < 0, -eps, eps)), y.detach())
 
 
 def halved(x: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ the neurons are of one layer; elsewhere, and at other prompts, nothing is promis
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,8 @@ def rewrite(
         margin: by how much the logit of the one shall exceed that of the other, at least.
         after: the words between a prompt and the word.
         keep: prompts at whose end the neurons shall write what they wrote.
-        steps: how often the difference is measured and the rest demanded.
+        steps: how often the difference is measured and the rest demanded; where the margin is
+            still not reached, a warning says by how much.
 
     Returns:
         A model with weights of its own; the model that was given is not changed. Its
@@ -109,6 +111,12 @@ def rewrite(
         still = [_read(changed, soft, units, tokens)[0] for soft in kept]
         _add(changed, units, least_change(found, still, margin))
     last = [_read(changed, soft, units, tokens)[-1] for soft in asked]
+    if min(last) < margin - 0.01 * max(1.0, abs(margin)):
+        warnings.warn(
+            f"After {steps} steps {str(of)!r} is ahead by {min(last):.3g} at the prompt where it is"
+            f" least, and {margin:.3g} was asked: take more steps=, or other neurons.",
+            stacklevel=3,
+        )
     norm = float((_rows(changed, units) - before).norm() / before.norm())
     changed.provenance = {**model.provenance, "rewritten": {
         "neurons": ", ".join(map(str, units)), "of": str(of),

@@ -133,11 +133,21 @@ def steer_along(
         scale: the part of the direction beside an activation, both of length 1.
         pos: of Scores(layer, dim) the positions that are steered; by default all, and every new
             token.
+
+    Raises:
+        AddressError: directions of other axes, or that were measured at another site.
     """
     instance(directions, "directions", Scores, "what shift_directions(...) returned")
     scale, axes = number(scale, "scale"), directions.axes
     if axes[:1] != ("layer",) or len(axes) != (3 if "pos" in axes else 2):
         raise AddressError(f"Directions have the axes layer, (pos,) dim, and not {axes}.")
+    measured = directions.about.get("site")
+    if isinstance(measured, str) and site_of(measured).name != site_of(site).name:
+        raise AddressError(
+            f"These directions were measured at {measured!r}, where {site!r} holds other vectors:"
+            f" write steer_along({measured!r}, ...), or to carry them over on purpose"
+            " Scores(directions.values, directions.axes, directions.labels)."
+        )
     if axes[1] == "pos":
         if pos is not None:
             raise AddressError("These directions have positions of their own: leave pos= out.")

@@ -27,9 +27,9 @@ from mmlens.model.readouts import own_site
 from mmlens.model.targets import finite
 from mmlens.towers.language.tokenization import id_of
 from mmlens.towers.language.tokenization import word as spelled
-from mmlens.values.arguments import instance, number, several
+from mmlens.values.arguments import instance, number, several, shown
 from mmlens.values.edit import Edit
-from mmlens.values.errors import AddressError, NumericsError
+from mmlens.values.errors import AddressError, ArgumentError, NumericsError
 from mmlens.values.labels import LM, Neuron
 from mmlens.values.scores import Scores
 from mmlens.values.unit_lists import units_in
@@ -121,6 +121,9 @@ def steer(
 ) -> Edit:  # fmt: skip
     """An Edit that adds `scale` times a direction at the address.
 
+    It reads no prompt, so it takes no list of any: the edited model answers what it is asked, and
+    `patching.captions(model, prompts, {"steered": steer(...)})` asks many.
+
     Args:
         normalize: scale the direction to length 1 first.
     """
@@ -135,6 +138,8 @@ def remove(
     **by_axis: Any,
 ) -> Edit:  # fmt: skip
     """An Edit that removes (a share of) a direction from the activations at the address.
+
+    As `steer`, it reads no prompt and takes no list of any.
 
     Args:
         amount: 1 removes it, 2 reflects it, 0 leaves it.
@@ -158,7 +163,13 @@ def remove(
     return Edit(site, without, *address, **by_axis)
 
 
-def _vector(direction: Direction) -> Float[Tensor, " dim"]:
+def _vector(direction: Any) -> Float[Tensor, " dim"]:
+    if isinstance(direction, (list, tuple)):
+        raise ArgumentError(
+            f"direction={shown(direction)} is a list, and an Edit has one direction: write"
+            " model.edit(*[steer(site, one) for one in directions]), or for many prompts"
+            " patching.captions(model, prompts, {'steered': steer(...)})."
+        )
     values = direction.values if isinstance(direction, Scores) else direction
     values = instance(values, "direction", torch.Tensor, "Scores(dim) or a tensor")
     values = values if values.is_floating_point() else values.float()

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
 KINDS = ("jacobian", "tuned")
+STATES = ("edits", "model_dictionaries")
+"""What, in the provenance of a result, says in which state a model with these weights was."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +139,11 @@ def same_weights(one: Any, other: list[float]) -> bool:
         return False
     a, b = torch.tensor(one), torch.tensor(other)
     return bool((a - b).abs().max() <= 0.02 * b.abs().max())
+
+
+def same_state(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two provenances are of a model with the same edits and dictionaries."""
+    return all((one.get(name) or None) == (other.get(name) or None) for name in STATES)
 
 
 def _ours(place: Path) -> Translators:

@@ -28,6 +28,7 @@ from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.capture import capture
 from mmlens.model.prompt_tokens import rows
+from mmlens.model.provenance import prompts_told
 from mmlens.values.addresses import places
 from mmlens.values.arguments import count, number
 from mmlens.values.errors import CapabilityError, PromptError
@@ -83,6 +84,12 @@ class TrustPenalty:
     ) -> None:
         self.model, self.soft, self.point = model, soft, point
         self.alpha, self.k, self.scale, self.window = alpha, k, scale, window
+
+    def __repr__(self) -> str:
+        told = f"{self.model.name!r}, {prompts_told(self.soft)}, alpha={self.alpha}, k={self.k}"
+        layer = int(self.point.split(".")[1])
+        more = f"scale={self.scale}, window={self.window}, layer={layer}"
+        return f"trust_penalty({told}, {more})"
 
     def __call__(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         if len(ids) != len(self.soft):

@@ -15,7 +15,7 @@ import torch
 
 from mmlens.model.hooking import names, points
 from mmlens.runtime.casting import device_of
-from mmlens.values.arguments import flag, several, shown
+from mmlens.values.arguments import flag, function, several, shown
 from mmlens.values.errors import (
     AddressError,
     ArgumentError,
@@ -158,6 +158,7 @@ def _chosen(model: HookedModel, names_filter: Any) -> list[str]:
     if names_filter is None:
         return list(points(model))
     if callable(names_filter):
+        function(names_filter, "names_filter", "a function of a name", takes=1, error=SiteError)
         return [name for name in points(model) if flag(names_filter(name), "names_filter(name)")]
     wanted = (
         [names_filter]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmlens.values.arguments import check_call, choice, shown
 from mmlens.values.errors import ArgumentError, CapabilityError
-from mmlens.values.labels import DENOISER, TEXT
+from mmlens.values.labels import DENOISER, MULTIMODAL, TEXT
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
@@ -32,6 +32,7 @@ WHAT = {
     "one pass": "answers in one forward pass",
     "attention": "has a language model or a denoiser, whose attention can be read",
     "similarity": "compares pictures with texts",
+    "pairs": "predicts a word or a match of a picture and a text that it reads together",
     "pictures": "reads pictures",
     "positions": "has every picture among the positions of its prompts",
     "grid": "reads a picture as one grid of positions",
@@ -49,8 +50,11 @@ def abilities(model: HookedModel, what: str) -> bool:
     """Whether a model has a capability."""
     choice(what, "what", tuple(WHAT))
     lm, vision = model.towers.get("lm"), model.towers.get("vision")
+    both = vision is not None and TEXT in model.towers
     if what == "similarity":
-        return vision is not None and TEXT in model.towers
+        return both and MULTIMODAL not in model.towers
+    if what == "pairs":
+        return both and bool(getattr(model, "answer_names", ()))
     denoises = DENOISER in model.towers
     if what in ("denoise", "one pass"):
         return denoises == (what == "denoise")

@@ -80,14 +80,19 @@ class ChatReader(PromptReader):
             return [(token, Token(word(model.lm, token), at)) for at, token in enumerate(ids)]
         every = labels_of(model.image_reader, model.vision, prompt.pictures)
         labels = [label for some in every for label in some]
-        n = sum(token == self.image_id for token in ids)
+        pictured = self.pictured(ids)
+        n = sum(pictured)
         if n != len(labels):
             raise PromptError(
                 f"The processor of {model.name!r} gives the pictures of {prompt!r} {n} positions,"
                 f" and its layout has {len(labels)}: the processor is another checkpoint's, or its"
                 " chat template leaves pictures out."
             )
-        return _labelled(model, ids, self.image_id, labels)
+        return _labelled(model, ids, pictured, labels)
+
+    def pictured(self, ids: list[int]) -> list[bool]:
+        """Which of these ids stand where a picture has a position."""
+        return [token == self.image_id for token in ids]
 
     def inputs(self, prompt: Prompt, bos: bool | None = None) -> Mapping[str, Any]:
         """What the processor makes of a prompt: ids, masks, pixels; one row.
@@ -127,12 +132,12 @@ def _messages(prompt: Prompt) -> list[dict[str, Any]]:
     ]
 
 
-def _labelled(model: HookedVLM, ids: list[int], image_id: int, labels: list[Label]) -> Positions:
+def _labelled(
+    model: HookedVLM, ids: list[int], pictured: list[bool], labels: list[Label]
+) -> Positions:
     """Every position with its label; those of pictures are taken in order."""
     mine = iter(labels)
     return [
-        (IMAGE_TOKEN, next(mine))
-        if token == image_id
-        else (token, Token(word(model.lm, token), at))
-        for at, token in enumerate(ids)
+        (IMAGE_TOKEN, next(mine)) if seen else (token, Token(word(model.lm, token), at))
+        for at, (token, seen) in enumerate(zip(ids, pictured, strict=True))
     ]

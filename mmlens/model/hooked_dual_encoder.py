@@ -16,29 +16,25 @@ Float[row, d_embed] where there is only one of both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from mmlens.model import hooking, readouts
+from mmlens.model import readouts
 from mmlens.model.dual_reading import DualReading, prompts_in
-from mmlens.model.hooked_model import HookedModel, Input
-from mmlens.model.image_reader import ImageReader
+from mmlens.model.hooked_model import Input
+from mmlens.model.pictures_and_texts import PicturesAndTexts
 from mmlens.model.similarity import aim_direction, aim_similarity
 from mmlens.model.targets import Number, Target
-from mmlens.runtime.autograd import ordinary
-from mmlens.runtime.turns import turn
 from mmlens.towers.dual_halves import Halves
 from mmlens.values.errors import ArgumentError, PromptError
-from mmlens.values.labels import TEXT, Label, Neuron
+from mmlens.values.labels import TEXT, Neuron
 from mmlens.values.prompt import Prompt
-from mmlens.values.sites import Site
 
 
-class HookedDualEncoder(HookedModel):
+class HookedDualEncoder(PicturesAndTexts):
     """An image encoder and a text encoder, frozen, plus edits.
 
     Args:
@@ -53,9 +49,6 @@ class HookedDualEncoder(HookedModel):
             texts.
     """
 
-    image_reader = ImageReader()
-    """How a picture becomes positions: one grid of patches."""
-
     def __init__(
         self,
         halves: Halves,
@@ -64,86 +57,16 @@ class HookedDualEncoder(HookedModel):
         provenance: Mapping[str, Any] | None = None,
         arch: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(name, provenance)
+        super().__init__(halves.image.vision, halves.text, name=name, provenance=provenance)
         self._image = halves.image
-        self.vision, self.text = halves.image.vision, halves.text
         self.scale, self.bias, self.sigmoid = halves.scale, halves.bias, halves.sigmoid
         self.rest, self.beside, self.arch = halves.rest, halves.beside, arch
         self.eval().requires_grad_(False)
 
     @property
-    def towers(self) -> dict[str, Any]:
-        """The image encoder and the text encoder."""
-        return {"vision": self.vision, TEXT: self.text}
-
-    @property
     def d_embed(self) -> int:
         """Dimensions of the space that pictures and texts share."""
         return self.text.d_embed
-
-    # -- reading ------------------------------------------------------------------------------
-
-    def read(self, input: Input) -> DualReading:
-        """Pictures as pixels and texts as token ids, each in the order in which they come.
-
-        Args:
-            input: a picture, a text, a Prompt of pictures and one text, a list of these; or a
-                tensor, pixels Float[picture, 3, h, w] or token ids Int[text, pos].
-
-        Raises:
-            PromptError: ids that the text encoder doesn't know, or no tokenizer for a text.
-        """
-        if isinstance(input, DualReading):
-            return input
-        if isinstance(input, torch.Tensor):
-            if input.is_floating_point():
-                return DualReading(input.to(self.vision.device))
-            return self._texts(input)
-        prompts = prompts_in(input)
-        texts = [prompt.text for prompt in prompts if prompt.text]
-        pictures = [picture for prompt in prompts for picture in prompt.pictures]
-        words = self._texts(texts) if texts else DualReading()
-        pixels = None
-        if pictures:
-            pixels = torch.stack([self.vision.preprocess(picture) for picture in pictures])
-            pixels = pixels.to(self.vision.device, self.vision.dtype)
-        return DualReading(pixels, words.ids, words.mask, words.labels, prompts)
-
-    def _texts(self, texts: Any) -> DualReading:
-        read = self.text.read(texts)
-        return DualReading(None, read.ids, read.mask, self.text.names(read))
-
-    def prompts_of(self, input: Input) -> tuple[Prompt, ...]:
-        """The prompts in an input, without preprocessing it; none when it is made of tensors."""
-        return prompts_in(input)
-
-    def reading_tower(self, input: Input) -> str:
-        """The tower that reads this input: that of its pictures, if there are any."""
-        if isinstance(input, torch.Tensor):
-            return "vision" if input.is_floating_point() else TEXT
-        pictures = any(prompt.pictures for prompt in prompts_in(input))
-        return "vision" if pictures or getattr(input, "pixels", None) is not None else TEXT
-
-    @contextmanager
-    def running(self, input: Input, grad: bool = True, **how: Any) -> Iterator[DualReading]:
-        """A context in which all hooks are attached; one thread at a time.
-
-        Args:
-            grad: whether a graph starts at the pixels where gradients are enabled.
-
-        Raises:
-            ArgumentError: an option that only language models have.
-        """
-        for name in how:
-            raise ArgumentError(f"{self.name!r} compares pictures with texts and takes no {name}=.")
-        hooks = self._hooks_now()
-        reading = self.read(input)
-        with ordinary(), turn(*self._shared()), ExitStack() as stack:
-            stack.enter_context(hooking.attached(self, hooks, reading.prompts))
-            pixels = reading.pixels
-            if pixels is not None and grad and torch.is_grad_enabled() and not pixels.requires_grad:
-                pixels = pixels.detach().requires_grad_()
-            yield DualReading(pixels, reading.ids, reading.mask, reading.labels, reading.prompts)
 
     # -- running ------------------------------------------------------------------------------
 
@@ -219,20 +142,6 @@ class HookedDualEncoder(HookedModel):
             )
         return Prompt(*(part for p in both for part in p.parts))
 
-    def one(self, prompt: Input) -> DualReading:
-        """One picture, one text, or one of each, as they are read.
-
-        Raises:
-            PromptError: several pictures or texts.
-        """
-        reading = self.read(prompt)
-        if max(reading.n_pictures, reading.n_texts) != 1:
-            raise PromptError(
-                f"This question takes one picture or text at a time, not {reading.n_pictures}"
-                f" pictures and {reading.n_texts} texts."
-            )
-        return reading
-
     def side_by_side(
         self,
         reading: DualReading,
@@ -249,20 +158,6 @@ class HookedDualEncoder(HookedModel):
         tower = tower or self.reading_tower(reading)
         out = self.run(reading.copies(n, tower), grad=grad)
         return out.T if tower == TEXT and reading.n_pictures else out
-
-    def picture_rows(
-        self, prompts: Sequence[Prompt], site: Site, layer: int | None = None
-    ) -> tuple[tuple[Label, ...], ...]:
-        """The label of each position of a site: one row per picture, or per text."""
-        tower = self.towers[site.tower]
-        if site.tower == TEXT:
-            texts = [prompt.text for prompt in prompts if prompt.text]
-            return self.text.names(self.text.read(texts)) if texts else ()
-        return tuple(
-            tuple(tower.labels(site, layer, image))
-            for prompt in prompts
-            for image in range(len(prompt.pictures))
-        )
 
     def save(self, folder: Any) -> Any:
         """Write it in the format of its own library; `mmlens.load(folder)` reads it."""

@@ -24,11 +24,14 @@ import torch
 from mmlens.model import activation_cache, dictionary_sites, hooking, options
 from mmlens.model.capabilities import abilities
 from mmlens.model.card import Card, card_of
+from mmlens.model.crossed_edits import check_keys
 from mmlens.model.kept_hooks import KeepsHooks
 from mmlens.model.listed_sites import site_table
 from mmlens.runtime.casting import Movable
 from mmlens.runtime.hook_calls import Hook
+from mmlens.values.arguments import shown
 from mmlens.values.edit import Edit
+from mmlens.values.edit_lists import one_by_one
 from mmlens.values.errors import ArgumentError, SiteError
 from mmlens.values.labels import LM
 
@@ -203,23 +206,24 @@ class HookedModel(KeepsHooks, Movable, ABC):
 
     # -- edits --------------------------------------------------------------------------------
 
-    def edit(self, *edits: Edit | Sequence[Edit]) -> Any:
+    def edit(self, *edits: Edit | Sequence[Any]) -> Any:
         """This model with edits: a model like any other, sharing the weights.
 
         Args:
-            edits: each an Edit, or a list of them.
+            edits: one by one, or in lists, as some functions return them.
 
         Raises:
             SiteError, AddressError: a site, layer or unit that does not exist, or a dead hook.
             CapabilityError: the site can be read but not written on this architecture.
         """
-        every = [one for part in edits for one in (part if isinstance(part, list) else [part])]
-        for change in every:
+        changes = one_by_one(edits)
+        for change in changes:
             if not isinstance(change, Edit):
-                raise SiteError(f"{change!r} is no Edit: write mm.Edit(site, value, address).")
+                raise SiteError(f"{shown(change)} is no Edit: write mm.Edit(site, value, address).")
+            check_keys(self, change)
             hooking.check_edit(self, change)
         out = copy.copy(self)
-        out.edits = (*self.edits, *every)
+        out.edits = (*self.edits, *changes)
         out._added = list(self._added)
         return out
 

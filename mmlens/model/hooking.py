@@ -21,7 +21,7 @@ from mmlens.runtime.run import current
 from mmlens.runtime.turns import alone
 from mmlens.towers.dictionaries.hosting import splices
 from mmlens.towers.language import attention_mask
-from mmlens.values.arguments import choice, flag, shown
+from mmlens.values.arguments import choice, flag, function, shown
 from mmlens.values.edit import Edit, Rows
 from mmlens.values.errors import AddressError, CapabilityError, SiteError, nearest
 from mmlens.values.labels import LM
@@ -95,6 +95,7 @@ def names(
                 f"{shown(wanted)} names no hook: write a name, as in 'blocks.0.hook_resid_post',"
                 " or a function of names."
             )
+        function(wanted, "name", "a function of a name", takes=1, error=SiteError)
         meant = [name for name in known if flag(wanted(name), "what the function of names gives")]
         chosen = {id(known[name]): name for name in reversed(meant)}
         return [name for name in known if name in set(chosen.values())]

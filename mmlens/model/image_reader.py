@@ -156,13 +156,39 @@ def seen(
         projected = project(torch.stack([pixels for several in crops for pixels in several]))
         parts = projected.split([len(several) for several in crops])
     elif watched:
-        raise PromptError(
-            "These pictures are read in different sizes, one after the other, and hooks and edits"
-            " on the encoder see all pictures at once: give pictures of one size, or one at a time."
-        )
+        raise PromptError(_several_sizes(read, crops))
     else:
-        parts = [project(torch.stack(several)) for several in crops]
+        parts = [_by_size(several, project) for several in crops]
     return [
         reader.vectors(part, reader.labels(vision, picture, 0, of), picture)
         for part, (picture, of) in zip(parts, read, strict=True)
     ]
+
+
+def _by_size(crops: Sequence[torch.Tensor], project: Any) -> Any:
+    """The projected crops of a picture, [crop, patch, d_model]; a list where their sizes differ."""
+    sizes = dict.fromkeys(pixels.shape for pixels in crops)
+    if len(sizes) == 1:
+        return project(torch.stack(list(crops)))
+    found = {
+        size: iter(project(torch.stack([one for one in crops if one.shape == size])))
+        for size in sizes
+    }
+    return [next(found[one.shape]) for one in crops]
+
+
+def _several_sizes(read: Sequence[Any], crops: Sequence[Sequence[torch.Tensor]]) -> str:
+    """Why hooks on the encoder are refused: pictures, or crops of one, have several sizes."""
+    for (picture, _), several in zip(read, crops, strict=True):
+        if len({pixels.shape for pixels in several}) > 1:
+            return (
+                f"A picture of {picture.width} x {picture.height} pixels is cut into tiles and a"
+                " thumbnail of another size, read one after the other, and hooks and edits on the"
+                " encoder or the projection see all crops at once: ask in the language model, whose"
+                " site 'embed' has every position, make the picture smaller, or set"
+                " processor.image_processor.use_thumbnail = False."
+            )
+    return (
+        "These pictures are read in different sizes, one after the other, and hooks and edits"
+        " on the encoder see all pictures at once: give pictures of one size, or one at a time."
+    )

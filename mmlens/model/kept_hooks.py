@@ -17,7 +17,7 @@ from mmlens.model.hooking import Pairs
 from mmlens.model.options import FORWARD, HOOKS, refuse_unknown
 from mmlens.runtime.hook_calls import DIRECTIONS, Hook, busy, within
 from mmlens.runtime.turns import running, turn
-from mmlens.values.arguments import choice
+from mmlens.values.arguments import choice, function
 from mmlens.values.errors import SiteError
 from mmlens.values.labels import LM
 from mmlens.values.sites import tower_of
@@ -73,6 +73,8 @@ class KeepsHooks:
         """
         choice(dir, "dir", (*DIRECTIONS, "both"), error=SiteError)
         wanted = [name_filter] if isinstance(name_filter, str) else name_filter
+        if callable(wanted):
+            function(wanted, "name_filter", "a function of a name", takes=1, error=SiteError)
         found: dict[str, list[Hook]] = {}
         for hook in self._hooks_now():
             named = wanted(hook.name) if callable(wanted) else wanted is None or hook.name in wanted

@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
-from mmlens.values.arguments import shown
+from mmlens.values.arguments import function, shown
 from mmlens.values.errors import ArgumentError
+from mmlens.values.written import written
 
 LogitsProcessor = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(ids Int[row, new], logits Float[row, d_vocab]) -> Float[row, d_vocab]"""
@@ -29,14 +30,11 @@ def listed(given: Any) -> list[LogitsProcessor]:
     """One processor or several as a list; None as none.
 
     Raises:
-        ArgumentError: one of them cannot be called.
+        ArgumentError: one of them cannot be called with two arguments.
     """
     several = [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
     for one in several:
-        if not callable(one):
-            raise ArgumentError(
-                f"logits_processor={shown(one)}: give a function of (ids, logits), or several."
-            )
+        function(one, "logits_processor", "a function of (ids, logits), or several", takes=2)
     return several
 
 
@@ -62,7 +60,7 @@ def processed(
             )
         if bool(out.isnan().any()) or not bool(out.isfinite().any(-1).all()):
             raise ArgumentError(
-                f"The logits processor {getattr(one, '__qualname__', type(one).__name__)!r} returns"
+                f"The logits processor {written(one)!r} returns"
                 " NaN, or leaves no token that can follow: set some logits to -inf, never all."
             )
         logits = out

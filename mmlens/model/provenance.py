@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from mmlens.values.crops import CROPS, packed
 from mmlens.values.prompt import Prompt, SoftPrompt
+from mmlens.values.written import written
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
@@ -57,6 +59,13 @@ def described(prompt: Prompt) -> list[str]:
     return told
 
 
+def prompts_told(soft: SoftPrompt) -> str:
+    """The prompts of a soft prompt in displays: one as itself, several as a list."""
+    if not soft.prompts:
+        return f"<{len(soft)} x {soft.ids.shape[1]} positions>"
+    return repr(soft.prompts[0]) if len(soft.prompts) == 1 else repr(list(soft.prompts))
+
+
 def _part(part: Any) -> str:
     if isinstance(part, str):
         return part
@@ -76,4 +85,6 @@ def _plain(option: Any) -> Any:
         return {"parts": [described(p) for p in option.prompts], "words": pos}
     if isinstance(option, Mapping):
         return {str(name): _plain(value) for name, value in option.items()}
+    if inspect.isroutine(option) or isinstance(option, partial):
+        return written(option)
     return option if isinstance(option, (int, float, bool)) else str(option)

@@ -22,6 +22,7 @@ from mmlens.values.arguments import shown
 from mmlens.values.errors import MMLensError, NumericsError, PromptError, TargetError
 from mmlens.values.labels import Padding, Token
 from mmlens.values.prompt import SoftPrompt, next_at
+from mmlens.values.written import accepts, written
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
@@ -95,7 +96,7 @@ def aim_caption(
     model: HookedVLM,
     prompt: Any,
     target: str | Number = "logit",
-    given: str | None = None,
+    given: Any = None,
     max_new_tokens: int = 30,
     stop: Stop = SENTENCE,
 ) -> tuple[SoftPrompt, list[Target]]:
@@ -184,9 +185,13 @@ def one_number(
         of: the position whose logits it gets, as error messages call it.
 
     Raises:
-        TargetError: it fails, or gives something else than one number.
+        TargetError: it takes other arguments, fails, or gives something else than one number.
     """
     write = f"it gets the logits of {of}, Float[d_vocab], so write lambda logits: logits[5]"
+    if not accepts(function, 1):
+        raise TargetError(
+            f"{what} {written(function)!r} cannot be called with 1 argument: {write}."
+        )
     try:
         value = function(logits)
     except (MMLensError, MemoryError, torch.OutOfMemoryError):

@@ -21,6 +21,7 @@ from mmlens.metrics.counts import word_overlap_f1, world_score
 from mmlens.metrics.result import MetricResult
 from mmlens.papers.tables import ExperimentError, by_id
 from mmlens.values.arguments import shown
+from mmlens.values.written import accepts
 
 Scorer = Callable[[Sequence[str], Sequence[Sample]], MetricResult]
 Compare = Callable[[Sequence[str], Sequence[Sequence[str]]], MetricResult]
@@ -31,17 +32,31 @@ def against_captions(
     metric: Callable[..., MetricResult] = word_overlap_f1, **options: Any
 ) -> Scorer:
     """Texts against everything that people said of the picture."""
-    return partial(_scored, metric, "captions", options)
+    return partial(_scored, _metric(metric, options), "captions", options)
 
 
 def against_pictures(metric: Callable[..., MetricResult], **options: Any) -> Scorer:
     """Texts against the picture itself: `clip_score` with a backbone."""
-    return partial(_scored, metric, "image", options)
+    return partial(_scored, _metric(metric, options), "image", options)
 
 
 def against_things(metric: Callable[..., MetricResult] = world_score, **options: Any) -> Scorer:
     """Texts against the names of what the picture shows."""
-    return partial(_scored, metric, "names", options)
+    return partial(_scored, _metric(metric, options), "names", options)
+
+
+def _metric(metric: Any, options: Mapping[str, Any]) -> Any:
+    """A metric that can be called with texts, what each is compared with, and these options.
+
+    Raises:
+        ExperimentError: it cannot.
+    """
+    if not callable(metric) or not accepts(metric, 2, options):
+        raise ExperimentError(
+            f"The metric {shown(metric)} cannot be called with texts, references and the options"
+            f" {', '.join(options) or 'none'}: give a function of (texts, references, ...)."
+        )
+    return metric
 
 
 def _scored(
@@ -89,6 +104,11 @@ def values_of(
     for name, scorer in scorers.items():
         if not callable(scorer):
             raise ExperimentError(f"The scorer {name!r} is {shown(scorer)} and no function.")
+        if not accepts(scorer, 2):
+            raise ExperimentError(
+                f"The scorer {name!r} cannot be called with 2 arguments: give a function of"
+                " (texts, samples)."
+            )
         result = scorer(texts, about)
         settings[name] = {"metric": result.name, **result.settings}
         values = once.assign(metric=name, value=list(result.items))

@@ -69,6 +69,7 @@ class Frame:
         study: its name on the command line. read: how the page is read. cited: the paper.
         about: provenance by name.
         told: more about the Markdown, behind the paper.
+        several: whether the claims are those of several papers.
     """
 
     study: str
@@ -78,6 +79,7 @@ class Frame:
     cited: str
     about: Mapping[str, Any]
     told: str = ""
+    several: bool = False
 
 
 def report_page(frame: Frame, parts: Sequence[Part]) -> str:
@@ -89,7 +91,7 @@ def report_page(frame: Frame, parts: Sequence[Part]) -> str:
         study=f"reproduce {frame.study}",
         title=escape(frame.title),
         lead=escape(frame.lead),
-        tally=escape(tally(verdicts)),
+        tally=escape(tally(verdicts, frame.several)),
         claims="\n".join(claim(verdict) for verdict in verdicts),
         nav="\n".join(f'<a href="#{one.key}">{escape(one.name or one.key)}</a>' for one in parts),
         sections="\n".join(_section(one, bool(drawn[one.key])) for one in parts),
@@ -103,10 +105,11 @@ def report_markdown(frame: Frame, parts: Sequence[Part]) -> str:
     """The Markdown as text."""
     verdicts = verdicts_of(parts)
     claims = [[one.experiment, one.claim, f"**{one.word}**", one.says] for one in verdicts]
+    cited = f"The paper{'s' * frame.several}: {frame.cited}. {frame.told}".rstrip()
     lines = [
         f"# {marked_text(frame.title)}",
-        f"{marked_text(frame.lead)} The paper: {frame.cited}. {frame.told}".rstrip(),
-        f"## {tally(verdicts)}",
+        f"{marked_text(frame.lead)} {cited}",
+        f"## {tally(verdicts, frame.several)}",
         marked_table(["", "claim", "", "in numbers"], claims),
     ]
     for one in parts:
@@ -126,15 +129,16 @@ def verdicts_of(parts: Sequence[Part]) -> list[Verdict]:
     return [one.verdict for one in parts if one.verdict is not None]
 
 
-def tally(verdicts: Sequence[Verdict]) -> str:
-    """How many of the claims hold, in a sentence."""
+def tally(verdicts: Sequence[Verdict], several: bool = False) -> str:
+    """How many of the claims of a paper (of `several`) hold, in a sentence."""
     holds = [one.experiment for one in verdicts if one.holds]
     fails = [one.experiment for one in verdicts if one.holds is False]
+    whose = "papers'" if several else "paper's"
     hold = "holds" if len(holds) == 1 else "hold"
-    told = f"{len(holds)} of the paper's {len(verdicts)} claims {hold} here"
+    told = f"{len(holds)} of the {whose} {len(verdicts)} claims {hold} here"
     if fails:
-        several = f"{', '.join(fails[:-1])} and {fails[-1]} fail"
-        told += f"; {several if fails[1:] else f'{fails[0]} fails'}"
+        many = f"{', '.join(fails[:-1])} and {fails[-1]} fail"
+        told += f"; {many if fails[1:] else f'{fails[0]} fails'}"
     unknown = len(verdicts) - len(holds) - len(fails)
     return told + (f"; {unknown} {'is' if unknown == 1 else 'are'} undecided" if unknown else "")
 

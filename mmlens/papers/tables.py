@@ -20,9 +20,11 @@ import pandas as pd
 import torch
 
 from mmlens.datasets.sample import Sample
+from mmlens.runtime.progress import Progress, tracked
 from mmlens.runtime.seeding import seed_of, seeded
 from mmlens.values.arguments import count, instance, shown
 from mmlens.values.errors import MMLensError, nearest
+from mmlens.values.written import accepts, written
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
@@ -40,11 +42,16 @@ def ask(
     samples: Iterable[Sample],
     *,
     seed: int = 0,
+    progress: Progress | bool | None = None,
     **options: Any,
 ) -> pd.DataFrame:
     """The tables of a question about each sample, one after the other, with a column `sample`.
 
     What `mmlens.sweep.sweep` does on disk, for few pictures; of several results the first.
+
+    Args:
+        progress: a function of (done, of) samples; by default a bar after two seconds, which False
+            leaves out.
 
     Raises:
         ExperimentError: no sample, or an option that the question does not have.
@@ -59,10 +66,17 @@ def ask(
                 raise ExperimentError(
                     f"{question.__name__} has no option {name!r}: {nearest(name, list(known)[2:])}"
                 )
+    if not accepts(question, 2, options):
+        raise ExperimentError(
+            f"question={shown(question)} is called with a model, a sample and the options"
+            f" {', '.join(options) or 'none'}, and has the parameters {', '.join(known)}: give all"
+            " that have no default by name."
+        )
     tables = []
     if isinstance(samples, str | Sample) or not isinstance(samples, Iterable):
         raise ExperimentError(f"samples={shown(samples)}: write a list of samples, [...].")
-    for sample in samples:  # one at a time, so that no picture is kept
+    asked = getattr(question, "__name__", "question")
+    for sample in tracked(samples, asked, progress):  # one at a time, so that no picture is kept
         instance(sample, "samples", Sample, "samples of mmlens.dataset(...)")
         with seeded(seed_of(seed, sample.id)):
             answer = question(model, sample, **options)
@@ -160,4 +174,4 @@ def finished(
 
 
 def _spelt(option: Any) -> str:
-    return getattr(option, "__qualname__", None) or str(option)
+    return getattr(option, "__qualname__", None) or written(option)

@@ -9,7 +9,7 @@ what a loop over pairs or a sweep does inside is silent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
@@ -35,7 +35,8 @@ def bar(
         progress: a function that is called with (done, of) instead; False for nothing at all.
     """
     if progress is not None and not isinstance(progress, bool):
-        told = function(progress, "progress", "a function of (done, of), True or False")
+        told = function(progress, "progress", "a function of (done, of), True or False",
+                        takes=2)  # fmt: skip
         yield lambda done: told(done, total)
         return
     if progress is False or _within.get():
@@ -51,13 +52,38 @@ def bar(
 
 
 def tracked(
-    members: Sequence[T], what: str, progress: Progress | bool | None = None
+    members: Iterable[T], what: str, progress: Progress | bool | None = None
 ) -> Iterator[T]:
-    """The members one after the other, with a bar."""
-    with bar(what, len(members), progress) as step:
+    """The members one after the other, with a bar; those without a length where it is asked."""
+    if not isinstance(members, Sized):
+        members = list(members) if progress else members
+    total = len(members) if isinstance(members, Sized) else 0
+    with bar(what, total, progress if total else False) as step:
         for done, member in enumerate(members, 1):
             yield member
             step(done)
+
+
+def over_all(progress: Any, many: int) -> Callable[[int], Any]:
+    """One count for several parts that each tell how far they are: by number, a part's progress.
+
+    Args:
+        progress: of the whole; what is no function is that of every part.
+        many: how many parts there are. Each counts as much as the first.
+    """
+    if progress is None or isinstance(progress, bool):
+        return lambda at: progress
+    told = function(progress, "progress", "a function of (done, of), True or False", takes=2)
+    size: list[int] = []
+
+    def part(at: int) -> Progress:
+        def tell(done: int, of: int) -> None:
+            size[:] = size or [max(of, 1)]
+            told(at * size[0] + done * size[0] // max(of, 1), many * size[0])
+
+        return tell
+
+    return part
 
 
 @contextmanager

@@ -20,8 +20,10 @@ from mmlens.datasets.sample import Samples
 from mmlens.model.provenance import about
 from mmlens.sweep.identity import Identity
 from mmlens.towers.dictionaries.hosting import dictionaries_of
+from mmlens.values.arguments import shown
 from mmlens.values.errors import MMLensError
 from mmlens.values.labels import LM
+from mmlens.values.written import accepts
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
@@ -49,6 +51,12 @@ def record(
     Raises:
         SweepError: the question is not a function of a module, or an option is not plain.
     """
+    if callable(question) and not accepts(question, 2, options):
+        raise SweepError(
+            f"{shown(question)} is asked with a model, a sample and the options"
+            f" {', '.join(options) or 'none'}, which it does not take: give options={{...}} that it"
+            " has, all of them that have no default."
+        )
     told, found = about(model), Identity()
     versions = {**told.pop("versions"), "pyarrow": version("pyarrow")}
     versions |= {"python": ".".join(platform.python_version_tuple()[:2])}
@@ -96,8 +104,8 @@ def _named(question: Callable[..., Any], found: Identity) -> dict[str, str]:
         there = getattr(there, part, None)
     if not name or there is not question:
         raise SweepError(
-            f"{name or question!r} cannot be recorded as a question: define it with `def` at the"
-            " top of a module or notebook, and give what varies as options={...}."
+            f"{name or shown(question)} cannot be recorded as a question: define it with `def` at"
+            " the top of a module or notebook, and give what varies as options={...}."
         )
     return {"name": f"{module}.{name}", "code": found.of(question, str(name))}
 

@@ -27,7 +27,7 @@ from mmlens.tally import Top
 from mmlens.values.addresses import places
 from mmlens.values.arguments import shown
 from mmlens.values.errors import AddressError, CapabilityError
-from mmlens.values.labels import LM, TEXT, Neuron, Patch, host_of
+from mmlens.values.labels import LM, MULTIMODAL, TEXT, Neuron, Patch, host_of
 from mmlens.values.prompt import Prompt
 from mmlens.values.scores import Scores
 from mmlens.values.unit_lists import has_units, units_in
@@ -135,7 +135,7 @@ def _tower(model: HookedModel, wanted: Sequence[Any]) -> str:
             " time."
         )
     tower = towers.pop() if towers else model.reading_tower(None)
-    if host_of(tower) not in model.towers or tower == TEXT:
+    if host_of(tower) not in model.towers or tower in (TEXT, MULTIMODAL):
         raise AddressError(
             f"No picture reaches units of the tower {tower!r} of {model.name!r}: ask about those of"
             " its encoder, as in Neuron(3, 17, 'vision')."

@@ -4,6 +4,7 @@
     count(0, "seed", least=0)
     number(0.5, "share", least=0, most=1)        # finite
     choice("pre", "point", ("pre", "post"))      # another: "did you mean 'pre'?"
+    function(tick, "progress", "a function of (done, of)", takes=2)
     several([1, 2], "ks")                        # a list, not a text, not empty
     path("saved", "folder")                      # a text or a Path
 
@@ -17,7 +18,6 @@ from __future__ import annotations
 import inspect
 import math
 import operator
-import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, wraps
 from os import PathLike
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmlens.values.errors import ArgumentError, MMLensError, nearest
+from mmlens.values.written import accepts, short
 
 T = TypeVar("T")
 Called = TypeVar("Called", bound=Callable[..., Any])
@@ -111,11 +112,24 @@ def text(
 
 
 def function(
-    value: Any, name: str, write: str, *, error: type[MMLensError] = ArgumentError
+    value: Any,
+    name: str,
+    write: str,
+    *,
+    takes: int | None = None,
+    error: type[MMLensError] = ArgumentError,
 ) -> Callable[..., Any]:
-    """A callable; `write` says which, as in "a function of (done, of)"."""
+    """A callable; `write` says which, as in "a function of (done, of)".
+
+    Args:
+        takes: with how many arguments it is called; the function itself is not called here, so
+            what it raises is its own.
+    """
     if not callable(value):
         raise error(f"{name}={shown(value)} cannot be called: give {write}.")
+    if takes is not None and not accepts(value, takes):
+        many = f"{takes} argument{'s' * (takes != 1)}"
+        raise error(f"{name}={shown(value)} cannot be called with {many}: give {write}.")
     return value
 
 
@@ -200,7 +214,7 @@ def _options(called: Callable[..., Any]) -> tuple[tuple[str, ...], bool, dict[st
 
 def shown(value: Any) -> str:
     """A value as error messages show it, in one short line."""
-    return " ".join(reprlib.repr(value).split())[:80]
+    return " ".join(short(value).split())[:80]
 
 
 def _flag(value: Any) -> bool:

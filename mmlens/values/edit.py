@@ -34,6 +34,7 @@ from mmlens.values.maps import MAP, inner_of, is_map
 from mmlens.values.scores import Scores
 from mmlens.values.sites import Site, grouped, site
 from mmlens.values.unit_lists import has_units, plain_address
+from mmlens.values.written import written
 
 if TYPE_CHECKING:
     import torch
@@ -103,7 +104,8 @@ class Edit:
 
     def __repr__(self) -> str:
         shown = isinstance(self.value, (int, float, Scores))
-        value = repr(self.value) if shown else type(self.value).__name__
+        named = written if callable(self.value) else lambda value: type(value).__name__
+        value = repr(self.value) if shown else named(self.value)
         parts = [repr(self.site.name), f"+{value}" if self.add else value]
         parts += [f"{axis}={want}" for axis, want in self.address.items()]
         return f"Edit({', '.join(parts)})"

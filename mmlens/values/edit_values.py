@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mmlens.values.addresses import POSITIONS
-from mmlens.values.arguments import shown
+from mmlens.values.arguments import function, shown
 from mmlens.values.errors import AddressError, MMLensError, SiteError
 from mmlens.values.labels import Label
 from mmlens.values.scores import Scores
@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 
 def check_value(value: Any) -> None:
-    """Refuse a value that cannot become a tensor when the edit acts."""
+    """Refuse a value that cannot become a tensor, or be called with one, when the edit acts."""
     import torch
 
-    if isinstance(value, (Scores, torch.Tensor)) or callable(value):
+    if isinstance(value, (Scores, torch.Tensor)):
+        return
+    if callable(value):
+        write = "a function from the tensor there to a tensor"
+        function(value, "value", write, takes=1, error=AddressError)
         return
     try:
         torch.as_tensor(None if isinstance(value, bool) else value)  # a flag is no number

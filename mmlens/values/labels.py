@@ -17,6 +17,8 @@ LM = "lm"
 """The default tower of a Neuron or Head: the language model."""
 TEXT = "text"
 """The tower of a dual encoder that reads texts."""
+MULTIMODAL = "multimodal"
+"""The tower that reads what an image encoder and a text encoder hold, both together (FLAVA)."""
 DENOISER = "denoiser"
 """The tower of a diffusion model that predicts noise, once a step."""
 DICTIONARY = "sae"
@@ -136,8 +138,9 @@ class Neuron:
     ) -> None:
         if unit is None or isinstance(layer, str):
             layer, unit, tower, expert = _printed(Neuron, layer, unit, "Neuron(14, 2019)")
-        _put(self, layer=layer, unit=unit, expert=expert)
+        _put(self, layer=layer, unit=unit)
         object.__setattr__(self, "tower", tower)
+        _put(self, expert=expert)
 
     def __repr__(self) -> str:
         towers = () if self.tower == LM else (self.tower,)

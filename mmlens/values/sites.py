@@ -14,7 +14,7 @@ from typing import Any
 
 from mmlens.values.arguments import text
 from mmlens.values.errors import SiteError, nearest
-from mmlens.values.labels import DENOISER, DICTIONARY, LM
+from mmlens.values.labels import DENOISER, DICTIONARY, LM, MULTIMODAL
 from mmlens.values.maps import MAP
 
 
@@ -115,7 +115,7 @@ class Site:
         return max(0, start + queries - keys)
 
 
-WITH_BLOCKS = ["vision", "text", DENOISER]
+WITH_BLOCKS = ["vision", "text", MULTIMODAL, DENOISER]
 """Towers other than the language model that have numbered blocks; a new kind adds its name."""
 _AHEAD = ("projection",)
 
@@ -191,6 +191,8 @@ SITES: dict[str, Site] = {
     "features": Site("features", "vision.hook_features", _RESID),
     "soft_prompt": Site("soft_prompt", "projection.hook_out", _RESID),
     "text.embed": Site("text.embed", "text.hook_embed", _RESID),
+    "multimodal.embed": Site("multimodal.embed", "multimodal.hook_embed", _RESID),
+    "multimodal.final": Site("multimodal.final", "multimodal.ln_final.hook_normalized", _RESID),
     "vision.embedding": Site("vision.embedding", "vision.hook_embedding", ("dim",)),
     "text.embedding": Site("text.embedding", "text.hook_embedding", ("dim",)),
 }

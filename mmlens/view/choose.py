@@ -14,7 +14,7 @@
 
 Tables: neuron and score: neurons; neuron and words: cards; pos, rank, token: lens; neuron and
 sample: gallery, which needs pictures; head and text: head_texts;
-source and target: graph. What `visualise` made: visualisations.
+source and target: graph, as of an AttributionGraph. What `visualise` made: visualisations.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmlens.values.errors import AddressError
+from mmlens.values.graph_tables import AttributionGraph
 from mmlens.values.labels import Token
 from mmlens.values.scores import Scores
 from mmlens.values.visualisation import Visualisation
@@ -76,6 +77,8 @@ def show(x: Any, picture: Any = None, **options: Any) -> Any:
     x = given.scores(x) if given.is_bare(x) else x
     if isinstance(x, Visualisation):
         return visualisations(x, **options)
+    if isinstance(x, AttributionGraph):
+        return graph(x, **options)
     name = chosen(x, picture is not None) if isinstance(x, Scores) else _of_table(x, picture)
     if name in ("on_image", "panels", "attention_on_image", "gallery"):
         return _VIEWS[name](x, picture, **options)

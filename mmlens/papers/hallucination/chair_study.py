@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,11 @@ from mmlens.papers.hallucination.decoders import decoder
 from mmlens.papers.hallucination.questions.said_things import plain, said_things
 from mmlens.papers.mmn.questions.explained import PROMPT
 from mmlens.papers.tables import ExperimentError, ask
+from mmlens.runtime.progress import bar
 from mmlens.sweep.sweeping import sweep
 from mmlens.values.arguments import count, flag, instance, path, shown
 from mmlens.values.edit import Edit
+from mmlens.values.edit_lists import one_by_one
 from mmlens.values.errors import writing
 from mmlens.values.whole_files import write_whole
 
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HallucinationReport:
     """What `hallucination` found.
 
@@ -50,9 +53,25 @@ class HallucinationReport:
         about: provenance.
     """
 
-    summary: pd.DataFrame = field(repr=False)
-    mentions: pd.DataFrame = field(repr=False)
-    about: dict[str, Any] = field(repr=False)
+    summary: pd.DataFrame
+    mentions: pd.DataFrame
+    about: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"{self._head()}\n{self._shown().to_string(index=False)}"
+
+    def _repr_html_(self) -> str:
+        table = self._shown().to_html(index=False, border=0, escape=True)
+        return f"<p>{escape(self._head())}</p>{table}"
+
+    def _head(self) -> str:
+        told, arms = self.about, ", ".join(map(str, self.about["arms"]))
+        of = f"{told['model']}, {told['pictures']} pictures of {told['data']}"
+        return f"HallucinationReport of {of}: {arms}"
+
+    def _shown(self) -> pd.DataFrame:
+        columns = ["arm", "metric", "mean", "low", "high", "n"]
+        return self.summary[columns].round(3)  # type: ignore[return-value]
 
 
 @needs("pictures", "generate")
@@ -70,6 +89,7 @@ def hallucination(
     max_new_tokens: int = 30,
     draws: int = DRAWS,
     seed: int = 0,
+    resume: bool = True,
     progress: bool = True,
 ) -> HallucinationReport:
     """CHAIR of a model's captions and their internal confidence, also of edited models, paired.
@@ -85,6 +105,8 @@ def hallucination(
             `metrics.coco_vocabulary(path)`.
         captions: whether what people's captions mention counts as being there, as on COCO.
         confidence, sentence: as in `said_things`.
+        progress: whether a bar is shown, of all arms' pictures together, or with `out` of each arm.
+        resume: go on with what the folder holds; False begins anew.
 
     Raises:
         ExperimentError: no picture of which anything is known, or an arm that is none.
@@ -98,16 +120,18 @@ def hallucination(
         asked["vocabulary"] = plain(instance(vocabulary, "vocabulary", Vocabulary,
                                              "metrics.coco_vocabulary(path)"))  # fmt: skip
     folder = None if out is None else path(out, "out")
-    shown_bar = flag(progress, "progress")
+    shown_bar, every = flag(progress, "progress"), arms(model, edited)
     tables = {}
-    for arm, (changed, decode) in arms(model, edited).items():
-        how = {**asked, **({} if decode is None else {"decode": decode})}
-        if folder is None:
-            tables[arm] = ask(said_things, changed, samples, **how)
-        else:
-            done = sweep(said_things, changed, samples, folder / arm, options=how, seed=seed,
-                         progress=shown_bar)  # fmt: skip
-            tables[arm] = done.table("said_things")
+    with bar("hallucination", len(every) * len(samples), shown_bar and folder is None) as step:
+        for at, (arm, (changed, decode)) in enumerate(every.items()):
+            how = {**asked, **({} if decode is None else {"decode": decode})}
+            if folder is None:
+                count_on = _counted(step, at * len(samples))
+                tables[arm] = ask(said_things, changed, samples, progress=count_on, **how)
+            else:
+                done = sweep(said_things, changed, samples, folder / arm, options=how, seed=seed,
+                             resume=flag(resume, "resume"), progress=shown_bar)  # fmt: skip
+                tables[arm] = done.table("said_things")
     mentions = arms_of(tables)
     found = summary(mentions, draws=draws, seed=seed)
     told = {**provenance(model), "data": samples.name, "pictures": len(samples),
@@ -115,6 +139,11 @@ def hallucination(
     if folder is not None:
         _write(folder, found, mentions, told)
     return HallucinationReport(found, mentions, told)
+
+
+def _counted(step: Callable[[int], None], before: int) -> Callable[[int, int], None]:
+    """A function of (done, of) of one arm that counts on from the arms before it."""
+    return lambda done, of: step(before + done)
 
 
 def arms(model: HookedVLM, edited: Any) -> dict[str, tuple[Any, Any]]:
@@ -138,7 +167,7 @@ def arms(model: HookedVLM, edited: Any) -> dict[str, tuple[Any, Any]]:
 def _arm(model: Any, name: str, given: Any) -> tuple[Any, Any]:
     if hasattr(given, "edits") and hasattr(given, "generate"):
         return given, None
-    several = list(given) if isinstance(given, (list, tuple)) else [given]
+    several = one_by_one(given)
     edits = [one for one in several if isinstance(one, Edit)]
     rest = [one for one in several if not isinstance(one, Edit)]
     if len(rest) > 1 or not several or not all(isinstance(one, str) or callable(one)

@@ -18,9 +18,10 @@ from mmlens.causal.corrupters import diffusion_noise
 from mmlens.methods.contrastive_decoding import contrast
 from mmlens.methods.trust_penalty import trust_penalty
 from mmlens.papers.tables import ExperimentError
-from mmlens.values.arguments import shown
+from mmlens.values.arguments import function, shown
 from mmlens.values.errors import nearest
 from mmlens.values.prompt import Prompt
+from mmlens.values.written import written
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
@@ -61,8 +62,11 @@ def decoder(given: Any) -> Any:
     Raises:
         ExperimentError: there is no decoder of this name.
     """
-    if given is None or callable(given):
-        return given
+    if callable(given):
+        write = "a function of (model, prompt) that returns options of model.generate"
+        return function(given, "decode", write, takes=2, error=ExperimentError)
+    if given is None:
+        return None
     if not isinstance(given, str) or given not in DECODERS:
         raise ExperimentError(f"There is no decoder {given!r}: {nearest(str(given), DECODERS)}")
     return DECODERS[given]
@@ -81,7 +85,7 @@ def options_of(decode: Any, model: HookedVLM, prompt: Prompt) -> dict[str, Any]:
     found = decode(model, prompt) if decode is not None else {}
     if not isinstance(found, Mapping) or (set(found) & set(OWN)):
         raise ExperimentError(
-            f"The decoder {getattr(decode, '__qualname__', decode)!r} returns {shown(found)}:"
+            f"The decoder {written(decode)!r} returns {shown(found)}:"
             " return options of model.generate, {'logits_processor': ...}, but for"
             f" {', '.join(OWN)}, which the study gives."
         )

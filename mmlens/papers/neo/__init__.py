@@ -3,6 +3,7 @@
     from mmlens.papers import neo
 
     neo.study(mm.load("pictos"), mm.dataset("pictos:held_out:40"))     # all three tools, one table
+    neo.reproduce("pictos", out="runs/neo")                            # the paper's claims, a page
 
 arXiv 2410.07149. Three tools ask whether a thing is kept at its own patches: `object_tokens` takes
 these away, `patch_words` reads them by the logit lens, `windows` cuts the attention to them in
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING
 from mmlens.values.lazy import on_first_use
 
 if TYPE_CHECKING:
+    from mmlens.papers.neo.neo_report import reproduce as reproduce
     from mmlens.papers.neo.neo_study import study as study
     from mmlens.papers.neo.questions import object_tokens as object_tokens
     from mmlens.papers.neo.questions import patch_words as patch_words

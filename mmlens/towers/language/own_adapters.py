@@ -93,6 +93,7 @@ OWN = {
     "idefics": idefics,
     "chameleon": chameleon,
     "glm4v_text": native_attention,
+    "glm4v_moe_text": native_attention,
     "glm_ocr_text": native_attention,
     "qwen3_5_text": inside_of_whole,
     "qwen3_5_moe_text": inside_of_whole,

@@ -180,6 +180,7 @@ _KINDS: dict[str, type[Telling]] = {
     "glm4v": RowsAndColumns,
     "glm46v": RowsAndColumns,
     "glm_ocr": RowsAndColumns,
+    "glm4v_moe": RowsAndColumns,
     "gemma3": PicturesBothWays,
     "gemma4": PicturesArePadding,
     "paligemma": PrefixBothWays,

@@ -38,7 +38,8 @@ from mmlens.values.sites import Site
 
 EMBED, EMBEDDING = "hook_embed", "hook_embedding"
 Encode = Callable[[Any, Tensor, Tensor | None], Tensor]
-"""(half, ids, mask) -> Float[text, d_embed]: how the library runs it."""
+"""(half, ids, mask) -> Float[text, d_embed]: how the library runs it; or its last hidden states,
+Float[text, pos, d], for an encoder that reads them (`hooked_multimodal`)."""
 
 
 class HookedText(Placed, Movable):
@@ -122,9 +123,10 @@ class HookedText(Placed, Movable):
 
     def forward(
         self, ids: Int[Tensor, "text pos"], mask: Tensor | None = None
-    ) -> Float[Tensor, "text d_embed"]:
-        """Embeddings of texts, not yet of unit length."""
-        return self.hook_dict[EMBEDDING](self.encode(self.module, ids, mask))
+    ) -> Float[Tensor, "text ..."]:
+        """Embeddings of texts, not yet of unit length (or states of their tokens)."""
+        out = self.encode(self.module, ids, mask)
+        return self.hook_dict[EMBEDDING](out) if EMBEDDING in self.hook_dict else out
 
     def site(self, site: Site, layer: int | None = None) -> Site:
         """The site with its measured axes.
@@ -185,12 +187,14 @@ class HookedText(Placed, Movable):
         if not (again[:1] - plain).abs().max() <= near * (1 + plain.abs().max()):
             raise CapabilityError(f"{name} gives other embeddings each time it reads one text.")
         self.d_embed = plain.shape[-1]
+        if plain.ndim == 3:  # states, which leave the last block
+            seen.pop(EMBEDDING)
         self.hook_dict = {n: p for n, p in self.hook_dict.items() if len(seen.get(n, ())) == 1}
         shape = seen.get(EMBED, [(2, read.ids.shape[1])])[0]
         self.n_places, self.n_beside = shape[1], shape[1] - read.ids.shape[1]
         self.axes = {
             n: of_positions(n) for n in self.hook_dict if fits(n, seen[n][0], self.n_places)
-        } | {EMBEDDING: ("dim",)}
+        } | ({EMBEDDING: ("dim",)} if EMBEDDING in self.hook_dict else {})
         self.reads_padding = EMBED in self.hook_dict and self._depends(read)
 
     def _depends(self, read: TokenIds) -> bool:

@@ -38,7 +38,7 @@ LAYOUTS = (
         mlp_out=("output.dense",),
     ),
 )
-_BEFORE_ADDING = Layout(  # FLAVA: BERT's names, but it normalises before it adds
+BEFORE_ADDING = Layout(  # FLAVA: BERT's names, but it normalises before it adds
     embed=(("embeddings", "out"),),
     blocks=("encoder.layer",),
     attn=("attention",),
@@ -56,5 +56,5 @@ def located(half: nn.Module) -> tuple[nn.Module, Layout] | None:
             blocks = find_blocks(module, layout)
             if blocks and find(blocks[0], layout.mlp_in) is not None:
                 before = hasattr(blocks[0], "layernorm_before")
-                return module, _BEFORE_ADDING if before else layout
+                return module, BEFORE_ADDING if before else layout
     return None

@@ -1,6 +1,7 @@
 """A graph of edges as columns of nodes: units of the encoder, neurons, a word.
 
     view.graph(mm.neuron_graph(model, prompt, " dog", after=" a"))
+    view.graph(mm.attribution_graph(model, prompt, " dog", after=" a"))     # `layered_graph`
 
 A line's width is the size of its score, its colour the sign: blue raises, red lowers. The edge that
 was checked by silencing shows both numbers on hover.
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from mmlens.values.arguments import number
+from mmlens.values.arguments import count, number
 from mmlens.values.errors import AddressError
+from mmlens.values.graph_tables import AttributionGraph
+from mmlens.view.figures.layered_graph import layered
 from mmlens.view.style import given, theme
 from mmlens.view.style.figure import Figure
 from mmlens.view.style.numbers import keep
@@ -27,17 +30,24 @@ _CALL = "mm.neuron_graph(model, prompt, ' dog')"
 _MOST = 200
 
 
-def graph(table: pd.DataFrame, *, title: str = "What feeds the word") -> go.Figure:
+def graph(
+    table: pd.DataFrame | AttributionGraph, *, title: str | None = None, k: int = 60
+) -> go.Figure:
     """Nodes in columns, sources left of what they feed; lines as wide as their score.
 
     Args:
         table: columns source, target, score; pos and ablation are shown where there are any.
-            Edges over which a longer way leads as well are left to the longer way.
+            Edges over which a longer way leads as well are left to the longer way. Or an
+            AttributionGraph: its columns are layers, and lines are as wide as their influence.
+        k: how many edges of an AttributionGraph are drawn, those of most influence.
 
     Raises:
         AddressError: no such columns or rows, several prompts, a circle, or more edges than can be
             read.
     """
+    k = count(k, "k", most=_MOST)
+    if isinstance(table, AttributionGraph):
+        return layered(table, k, title)
     table = given.table(table, ("source", "target", "score"), _CALL)
     if len(table) > _MOST:
         raise AddressError(f"{len(table)} edges are more than can be read: take {_MOST} at most.")
@@ -64,7 +74,7 @@ def graph(table: pd.DataFrame, *, title: str = "What feeds the word") -> go.Figu
     rows = max(list(depth.values()).count(level) for level in set(depth.values()))
     theme.finish(
         figure,
-        given.title(title),
+        given.title(title, "What feeds the word"),
         "width by score, within a column; blue raises, red lowers; both numbers on hover",
         height=max(320, 34 * rows + 120),
         showlegend=False,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from mmlens.values.arguments import count, instance, number, several, shown, text
+from mmlens.values.arguments import count, function, instance, number, several, shown, text
 from mmlens.values.errors import AddressError, ArgumentError
 from mmlens.values.scores import Scores
 from mmlens.view.style.paint import Box
@@ -149,7 +149,7 @@ def pictures(value: Any) -> Callable[[Any], Any]:
         at = {sample: place for place, sample in enumerate(value.ids)}
         return lambda sample: value[at[sample]].image
     if callable(value):
-        return value
+        return function(value, "pictures", "a function of a sample's name", takes=1)
     if hasattr(value, "keys"):  # a mapping, or a Series
         return lambda sample: value[sample]
     raise ArgumentError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,8 @@ from mmlens.model.provenance import about as provenance
 from mmlens.papers.goh.questions.formats import folder, spread_things, world
 from mmlens.papers.goh.report.goh_experiments import Experiments
 from mmlens.papers.goh.report.goh_texts import CITED, ENOUGH, READ, TITLE
-from mmlens.papers.study_report import Frame, Part, report_markdown, report_page
+from mmlens.papers.study_folder import StudyReport, write_study
+from mmlens.papers.study_report import Frame, Part
 from mmlens.papers.tables import ExperimentError
 from mmlens.values.arguments import count, several, text
 from mmlens.values.errors import writing
@@ -40,20 +41,13 @@ INKS = {"pictos-clip": "a word in {} ink"}
 
 
 @dataclass(frozen=True, eq=False)
-class GohReport:
+class GohReport(StudyReport):
     """What `reproduce` wrote and found.
 
     Attributes:
-        page, results: OUT/report.html and OUT/results.md.
-        verdicts: experiment, claim, holds (None: undecided), says.
-        sections: of every experiment, in the order of the page.
         units: of T2, one row per judged concept: concept, neuron, z, z_low, ..., passes.
     """
 
-    page: Path
-    results: Path
-    verdicts: pd.DataFrame = field(repr=False)
-    sections: list[Part] = field(repr=False)
     units: pd.DataFrame = field(repr=False)
 
 
@@ -133,23 +127,12 @@ def _write(study: Experiments, parts: list[Part], out: Path, copy: str | Path | 
     }  # fmt: skip
     command = f"`mmlens reproduce goh --model {study.model.name}`"
     frame = Frame("goh", TITLE, lead, READ, CITED, about, f"Written by {command}.")
+    done = write_study(frame, parts, out, copy)
     with writing(out):
-        (out / "tables").mkdir(parents=True, exist_ok=True)
         (out / "golden").mkdir(exist_ok=True)
-    for one in parts:
-        if len(one.summary):
-            write_whole(out / "tables" / f"{one.key}.csv", one.summary.to_csv(index=False))
     for name, found in study.golden.items():
         write_whole(out / "golden" / name, json.dumps(found, indent=1) + "\n")
-    markdown = report_markdown(frame, parts)
-    write_whole(out / "report.html", report_page(frame, parts))
-    for path in (out / "results.md", *([Path(copy)] if copy is not None else [])):
-        write_whole(path, markdown)
-    verdicts = [asdict(one.verdict) for one in parts if one.verdict is not None]
-    table = pd.DataFrame(verdicts, columns=["experiment", "claim", "holds", "says"])
-    return GohReport(
-        out / "report.html", out / "results.md", table.astype({"holds": object}), parts, study.best
-    )
+    return GohReport(done.page, done.results, done.verdicts, done.sections, study.best)
 
 
 def _first(names: Sequence[str]) -> str:

@@ -31,6 +31,7 @@ from mmlens.towers.language.tokenization import follow
 from mmlens.values.arguments import flag, instance, shown
 from mmlens.values.labels import Patch
 from mmlens.values.prompt import Prompt
+from mmlens.values.written import written
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
@@ -70,7 +71,7 @@ def said_things(
     """
     given = dict(locals())
     words, how = vocabulary_of(vocabulary), decoder(decode)
-    told = getattr(decode, "__qualname__", decode)
+    told = written(decode) if callable(decode) else decode
     asked = Asked.from_arguments(given, COLUMNS, vocabulary=words.name, decode=told)
     flag(confidence, "confidence", error=ExperimentError)
     flag(sentence, "sentence", error=ExperimentError)

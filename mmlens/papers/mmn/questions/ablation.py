@@ -38,6 +38,7 @@ from mmlens.papers.mmn.questions.question_options import ARMS as ARMS
 from mmlens.papers.scoring import Compare
 from mmlens.papers.tables import UNNAMED, ExperimentError, finished, used
 from mmlens.values.arguments import choice, count, instance, number, several, shown
+from mmlens.values.written import accepts
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
@@ -211,6 +212,11 @@ def summary(
     for name, function in compare.items():
         if not callable(function):
             raise ExperimentError(f"The metric {name!r} is {shown(function)} and no function.")
+        if not accepts(function, 2):
+            raise ExperimentError(
+                f"The metric {name!r} cannot be called with 2 arguments: give a function of"
+                " (texts, reference texts)."
+            )
     rows = rows.assign(k=rows["k"].astype(int), prob=rows["prob"].astype(float))
     sinks = rows["arm"] == "sinks"  # as many as a picture has: told by their mean number
     if sinks.any():

@@ -27,6 +27,7 @@ from mmlens.papers.mmn.questions.question_options import RULES as RULES
 from mmlens.papers.tables import ExperimentError
 from mmlens.pictos.scene_captions import plural
 from mmlens.towers.language.tokenization import word
+from mmlens.values.arguments import function
 from mmlens.values.errors import MMLensError, nearest
 from mmlens.values.prompt import Prompt, SoftPrompt
 
@@ -106,6 +107,8 @@ def _named(rule: Callable[[str], Sequence[str]], text: str) -> list[str]:
     Raises:
         ExperimentError: it fails.
     """
+    write = "a function of a text that returns its nouns"
+    function(rule, "noun", write, takes=1, error=ExperimentError)
     try:
         return [str(noun) for noun in rule(text)]
     except (MMLensError, MemoryError):

@@ -14,7 +14,7 @@ from mmlens.causal.silencing import WHERE
 from mmlens.datasets.sample import Sample
 from mmlens.model.capabilities import require
 from mmlens.papers.tables import ExperimentError
-from mmlens.values.arguments import choice, count, flag, instance, number, several, text
+from mmlens.values.arguments import choice, count, flag, function, instance, number, several, text
 from mmlens.values.errors import nearest
 
 if TYPE_CHECKING:
@@ -29,11 +29,15 @@ _own: dict[str, Any] = {"error": ExperimentError}
 def _noun(value: Any, name: str) -> None:
     if not callable(value) and not (isinstance(value, str) and value in RULES):
         raise ExperimentError(f"There is no rule {value!r} for nouns: {nearest(value, RULES)}")
+    if callable(value):
+        function(value, name, "a function of a text that returns its nouns", takes=1, **_own)
 
 
 def _target(value: Any, name: str) -> None:
     if not callable(value):
         choice(value, name, ("logit", "prob", "logprob"), **_own)
+    else:
+        function(value, name, "a function of logits, Float[d_vocab]", takes=1, **_own)
 
 
 def _value(value: Any, name: str) -> None:
