@@ -86,7 +86,7 @@ set(mm.attribute(model, prompt, of=["L2.3", "L1.5"]).of("layer")) == {0}
 set(mm.attribute(model, prompt, of="L0.3").of("layer")) == {0}
 mm.attribute(model, prompt, of=(" dog", " cat"), after="").axes[0] == "token"
 patching.attention(model, prompt, mm.Head(1, 0)).axes == ("query", "key")
-not (patching.attention(model, prompt, "L1H0") != patching.attention(model, prompt, 1).sel(head=0)).max()
+bool((patching.attention(model, prompt, "L1H0") == patching.attention(model, prompt, 1)[0]).min())
 len(model.edit([mm.Edit("neurons", 0.0, neuron), mm.Edit("z", 0.0, mm.Head(1, 0))]).edits) == 2
 len(model.edit(mm.Edit("neurons", 0.0, best.iloc[0])).edits) == 1
 view.show(flat, prompt).to_json() == view.show(flat, photo).to_json()

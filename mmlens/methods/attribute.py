@@ -105,10 +105,11 @@ def attribute(
     ]
     reading = max((read for read, _ in aims), key=_length)  # one caption, up to the last word
     every = list(hooking.layers(model, where)) if where.layered else [None]
-    if where.layer is not None:
-        layer = where.layer if layer is None else layer
     if layer is None and where.layered:
-        layer = layers_before(every, words or [as_unit(of)], where.owner)
+        layer = where.layer
+        layer = (
+            layers_before(every, words or [as_unit(of)], where.owner) if layer is None else layer
+        )
     chosen = sorted(every[i] for i in places(every, layer, "layer")) if where.layered else every  # type: ignore[type-var]
     kept: list[dict[int | None, torch.Tensor]] = [{} for _ in aims]
 

@@ -101,7 +101,7 @@ def has_units(value: Any) -> bool:
 
 def _row_unit(value: Any) -> Any:
     """The Neuron (or Head) in a row of a table, `best.iloc[0]`; None of anything else."""
-    names = getattr(value, "index", None)
+    names: Any = getattr(value, "index", None)
     if not hasattr(value, "to_numpy") or not hasattr(names, "tolist"):
         return None
     found = [name for name in _COLUMNS if name in names.tolist()]
