@@ -358,7 +358,8 @@ def error_classes() -> list[type]:
     found = [mm.MMLensError]
     for one in found:
         found += [kind for kind in one.__subclasses__() if kind.__module__.startswith("mmlens")]
-    return found[:1] + sorted(set(found[1:]), key=lambda kind: kind.__name__)
+    public = {kind for kind in found[1:] if kind.__name__[0] != "_"}
+    return found[:1] + sorted(public, key=lambda kind: kind.__name__)
 
 
 def example(kind: type) -> tuple[str, str]:

@@ -246,7 +246,8 @@ def _source(
         return {at: _wide(where, scores.values) for at, scores in by_layer.items()}
     if not isinstance(value, (int, float)):
         raise AddressError(
-            f"value={shown(value)}: give a number, Scores of mean_over(...), or another prompt."
+            f"value={shown(value)}: give a number, Scores of mean_over(...), or another prompt;"
+            " neurons stand in units=, as in units=[Neuron(14, 2019)]."
         )
     whole = torch.full(where.sizes, number(value, "value"))
     return {at: _wide(where, whole) for at in layers}

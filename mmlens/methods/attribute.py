@@ -20,7 +20,7 @@ import torch
 
 from mmlens.methods.best_scores import BestScores
 from mmlens.methods.denoising_attribution import denoising_attribution
-from mmlens.methods.over_lists import beside, over_prompts, word_axis, words_in
+from mmlens.methods.over_lists import beside, layers_before, over_prompts, word_axis, words_in
 from mmlens.model import hooking, readouts
 from mmlens.model.capabilities import need_gradient, needs
 from mmlens.model.provenance import about
@@ -81,7 +81,8 @@ def attribute(
         site: another site than the units of the language model (or of the encoder that reads),
             such as "vision.resid_post"; its axes. In an encoder of convolutions units are channels:
             at "post" of a block's output, at "pre" of the sum before its last nonlinearity.
-        layer: some layers only, as in `Scores.sel`; the axis stays. One, where shapes differ.
+        layer: some layers only, as in `Scores.sel`; the axis stays. One, where shapes differ. By
+            default all, and of a Neuron those before its own.
         step: of a diffusion model some steps only; its scores have the axis `step` in front, and
             `target` is a function of what it makes, `of` "latents", "picture" or "sound".
 
@@ -104,8 +105,11 @@ def attribute(
     ]
     reading = max((read for read, _ in aims), key=_length)  # one caption, up to the last word
     every = list(hooking.layers(model, where)) if where.layered else [None]
-    if where.layer is not None:
-        layer = where.layer if layer is None else layer
+    if layer is None and where.layered:
+        layer = where.layer
+        layer = (
+            layers_before(every, words or [as_unit(of)], where.owner) if layer is None else layer
+        )
     chosen = sorted(every[i] for i in places(every, layer, "layer")) if where.layered else every  # type: ignore[type-var]
     kept: list[dict[int | None, torch.Tensor]] = [{} for _ in aims]
 

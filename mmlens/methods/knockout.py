@@ -34,9 +34,10 @@ from mmlens.values.addresses import places
 from mmlens.values.arguments import choice, count, flag, instance, shown, spelled
 from mmlens.values.edit import Edit
 from mmlens.values.errors import AddressError, ArgumentError, CapabilityError
-from mmlens.values.labels import DENOISER, LM
+from mmlens.values.labels import DENOISER, LM, Head
 from mmlens.values.scores import Scores
 from mmlens.values.sites import SITES
+from mmlens.values.unit_lists import has_units, one_unit
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
@@ -212,6 +213,7 @@ def attention(
     """How much each query attends to each key: Scores(layer, head, query, key).
 
     Args:
+        layer: one or several, as in `Scores.sel`; or a Head, which names its layer.
         tower: "vision" for the encoder instead of the language model.
         across: from words to pictures, where the model reads them by cross-attention; in a
             diffusion model, from positions of the latents to words.
@@ -222,6 +224,10 @@ def attention(
         CapabilityError: the kernel computes attention without materializing its pattern.
     """
     own = "cross_pattern" if across else "pattern"
+    if layer is not None and has_units(layer):  # a Head, as it is given elsewhere
+        head = one_unit(layer, "layer", Head)
+        layer, tower = head.layer, tower or head.tower != LM
+        address = {"head": head.head, **address}
     if model.can("denoise"):
         where = SITES[f"{DENOISER}.{own}"]
         if not any(where.at(at) in hooking.points(model) for at in range(model.denoiser.n_layers)):

@@ -131,6 +131,12 @@ def word_axis(model: Any, words: Sequence[Any]) -> str:
     return "class"
 
 
+def layers_before(every: Sequence[Any], of: Sequence[Any], tower: str) -> list[Any] | None:
+    """The layers that a Neuron of this tower reads; None, for all, where none is explained."""
+    units = [one.layer for one in of if isinstance(one, Neuron) and one.tower == tower]
+    return ([n for n in every if n < min(units)] or [*every[:1]]) if units else None
+
+
 def beside(found: Sequence[Any], axis: str, names: Sequence[Any] = ()) -> Any:
     """Results of one verb side by side: Scores along a new first axis, tables with a new column.
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from mmlens.model.context_length import check_room
 from mmlens.model.image_reader import labels_of, seen
@@ -82,6 +85,11 @@ def _soft(
         return _from_vectors(model, input) if floats else read_ids(model, input, mask)
     prompts = prompts_of(input)
     if not prompts:
+        if isinstance(input, (Image.Image, np.ndarray, Path)):
+            raise PromptError(
+                "A picture alone is no prompt of a model that reads words: write"
+                " mm.Prompt(picture, 'A picture of')."
+            )
         raise PromptError(
             f"A {type(input).__name__} is no prompt: give a Prompt, text, a list of these, or a"
             " tensor of token ids."

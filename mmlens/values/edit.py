@@ -28,12 +28,12 @@ from mmlens.values.addresses import (
     read_address,
 )
 from mmlens.values.edit_values import called, check_value, from_scores
-from mmlens.values.errors import AddressError
+from mmlens.values.errors import AddressError, SiteError
 from mmlens.values.labels import Head, Label
 from mmlens.values.maps import MAP, inner_of, is_map
 from mmlens.values.scores import Scores
 from mmlens.values.sites import Site, grouped, site
-from mmlens.values.unit_lists import plain_address
+from mmlens.values.unit_lists import has_units, plain_address
 from mmlens.values.written import written
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ class Edit:
     def __init__(
         self, site_name: str, value: Value, *address: Any, add: bool = False, **by_axis: Any
     ) -> None:
+        if has_units(site_name):
+            raise SiteError(f"{site_name!r} is no site: write Edit('neurons', 0.0, {site_name!r}).")
         where, address = site(site_name), plain_address(address)
         check_tower(address, where.owner, site_name)
         check_expert(address, where.axes, site_name)

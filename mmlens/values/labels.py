@@ -6,8 +6,9 @@ Neuron(3, 17))` ablates it. Layers, units and heads count from 0, as in Transfor
 
 from __future__ import annotations
 
+import operator
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from mmlens.values.errors import AddressError, ArgumentError
@@ -24,9 +25,11 @@ DICTIONARY = "sae"
 """In the place of a tower: units of dictionaries on the language model; "vision.sae" on vision."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, init=False)
 class Patch:
     """A square of a picture: row and column in its grid, and which picture of the prompt.
+
+    What is printed can be given instead: `Patch("(5, 2)")`, and so can the pair `Patch((5, 2))`.
 
     Where an encoder reads a picture in several crops (tiles, a thumbnail), each crop has its own
     grid, and `crop` is its number: 0 is the first that the model reads.
@@ -36,6 +39,28 @@ class Patch:
     col: int
     image: int = 0
     crop: int = 0
+
+    def __init__(
+        self,
+        row: int | str | tuple[int, int],
+        col: int | None = None,
+        image: int = 0,
+        crop: int = 0,
+    ) -> None:
+        if col is None:
+            row, col, image, crop = _printed_patch(row, image, crop)
+        _put(self, row=row, col=col, image=image, crop=crop)
+
+    @classmethod
+    def parse(cls, text: str) -> Patch:
+        """`"(5, 2)"` (or `"(5, 2) of crop 1 of picture 1"`)."""
+        match = re.fullmatch(
+            r"\((\d+), ?(\d+)\)(?: of crop (\d+))?(?: of picture (\d+))?", text.strip()
+        )
+        if match is None:
+            raise AddressError(f"{text!r} is no patch: write it as '(5, 2)' (row, column).")
+        row, col, crop, image = (int(part or 0) for part in match.groups())
+        return cls(row, col, image, crop)
 
     def __str__(self) -> str:
         crop = f" of crop {self.crop}" if self.crop else ""
@@ -113,11 +138,9 @@ class Neuron:
     ) -> None:
         if unit is None or isinstance(layer, str):
             layer, unit, tower, expert = _printed(Neuron, layer, unit, "Neuron(14, 2019)")
-        put = object.__setattr__  # the class is frozen
-        put(self, "layer", layer)
-        put(self, "unit", unit)
-        put(self, "tower", tower)
-        put(self, "expert", expert)
+        _put(self, layer=layer, unit=unit)
+        object.__setattr__(self, "tower", tower)
+        _put(self, expert=expert)
 
     def __repr__(self) -> str:
         towers = () if self.tower == LM else (self.tower,)
@@ -156,10 +179,8 @@ class Head:
     def __init__(self, layer: int | str, head: int | None = None, tower: str = LM) -> None:
         if head is None or isinstance(layer, str):
             layer, head, tower = _printed(Head, layer, head, "Head(3, 5)")
-        put = object.__setattr__  # the class is frozen
-        put(self, "layer", layer)
-        put(self, "head", head)
-        put(self, "tower", tower)
+        _put(self, layer=layer, head=head)
+        object.__setattr__(self, "tower", tower)
 
     def __repr__(self) -> str:
         return _call(self, self.layer, self.head, *(() if self.tower == LM else (self.tower,)))
@@ -174,6 +195,48 @@ class Head:
         if match is None:
             raise AddressError(f"{text!r} is no head: write it as 'L3H5' (layer, head).")
         return cls(int(match[2]), int(match[3]), match[1] or LM)
+
+
+def _put(label: Any, **numbers: Any) -> None:
+    """Set the numbers of a frozen label, plain ones also where NumPy or torch has given them.
+
+    Raises:
+        ArgumentError: one is no whole number.
+    """
+    for name, value in numbers.items():
+        if type(value) is not int and value is not None:
+            value = _whole(label, name, value)
+        object.__setattr__(label, name, value)
+
+
+def _whole(label: Any, name: str, value: Any) -> int:
+    try:
+        if type(value) is not bool:
+            return operator.index(value)
+    except TypeError:
+        pass  # told below
+    kind = type(label)
+    raise ArgumentError(
+        f"{kind.__name__}({name}={value!r}): write a whole number, as in"
+        f" {kind.__name__}({'14, 2019' if kind is Neuron else '3, 5'})."
+    )
+
+
+def _printed_patch(given: Any, image: Any, crop: Any) -> tuple[Any, ...]:
+    """The fields of a Patch that is given as it prints, or as a pair.
+
+    Raises:
+        ArgumentError: one number alone.
+    """
+    if isinstance(given, str):
+        found = Patch.parse(given)
+        return found.row, found.col, found.image or image, found.crop or crop
+    if isinstance(given, (tuple, list)) and len(given) == 2:
+        return *given, image, crop
+    raise ArgumentError(
+        f"Patch({given!r}) names no patch: write Patch(5, 2), row and column, or what it prints,"
+        " '(5, 2)'."
+    )
 
 
 def host_of(tower: str) -> str:
@@ -197,7 +260,8 @@ def _printed(kind: Any, text: Any, other: Any, write: str) -> tuple[Any, ...]:
             f"{kind.__name__}({given}) names no {kind.__name__.lower()}: write {write}, or what it"
             f" prints, {str(kind(14, 2019) if kind is Neuron else kind(3, 5))!r}."
         )
-    return tuple(vars(kind.parse(text)).values())
+    found = kind.parse(text)
+    return tuple(getattr(found, one.name) for one in fields(found))
 
 
 def _call(label: Any, *fields: Any, **named: Any) -> str:

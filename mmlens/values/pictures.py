@@ -33,10 +33,10 @@ def open_picture(source: str | Path | Image.Image | np.ndarray | bytes) -> Image
     """Read a picture from any source -> a new RGB `PIL.Image`, 8 bits, upright, loaded.
 
     Args:
-        source: a path, a PIL image (left untouched), an encoded file as bytes, or an array
-            `[row, column]` or `[row, column, channel]` with 1, 3 or 4 channels; floats are read
-            as 0..1 when none is above 1 (but for an overshoot, which is clipped), else as 0..255;
-            `uint16` as 0..65535.
+        source: a path, a PIL image (left untouched), a Prompt that has one picture, an encoded
+            file as bytes, or an array `[row, column]` or `[row, column, channel]` with 1, 3 or 4
+            channels; floats are read as 0..1 when none is above 1 (but for an overshoot, which is
+            clipped), else as 0..255; `uint16` as 0..65535.
 
     Raises:
         PictureError: there is no such file, it is no picture, it is damaged, too large or empty,
@@ -52,6 +52,8 @@ def open_picture(source: str | Path | Image.Image | np.ndarray | bytes) -> Image
     if isinstance(source, str | Path):
         name = repr(str(source))
         return _decode(_open_bytes(_read_file(source), name), name)
+    if len(inside := getattr(source, "pictures", ())) == 1:  # of a Prompt
+        return _decode(inside[0], _name_of(inside[0]))
     raise PictureError(
         f"A {type(source).__module__}.{type(source).__qualname__} is not a picture: give a path,"
         " a PIL image, bytes, or a numpy array [row, column, channel]"

@@ -145,13 +145,25 @@ def _shown(part: Image.Image | str) -> str:
 
 
 def _part(part: Any) -> Image.Image | str:
+    if isinstance(part, (list, tuple)):
+        raise PromptError(
+            f"A {type(part).__name__} is no part of a prompt: write its parts one after another, as"
+            ' in Prompt(photo, "A picture of").'
+        )
     if not isinstance(part, str):
         return open_picture(part)
-    if "." in part and "\n" not in part and suffix(part) in pictures() and os.path.isfile(part):
-        raise PromptError(
-            f"{part!r} is text here, but a picture file of that name exists:"
-            f" write Prompt(Path({part!r}), ...) to show the picture."
-        )
+    if "." in part and "\n" not in part and suffix(part) in pictures():
+        if os.path.isfile(part):
+            raise PromptError(
+                f"{part!r} is text here, but a picture file of that name exists:"
+                f" write Prompt(Path({part!r}), ...) to show the picture."
+            )
+        if len(part.split()) == 1 and part == part.strip():
+            raise PromptError(
+                f"{part!r} is the name of a picture file, and there is none here: write"
+                " Prompt(Path('folder/name.png'), ...) with a path from this folder, or open it"
+                " with PIL."
+            )
     return part
 
 

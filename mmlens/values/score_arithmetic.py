@@ -3,6 +3,8 @@
     scores - other             # of the same axes, labels and quantity
     (scores > 0).mean()        # the share of positive scores
     scores / scores.abs().sum()
+    (scores ** 2).sum()
+    if float(a.sum()) > float(b.sum()): ...
 
 Results of different axes are never stretched onto each other, but for one that has a single value
 left: labels decide what belongs together, and a place that only one of two has is an error.
@@ -15,12 +17,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from mmlens.values.arguments import instance, number, several
-from mmlens.values.errors import AddressError
+from mmlens.values.errors import AddressError, ArgumentError
 
-ALIKE = ("+", "-", "<", "<=", ">", ">=")
+ALIKE = ("+", "-", "<", "<=", ">", ">=", "==", "!=")
 """What is asked of two results of one quantity and one target only."""
-
-
+_UFUNCS = {
+    "add": ("__add__", "__radd__"),
+    "subtract": ("__sub__", "__rsub__"),
+    "multiply": ("__mul__", "__rmul__"),
+    "divide": ("__truediv__", "__rtruediv__"),
+    "less": ("__lt__", "__gt__"),
+    "less_equal": ("__le__", "__ge__"),
+    "greater": ("__gt__", "__lt__"),
+    "greater_equal": ("__ge__", "__le__"),
+    "equal": ("__eq__", "__eq__"),
+    "not_equal": ("__ne__", "__ne__"),
+}
+"""NumPy's operators: with Scores on their left, and on their right."""
 S = TypeVar("S", bound="Arithmetic")
 
 
@@ -72,9 +85,25 @@ class Arithmetic:
         """
         return _computed(self, "/", other, operator.truediv)
 
+    def __pow__(self: S, other: Any) -> S:
+        """Every value to a power, a number."""
+        return _computed(self, "**", other, operator.pow)
+
     def __neg__(self: S) -> S:
         """Every value with the other sign."""
-        return self.with_values(-self.values)
+        return _alone(self, "negated", operator.neg)
+
+    def __pos__(self: S) -> S:
+        """As they are."""
+        return self
+
+    def __abs__(self: S) -> S:
+        """The magnitude of every value."""
+        return self.abs()
+
+    def abs(self: S) -> S:
+        """The magnitude of every value."""
+        return _alone(self, "abs", operator.abs)
 
     def __radd__(self: S, other: Any) -> S:
         """As the sum the other way round."""
@@ -87,6 +116,38 @@ class Arithmetic:
     def __rmul__(self: S, other: Any) -> S:
         """As the product the other way round."""
         return self * other
+
+    def __rtruediv__(self: S, other: Any) -> S:
+        """A number divided by every value; by 0 it is inf or nan."""
+        return _alone(self, "inverted", lambda values: 1.0 / values) * other
+
+    def __eq__(self, other: object) -> Any:
+        """1 where two values are equal, else 0; of what is neither Scores nor a number, False."""
+        if not isinstance(other, Arithmetic) and not _is_number(other):
+            return NotImplemented
+        return _compared(self, "==", other, operator.eq)
+
+    def __ne__(self, other: object) -> Any:
+        """1 where two values differ, else 0; of what is neither Scores nor a number, True."""
+        if not isinstance(other, Arithmetic) and not _is_number(other):
+            return NotImplemented
+        return _compared(self, "!=", other, operator.ne)
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        """Whether the number is other than 0, where one is left.
+
+        Raises:
+            ArgumentError: several values, of which some may be 0 and others not.
+        """
+        if self.values.numel() != 1:
+            raise ArgumentError(
+                f"{self!r} holds {self.values.numel()} values, which are not true or false as one:"
+                " write bool((scores > 0).values.any()), or .all(); is None asks whether there are"
+                " any."
+            )
+        return bool(self.values.item())
 
     def __lt__(self: S, other: Any) -> S:
         """1 where a value is smaller, else 0."""
@@ -103,6 +164,23 @@ class Arithmetic:
     def __ge__(self: S, other: Any) -> S:
         """1 where a value is not smaller, else 0."""
         return _compared(self, ">=", other, operator.ge)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """NumPy's functions: operators as they stand here, others of one argument value by value.
+
+        Raises:
+            ArgumentError: a function that keeps no labels.
+        """
+        names = _UFUNCS.get(ufunc.__name__)
+        if method == "__call__" and not options and names is not None and len(inputs) == 2:
+            first, second = inputs
+            mine = isinstance(first, Arithmetic)
+            return getattr(first, names[0])(second) if mine else getattr(second, names[1])(first)
+        if method != "__call__" or options or ufunc.nin != 1 or ufunc.nout != 1:
+            raise ArgumentError(
+                f"numpy.{ufunc.__name__} keeps no labels of Scores: write scores.numpy() in it."
+            )
+        return _alone(self, ufunc.__name__, lambda values: _by_numpy(ufunc, values))
 
     @classmethod
     def concat(cls: type[S], parts: Sequence[Any], axis: str, labels: Sequence[Any] = ()) -> S:
@@ -147,6 +225,24 @@ def _computed(mine: Any, sign: str, other: Any, do: Callable[[Any, Any], Any]) -
     return mine.with_values(
         do(mine.values, by), computed=told if before is None else f"{before} {told}"
     )
+
+
+def _alone(mine: Any, told: str, do: Callable[[Any], Any]) -> Any:
+    """Values computed from these alone."""
+    before = mine.about.get("computed")
+    return mine.with_values(
+        do(mine.values), computed=told if before is None else f"{before} {told}"
+    )
+
+
+def _by_numpy(ufunc: Any, values: Any) -> Any:
+    import torch
+
+    return torch.as_tensor(ufunc(values.detach().double().cpu().numpy())).to(values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) or getattr(value, "ndim", None) == 0
 
 
 def _compared(mine: Any, sign: str, other: Any, do: Callable[[Any, Any], Any]) -> Any:

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from mmlens.values.addresses import find, read_address
 from mmlens.values.arguments import count, instance, several, shown, text
-from mmlens.values.errors import AddressError, CheckpointError, nearest
+from mmlens.values.errors import AddressError, ArgumentError, CheckpointError, nearest
 from mmlens.values.optional_packages import package
 from mmlens.values.packed_labels import Labels, pack_labels, unpack_labels
 from mmlens.values.score_arithmetic import Arithmetic
+from mmlens.values.score_reductions import Reductions
+from mmlens.values.score_words import other_word
 from mmlens.values.sites import SHARED
 from mmlens.values.unit_lists import plain_address
 from mmlens.values.unit_places import at_units, by_unit
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Scores(Arithmetic):
+class Scores(Arithmetic, Reductions):
     """Named axes, labelled indices.
 
     Attributes:
@@ -128,6 +130,16 @@ class Scores(Arithmetic):
                 )
         return out
 
+    def __len__(self) -> int:
+        """The size of the first axis.
+
+        Raises:
+            ArgumentError: one value is left, which has no axis.
+        """
+        if not self.axes:
+            raise ArgumentError(f"{self!r} is one value, without an axis: write float(scores).")
+        return self.shape[0]
+
     def __iter__(self) -> Iterator[Scores]:
         """Along the first axis."""
         return (self[at] for at in range(self.shape[0] if self.axes else 0))
@@ -152,34 +164,7 @@ class Scores(Arithmetic):
             raise AddressError(f"There is no axis {axis!r} here: {nearest(axis, self.axes)}")
         return self.axes.index(axis)
 
-    # -- reducing -----------------------------------------------------------------------------
-
-    def _reduce(self, how: str, axes: tuple[str, ...]) -> Scores:
-        dims = [self._dim(axis) for axis in dict.fromkeys(axes or self.axes)]
-        rest = tuple(a for i, a in enumerate(self.axes) if i not in dims)
-        operation = {"max": "amax", "min": "amin"}.get(how, how)
-        values = getattr(self.values, operation)(dim=dims)
-        return Scores(values, rest, {a: self.labels.get(a) for a in rest}, self.about)
-
-    def sum(self, *axes: str) -> Scores:
-        """The sum over the named axes (over all when none is named)."""
-        return self._reduce("sum", axes)
-
-    def mean(self, *axes: str) -> Scores:
-        """The mean over the named axes (over all when none is named)."""
-        return self._reduce("mean", axes)
-
-    def max(self, *axes: str) -> Scores:
-        """The largest value over the named axes (over all when none is named)."""
-        return self._reduce("max", axes)
-
-    def min(self, *axes: str) -> Scores:
-        """The smallest value over the named axes (over all when none is named)."""
-        return self._reduce("min", axes)
-
-    def abs(self) -> Scores:
-        """The magnitude of every value."""
-        return self.with_values(self.values.abs())
+    # -- one number ---------------------------------------------------------------------------
 
     def item(self) -> float:
         """The number, when one value is left."""
@@ -189,14 +174,17 @@ class Scores(Arithmetic):
             )
         return float(self.values.item())
 
-    def argmax(self) -> dict[str, Any]:
-        """The place of the largest value: axis to label, as `sel(**place)` takes it."""
-        places = self.values.new_tensor(self.shape).long()  # of no axes where one value is left
-        if self.axes:
-            import torch
+    def __float__(self) -> float:
+        """The number, when one value is left.
 
-            places = torch.stack(torch.unravel_index(self.values.argmax(), self.shape))
-        return {a: self.of(a)[i] for a, i in zip(self.axes, places.tolist(), strict=True)}
+        Raises:
+            ArgumentError: several values.
+        """
+        if self.values.numel() != 1:
+            raise ArgumentError(
+                f"{self!r} holds {self.values.numel()} values, not one: narrow it with .sel(...)."
+            )
+        return self.item()
 
     def with_values(self, values: torch.Tensor, **told: Any) -> Scores:
         """Other values at the same places; `told` is added to what is known about them."""
@@ -240,6 +228,16 @@ class Scores(Arithmetic):
     def numpy(self) -> Any:
         """The values as a NumPy array."""
         return self.values.detach().float().cpu().numpy()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        """The values, where NumPy is given Scores; without their labels."""
+        return self.numpy() if dtype is None else self.numpy().astype(dtype)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """What the same is called here, for names of pandas, xarray, torch and NumPy."""
+            raise other_word(name)
 
     def save(self, path: str | Path) -> Path:
         """Write values (safetensors) with axes, labels and provenance in the same file."""

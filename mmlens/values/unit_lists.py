@@ -1,6 +1,7 @@
 """Neurons and Heads as they are given: one or several, in a table, or as they print.
 
     units_in(best, "neurons")                  # a table: its column neuron (or head)
+    units_in(best.iloc[0], "neurons")          # a row of it
     units_in(best.neuron, "neurons")           # a Series, an array, a list, a tuple, a set
     units_in("L14.2019", "neurons")            # as it prints; also in a list
     units_in(Neuron(14, 2019), "neurons")      # one is a list of one
@@ -88,9 +89,23 @@ def has_units(value: Any) -> bool:
         return any(name in value.columns for name in _COLUMNS)
     if isinstance(value, (dict, bytes, type)) or not isinstance(value, Iterable):
         return False
-    if not isinstance(value, Sized) or getattr(value, "ndim", 1) != 1 or not len(value):
+    if _row_unit(value) is not None:
+        return True
+    if not isinstance(value, Sized) or getattr(value, "ndim", 1) != 1:
         return False
-    return all(isinstance(one, str | Neuron | Head) and has_units(one) for one in value)
+    members = list(value)
+    return bool(members) and all(
+        isinstance(one, str | Neuron | Head) and has_units(one) for one in members
+    )
+
+
+def _row_unit(value: Any) -> Any:
+    """The Neuron (or Head) in a row of a table, `best.iloc[0]`; None of anything else."""
+    names: Any = getattr(value, "index", None)
+    if not hasattr(value, "to_numpy") or not hasattr(names, "tolist"):
+        return None
+    found = [name for name in _COLUMNS if name in names.tolist()]
+    return value[found[0]] if found else None
 
 
 def plain_address(address: Sequence[Any]) -> tuple[Any, ...]:
@@ -126,6 +141,8 @@ def _members(value: Any, name: str, error: type[MMLensError]) -> list[Any]:
             f"{name}: this table has no column 'neuron' but {list(value.columns)}: give what"
             " top_neurons(...) returned, or a list of Neurons."
         )
+    if (alone := _row_unit(value)) is not None:
+        return [alone]
     if isinstance(value, (dict, bytes, type)) or not isinstance(value, Iterable):
         raise error(f"{name}={shown(value)}: write a list of Neurons, [Neuron(14, 2019), ...].")
     return [value] if getattr(value, "ndim", 1) == 0 else list(value)
