@@ -100,16 +100,13 @@ def attribute(
         raise ArgumentError(f"{model.name!r} answers in one pass and has no step=.")
     where = attributed(model, point, site, prompt)
     words = words_in(of)
-    aims = [
-        model.aim(prompt, one, target, after) for one in ([as_unit(of)] if words is None else words)
-    ]
+    explained = [as_unit(of)] if words is None else words
+    aims = [model.aim(prompt, one, target, after) for one in explained]
     reading = max((read for read, _ in aims), key=_length)  # one caption, up to the last word
     every = list(hooking.layers(model, where)) if where.layered else [None]
     if layer is None and where.layered:
-        layer = where.layer
-        layer = (
-            layers_before(every, words or [as_unit(of)], where.owner) if layer is None else layer
-        )
+        before = layers_before(every, explained, where.owner)
+        layer = before if where.layer is None else where.layer
     chosen = sorted(every[i] for i in places(every, layer, "layer")) if where.layered else every  # type: ignore[type-var]
     kept: list[dict[int | None, torch.Tensor]] = [{} for _ in aims]
 
