@@ -20,12 +20,11 @@ from mmlens.papers.neo.neo_claims import JUDGES, unmeasured
 from mmlens.papers.neo.questions.object_tokens import token_ablations
 from mmlens.papers.neo.questions.patch_words import word_shares
 from mmlens.papers.neo.questions.windows import window_effects
-from mmlens.papers.study_folder import StudyReport, write_study
-from mmlens.papers.study_report import Frame, Part
+from mmlens.papers.study_folder import StudyReport, framed, write_study
+from mmlens.papers.study_report import Part
 from mmlens.papers.tables import ExperimentError
 from mmlens.sweep.sweeping import sweep
 from mmlens.values.arguments import count, flag, path
-from mmlens.view.style.printed import one_line
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
@@ -99,12 +98,9 @@ def reproduce(
         f" pictures {_answered(tables)} have a caption that names one thing with a mask, and room"
         " beside it."
     )
-    about = {
-        **{name.replace("_", " "): one_line(v) for name, v in provenance(loaded).items()},
-        "data": samples.name, "share of a patch": share, "draws": draws, "seed": seed,
-    }  # fmt: skip
-    written = f"Written by `{command}`." if command else ""
-    frame = Frame("neo", TITLE, lead, f"{READ} {PAPER}", CITED, about, written)
+    about = {**provenance(loaded), "data": samples.name, "share of a patch": share,
+             "draws": draws, "seed": seed}  # fmt: skip
+    frame = framed("neo", TITLE, lead, f"{READ} {PAPER}", CITED, about, command)
     return write_study(frame, parts, folder, results)
 
 
