@@ -2,7 +2,7 @@
 
     scores.sum("unit")                # over one axis
     scores.mean("layer", "pos")       # over several
-    scores.std("pair")                # the sample standard deviation (n - 1)
+    scores.std("pos")                 # the sample standard deviation (n - 1)
     float(scores.max())               # over all
     scores.argmax()                   # where the largest is, as sel(**place) takes it
 
