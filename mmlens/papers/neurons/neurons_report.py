@@ -84,12 +84,13 @@ def reproduce(
     folder, samples = path(out, "out"), dataset(data)
     first, rest = _apart(samples, count(pool, "pool"))
     loaded: Any = load(model) if isinstance(model, str | Path) else model
-    given = pool_lists(loaded, first, prompt=prompt)
+    shown = flag(progress, "progress")
+    given = pool_lists(loaded, first, prompt=prompt, progress=None if shown else False)
     options = {"given": given, "ks": list(ks), "drawn": drawn, "prompt": prompt, "noun": noun,
                "max_new_tokens": max_new_tokens, "seed": seed}  # fmt: skip
     done = sweep(silenced_lists, loaded, rest, folder / "sweeps" / "silenced_lists",
                  options=options, seed=seed, resume=flag(resume, "resume"),
-                 progress=flag(progress, "progress"))  # fmt: skip
+                 progress=shown)  # fmt: skip
     write_whole(folder / "lists.json", json.dumps(given, indent=1))
     table: pd.DataFrame = done.table("silenced_lists")
     found = summary(table, draws=draws, seed=seed)

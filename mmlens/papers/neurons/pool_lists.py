@@ -16,6 +16,7 @@ from mmlens.datasets.sample import Sample
 from mmlens.methods.domain_neurons import active_share, domain_neurons
 from mmlens.methods.modality_neurons import modality_importance, modality_neurons
 from mmlens.papers.tables import by_id
+from mmlens.runtime.progress import Progress
 from mmlens.values.arguments import count, number
 from mmlens.values.labels import Patch
 from mmlens.values.prompt import Prompt
@@ -35,6 +36,7 @@ def pool_lists(
     share: float = 0.02,
     some: int = 20,
     prompt: str,
+    progress: Progress | bool | None = None,
 ) -> Lists:
     """Neurons of the two modalities, and of each thing in the pool.
 
@@ -43,6 +45,7 @@ def pool_lists(
         share: of all units, so many are MINER's.
         some: MINER reads the first so many pictures.
         prompt: what follows the picture.
+        progress: as in `patch`, prompt by prompt.
 
     Returns:
         `MODALITY`, and `DOMAIN` by the name of a thing where two things are in the pool.
@@ -54,12 +57,14 @@ def pool_lists(
         for name in {thing.name for thing in sample.things}:
             prompts[name].append(Prompt(sample.image, prompt))
     first = [Prompt(sample.image, prompt) for sample in samples[:some]]
-    found = modality_importance(model, first, metrics=["mean", "max", "attended"])
+    found = modality_importance(model, first, metrics=["mean", "max", "attended"],
+                                progress=progress)  # fmt: skip
     k = max(2, round(share * model.cfg.n_layers * model.cfg.d_mlp))
     table = modality_neurons(found, k).sort_values("score", ascending=False, kind="stable")
     lists: Lists = {MODALITY: list(dict.fromkeys(map(str, table["neuron"])))}  # some are in both
     if len(prompts) > 1:
-        each: Any = domain_neurons(active_share(model, prompts, pos=Patch), share=1.0)
+        shares = active_share(model, prompts, pos=Patch, progress=progress)
+        each: Any = domain_neurons(shares, share=1.0)
         lists[DOMAIN] = {str(domain): [str(neuron) for neuron in rows["neuron"]]
                          for domain, rows in each.groupby("domain", sort=False)}  # fmt: skip
     return lists
