@@ -17,8 +17,8 @@ from jaxtyping import install_import_hook
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "WANDB_MODE": "disabled"}
 
-# Shapes and types of every annotated function of mmlens, before anything of it is imported. They say
-# the same with all packages, and cost a third of the time: the lowest are asked without.
+# Shapes and types of every annotated function of mmlens, before anything of it is imported. They
+# say the same with all packages, and cost a third of the time: the lowest are asked without.
 LOWEST = os.environ.get("MMLENS_RESOLUTION") == "lowest"
 if not LOWEST:
     install_import_hook("mmlens", "beartype.beartype")
