@@ -16,8 +16,8 @@ from mmlens.datasets.sample import Samples
 from mmlens.papers import neurons
 from mmlens.papers.mmn.questions.explained import explain
 from mmlens.papers.neurons.neurons_claims import CLAIMS, judged
-from mmlens.papers.neurons.pool_lists import DOMAIN, MODALITY, pool_lists
-from mmlens.papers.neurons.questions.silenced_lists import (
+from mmlens.papers.neurons.pools import DOMAIN, MODALITY, pool_lists
+from mmlens.papers.neurons.questions.lists import (
     ACTIVE,
     CONTRIBUTIONS,
     GRADIENT,

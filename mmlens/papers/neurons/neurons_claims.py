@@ -19,8 +19,8 @@ import pandas as pd
 from mmlens.papers.bootstrap import summarise, with_differences
 from mmlens.papers.claims import Row, Verdict
 from mmlens.papers.interval_plots import strips
-from mmlens.papers.neurons.pool_lists import DOMAIN, MODALITY
-from mmlens.papers.neurons.questions.silenced_lists import (
+from mmlens.papers.neurons.pools import DOMAIN, MODALITY
+from mmlens.papers.neurons.questions.lists import (
     ACTIVE,
     CONTRIBUTIONS,
     FIRST,

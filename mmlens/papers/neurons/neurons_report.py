@@ -20,8 +20,8 @@ from mmlens.model.provenance import about as provenance
 from mmlens.papers.bootstrap import DRAWS, MOST
 from mmlens.papers.mmn.questions.explained import PROMPT, Rule
 from mmlens.papers.neurons.neurons_claims import CLAIMS, SOURCES, judged
-from mmlens.papers.neurons.pool_lists import pool_lists
-from mmlens.papers.neurons.questions.silenced_lists import silenced_lists, summary
+from mmlens.papers.neurons.pools import pool_lists
+from mmlens.papers.neurons.questions.lists import silenced_lists, summary
 from mmlens.papers.study_folder import StudyReport, framed, write_study
 from mmlens.papers.tables import ExperimentError
 from mmlens.sweep.sweeping import sweep

@@ -1,1 +1,1 @@
-"""What is asked of every list: `silenced_lists`, a question about one picture, and its summary."""
+"""What is asked of every list: `lists.silenced_lists`, of one picture, and its summary."""

@@ -5,8 +5,8 @@
 3. Its first K are silenced at all positions (0 after the activation function), and so are K others
    drawn from the same layers. A list that is shorter than K is silenced whole.
 4. What is left of the noun's probability where it was said; whether each neuron's own row says the
-   noun (among its ten most probable tokens, at the sign of its activation); how many lie in the
-   upper half of the layers.
+   noun (among its ten most probable tokens; of gated MLPs at the sign of its activation); how many
+   lie in the upper half of the layers.
 
 Positions: the lists' own for the ranking, all for the silencing. Path: all that follows. Others of
 the same layers say what is lost by silencing anything there; that less is lost without one list
@@ -40,6 +40,7 @@ from mmlens.papers.mmn.questions.decoded_units import (
     ranked,
     scored,
     shuffle,
+    signs,
 )
 from mmlens.papers.mmn.questions.explained import PROMPT, Explained, Rule, names_thing
 from mmlens.papers.tables import UNNAMED, ExperimentError, finished, used
@@ -178,8 +179,9 @@ def _says(
 ) -> Callable[[torch.Tensor], float]:
     """Which of these units' rows say the noun, as a function of some of them: their share."""
     neurons = neurons_of(model, units)
-    active = activations(model, seen.soft, "neurons", pos=-1).values.flatten()[units]
-    said = decode(model, neurons, WORDS, active=active.tolist())
+    gated = signs(model, seen)
+    active = None if gated is None else gated.sel(pos=-1).values.flatten()[units].tolist()
+    said = decode(model, neurons, WORDS, active=active)
     own = word(model.lm, seen.token)
     hits = torch.tensor([own in words for words in said["words"]], dtype=torch.float)
 
