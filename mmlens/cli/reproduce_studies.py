@@ -1,7 +1,8 @@
-"""`mmlens reproduce neo`, `neurons` and `hallucination`: the studies that are one page of claims.
+"""`mmlens reproduce neo`, `neurons`, `alignment` and `hallucination`: one page of claims each.
 
     mmlens reproduce neo --model pictos --data pictos:held_out:100 --out runs/neo
     mmlens reproduce neurons --model pictos --data pictos:held_out:160 --out runs/neurons
+    mmlens reproduce alignment --data pictos:held_out:60 --out runs/alignment
     mmlens reproduce hallucination --pictures 200 --out runs/hallucination
 
 A run that was stopped goes on when the same command is given again.
@@ -92,6 +93,34 @@ def neurons_command(
     samples = _few(dataset(data), None if pictures is None else pictures + pool)
     how: dict[str, Any] = {"pool": pool, "noun": noun, "draws": draws, "seed": seed}
     _told(neurons.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
+          as_json, **how)  # fmt: skip
+
+
+@reproduce_app.command("alignment")
+def alignment_command(
+    model: Model = "pictos",
+    data: Annotated[
+        str, typer.Option(help="Pictures: pictos:held_out:N, coco:FOLDER or a folder.")
+    ] = "pictos:held_out:40",
+    out: Out = Path("alignment"),
+    results: Results = None,
+    pictures: Pictures = None,
+    noun: Noun = "auto",
+    draws: Draws = 2000,
+    seed: Seed = 0,
+    anew: Anew = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
+) -> None:
+    """Implicit Multimodal Alignment (Shukor and Cord 2024)."""
+    command = written("alignment", alignment_command, locals())
+    from mmlens.datasets.spec import dataset
+    from mmlens.papers import alignment
+
+    samples = _few(dataset(data), pictures)
+    how: dict[str, Any] = {"noun": noun, "draws": draws, "seed": seed}
+    _told(alignment.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
           as_json, **how)  # fmt: skip
 
 

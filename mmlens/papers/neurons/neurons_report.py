@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from mmlens.datasets.sample import Samples
 from mmlens.datasets.spec import dataset
 from mmlens.model.provenance import about as provenance
@@ -23,8 +21,8 @@ from mmlens.papers.neurons.neurons_claims import CLAIMS, SOURCES, judged
 from mmlens.papers.neurons.pools import pool_lists
 from mmlens.papers.neurons.questions.lists import silenced_lists, summary
 from mmlens.papers.study_folder import StudyReport, framed, write_study
+from mmlens.papers.swept_questions import answered, swept
 from mmlens.papers.tables import ExperimentError
-from mmlens.sweep.sweeping import sweep
 from mmlens.values.arguments import count, flag, path
 from mmlens.values.whole_files import write_whole
 
@@ -88,18 +86,16 @@ def reproduce(
     given = pool_lists(loaded, first, prompt=prompt, progress=None if shown else False)
     options = {"given": given, "ks": list(ks), "drawn": drawn, "prompt": prompt, "noun": noun,
                "max_new_tokens": max_new_tokens, "seed": seed}  # fmt: skip
-    done = sweep(silenced_lists, loaded, rest, folder / "sweeps" / "silenced_lists",
-                 options=options, seed=seed, resume=flag(resume, "resume"),
-                 progress=shown)  # fmt: skip
+    tables = swept({silenced_lists: options}, loaded, rest, folder, seed=seed, resume=resume,
+                   progress=shown)  # fmt: skip
     write_whole(folder / "lists.json", json.dumps(given, indent=1))
-    table: pd.DataFrame = done.table("silenced_lists")
+    table = tables["silenced_lists"]
     found = summary(table, draws=draws, seed=seed)
     parts = [judged(key, table, found, draws=draws, seed=seed) for key in CLAIMS]
-    asked = int(table.loc[table["skipped"] == "", "sample"].nunique())
     lead = (
         f"{loaded.name} ({loaded.cfg.n_layers} layers of {loaded.cfg.d_mlp} units) on"
-        f" {samples.name}: of {len(rest)} pictures {asked} have a caption that names something;"
-        f" two of the lists are made of {len(first)} others."
+        f" {samples.name}: of {len(rest)} pictures {answered(table)} have a caption that names"
+        f" something; two of the lists are made of {len(first)} others."
     )
     about = {**provenance(loaded), "data": samples.name, "pool": len(first), "draws": draws,
              "seed": seed}  # fmt: skip
