@@ -102,8 +102,9 @@ def _needed(key: str, found: pd.DataFrame) -> Part:
     if not len(rows):
         return _part(key, "Not measured: no picture has such a list.", None, "")
     own, other, gap = (_last(rows, arm) for arm in (FIRST, OTHERS, BEYOND))
+    these = "them" if key in ("M1", "D1") else f"the first {own['k']}"
     says = (
-        f"Without the first {own['k']} {told_interval(own)} of the noun's probability are lost,"
+        f"Without {these} {told_interval(own)} of the noun's probability are lost,"
         f" without others {told_interval(other)}: a difference of {told_interval(gap)}, in"
         f" {gap['n']} pictures."
     )
