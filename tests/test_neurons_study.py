@@ -15,6 +15,7 @@ import mmlens as mm
 from mmlens.datasets.sample import Samples
 from mmlens.papers import neurons
 from mmlens.papers.mmn.questions.explained import explain
+from mmlens.papers.neurons import neurons_report
 from mmlens.papers.neurons.neurons_claims import CLAIMS, judged
 from mmlens.papers.neurons.pools import DOMAIN, MODALITY, pool_lists
 from mmlens.papers.neurons.questions.lists import (
@@ -162,7 +163,7 @@ def test_a_list_that_no_picture_has_is_not_measured():
     assert "Not measured" in part.says
 
 
-def test_the_study_is_a_page_of_its_claims_and_goes_on_where_it_was(model, tmp_path):
+def test_the_study_is_a_page_of_its_claims_and_goes_on_where_it_was(model, tmp_path, monkeypatch):
     samples = Samples("planted", [one.id for one in SAMPLES], SAMPLES.__getitem__, "planted")
     how: Any = {"pool": 2, "ks": (2,), "draws": 50, "progress": False, **ONE}
     report = neurons.reproduce(model, samples, tmp_path, command="mmlens reproduce neurons", **how)
@@ -172,11 +173,17 @@ def test_the_study_is_a_page_of_its_claims_and_goes_on_where_it_was(model, tmp_p
     )  # two pictures decide nothing
     text, page = report.results.read_text(), report.page.read_text()
     assert "`mmlens reproduce neurons`" in text and "MINER" in page and CONTRIBUTIONS in text
-    assert len(json.loads((tmp_path / "lists.json").read_text())[MODALITY]) > 2
+    made = json.loads((tmp_path / "lists.json").read_text())["lists"]
+    assert len(made[MODALITY]) > 2
     answers = (tmp_path / "sweeps").rglob("*.parquet")
     before = {file: file.stat().st_mtime_ns for file in answers}
     assert before
-    neurons.reproduce(model, samples, tmp_path, **how)
+    with monkeypatch.context() as patch:  # it goes on with its own lists, whatever the machine
+        patch.setattr(neurons_report, "pool_lists", lambda *args, **kwargs: {MODALITY: ["L0.0"]})
+        neurons.reproduce(model, samples, tmp_path, **how)
+        with pytest.raises(SweepError):
+            neurons.reproduce(model, samples, tmp_path, **{**how, "prompt": "I see"})
+    assert json.loads((tmp_path / "lists.json").read_text())["lists"] == made
     assert all(file.stat().st_mtime_ns == at for file, at in before.items())
     with pytest.raises(SweepError):
         neurons.reproduce(model, samples, tmp_path, **{**how, "ks": (3,)})

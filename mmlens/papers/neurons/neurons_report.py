@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmlens.checkpoints.bridge_json import read_json
 from mmlens.datasets.sample import Samples
 from mmlens.datasets.spec import dataset
 from mmlens.model.provenance import about as provenance
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 DATA = "pictos:held_out:160"
 POOL = 120
+LISTS_FILE = "lists.json"
 TITLE = "Lists of neurons of four papers, measured again"
 READ = (
     "Intervals are 95 % bootstrap intervals over pictures. A share that is lost is a ratio of"
@@ -83,12 +85,16 @@ def reproduce(
     first, rest = _apart(samples, count(pool, "pool"))
     loaded: Any = load(model) if isinstance(model, str | Path) else model
     shown = flag(progress, "progress")
-    given = pool_lists(loaded, first, prompt=prompt, progress=None if shown else False)
+    made_of = {"data": first.hash, "model": loaded.name, "prompt": prompt}
+    given = _kept(folder, made_of) if flag(resume, "resume") else None
+    if given is None:
+        given = pool_lists(loaded, first, prompt=prompt, progress=None if shown else False)
     options = {"given": given, "ks": list(ks), "drawn": drawn, "prompt": prompt, "noun": noun,
                "max_new_tokens": max_new_tokens, "seed": seed}  # fmt: skip
+    if not (resume and (folder / "sweeps").exists()):  # of another study they stay as they are
+        write_whole(folder / LISTS_FILE, json.dumps({"made_of": made_of, "lists": given}, indent=1))
     tables = swept({silenced_lists: options}, loaded, rest, folder, seed=seed, resume=resume,
                    progress=shown)  # fmt: skip
-    write_whole(folder / "lists.json", json.dumps(given, indent=1))
     table = tables["silenced_lists"]
     found = summary(table, draws=draws, seed=seed)
     parts = [judged(key, table, found, draws=draws, seed=seed) for key in CLAIMS]
@@ -102,6 +108,17 @@ def reproduce(
     cited = "; ".join(SOURCES.values())
     frame = framed("neurons", TITLE, lead, READ, cited, about, command, several=True)
     return write_study(frame, parts, folder, results)
+
+
+def _kept(folder: Path, made_of: dict[str, str]) -> Any:
+    """The lists that a stopped run made of the same pool, or None.
+
+    Counting where units are above 0 hangs on the last bit for a few units, and with it on how many
+    threads compute: a run that goes on must go on with its own lists.
+    """
+    file = folder / LISTS_FILE
+    told = read_json(file) if file.is_file() else {}
+    return told.get("lists") if isinstance(told, dict) and told.get("made_of") == made_of else None
 
 
 def _apart(samples: Samples, pool: int) -> tuple[Samples, Samples]:
