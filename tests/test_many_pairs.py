@@ -388,3 +388,20 @@ def test_draws_without_spread_leave_an_interval_open_and_never_bound_it_by_round
         found = intervals(draw.binomial(named.astype(int), 0.1).astype(float), named, draws=500)
         bounds = found[:, 1:][np.isfinite(found[:, 1:])]
         assert np.abs(bounds).max() < 1e3
+
+
+@pytest.mark.parametrize(
+    "verb", ["sink_units", "stream_before", "modality_importance", "active_share"]
+)
+def test_verbs_over_prompts_tell_how_many_they_have_read(model, pairs, verb):
+    told: list[tuple[int, int]] = []
+    hear: dict[str, Any] = {"progress": lambda done, of: told.append((done, of))}
+    prompts = [pair.clean for pair in pairs[:2]]
+    if verb == "stream_before":
+        mm.stream_before(model, prompts, " dog", after="", **hear)
+    elif verb == "active_share":
+        mm.active_share(model, {"one": prompts, "other": prompts[:1]}, **hear)
+        prompts = [*prompts, prompts[0]]
+    else:
+        getattr(mm, verb)(model, prompts, **hear)
+    assert told == [(done, len(prompts)) for done in range(1, len(prompts) + 1)]

@@ -47,6 +47,8 @@ PAGES = {
     "tally": ("Running statistics", "mmlens.tally", ()),
     "experiments": ("Experiments", "mmlens.papers.mmn.questions", ()),
     "neo": ("Experiments on a thing's patches", "mmlens.papers.neo.questions", ()),
+    "alignment": ("Experiments on alignment", "mmlens.papers.alignment.questions", ()),
+    "neurons": ("Experiments on lists of neurons", "mmlens.papers.neurons.questions", ()),
     "metrics": ("Metrics of captions", "mmlens.metrics", ()),
     "train": ("Training a projection", "mmlens.train", ()),
     "reproduce": ("Reproducing a study", "mmlens.papers.mmn.report", ()),

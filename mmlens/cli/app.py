@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from mmlens import __version__
 from mmlens.cli import (  # it adds its commands
-    reproduce_neo_hallucination as reproduce_neo_hallucination,
+    reproduce_studies as reproduce_studies,
 )
 from mmlens.cli.audit_bias import audit_bias_command
 from mmlens.cli.doctor import doctor_command

@@ -31,6 +31,7 @@ from mmlens.model.capabilities import needs, require
 from mmlens.model.capture import capture
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite
+from mmlens.runtime.progress import Progress, tracked
 from mmlens.towers.language.tokenization import word
 from mmlens.values.arguments import SEEDS, count, instance
 from mmlens.values.errors import AddressError, ArgumentError
@@ -95,12 +96,14 @@ def stream_before(
     *,
     layer: int = -1,
     after: str | None = None,
+    progress: Progress | bool | None = None,
 ) -> Scores:
     """The stream after a layer at the position that predicts a word: Scores(prompt, dim).
 
     Args:
         layer: -1 is the last.
         after: as in `attribute`; by default each prompt's own caption, in which the word stands.
+        progress: as in `patch`, prompt by prompt.
 
     Raises:
         TargetError: a caption without the word. AddressError: no such layer.
@@ -108,7 +111,7 @@ def stream_before(
     n = model.cfg.n_layers
     at = count(layer, "layer", least=-n, most=n - 1, error=AddressError) % n
     name, rows = SITES["resid_post"].at(at), []
-    for prompt in prompts_in(prompts):
+    for prompt in tracked(prompts_in(prompts), "streams", progress):
         reading, _ = model.aim(prompt, of, "logit", after)
         with torch.no_grad(), capture(model, [name], lambda x: x[0, -1].detach()) as kept:
             model.run(reading)

@@ -36,6 +36,7 @@ from mmlens.model.capabilities import needs
 from mmlens.model.capture import capture
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite, one
+from mmlens.runtime.progress import Progress, tracked
 from mmlens.values.addresses import places
 from mmlens.values.arguments import choice, instance, number
 from mmlens.values.errors import AddressError, ArgumentError
@@ -58,6 +59,7 @@ def active_share(
     *,
     point: str = "pre",
     pos: Any = None,
+    progress: Progress | bool | None = None,
 ) -> Scores:
     """The share of positions at which each unit is active (above 0): Scores(domain, layer, unit).
 
@@ -66,6 +68,7 @@ def active_share(
         point: "pre" or "post" the activation function; of a gated MLP "pre" is the gate's input
             (as in the paper), "post" its product with the value.
         pos: the positions that are counted, as in `Scores.sel` (default: all).
+        progress: as in `patch`, of the prompts of all domains.
 
     Raises:
         ArgumentError: fewer than two domains. AddressError: a prompt without such a position.
@@ -77,25 +80,31 @@ def active_share(
             f"domains={list(domains)}: units are specific to one of several domains; give two."
         )
     model.lm.units.need(model.name, point=point)
-    shares = [_active(model, prompts, _SITES[point], pos) for prompts in domains.values()]
+    many = [prompts_in(prompts) for prompts in domains.values()]
+    every = [(at, prompt) for at, prompts in enumerate(many) for prompt in prompts]
+    counts: list[Any] = [0] * len(many)
+    positions = [0] * len(many)
+    for at, prompt in tracked(every, "domains", progress):
+        found, n = _active(model, prompt, _SITES[point], pos)
+        counts[at] = counts[at] + found
+        positions[at] += n
+    shares = [(found / n).float() for found, n in zip(counts, positions, strict=True)]
     told = about(model, method="active_share", point=point, pos=pos)
     labels = {"domain": tuple(map(str, domains)), "layer": tuple(range(model.cfg.n_layers))}
     return Scores(torch.stack(shares), ("domain", "layer", "unit"), labels, told)
 
 
-def _active(model: HookedVLM, prompts: Any, site: str, pos: Any) -> Float[Tensor, "layer unit"]:
-    """The share of positions of these prompts at which each unit is above 0."""
+def _active(
+    model: HookedVLM, prompt: Any, site: str, pos: Any
+) -> tuple[Float[Tensor, "layer unit"], int]:
+    """At how many of a prompt's positions each unit is above 0, and of how many."""
     names = [SITES[site].at(layer) for layer in range(model.cfg.n_layers)]
-    total, n = torch.zeros(0), 0
-    for prompt in prompts_in(prompts):
-        soft = one(model, prompt)
-        where = places(soft.labels[0], pos, "pos")
-        look = lambda x: (finite(x[0, where], "the activations") > 0).sum(0)  # noqa: B023, E731
-        with torch.no_grad(), capture(model, names, look) as kept:
-            model.run(soft)
-        found = torch.stack([kept[at] for at in names]).double()
-        total, n = (found if n == 0 else total + found), n + len(where)
-    return (total / n).float()
+    soft = one(model, prompt)
+    where = places(soft.labels[0], pos, "pos")
+    look = lambda x: (finite(x[0, where], "the activations") > 0).sum(0)  # noqa: E731
+    with torch.no_grad(), capture(model, names, look) as kept:
+        model.run(soft)
+    return torch.stack([kept[at] for at in names]).double(), len(where)
 
 
 def domain_neurons(shares: Scores, *, share: float = 0.01, quantile: float = 0.95) -> pd.DataFrame:

@@ -39,6 +39,7 @@ from mmlens.model.capabilities import needs
 from mmlens.model.capture import capture
 from mmlens.model.provenance import about
 from mmlens.model.targets import finite, one
+from mmlens.runtime.progress import Progress, tracked
 from mmlens.values.addresses import places
 from mmlens.values.arguments import choice, count, instance, number, several
 from mmlens.values.errors import AddressError, ArgumentError, PromptError
@@ -65,6 +66,7 @@ def modality_importance(
     modalities: Mapping[str, Any] | None = None,
     *,
     metrics: Sequence[str] = METRICS,
+    progress: Progress | bool | None = None,
 ) -> Scores:
     """How much each unit matters at the positions of each modality, by five measures from 0 to 1.
 
@@ -73,6 +75,7 @@ def modality_importance(
         modalities: their positions by name, as in `Scores.sel`; by default the picture's (patches,
             queries, newlines) and the words.
         metrics: some of `METRICS`; "attended" and "attending" read attention patterns.
+        progress: as in `patch`, prompt by prompt.
 
     Returns:
         Scores(metric, modality, layer, unit).
@@ -92,7 +95,7 @@ def modality_importance(
         hooking.check_places(model, SITES["pattern"], list(range(model.cfg.n_layers)))
     totals: dict[str, Tensor] = {}
     seen = dict.fromkeys(wanted, 0)
-    for prompt in prompts_in(prompts):
+    for prompt in tracked(prompts_in(prompts), "modalities", progress):
         soft = one(model, prompt)
         where = {name: _there(soft.labels[0], at) for name, at in wanted.items()}
         for name, found in _measured(model, soft, where, names, attends).items():

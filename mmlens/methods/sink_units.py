@@ -19,6 +19,7 @@ from mmlens.methods.jacobian_lens import prompts_in
 from mmlens.model.capabilities import needs
 from mmlens.model.capture import capture
 from mmlens.model.targets import finite, one
+from mmlens.runtime.progress import Progress, tracked
 from mmlens.values.arguments import number
 from mmlens.values.errors import PromptError
 from mmlens.values.labels import Neuron
@@ -39,12 +40,14 @@ def sink_units(
     prompts: Sequence[Any] | Prompt | SoftPrompt | str,
     *,
     times: float = TIMES,
+    progress: Progress | bool | None = None,
 ) -> pd.DataFrame:
     """The units with massive activations at the first position of any of these prompts.
 
     Args:
         prompts: one or several, of two positions at least.
         times: the least ratio to the layer's root mean square at other positions.
+        progress: as in `patch`, prompt by prompt.
 
     Returns:
         Columns neuron, value (its activation there), times, prompt (the index of the prompt where
@@ -58,7 +61,7 @@ def sink_units(
     least = number(times, "times", above=0)
     names = {SITES["neurons"].at(i): i for i, one in enumerate(model.lm.units.layers) if one.width}
     found: dict[Neuron, tuple[float, float, int]] = {}
-    for place, prompt in enumerate(prompts_in(prompts)):
+    for place, prompt in enumerate(tracked(prompts_in(prompts), "sink units", progress)):
         soft = one(model, prompt)
         if soft.ids.shape[1] < 2:
             raise PromptError("A prompt of one position has no other to compare its first with.")

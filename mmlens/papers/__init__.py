@@ -3,6 +3,8 @@
 mmn             Multimodal Neurons in Pretrained Text-Only Transformers (2023)
 goh             Multimodal Neurons in Artificial Neural Networks (2021)
 neo             Towards Interpreting Visual Information Processing in Vision-Language Models (2025)
+neurons         lists of neurons of Pan et al., NAM, MINER and MMNeuron (2024)
+alignment       Implicit Multimodal Alignment (2024)
 bias            associations of concepts with groups, audited
 hallucination   things that captions name and pictures do not have
 
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING
 from mmlens.values.lazy import on_first_use
 
 if TYPE_CHECKING:
+    from mmlens.papers import alignment as alignment
     from mmlens.papers import bias as bias
     from mmlens.papers import bootstrap as bootstrap
     from mmlens.papers import comparisons as comparisons
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from mmlens.papers import hallucination as hallucination
     from mmlens.papers import mmn as mmn
     from mmlens.papers import neo as neo
+    from mmlens.papers import neurons as neurons
     from mmlens.papers import scoring as scoring
     from mmlens.papers import tables as tables
 else:

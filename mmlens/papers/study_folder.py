@@ -19,6 +19,7 @@ from mmlens.papers.bootstrap import LEAST
 from mmlens.papers.study_report import Frame, Part, report_markdown, report_page
 from mmlens.values.errors import writing
 from mmlens.values.whole_files import write_whole
+from mmlens.view.style.printed import one_line
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,23 @@ class StudyReport:
     results: Path
     verdicts: pd.DataFrame = field(repr=False)
     sections: list[Part] = field(repr=False)
+
+
+def framed(
+    study: str,
+    title: str,
+    lead: str,
+    read: str,
+    cited: str,
+    about: Mapping[str, Any],
+    command: str = "",
+    *,
+    several: bool = False,
+) -> Frame:
+    """The frame of a report: provenance in words, and the command line that wrote it."""
+    named = {name.replace("_", " "): one_line(value) for name, value in about.items()}
+    told = f"Written by `{command}`." if command else ""
+    return Frame(study, title, lead, read, cited, named, told, several)
 
 
 def write_study(

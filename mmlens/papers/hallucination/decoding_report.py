@@ -24,10 +24,16 @@ from mmlens.papers.hallucination.arms_of_papers import AMPLIFIED, PAI, TRUST, VC
 from mmlens.papers.hallucination.chair_study import hallucination
 from mmlens.papers.hallucination.chair_summary import PLAIN
 from mmlens.papers.interval_plots import strips
-from mmlens.papers.study_folder import StudyReport, above, below, told_interval, write_study
-from mmlens.papers.study_report import Frame, Part
+from mmlens.papers.study_folder import (
+    StudyReport,
+    above,
+    below,
+    framed,
+    told_interval,
+    write_study,
+)
+from mmlens.papers.study_report import Part
 from mmlens.values.arguments import path
-from mmlens.view.style.printed import one_line
 
 if TYPE_CHECKING:
     from mmlens.metrics.vocabulary import Vocabulary
@@ -111,10 +117,8 @@ def reproduce(
         f"{loaded.name} on {samples.name}, {len(samples)} pictures: captions of at most"
         f" {max_new_tokens} tokens, plain and in {len(WAYS)} ways."
     )
-    about = {name.replace("_", " "): one_line(value) for name, value in found.about.items()}
-    written = f"Written by `{command}`." if command else ""
     cited = "; ".join(SOURCES.values())
-    frame = Frame("hallucination", TITLE, lead, READ, cited, about, written, several=True)
+    frame = framed("hallucination", TITLE, lead, READ, cited, found.about, command, several=True)
     return write_study(frame, parts, out, results)
 
 

@@ -6,7 +6,6 @@ OUT/report.html, OUT/results.md, OUT/tables/N1.csv, ...       as in `mmlens.pape
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +19,11 @@ from mmlens.papers.neo.neo_claims import JUDGES, unmeasured
 from mmlens.papers.neo.questions.object_tokens import token_ablations
 from mmlens.papers.neo.questions.patch_words import word_shares
 from mmlens.papers.neo.questions.windows import window_effects
-from mmlens.papers.study_folder import StudyReport, write_study
-from mmlens.papers.study_report import Frame, Part
+from mmlens.papers.study_folder import StudyReport, framed, write_study
+from mmlens.papers.study_report import Part
+from mmlens.papers.swept_questions import answered, swept
 from mmlens.papers.tables import ExperimentError
-from mmlens.sweep.sweeping import sweep
-from mmlens.values.arguments import count, flag, path
-from mmlens.view.style.printed import one_line
+from mmlens.values.arguments import count, path
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
@@ -85,35 +83,18 @@ def reproduce(
     loaded: Any = load(model) if isinstance(model, str | Path) else model
     asked = {"share": share, "prompt": prompt, "noun": noun, "max_new_tokens": max_new_tokens}
     drawn = {**asked, "seed": seed}
-    how: dict[str, Any] = {"seed": seed, "resume": flag(resume, "resume"),
-                           "progress": flag(progress, "progress")}  # fmt: skip
-    tables = {}
-    for question, options in _QUESTIONS.items():
-        given = drawn if options else asked
-        place = folder / "sweeps" / question.__name__
-        done = sweep(question, loaded, samples, place, options=given, **how)
-        tables[question.__name__] = done.table(question.__name__)
+    questions = {token_ablations: drawn, word_shares: asked, window_effects: drawn}
+    tables = swept(questions, loaded, samples, folder, seed=seed, resume=resume, progress=progress)
     parts = [_judged(key, tables, draws=draws, seed=seed) for key in JUDGES]
     lead = (
         f"{loaded.name} ({loaded.cfg.n_layers} layers) on {samples.name}: of {len(samples)}"
-        f" pictures {_answered(tables)} have a caption that names one thing with a mask, and room"
-        " beside it."
+        f" pictures {answered(tables[token_ablations.__name__])} have a caption that names one"
+        " thing with a mask, and room beside it."
     )
-    about = {
-        **{name.replace("_", " "): one_line(v) for name, v in provenance(loaded).items()},
-        "data": samples.name, "share of a patch": share, "draws": draws, "seed": seed,
-    }  # fmt: skip
-    written = f"Written by `{command}`." if command else ""
-    frame = Frame("neo", TITLE, lead, f"{READ} {PAPER}", CITED, about, written)
+    about = {**provenance(loaded), "data": samples.name, "share of a patch": share,
+             "draws": draws, "seed": seed}  # fmt: skip
+    frame = framed("neo", TITLE, lead, f"{READ} {PAPER}", CITED, about, command)
     return write_study(frame, parts, folder, results)
-
-
-_QUESTIONS: dict[Callable[..., Any], bool] = {
-    token_ablations: True,
-    word_shares: False,
-    window_effects: True,
-}
-"""The tools, and whether they draw at random."""
 
 
 def _judged(key: str, tables: dict[str, pd.DataFrame], **how: Any) -> Part:
@@ -122,8 +103,3 @@ def _judged(key: str, tables: dict[str, pd.DataFrame], **how: Any) -> Part:
         return judge(tables[name], **how)
     except ExperimentError as error:
         return unmeasured(key, str(error))
-
-
-def _answered(tables: dict[str, pd.DataFrame]) -> int:
-    table = tables[token_ablations.__name__]
-    return int(table.loc[table["skipped"] == "", "sample"].nunique())

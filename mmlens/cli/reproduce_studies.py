@@ -1,6 +1,8 @@
-"""`mmlens reproduce neo` and `hallucination`: the studies of a thing's patches and of captions.
+"""`mmlens reproduce neo`, `neurons`, `alignment` and `hallucination`: one page of claims each.
 
     mmlens reproduce neo --model pictos --data pictos:held_out:100 --out runs/neo
+    mmlens reproduce neurons --model pictos --data pictos:held_out:160 --out runs/neurons
+    mmlens reproduce alignment --data pictos:held_out:60 --out runs/alignment
     mmlens reproduce hallucination --pictures 200 --out runs/hallucination
 
 A run that was stopped goes on when the same command is given again.
@@ -26,6 +28,7 @@ Results = Annotated[
 Pictures = Annotated[
     int | None, typer.Option(min=1, help="At most so many pictures.", show_default=False)
 ]
+Noun = Annotated[str, typer.Option(help="Nouns of captions: auto, pictos or content.")]
 Draws = Annotated[int, typer.Option(min=1, help="Of the bootstrap.")]
 Seed = Annotated[int, typer.Option(help="Of all that is drawn at random.")]
 Anew = Annotated[bool, typer.Option("--anew", help="Delete what the folder holds, and begin anew.")]
@@ -43,7 +46,7 @@ def neo_command(
     share: Annotated[
         float, typer.Option(min=0, max=1, help="So much of a patch must lie on the thing.")
     ] = 0.01,
-    noun: Annotated[str, typer.Option(help="Nouns of captions: auto, pictos or content.")] = "auto",
+    noun: Noun = "auto",
     draws: Draws = 2000,
     seed: Seed = 0,
     anew: Anew = False,
@@ -59,6 +62,65 @@ def neo_command(
     samples = _few(dataset(data), pictures)
     how: dict[str, Any] = {"share": share, "noun": noun, "draws": draws, "seed": seed}
     _told(neo.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
+          as_json, **how)  # fmt: skip
+
+
+@reproduce_app.command("neurons")
+def neurons_command(
+    model: Model = "pictos",
+    data: Annotated[
+        str, typer.Option(help="Pictures whose things are known: pictos:held_out:N or coco:FOLDER.")
+    ] = "pictos:held_out:160",
+    out: Out = Path("neurons"),
+    results: Results = None,
+    pictures: Pictures = None,
+    pool: Annotated[
+        int, typer.Option(min=1, help="The first so many make the lists that read no word.")
+    ] = 120,
+    noun: Noun = "auto",
+    draws: Draws = 2000,
+    seed: Seed = 0,
+    anew: Anew = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
+) -> None:
+    """Lists of neurons of four papers (Pan, NAM, MINER, MMNeuron; 2024)."""
+    command = written("neurons", neurons_command, locals())
+    from mmlens.datasets.spec import dataset
+    from mmlens.papers import neurons
+
+    samples = _few(dataset(data), None if pictures is None else pictures + pool)
+    how: dict[str, Any] = {"pool": pool, "noun": noun, "draws": draws, "seed": seed}
+    _told(neurons.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
+          as_json, **how)  # fmt: skip
+
+
+@reproduce_app.command("alignment")
+def alignment_command(
+    model: Model = "pictos",
+    data: Annotated[
+        str, typer.Option(help="Pictures: pictos:held_out:N, coco:FOLDER or a folder.")
+    ] = "pictos:held_out:40",
+    out: Out = Path("alignment"),
+    results: Results = None,
+    pictures: Pictures = None,
+    noun: Noun = "auto",
+    draws: Draws = 2000,
+    seed: Seed = 0,
+    anew: Anew = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
+) -> None:
+    """Implicit Multimodal Alignment (Shukor and Cord 2024)."""
+    command = written("alignment", alignment_command, locals())
+    from mmlens.datasets.spec import dataset
+    from mmlens.papers import alignment
+
+    samples = _few(dataset(data), pictures)
+    how: dict[str, Any] = {"noun": noun, "draws": draws, "seed": seed}
+    _told(alignment.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
           as_json, **how)  # fmt: skip
 
 
