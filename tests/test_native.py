@@ -100,6 +100,20 @@ def test_a_batch_gives_the_numbers_of_its_prompts_alone(name):
         assert off(row[-len(alone) :], alone) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["llava", "gemma3", "mllama", "idefics", "perception_lm"])
+@torch.no_grad()
+def test_a_batch_in_double_precision_is_its_prompts_alone(name):
+    """Kernels whose softmax is in float32 make -inf of the lowest float64: NaN for padding."""
+    parts(name)  # or skip
+    whole, processor = twin(name)
+    model = mm.from_model(whole, processor, dtype="float64")
+    assert model.lm.dtype == torch.float64 and model.lm.padded.error < 1e-6
+    batch = [prompt(), prompt(words="What is this?"), prompt(words="A")]
+    for row, one in zip(model(batch), batch, strict=True):
+        alone = model(one)[0]
+        assert off(row[-len(alone) :], alone) < 1e-5
+
+
 @every_family
 def test_cached_generation_is_that_of_the_class_and_of_no_cache(name):
     whole, _, model = parts(name)
