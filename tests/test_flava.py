@@ -281,6 +281,9 @@ def test_what_cannot_be_asked_is_refused_in_a_sentence(match, words, flava):
     clip, _, tokenizer = DUALS["transformers CLIP"]()
     with pytest.raises(CapabilityError, match="CLIPModel has no encoder that reads a picture and"):
         mm.from_model(clip, None, tokenizer, multimodal="match")
+    for model, how in ((clip, {}), (flava[0], {"multimodal": "match"})):
+        with pytest.raises(ArgumentError, match="reads words alone: write from_model"):
+            mm.from_model(model, tokenizer, **how)
     unmasked = copy.deepcopy(flava[1])
     unmasked.mask_token = None
     with pytest.raises(CapabilityError, match="its tokenizer has none"):
