@@ -149,8 +149,9 @@ def from_model(
             captions=captions, multimodal=multimodal,
         )  # fmt: skip
     cls = type(model).__name__
-    if refused(config.model_type):
-        native.family_of(config.model_type, cls)
+    kind = str(getattr(config, "model_type", ""))
+    if refused(kind):
+        native.family_of(kind, cls)
     if not whole(config):
         raise CapabilityError(
             f"A {cls} is neither a dual encoder nor a whole vision-language model: join it with"
