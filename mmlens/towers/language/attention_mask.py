@@ -13,7 +13,7 @@ exists only while something is attached to it, and is found by its name alone, n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -49,14 +49,17 @@ def layers_with(lm: LanguageModel) -> list[int]:
     return [at for at in every if getattr(lm.root.blocks[at], "attn", None) is not None]
 
 
-def keep_finite(lm: LanguageModel) -> None:
+def keep_finite(blocks: Iterable[Any]) -> None:
     """Let padding see something in float64, where kernels of transformers take softmax in float32.
 
     Their masks hold the lowest number of the model's dtype, which is -inf in float32, so that the
     softmax of a query that sees no key (left padding) is NaN, and with it every position behind.
+
+    Args:
+        blocks: of a bridge.
     """
-    for layer in layers_with(lm):
-        attention = _attention(lm.root.blocks[layer])
+    for block in blocks:
+        attention = _attention(block)
         if attention is not None:
             attention.register_forward_pre_hook(_bounded, with_kwargs=True)
 

@@ -22,15 +22,7 @@ from torch import nn
 from mmlens.runtime.autograd import ordinary
 from mmlens.runtime.run import inject, nothing_read
 from mmlens.runtime.turns import alone, lock_of, turn
-from mmlens.towers.language import (
-    adapters,
-    attention_mask,
-    copies,
-    ends,
-    kv_cache,
-    measured,
-    patterns,
-)
+from mmlens.towers.language import adapters, copies, ends, kv_cache, measured, patterns
 from mmlens.towers.language.crossing import Crossing, open_crossing
 from mmlens.towers.language.deepstack import Deepstack, open_deepstack
 from mmlens.towers.language.gated_crossing import KINDS
@@ -294,7 +286,6 @@ def wrap_lm(model: Any, tokenizer: Any = None, *, fold_ln: bool = False) -> Lang
         if hf is not None:
             lm.crossing, lm.telling = open_crossing(lm, KINDS), open_telling(lm)
             lm.deepstack = open_deepstack(lm)
-            attention_mask.keep_finite(lm)
         with lm.bare():
             measured.refuse_unfaithful(lm)
         if hf is not None:

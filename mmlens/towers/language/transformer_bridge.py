@@ -9,6 +9,7 @@ from torch import nn
 
 from mmlens.runtime.sharing import share_weights
 from mmlens.towers.language import ends
+from mmlens.towers.language.attention_mask import keep_finite
 from mmlens.towers.language.inside import architecture, is_eyeless
 from mmlens.towers.language.kinds import refusing
 from mmlens.towers.language.unit_checks import w_out
@@ -35,6 +36,7 @@ def bridge(hf: Any, fold_ln: bool) -> tuple[Any, dict[str, nn.Module]]:
     for parameter in twin.parameters():
         parameter.requires_grad_(False)
     twin.register_forward_pre_hook(_plain_experts_before)
+    keep_finite(root.blocks)
     _count_units(root)
     return root.eval(), parts
 
