@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 import pytest
+import torch
 import transformers as hf
 from native_rows import stored_rows
 from native_twins import TWINS
@@ -16,6 +18,7 @@ from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel
 from transformers.models.kosmos2.configuration_kosmos2 import Kosmos2TextConfig
 from transformers.models.kosmos2.modeling_kosmos2 import Kosmos2TextForCausalLM
 
+import mmlens as mm
 from mmlens.families import refused
 from mmlens.families.native import SINCE, family_of, known
 from mmlens.towers.language.inside import _LIKE
@@ -43,6 +46,21 @@ def test_no_class_is_left_without_an_answer():
         sentence = str(told.value)
         assert sentence.startswith(f"mmlens has no family for a {cls} ({model_type})")
         assert sentence.count(". ") <= 1 and sentence.endswith(".")
+
+
+@pytest.mark.parametrize("model_type", sorted(TABLES))
+def test_a_folder_and_an_object_of_a_refused_class_get_its_sentence(model_type, tmp_path):
+    config = CONFIG_MAPPING[model_type]()
+    (tmp_path / "config.json").write_text(json.dumps(config.to_diff_dict(), default=str), "utf-8")
+    why = re.escape(refused.refused(model_type))
+    with pytest.raises(CapabilityError, match=why) as told:
+        mm.load(tmp_path)
+    assert str(tmp_path) not in str(told.value)
+    assert CLASSES.get(model_type, model_type) in str(told.value)
+    held = torch.nn.Identity()
+    held.config = config
+    with pytest.raises(CapabilityError, match=why):
+        mm.from_model(held, object())
 
 
 @pytest.mark.parametrize("model_type", sorted(TABLES))

@@ -260,6 +260,12 @@ def test_what_cannot_be_asked_is_refused_in_a_sentence(match, words, flava):
         mm.attribute(words, HIDDEN, of="red banana")
     with pytest.raises(TargetError, match="No class is called 'dog'"):
         mm.attribute(match, PAIR, of="dog")
+    with pytest.raises(TargetError, match="no word to explain: write of='dog'"):
+        mm.attribute(words, HIDDEN)
+    with pytest.raises(TargetError, match="no answer to explain: write of='match'"):
+        mm.attribute(match, PAIR)
+    with pytest.raises(TargetError, match="99 is no word of 'flava': give a piece of text, or an"):
+        mm.attribute(words, HIDDEN, of=99)
     with pytest.raises(CapabilityError, match="has an unembedding"):
         mm.logit_lens(words, HIDDEN)
     with pytest.raises(CapabilityError, match="compares pictures with texts"):
@@ -275,10 +281,26 @@ def test_what_cannot_be_asked_is_refused_in_a_sentence(match, words, flava):
     clip, _, tokenizer = DUALS["transformers CLIP"]()
     with pytest.raises(CapabilityError, match="CLIPModel has no encoder that reads a picture and"):
         mm.from_model(clip, None, tokenizer, multimodal="match")
+    for model, how in ((clip, {}), (flava[0], {"multimodal": "match"})):
+        with pytest.raises(ArgumentError, match="reads words alone: write from_model"):
+            mm.from_model(model, tokenizer, **how)
     unmasked = copy.deepcopy(flava[1])
     unmasked.mask_token = None
     with pytest.raises(CapabilityError, match="its tokenizer has none"):
         mm.from_model(flava[0], None, unmasked, multimodal="words")
+
+
+def test_words_that_are_no_one_text_are_refused_and_not_joined(match):
+    clip = mm.from_model(*DUALS["transformers CLIP"]())
+    for model in (match, clip):
+        for turns in (([PHOTO, TEXT], "yes"), ([PHOTO, TEXT], "yes", "why")):
+            with pytest.raises(PromptError, match="neither turns nor a system text"):
+                model.run(Prompt.chat(*turns))
+        with pytest.raises(PromptError, match="neither turns nor a system text"):
+            model.run(Prompt.chat([PHOTO, TEXT], system="be brief"))
+        with pytest.raises(PromptError, match="words on both sides"):
+            model.run(Prompt("a photo", PHOTO, "of a dog"))
+        torch.testing.assert_close(model.run(Prompt(TEXT, PHOTO)), model.run(PAIR))
 
 
 def test_a_picture_or_a_text_alone_is_read_by_its_own_encoder(match):

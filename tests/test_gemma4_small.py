@@ -53,6 +53,16 @@ def test_logits_are_those_of_the_class_with_pixels(parts, size):
 
 
 @torch.no_grad()
+def test_a_batch_gives_the_numbers_of_its_prompts_alone(parts):
+    model = parts[1]
+    batch = [prompt(), prompt((40, 72), "What is this?"), mm.Prompt("A dog")]
+    for row, one in zip(model(batch), batch, strict=True):
+        alone = model(one)[0]
+        assert off(row[-len(alone) :], alone) < 1e-5
+    assert model.generate(batch, 6) == [model.generate(one, 6) for one in batch]
+
+
+@torch.no_grad()
 def test_cached_generation_is_that_without_a_cache(parts):
     model = parts[1]
     said = [

@@ -15,6 +15,7 @@ from mmlens import patching
 from mmlens.model.reading import see
 from mmlens.values.errors import AddressError, PromptError
 from mmlens.values.labels import Token
+from mmlens.values.sites import SITES
 
 WIDE, HIGH, LONG, SQUARE, SMALL = (100, 60), (48, 112), (160, 36), (64, 64), (32, 32)
 CUT = {WIDE: (2, 3, (2, 3)), HIGH: (5, 2, (4, 1)), LONG: (1, 4, (1, 5)), SQUARE: (2, 2, (2, 2))}
@@ -139,13 +140,64 @@ def test_units_patches_and_tiles_are_asked_in_the_language_model(model):
     assert found.of("pos") == tuple(tiles)
 
 
+@torch.no_grad()
+def test_edits_of_the_encoder_act_in_crops_of_every_size_as_hooks_of_the_class_do(parts):
+    """The class reads all crops as one padded batch [crop, patch, ...]."""
+    whole, model = parts
+    one, unit, tile = prompt(WIDE), mm.Neuron(0, 3, "vision"), mm.Patch(1, 2, crop=4)
+    layers = whole.model.vision_tower.encoder.layers
+    fc2 = layers[0].mlp.fc2
+
+    def of_class(part, change):
+        with part.register_forward_pre_hook(lambda module, args: (change(args[0].clone()),)):
+            return theirs(parts, one)
+
+    def unit_off(x):
+        x[..., 3] = 0
+        return x
+
+    def thumbnail_off(x):
+        x[6, :, 3] = 0
+        return x
+
+    def patch_off(x):
+        x[4, 4 * 1 + 2] = 0
+        return x
+
+    every = model.edit(mm.Edit("vision.neurons", 0.0, unit))
+    assert off(every(one), of_class(fc2, unit_off)) < 1e-5
+    assert off(every(one), model(one)) > 1e-3
+    small = list(model.picture_rows([one], SITES["vision.neurons"], 0)[6])
+    assert {x.crop for x in small} == {6} and len(small) == 24
+    last = model.edit(mm.Edit("vision.neurons", 0.0, unit, pos=small))
+    assert off(last(one), of_class(fc2, thumbnail_off)) < 1e-5
+    assert off(last(one), every(one)) > 1e-4
+    patch = model.edit(mm.Edit("vision.neurons", 0.0, layer=0, pos=tile))
+    assert off(patch(one), of_class(fc2, patch_off)) < 1e-5
+    gone = model.edit(mm.Edit("soft_prompt", 0.0))
+    assert off(gone(one), model.edit(mm.Edit("embed", 0.0, pos=mm.Patch))(one)) < 1e-6
+    assert gone.generate(one, 4) == gone.generate(one, 4, use_past_kv_cache=False)
+    two = mm.Prompt(photo(*WIDE), "and", photo(*HIGH, 1), "Both show")
+    one_tile = mm.Patch(0, 1, image=1, crop=2)
+    vectors = model.edit(mm.Edit("soft_prompt", 0.0, pos=one_tile)).embed(two)
+    plain = model.embed(two)
+    changed = (vectors.vectors != plain.vectors).any(-1)[0]
+    assert [x for x, new in zip(plain.labels[0], changed, strict=True) if new] == [one_tile]
+    batch = [one, prompt(HIGH, "What is this?"), mm.Prompt("A dog"), prompt(SMALL)]
+    for row, each in zip(every(batch), batch, strict=True):
+        alone = every(each)[0]
+        assert off(row[-len(alone) :], alone) < 1e-5
+    with pytest.raises(AddressError, match="no pos"):
+        model.edit(mm.Edit("vision.neurons", 0.0, layer=0, pos=mm.Patch(9, 9)))(one)
+
+
 def test_hooks_of_the_encoder_are_refused_where_crops_have_several_sizes_and_act_elsewhere(parts):
     whole, model = parts
     for ask in (
         lambda one: mm.activations(model, one, "vision.resid_post", layer=1, picture=0),
         lambda one: mm.attribute_picture(model, one, 5, after="", at="pixels"),
         lambda one: mm.attribute_picture(model, one, 5, after=""),
-        lambda one: model.edit(mm.Edit("vision.neurons", 0.0, layer=0))(one),
+        lambda one: model.run_with_hooks(one, [("vision.hook_embed", lambda x, hook: x)]),
     ):
         with pytest.raises(PromptError, match="of 100 x 60 pixels is cut into tiles and a thumb"):
             ask(prompt(WIDE))

@@ -100,6 +100,25 @@ def test_a_batch_gives_the_numbers_of_its_prompts_alone(name):
         assert off(row[-len(alone) :], alone) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["llava", "gemma3", "mllama", "idefics", "qwen3_vl_moe"])
+@torch.no_grad()
+def test_a_batch_in_double_precision_is_its_prompts_alone(name):
+    """Kernels whose softmax is in float32 make -inf of the lowest float64: NaN for padding.
+
+    And the grouped product of experts takes no float64.
+    """
+    parts(name)  # or skip
+    whole, processor = twin(name)
+    model = mm.from_model(whole, processor, dtype="float64")
+    assert model.lm.dtype == torch.float64 and model.lm.padded.error < 1e-6
+    batch = [prompt(), prompt(words="What is this?"), prompt(words="A")]
+    for row, one in zip(model(batch), batch, strict=True):
+        alone = model(one)[0]
+        assert off(row[-len(alone) :], alone) < 1e-5
+    cast = mm.from_model(whole, processor).to(torch.float64)
+    assert off(cast(batch[0]), model(batch[0])) < 1e-5
+
+
 @every_family
 def test_cached_generation_is_that_of_the_class_and_of_no_cache(name):
     whole, _, model = parts(name)
@@ -396,12 +415,30 @@ def test_a_grid_of_too_many_patches_is_scaled_down_and_several_pictures_are_not_
     assert sum(isinstance(one, Marker) for one in two) == 2
 
 
-def test_pictures_of_different_sizes_are_refused_where_hooks_would_miss_some():
+@torch.no_grad()
+def test_pictures_of_different_sizes_are_edited_and_refused_where_hooks_would_miss_some():
     model = parts("qwen2_vl")[2]
     two = mm.Prompt(photo(*WIDE), photo(*HIGH), "Both show")
     assert model(two).isfinite().all()
     with pytest.raises(PromptError, match="give pictures of one size"):
         model.run_with_hooks(two, [("vision.hook_embed", lambda x, hook: x)])
+
+    def pictured(changed, one):
+        soft = changed.embed(one)
+        return soft.vectors[soft.is_picture]
+
+    unit = mm.Neuron(1, 3, "vision")
+    for edit in (mm.Edit("vision.neurons", 0.0, unit), mm.Edit("soft_prompt", 0.0)):
+        less = model.edit(edit)  # edits know which picture they change
+        alone = torch.cat([pictured(less, prompt(WIDE)), pictured(less, prompt(HIGH))])
+        assert off(pictured(less, two), alone) < 1e-5
+        assert off(alone, pictured(model, two)) > 1e-3
+        assert off(less([two, prompt(HIGH)])[1, -1], less(prompt(HIGH))[0, -1]) < 1e-5
+    second = mm.Patch(1, 0, image=1)
+    read = pictured(model.edit(mm.Edit("soft_prompt", 0.0, pos=second)), two)
+    changed = (read != pictured(model, two)).any(-1)
+    labels = [one for one in model.embed(two).labels[0] if isinstance(one, mm.Patch)]
+    assert [one for one, new in zip(labels, changed, strict=True) if new] == [second]
     acts = mm.activations(model, prompt(HIGH), "vision.resid_post", layer=0)
     rows, cols = model.image_reader.grid(model.vision, photo(*HIGH))
     assert acts.of("pos")[-1] == mm.Patch(2 * rows - 1, 2 * cols - 1)

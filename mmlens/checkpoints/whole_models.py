@@ -1,6 +1,6 @@
 """Whole models of transformers by hub id or folder: what kind they are, and loading them.
 
-    kind_of("llava-hf/llava-1.5-7b-hf")           "llava", from its config.json
+    config_of("llava-hf/llava-1.5-7b-hf")         of model type "llava", from its config.json
     find_whole("llava-hf/llava-1.5-7b-hf")        the model and its processor
 
 Only names of remote models use the network.
@@ -28,19 +28,32 @@ ATTENTION = ("eager", "sdpa")
 
 def in_folder(folder: Path) -> str:
     """The model type of a whole vision-language model in a folder, or ""."""
-    try:
-        told = read_json(folder / "config.json")
-    except CheckpointError:
-        return ""
-    told = told if isinstance(told, dict) else {}
+    told = _config_in(folder)
     words = "text_config" in told or "perceiver_config" in told  # IDEFICS has its words outside
     both = ("vision_config" in told and words) or "vq_config" in told
     return str(told.get("model_type", "")) if both else ""
 
 
-def kind_of(source: str, revision: str | None, known: Iterable[str]) -> str:
-    """The model type that a hub id or folder names."""
-    return config_of(source, revision, known).model_type
+def type_in(folder: Path) -> str:
+    """The model type of any model of transformers in a folder, or ""."""
+    return str(_config_in(folder).get("model_type", ""))
+
+
+def _config_in(folder: Path) -> dict[str, Any]:
+    try:
+        told = read_json(folder / "config.json")
+    except CheckpointError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def class_of(config: Any) -> str:
+    """The class of transformers that a config is of; its model type where none is known."""
+    from transformers.models.auto import modeling_auto
+
+    names = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    own = config.architectures or [names.get(config.model_type, config.model_type)]
+    return str(own[0] if isinstance(own, list | tuple) else own)
 
 
 def config_of(source: str, revision: str | None, known: Iterable[str]) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from mmlens.checkpoints.dual_models import KINDS
-from mmlens.checkpoints.whole_models import config_of
+from mmlens.checkpoints.whole_models import class_of, config_of
 from mmlens.doctor.live_bytes import LiveBytes
 from mmlens.families import native
 from mmlens.runtime.casting import dtype_of
@@ -87,7 +87,7 @@ def plan(
         CapabilityError: a class without a family, or whose operations need its weights.
     """
     config = config_of(str(name), None, [one.example for one in native.known().values()])
-    cls = (config.architectures or [type(config).__name__])[0]
+    cls = class_of(config)
     if config.model_type in KINDS:
         raise CapabilityError(f"{str(name)!r} is a dual encoder ({cls}): plan() takes models that"
                               " predict words.")  # fmt: skip

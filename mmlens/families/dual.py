@@ -104,6 +104,11 @@ def from_dual(
             f"encoder={shown(encoder)} is no module: give a dual encoder of open_clip or of"
             " transformers; mm.load(...) takes a name."
         )
+    if hasattr(preprocess, "convert_ids_to_tokens"):
+        raise ArgumentError(
+            f"A {type(preprocess).__name__} reads words alone: write from_model(model, processor,"
+            " tokenizer), with None for the model's own processor of pictures."
+        )
     named = type(first).__name__ if name is None else text(name, "name", empty=False)
     told = {"family": "dual", "source": type(first).__name__}
     config = open_clip_arch(arch)

@@ -16,8 +16,9 @@ import torch
 
 from mmlens.checkpoints.dual_models import KINDS, KNOWN
 from mmlens.checkpoints.weights import expanded
-from mmlens.checkpoints.whole_models import find_whole, in_folder, kind_of
+from mmlens.checkpoints.whole_models import class_of, config_of, find_whole, in_folder, type_in
 from mmlens.families import diffusion, dual, family, native
+from mmlens.families.refused import refused
 from mmlens.model.hooked_diffusion import HookedDiffusion
 from mmlens.model.hooked_vlm import HookedVLM
 from mmlens.model.pictures_and_texts import PicturesAndTexts
@@ -37,12 +38,13 @@ _ELSEWHERE = {
 
 
 def names_one(name: str) -> bool:
-    """Whether this is a hub id, or a folder of a whole vision-language model."""
+    """Whether this is a hub id, or a folder of a whole vision-language model (or one like it)."""
     folder = expanded(name)
     if _elsewhere(name) and not folder.exists():
         return True
     if folder.is_dir():
-        return bool(in_folder(folder)) and in_folder(folder) not in KINDS
+        kind = in_folder(folder) or type_in(folder)
+        return bool(in_folder(folder) or refused(kind)) and kind not in KINDS
     return bool(_HUB_ID.fullmatch(name)) and not folder.exists()
 
 
@@ -75,7 +77,8 @@ def load_named(
             " mm.compare_outputs(model, texts)."
         )
     examples = [one.example for one in native.known().values()]
-    kind = kind_of(name, revision, [*KNOWN, *examples])
+    config = config_of(name, revision, [*KNOWN, *examples])
+    kind = config.model_type
     if kind in KINDS:
         if device_map is not None or attn is not None:
             raise ArgumentError(f"load({name!r}) is a dual encoder, without device_map= and attn=.")
@@ -84,7 +87,7 @@ def load_named(
         )
     if multimodal is not None:
         raise ArgumentError(f"load({name!r}) is no FLAVA and takes no multimodal=.")
-    native.family_of(kind, name)
+    native.family_of(kind, class_of(config))
     model, processor = find_whole(
         name, revision=revision, dtype=dtype_of(dtype), device_map=device_map, attn=attn,
         known=examples,
@@ -146,6 +149,9 @@ def from_model(
             captions=captions, multimodal=multimodal,
         )  # fmt: skip
     cls = type(model).__name__
+    kind = str(getattr(config, "model_type", ""))
+    if refused(kind):
+        native.family_of(kind, cls)
     if not whole(config):
         raise CapabilityError(
             f"A {cls} is neither a dual encoder nor a whole vision-language model: join it with"

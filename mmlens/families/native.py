@@ -32,6 +32,7 @@ from mmlens.runtime.sharing import share_weights
 from mmlens.towers.language import adapters, measured
 from mmlens.towers.language.inside import eyeless
 from mmlens.towers.language.language_model import wrap_lm
+from mmlens.towers.language.transformer_bridge import plain_experts
 from mmlens.towers.vision.encoder import HookedVision
 from mmlens.values.errors import CapabilityError, nearest, reason
 from mmlens.values.prompt import Prompt
@@ -207,6 +208,7 @@ def hooked(
         # PaliGemma's other kernels look both ways at words alone; a bridge's copy is eager, too
         inside = own.config.get_text_config() is not own.config
         own.set_attn_implementation({"text_config" if inside else "": "eager"})
+        plain_experts(own)
         eyes = family.eyes(own, processor)
         words = eyeless(own) if eyes.words is None else eyes.words
         lm = wrap_lm(words, eyes.processor.tokenizer)

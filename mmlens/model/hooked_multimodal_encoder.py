@@ -101,8 +101,20 @@ class HookedMultimodalEncoder(PicturesAndTexts):
                 " write of=Neuron(layer, unit, 'multimodal'), a function of the states as target,"
                 " or load it with multimodal='match' or 'words'."
             )
-        if self.answers == "match" or not isinstance(of, str):
+        if of is None:
+            what = ("word", "dog") if self.answers == "words" else ("answer", "match")
+            raise TargetError(
+                f"There is no {what[0]} to explain: write of={what[1]!r}, or a function as target."
+            )
+        if self.answers == "match":
             return readouts.class_index(self.answer_names, of)
+        if not isinstance(of, str):
+            if isinstance(of, bool) or not isinstance(of, int) or not 0 <= of < self.text.n_words:
+                raise TargetError(
+                    f"{shown(of)} is no word of {self.name!r}: give a piece of text, or an id from"
+                    f" 0 to {self.text.n_words - 1}."
+                )
+            return of
         tokenizer = self.text.tokens.tokenizer
         pieces = tokenizer.tokenize(of)
         if len(pieces) != 1 or pieces[0] == tokenizer.unk_token:
@@ -198,7 +210,7 @@ class HookedMultimodalEncoder(PicturesAndTexts):
         reading = self.one(prompt)
         if isinstance(of, Neuron):
             return reading, readouts.aim_unit(self, of, target)
-        if of is not None or not (callable(target) or self.answer_names):
+        if of is not None or not callable(target):
             of = self.answer_index(of)
         return reading, readouts.aim_class(self.answer_names or ("states",), of, target)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.model.size_groups import present
 from mmlens.runtime.hook_calls import DIRECTIONS, Hook, called, check_function, on_point, told
 from mmlens.runtime.run import current
 from mmlens.runtime.turns import alone
@@ -286,7 +287,7 @@ def _apply(values: torch.Tensor, hook: Any, changes: Sequence[_Change]) -> torch
     beside = None if run is None else run.soft.picture_keys
     keys = () if beside is None else beside.labels
     out = values.clone()
-    for one in changes:
+    for one in filter(None, map(present, changes)):
         start = run.start if one.rows is None and run is not None else 0
         rows = one.rows if one.rows is not None else (run.soft.labels if run is not None else ())
         if one.edit.site.axes == one.real.axes:

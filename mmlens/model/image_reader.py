@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmlens.model.size_groups import encoding
 from mmlens.towers.projection import keeps_positions
 from mmlens.values.errors import PromptError
 from mmlens.values.labels import Label, Patch
@@ -145,36 +146,34 @@ def seen(
     Args:
         prompts: the pictures of each prompt.
         project: from pixels Float[crop, 3, h, w] to vectors Float[crop, patch, d_model].
-        watched: whether hooks or edits count the pictures of the batch.
+        watched: whether hooks see the pictures of the batch.
 
     Raises:
         PromptError: pictures that are read in different sizes, and `watched`.
     """
     read = [(picture, len(pictures)) for pictures in prompts for picture in pictures]
     crops = [reader.crops(vision, picture, of) for picture, of in read]
-    if len({pixels.shape for several in crops for pixels in several}) == 1:
-        projected = project(torch.stack([pixels for several in crops for pixels in several]))
-        parts = projected.split([len(several) for several in crops])
-    elif watched:
+    every = [pixels for several in crops for pixels in several]
+    sizes: dict[Any, list[int]] = {}
+    for at, pixels in enumerate(every):
+        sizes.setdefault(pixels.shape, []).append(at)
+    if watched and len(sizes) > 1:
         raise PromptError(_several_sizes(read, crops))
-    else:
-        parts = [_by_size(several, project) for several in crops]
+    found: dict[int, torch.Tensor] = {}
+    for here in sizes.values():
+        with encoding(here if len(sizes) > 1 else None):
+            found |= zip(here, project(torch.stack([every[at] for at in here])), strict=True)
+    mine = iter(range(len(every)))
+    parts = [_beside([found[next(mine)] for _ in several]) for several in crops]
     return [
         reader.vectors(part, reader.labels(vision, picture, 0, of), picture)
         for part, (picture, of) in zip(parts, read, strict=True)
     ]
 
 
-def _by_size(crops: Sequence[torch.Tensor], project: Any) -> Any:
-    """The projected crops of a picture, [crop, patch, d_model]; a list where their sizes differ."""
-    sizes = dict.fromkeys(pixels.shape for pixels in crops)
-    if len(sizes) == 1:
-        return project(torch.stack(list(crops)))
-    found = {
-        size: iter(project(torch.stack([one for one in crops if one.shape == size])))
-        for size in sizes
-    }
-    return [next(found[one.shape]) for one in crops]
+def _beside(crops: list[torch.Tensor]) -> Any:
+    """The projected crops of a picture, [crop, pos, d_model]; a list where their sizes differ."""
+    return torch.stack(crops) if len({one.shape for one in crops}) == 1 else crops
 
 
 def _several_sizes(read: Sequence[Any], crops: Sequence[Sequence[torch.Tensor]]) -> str:
@@ -183,12 +182,13 @@ def _several_sizes(read: Sequence[Any], crops: Sequence[Sequence[torch.Tensor]])
         if len({pixels.shape for pixels in several}) > 1:
             return (
                 f"A picture of {picture.width} x {picture.height} pixels is cut into tiles and a"
-                " thumbnail of another size, read one after the other, and hooks and edits on the"
-                " encoder or the projection see all crops at once: ask in the language model, whose"
-                " site 'embed' has every position, make the picture smaller, or set"
+                " thumbnail of another size, read one after the other, and hooks on the encoder or"
+                " the projection, unlike edits, see all crops at once: ask in the language model,"
+                " whose site 'embed' has every position, make the picture smaller, or set"
                 " processor.image_processor.use_thumbnail = False."
             )
     return (
-        "These pictures are read in different sizes, one after the other, and hooks and edits"
-        " on the encoder see all pictures at once: give pictures of one size, or one at a time."
+        "These pictures are read in different sizes, one after the other, and hooks on the encoder"
+        " or the projection, unlike edits, see all pictures at once: give pictures of one size, or"
+        " one at a time."
     )

@@ -53,7 +53,8 @@ class PicturesAndTexts(EncoderModel):
                 tensor, pixels Float[picture, 3, h, w] or token ids Int[text, pos].
 
         Raises:
-            PromptError: ids that the text encoder doesn't know, or no tokenizer for a text.
+            PromptError: ids that the text encoder doesn't know, no tokenizer for a text, turns of a
+                chat, or words on both sides of a picture.
         """
         if isinstance(input, DualReading):
             return input
@@ -62,6 +63,8 @@ class PicturesAndTexts(EncoderModel):
                 return DualReading(input.to(self.vision.device))
             return self._texts(input)
         prompts = prompts_in(input)
+        for prompt in prompts:
+            self._refuse_parts(prompt)
         texts = [prompt.text for prompt in prompts if prompt.text]
         pictures = [picture for prompt in prompts for picture in prompt.pictures]
         words = self._texts(texts) if texts else DualReading()
@@ -70,6 +73,18 @@ class PicturesAndTexts(EncoderModel):
             pixels = torch.stack([self.vision.preprocess(picture) for picture in pictures])
             pixels = pixels.to(self.vision.device, self.vision.dtype)
         return DualReading(pixels, words.ids, words.mask, words.labels, prompts)
+
+    def _refuse_parts(self, prompt: Prompt) -> None:
+        if len(prompt.turns) > 1 or prompt.system:
+            raise PromptError(
+                f"{self.name!r} has no chat template, so it reads neither turns nor a system text:"
+                " write one text, as in Prompt(photo, 'a photo of a dog')."
+            )
+        if sum(isinstance(part, str) for part in prompt.parts) > 1:
+            raise PromptError(
+                f"{self.name!r} reads one text beside a picture, and {prompt!r} has words on both"
+                " sides of one: write them as one text, as in Prompt(photo, 'a photo of a dog')."
+            )
 
     def _texts(self, texts: Any) -> DualReading:
         read = self.text.read(texts)

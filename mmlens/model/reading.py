@@ -170,7 +170,7 @@ def see(model: HookedVLM, prompts: Sequence[Prompt]) -> list[torch.Tensor]:
         read = pixels.shape[-2:]
         return model.hook_projection(reader.project(projection, features.to(weight), vision, read))
 
-    return seen(reader, vision, [p.pictures for p in prompts], project, _watched(model))
+    return seen(reader, vision, [p.pictures for p in prompts], project, model.watches_vision)
 
 
 def _watched(model: HookedVLM) -> bool:

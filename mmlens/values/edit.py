@@ -211,7 +211,7 @@ class Edit:
 
         index: list[torch.Tensor] = []
         for dim, axis in enumerate(self.site.axes):
-            size, wanted = values.shape[dim], self._wanted(axis, layer)
+            size, wanted = values.shape[dim], self.wanted(axis, layer)
             if wanted is None or axis not in POSITIONS:
                 hits = places(range(size), wanted, axis)
             else:
@@ -236,7 +236,8 @@ class Edit:
         at = dim - len(self.site.axes) + len(shape)
         return at < 0 or shape[at] == 1
 
-    def _wanted(self, axis: str, layer: int | None) -> Any:
+    def wanted(self, axis: str, layer: int | None) -> Any:
+        """What of an axis is addressed in a layer, as in `Scores.sel`; None for all of it."""
         if axis == "expert" and "experts" in self.address:
             return [expert for at, expert in self.address["experts"] if at == layer]
         if axis in ("unit", "head", "channel") and "pairs" in self.address:

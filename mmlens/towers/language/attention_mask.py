@@ -13,7 +13,7 @@ exists only while something is attached to it, and is found by its name alone, n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 Call = Callable[..., Any]
 Mask = Float[Tensor, "batch head query key"]
+FLOOR = torch.finfo(torch.float32).min
+"""What a mask adds where a query does not see a key, at the least."""
 
 
 def layer_of(lm: LanguageModel, name: str) -> int | None:
@@ -45,6 +47,28 @@ def layers_with(lm: LanguageModel) -> list[int]:
     if not lm.is_bridge:
         return list(every)
     return [at for at in every if getattr(lm.root.blocks[at], "attn", None) is not None]
+
+
+def keep_finite(blocks: Iterable[Any]) -> None:
+    """Let padding see something in float64, where kernels of transformers take softmax in float32.
+
+    Their masks hold the lowest number of the model's dtype, which is -inf in float32, so that the
+    softmax of a query that sees no key (left padding) is NaN, and with it every position behind.
+
+    Args:
+        blocks: of a bridge.
+    """
+    for block in blocks:
+        attention = _attention(block)
+        if attention is not None:
+            attention.register_forward_pre_hook(_bounded, with_kwargs=True)
+
+
+def _bounded(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+    mask = kwargs.get("attention_mask")
+    if not isinstance(mask, torch.Tensor) or mask.dtype != torch.float64:
+        return None
+    return args, {**kwargs, "attention_mask": mask.clamp(min=FLOOR)}
 
 
 @contextmanager
@@ -103,7 +127,7 @@ class _Tap:
         if mask is None or mask.ndim != 4 or hidden is None:
             raise CapabilityError(self.refusal)
         if mask.dtype == torch.bool:
-            floor = torch.finfo(hidden.dtype).min
+            floor = max(torch.finfo(hidden.dtype).min, FLOOR)
             mask = torch.zeros_like(mask, dtype=hidden.dtype).masked_fill(~mask, floor)
         wide = mask.expand(hidden.shape[0], self.n_heads, -1, -1)
         return args, {**kwargs, "attention_mask": through(self.functions, wide)}

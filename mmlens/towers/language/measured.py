@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 RELATIVE = {torch.float64: 1e-6, torch.float32: 1e-4}
 NOT_FINITE = "the logits are NaN or infinite"
+ONE_SIDED = f"{NOT_FINITE} on one of the two routes"
 LOOSE = 3e-2
 """The tolerance of lower precisions than those named in `RELATIVE`."""
 
@@ -60,8 +61,9 @@ class Measured:
         return self.error <= self.tolerance
 
     def __str__(self) -> str:
+        reason = self.reason or (ONE_SIDED if self.error == float("inf") else "")
         return f"off by {self.error:.2g}, at most {self.tolerance:.0e}" + (
-            f"; {self.reason}" if self.reason else ""
+            f"; {reason}" if reason else ""
         )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from mmlens.runtime.sharing import share_weights
 from mmlens.towers.language import ends
+from mmlens.towers.language.attention_mask import keep_finite
 from mmlens.towers.language.inside import architecture, is_eyeless
 from mmlens.towers.language.kinds import refusing
 from mmlens.towers.language.unit_checks import w_out
@@ -33,8 +35,21 @@ def bridge(hf: Any, fold_ln: bool) -> tuple[Any, dict[str, nn.Module]]:
         )
     for parameter in twin.parameters():
         parameter.requires_grad_(False)
+    twin.register_forward_pre_hook(_plain_experts_before)
+    keep_finite(root.blocks)
     _count_units(root)
     return root.eval(), parts
+
+
+def plain_experts(model: Any) -> None:
+    """Let mixtures of experts run in float64, which torch's grouped product does not take."""
+    kind = getattr(model.config.get_text_config(), "_experts_implementation", "eager")
+    if model.dtype == torch.float64 and kind not in (None, "eager"):
+        model.set_experts_implementation("eager")
+
+
+def _plain_experts_before(model: Any, args: Any) -> None:
+    plain_experts(model)  # in every pass, since a model may be cast later
 
 
 def _count_units(root: Any) -> None:
