@@ -309,11 +309,11 @@ def test_numbers_of_a_bar_of_colours_have_room_and_are_no_prefixes():
 
 
 def test_lines_of_a_name_are_about_as_long_as_each_other():
-    assert theme.balanced("change of the value without it", 28) == [
+    assert theme.balanced("change of the value without it", 28.0) == [
         "change of the", "value without it",
     ]  # fmt: skip
-    assert theme.balanced("share restored", 28) == ["share restored"]
-    assert theme.balanced("", 12) == [""]
+    assert theme.balanced("share restored", 28.0) == ["share restored"]
+    assert theme.balanced("", 12.0) == [""]
 
 
 def test_curves_of_covering_are_curves_of_the_number_that_is_explained():
