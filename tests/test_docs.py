@@ -295,6 +295,18 @@ def test_axe_finds_nothing_wrong_in_the_built_site(page, browser):
             assert not found, f"{page}, {scheme}"  # canvases of CircuitsVis have no name
 
 
+def test_the_table_of_methods_is_no_wider_than_its_page(browser):
+    page = ROOT / "build" / "docs" / "which-method.html"
+    if not page.is_file():
+        pytest.skip("no site in build/docs")
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab.goto(page.as_uri())
+    over = "one => one.parentElement.scrollWidth - one.parentElement.clientWidth"
+    tables = tab.evaluate(f"[...document.querySelectorAll('table.docutils')].map({over})")
+    tab.close()
+    assert tables and max(tables) == 0
+
+
 def test_the_gallery_shows_every_view_with_its_code():
     from mmlens import view
 
