@@ -14,11 +14,12 @@ from typer.core import TyperGroup
 _HYPHEN = "\u2011"
 """A hyphen at which no line breaks."""
 _CONTEXT: Any = TyperGroup.context_class
+_paragraph: Any = _CONTEXT.formatter_class.write_text
 
 
 class _Formatter(_CONTEXT.formatter_class):
     def write_text(self, text: str) -> None:
-        super().write_text(text.replace("-", _HYPHEN))
+        _paragraph(self, text.replace("-", _HYPHEN))
 
     def write_dl(self, rows: Sequence[tuple[str, str]], *args: Any, **options: Any) -> None:
         kept = [(first, second.replace("-", _HYPHEN)) for first, second in rows]
