@@ -55,7 +55,7 @@ html_theme = "furo"
 html_title = "mmlens"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_js_files = ["figures.js"]
+html_js_files = ["access.js", "figures.js"]
 html_copy_source = False
 html_show_sphinx = False
 _font = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
@@ -70,6 +70,7 @@ html_theme_options = {
     "dark_css_variables": {
         "color-background-primary": "#14181d",
         "color-background-secondary": "#1a2026",
+        "color-sidebar-caption-text": "#a4afbc",
         "color-brand-primary": "#7ab8f5",
         "color-brand-content": "#7ab8f5",
     },

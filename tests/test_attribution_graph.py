@@ -15,6 +15,7 @@ from torch import nn
 
 import mmlens as mm
 from mmlens import Neuron, Patch, patching, relevance, view
+from mmlens.methods.attribution_graph import _place
 from mmlens.methods.check_graph import correlation
 from mmlens.values.errors import (
     AddressError,
@@ -24,6 +25,7 @@ from mmlens.values.errors import (
     SiteError,
 )
 from mmlens.values.graph_flow import flow, most_of
+from mmlens.values.labels import Marker
 
 WORD: dict[str, Any] = {"of": 7, "after": ""}
 ALL: dict[str, Any] = {"share": 1.0, "edges": 1.0, "k": 1000}
@@ -269,6 +271,14 @@ def test_the_planted_unit_of_a_transcoder_is_found():
 @pytest.fixture(scope="module")
 def graph() -> mm.AttributionGraph:
     return mm.attribution_graph(bridge("toy-gptj-planted"), prompt(AT), " dog", after=" a", k=20)
+
+
+def test_no_two_positions_of_a_prompt_share_a_name():
+    model = mm.load("toy-tiled")
+    labels = [*model.one(prompt()).labels[0], Marker("cls", 0), Marker("cls", 0, 1)]
+    assert sum(isinstance(one, Marker) for one in labels) > 4  # ends of rows
+    names = [_place(one) for one in labels]
+    assert len(set(names)) == len(names)
 
 
 def test_influence_is_that_of_the_sum_over_all_paths():

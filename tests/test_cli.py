@@ -184,6 +184,43 @@ def test_a_table_in_a_pipe_or_a_narrow_window_cuts_no_name(columns, monkeypatch)
     assert "L1.5" in out and "…" not in out
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_help_ends_no_sentence_early_and_breaks_no_name_at_a_hyphen(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    root = typer.main.get_command(app)
+    studies = root.commands["reproduce"].commands
+    for args, commands in (((), root.commands), (("reproduce",), studies)):
+        code, out, _ = run(*args, "--help")
+        told = " ".join(out.split())
+        assert code == 0 and "..." not in told.split("Commands:")[1]
+        for one in commands.values():
+            assert " ".join(one.help.split("\n\n")[0].split()) in told
+
+
+def test_a_default_is_one_name_however_narrow_the_help(monkeypatch):
+    for columns in (50, 60, 70):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        _, out, _ = run("reproduce", "goh", "--help")
+        assert re.search(r"\bpictos-clip\b", out)
+        _, out, _ = run("train", "--help")
+        assert "no-skip-bad]" in out and "\u2011" not in out
+
+
+def test_a_dotted_name_breaks_between_its_parts_alone():
+    from mmlens.cli.printing import broken_at_dots
+
+    name = "vision.blocks.*.attn.hook_attn_scores"
+    assert broken_at_dots(name, 60) == name
+    lines = broken_at_dots(name, 24).splitlines()
+    assert lines == ["vision.blocks.*.attn.", "  hook_attn_scores"]
+    assert broken_at_dots("hook_attn_scores", 4) == "hook_attn_scores"
+
+
+def test_explore_of_one_picture_names_the_command_for_one(here):
+    code, _, err = run("explore", "white.png")
+    assert code == 2 and "of one picture ask `mmlens look white.png`" in err
+
+
 def test_a_narrow_terminal_wraps_texts_and_cuts_no_name():
     from rich.console import Console
     from rich.text import Text

@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 import torch
+from axe import pages, violations
 
 import mmlens as mm
 from mmlens import families, view
@@ -282,6 +283,30 @@ def test_the_built_site_fetches_nothing():
     assert "<iframe" in tour
     assert (site / "_look/microscope-and-banana.html").stat().st_size < 1_000_000
     assert [path.name for path in site.rglob("plotly*.js")] == ["plotly.min.js"]
+
+
+@pytest.mark.parametrize("page", ["index", "tour", "which-method", "models", "install", "gallery"])
+def test_axe_finds_nothing_wrong_in_the_built_site(page, browser):
+    site = ROOT / "build" / "docs"
+    if not (site / "index.html").is_file():
+        pytest.skip("no site in build/docs")
+    with pages(browser) as tabs:
+        for scheme, tab in tabs.items():
+            tab.goto((site / f"{page}.html").as_uri())
+            found = [one for one in violations(tab) if one[0] != "role-img-alt"]
+            assert not found, f"{page}, {scheme}"  # canvases of CircuitsVis have no name
+
+
+def test_the_table_of_methods_is_no_wider_than_its_page(browser):
+    page = ROOT / "build" / "docs" / "which-method.html"
+    if not page.is_file():
+        pytest.skip("no site in build/docs")
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab.goto(page.as_uri())
+    over = "one => one.parentElement.scrollWidth - one.parentElement.clientWidth"
+    tables = tab.evaluate(f"[...document.querySelectorAll('table.docutils')].map({over})")
+    tab.close()
+    assert tables and max(tables) == 0
 
 
 def test_the_gallery_shows_every_view_with_its_code():

@@ -241,12 +241,79 @@ def test_maps_of_relevance_are_titled_by_what_is_asked():
         told("lrp", of=" dog", target="logit") == "<b>Where “dog” comes from: relevance by LRP</b>"
     )
     assert told("grad_cam", of=" dog") == "<b>Where “dog” comes from: Grad-CAM</b>"
+    assert told("grad_eclip", of=" dog") == "<b>Where “dog” comes from: Grad-ECLIP</b>"
+    assert told("lens_map", of=" dog") == "<b>Where the lens says “dog”</b>"
+    assert told("noise_map", of=" dog") == "<b>Where noise turns what attention writes</b>"
     assert told("rollout", of="None") == "<b>Where the answer comes from: attention rollout</b>"
     many = Scores(torch.rand(2, 12), ("token", "pos"), {"token": ("a dog", "a cat"),
                   "pos": PATCHES}, {"method": "attribute", "of": ["a dog", "a cat"]})  # fmt: skip
     assert (
         view.panels(many, PHOTO).layout.title.text == "<b>Attribution of each word, by position</b>"
     )
+
+
+def test_no_title_is_the_name_of_a_function_beside_a_word():
+    def told(method: str, axis: str = "dim") -> str:
+        scores = Scores(torch.rand(3), (axis,), {}, {"method": method, "of": " dog"})
+        return view.bars(scores).layout.title.text
+
+    assert told("module_influence", "part") == "<b>Which parts say “dog”, by part</b>"
+    assert told("stream_before") == "<b>The stream before “dog”, by dimension</b>"
+    assert told("word_state") == "<b>The stream at the end of “dog”, by dimension</b>"
+    assert told("any_other") == "<b>Any other of “dog”, by dimension</b>"
+
+
+def test_a_title_names_the_one_thing_that_is_shown_and_the_word_at_the_end_of_a_graph():
+    import pandas as pd
+
+    rows = [(Neuron(1, 5), [" a"]), (Neuron(2, 7), [" b"])]
+    table = pd.DataFrame(rows, columns=["neuron", "words"])
+    assert "What these neurons say" in str(view.cards(table))
+    assert "What L1.5 says" in str(view.cards(table.head(1)))
+    edges = pd.DataFrame([("L0.1", " dog", 1.0), ("L0.2", " dog", -1.0)],
+                         columns=["source", "target", "score"])  # fmt: skip
+    drawn = view.graph(edges)
+    assert drawn.layout.title.text == "<b>What feeds “dog”</b>"
+    nodes = drawn.data[-1]
+    places = ["bottom center" if y < 0.5 else "top center" for y in nodes.y]
+    assert list(nodes.textposition) == places and len(set(places)) == 2
+    names = {m.text: m for m in still(drawn)[2] if isinstance(m, Text)}
+    low, high = sorted((names["L0.1"], names["L0.2"]), key=lambda mark: -mark.y)
+    assert (low.down, high.down) == ("start", "end")
+
+
+def test_scores_between_nothing_and_one_are_not_said_to_raise_or_lower():
+    told = {"method": "text_neurons", "of": " dog"}
+    figure = view.neurons(Scores(torch.rand(2, 3), ("layer", "unit"), {}, told))
+    assert figure.layout.title.text == "<b>T-neurons of “dog”</b>"
+    assert "score of T-neurons" in figure.layout.title.subtitle.text
+    assert "blue" not in figure.layout.title.subtitle.text
+
+
+def test_a_list_of_one_prompt_has_no_axis_in_a_figure():
+    scores = Scores(torch.randn(1, 6), ("prompt", "dim"), {}, {"method": "stream_before"})
+    assert view.show(scores).data[0].type == "bar"
+    assert view.show(Scores(torch.randn(2, 6), ("prompt", "dim"))).data[0].type == "heatmap"
+
+
+def test_numbers_of_a_bar_of_colours_have_room_and_are_no_prefixes():
+    import pandas as pd
+
+    one = pd.DataFrame([(Patch(0, 0), 1, " dog", 0.5)], columns=["pos", "rank", "token", "prob"])
+    figure = view.lens(one)
+    layout: Any = figure.layout
+    assert layout.height - layout.margin.t - layout.margin.b > 100
+    small = view.heatmap(Scores(torch.randn(2, 3) * 1e-6, ("layer", "unit")))
+    assert figure.data[0].colorbar.exponentformat == "power"  # plotly's own: 2µ
+    assert small.data[0].colorbar.exponentformat == "power"
+
+
+def test_lines_of_a_name_are_about_as_long_as_each_other():
+    assert theme.balanced("change of the value without it", 28.0) == [
+        "change of the", "value without it",
+    ]  # fmt: skip
+    assert theme.balanced("share restored", 28.0) == ["share restored"]
+    assert theme.balanced("", 12.0) == [""]
 
 
 def test_curves_of_covering_are_curves_of_the_number_that_is_explained():

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -224,10 +225,40 @@ def crowded() -> dict[str, Any]:
                                         told), PHOTO),
         "long names": view.panels(few, PHOTO),
         "neurons": view.neurons(Scores(units, ("layer", "unit"))),
+        "two rows": view.graph(_crossed()),
+        "parts": view.bars(Scores(torch.randn(9), ("part",), {"part": tuple(PARTS)})),
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["map", "short bar", "long names", "neurons"])
+PARTS = ["embed", *(f"{kind} {at}" for at in range(4) for kind in ("attn", "mlp"))]
+
+
+def _crossed() -> Any:
+    import pandas as pd
+
+    layers = [[f"L{i}.{17 * i + 300 * j}" for j in range(2)] for i in range(5)] + [[" moon"]]
+    edges = [(a, b, 1.0) for one, two in pairwise(layers) for a in one for b in two]
+    return pd.DataFrame(edges, columns=["source", "target", "score"])
+
+
+@pytest.mark.parametrize("x", ["dim", "part"])
+def test_a_phone_shows_all_bars_and_columns_without_scrolling(x, opened, tmp_path):
+    labels = {"part": tuple(PARTS)} if x == "part" else {}
+    for scores in (
+        Scores(torch.randn(len(PARTS) if labels else 200), (x,), labels),
+        Scores(torch.randn(3, len(PARTS) if labels else 200), ("layer", x), labels),
+    ):
+        tab = opened(view.save(view.show(scores), tmp_path / "page.html"), 390)
+        tab.wait_for_selector(".mm-part[data-ready]")
+        tab.wait_for_timeout(300)
+        [paper] = tab.evaluate(BOXES, ".js-plotly-plot")
+        assert paper[2] <= 390
+        ticks = [one for one in tab.evaluate(BOXES, ".xtick text") if one[2] > one[0]]
+        assert len(ticks) == len(PARTS) if labels else 8 < len(ticks) < 25
+        assert all(a[2] <= b[0] + 1 for a, b in pairwise(ticks))
+
+
+@pytest.mark.parametrize("name", ["map", "short bar", "long names", "neurons", "two rows", "parts"])
 def test_on_a_phone_no_text_of_a_figure_is_cut_or_covers_another(name, opened, tmp_path):
     tab = opened(view.save(crowded()[name], tmp_path / "page.html"), 390)
     tab.wait_for_selector(".mm-part[data-ready]")

@@ -13,7 +13,6 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from mmlens import __version__
 from mmlens.cli import (  # it adds its commands
@@ -28,14 +27,15 @@ from mmlens.cli.loading import Device, Dtype, Json, loaded
 from mmlens.cli.look import look_command
 from mmlens.cli.microscope import microscope_command
 from mmlens.cli.plan_command import plan_command
-from mmlens.cli.printing import console, print_json, table_of_lines
+from mmlens.cli.printing import broken_at_dots, console, print_json, table_of_lines
 from mmlens.cli.reproduce import reproduce_app
 from mmlens.cli.train import train_command
 from mmlens.cli.train_sae import train_sae_command
+from mmlens.cli.whole_help import WholeHelp
 from mmlens.values.errors import MMLensError
 
 
-class _Sentences(TyperGroup):
+class _Sentences(WholeHelp):
     """A group whose errors are sentences; `--debug` may stand anywhere."""
 
     debug = False
@@ -161,15 +161,16 @@ def audit(
         print_json(points)
         return
     points["kind"] = points["name"].str.replace(r"\bblocks\.\d+\.", "blocks.*.", regex=True)
-    table = table_of_lines()
-    table.add_column("hook point", overflow="fold")
-    for column in ("points", "fire", "differentiable", "act"):
-        table.add_column(column, justify="right")
+    screen, table = console(), table_of_lines(apart=False)
+    table.add_column("hook point")
+    for column in ("points", "fire", "gradient", "act"):
+        table.add_column(column, justify="right", no_wrap=True)
     for kind, rows in points.groupby("kind", sort=False):
         counts = [int(rows[column].sum()) for column in ("fires", "differentiable", "acts")]
         cells = [Text(str(n), style="" if n == len(rows) else "yellow") for n in counts]
-        table.add_row(Text(str(kind)), str(len(rows)), *cells)
-    console().print(table)
+        name = broken_at_dots(str(kind), screen.width - 36)
+        table.add_row(Text(name), str(len(rows)), *cells)
+    screen.print(table)
     typer.echo(
         f"{whole.name}: {len(points)} names of hook points, {int(points['fires'].sum())} fire,"
         f" {int(points['differentiable'].sum())} have a gradient, {int(points['acts'].sum())} act."

@@ -7,6 +7,7 @@ text goes on in the next line.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,12 +44,27 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value
 
 
-def table_of_lines() -> Any:
-    """A table without a frame."""
+def table_of_lines(apart: bool = True) -> Any:
+    """A table without a frame.
+
+    Args:
+        apart: in a terminal a blank line stands between rows, which may be of several lines.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    return Table(box=SIMPLE_HEAD, pad_edge=False, leading=1 if sys.stdout.isatty() else 0)
+    return Table(box=SIMPLE_HEAD, pad_edge=False, leading=int(apart and sys.stdout.isatty()))
+
+
+def broken_at_dots(name: str, room: int) -> str:
+    """A dotted name in lines of at most `room` letters, which break between its parts alone."""
+    lines = [""]
+    for part in re.findall(r"[^.]+\.?", name):
+        if lines[-1] and len(lines[-1]) + len(part) > room:
+            lines.append("  " + part)
+        else:
+            lines[-1] += part
+    return "\n".join(lines)
 
 
 def check_folder(page: Path) -> None:

@@ -19,13 +19,14 @@ import typer
 
 from mmlens.cli.loading import Device, Dtype, Json, as_asked, loaded
 from mmlens.cli.printing import print_json, tell_claims
+from mmlens.cli.whole_help import WholeHelp
 from mmlens.cli.written_command import written
 from mmlens.values.errors import ArgumentError, nearest
 
 Text = str | None
 
 reproduce_app = typer.Typer(
-    no_args_is_help=True, help="Measure a published study anew, as one page."
+    cls=WholeHelp, no_args_is_help=True, help="Measure a published study anew, as one page."
 )
 
 

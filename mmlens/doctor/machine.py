@@ -54,7 +54,7 @@ def devices() -> list[dict[str, Any]]:
 
     cpu = {
         "device": "cpu",
-        "name": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "name": f"{_many(os.cpu_count() or 1, 'core')}, {_many(torch.get_num_threads(), 'thread')}",
         "free_gib": round(free_memory() / 2**30, 1),
     }
     rows = [cpu]
@@ -155,3 +155,7 @@ def _best_device() -> str:
 def _short(path: Path) -> str:
     home = Path.home()
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"

@@ -109,6 +109,11 @@ def read_found(folder: str | Path, tops: int = 6) -> Found:
         SweepError: the folder has none.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise SweepError(
+            f"{str(folder)!r} is a file, and explore reads many pictures into a folder of their"
+            f" own: of one picture ask `mmlens look {folder}`."
+        )
     if not (folder / "looks" / "manifest.json").is_file():
         raise SweepError(
             f"{str(folder)!r} holds no pictures that were read: read some with"

@@ -45,7 +45,7 @@ from mmlens.values.graph_tables import (
     WORD,
     AttributionGraph,
 )
-from mmlens.values.labels import LM, Neuron, Token
+from mmlens.values.labels import LM, Marker, Neuron, Token
 from mmlens.values.sites import Site
 from mmlens.values.sites import site as site_of
 
@@ -187,6 +187,10 @@ class _Names:
 
 def _place(label: Any) -> str:
     """A position as part of a name that no other position has."""
+    if isinstance(label, Marker):
+        places = (("crop", label.crop), ("picture", label.image))
+        within = [f" of {what} {n}" for what, n in places if n]
+        return f"[{label.name} {label.at}]{''.join(within)}"
     return f"{label.text!r} {label.at}" if isinstance(label, Token) else str(label)
 
 

@@ -75,6 +75,8 @@ def show(x: Any, picture: Any = None, **options: Any) -> Any:
     if isinstance(picture, (Scores, Visualisation)) or hasattr(picture, "columns"):
         x, picture = picture, x
     x = given.scores(x) if given.is_bare(x) else x
+    if isinstance(x, Scores) and "prompt" in x.axes[:1] and x.shape[0] == 1 and len(x.axes) > 1:
+        x = x.sel(prompt=x.of("prompt")[0])  # of a list of one
     if isinstance(x, Visualisation):
         return visualisations(x, **options)
     if isinstance(x, AttributionGraph):

@@ -45,7 +45,8 @@ def figure_part(figure: Any, name: str, *, plotly: bool = False) -> str:
     )  # fmt: skip
     pairs = to_dark() if theme.chosen() == "auto" else {"marks": {}, "scales": {}}
     meta = figure.layout.meta or {}
-    told = {**pairs, "least": meta.get("least", 320), "names": meta.get("names"), "name": name}
+    told = {**pairs, "least": meta.get("least", 320), "names": meta.get("names"),
+            "turn": meta.get("turn"), "name": name}  # fmt: skip
     numbers = csv_of(of_figure(figure))
     kinds = ("png", "svg", *(("csv",) if len(numbers) <= _LARGEST else ()))
     buttons = "".join(f'<button type="button" data-as="{k}">{k.upper()}</button>' for k in kinds)

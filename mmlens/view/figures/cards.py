@@ -41,7 +41,7 @@ def cards(
     *,
     activations: Scores | None = None,
     box: Box | None = None,
-    title: str = "What these neurons say",
+    title: str | None = None,
 ) -> Html:
     """A card per neuron: name, score, words with their probabilities, where it activates.
 
@@ -79,7 +79,8 @@ def cards(
     told = "words that its output raises most, with their probability"
     told += "; on the picture its activation" if activations is not None else ""
     body = f'<div class="mm-cards">{"".join(made)}</div>'
-    head, about = given.title(title), f"{many} · {told}"
+    asked = "What these neurons say" if own > 1 else f"What {first[0]['neuron']} says"
+    head, about = given.title(title, asked), f"{many} · {told}"
     return framed(
         head, about, body, CSS, "mm-neurons",
         rows=lambda: table, still=lambda: sheet(head, about, still),

@@ -20,7 +20,7 @@ from mmlens.view.figures.layered_graph import layered
 from mmlens.view.style import given, theme
 from mmlens.view.style.figure import Figure
 from mmlens.view.style.numbers import keep
-from mmlens.view.style.printed import label, visible
+from mmlens.view.style.printed import label, plain, visible
 from mmlens.view.style.theme import in_figure
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def graph(
     rows = max(list(depth.values()).count(level) for level in set(depth.values()))
     theme.finish(
         figure,
-        given.title(title, "What feeds the word"),
+        given.title(title, f"What feeds {_ends(depth)}"),
         "width by score, within a column; blue raises, red lowers; both numbers on hover",
         height=max(320, 34 * rows + 120),
         showlegend=False,
@@ -95,6 +95,12 @@ def _depths(edges: list[tuple[str, str]]) -> dict[str, int]:
         if not moved:
             return depth
     raise AddressError("These edges form a circle, so no node comes first: leave one out.")
+
+
+def _ends(depth: dict[str, int]) -> str:
+    """What nothing follows, in a title."""
+    ends = [node for node in depth if depth[node] == 0]
+    return f"“{plain(ends[0])}”" if len(ends) == 1 else f"{len(ends)} ends"
 
 
 def _spots(depth: dict[str, int]) -> dict[str, tuple[float, float]]:
@@ -138,8 +144,8 @@ def _nodes(spots: dict[str, tuple[float, float]], table: pd.DataFrame) -> go.Sca
         y=[y for _, y in spots.values()],
         mode="markers+text",
         text=[in_figure(visible(node)) for node in spots],
-        textposition="top center",
-        textfont={"size": 11.5, "color": c["ink"]},
+        textposition=["bottom center" if y < 0.5 else "top center" for _, y in spots.values()],
+        textfont={"size": 11.5, "color": c["ink"], "shadow": "auto"},
         marker={"size": 9, "color": c["muted"], "line": {"width": 1, "color": c["page"]}},
         customdata=hover,
         hovertemplate="%{customdata}<extra></extra>",

@@ -56,7 +56,7 @@ def heatmap(scores: Any, *, title: str | None = None) -> go.Figure:
         given.title(title, told),
         about,
         height=min(max(200 + 24 * min(len(rows), 30), 360), 900),
-        meta={"least": _least(bottom)},
+        meta={"least": _least(bottom, 190), "turn": 190},
         xaxis={
             **bottom,
             "showgrid": False,
@@ -133,7 +133,7 @@ def bars(scores: Any, *, title: str | None = None) -> go.Figure:
         given.title(title, told),
         about,
         height=360,
-        meta={"least": _least(bottom) - 60},
+        meta={"least": _least(bottom, 130), "turn": 130},
         xaxis={
             **bottom,
             "range": [min(0, len(labels) - _FEW) / 2, max(len(labels), (len(labels) + _FEW) / 2)],
@@ -193,11 +193,16 @@ def axis_of(
     return axis
 
 
-def _least(axis: dict[str, Any]) -> int:
-    """The pixels of a figure that the labels of its horizontal axis need."""
-    texts = axis["ticktext"] or [""]
-    each = 13 if axis.get("tickangle") == -90 else max(map(len, texts)) * 7 + 8
-    return max(320, 190 + each * len(texts))
+def _least(axis: dict[str, Any], beside: int) -> int:
+    """The pixels of a figure that the labels of its horizontal axis need once they are turned.
+
+    Of whole numbers a narrow page shows fewer (`figure.js`).
+
+    Args:
+        beside: the pixels beside the labels.
+    """
+    texts = axis["ticktext"]
+    return 320 if all(text.isdigit() for text in texts) else max(320, beside + 13 * len(texts))
 
 
 def _tick(one: Any) -> str:

@@ -18,7 +18,7 @@ from mmlens.values.graph_tables import BIASES, ERROR, INPUT, LEFT_OUT, WORD, Att
 from mmlens.view.style import given, theme
 from mmlens.view.style.figure import Figure
 from mmlens.view.style.numbers import keep
-from mmlens.view.style.printed import label, visible
+from mmlens.view.style.printed import label, plain, visible
 from mmlens.view.style.theme import in_figure
 
 Spots = dict[str, tuple[float, float]]
@@ -52,7 +52,7 @@ def layered(found: AttributionGraph, k: int, title: str | None) -> go.Figure:
     end = str(nodes["node"][nodes["kind"] == WORD].iloc[0])
     theme.finish(
         figure,
-        given.title(title, f"What gives {visible(end)} its logit"),
+        given.title(title, f"What gives “{plain(end)}” its logit"),
         told,
         height=max(340, 40 * rows + 130),
         showlegend=False,
@@ -122,7 +122,7 @@ def _nodes(nodes: Any, spots: Spots) -> go.Scatter:
         mode="markers+text",
         text=[in_figure(_name(row)) for row in rows],
         textposition=["middle right" if row["kind"] == WORD else "top center" for row in rows],
-        textfont={"size": 11, "color": c["ink"]},
+        textfont={"size": 11, "color": c["ink"], "shadow": "auto"},
         marker={
             "size": 9,
             "color": [c["muted"] if row["kind"] == INPUT else c["ink"] for row in rows],

@@ -94,7 +94,7 @@ def lens(
         figure,
         given.title(title, named + (f"{axis} and position" if layered else "patch")),
         " · ".join(part for part in (subtitle, layer, note) if part),
-        height=170 + 26 * len(rows),
+        height=max(170 + 26 * len(rows), 250),  # a bar of colours has room for its numbers
         width=max(420, min(150 + 62 * len(columns), 1100)) if not layered else None,
         xaxis={
             **_axis("position" if layered else "patch column", columns, layered),

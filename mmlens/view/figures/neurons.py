@@ -13,7 +13,7 @@ from mmlens.values.scores import Scores
 from mmlens.view.style import given, theme
 from mmlens.view.style.figure import Figure
 from mmlens.view.style.numbers import keep
-from mmlens.view.style.printed import label, visible
+from mmlens.view.style.printed import label, plain, visible
 from mmlens.view.style.theme import in_figure
 from mmlens.view.style.titles import capital, quantity
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _NAMED = 8
-_ACTIVE = ("mean activation", "activation of neurons")
+_ACTIVE = ("mean activation", "activation of neurons", "score of T-neurons")
 """Numbers that raise and lower nothing."""
 
 
@@ -39,7 +39,7 @@ def neurons(table: pd.DataFrame | Scores, *, k: int = 100, title: str | None = N
     if isinstance(table, Scores):
         size = quantity(given.scores(table, "table"))
         effect = size not in _ACTIVE
-        told = told if effect else f"{capital(size).removesuffix(' of neurons')} of neurons"
+        told = told if effect else _asked(table, size)
         table = _strongest(given.scores(table, "table"), k)
     table = given.table(table, ("neuron", "score"), "mm.top_neurons(scores)")
     for one in table.neuron:
@@ -76,11 +76,12 @@ def neurons(table: pd.DataFrame | Scores, *, k: int = 100, title: str | None = N
     own = len(set(table.neuron))
     many = f"{own} neuron{'s' * (own != 1)}"
     signs = "blue raises, red lowers" if effect else "blue above 0, red below"
+    signs = f", {signs}" if effect or min(scores) < 0 else ""
     many += f", {len(table)} points" if own < len(table) else ""
     theme.finish(
         figure,
         given.title(title, told),
-        f"{many}; area by {size} (largest {top:.3g}), {signs}",
+        f"{many}; area by {size} (largest {top:.3g}){signs}",
         height=460,
         showlegend=False,
         xaxis={"title": "unit", "zeroline": False, **_whole([one.unit for one in table.neuron])},
@@ -92,6 +93,14 @@ def neurons(table: pd.DataFrame | Scores, *, k: int = 100, title: str | None = N
         },
     )
     return keep(figure, table)
+
+
+def _asked(scores: Scores, size: str) -> str:
+    """A title of numbers that raise and lower nothing."""
+    if scores.about.get("method") == "text_neurons":
+        word = scores.about.get("of")
+        return "T-neurons" + (f" of “{plain(word)}”" if isinstance(word, str) else "")
+    return f"{capital(size).removesuffix(' of neurons')} of neurons"
 
 
 def _whole(units: list[int]) -> dict[str, Any]:

@@ -43,7 +43,9 @@ def visualisations(made: Visualisation, *, title: str | None = None) -> Html:
     told = f"pictures that {'lower' if low else 'raise'} it most, found in {_steps(made)} steps"
     told += f" from seed {made.about['seed']}" if "seed" in made.about else ""
     told += " · the number is the activation of the picture as it is"
-    head = given.title(title, "What these units see")
+    head = given.title(
+        title, "What these units see" if len(made) > 1 else f"What {made.labels[0]} sees"
+    )
     return framed(
         head, told, rows, _CSS, "mm-made",
         rows=lambda: _numbers(made), still=lambda: sheet(head, told, _still(made)),

@@ -1,7 +1,7 @@
 // A saved plotly figure: it follows the theme of the system, fits the window, and saves itself.
 const gd = document.getElementById("{plot_id}"), room = gd.closest(".mm-room"), part = room.parentElement;
 const read = (kind) => JSON.parse(part.querySelector(`script.${kind}`).textContent);
-const { marks, scales, least, names, name } = read("mm-told"), given = { data: gd.data, layout: gd.layout };
+const { marks, scales, least, names, turn, name } = read("mm-told"), given = { data: gd.data, layout: gd.layout };
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const hex = (parts) => `#${parts.map((part) => Number(part).toString(16).padStart(2, "0")).join("")}`;
 const swap = (text, pairs) => {
@@ -30,9 +30,23 @@ const lines = (text, most) => {
   }
   return [bold ? `<b>${made.join("<br>")}</b>` : made.join("<br>"), made.length];
 };
+// As few lines as these, of about the same length: no word stands alone at the end.
+const balanced = (text, most) => {
+  let made = lines(text, most);
+  for (let fewer = Math.floor(most); fewer > 0 && lines(text, fewer)[1] === made[1]; fewer--) made = lines(text, fewer);
+  return made;
+};
+// Labels below a narrow figure are turned; of whole numbers as many are shown as have room.
+const labels = (axis, room) => {
+  const letters = Math.max(0, ...(axis?.ticktext ?? []).map((one) => one.length)), many = axis?.ticktext?.length ?? 0;
+  if (!many || room >= many * (axis.tickangle === -90 ? 13 : letters * 7 + 8)) return;
+  axis.tickangle = -90;
+  const every = axis.ticktext.every((one) => /^\d+$/.test(one)) ? Math.ceil((many * 13) / room) : 1;
+  for (const key of ["ticktext", "tickvals"]) axis[key] = axis[key].filter((_, at) => at % every === 0);
+};
 // Names beside axes and colour bars, in lines no longer than these.
 const upright = (data, layout, tall) => {
-  const fit = (title, share) => { if (title?.text) [title.text] = lines(title.text, Math.max(12, tall * share / 7.2)); };
+  const fit = (title, share) => { if (title?.text) [title.text] = balanced(title.text, Math.max(12, tall * share / 7.2)); };
   for (const [key, axis] of Object.entries(layout)) {
     const [a, b] = axis?.domain ?? [0, 1];
     if (key.startsWith("yaxis")) fit(axis.title, b - a);
@@ -96,7 +110,7 @@ const draw = () => {
   let more = 0;
   layout.width = wide;
   if (title.text) {
-    const [text, n] = lines(title.text, seen / 9.6);
+    const [text, n] = balanced(title.text, seen / 10);
     layout.title.text = text;
     more += 21 * (n - count(title.text));
   }
@@ -109,6 +123,7 @@ const draw = () => {
   const narrow = given.layout.images?.length ? (wide - l - r) / (natural - l - r) : 1; // photos keep their shape
   const tall = (given.layout.height ?? 450) - t - b, fixed = names ? names.rows * names.tall : 0;
   const inner = fixed + (tall - fixed) * narrow, height = t + b + inner;
+  if (turn && wide < natural) labels(layout.xaxis, wide - turn);
   if (names && narrow < 1) rows(layout, tall, inner);
   const below = layout.images?.length ? longer(data, inner) : 0;
   upright(data, layout, inner - (layout.images?.length ? 0 : 40));

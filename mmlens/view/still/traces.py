@@ -176,10 +176,20 @@ def _scatter(trace: Any, x: Axis, y: Axis, ink: dict[str, str]) -> list[Mark]:
             style = trace.textfont
             word = frame.plain(str(_each(trace.text, i, "")))
             colour = _each(style.color, i, ink["ink"])
-            at_y, down = (b - size - 3, "end") if "markers" in mode else (b, "middle")
+            place = _each(trace.textposition, i, "top center") if "markers" in mode else "middle"
+            at_x, at_y, across, down = _beside(a, b, size + 3, place)
             mono = "mono" in (style.family or "")
-            marks.append(Text(a, at_y, word, style.size or 12, colour, "middle", down, mono=mono))
+            marks.append(Text(at_x, at_y, word, style.size or 12, colour, across, down, mono=mono))
     return marks
+
+
+def _beside(x: Number, y: Number, apart: Number, place: str) -> tuple[Number, Number, str, str]:
+    """Where a text stands beside a point, and how it is anchored there: `place` as plotly's."""
+    if place == "middle right":
+        return x + apart, y, "start", "middle"
+    if place == "bottom center":
+        return x, y + apart, "middle", "start"
+    return (x, y - apart, "middle", "end") if place == "top center" else (x, y, "middle", "middle")
 
 
 def _each(value: Any, i: int, default: Any) -> Any:

@@ -129,7 +129,7 @@ def finish(figure: go.Figure, title: str, subtitle: str = "", **layout: Any) -> 
     """Title, template and margins; texts are escaped here, because plotly reads them as HTML."""
     _no_upload()
     width = (layout.get("width") or WIDTH) - 32
-    head = wrapped(title, (width - TOOLBAR) / 8.6)
+    head = balanced(title, (width - TOOLBAR) / 8.6)
     about = wrapped(subtitle, width / 6.5)
     figure.update_layout(
         template=template(),
@@ -179,7 +179,7 @@ def _bar_of(trace: Any) -> Any:
 
 def _broken(text: str, room: float | int) -> str:
     """A text of a figure in lines that fit into so many pixels."""
-    return "<br>".join(wrapped(text.replace("<br>", " "), max(12.0, room / _LETTER)))
+    return "<br>".join(balanced(text.replace("<br>", " "), max(12.0, room / _LETTER)))
 
 
 def in_figure(text: str) -> str:
@@ -198,10 +198,28 @@ def wrapped(text: str, most: float) -> list[str]:
     return lines
 
 
+def balanced(text: str, most: float) -> list[str]:
+    """As few lines as `wrapped` needs, of about the same length: no word is left for the last."""
+    lines = wrapped(text, most)
+    for fewer in range(int(most), 0, -1):
+        tighter = wrapped(text, float(fewer))
+        if len(tighter) > len(lines):
+            break
+        lines = tighter
+    return lines
+
+
 def colourbar(title: str, **options: Any) -> dict[str, Any]:
     """A slim colour bar, its title along it."""
     bar = {"text": in_figure(title), "side": "right"}
-    return {"title": bar, "thickness": 12, "outlinewidth": 0, "len": 0.9, **options}
+    return {
+        "title": bar,
+        "thickness": 12,
+        "outlinewidth": 0,
+        "len": 0.9,
+        "exponentformat": "power",
+        **options,
+    }
 
 
 def _no_upload() -> None:

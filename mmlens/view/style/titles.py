@@ -24,13 +24,21 @@ _QUANTITIES = {
     "written_by": "what the unit writes",
     "chefer": "Chefer's relevance",
     "grad_cam": "Grad-CAM",
+    "grad_eclip": "Grad-ECLIP",
+    "lens_map": "largest probability over layers",
+    "noise_map": "turn under noise (1 - cosine)",
+    "module_influence": "influence",
+    "stream_before": "residual stream",
+    "text_neurons": "score of T-neurons",
+    "word_state": "residual stream",
+    "shift_directions": "direction",
     "lrp": "relevance by LRP",
     "occlusion": "occlusion",
     "rise": "RISE",
     "rollout": "attention rollout",
     "tam": "token activation map",
 }
-_MAPS = ("chefer", "grad_cam", "lrp", "occlusion", "rise", "rollout", "tam")
+_MAPS = ("chefer", "grad_cam", "grad_eclip", "lrp", "occlusion", "rise", "rollout", "tam")
 """Methods that ask where in a prompt something comes from."""
 _METRICS: dict[str, Callable[[str], str]] = {
     "patch": str,
@@ -45,6 +53,19 @@ _TITLES = {
     "ablate": "What is left without each place",
     "ablation_curve": "What is left without the first k units",
     "path_patching": "Which senders affect the receiver",
+}
+_OF_A_WORD = {
+    "direct_logits": "What writes {}",
+    "lens_map": "Where the lens says {}",
+    "module_influence": "Which parts say {}",
+    "stream_before": "The stream before {}",
+    "word": "Direction of the word {}",
+    "word_state": "The stream at the end of {}",
+}
+"""Titles with the word that is asked about."""
+_OF_NO_WORD = {
+    "noise_map": "Where noise turns what attention writes",
+    "shift_directions": "Directions of the shift",
 }
 _CHANGES = {
     "knockouts": "What each route does for the answer",
@@ -140,13 +161,14 @@ def _question(scores: Scores) -> str:
         return f"Where {whose} comes from: {_QUANTITIES[method]}"
     if word and method == "logit_lens":
         return f"Where “{plain(word)}” appears: {name} by {by}"
-    if word and method == "direct_logits":
-        other = about.get("minus")
-        less = f" rather than “{plain(other)}”" if other not in (None, "None") else ""
-        return f"What writes “{plain(word)}”{less}, by {by}"
+    at = f", by {by}" if by != "position" else ""
+    if method in _OF_NO_WORD:
+        return _OF_NO_WORD[method] + at
     if word:
-        kind = "Attribution of" if method in (*_SUBJECTS, "") else capital(name)
-        return f"{kind} “{plain(word)}”" + (f", by {by}" if by != "position" else "")
+        whose, other = f"“{plain(word)}”", about.get("minus")
+        whose += f" rather than “{plain(other)}”" if other not in _NOTHING else ""
+        kind = "Attribution" if method in (*_SUBJECTS, "") else capital(name)
+        return _OF_A_WORD.get(method, f"{kind} of {{}}").format(whose) + at
     if method in _SUBJECTS and "token" in scores.axes:
         return f"{_SUBJECTS[method].capitalize()} of each word, by {by.replace('token and ', '')}"
     return f"{capital(_SUBJECTS.get(method, name))} by {by}"
