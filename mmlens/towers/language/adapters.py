@@ -1,4 +1,4 @@
-"""Adapters (LoRA and the like), merged into the weights of the copy that is wrapped.
+"""Adapters (LoRA and the like), merged into the weights of the copy that is wrapped; and `plain`.
 
 An adapted layer computes with more than its `.weight`: everything that reads weights (`W_out`,
 `decode`, direct logit attribution) would then describe another model than the one that runs. So the
@@ -14,21 +14,20 @@ import torch
 from torch import nn
 
 from mmlens.runtime.sharing import share_weights
+from mmlens.towers.language.dequantised import dequantised
+from mmlens.towers.language.linear_weights import all_rows
 from mmlens.values.errors import CapabilityError
-
-_ROWS = 1024
-"""The largest number of inputs in one call of a layer."""
 
 
 def plain(model: Any) -> Any:
-    """A model without adapters: the model itself, or a copy of it that they are merged into.
+    """A model of plain weights: the model itself, or a copy without adapters and quantised layers.
 
-    The copy shares the memory of what is not adapted.
+    The copy shares the memory of what is neither.
 
     Raises:
-        CapabilityError: an adapter that cannot be expressed as weights.
+        CapabilityError: an adapter or a quantised layer that cannot be expressed as weights.
     """
-    model = _inner(model)
+    model = dequantised(_inner(model))
     if not any(_saved(layer) or _wrapped(layer) for layer in model.modules()):
         return model
     copy: Any = share_weights(model)
@@ -89,13 +88,15 @@ def _plain(layer: Any, name: str) -> nn.Module:
     with torch.no_grad():
         if isinstance(base, nn.Embedding):
             every = torch.arange(base.num_embeddings, device=weight.device)
-            plain = nn.Embedding.from_pretrained(_all(layer, every).to(weight.dtype), freeze=True)
+            plain = nn.Embedding.from_pretrained(
+                all_rows(layer, every).to(weight.dtype), freeze=True
+            )
         elif isinstance(base, nn.Linear | Conv1D):
             conv = isinstance(base, Conv1D)
             size = weight.shape[0] if conv else base.in_features
             eye = torch.eye(size, device=weight.device, dtype=weight.dtype)
             zero = layer(eye[:1] * 0)[0]
-            rows = _all(layer, eye) - zero  # Float[in, out]
+            rows = all_rows(layer, eye) - zero  # Float[in, out]
             biased = conv or base.bias is not None
             wide = rows.shape[1]
             plain = Conv1D(wide, size) if conv else nn.Linear(size, wide, bias=biased)
@@ -110,10 +111,6 @@ def _plain(layer: Any, name: str) -> nn.Module:
                 " model.merge_and_unload()."
             )
     return plain.requires_grad_(False).eval()
-
-
-def _all(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    return torch.cat([layer(part) for part in inputs.split(_ROWS)])
 
 
 def _check(layer: nn.Module, plain: nn.Module, eye: torch.Tensor, name: str) -> None:

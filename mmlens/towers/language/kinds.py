@@ -15,12 +15,12 @@ from typing import Any
 from torch import nn
 
 from mmlens.runtime.autograd import differentiable
+from mmlens.towers.language.dequantised import is_quantised
 from mmlens.towers.language.inside import is_eyeless, whole
 from mmlens.values.arguments import shown
 from mmlens.values.errors import ArgumentError, CapabilityError
 
 _PARALLEL = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
-_QUANTISERS = ("bitsandbytes", "torchao", "torch.ao", "optimum", "gptqmodel", "awq", "hqq")
 _WRITE = "give a causal language model of transformers, a folder or a hub id"
 
 
@@ -36,6 +36,11 @@ def check_lm(model: Any) -> None:
         raise ArgumentError(f"{shown(model)} is no language model: {_WRITE}.")
     _check_form(model, name)
     check_weights(model, name)
+    if hasattr(model, "run_with_cache") and any(map(is_quantised, model.modules())):
+        raise CapabilityError(
+            f"The weights of this {name} are quantised, and neurons and heads are rows of plain"
+            " weights: give the model of transformers that it came from, which is dequantised here."
+        )
     adapted: Any = model
     if hasattr(adapted, "peft_config") and hasattr(adapted, "get_base_model"):
         model = adapted.get_base_model()
@@ -88,7 +93,7 @@ def _check_form(model: nn.Module, name: str) -> None:
 
 
 def check_weights(model: nn.Module, name: str) -> None:
-    """Refuse weights that are not in memory, are quantised, or can have no gradients."""
+    """Refuse weights that are not in memory, cannot be read, or can have no gradients."""
     hooks = [getattr(module, "_hf_hook", None) for module in model.modules()]
     parameters = list(model.parameters())
     if any(getattr(hook, "offload", False) for hook in hooks) or any(
@@ -98,24 +103,8 @@ def check_weights(model: nn.Module, name: str) -> None:
             f"The weights of this {name} are not all in memory (offloaded by accelerate to the CPU"
             " or a disk, or still on the meta device): load it whole, without device_map."
         )
-    plain = all(type(p) is nn.Parameter and p.is_floating_point() for p in parameters)
-    modules = (type(module).__module__ for module in model.modules())
-    if not plain or any(one.startswith(_QUANTISERS) for one in modules) or _packed(model):
-        raise CapabilityError(
-            f"The weights of this {name} are quantised, and neurons and heads are rows of plain"
-            " weights: load it without quantization_config, or dequantise it first"
-            " (model.dequantize())."
-        )
-    differentiable(model)
-
-
-def _packed(model: nn.Module) -> bool:
-    """Whether a linear map keeps its weight as whole numbers in a buffer (GPTQ, AWQ, int8)."""
-    return any(
-        name in ("qweight", "weight", "weight_packed") and not buffer.is_floating_point()
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    )
+    if not any(map(is_quantised, model.modules())):
+        differentiable(model)
 
 
 def _check_kind(hf: Any, config: Any, name: str, headed: bool) -> None:
