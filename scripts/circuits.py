@@ -4,11 +4,11 @@
     python scripts/circuits.py --pictures 100 --print
 
 The first noun of each caption is asked about, where it is said. `noise`: how much of
-`relevance.noise_map` of a late layer lies on the thing, beside an early layer, another seed's random
-numbers, and how well covering patches in the map's order takes the noun away. `circuit`: the noun's
-probability without the units of `visual_circuit`, without as many with the largest score by
-`attribute`, and without others drawn from the same layers. Shares are ratios of means over pictures,
-with 95 % intervals (`mmlens.papers.bootstrap`).
+`relevance.noise_map` of a late layer lies on the thing, beside an early layer and random numbers,
+and how covering patches in the order of the map takes the noun away. `circuit`: what is lost of the
+noun's probability without the units of `visual_circuit`, without the first of `attribute`, as many,
+and without others from the same layers. Shares are ratios of means over pictures, with 95 %
+intervals (`mmlens.papers.bootstrap`).
 """
 
 from __future__ import annotations
