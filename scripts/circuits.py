@@ -35,7 +35,9 @@ LATE, EARLY, RADIUS, NOISES = 5, 1, 1, 2
 K, DRAWS = 5, 3
 MAPS = (f"`noise_map`, layer {LATE}", f"`noise_map`, layer {EARLY}", "random numbers")
 ARMS = (f"the circuit, {K} of each layer", "the first by `attribute`", "others of its layers")
-RANGES = dict.fromkeys(("energy", "deletion", "insertion"), (0.0, 1.0))
+RANGES: dict[str, tuple[float, float]] = dict.fromkeys(
+    ("energy", "deletion", "insertion"), (0.0, 1.0)
+)
 
 
 def rows_of(model: Any, sample: Any) -> list[dict[str, Any]]:
@@ -50,7 +52,7 @@ def rows_of(model: Any, sample: Any) -> list[dict[str, Any]]:
 
 
 def _maps(model: Any, sample: Any, seen: Any, word: str, mask: Any) -> list[dict[str, Any]]:
-    how = {"radius": RADIUS, "draws": NOISES}
+    how: dict[str, Any] = {"radius": RADIUS, "draws": NOISES}
     late, early = (
         relevance.noise_map(model, seen.soft, layer=layer, **how) for layer in (LATE, EARLY)
     )

@@ -374,7 +374,8 @@ def test_a_graph_without_nodes_says_so(graph):
 def test_the_whole_word_has_room_beside_its_node(graph):
     longer = replace(graph, nodes=graph.nodes.replace({"node": {" dog": " strawberries"}}),
                      edges=graph.edges.replace({"target": {" dog": " strawberries"}}))  # fmt: skip
-    short, long = (view.graph(one).layout.margin.r for one in (graph, longer))
+    figures: list[Any] = [view.graph(one) for one in (graph, longer)]
+    short, long = (figure.layout.margin.r for figure in figures)
     assert long - short >= 6 * (len(" strawberries") - len(" dog")) and short >= 6 * 4
 
 
