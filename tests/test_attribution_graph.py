@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -362,6 +363,30 @@ def test_a_difference_of_logits_is_explained_as_one_number():
     assert value == pytest.approx(float(row[7] - row[9]), abs=1e-9)
     checked: Any = mm.check_graph(graph, model, prompt(AT), k=2)
     assert checked["ablation"].notna().all()
+
+
+def test_a_graph_is_not_checked_on_a_model_of_other_edits(graph):
+    """Also where the edit changes the word's number by nothing: others answer when it is gone."""
+    model = bridge("toy-gptj-planted")
+    still = model.edit(mm.Edit("neurons", lambda x: x * 1.0, Neuron(0, 0)))
+    with pytest.raises(ArgumentError, match="made with other edits or dictionaries"):
+        mm.check_graph(graph, still, prompt(AT))
+    again = mm.attribution_graph(still, prompt(AT), " dog", after=" a", k=2)
+    assert len(mm.check_graph(again, still, prompt(AT), k=1))
+    with pytest.raises(ArgumentError, match="made with other edits or dictionaries"):
+        mm.check_graph(again, model, prompt(AT))
+
+
+def test_a_graph_without_nodes_says_so(graph):
+    assert repr(graph.pruned(edges=0.0)).startswith("AttributionGraph(no nodes; ")
+
+
+def test_the_whole_word_has_room_beside_its_node(graph):
+    longer = replace(graph, nodes=graph.nodes.replace({"node": {" dog": " strawberries"}}),
+                     edges=graph.edges.replace({"target": {" dog": " strawberries"}}))  # fmt: skip
+    figures: list[Any] = [view.graph(one) for one in (graph, longer)]
+    short, long = (figure.layout.margin.r for figure in figures)
+    assert long - short >= 6 * (len(" strawberries") - len(" dog")) and short >= 6 * 4
 
 
 def test_what_has_no_graph_is_refused_in_a_sentence():

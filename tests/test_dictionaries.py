@@ -349,3 +349,26 @@ def test_what_is_not_there_is_refused_in_a_sentence(model, said):
 def test_a_model_without_a_dictionary_says_how_to_attach_one(plain):
     with pytest.raises(SiteError, match="model.attach"):
         mm.activations(plain, PROMPT, "sae")
+
+
+@pytest.mark.parametrize(
+    ("width", "out", "at"),
+    [(33, None, AT), (32, 33, "blocks.1.ln2.hook_normalized"), (31, None, "blocks.0.attn.hook_z"),
+     (32, None, "blocks.2.mlp.hook_post"), (33, None, "vision.blocks.0.hook_resid_post")],
+)  # fmt: skip
+def test_a_dictionary_of_other_vectors_is_refused_when_it_is_attached(width, out, at):
+    bridge = mm.load("toy-llama")
+    behind = "blocks.1.hook_mlp_out" if out else None
+    told = rf"At '{(behind or at)}' stand vectors of \d+ .* the dictionary (reads|writes) 3[123]:"
+    with pytest.raises(SiteError, match=told):
+        bridge.attach(dictionary(width, d_out=out), at=at, out=behind)
+
+
+def test_attaching_leaves_hooks_of_the_caller_and_what_a_run_keeps_as_they_are(plain):
+    seen: list[str] = []
+    with plain.hooks(fwd_hooks=[(AT, lambda x, hook: seen.append(hook.name))]):
+        held = plain.attach(dictionary(plain.cfg.d_model), at=AT)
+        seen.clear()
+        plain.run(PROMPT)
+    assert seen == [AT]
+    assert torch.equal(held(PROMPT), plain(PROMPT))

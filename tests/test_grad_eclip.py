@@ -87,6 +87,14 @@ def test_where_nothing_is_asked_for_every_value_counts_as_it_moves_the_answer(tw
         assert float(found.sel(pos=patch).values) == pytest.approx(17 * moved, rel=1e-4)
 
 
+def test_a_layer_that_is_named_twice_counts_once(twin):
+    clip = clip_of(twin)
+    once, twice = (
+        relevance.grad_eclip(clip, PHOTO, TEXT, layer=at, signed=True) for at in ([1, 2], [1, 2, 1])
+    )
+    assert off(once.values, twice.values) == 0 and float(once.values.abs().max()) > 0
+
+
 def planted(tower: Any) -> None:
     """Layers write nothing until the last, whose values are nothing at plain ground."""
     tower.embeddings.position_embedding.weight.zero_()

@@ -173,3 +173,12 @@ def test_the_study_is_a_page_of_its_claims_and_goes_on_where_it_was(model, tmp_p
     assert all(file.stat().st_mtime_ns == at for file, at in before.items())
     with pytest.raises(SweepError):
         neo.reproduce(model, samples, tmp_path, **{**how, "share": 0.4})
+
+
+def test_reports_say_below_how_many_pictures_nothing_is_decided():
+    from mmlens.papers.bootstrap import LEAST
+    from mmlens.papers.hallucination import decoding_report
+    from mmlens.papers.neo import neo_report
+
+    for told in (neo_report.READ, decoding_report.READ):
+        assert f"f fewer than {LEAST} pictures no claim is decided" in told

@@ -221,3 +221,36 @@ def test_a_reading_without_its_prompt_and_one_that_is_none_are_refused():
         mm.decode(model, PLANTED, through="jacobean")
     with pytest.raises(AddressError, match="No pos here is a Patch"):
         mm.jacobian_lens(model, "A picture of", pos=Patch)
+
+
+@pytest.mark.parametrize("fit", [mm.jacobian_lens, lambda m, p: mm.tuned_lens(m, p, steps=2)])
+def test_a_lens_of_other_edits_is_refused_and_one_of_the_same_is_taken(fit, tmp_path):
+    model = bridge("toy-gptj")
+    silent = mm.Edit("neurons", 0.0, Neuron(1, 5))
+    edited = model.edit(silent)
+    plain, other = fit(model, prompt()), fit(edited, prompt())
+    other = Translators.load(other.save(tmp_path / "lens.safetensors"))
+    for lens, wrong in ((plain, edited), (other, model)):
+        with pytest.raises(CheckpointError, match="fitted with other edits or dictionaries"):
+            mm.logit_lens(wrong, prompt(), through=lens)
+        with pytest.raises(CheckpointError, match=r"lens\.translate"):
+            mm.decode(wrong, PLANTED, through=lens)
+    read = mm.logit_lens(model.edit(silent), prompt(), [5], through=other)
+    assert off(read.values, mm.logit_lens(edited, prompt(), [5], through=other).values) == 0
+
+
+def test_a_dictionary_that_changes_no_answer_changes_no_lens():
+    model = bridge("toy-gptj")
+    weight = torch.randn(32, 48, generator=torch.Generator().manual_seed(0))
+    code, at = mm.Dictionary(weight, weight.T.contiguous(), k=4), "blocks.1.hook_resid_post"
+    live, constant = model.attach(code, at=at), model.attach(code, at=at, error="constant")
+    tuned, jacobian = mm.tuned_lens(model, prompt(), steps=2), mm.jacobian_lens(model, prompt())
+    for lens in (tuned, jacobian):
+        assert mm.decode(live, mm.Neuron(1, 3, "sae"), through=lens) is not None
+    assert mm.decode(constant, PLANTED, through=tuned) is not None
+    assert off(mm.jacobian_lens(live, prompt()).matrices, jacobian.matrices) < 1e-5
+    with pytest.raises(CheckpointError, match="other edits or dictionaries"):
+        mm.decode(constant, PLANTED, through=jacobian)
+    silenced = live.edit(mm.Edit("sae", 0.0, mm.Neuron(1, 3, "sae")))
+    with pytest.raises(CheckpointError, match="other edits or dictionaries"):
+        mm.decode(silenced, PLANTED, through=jacobian)

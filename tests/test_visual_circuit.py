@@ -111,6 +111,12 @@ def test_examples_are_averaged(twin):
     assert (scores[2] - (scores[0] + scores[1]) / 2).abs().max() < 1e-9 * scores[2].max()
 
 
+def test_a_layer_that_is_named_twice_is_one_layer(twin):
+    clip = clip_of(twin)
+    once, twice = (mm.visual_circuit(clip, PHOTO, TEXT, k=2, layer=at) for at in ([1], [1, 1]))
+    assert twice.equals(once) and len(once) == 2
+
+
 def test_in_a_language_model_the_planted_neuron_is_in_the_circuit_of_its_word():
     model = bridge("toy-gptj-planted")
     table = mm.visual_circuit(model, prompt(), " dog", after="", k=1, layer=1)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from mmlens.methods.explained_word import ExplainedWord
+from mmlens.methods.translators import same_state
 from mmlens.model import readouts
 from mmlens.model.capabilities import require
 from mmlens.model.capture import capture
@@ -101,6 +102,11 @@ def _asked(model: HookedVLM, prompt: Any, graph: AttributionGraph) -> ExplainedW
             " or AttributionGraph.load(...) returned."
         )
     of, *minus = told["tokens"]
+    if not same_state(told, about(model)):
+        raise ArgumentError(
+            f"This graph was made with other edits or dictionaries than {model.name!r} has now:"
+            " give the model of which it was made, or make one with mm.attribution_graph(...)."
+        )
     asked = ExplainedWord(model, prompt, of, told["after"], *minus)
     then = float(graph.nodes["value"][graph.nodes["kind"] == "word"].iloc[0])
     if abs(asked.whole - then) > 1e-2 * max(1.0, abs(then)):

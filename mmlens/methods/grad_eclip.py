@@ -136,7 +136,8 @@ def _layers(model: HookedModel, tower: str, layer: Any) -> tuple[list[int], list
     known = hooking.points(model)
     every = list(hooking.layers(model, _sites(tower)["pattern"]))
     default = every[-1:] if tower == "vision" else every
-    asked = default if layer is None else [every[i] for i in places(every, layer, "layer")]
+    named = dict.fromkeys(places(every, layer, "layer"))  # named twice, it counts once
+    asked = default if layer is None else [every[i] for i in named]
     for one in asked:
         for part, site in _sites(tower).items():
             name = site.at(one)

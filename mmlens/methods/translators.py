@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmlens.model.provenance import about
 from mmlens.towers.fingerprints import few_numbers
 from mmlens.values.arguments import path as path_of
 from mmlens.values.errors import AddressError, CheckpointError, reason
@@ -80,7 +81,7 @@ class Translators:
         """Refuse a model that these were not fitted for.
 
         Raises:
-            CheckpointError: other layers, another width, or other weights.
+            CheckpointError: other layers, another width, other weights, or other edits.
         """
         found = len(self.matrices) + 1, self.matrices.shape[-1]
         wanted = model.cfg.n_layers, model.cfg.d_model
@@ -97,6 +98,22 @@ class Translators:
                 f" and {model.name!r} has other weights: fit one with"
                 f" mm.{self.kind}_lens(model, prompts)."
             )
+        if known and not self._same_function(about(model)):
+            raise CheckpointError(
+                f"This {self.kind} lens was fitted with other edits or dictionaries than"
+                f" {model.name!r} has now: fit one with mm.{self.kind}_lens(model, prompts), or"
+                " apply this one to a stream yourself by lens.translate(layer, resid)."
+            )
+
+    def _same_function(self, now: Mapping[str, Any]) -> bool:
+        """Whether a model of this provenance computes what these were fitted on.
+
+        A dictionary alone changes no answer; one with a constant error changes gradients.
+        """
+        if self.about.get("edits") or now.get("edits"):
+            return same_state(self.about, now)
+        one, other = (_constant(told) for told in (self.about, now))
+        return self.kind != "jacobian" or one == other
 
     def save(self, path: str | Path) -> Path:
         """Write them as safetensors, in float16 where no number overflows it."""
@@ -144,6 +161,12 @@ def same_weights(one: Any, other: list[float]) -> bool:
 def same_state(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two provenances are of a model with the same edits and dictionaries."""
     return all((one.get(name) or None) == (other.get(name) or None) for name in STATES)
+
+
+def _constant(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The dictionaries of a provenance through whose errors no gradient goes."""
+    held = dict(told.get("model_dictionaries") or {})
+    return {name: one for name, one in held.items() if one.get("error") == "constant"}
 
 
 def _ours(place: Path) -> Translators:

@@ -119,7 +119,7 @@ def _layers(model: HookedModel, where: Site, layer: Any, unit: Neuron | None) ->
     """
     every = list(hooking.layers(model, where))
     asked = every if layer is None else [every[at] for at in places(every, layer, "layer")]
-    found = sorted(at for at in asked if unit is None or at < unit.layer)
+    found = sorted({at for at in asked if unit is None or at < unit.layer})
     if not found:
         raise AddressError(
             f"There is no layer before {unit} among {asked}: name an earlier layer, or a unit of a"

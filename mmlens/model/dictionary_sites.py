@@ -11,14 +11,21 @@ was. A layer of a tower holds one dictionary; other layers hold others, of any k
 from __future__ import annotations
 
 import copy
+from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from mmlens.model import hooking
-from mmlens.towers.dictionaries.attached import ERRORS, Attached
+from mmlens.runtime.autograd import ordinary
+from mmlens.runtime.hook_calls import Hook, on_point
+from mmlens.runtime.turns import turn
+from mmlens.towers.dictionaries.attached import ERRORS, Attached, flat
 from mmlens.towers.dictionaries.dictionary import Dictionary
 from mmlens.towers.dictionaries.hosting import dictionaries_of, hosting
+from mmlens.towers.vision.painting import ramp
 from mmlens.values.arguments import choice, instance
 from mmlens.values.errors import ArgumentError, CapabilityError, SiteError
 from mmlens.values.labels import LM
@@ -53,6 +60,7 @@ def attach(
         )
     tower, layer = _one_layer(model, reads, writes)
     held = Attached(dictionary, tower, layer, reads.at(layer), writes.at(layer), error)
+    _check_widths(model.towers[tower], held)
     copied = copy.copy(model)
     copied._added = list(model._added)
     vars(copied)["_modules"] = dict(vars(model)["_modules"])
@@ -113,6 +121,29 @@ def _place(model: HookedModel, name: str) -> Site:
             " convolutions), there hook_resid_post, hook_mlp_out, mlp.hook_post or attn.hook_z."
         )
     return where
+
+
+def _check_widths(tower: Any, held: Attached) -> None:
+    """Refuse a dictionary of vectors that are not those of its place, by a short pass.
+
+    Raises:
+        SiteError: another width. A point that only pictures fire is compared in the first run.
+    """
+    known = tower.every_point
+    hooks = [Hook(name, partial(_compare, held)) for name in dict.fromkeys((held.at, held.out))]
+    with torch.no_grad(), ordinary(), turn(tower.shared), ExitStack() as stack:
+        for hook in hooks:
+            stack.enter_context(on_point(known[hook.name], hook))
+        if tower.name == LM:
+            tower.open()
+            ids = torch.arange(3, device=tower.device).unsqueeze(0) % max(1, tower.n_words)
+            tower.forward(ids, torch.ones_like(ids), **tower.beside(ids))
+        else:
+            tower(ramp(tower))
+
+
+def _compare(held: Attached, tensor: torch.Tensor, hook: Any) -> None:
+    held.check_width(hook.name, flat(tensor))
 
 
 def _one_layer(model: HookedModel, reads: Site, writes: Site) -> tuple[str, int]:

@@ -184,6 +184,7 @@ class AttributionGraph:
     def __repr__(self) -> str:
         n = self.nodes["kind"].value_counts()
         kinds = ", ".join(f"{n[kind]} {kind}s" for kind in (UNIT, ERROR, INPUT) if kind in n)
+        kinds = kinds or "no nodes"
         return (
             f"AttributionGraph({kinds}; {len(self.edges)} edges; complete {self.completeness:.2f})"
         )

@@ -18,7 +18,7 @@ import pandas as pd
 
 from mmlens.datasets.bundled import pictos
 from mmlens.datasets.spec import dataset
-from mmlens.papers.bootstrap import DRAWS
+from mmlens.papers.bootstrap import DRAWS, LEAST
 from mmlens.papers.claims import Row, Verdict
 from mmlens.papers.hallucination.arms_of_papers import AMPLIFIED, PAI, TRUST, VCD, VTI, known_arms
 from mmlens.papers.hallucination.chair_study import hallucination
@@ -62,8 +62,8 @@ READ = (
     " captions with such a mention, recall the share of a picture's things that are named: silence"
     " hallucinates nothing. Intervals are 95 % intervals over pictures; differences are taken"
     " picture by picture. “Holds”, “fails” and “undecided” are computed from these by the rule"
-    " that stands under the claim. The ways have their papers' numbers, which were chosen for"
-    " other models."
+    f" that stands under the claim; of fewer than {LEAST} pictures no claim is decided. The ways"
+    " have their papers' numbers, which were chosen for other models."
 )
 CONFIDENCE = (
     "The confidence of a thing is the largest probability that the logit lens reads of its name at"

@@ -13,7 +13,7 @@ import pandas as pd
 
 from mmlens.datasets.spec import dataset
 from mmlens.model.provenance import about as provenance
-from mmlens.papers.bootstrap import DRAWS, MOST
+from mmlens.papers.bootstrap import DRAWS, LEAST, MOST
 from mmlens.papers.mmn.questions.explained import PROMPT, Rule
 from mmlens.papers.neo.neo_claims import JUDGES, unmeasured
 from mmlens.papers.neo.questions.object_tokens import token_ablations
@@ -38,6 +38,7 @@ READ = (
     "Intervals are 95 % bootstrap intervals over pictures. A share that is lost is a ratio of"
     " means: what is left of the noun's probability, against what it was. “Holds”, “fails” and"
     " “undecided” are computed from the intervals by the rule that stands under the claim."
+    f" Of fewer than {LEAST} pictures no claim is decided."
 )
 PAPER = (
     "The paper's numbers are about answers that change, of LLaVA on chosen photographs: they are"

@@ -75,6 +75,20 @@ class Attached:
         found |= {"weights": few_numbers([code.W_dec[few], code.W_enc[:, few].T])}
         return found | ({"out": self.out} if self.out != self.at else {})
 
+    def check_width(self, name: str, values: Tensor) -> None:
+        """Refuse vectors Float[..., d] of other widths than it reads at `at`, or writes at `out`.
+
+        Raises:
+            SiteError: another width.
+        """
+        one = self.dictionary
+        for point, width, does in ((self.at, one.d_in, "reads"), (self.out, one.d_out, "writes")):
+            if point == name and values.shape[-1] != width:
+                raise SiteError(
+                    f"At {name!r} stand vectors of {values.shape[-1]} coordinates, and the"
+                    f" dictionary {does} {width}: attach it where it was trained."
+                )
+
 
 class _Splice:
     """What a run does at the points of one dictionary."""
@@ -101,8 +115,9 @@ class _Splice:
                 f"{self.attached.at!r} did not run before {self.attached.out!r}: attach a"
                 " transcoder at what it reads, and out= at what it reconstructs behind it."
             )
-        x, wide = _flat(self.x), _flat(y)
-        self._fits(x, wide)
+        x, wide = flat(self.x), flat(y)
+        self.attached.check_width(self.attached.at, x)
+        self.attached.check_width(self.attached.out, wide)
         change = self._change(x, wide)
         if change is None:
             return None
@@ -130,17 +145,7 @@ class _Splice:
             change = change + self.points["sae_error"](error.clone()) - error
         return change
 
-    def _fits(self, x: Tensor, y: Tensor) -> None:
-        one, attached = self.attached.dictionary, self.attached
-        pairs = ((attached.at, x, one.d_in, "reads"), (attached.out, y, one.d_out, "writes"))
-        for name, values, width, does in pairs:
-            if values.shape[-1] != width:
-                raise SiteError(
-                    f"At {name!r} stand vectors of {values.shape[-1]} coordinates, and the"
-                    f" dictionary {does} {width}: attach it where it was trained."
-                )
 
-
-def _flat(values: Tensor) -> Tensor:
+def flat(values: Tensor) -> Tensor:
     """[batch, pos, ...] as [batch, pos, d]: heads one after the other."""
     return values.flatten(2) if values.ndim > 3 else values

@@ -56,9 +56,10 @@ def layered(found: AttributionGraph, k: int, title: str | None) -> go.Figure:
         told,
         height=max(340, 40 * rows + 130),
         showlegend=False,
-        xaxis={"visible": False, "range": [-0.4, max(x for x, _ in spots.values()) + 0.4]},
+        xaxis={"visible": False, "range": [-0.4, max(x for x, _ in spots.values()) + 0.1]},
         yaxis={"visible": False, "range": [-0.04, 1.08]},
         margin_l=20,
+        margin_r=10 + 7 * min(len(visible(end)), 24),
         margin_b=20,
     )
     return keep(figure, edges)
