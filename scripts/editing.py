@@ -1,14 +1,14 @@
 """Do words that are rewritten one after the other hold? A table, into docs/later-papers.md.
 
     python scripts/editing.py                # 8 sequences of 4 nouns: a quarter of an hour
-    python scripts/editing.py --pictures 120 --print --rows /tmp/rows.csv
+    python scripts/editing.py --pictures 200 --print --rows /tmp/rows.csv
 
-Nouns with two pictures are put into sequences, none into two. In each sequence every first picture
+Things with two pictures are put into sequences, none into two. In each sequence every first picture
 is to say a noun that is not in it, one after the other; the model after all edits is asked. Arms:
-`rewrite_in_sequence` (NSE) of the most active units, of as many others at random, of all units, and
-with values of the model as it is (not rewound); `rewrite` of the first 20 of `contributions`,
-which keeps the earlier prompts; and NSE's changed rows with random directions of the same lengths.
-Means over sequences, with 95 % intervals over them (`mmlens.papers.bootstrap`).
+`rewrite_in_sequence` (NSE) of the most active units, of as many others at random, and of all units;
+`rewrite` of the first 20 of `contributions`, which keeps the earlier prompts; and NSE's changed
+rows with random directions of the same lengths. Means over sequences, with 95 % intervals over them
+(`mmlens.papers.bootstrap`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import copy
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,12 @@ from picture_rows import measured, options  # pyright: ignore[reportMissingImpor
 import mmlens as mm
 from mmlens import patching
 from mmlens.papers.bootstrap import differences, summarise
-from mmlens.papers.mmn.questions.explained import Explained, explain
 from mmlens.papers.tables import generator
+from mmlens.pictos import World
 
 PAGE = Path(__file__).parents[1] / "docs" / "later-papers.md"
 BEGIN, END = "<!-- table: python scripts/editing.py -->", "<!-- end editing -->"
-MANY, SEQUENCES, OTHER_PROMPT = 4, 8, "There is"
+MANY, SEQUENCES, PROMPT, OTHER_PROMPT = 4, 8, "A picture of a", "There is a"
 LAYERS, SHARE, PRESERVE, KEPT = [4, 5, 6], 0.8, 100.0, 30
 K, MARGIN = 20, 2.0
 NSE = "`rewrite_in_sequence` (NSE)"
@@ -43,12 +42,20 @@ ASKED = {"the same picture": "says the new word", "another picture": "says the n
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A prompt up to the noun that the model says of its picture."""
+
+    soft: Any
+    token: int
+
+
+@dataclass(frozen=True)
 class Fact:
     """A noun, two pictures of it, the first one behind another prompt, and what it is to say."""
 
-    first: Explained
-    second: Explained
-    asked: Explained | None
+    first: Seen
+    second: Seen
+    asked: Seen | None
     word: int
 
 
@@ -58,32 +65,37 @@ class Sequence:
 
     id: str
     facts: list[Fact]
-    others: list[Explained]
+    others: list[Seen]
+
+
+def seen_in(model: Any, image: Any, noun: str, words: str = PROMPT) -> Seen | None:
+    """The prompt of a picture, where the model says the noun first, as one token."""
+    soft = model.read(mm.Prompt(image, words))
+    with torch.no_grad():
+        token = int(model(soft)[0, -1].argmax())
+    return Seen(soft, token) if model.to_string([token]) == f" {noun}" else None
 
 
 def sequences(model: Any, pictures: int, many: int, split: str = "held_out") -> list[Sequence]:
-    """The sequences of a split of the world."""
-    seen: dict[int, list[Any]] = defaultdict(list)
-    for sample in mm.dataset(f"pictos:{split}:{pictures}"):
-        found = explain(model, sample)
-        if found is not None and len(seen[found.token]) < 2:
-            seen[found.token].append((sample, found))
-    twice = [token for token in seen if len(seen[token]) > 1]
+    """The sequences of a split of the world: pictures of one thing, by its name."""
+    world, shown = World(split, things=1, style="literal"), defaultdict(list)
+    for at in range(pictures):
+        scene = world.scene(at)
+        noun = scene.objects[0].name
+        if len(shown[noun]) < 2 and (found := seen_in(model, scene.image, noun)) is not None:
+            shown[noun].append((found, scene.image))
+    twice = [noun for noun in shown if len(shown[noun]) > 1]
     made = []
     for at in range(0, len(twice) - many + 1, many):
         here = twice[at : at + many]
-        rest = [token for token in seen if seen[token] and token not in here]
-        facts = [_fact(model, seen[noun], rest[i]) for i, noun in enumerate(here)]
-        others = [seen[token][-1][1] for token in rest[many : 3 * many]]
-        made.append(Sequence(f"{split} {at // many}", facts, others))
+        rest = [one for noun in twice if noun not in here for one, _ in shown[noun][1:]]
+        facts = []
+        for noun, other in zip(here, rest, strict=False):
+            (first, image), (second, _) = shown[noun]
+            asked = seen_in(model, image, noun, OTHER_PROMPT)
+            facts.append(Fact(first, second, asked, other.token))
+        made.append(Sequence(f"{split} {at // many}", facts, rest[many : 4 * many]))
     return made
-
-
-def _fact(model: Any, shown: list[Any], word: int) -> Fact:
-    (sample, first), (_, second) = shown
-    asked = explain(model, sample, prompt=OTHER_PROMPT)
-    same = asked is not None and asked.token == first.token
-    return Fact(first, second, asked if same else None, word)
 
 
 def in_a_row(model: Any, found: Sequence, keep: list[Any], **how: Any) -> Any:
@@ -92,17 +104,6 @@ def in_a_row(model: Any, found: Sequence, keep: list[Any], **how: Any) -> Any:
         model, [one.first.soft for one in found.facts], [one.word for one in found.facts],
         **{"layer": LAYERS, "share": SHARE, "preserve": PRESERVE, "keep": keep, **how},
     )  # fmt: skip
-
-
-def not_rewound(model: Any, found: Sequence, keep: list[Any]) -> Any:
-    """NSE whose values are those of the model as the earlier edits have left it."""
-    changed = model
-    for one in found.facts:
-        changed = patching.rewrite_in_sequence(
-            changed, one.first.soft, one.word, layer=LAYERS, share=SHARE, preserve=PRESERVE,
-            keep=keep,
-        )  # fmt: skip
-    return changed
 
 
 def rewritten(model: Any, found: Sequence, keep: list[Any]) -> Any:
@@ -130,7 +131,7 @@ def at_random(model: Any, changed: Any, found: Any) -> Any:
     return other
 
 
-def says(model: Any, seen: Explained | None, token: int) -> float:
+def says(model: Any, seen: Seen | None, token: int) -> float:
     """Whether a token leads where the noun was said; NaN where it was not."""
     if seen is None:
         return float("nan")
@@ -163,7 +164,6 @@ def rows_of(model: Any, keep: list[Any], found: Sequence) -> list[dict[str, Any]
     arms = {NSE: in_a_row(model, found, keep)}
     arms["as many units at random"] = in_a_row(model, found, keep, chosen_by="random")
     arms["all units"] = in_a_row(model, found, keep, share=1.0)
-    arms["not rewound"] = not_rewound(model, found, keep)
     arms["`rewrite`, first of `contributions`"] = rewritten(model, found, keep)
     arms["random directions, as long"] = at_random(model, arms[NSE], found)
     return [row for arm, changed in arms.items() for row in told(model, changed, found, arm)]
@@ -198,14 +198,14 @@ def _cell(one: Any) -> str:
 
 
 def kept_prompts(model: Any) -> list[Any]:
-    """Pictures of the world's training split, behind the words up to their first noun."""
-    found = (explain(model, sample) for sample in mm.dataset(f"pictos:train:{3 * KEPT}"))
-    return [one.soft for one in islice((one for one in found if one is not None), KEPT)]
+    """Pictures of the world's training split, which show one thing."""
+    world = World("train", things=1, style="literal")
+    return [model.read(mm.Prompt(world.scene(at).image, PROMPT)) for at in range(KEPT)]
 
 
 def main() -> None:
     """Measure, and write the table into the page."""
-    given = options(__doc__, 150).parse_args()
+    given = options(__doc__, 250).parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     model: Any = mm.load("pictos")

@@ -129,18 +129,20 @@ def rewrite_in_sequence(
     parts = [asked[at : at + batch] for at in range(0, len(asked), batch)]
     for part in tracked(parts, "prompts rewritten", progress):
         for _ in range(passes):
-            if max(_left(changed, one, layers[-1]) for one in part) <= _NEAR:
-                break
             for before, at in enumerate(layers):
-                keys, rest = _read(changed, part, at, layers[-1])
-                units = chosen(keys, share, draw)
-                few = keys[:, units]
+                keys, rest = _read(changed, part, [at], layers[-1])
+                if not before and max(_left(rest, part)) <= _NEAR:
+                    break
+                units = chosen(keys[0], share, draw)
+                few = keys[0][:, units]
                 change = change_of(few, rest / (len(layers) - before), kept[at][units][:, units])
                 add_to_rows(changed, at, units, change.to(rest))
                 rows[at] |= set(units)
-        for at in layers:
-            keys = _read(changed, part, at, layers[-1])[0].double().cpu()
-            kept[at] += keys.T @ keys
+            else:
+                continue
+            break  # they are near
+        for at, keys in zip(layers, _read(changed, part, layers, layers[-1])[0], strict=True):
+            kept[at] += keys.double().cpu().T @ keys.double().cpu()
     told = {"layers": layers, "pos": str(pos), "of": [one.token for one in asked], "share": share,
             "preserve": preserve, "kept": len(keep), "chosen_by": chosen_by, "batch": batch,
             "units": [len(rows[at]) for at in layers],
@@ -237,21 +239,28 @@ def _moments(
 
 
 def _read(
-    model: HookedVLM, part: Sequence[Valued], layer: int, last: int
-) -> tuple[Float[Tensor, "row unit"], Float[Tensor, "row d_model"]]:
-    """Of the prompts of a batch the keys of a layer, and what is left of the way to z."""
-    names, keys, rest = (SITES["neurons"].at(layer), SITES["resid_post"].at(last)), [], []
+    model: HookedVLM, part: Sequence[Valued], layers: Sequence[int], last: int
+) -> tuple[list[Float[Tensor, "row unit"]], Float[Tensor, "row d_model"]]:
+    """Of the prompts of a batch the keys of some layers, and what is left of the way to z."""
+    end, names = SITES["resid_post"].at(last), [SITES["neurons"].at(at) for at in layers]
+    found: list[dict[str, Tensor]] = []
     for one in part:
-        with torch.no_grad(), capture(model, names, lambda x, one=one: x[0, one.at]) as kept:
+        with (
+            torch.no_grad(),
+            capture(model, [*names, end], lambda x, one=one: wide(x[0, one.at].detach())) as kept,
+        ):
             model.run(one.soft, at=one.end)
-        keys.append(wide(kept[names[0]].detach()))
-        rest.append(one.z - wide(kept[names[1]].detach()))
-    return finite(torch.cat(keys), f"the units of layer {layer}"), torch.cat(rest)
+        found.append(dict(kept))
+    keys = [finite(torch.cat([one[name] for one in found]), f"the units at {name!r}")
+            for name in names]  # fmt: skip
+    return keys, torch.cat([one.z - there[end] for one, there in zip(part, found, strict=True)])
 
 
-def _left(model: HookedVLM, one: Valued, last: int) -> float:
-    """The share of the way from h to z that is left; 0 where there was none to go."""
-    return float(_read(model, [one], last, last)[1].norm()) / one.far if one.far else 0.0
+def _left(rest: Float[Tensor, "row d_model"], part: Sequence[Valued]) -> list[float]:
+    """Of each prompt the share of the way from h to z that is left; 0 where there was none."""
+    each = rest.split([len(one.at) for one in part])
+    return [float(row.norm()) / one.far if one.far else 0.0
+            for one, row in zip(part, each, strict=True)]  # fmt: skip
 
 
 def _moved(model: HookedVLM, changed: HookedVLM, layer: int) -> float:
@@ -275,4 +284,4 @@ def _after(model: HookedVLM, asked: Sequence[Valued], last: int) -> dict[str, An
             " preserved, or a larger share= be changed.",
             stacklevel=5,  # of the caller, behind two decorators,
         )
-    return {"said": said, "prob": prob, "left": [_left(model, one, last) for one in asked]}
+    return {"said": said, "prob": prob, "left": _left(_read(model, asked, [last], last)[1], asked)}
