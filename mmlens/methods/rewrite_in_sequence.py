@@ -123,28 +123,19 @@ def rewrite_in_sequence(
     asked = [valued(first, soft, token, pos, layers[-1], steps)
              for soft, token in zip(softs, tokens, strict=True)]  # fmt: skip
     changed = copy.deepcopy(model)
-    kept = _moments(model, several(keep, "keep", least=0), layers, preserve)
+    others = several(keep, "keep", least=0)
+    kept = _moments(model, others, layers, preserve)
     draw = torch.Generator().manual_seed(seed) if chosen_by == "random" else None
     rows: dict[int, set[int]] = {at: set() for at in layers}
     parts = [asked[at : at + batch] for at in range(0, len(asked), batch)]
     for part in tracked(parts, "prompts rewritten", progress):
         for _ in range(passes):
-            for before, at in enumerate(layers):
-                keys, rest = _read(changed, part, [at], layers[-1])
-                if not before and max(_left(rest, part)) <= _NEAR:
-                    break
-                units = chosen(keys[0], share, draw)
-                few = keys[0][:, units]
-                change = change_of(few, rest / (len(layers) - before), kept[at][units][:, units])
-                add_to_rows(changed, at, units, change.to(rest))
-                rows[at] |= set(units)
-            else:
-                continue
-            break  # they are near
+            if not _passed(changed, part, kept, share, draw, rows):
+                break
         for at, keys in zip(layers, _read(changed, part, layers, layers[-1])[0], strict=True):
             kept[at] += keys.double().cpu().T @ keys.double().cpu()
     told = {"layers": layers, "pos": str(pos), "of": [one.token for one in asked], "share": share,
-            "preserve": preserve, "kept": len(keep), "chosen_by": chosen_by, "batch": batch,
+            "preserve": preserve, "kept": len(others), "chosen_by": chosen_by, "batch": batch,
             "units": [len(rows[at]) for at in layers],
             "norm": [_moved(model, changed, at) for at in layers]}  # fmt: skip
     told |= _after(changed, asked, layers[-1])
@@ -152,6 +143,28 @@ def rewrite_in_sequence(
         told["earlier"] = earlier
     changed.provenance = {**model.provenance, KEY: told}
     return changed
+
+
+def _passed(
+    model: HookedVLM,
+    part: Sequence[Valued],
+    kept: dict[int, Float[Tensor, "unit unit"]],
+    share: float,
+    draw: torch.Generator | None,
+    rows: dict[int, set[int]],
+) -> bool:
+    """One pass over the layers, in place; whether it was needed."""
+    layers = list(kept)
+    for before, at in enumerate(layers):
+        keys, rest = _read(model, part, [at], layers[-1])
+        if not before and max(_left(rest, part)) <= _NEAR:
+            return False
+        units = chosen(keys[0], share, draw)
+        few, held = keys[0][:, units], kept[at][units][:, units]
+        change = change_of(few, rest / (len(layers) - before), held)
+        add_to_rows(model, at, units, change.to(rest))
+        rows[at] |= set(units)
+    return True
 
 
 def chosen(
