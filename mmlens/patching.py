@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from mmlens.methods.project_away import project_away as project_away
     from mmlens.methods.project_away import word_state as word_state
     from mmlens.methods.rewrite import rewrite as rewrite
+    from mmlens.methods.rewrite_in_sequence import rewrite_in_sequence as rewrite_in_sequence
     from mmlens.methods.steer import mean_difference as mean_difference
     from mmlens.methods.steer import remove as remove
     from mmlens.methods.steer import steer as steer

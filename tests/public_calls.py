@@ -310,6 +310,8 @@ class Right:
             "concept_shifts": moved, "shift_consistency": moved,
             "check_graph": {"graph": graph, "k": 1},
             "patching.rewrite": {"minus": " cat", "after": "", "steps": 1},
+            "patching.rewrite_in_sequence": {"prompts": [self.prompt], "of": " dog", "layer": [1],
+                                             "steps": 1, "passes": 1, "keep": [self.prompt]},
             "patching.project_away": {"of": " dog", "layer": 1},
         }  # fmt: skip
 

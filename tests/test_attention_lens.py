@@ -127,7 +127,9 @@ def test_a_lens_of_other_edits_or_of_other_heads_is_refused():
         mm.attention_lens(one, [prompt()], layer=1, steps=2) for one in (model, silent)
     )
     for lens, other in ((plain, silent), (edited, model)):
-        with pytest.raises(CheckpointError, match="trained with other edits or dictionaries"):
+        with pytest.raises(
+            CheckpointError, match="trained with other edits, dictionaries or rewritten weights"
+        ):
             mm.head_lens(other, prompt(), layer=1, through=lens)
     again = model.edit(mm.Edit("z", 0.0, mm.Head(1, 0)))
     table = mm.head_lens(again, prompt(), layer=1, through=edited, k=1)

@@ -141,13 +141,17 @@ def test_what_does_not_fit_is_refused(index, tmp_path):
     model = bridge("toy-gptj")
     with pytest.raises(CheckpointError, match="made with 'toy-gptj', and 'toy-llama' has other"):
         mm.contextual_neighbours(bridge("toy-llama"), prompt(), index)
-    with pytest.raises(CheckpointError, match="with other edits or dictionaries"):
+    with pytest.raises(
+        CheckpointError, match="with other edits, dictionaries or rewritten weights"
+    ):
         mm.contextual_neighbours(model.edit(mm.Edit("mlp_out", 0.0)), prompt(), index)
     codes = [mm.Dictionary(torch.randn(32, 8), torch.randn(8, 32)) for _ in "ab"]
     held = [model.attach(code, at="blocks.1.hook_resid_post") for code in codes]
     mine = mm.contextual_index(held[0], TEXTS[:2], tmp_path / "held")
     assert len(mm.contextual_neighbours(held[0], prompt(), mine))
-    with pytest.raises(CheckpointError, match="with other edits or dictionaries"):
+    with pytest.raises(
+        CheckpointError, match="with other edits, dictionaries or rewritten weights"
+    ):
         mm.contextual_neighbours(held[1], prompt(), mine)
     with pytest.raises(CheckpointError, match="has an index with other dictionaries"):
         mm.contextual_index(held[1], TEXTS[:2], tmp_path / "held")

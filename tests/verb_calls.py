@@ -158,6 +158,7 @@ def calls(
         "mmlens.patching.path_patching": ask(pair, metric, [mm.Head(0, 1)]),
         "mmlens.patching.project_away": ask("a dog", layer=1),
         "mmlens.patching.rewrite": ask(prompt, [neuron], word, word + 1, steps=1),
+        "mmlens.patching.rewrite_in_sequence": ask(prompt, word, layer=[1], passes=1, steps=2),
         "mmlens.patching.shuffled": ask(),
         "mmlens.patching.soft_noise": ask(prompt),
         "mmlens.patching.thing_pairs": ask([seen]),

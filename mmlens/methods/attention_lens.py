@@ -87,9 +87,9 @@ class HeadMaps:
             )
         if not same_state(self.about, about(model)):
             raise CheckpointError(
-                f"This attention lens was trained with other edits or dictionaries than"
-                f" {model.name!r} has now: train one with mm.attention_lens(model, prompts,"
-                " layer=...), or leave through= out."
+                "This attention lens was trained with other edits, dictionaries or rewritten"
+                f" weights than {model.name!r} has now: train one with mm.attention_lens(model,"
+                " prompts, layer=...), or leave through= out."
             )
 
     def save(self, path: str | Path) -> Path:

@@ -145,8 +145,8 @@ class ContextualIndex:
             )
         if not same_state(self.about, about(model)):
             raise CheckpointError(
-                f"This index was made with other edits or dictionaries than {model.name!r} has now:"
-                " make one with mm.contextual_index(model, texts, folder)."
+                "This index was made with other edits, dictionaries or rewritten weights than"
+                f" {model.name!r} has now: make one with mm.contextual_index(model, texts, folder)."
             )
 
     def _place(self, kind: str, shard: int) -> Path:

@@ -34,14 +34,14 @@ from torch import Tensor
 
 from mmlens.methods.direct_logits import logit_direction
 from mmlens.methods.jacobian_lens import prompts_in
+from mmlens.methods.output_rows import add_to_rows, check_rows, prompt_up_to
 from mmlens.model.capabilities import needs
 from mmlens.model.capture import capture
-from mmlens.model.reading import going_on
-from mmlens.model.targets import extend, finite, one
+from mmlens.model.targets import finite
 from mmlens.towers.language.tokenization import id_of
 from mmlens.values.arguments import count, number, several
-from mmlens.values.errors import CapabilityError, NumericsError, TargetError
-from mmlens.values.labels import LM, Neuron
+from mmlens.values.errors import NumericsError, TargetError
+from mmlens.values.labels import Neuron
 from mmlens.values.least_squares import LEAST
 from mmlens.values.prompt import SoftPrompt
 from mmlens.values.sites import SITES
@@ -92,13 +92,13 @@ def rewrite(
             nothing to change. TargetError: both words are the same.
     """
     units = list(dict.fromkeys(units_in(neurons, "neurons", Neuron, least=1)))
-    _check(model, units)
+    check_rows(model, units)
     margin, steps = number(margin, "margin"), count(steps, "steps", most=100)
     tokens = [id_of(model.lm, word) for word in (of, minus) if word is not None]
     if len(set(tokens)) < len(tokens):
         raise TargetError(f"{of!r} is to be said in place of itself: name two different words.")
-    asked = [_ending(model, prompt, after) for prompt in prompts_in(prompts)]
-    kept = [_ending(model, prompt, None) for prompt in several(keep, "keep", least=0)]
+    asked = [prompt_up_to(model, prompt, after) for prompt in prompts_in(prompts)]
+    kept = [prompt_up_to(model, prompt, None) for prompt in several(keep, "keep", least=0)]
     changed = copy.deepcopy(model)
     before = _rows(changed, units)
     first: list[float] = []
@@ -164,35 +164,6 @@ def least_change(
     return finite(change.float(), "the change of W_out")
 
 
-def _check(model: HookedVLM, units: Sequence[Neuron]) -> None:
-    """Refuse neurons that do not exist, or whose row of W_out is not what they write."""
-    other = [unit for unit in units if unit.tower != LM]
-    if other:
-        raise CapabilityError(
-            f"{other[0]} is no MLP neuron of the language model, whose rows of W_out are rewritten:"
-            " steer(...) adds a direction, Edit(...) changes a unit."
-        )
-    mixed = [unit for unit in units if unit.expert is not None]
-    if mixed:
-        raise CapabilityError(
-            f"{mixed[0]} belongs to an expert, whose weights are not rewritten: steer with"
-            " Edit('expert_neurons', ...)."
-        )
-    model.lm.units.find(model.name, units)
-    normed = [unit for unit in units if model.lm.units.layers[unit.layer].norm is not None]
-    if normed:
-        raise CapabilityError(
-            f"In layer {normed[0].layer} of {model.name!r} a norm follows the MLP, so that a change"
-            " of one row changes what all units write: steer(...) adds a direction there."
-        )
-
-
-def _ending(model: HookedVLM, prompt: Any, after: str | None) -> SoftPrompt:
-    """A prompt up to the place where the word is said."""
-    soft = one(model, prompt)
-    return extend(model, soft, going_on(model, soft, after, "after")) if after else soft
-
-
 def _read(model: HookedVLM, soft: SoftPrompt, units: Sequence[Neuron], tokens: list[int]) -> Read:
     """The activations of the neurons at the end, the direction of the difference, and its size."""
     last = SITES["resid_post"].at(model.cfg.n_layers - 1)
@@ -222,19 +193,7 @@ def _rows(model: HookedVLM, units: Sequence[Neuron]) -> Float[Tensor, "neuron d_
 def _add(
     model: HookedVLM, units: Sequence[Neuron], change: Float[Tensor, "neuron d_model"]
 ) -> None:
-    """Add to the rows of W_out, in place.
-
-    Raises:
-        CapabilityError: the model does not compute with them.
-    """
-    wanted = _rows(model, units) + change
-    with torch.no_grad():
-        for unit, row in zip(units, change, strict=True):
-            table = model.root.blocks[unit.layer].mlp.W_out
-            table[unit.unit] += (row / model.lm.units.layers[unit.layer].scale).to(table)
-    off = float((_rows(model, units) - wanted).norm() / wanted.norm())
-    if off > 4 * torch.finfo(model.lm.dtype).eps:
-        raise CapabilityError(
-            f"The weights of {model.name!r} are kept in another form than W_out (quantised, or"
-            " computed), so that its rows cannot be changed: load it in float32 or bfloat16."
-        )
+    """Add to the rows of W_out, in place."""
+    for layer in dict.fromkeys(unit.layer for unit in units):
+        here = [i for i, unit in enumerate(units) if unit.layer == layer]
+        add_to_rows(model, layer, [units[i].unit for i in here], change[here])

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
 KINDS = ("jacobian", "tuned")
-STATES = ("edits", "model_dictionaries")
+STATES = ("edits", "model_dictionaries", "model_rewritten", "model_rewritten_in_sequence")
 """What, in the provenance of a result, says in which state a model with these weights was."""
 
 
@@ -159,7 +159,7 @@ def same_weights(one: Any, other: list[float]) -> bool:
 
 
 def same_state(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two provenances are of a model with the same edits and dictionaries."""
+    """Whether two provenances are of a model with the same edits, dictionaries and weights."""
     return all((one.get(name) or None) == (other.get(name) or None) for name in STATES)
 
 
