@@ -310,7 +310,7 @@ def test_two_edits_that_write_other_values_are_two_models(tmp_path):
     direction = torch.arange(32.0)
     one, two = (model().edit(mm.Edit.steer("resid_post", direction * i, layer=0)) for i in (1, 2))
     sweep(captions, one, pictures(2), tmp_path, progress=False)
-    with pytest.raises(SweepError, match=r"with model\.edit_values = "):
+    with pytest.raises(SweepError, match=r"with model\.edits = "):
         sweep(captions, two, pictures(2), tmp_path, progress=False)
     done = sweep(captions, two, pictures(2), tmp_path, progress=False, resume=False)
     assert done.complete and list(done.table("captions").caption) == ["caption 0", "caption 1"]

@@ -235,6 +235,10 @@ def test_a_lens_of_other_edits_is_refused_and_one_of_the_same_is_taken(fit, tmp_
             mm.logit_lens(wrong, prompt(), through=lens)
         with pytest.raises(CheckpointError, match=r"lens\.translate"):
             mm.decode(wrong, PLANTED, through=lens)
+    zeros, ones = (model.edit(mm.Edit("neurons", value, layer=1, unit=5))
+                   for value in (torch.zeros(1), torch.ones(1)))  # fmt: skip
+    with pytest.raises(CheckpointError, match="fitted with other edits"):  # which print alike
+        mm.logit_lens(ones, prompt(), through=fit(zeros, prompt()))
     read = mm.logit_lens(model.edit(silent), prompt(), [5], through=other)
     assert off(read.values, mm.logit_lens(edited, prompt(), [5], through=other).values) == 0
 

@@ -9,8 +9,11 @@ from functools import lru_cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from mmlens.values.crops import CROPS, packed
 from mmlens.values.prompt import Prompt, SoftPrompt
+from mmlens.values.scores import Scores
 from mmlens.values.written import written
 
 if TYPE_CHECKING:
@@ -26,12 +29,22 @@ def about(model: HookedModel, **options: Any) -> dict[str, Any]:
         **_crops(model, options),
         "model": model.name,
         **{f"model_{key}": value for key, value in model.provenance.items()},
-        "edits": [repr(edit) for edit in model.edits],
+        "edits": [_edit(edit) for edit in model.edits],
         "versions": {
             "mmlens": __version__,
             **{name: _version(name) for name in ("transformer-lens", "torch", "transformers")},
         },
     }
+
+
+def _edit(edit: Any) -> str:
+    """An edit as it prints and, of tensors that it writes or computes with, which these are."""
+    held = (edit.value, *getattr(edit.value, "args", ()),
+            *getattr(edit.value, "keywords", {}).values())  # fmt: skip
+    tensors = [one.values if isinstance(one, Scores) else one for one in held]
+    data = [one.detach().to("cpu").float().contiguous().numpy().tobytes()
+            for one in tensors if isinstance(one, Tensor)]  # fmt: skip
+    return f"{edit!r} sha256:{_hash(b''.join(data))}" if data else repr(edit)
 
 
 def _crops(model: HookedModel, options: Mapping[str, Any]) -> dict[str, Any]:
