@@ -172,3 +172,20 @@ def test_an_adapter_is_merged_into_what_is_read(parts):
     truth = adapted(**model.prompt_reader.inputs(prompt)).logits
     assert off(model(prompt), truth) < 1e-5
     assert off(model(prompt), parts[2](prompt)) > 1e-4
+
+
+BUT = {
+    "emu3": ["vision.hook_pixels", "vision.hook_features"],  # no gradient goes through codes
+    "mllama": ["blocks.1.ln1.hook_scale"],  # of a layer that crosses, which computes its own
+}
+
+
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl_moe", "idefics2", "mllama", "emu3"])
+def test_every_hook_point_of_a_whole_model_fires_acts_and_has_a_gradient(kind):
+    """But for ids, positions, and what a router of experts tells beside its weights."""
+    told = ("embed.hook_in", "rotary_emb.hook_in", "gate.hook_out", "hook_expert_indices")
+    table: Any = mm.audit(mm.from_model(*twin(kind)), mm.Prompt(photo(), WORDS))
+    assert table["fires"].all()
+    rest = table[[not name.endswith(told) for name in table["name"]]]
+    idle = rest[~(rest["acts"] & rest["differentiable"])]
+    assert len(rest) > 100 and list(idle["name"]) == BUT.get(kind, [])
