@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from typer.testing import CliRunner
 import mmlens as mm
 from mmlens.cli.app import app
 from mmlens.doctor.live_bytes import LiveBytes
+from mmlens.papers.mmn.questions.ablation import ablations
+from mmlens.papers.mmn.questions.decoded_units import neurons_of, ranked, scored, top_units
+from mmlens.papers.mmn.questions.explained import explain
 from mmlens.values.errors import (
     ArgumentError,
     CapabilityError,
@@ -189,3 +193,24 @@ def test_every_hook_point_of_a_whole_model_fires_acts_and_has_a_gradient(kind):
     rest = table[[not name.endswith(told) for name in table["name"]]]
     idle = rest[~(rest["acts"] & rest["differentiable"])]
     assert len(rest) > 100 and list(idle["name"]) == BUT.get(kind, [])
+
+
+@pytest.mark.parametrize("kind", ["llava", "qwen2_5_vl"])
+def test_a_question_of_the_study_is_asked_of_a_whole_model_and_silencing_is_an_edit(kind):
+    model = mm.from_model(*twin(kind), name=kind)
+    sample = mm.Sample("photo", photo())
+    how: dict[str, Any] = {"noun": _letters, "max_new_tokens": 12}
+    seen: Any = explain(model, sample, **how)
+    order = ranked(scored(model, seen))
+    table: Any = ablations(model, sample, ks=(0, 5), arms=("attributed",), **how)
+    edit = mm.Edit("neurons", 0.0, neurons_of(model, order[:5]))
+    for k, asked in ((0, model), (5, model.edit(edit))):
+        with torch.no_grad():
+            prob = float(asked.run(seen.soft)[0, -1].softmax(-1)[seen.token])
+        assert table[table["k"] == k]["prob"].item() == pytest.approx(prob, rel=1e-4)
+    assert {"words", "interpretable"} <= set(top_units(model, sample, k=3, **how).columns)
+
+
+def _letters(text: str) -> list[str]:
+    """A random model says no nouns: the first run of letters stands for one."""
+    return re.findall(r"\w+", text)[:1]
