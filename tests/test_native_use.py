@@ -188,7 +188,8 @@ BUT = {
 def test_every_hook_point_of_a_whole_model_fires_acts_and_has_a_gradient(kind):
     """But for ids, positions, and what a router of experts tells beside its weights."""
     told = ("embed.hook_in", "rotary_emb.hook_in", "gate.hook_out", "hook_expert_indices")
-    table: Any = mm.audit(mm.from_model(*twin(kind)), mm.Prompt(photo(), WORDS))
+    model: Any = mm.from_model(*twin(kind))
+    table: Any = mm.audit(model, mm.Prompt(photo(), WORDS))
     assert table["fires"].all()
     rest = table[[not name.endswith(told) for name in table["name"]]]
     idle = rest[~(rest["acts"] & rest["differentiable"])]
@@ -197,7 +198,7 @@ def test_every_hook_point_of_a_whole_model_fires_acts_and_has_a_gradient(kind):
 
 @pytest.mark.parametrize("kind", ["llava", "qwen2_5_vl"])
 def test_a_question_of_the_study_is_asked_of_a_whole_model_and_silencing_is_an_edit(kind):
-    model = mm.from_model(*twin(kind), name=kind)
+    model: Any = mm.from_model(*twin(kind), name=kind)
     sample = mm.Sample("photo", photo())
     how: dict[str, Any] = {"noun": _letters, "max_new_tokens": 12}
     seen: Any = explain(model, sample, **how)
