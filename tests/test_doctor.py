@@ -208,3 +208,10 @@ def test_a_model_whose_weights_are_nan_is_wrapped_and_refused_by_what_reads_it()
     model = mm.HookedVLM(None, None, wrap_lm(hf), name="broken")
     with pytest.raises(NumericsError, match="NaN"):
         model.generate(torch.ones(1, 4, dtype=torch.long), 2, return_type="tokens")
+
+
+def test_a_model_is_measured_in_the_dtype_that_is_asked():
+    told = run("toy-gptj", "--dtype", "bfloat16", "--json").stdout
+    checks = {one["name"]: one for one in json.loads(told)["model"]["checks"]}
+    assert "at most 3e-02" in checks["cached = full generation"]["measured"]
+    assert examine(mm.load("toy-gptj"))["model"] == examine("toy-gptj")["model"]

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mmlens.cli.loading import Device, Dtype, as_asked
+
 SIGNS = {True: ("yes", "green"), False: ("NO", "bold red"), None: ("-", "dim")}
 STATES = {"too old": "bold red", "newer than tested": "yellow", "not installed": "dim"}
 
@@ -15,6 +17,8 @@ def doctor_command(
     model: Annotated[
         str | None, typer.Argument(help="A model to measure, too: a name or a folder.")
     ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
     as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON.")] = False,
 ) -> None:
     """Say what is installed here, whether it fits together, and what a model can do.
@@ -23,7 +27,7 @@ def doctor_command(
     """
     from mmlens.doctor import examine
 
-    found = examine(model)
+    found = examine(None if model is None else as_asked(model, device, dtype))
     if as_json:
         typer.echo(json.dumps(found, indent=1, default=str))
     else:

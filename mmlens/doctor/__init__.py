@@ -7,14 +7,15 @@ them. `examine` collects it all as plain data; its first line can be pasted into
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 
-def examine(model: str | None = None) -> dict[str, Any]:
+def examine(model: Any = None) -> dict[str, Any]:
     """All findings, as JSON takes them.
 
     Args:
-        model: a name or folder for `mmlens.load`; None examines the machine alone.
+        model: a model, or a name or folder for `mmlens.load`; None examines the machine alone.
 
     Returns:
         line, packages, devices, torchvision, hub, folders, and with a model its name and checks;
@@ -41,7 +42,7 @@ def examine(model: str | None = None) -> dict[str, Any]:
         from mmlens.doctor.health import checks
         from mmlens.families import load
 
-        loaded = load(model)
+        loaded = load(model) if isinstance(model, str | Path) else model
         made = checks(loaded)
         found["model"] = {"name": loaded.name, "checks": [asdict(check) for check in made]}
         wrong += [check for check in made if check.holds is False]
