@@ -230,9 +230,10 @@ def _source(
     if isinstance(value, (Prompt, SoftPrompt, Image, str)):
         other = model.one(value)
         if difference := unlike(other, kept.soft):
+            mean = " (for the mean: value=mean_over(model, prompts))" * isinstance(value, str)
             raise AddressError(
                 f"The other prompt and this one have {difference}: to resample, give a prompt of"
-                " the same layout."
+                f" the same layout{mean}."
             )
         return standing(model, other, where, layers)
     if isinstance(value, Scores):

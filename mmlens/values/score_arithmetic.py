@@ -34,6 +34,8 @@ _UFUNCS = {
     "not_equal": ("__ne__", "__ne__"),
 }
 """NumPy's operators: with Scores on their left, and on their right."""
+_REDUCED = {"logical_or": "any", "logical_and": "all", "add": "sum", "multiply": "prod"}
+"""What NumPy calls the reductions of its operators."""
 S = TypeVar("S", bound="Arithmetic")
 
 
@@ -175,8 +177,10 @@ class Arithmetic:
             mine = isinstance(first, Arithmetic)
             return getattr(first, names[0])(second) if mine else getattr(second, names[1])(first)
         if method != "__call__" or options or ufunc.nin != 1 or ufunc.nout != 1:
+            of_all = _REDUCED.get(ufunc.__name__) if method == "reduce" else None
             raise ArgumentError(
-                f"numpy.{ufunc.__name__} keeps no labels of Scores: write scores.numpy() in it."
+                f"numpy.{of_all or ufunc.__name__} keeps no labels of Scores: write scores.numpy()"
+                " in it."
             )
         return alone(self, ufunc.__name__, lambda values: _by_numpy(ufunc, values))
 
