@@ -230,10 +230,9 @@ def _source(
     if isinstance(value, (Prompt, SoftPrompt, Image, str)):
         other = model.one(value)
         if difference := unlike(other, kept.soft):
-            mean = " (for the mean: value=mean_over(model, prompts))" * isinstance(value, str)
             raise AddressError(
                 f"The other prompt and this one have {difference}: to resample, give a prompt of"
-                f" the same layout{mean}."
+                " the same layout, and for the mean mean_over(model, prompts)."
             )
         return standing(model, other, where, layers)
     if isinstance(value, Scores):

@@ -64,9 +64,12 @@ def is_bare(value: Any) -> bool:
 
 def _named(value: Any) -> Scores:
     """Numbers without names as Scores."""
+    import numpy as np
     import torch
 
-    values = torch.as_tensor(getattr(value, "to_numpy", lambda: value)())
+    if not isinstance(value, torch.Tensor):
+        value = np.array(value)  # a copy: that of a Series is not writable
+    values = torch.as_tensor(value)
     return Scores(values, ("row", "column") if values.ndim == 2 else ("place",))
 
 
