@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 
 import mmlens
 from mmlens import families
-from mmlens.cli.app import app
+from mmlens.cli.app import app, main
 from mmlens.cli.look import blocks
 from mmlens.families import toy
 
@@ -327,3 +328,12 @@ def test_a_large_map_is_reduced_and_keeps_its_peaks():
     lines = blocks(grid).splitlines()
     assert len(lines) == 4 and len(lines[0]) == 8
     assert lines[3][0] == "▄" and sum(line.count("·") for line in lines) == 31
+
+
+def test_a_warning_of_a_command_is_one_line_without_code(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # set back afterwards
+    monkeypatch.setattr("mmlens.cli.app.app", lambda: None)
+    main()
+    assert warnings.formatwarning("frame 1 is read.", UserWarning, "look.py", 7) == (
+        "Note: frame 1 is read.\n"
+    )

@@ -7,12 +7,15 @@ own, because the tests check annotations at run time, and a user does not.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
+import pickle
 import re
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,10 +39,15 @@ def cells() -> dict[str, Any]:
     prompt = mm.Prompt(photo, WORDS)
     scores = mm.attribute(model, prompt, of=" dog", after="")
     best = mm.top_neurons(scores, 3)
+    cut = partial(patching.knockout, mm.Patch, -1)
+    attention = partial(patching.attention, model, prompt)
     small = mm.Scores(VALUES, ("layer", "unit"), {"layer": (3, 5)}, {"method": "attribute"})
     return {
         "mm": mm, "np": np, "pd": pd, "torch": torch, "patching": patching, "view": view,
-        "math": math, "model": model, "photo": photo, "prompt": prompt, "scores": scores,
+        "math": math, "copy": copy, "pickle": pickle, "cut": cut, "WORDS": WORDS,
+        "attention": attention,
+        "edit": mm.Edit("neurons", 0.0, best.neuron[0]),
+        "model": model, "photo": photo, "prompt": prompt, "scores": scores,
         "best": best, "neuron": best.neuron[0], "s": small, "flat": scores.sum("unit"),
         "pair": patching.Pair(prompt, mm.Prompt(toy.picture((0, 0)), WORDS)),
         "metric": patching.metrics.logit(model, " dog"), "VALUES": VALUES,
@@ -91,6 +99,35 @@ len(model.edit([mm.Edit("neurons", 0.0, neuron), mm.Edit("z", 0.0, mm.Head(1, 0)
 len(model.edit(mm.Edit("neurons", 0.0, best.iloc[0])).edits) == 1
 view.show(flat, prompt).to_json() == view.show(flat, photo).to_json()
 patching.patch(model, pair, metric, "neurons", best.iloc[0]).axes == ("neuron",)
+int(s.sum()) == 3 and f"{s.sum():.2f}" == "3.00" and f"{s}" == str(s)
+round(s / 3, 2).values.tolist() == torch.round(VALUES / 3, decimals=2).tolist()
+round(s.sum() / 4).item() == 1
+torch.equal(((s > -2) & (s < 2)).values, ((VALUES > -2) & (VALUES < 2)).float())
+torch.equal(((s < -1) | (s > 1)).values, ((VALUES < -1) | (VALUES > 1)).float())
+torch.equal((~(s > 0)).values, (VALUES <= 0).float())
+torch.equal(((s > -2) & (s < 2) | (s > 2)).values, ((VALUES != -2) & (VALUES != 2)).float())
+2.0 in s and 2 in s and not 7 in s and s.max() in s
+torch.equal(torch.tensor(s), VALUES) and torch.equal(torch.as_tensor(s), VALUES)
+torch.as_tensor(s.sum()).shape == () and torch.asarray(s).shape == (2, 3)
+torch.equal((torch.tensor(2.0) - s).values, 2 - VALUES)
+s[np.int64(1)].values.tolist() == s[torch.tensor(1)].values.tolist() == VALUES[1].tolist()
+np.where(s > 0)[0].tolist() == [1, 1, 1] and np.argmax(s) == 5
+max(flat.sum("layer")).item() == flat.sum("layer").max().item()
+[one.item() for one in sorted(s[0])] == [-2, -1, 0] and sum(s[0]).item() == -3
+copy.deepcopy(s).axes == pickle.loads(pickle.dumps(s)).axes == s.axes and hash(s) == hash(s)
+pickle.loads(pickle.dumps(prompt)).text == copy.deepcopy(prompt).text == WORDS
+pickle.loads(pickle.dumps(neuron)) == copy.deepcopy(neuron) == neuron
+repr(copy.deepcopy(edit)) == repr(pickle.loads(pickle.dumps(edit))) == repr(edit)
+{neuron: 1}[mm.Neuron(str(neuron))] == 1 and mm.Patch("(1, 2)") in {mm.Patch(1, 2)}
+mm.Neuron("L4.138", tower="vision") == mm.Neuron("vision.L4.138") == mm.Neuron(4, 138, "vision")
+mm.Head("L4H1", tower="vision") == mm.Head("vision.L4H1")
+mm.Neuron("L4.138", expert=0) == mm.Neuron("L4.e0.138") != mm.Neuron("L4.138")
+mm.Patch(np.array([5, 2])) == mm.Patch(torch.tensor([5, 2])) == mm.Patch(5, 2)
+mm.Token(" of", np.int64(3)) == mm.Token(" of", 3)
+torch.equal(attention(head="L1H3").values, attention(1, head=3).values)
+torch.equal(model.edit(cut(mm.Head(1, 0)))(prompt), model.edit(cut(layer=1, head=0))(prompt))
+torch.equal(model.edit(cut(["L1H0", "L2H1"]))(prompt), model.edit(cut(1, 0), cut(2, 1))(prompt))
+not torch.equal(model.edit(cut(head="L1H0"))(prompt), model(prompt))
 """.strip().splitlines()  # fmt: skip
 
 
@@ -98,6 +135,55 @@ SAID = {
     "bool(s > 0)": r"6 values.*\.values\.any\(\)",
     "float(s)": "6 values, not one",
     "s + np.ones(3)": "write a finite number",
+    "s == np.ones((2, 3))": r"has no labels.*scores\.values",
+    "np.ones((2, 3)) == s": r"has no labels.*scores\.values",
+    "s == VALUES": r"has no labels.*scores\.values",
+    "s != VALUES": r"has no labels.*scores\.values",
+    "VALUES + s": r"has no labels.*scores\.values",
+    "s[s > 0]": r"scores \* \(scores > 0\)",
+    "s[np.array([0, 1])]": r"\.sel\(layer=",
+    "s[True]": "no number",
+    "VALUES[s > 0]": r"scores\.values|float\(scores\)",
+    "list(s.sum())": r"float\(scores\)",
+    "int(s)": "6 values, not one",
+    "f'{s:.2f}'": "6 values, not one",
+    "neuron in s": r"in scores\.of\(axis\)",
+    "'layer' in s": r"in scores\.axes",
+    "s & 3": "write each in brackets",
+    "s > 0 & s < 2": "write each in brackets",
+    "(s > 0) & (s + 5)": "write each in brackets",
+    "~s": "write each in brackets",
+    "max(s)": r"scores\.max\(\) is the largest",
+    "sorted(s)": r"to_frame\(5\)",
+    "torch.stack([s, s])": r"torch\.stack keeps no labels.*scores\.values",
+    "torch.topk(s, 2)": r"torch\.topk keeps no labels.*scores\.values",
+    "torch.abs(s)": r"torch\.abs keeps no labels.*scores\.values",
+    "np.any(s > 0)": r"numpy\.any keeps no labels",
+    "np.std(s)": "n - 1",
+    "s.argmax('layer')": r"values\.argmax\(dim\)",
+    "s.float()": r"float\(scores\)",
+    "s.any()": r"values\.any\(\)",
+    "s.groupby('layer')": r"to_frame\(\)\.groupby",
+    "mm.Neuron('vision.L4.138', tower='text')": "leave tower= out",
+    "mm.Neuron('L4.e1.138', expert=2)": "leave expert= out",
+    "mm.Neuron(4, 138, 3)": "name of a tower",
+    "mm.Head(4, 1, 3)": "name of a tower",
+    "mm.Neuron(None, 3)": "whole number",
+    "mm.Patch(1, 2, None)": "whole number",
+    "mm.Token(3, ' of')": r"Token\(' dog', 3\)",
+    "mm.Token(' of', '3')": "whole number",
+    "mm.attribute(model, prompt, of=mm.Neuron(1, 3), layer=2)": "name earlier layers",
+    "mm.attribute(model, prompt, of=best.head(0))": "at least 1",
+    "patching.attention(model, prompt, ['L1H0', 'L1H1'])": r"layer=Head\(3, 5\)",
+    "patching.attention(model, prompt, 'L1H0', head=3)": "leave head= out",
+    "cut(2, head=mm.Head(1, 0))": "leave layer= out",
+    "patching.patch(model, pair, None)": r"write lambda logits: logits\[5\]",
+    "patching.patch(model, pair)": r"metric=patching\.metrics\.logit\(model",
+    "patching.patch(model, pair, ' dog')": r"patching\.metrics\.logit\(model, ' dog'\)",
+    "patching.patch(model, pair, metric, neuron)": "units=",
+    "patching.patch(model, pair, metric, 'neurons', [])": "at least one",
+    "patching.ablate(model, prompt, metric, 'neurons', 'mean')": r"mean_over\(model, prompts\)",
+    "view.heatmap(flat.sum('layer'))": r"view\.bars\(scores\)",
     "np.ones(3) * s": "write a finite number",
     "np.maximum(s, 0)": r"scores\.numpy\(\)",
     "len(s.sum())": r"float\(scores\)",

@@ -63,6 +63,10 @@ def test_a_photograph_shown_to_a_bundled_model_is_noted(model):
     assert note(model, photo) == ""  # of models that are not bundled nothing is known
 
 
+def test_a_single_pixel_is_no_photograph():
+    assert flatness(Image.new("RGB", (1, 1))) == 1.0
+
+
 def test_a_look_shows_the_explorer_and_its_note(model, monkeypatch):
     told = f"a {TRICK}"
     monkeypatch.setattr("mmlens.explore.look.note", lambda *_: told)

@@ -212,6 +212,7 @@ def test_an_address_is_not_downloaded():
     assert refusal("https://example.org/cat.png") == (
         "'https://example.org/cat.png' is an address: download it first, then give the file's path."
     )
+    assert "is an address" in refusal("https:/example.org/cat.png")  # as a Path spells it
 
 
 def test_a_path_that_no_system_takes_is_refused():

@@ -63,9 +63,10 @@ def over_pairs(reads: str = "pair", metric: str | None = "metric") -> Callable[[
             if metric is not None:
                 own[metric] = _metric(model, own.get(metric), one, metric)
             if metric is not None and own[metric] is None and metric not in given:
+                write = "' dog'" if metric == "of" else "patching.metrics.logit(model, ' dog')"
                 raise TargetError(
-                    f"{verb.__name__} is told nothing to measure: write {metric}=, ' dog' or"
-                    " patching.metrics.logit(model, ' dog'), or give pairs with of=' dog'."
+                    f"{verb.__name__} is told nothing to measure: write {metric}={write}, or give"
+                    " pairs with of=' dog'."
                 )
             read = one.clean if reads == "clean" and isinstance(one, Pair) else one
             return verb(model, read, **own)
@@ -125,7 +126,10 @@ def _metric(model: Any, metric: Any, pair: Any, name: str) -> Any:
     if not isinstance(metric, str):
         return metric
     if metric not in METRICS:
-        raise TargetError(f"There is no metric {metric!r}: {nearest(metric, METRICS)}")
+        raise TargetError(
+            f"There is no metric {metric!r} (of a word, patching.metrics.logit(model, ' dog')):"
+            f" {nearest(metric, METRICS)}"
+        )
     words = [getattr(pair, "of", None)]
     words += [getattr(pair, "minus", None)] if metric == "logit_difference" else []
     if any(word is None for word in words):

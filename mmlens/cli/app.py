@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import shlex
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -83,6 +84,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a sign shows `?`
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    warnings.formatwarning = lambda message, *_, **__: f"Note: {message}\n"  # no line of code
     app()
 
 

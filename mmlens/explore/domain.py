@@ -22,6 +22,8 @@ _SIDE, _EQUAL = 256, 2
 
 def flatness(picture: Image.Image) -> float:
     """The share of neighbouring pixels whose colours differ by at most 2 of 255 levels."""
+    if max(picture.size) == 1:
+        return 1.0  # a single pixel has no neighbours that differ
     small = picture.convert("RGB")
     small.thumbnail((_SIDE, _SIDE))
     levels = np.asarray(small, int)

@@ -232,7 +232,7 @@ def _source(
         if difference := unlike(other, kept.soft):
             raise AddressError(
                 f"The other prompt and this one have {difference}: to resample, give a prompt of"
-                " the same layout."
+                " the same layout, and for the mean mean_over(model, prompts)."
             )
         return standing(model, other, where, layers)
     if isinstance(value, Scores):

@@ -105,8 +105,7 @@ def attribute(
     reading = max((read for read, _ in aims), key=_length)  # one caption, up to the last word
     every = list(hooking.layers(model, where)) if where.layered else [None]
     if layer is None and where.layered:
-        before = layers_before(every, explained, where.owner)
-        layer = before if where.layer is None else where.layer
+        layer = layers_before(every, explained, where.owner) if where.layer is None else where.layer
     chosen = sorted(every[i] for i in places(every, layer, "layer")) if where.layered else every  # type: ignore[type-var]
     kept: list[dict[int | None, torch.Tensor]] = [{} for _ in aims]
 
@@ -279,6 +278,8 @@ def products(
         rows = readouts.answers(model, reading, targets)
         for row in rows:
             finite(row.detach(), f"the logits of {model.name!r}")
+        if not all(row.requires_grad for row in rows):
+            return  # none of these layers comes before what is explained
         for index, aimed in enumerate(targets):
             now = index
             out, power = seed(rows[index], aimed.number)

@@ -37,7 +37,7 @@ from mmlens.values.errors import AddressError, ArgumentError, CapabilityError
 from mmlens.values.labels import DENOISER, LM, Head
 from mmlens.values.scores import Scores
 from mmlens.values.sites import SITES
-from mmlens.values.unit_lists import has_units, one_unit
+from mmlens.values.unit_lists import has_units, one_unit, units_in
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
@@ -62,17 +62,35 @@ def knockout(
     Args:
         source: keys that are cut: labels, a type, a list, as in `Scores.sel`.
         destination: queries that no longer attend to them.
-        layer, head: where to cut; by default everywhere.
+        layer, head: where to cut; by default everywhere. A Head, or several, name both.
         across: whether the sources are pictures that the model reads by cross-attention; in a
             denoiser, the words of the prompt.
         tower: "denoiser" for that of a diffusion model, where destination=None is all positions.
         step: of a denoiser some steps only.
     """
     layers = list(layer) if isinstance(layer, range) else layer
+    given = _given_heads(layer, head)
+    where = {"layer": layers, "head": head} if given is None else {}
+    heads = () if given is None else (units_in(given, "layer", Head, least=1),)
     site = "cross_attn_scores" if flag(across, "across") else "attn_mask"
     if choice(tower, "tower", (LM, DENOISER)) == DENOISER:
         site = "denoiser.cross_attn_scores" if across else "denoiser.attn_scores"
-    return Edit(site, CUT, key=source, query=destination, layer=layers, head=head, step=step)
+    return Edit(site, CUT, *heads, key=source, query=destination, step=step, **where)
+
+
+def _given_heads(layer: Any, head: Any) -> Any:
+    """What stands as layer= or head= where it is Heads, which name both; None where it is none.
+
+    Raises:
+        ArgumentError: there is another layer or head beside them.
+    """
+    found = [given for given in (layer, head) if has_units(given)]
+    if found and layer is not None and head is not None:
+        raise ArgumentError(
+            f"{shown(found[0])} names a layer and a head: leave"
+            f" {'layer' if found[0] is head else 'head'}= out beside it."
+        )
+    return found[0] if found else None
 
 
 @needs("logits")
@@ -213,7 +231,7 @@ def attention(
     """How much each query attends to each key: Scores(layer, head, query, key).
 
     Args:
-        layer: one or several, as in `Scores.sel`; or a Head, which names its layer.
+        layer: one or several, as in `Scores.sel`; or a Head (also as head=), which names its own.
         tower: "vision" for the encoder instead of the language model.
         across: from words to pictures, where the model reads them by cross-attention; in a
             diffusion model, from positions of the latents to words.
@@ -224,10 +242,10 @@ def attention(
         CapabilityError: the kernel computes attention without materializing its pattern.
     """
     own = "cross_pattern" if across else "pattern"
-    if layer is not None and has_units(layer):  # a Head, as it is given elsewhere
-        head = one_unit(layer, "layer", Head)
+    if (given := _given_heads(layer, address.get("head"))) is not None:
+        head = one_unit(given, "layer", Head)
         layer, tower = head.layer, tower or head.tower != LM
-        address = {"head": head.head, **address}
+        address = {**address, "head": head.head}
     if model.can("denoise"):
         where = SITES[f"{DENOISER}.{own}"]
         if not any(where.at(at) in hooking.points(model) for at in range(model.denoiser.n_layers)):

@@ -109,7 +109,7 @@ def words_in(of: Any) -> list[Any] | None:
         TargetError: an empty list.
     """
     if has_units(of) and not isinstance(of, (str, Neuron)):
-        return units_in(of, "of", Neuron)
+        return units_in(of, "of", Neuron, least=1, error=TargetError)
     if not isinstance(of, (list, tuple)) and not hasattr(of, "to_list"):  # a list, or a Series
         return None
     words: list[Any] = list(of)  # type: ignore[arg-type]

@@ -241,7 +241,11 @@ def _single(
     kind = Head if where.inner == "head" else Neuron
     inner = where.inner or ""
     known = where.flat or inner in ("unit", "channel", "head")
-    if not units or not known or not all(isinstance(unit, kind) for unit in units):
+    if not units:
+        raise AddressError(
+            "units=[] names no such units: give at least one, or leave units= out for all."
+        )
+    if not known or not all(isinstance(unit, kind) for unit in units):
         raise AddressError(
             f"Site {where.site.name!r} has no such units: give Neurons at 'neurons', Heads at 'z'."
         )

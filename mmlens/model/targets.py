@@ -188,7 +188,7 @@ def one_number(
         TargetError: it takes other arguments, fails, or gives something else than one number.
     """
     write = f"it gets the logits of {of}, Float[d_vocab], so write lambda logits: logits[5]"
-    if not accepts(function, 1):
+    if not callable(function) or not accepts(function, 1):
         raise TargetError(
             f"{what} {written(function)!r} cannot be called with 1 argument: {write}."
         )

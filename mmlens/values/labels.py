@@ -6,12 +6,12 @@ Neuron(3, 17))` ablates it. Layers, units and heads count from 0, as in Transfor
 
 from __future__ import annotations
 
-import operator
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from mmlens.values.errors import AddressError, ArgumentError
+from mmlens.values.label_fields import as_call, beside, named, printed, put
 
 LM = "lm"
 """The default tower of a Neuron or Head: the language model."""
@@ -23,6 +23,7 @@ DENOISER = "denoiser"
 """The tower of a diffusion model that predicts noise, once a step."""
 DICTIONARY = "sae"
 """In the place of a tower: units of dictionaries on the language model; "vision.sae" on vision."""
+_TOWER = rf"[a-z]\w*(?:\.{DICTIONARY})?"
 
 
 @dataclass(frozen=True, order=True, init=False)
@@ -49,7 +50,7 @@ class Patch:
     ) -> None:
         if col is None:
             row, col, image, crop = _printed_patch(row, image, crop)
-        _put(self, row=row, col=col, image=image, crop=crop)
+        put(self, row=row, col=col, image=image, crop=crop)
 
     @classmethod
     def parse(cls, text: str) -> Patch:
@@ -69,7 +70,7 @@ class Patch:
         )
 
     def __repr__(self) -> str:
-        return _call(self, self.row, self.col, image=self.image, crop=self.crop)
+        return as_call(self, self.row, self.col, image=self.image, crop=self.crop)
 
 
 NUMBERED = ("query", "latent")
@@ -101,11 +102,20 @@ class Token:
     text: str
     at: int
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise ArgumentError(
+                f"Token({self.text!r}, {self.at!r}): write its text and its position, as in"
+                " Token(' dog', 3)."
+            )
+        if type(self.at) is not int:
+            put(self, at=self.at)
+
     def __str__(self) -> str:
         return self.text
 
     def __repr__(self) -> str:
-        return _call(self, self.text, self.at)
+        return as_call(self, self.text, self.at)
 
 
 @dataclass(frozen=True, order=True)
@@ -137,14 +147,21 @@ class Neuron:
         self, layer: int | str, unit: int | None = None, tower: str = LM, expert: int | None = None
     ) -> None:
         if unit is None or isinstance(layer, str):
-            layer, unit, tower, expert = _printed(Neuron, layer, unit, "Neuron(14, 2019)")
-        _put(self, layer=layer, unit=unit)
-        object.__setattr__(self, "tower", tower)
-        _put(self, expert=expert)
+            told = printed(Neuron, layer, unit)
+            layer, unit, tower, expert = (
+                *told[:2],
+                *beside(told, tower=(tower, LM), expert=(expert, None)),
+            )
+        put(self, layer=layer, unit=unit)
+        object.__setattr__(self, "tower", named(Neuron, tower, _TOWER))
+        if expert is not None:
+            put(self, expert=expert)
+        else:
+            object.__setattr__(self, "expert", None)
 
     def __repr__(self) -> str:
         towers = () if self.tower == LM else (self.tower,)
-        return _call(self, self.layer, self.unit, *towers, expert=self.expert)
+        return as_call(self, self.layer, self.unit, *towers, expert=self.expert)
 
     def __str__(self) -> str:
         expert = "" if self.expert is None else f"e{self.expert}."
@@ -153,8 +170,7 @@ class Neuron:
     @classmethod
     def parse(cls, text: str) -> Neuron:
         """`"L14.2019"` (or the paper's `"L14.u2019"`, `"vision.L3.17"`, `"L14.e3.2019"`)."""
-        tower = rf"(?:([a-z]\w*(?:\.{DICTIONARY})?)\.)?"
-        match = re.fullmatch(rf"{tower}L(\d+)\.(?:e(\d+)\.)?u?(\d+)", text.strip())
+        match = re.fullmatch(rf"(?:({_TOWER})\.)?L(\d+)\.(?:e(\d+)\.)?u?(\d+)", text.strip())
         if match is None:
             raise AddressError(f"{text!r} is no neuron: write it as 'L14.2019' (layer.unit).")
         expert = None if match[3] is None else int(match[3])
@@ -178,12 +194,13 @@ class Head:
 
     def __init__(self, layer: int | str, head: int | None = None, tower: str = LM) -> None:
         if head is None or isinstance(layer, str):
-            layer, head, tower = _printed(Head, layer, head, "Head(3, 5)")
-        _put(self, layer=layer, head=head)
-        object.__setattr__(self, "tower", tower)
+            told = printed(Head, layer, head)
+            layer, head, tower = (*told[:2], *beside(told, tower=(tower, LM)))
+        put(self, layer=layer, head=head)
+        object.__setattr__(self, "tower", named(Head, tower, _TOWER))
 
     def __repr__(self) -> str:
-        return _call(self, self.layer, self.head, *(() if self.tower == LM else (self.tower,)))
+        return as_call(self, self.layer, self.head, *(() if self.tower == LM else (self.tower,)))
 
     def __str__(self) -> str:
         return f"{_of(self.tower)}L{self.layer}H{self.head}"
@@ -197,31 +214,6 @@ class Head:
         return cls(int(match[2]), int(match[3]), match[1] or LM)
 
 
-def _put(label: Any, **numbers: Any) -> None:
-    """Set the numbers of a frozen label, plain ones also where NumPy or torch has given them.
-
-    Raises:
-        ArgumentError: one is no whole number.
-    """
-    for name, value in numbers.items():
-        if type(value) is not int and value is not None:
-            value = _whole(label, name, value)
-        object.__setattr__(label, name, value)
-
-
-def _whole(label: Any, name: str, value: Any) -> int:
-    try:
-        if type(value) is not bool:
-            return operator.index(value)
-    except TypeError:
-        pass  # told below
-    kind = type(label)
-    raise ArgumentError(
-        f"{kind.__name__}({name}={value!r}): write a whole number, as in"
-        f" {kind.__name__}({'14, 2019' if kind is Neuron else '3, 5'})."
-    )
-
-
 def _printed_patch(given: Any, image: Any, crop: Any) -> tuple[Any, ...]:
     """The fields of a Patch that is given as it prints, or as a pair.
 
@@ -231,6 +223,8 @@ def _printed_patch(given: Any, image: Any, crop: Any) -> tuple[Any, ...]:
     if isinstance(given, str):
         found = Patch.parse(given)
         return found.row, found.col, found.image or image, found.crop or crop
+    if not isinstance(given, Patch) and hasattr(given, "tolist"):  # an array, a tensor
+        given = given.tolist()
     if isinstance(given, (tuple, list)) and len(given) == 2:
         return *given, image, crop
     raise ArgumentError(
@@ -246,26 +240,3 @@ def host_of(tower: str) -> str:
 
 def _of(tower: str) -> str:
     return "" if tower == LM else f"{tower}."
-
-
-def _printed(kind: Any, text: Any, other: Any, write: str) -> tuple[Any, ...]:
-    """The fields of a Neuron or Head that is given as it prints.
-
-    Raises:
-        ArgumentError: it is no text, or there is a second number beside it.
-    """
-    if not isinstance(text, str) or other is not None:
-        given = ", ".join(repr(one) for one in (text, other) if one is not None)
-        raise ArgumentError(
-            f"{kind.__name__}({given}) names no {kind.__name__.lower()}: write {write}, or what it"
-            f" prints, {str(kind(14, 2019) if kind is Neuron else kind(3, 5))!r}."
-        )
-    found = kind.parse(text)
-    return tuple(getattr(found, one.name) for one in fields(found))
-
-
-def _call(label: Any, *fields: Any, **named: Any) -> str:
-    """A label as it is written in Python, without what is left out there."""
-    rest = [f"{name}={value!r}" for name, value in named.items() if value]
-    rest += ["expert=0"] if named.get("expert") == 0 else []
-    return f"{type(label).__name__}({', '.join([*map(repr, fields), *rest])})"

@@ -10,6 +10,7 @@ remedy. Sizes are checked from the header, before decoding.
 from __future__ import annotations
 
 import io
+import re
 import stat
 import warnings
 from pathlib import Path
@@ -26,6 +27,8 @@ MAX_PIXELS = 100_000_000
 MAX_BYTES = 1 << 30
 """Larger files are refused: 100 megapixels at 16 bits are 600 MB without any compression."""
 
+_ADDRESS = re.compile(r"(https?|ftp|file|s3|gs|hf):/")
+"""How a web address begins, also where a Path made one slash of two."""
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif")
 
 
@@ -87,7 +90,7 @@ def _name_of(picture: Image.Image | np.ndarray) -> str:
 def _read_file(source: str | Path) -> bytes:
     """The bytes of a file; raises a PictureError where it cannot be read."""
     name = repr(str(source))
-    if "://" in str(source):
+    if "://" in str(source) or _ADDRESS.match(str(source)):
         raise PictureError(f"{name} is an address: download it first, then give the file's path.")
     path = Path(source)
     try:

@@ -16,7 +16,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from mmlens.values.arguments import instance, number, several
+from mmlens.values.arguments import instance, number, several, shown
 from mmlens.values.errors import AddressError, ArgumentError
 
 ALIKE = ("+", "-", "<", "<=", ">", ">=", "==", "!=")
@@ -34,6 +34,8 @@ _UFUNCS = {
     "not_equal": ("__ne__", "__ne__"),
 }
 """NumPy's operators: with Scores on their left, and on their right."""
+_REDUCED = {"logical_or": "any", "logical_and": "all", "add": "sum", "multiply": "prod"}
+"""What NumPy calls the reductions of its operators."""
 S = TypeVar("S", bound="Arithmetic")
 
 
@@ -91,7 +93,7 @@ class Arithmetic:
 
     def __neg__(self: S) -> S:
         """Every value with the other sign."""
-        return _alone(self, "negated", operator.neg)
+        return alone(self, "negated", operator.neg)
 
     def __pos__(self: S) -> S:
         """As they are."""
@@ -103,7 +105,7 @@ class Arithmetic:
 
     def abs(self: S) -> S:
         """The magnitude of every value."""
-        return _alone(self, "abs", operator.abs)
+        return alone(self, "abs", operator.abs)
 
     def __radd__(self: S, other: Any) -> S:
         """As the sum the other way round."""
@@ -119,35 +121,29 @@ class Arithmetic:
 
     def __rtruediv__(self: S, other: Any) -> S:
         """A number divided by every value; by 0 it is inf or nan."""
-        return _alone(self, "inverted", lambda values: 1.0 / values) * other
+        return alone(self, "inverted", lambda values: 1.0 / values) * other
 
     def __eq__(self, other: object) -> Any:
-        """1 where two values are equal, else 0; of what is neither Scores nor a number, False."""
-        if not isinstance(other, Arithmetic) and not _is_number(other):
+        """1 where two values are equal, else 0; beside what has no values (None, a text), False.
+
+        Raises:
+            AddressError: an array or a tensor, which has no labels.
+        """
+        if not isinstance(other, Arithmetic) and not _has_values(other):
             return NotImplemented
         return _compared(self, "==", other, operator.eq)
 
     def __ne__(self, other: object) -> Any:
-        """1 where two values differ, else 0; of what is neither Scores nor a number, True."""
-        if not isinstance(other, Arithmetic) and not _is_number(other):
+        """1 where two values differ, else 0; beside what has no values (None, a text), True.
+
+        Raises:
+            AddressError: an array or a tensor, which has no labels.
+        """
+        if not isinstance(other, Arithmetic) and not _has_values(other):
             return NotImplemented
         return _compared(self, "!=", other, operator.ne)
 
     __hash__ = object.__hash__
-
-    def __bool__(self) -> bool:
-        """Whether the number is other than 0, where one is left.
-
-        Raises:
-            ArgumentError: several values, of which some may be 0 and others not.
-        """
-        if self.values.numel() != 1:
-            raise ArgumentError(
-                f"{self!r} holds {self.values.numel()} values, which are not true or false as one:"
-                " write bool((scores > 0).values.any()), or .all(); is None asks whether there are"
-                " any."
-            )
-        return bool(self.values.item())
 
     def __lt__(self: S, other: Any) -> S:
         """1 where a value is smaller, else 0."""
@@ -165,6 +161,10 @@ class Arithmetic:
         """1 where a value is not smaller, else 0."""
         return _compared(self, ">=", other, operator.ge)
 
+    def joined(self: S, sign: str, other: Any, do: Callable[[Any, Any], Any]) -> S:
+        """What `do` makes of both values at each place; `sign` is told in `about`."""
+        return _computed(self, sign, other, do)
+
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         """NumPy's functions: operators as they stand here, others of one argument value by value.
 
@@ -177,10 +177,12 @@ class Arithmetic:
             mine = isinstance(first, Arithmetic)
             return getattr(first, names[0])(second) if mine else getattr(second, names[1])(first)
         if method != "__call__" or options or ufunc.nin != 1 or ufunc.nout != 1:
+            of_all = _REDUCED.get(ufunc.__name__) if method == "reduce" else None
             raise ArgumentError(
-                f"numpy.{ufunc.__name__} keeps no labels of Scores: write scores.numpy() in it."
+                f"numpy.{of_all or ufunc.__name__} keeps no labels of Scores: write scores.numpy()"
+                " in it."
             )
-        return _alone(self, ufunc.__name__, lambda values: _by_numpy(ufunc, values))
+        return alone(self, ufunc.__name__, lambda values: _by_numpy(ufunc, values))
 
     @classmethod
     def concat(cls: type[S], parts: Sequence[Any], axis: str, labels: Sequence[Any] = ()) -> S:
@@ -219,7 +221,12 @@ def _computed(mine: Any, sign: str, other: Any, do: Callable[[Any, Any], Any]) -
         if other.axes:
             _belong_together(mine, sign, other)
     else:
-        by = number(other, f"What stands after {sign} Scores", error=AddressError)
+        if getattr(other, "ndim", 0):
+            raise AddressError(
+                f"{shown(other)} beside {sign} has no labels: write a finite number, Scores, or"
+                " scores.values for what has none."
+            )
+        by = number(other, f"Scores {sign} other", error=AddressError)
         told = f"{sign} {by:g}"
     before = mine.about.get("computed")
     return mine.with_values(
@@ -227,7 +234,7 @@ def _computed(mine: Any, sign: str, other: Any, do: Callable[[Any, Any], Any]) -
     )
 
 
-def _alone(mine: Any, told: str, do: Callable[[Any], Any]) -> Any:
+def alone(mine: Any, told: str, do: Callable[[Any], Any]) -> Any:
     """Values computed from these alone."""
     before = mine.about.get("computed")
     return mine.with_values(
@@ -241,8 +248,13 @@ def _by_numpy(ufunc: Any, values: Any) -> Any:
     return torch.as_tensor(ufunc(values.detach().double().cpu().numpy())).to(values)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether this is one number, also of NumPy or torch."""
     return isinstance(value, (int, float)) or getattr(value, "ndim", None) == 0
+
+
+def _has_values(value: Any) -> bool:
+    return is_number(value) or hasattr(value, "ndim")
 
 
 def _compared(mine: Any, sign: str, other: Any, do: Callable[[Any, Any], Any]) -> Any:

@@ -53,17 +53,40 @@ class Reductions:
         """The smallest value over the named axes (over all when none is named)."""
         return _reduced(self, "min", axes, given)
 
-    def argmax(self) -> dict[str, Any]:
-        """The place of the largest value: axis to label, as `sel(**place)` takes it."""
+    def argmax(self, *axes: Any, **given: Any) -> dict[str, Any]:
+        """The place of the largest value of all: axis to label, as `sel(**place)` takes it.
+
+        Raises:
+            ArgumentError: an axis; places along one are numbers, which `values` has.
+        """
+        _of_all("argmax", axes, given)
         return _place(self, self.values)
 
-    def argmin(self) -> dict[str, Any]:
-        """The place of the smallest value: axis to label, as `sel(**place)` takes it."""
+    def argmin(self, *axes: Any, **given: Any) -> dict[str, Any]:
+        """The place of the smallest value of all: axis to label, as `sel(**place)` takes it.
+
+        Raises:
+            ArgumentError: an axis; places along one are numbers, which `values` has.
+        """
+        _of_all("argmin", axes, given)
         return _place(self, -self.values)
+
+
+def _of_all(how: str, axes: Sequence[Any], options: Mapping[str, Any]) -> None:
+    if axes or options:  # NumPy's own function reads a TypeError as "ask the array"
+        raise ArgumentError(
+            f"{how} is one place among all values and takes no axis: write scores.values.{how}(dim)"
+            f" for the numbers along one, or one.{how}() for one in scores."
+        )
 
 
 def _reduced(scores: Any, how: str, given: Sequence[Any], options: Mapping[str, Any]) -> Any:
     for name, value in options.items():
+        if how == "std" and name in ("ddof", "correction", "unbiased"):
+            raise ArgumentError(
+                "std divides by n - 1 and has no other way: write scores.numpy().std() to divide by"
+                " n."
+            )
         if value is not None:  # NumPy's functions give axis=None, dtype=None, out=None
             raise ArgumentError(
                 f"{how} has no {name}=: name the axes alone, as in scores.{how}"

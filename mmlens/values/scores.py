@@ -11,6 +11,7 @@ One label drops its axis; a list, a slice or a type keeps it (`mmlens.values.add
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from mmlens.values.arguments import count, instance, several, shown, text
 from mmlens.values.errors import AddressError, ArgumentError, CheckpointError, nearest
 from mmlens.values.optional_packages import package
 from mmlens.values.packed_labels import Labels, pack_labels, unpack_labels
-from mmlens.values.score_arithmetic import Arithmetic
+from mmlens.values.score_protocols import Protocols
 from mmlens.values.score_reductions import Reductions
 from mmlens.values.score_words import other_word
 from mmlens.values.sites import SHARED
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Scores(Arithmetic, Reductions):
+class Scores(Protocols, Reductions):
     """Named axes, labelled indices.
 
     Attributes:
@@ -110,8 +111,8 @@ class Scores(Arithmetic, Reductions):
             AddressError: no number there, or what is no number or slice; labels go to `sel`.
         """
         given = at if type(at) is tuple else (at,)
-        if Ellipsis in given:
-            gap = given.index(Ellipsis)
+        if gaps := [place for place, one in enumerate(given) if one is Ellipsis]:
+            gap = gaps[0]
             every = (slice(None),) * (len(self.axes) - len(given) + 1)
             given = (*given[:gap], *every, *given[gap + 1 :])
         if len(given) > len(self.axes):
@@ -121,13 +122,8 @@ class Scores(Arithmetic, Reductions):
             size = len(self.of(axis))
             if isinstance(one, slice):
                 out = out if one == slice(None) else out._pick(axis, list(range(size)[one]))
-            elif isinstance(one, int) and -size <= one < size:
-                out = out._pick(axis, one % size)
             else:
-                raise AddressError(
-                    f"[{shown(one)}] is no number from {-size} to {size - 1} on axis {axis!r}:"
-                    f" labels are chosen by .sel({axis}=...)."
-                )
+                out = out._pick(axis, _numbered(one, size, axis))
         return out
 
     def __len__(self) -> int:
@@ -141,8 +137,12 @@ class Scores(Arithmetic, Reductions):
         return self.shape[0]
 
     def __iter__(self) -> Iterator[Scores]:
-        """Along the first axis."""
-        return (self[at] for at in range(self.shape[0] if self.axes else 0))
+        """Along the first axis.
+
+        Raises:
+            ArgumentError: one value is left, which has no axis.
+        """
+        return (self[at] for at in range(len(self)))
 
     def _pick(self, axis: str, index: int | list[int]) -> Scores:
         dim = self._dim(axis)
@@ -163,28 +163,6 @@ class Scores(Arithmetic, Reductions):
         if axis not in self.axes:
             raise AddressError(f"There is no axis {axis!r} here: {nearest(axis, self.axes)}")
         return self.axes.index(axis)
-
-    # -- one number ---------------------------------------------------------------------------
-
-    def item(self) -> float:
-        """The number, when one value is left."""
-        if self.values.numel() != 1:
-            raise AddressError(
-                f"{self!r} holds {self.values.numel()} values, not one: narrow it with .sel(...)."
-            )
-        return float(self.values.item())
-
-    def __float__(self) -> float:
-        """The number, when one value is left.
-
-        Raises:
-            ArgumentError: several values.
-        """
-        if self.values.numel() != 1:
-            raise ArgumentError(
-                f"{self!r} holds {self.values.numel()} values, not one: narrow it with .sel(...)."
-            )
-        return self.item()
 
     def with_values(self, values: torch.Tensor, **told: Any) -> Scores:
         """Other values at the same places; `told` is added to what is known about them."""
@@ -228,10 +206,6 @@ class Scores(Arithmetic, Reductions):
     def numpy(self) -> Any:
         """The values as a NumPy array."""
         return self.values.detach().float().cpu().numpy()
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        """The values, where NumPy is given Scores; without their labels."""
-        return self.numpy() if dtype is None else self.numpy().astype(dtype)
 
     if not TYPE_CHECKING:
 
@@ -280,6 +254,29 @@ class Scores(Arithmetic, Reductions):
         sizes = ", ".join(f"{a} {n}" for a, n in zip(self.axes, self.shape, strict=True))
         what = str(self.about.get("method", ""))
         return f"Scores({sizes or self.values.item():})" + (f" of {what}" if what else "")
+
+
+def _numbered(at: Any, size: int, axis: str) -> int:
+    """A place on an axis, by its number.
+
+    Raises:
+        AddressError: it is a label, a list or Scores, or there is no such number.
+    """
+    if isinstance(at, Scores):
+        raise AddressError(
+            f"{at!r} chooses no places: write scores * (scores > 0) for 0 at the others, or"
+            " scores.to_frame().query('score > 0') for a table of these alone."
+        )
+    try:
+        place = operator.index(at) if not isinstance(at, bool) else size
+    except (TypeError, ValueError):  # the latter from a tensor of several numbers
+        place = size
+    if not -size <= place < size:
+        raise AddressError(
+            f"[{shown(at)}] is no number from {-size} to {size - 1} on axis {axis!r}:"
+            f" labels are chosen by .sel({axis}=...)."
+        )
+    return place % size
 
 
 _shown: list[Callable[[Scores], dict[str, Any]]] = []

@@ -242,6 +242,10 @@ def site(name: str) -> Site:
     Raises:
         SiteError: no such site; the error names the nearest ones.
     """
+    if not isinstance(name, str) and hasattr(name, "layer"):  # a Neuron, a Head
+        raise SiteError(
+            f"{name!r} is no site: write 'neurons' (of Heads 'z') as site, and units={name!r}."
+        )
     text(name, "site", error=SiteError)
     if name in SITES:
         return SITES[name]

@@ -65,9 +65,10 @@ def one_unit(value: Any, name: str, kind: type | tuple[type, ...] = Neuron) -> A
     """
     found = units_in(value, name, kind)
     if len(found) != 1:
+        example = "Neuron(14, 2019)" if kind is Neuron else "Head(3, 5)"
         raise AddressError(
             f"{name}={shown(value)} names {len(found)} units: give one at a time, as in"
-            f" {name}=Neuron(14, 2019)."
+            f" {name}={example}."
         )
     return found[0]
 

@@ -43,7 +43,8 @@ def scores(value: Any, name: str = "scores") -> Scores:
 def narrower(scores: Scores, most: int) -> str:
     """How Scores of more axes than a view has get fewer, with axes that they have."""
     if len(scores.axes) <= most:
-        return "give one number for each place"
+        write = {0: "scores.item() is the number", 1: "view.bars(scores) shows one axis"}
+        return write.get(len(scores.axes), "give one number for each place")
     gone = ", ".join(map(repr, scores.axes[most:]))
     return (
         f"narrow it, as in scores.sel({scores.axes[0]}=...), or reduce it, as in scores.sum({gone})"
@@ -63,9 +64,12 @@ def is_bare(value: Any) -> bool:
 
 def _named(value: Any) -> Scores:
     """Numbers without names as Scores."""
+    import numpy as np
     import torch
 
-    values = torch.as_tensor(getattr(value, "to_numpy", lambda: value)())
+    if not isinstance(value, torch.Tensor):
+        value = np.array(value)  # a copy: that of a Series is not writable
+    values = torch.as_tensor(value)
     return Scores(values, ("row", "column") if values.ndim == 2 else ("place",))
 
 
