@@ -8,7 +8,8 @@ alignment       Implicit Multimodal Alignment (2024)
 bias            associations of concepts with groups, audited
 hallucination   things that captions name and pictures do not have
 
-tables          a question asked about many pictures, as one table
+tables          a question asked about many pictures, as one table;    swept_questions    on disk
+study_folder    one page, its Markdown and its tables;    study_report    of parts and verdicts
 bootstrap       intervals over pictures;    comparisons    tests of two arms
 scoring         how a caption is scored;    interval_plots dots and intervals, in figures
 claims          verdicts and numbers;       page_parts, markdown_parts   what reports are made of
