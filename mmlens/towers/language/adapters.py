@@ -14,8 +14,7 @@ import torch
 from torch import nn
 
 from mmlens.runtime.sharing import share_weights
-from mmlens.towers.language.dequantised import dequantised
-from mmlens.towers.language.linear_weights import all_rows
+from mmlens.towers.language.dequantised import all_rows, dequantised
 from mmlens.values.errors import CapabilityError
 
 

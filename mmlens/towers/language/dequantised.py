@@ -18,13 +18,14 @@ import torch
 from torch import nn
 
 from mmlens.towers.language.copies import unquantised
-from mmlens.towers.language.linear_weights import all_rows
 from mmlens.values.errors import CapabilityError, reason
 
 QUANTISERS = ("bitsandbytes", "torchao", "torch.ao", "optimum", "gptqmodel", "awq", "hqq")
 _PACKED = ("qweight", "weight", "weight_packed")
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-4}
 """Between the layer and its plain copy, as a share of the output's root mean square."""
+_ROWS = 1024
+"""The largest number of inputs in one call of a layer."""
 _HALF = 4e-3
 """In half precision, whose rounding is a quarter of it; int8 activations are off by twice it."""
 _DEQUANTISE = "load it without quantization_config, or in another form, such as torchao's int8"
@@ -91,8 +92,11 @@ def _plain(layer: Any, name: str, model: Any) -> nn.Module:
         zero = layer(torch.zeros(1, layer.in_features, dtype=dtype, device=place))[0]
         biased = getattr(layer, "bias", None) is not None
         found = nn.Linear(layer.in_features, len(zero), bias=biased, device="meta")
-        eye = torch.eye(layer.in_features, dtype=dtype, device=place)
-        values = weight.dequantize() if readable else (all_rows(layer, eye) - zero).T.contiguous()  # type: ignore[union-attr]
+        if readable:
+            values = weight.dequantize()  # type: ignore[union-attr]
+        else:
+            eye = torch.eye(layer.in_features, dtype=dtype, device=place)
+            values = (all_rows(layer, eye) - zero).T.contiguous()
         found.weight = nn.Parameter(values.to(dtype), requires_grad=False)
         if biased:
             found.bias = nn.Parameter(zero.clone(), requires_grad=False)
@@ -108,6 +112,11 @@ def _plain(layer: Any, name: str, model: Any) -> nn.Module:
     if not off <= _ROUNDING.get(dtype, _HALF):
         raise CapabilityError(_rounded(kind, off))
     return found.eval()
+
+
+def all_rows(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """A layer's outputs for these inputs, a part of them at a time."""
+    return torch.cat([layer(part) for part in inputs.split(_ROWS)])
 
 
 def _rounded(kind: str, off: float | None = None) -> str:
