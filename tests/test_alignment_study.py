@@ -135,6 +135,7 @@ def test_little_is_less_than_a_tenth(lost, holds):
 
 
 def test_the_study_is_a_page_of_its_claims_and_goes_on_where_it_was(model, tmp_path):
+    tmp_path = tmp_path / "new"  # a folder that is not there yet
     samples = Samples("planted", [one.id for one in SAMPLES], SAMPLES.__getitem__, "planted")
     how: Any = {"draws": 50, "progress": False, **ONE}
     report = alignment.reproduce(model, samples, tmp_path, command="mmlens reproduce x", **how)

@@ -159,6 +159,7 @@ def test_words_have_to_come_in_later_layers_and_at_the_thing(late, bare, holds):
 
 
 def test_the_study_is_a_page_of_its_claims_and_goes_on_where_it_was(model, tmp_path):
+    tmp_path = tmp_path / "new"  # a folder that is not there yet
     samples = Samples("planted", [one.id for one in SAMPLES], SAMPLES.__getitem__, "planted")
     how: Any = {"share": 0.5, "draws": 50, "progress": False, **ONE}
     report = neo.reproduce(model, samples, tmp_path, command="mmlens reproduce neo", **how)

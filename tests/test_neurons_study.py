@@ -164,6 +164,7 @@ def test_a_list_that_no_picture_has_is_not_measured():
 
 
 def test_the_study_is_a_page_of_its_claims_and_goes_on_where_it_was(model, tmp_path, monkeypatch):
+    tmp_path = tmp_path / "new"  # a folder that is not there yet
     samples = Samples("planted", [one.id for one in SAMPLES], SAMPLES.__getitem__, "planted")
     how: Any = {"pool": 2, "ks": (2,), "draws": 50, "progress": False, **ONE}
     report = neurons.reproduce(model, samples, tmp_path, command="mmlens reproduce neurons", **how)

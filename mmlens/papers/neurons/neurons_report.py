@@ -25,6 +25,7 @@ from mmlens.papers.study_folder import StudyReport, framed, write_study
 from mmlens.papers.swept_questions import answered, swept
 from mmlens.papers.tables import ExperimentError
 from mmlens.values.arguments import count, flag, path
+from mmlens.values.errors import writing
 from mmlens.values.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def reproduce(
     options = {"given": given, "ks": list(ks), "drawn": drawn, "prompt": prompt, "noun": noun,
                "max_new_tokens": max_new_tokens, "seed": seed}  # fmt: skip
     if not (resume and (folder / "sweeps").exists()):  # of another study they stay as they are
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / LISTS_FILE, json.dumps({"made_of": made_of, "lists": given}, indent=1))
     tables = swept({silenced_lists: options}, loaded, rest, folder, seed=seed, resume=resume,
                    progress=shown)  # fmt: skip
