@@ -11,6 +11,7 @@ hallucination   things that captions name and pictures do not have
 tables          a question asked about many pictures, as one table;    swept_questions    on disk
 study_folder    one page, its Markdown and its tables;    study_report    of parts and verdicts
 bootstrap       intervals over pictures;    comparisons    tests of two arms
+contests        methods, each against a control of its own
 scoring         how a caption is scored;    interval_plots dots and intervals, in figures
 claims          verdicts and numbers;       page_parts, markdown_parts   what reports are made of
 """

@@ -30,12 +30,14 @@ class StudyReport:
         page, results: OUT/report.html and OUT/results.md.
         verdicts: experiment, claim, holds (None: undecided), says.
         sections: of every experiment, in the order of the page.
+        contests: of its methods against their controls, for the shoot-out.
     """
 
     page: Path
     results: Path
     verdicts: pd.DataFrame = field(repr=False)
     sections: list[Part] = field(repr=False)
+    contests: Sequence[Any] = field(default=(), repr=False)
 
 
 def framed(
@@ -56,7 +58,11 @@ def framed(
 
 
 def write_study(
-    frame: Frame, parts: Sequence[Part], out: str | Path, results: str | Path | None = None
+    frame: Frame,
+    parts: Sequence[Part],
+    out: str | Path,
+    results: str | Path | None = None,
+    contests: Sequence[Any] = (),
 ) -> StudyReport:
     """The folder of a report; `results` gets the Markdown, too."""
     folder = Path(out)
@@ -72,8 +78,9 @@ def write_study(
     told = [asdict(one.verdict) for one in parts if one.verdict is not None]
     table = pd.DataFrame(told, columns=["experiment", "claim", "holds", "says"])
     return StudyReport(
-        folder / "report.html", folder / "results.md", table.astype({"holds": object}), list(parts)
-    )
+        folder / "report.html", folder / "results.md", table.astype({"holds": object}), list(parts),
+        tuple(contests),
+    )  # fmt: skip
 
 
 def above(row: Mapping[str, Any], bound: float = 0.0) -> bool | None:

@@ -1,0 +1,105 @@
+"""Contests: methods that answer one question, each judged against a control of its own.
+
+A contest is one measure on pictures with known truth. Of every method it has the number itself, its
+control's, and the difference of the two picture by picture, whose interval says whether the method
+beats its control, is behind it, or is not told apart (`judged`). The shoot-out lists the contests
+of all studies in one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from mmlens.papers.bootstrap import differences, summarise
+from mmlens.papers.study_folder import above, below, told_interval
+from mmlens.papers.tables import ExperimentError
+from mmlens.tally.intervals import ANY, DRAWS
+
+COLUMNS = ("question", "measure", "method", "control", "mean", "low", "high", "control mean",
+           "gap", "gap low", "gap high", "n", "beats", "passes")  # fmt: skip
+BEATS = {True: "**ahead**", False: "**behind**", None: "not told apart"}
+
+
+@dataclass(frozen=True, eq=False)
+class Contest:
+    """One measure of several methods.
+
+    Attributes:
+        question: what the methods answer, in a user's words. measure: what is counted.
+        rows: sample, arm, value, and base where it is a ratio of means; several values of one
+            picture are averaged first.
+        controls: by each method's arm, the arm of its control.
+        better: whether "more" or "less" is good.
+        within: between which values the measure lies, where that is known.
+        passes: by arm, what it costs in forward passes, where that is known.
+        page: where the whole study stands, for links.
+    """
+
+    question: str
+    measure: str
+    rows: pd.DataFrame = field(repr=False)
+    controls: Mapping[str, str]
+    better: str = "more"
+    within: tuple[float, float] = ANY
+    passes: Mapping[str, float] = field(default_factory=dict)
+    page: str = ""
+
+
+def judged(contest: Contest, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+    """One row a method: its mean, its control's, their difference, and whether it is ahead.
+
+    Returns:
+        question, measure, method, control, mean, low, high, control mean, gap, gap low, gap high,
+        n (pictures that have both), beats (None: not told apart, or fewer than 8 pictures), passes.
+
+    Raises:
+        ExperimentError: an arm is not among the rows, or `better` is neither "more" nor "less".
+    """
+    if contest.better not in ("more", "less"):
+        raise ExperimentError(f'better="{contest.better}" is none of "more" and "less".')
+    kept = [name for name in ("sample", "arm", "value", "base") if name in contest.rows.columns]
+    rows: Any = contest.rows[kept].assign(metric="measure")
+    there = set(rows["arm"])
+    missing = [arm for pair in contest.controls.items() for arm in pair if arm not in there]
+    if missing:
+        raise ExperimentError(
+            f"The contest has no rows of {missing[0]!r}; it has those of"
+            f" {', '.join(sorted(there))}."
+        )
+    gaps = [differences(rows, *pair) for pair in contest.controls.items()]
+    how: dict[str, Any] = {"ranges": {"measure": contest.within}, "draws": draws, "seed": seed}
+    found = summarise(pd.concat([rows, *gaps]), ["arm", "metric"], **how).set_index("arm")
+    decide = above if contest.better == "more" else below
+    told = []
+    for method, control in contest.controls.items():
+        own, other, gap = (found.loc[arm] for arm in (method, control, f"{method} - {control}"))
+        told.append((
+            contest.question, contest.measure, method, control, own["mean"], own["low"],
+            own["high"], other["mean"], gap["mean"], gap["low"], gap["high"], int(gap["n"]),
+            decide(dict(gap)), contest.passes.get(method, float("nan")),
+        ))  # fmt: skip
+    return pd.DataFrame(told, columns=list(COLUMNS)).astype({"beats": object})
+
+
+def contest_table(found: pd.DataFrame) -> list[list[str]]:
+    """A table of judged contests as text, its head first: a line a method."""
+    lines = [["method", "it", "its control", "difference", "", "pictures", "cost in passes"]]
+    for row in found.to_dict("records"):
+        gap = {"mean": row["gap"], "low": row["gap low"], "high": row["gap high"]}
+        passes = "" if pd.isna(row["passes"]) else f"{row['passes']:.0f}"
+        lines.append([
+            str(row["method"]), told_interval(row), f"{row['control mean']:.2f} ({row['control']})",
+            told_interval(gap), BEATS[row["beats"]], str(row["n"]), passes,
+        ])  # fmt: skip
+    return lines
+
+
+def all_judged(contests: Sequence[Contest], *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+    """The rows of several contests, one below the other."""
+    return pd.concat(
+        [judged(one, draws=draws, seed=seed) for one in contests], ignore_index=True
+    )  # fmt: skip
