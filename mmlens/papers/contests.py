@@ -84,6 +84,13 @@ def judged(contest: Contest, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFra
     return pd.DataFrame(told, columns=list(COLUMNS)).astype({"beats": object})
 
 
+def lost(rows: Any) -> pd.DataFrame:
+    """Rows of a contest, what is lost of a probability, of rows with `before` and `probability`."""
+    before = rows["before"].astype(float)
+    value = before - rows["probability"].astype(float)
+    return rows[["sample", "arm"]].assign(value=value, base=before)
+
+
 def _summarised(contest: Contest, **how: Any) -> pd.DataFrame:
     """arm, mean, low, high, n of every arm, and of every method less its control."""
     kept = [name for name in ("sample", "arm", "value", "base") if name in contest.rows.columns]

@@ -37,7 +37,7 @@ class StudyReport:
     results: Path
     verdicts: pd.DataFrame = field(repr=False)
     sections: list[Part] = field(repr=False)
-    contests: Sequence[Any] = field(default=(), repr=False)
+    contests: Sequence[Any] = field(default=(), repr=False, kw_only=True)
 
 
 def framed(
@@ -79,7 +79,7 @@ def write_study(
     table = pd.DataFrame(told, columns=["experiment", "claim", "holds", "says"])
     return StudyReport(
         folder / "report.html", folder / "results.md", table.astype({"holds": object}), list(parts),
-        tuple(contests),
+        contests=tuple(contests),
     )  # fmt: skip
 
 
