@@ -49,12 +49,13 @@ def framed(
     about: Mapping[str, Any],
     command: str = "",
     *,
-    several: bool = False,
+    several: bool | None = False,
+    headline: str = "",
 ) -> Frame:
     """The frame of a report: provenance in words, and the command line that wrote it."""
     named = {name.replace("_", " "): one_line(value) for name, value in about.items()}
     told = f"Written by `{command}`." if command else ""
-    return Frame(study, title, lead, read, cited, named, told, several)
+    return Frame(study, title, lead, read, cited, named, told, several, headline)
 
 
 def write_study(
