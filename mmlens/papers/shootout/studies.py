@@ -39,7 +39,7 @@ class StudyOfMethods:
 
 
 def _half_in_a_pool(n: int) -> dict[str, Any]:
-    return {"pool": min(120, n // 2)}
+    return {"pool": min(120, 2 * n // 3)}
 
 
 STUDIES = {
