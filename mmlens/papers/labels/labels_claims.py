@@ -87,9 +87,10 @@ def contest(table: pd.DataFrame) -> Contest:
     """Labels and captions, each against those of other pictures."""
     return Contest(
         "Which things does it name?",
-        "recall of the picture's things; control: what is said of other pictures",
+        "recall of the picture's things",
         recalls(table),
         {AS_MANY: OF_OTHERS, CAPTION: CAPTION_OF_OTHERS},
+        control="what is said of other pictures",
         within=(0.0, 1.0),
         page="results-labels.md",
     )
