@@ -1,0 +1,112 @@
+"""All methods side by side, what they cost and why they are left out, and their contests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from mmlens.papers.contests import Contest
+from mmlens.papers.interval_plots import strips
+from mmlens.papers.maps.map_methods import ABSENT, CHANCE, EARLY, LENS
+from mmlens.papers.maps.questions.map_scores import BY_MASK, CURVES, values_of
+from mmlens.papers.study_folder import told_interval
+from mmlens.papers.study_report import Part
+
+HEADS = {"energy": "energy", "pointing": "pointing", "deletion": "deletion (low is good)",
+         "insertion": "insertion"}  # fmt: skip
+PAGE = "results-maps.md"
+_PATCHES = "Which patches of the picture does a word come from?"
+_PLACE = "Where in the picture is the thing that a word names?"
+
+
+def costs_of(table: pd.DataFrame) -> dict[str, float]:
+    """The median cost of each method, in forward passes; of random numbers 0."""
+    rows = values_of(table)
+    costs: Any = rows[rows["metric"] == "cost"].groupby("arm", sort=False)["value"].median()
+    return {**{str(name): float(value) for name, value in costs.items()}, CHANCE: 0.0}
+
+
+def left_out(table: pd.DataFrame) -> dict[str, list[str]]:
+    """By method, of how many pictures it has no map or no curves, and why."""
+    rows: Any = table[(table["skipped"] == "") & (table["why"] != "")]
+    told: dict[str, list[str]] = {}
+    groups: Any = rows.groupby(["method", "why"], sort=False)
+    for (name, why), some in groups:
+        pictures, measures = some["sample"].nunique(), set(some["metric"])
+        what = "" if "cost" in measures else f" ({', '.join(sorted(measures))})"
+        s = "s" * (pictures != 1)
+        told.setdefault(str(name), []).append(f"{pictures} picture{s}{what}: {why}")
+    return told
+
+
+def side_by_side(found: pd.DataFrame, names: Sequence[str], costs: Mapping[str, float]) -> Part:
+    """Every measure of every method.
+
+    Args:
+        found: the summary. names: of the methods, in their order.
+    """
+    arms = [name for name in (CHANCE, *names, ABSENT) if name in set(found["arm"])]
+    rows = {(row["arm"], row["metric"]): row for row in found.to_dict("records")}
+    lines = [["method", *HEADS.values(), "cost in passes"]]
+    for arm in arms:
+        cells = [told_interval(rows[arm, name]) if (arm, name) in rows else "" for name in HEADS]
+        cost = f"{costs[arm]:.0f}" if arm in costs else ""
+        lines.append([arm, *cells, cost])
+    drawn = found[found["metric"].isin(list(HEADS))].assign(
+        panel=lambda some: some["metric"].map(HEADS)
+    )
+    methods = [arm for arm in arms if arm != ABSENT]
+    draw = partial(
+        strips, drawn, {arm: arm for arm in methods}, "Maps of relevance",
+        "with 95 % intervals; dotted: random numbers", panels=list(HEADS.values()), line=CHANCE,
+    )  # fmt: skip
+    return Part(
+        "maps", "All methods, side by side",
+        "Energy: the share of the map on the thing. Pointing: how often its peak is on it."
+        " Deletion and insertion: the word's probability while patches are covered or shown, the"
+        " strongest first, as the mean over the curve. The cost is computing time, in forward"
+        " passes of one prompt (the median over pictures).",
+        _best(rows, methods), table=lines, summary=found, draw=draw, name="all", numbered=False,
+    )  # fmt: skip
+
+
+def contests(table: pd.DataFrame, costs: Mapping[str, float]) -> list[Contest]:
+    """Every method against random numbers, by model and by mask, and the lens against a word."""
+    rows = values_of(table)
+    told = [
+        (_PATCHES, "insertion", "of the word's probability, while patches are shown in the map's"
+         " order; control: in random order", "more"),
+        (_PATCHES, "deletion", "of the word's probability, while patches are covered in the map's"
+         " order; control: in random order", "less"),
+        (_PLACE, "energy", "of the map on the thing; control: random numbers", "more"),
+    ]  # fmt: skip
+    found = []
+    for question, metric, what, better in told:
+        here = rows[rows["metric"] == metric]
+        methods = [name for name in dict.fromkeys(here["arm"])
+                   if name not in (CHANCE, ABSENT, EARLY)]  # fmt: skip
+        if methods:
+            found.append(Contest(question, what, here, dict.fromkeys(methods, CHANCE), better,
+                                 (0.0, 1.0), costs, PAGE))  # fmt: skip
+    lens = rows[(rows["metric"] == "energy") & rows["arm"].isin([LENS, ABSENT])]
+    if lens["arm"].nunique() == 2:
+        what = "of the lens's map on the thing; control: the map of a word that is not there"
+        found.append(Contest(_PLACE, what, lens, {LENS: ABSENT}, "more", (0.0, 1.0), costs, PAGE))
+    return found
+
+
+def _best(rows: Mapping[tuple[str, str], Mapping[Any, Any]], methods: Sequence[str]) -> str:
+    """Who leads by each measure, in a sentence."""
+    told = []
+    for metric, text, sign in (("insertion", "Highest by insertion", 1),
+                               ("deletion", "lowest by deletion", -1),
+                               ("energy", "most on the thing", 1)):  # fmt: skip
+        there = [arm for arm in methods if (arm, metric) in rows]
+        if there:
+            best = max(there, key=lambda arm: sign * rows[arm, metric]["mean"])
+            told.append(f"{text}: {best}, {told_interval(rows[best, metric])}")
+    n = max(row["n"] for (arm, metric), row in rows.items() if metric in (*BY_MASK, *CURVES))
+    return f"{'; '.join(told)}. {n} pictures."
