@@ -186,10 +186,9 @@ def judged(
     one = CLAIMS[key]
     there = {*names, CHANCE, *([ABSENT] if LENS in names else [])}
     pairs = [pair for pair in one.pairs if {*pair} <= there]
-    taken = [pair for pair in pairs if " - ".join(pair) in {arm for arm, _ in found}]
+    taken = [pair for pair in pairs if _measured(found, " - ".join(pair), one.metrics)]
     decided = {pair: ahead(found, pair, one.metrics) for pair in taken}
-    notes = [f"{name} is left out of {text}" for name in dict.fromkeys(sum(pairs, ()))
-             for text in why.get(name, ())]  # fmt: skip
+    notes = _left_out(pairs, why)
     lines = [
         ["", *(f"{name}, difference" for name in one.metrics), "", "pictures", "cost in passes"]
     ]
@@ -203,8 +202,8 @@ def judged(
     says = _said(found, decided, one.metrics)
     if not decided:
         every = dict.fromkeys(name for pair in pairs for name in pair)
-        missing = "; ".join(name for name in every if name not in {arm for arm, _ in found})
-        says = f"Not measured: no picture has a map of {missing}."
+        missing = "; ".join(name for name in every if not _measured(found, name, one.metrics))
+        says = f"Not measured: no picture has {' and '.join(one.metrics)} of {missing}."
     verdict = Verdict(key, one.claim, together(*decided.values()) if decided else None, says)
     return Part(key, one.title, f"{one.how} {one.source}.", says, verdict, _RULES[one.metrics],
                 table=lines if decided else (), notes=notes)  # fmt: skip
@@ -215,10 +214,23 @@ def ahead(found: Found, pair: tuple[str, str], metrics: Sequence[str] = CURVES) 
     return together(*(BETTER[name](_row(found, pair, name)) for name in metrics))
 
 
+def _measured(found: Found, arm: str, metrics: Sequence[str]) -> bool:
+    return all((arm, name) in found for name in metrics)
+
+
 def _row(found: Found, pair: tuple[str, str], metric: str) -> Mapping[str, Any]:
     """The difference of a pair; of no picture where there is none."""
     nothing = {"mean": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
     return found.get((" - ".join(pair), metric), nothing)
+
+
+def _left_out(pairs: Sequence[tuple[str, str]], why: Mapping[str, Sequence[str]]) -> list[str]:
+    """Which methods have no map, of how many pictures, and for what reason: a line a reason."""
+    named: dict[str, list[str]] = {}
+    for name in dict.fromkeys(name for pair in pairs for name in pair):
+        for text in why.get(name, ()):
+            named.setdefault(text, []).append(name)
+    return [f"Left out: {'; '.join(names)}. {text}" for text, names in named.items()]
 
 
 def _said(

@@ -38,7 +38,7 @@ def left_out(table: pd.DataFrame) -> dict[str, list[str]]:
         pictures, measures = some["sample"].nunique(), set(some["metric"])
         what = "" if "cost" in measures else f" ({', '.join(sorted(measures))})"
         s = "s" * (pictures != 1)
-        told.setdefault(str(name), []).append(f"{pictures} picture{s}{what}: {why}")
+        told.setdefault(str(name), []).append(f"Of {pictures} picture{s}{what}: {why}")
     return told
 
 
