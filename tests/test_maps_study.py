@@ -148,12 +148,12 @@ def test_of_an_absent_word_the_mask_alone_is_asked(table):
 
 def test_a_picture_gives_the_same_numbers_whatever_was_asked_before(model):
     few: dict[str, Any] = {"methods": ["lens_map"], "things": THINGS, "steps": 3, **ONE}
-    first = judged_maps(model, SAMPLES[1], **few)
+    first: Any = judged_maps(model, SAMPLES[1], **few)
     torch.rand(3)
-    second = judged_maps(model, SAMPLES[1], **few)
+    second: Any = judged_maps(model, SAMPLES[1], **few)
     same = first["metric"] != "cost"
     pd.testing.assert_frame_equal(first[same], second[same])
-    other = judged_maps(model, SAMPLES[1], **few, seed=1)
+    other: Any = judged_maps(model, SAMPLES[1], **few, seed=1)
     chance = (first["method"] == CHANCE) & (first["metric"] == "energy")
     assert not (first[chance]["value"] == other[chance]["value"]).any()
     assert first[chance]["value"].nunique() == 3  # so many maps of random numbers, each its own
@@ -178,7 +178,8 @@ def answered(name: str, **options: Any) -> Any:
     whole, processor = twin(name)
     if Version(transformers.__version__) < Version(since(whole.config)):
         pytest.skip(f"read with transformers {since(whole.config)} or later")
-    model, picture = mm.from_model(whole, processor), photo()
+    model: Any = mm.from_model(whole, processor)
+    picture = photo()
     said = [word(model.lm, token) for token in
             caption(model, one(model, mm.Prompt(picture, "A picture of")), 12)]  # fmt: skip
     noun = next(piece.strip() for piece in said if piece.strip().isalpha())
