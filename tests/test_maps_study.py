@@ -44,7 +44,8 @@ from mmlens.papers.maps.map_methods import (
     chosen,
 )
 from mmlens.papers.maps.maps_claims import CLAIMS, PAIRS, asked_for, judged
-from mmlens.papers.maps.maps_overview import contests, costs_of, left_out
+from mmlens.papers.maps.maps_left_out import left_out
+from mmlens.papers.maps.maps_overview import contests, costs_of, side_by_side
 from mmlens.papers.maps.questions import map_scores
 from mmlens.papers.maps.questions.map_scores import METRICS, judged_maps, summary
 from mmlens.papers.study_folder import StudyReport
@@ -201,8 +202,10 @@ def test_pictures_beside_the_positions_leave_methods_out_with_the_reason():
     table = answered("mllama", methods=["chefer", "tam", "occlusion"])
     told = left_out(table)
     assert set(told) == {"chefer (through the encoder)", TAM}
-    assert "among the positions" in told[TAM][0]
-    assert all(text.startswith("Of 2 pictures") for each in told.values() for text in each)
+    assert "among the positions" in told[TAM][0][1]
+    every = [one for each in told.values() for one in each]
+    assert all(text.startswith("Of 2 pictures: ") and measures == {*METRICS}
+               for measures, text in every)  # fmt: skip
     found = summary(table, *PAIRS, draws=20)
     rows: Any = {(row["arm"], row["metric"]): row for row in found.to_dict("records")}
     part = judged("M4", rows, chosen(["chefer", "tam", "occlusion"]), told, costs_of(table))
@@ -219,7 +222,8 @@ def test_a_picture_in_crops_is_judged_by_its_mask_alone():
     curves: Any = table[table["metric"].isin(map_scores.CURVES)]
     assert curves["value"].isna().all() and (curves["why"] != "").all()
     told = left_out(table)
-    assert "(deletion, insertion)" in told[ROLLOUT][0] and "crops" in told[ROLLOUT][0]
+    ((measures, text),) = told[ROLLOUT]
+    assert measures == {*map_scores.CURVES} and "crops" in text
     assert [each.measure[:10] for each in contests(table, {})] == ["of the map"]
 
 
@@ -283,6 +287,20 @@ def test_a_family_says_which_of_its_maps_are_ahead():
     cells = {line[0]: line[3:] for line in part.table[1:]}
     assert cells[f"{GRAD_CAM} - {CHANCE}"] == ["behind", "12", "2"]
     assert cells[f"{GRAD_ECLIP} - {CHANCE}"] == ["ahead", "12", ""]
+
+
+def test_a_map_without_a_positive_value_is_told_where_the_mask_is_asked():
+    table = planted({GRAD_CAM: PLAIN, TAM: PLAIN, ROLLOUT: PLAIN})
+    flat = (table["method"] == GRAD_CAM) & (table["metric"] == "energy") & (table["sample"] == "s3")
+    table.loc[flat, ["value", "why"]] = [float("nan"), map_scores.FLAT]
+    found, why = summary(table, *PAIRS, draws=50), left_out(table)
+    rows: Any = {(row["arm"], row["metric"]): row for row in found.to_dict("records")}
+    assert rows[f"{TAM} - {GRAD_CAM}", "energy"]["n"] == 11
+    line = f"Left out: {GRAD_CAM}. Of 1 picture (energy): {map_scores.FLAT}."
+    names = [GRAD_CAM, TAM, ROLLOUT]
+    assert side_by_side(found, names, why, {}).notes == [line]
+    assert judged("C4", rows, names, why, {}).notes == [line]
+    assert judged("M2", rows, names, why, {}).notes == []
 
 
 def test_contests_judge_against_random_numbers_and_deletion_the_other_way_round():

@@ -33,6 +33,7 @@ from mmlens.papers.maps.map_methods import (
     ROLLOUT,
     TAM,
 )
+from mmlens.papers.maps.maps_left_out import Why, told_left_out
 from mmlens.papers.maps.questions.map_scores import CURVES
 from mmlens.papers.study_folder import above, below, together, told_interval
 from mmlens.papers.study_report import Part
@@ -172,7 +173,7 @@ def judged(
     key: str,
     found: Found,
     names: Sequence[str],
-    why: Mapping[str, Sequence[str]],
+    why: Why,
     costs: Mapping[str, float],
 ) -> Part:
     """The part of one claim.
@@ -180,7 +181,7 @@ def judged(
     Args:
         found: of the summary, the rows of the pairs' differences among them.
         names: the methods that were chosen.
-        why: by method, why it is left out, and of how many pictures.
+        why: what is left out.
         costs: by method, in forward passes.
     """
     one = CLAIMS[key]
@@ -188,7 +189,7 @@ def judged(
     pairs = [pair for pair in one.pairs if {*pair} <= there]
     taken = [pair for pair in pairs if _measured(found, " - ".join(pair), one.metrics)]
     decided = {pair: ahead(found, pair, one.metrics) for pair in taken}
-    notes = _left_out(pairs, why)
+    notes = told_left_out((name for pair in pairs for name in pair), why, one.metrics)
     lines = [
         ["", *(f"{name}, difference" for name in one.metrics), "", "pictures", "cost in passes"]
     ]
@@ -222,15 +223,6 @@ def _row(found: Found, pair: tuple[str, str], metric: str) -> Mapping[str, Any]:
     """The difference of a pair; of no picture where there is none."""
     nothing = {"mean": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
     return found.get((" - ".join(pair), metric), nothing)
-
-
-def _left_out(pairs: Sequence[tuple[str, str]], why: Mapping[str, Sequence[str]]) -> list[str]:
-    """Which methods have no map, of how many pictures, and for what reason: a line a reason."""
-    named: dict[str, list[str]] = {}
-    for name in dict.fromkeys(name for pair in pairs for name in pair):
-        for text in why.get(name, ()):
-            named.setdefault(text, []).append(name)
-    return [f"Left out: {'; '.join(names)}. {text}" for text, names in named.items()]
 
 
 def _said(

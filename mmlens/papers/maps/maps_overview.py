@@ -1,4 +1,4 @@
-"""All methods side by side, what they cost and why they are left out, and their contests."""
+"""All methods side by side, what they cost, and their contests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pandas as pd
 from mmlens.papers.contests import Contest
 from mmlens.papers.interval_plots import strips
 from mmlens.papers.maps.map_methods import ABSENT, CHANCE, EARLY, LENS
+from mmlens.papers.maps.maps_left_out import Why, told_left_out
 from mmlens.papers.maps.questions.map_scores import BY_MASK, CURVES, values_of
 from mmlens.papers.study_folder import told_interval
 from mmlens.papers.study_report import Part
@@ -29,24 +30,14 @@ def costs_of(table: pd.DataFrame) -> dict[str, float]:
     return {**{str(name): float(value) for name, value in costs.items()}, CHANCE: 0.0}
 
 
-def left_out(table: pd.DataFrame) -> dict[str, list[str]]:
-    """By method, of how many pictures it has no map or no curves, and why."""
-    rows: Any = table[(table["skipped"] == "") & (table["why"] != "")]
-    told: dict[str, list[str]] = {}
-    groups: Any = rows.groupby(["method", "why"], sort=False)
-    for (name, why), some in groups:
-        pictures, measures = some["sample"].nunique(), set(some["metric"])
-        what = "" if "cost" in measures else f" ({', '.join(sorted(measures))})"
-        s = "s" * (pictures != 1)
-        told.setdefault(str(name), []).append(f"Of {pictures} picture{s}{what}: {why}")
-    return told
-
-
-def side_by_side(found: pd.DataFrame, names: Sequence[str], costs: Mapping[str, float]) -> Part:
+def side_by_side(
+    found: pd.DataFrame, names: Sequence[str], why: Why, costs: Mapping[str, float]
+) -> Part:
     """Every measure of every method.
 
     Args:
         found: the summary. names: of the methods, in their order.
+        why: what is left out; told here is what concerns the mask alone.
     """
     arms = [name for name in (CHANCE, *names, ABSENT) if name in set(found["arm"])]
     rows = {(row["arm"], row["metric"]): row for row in found.to_dict("records")}
@@ -63,6 +54,7 @@ def side_by_side(found: pd.DataFrame, names: Sequence[str], costs: Mapping[str, 
         strips, drawn, {arm: arm for arm in methods}, "Maps of relevance",
         "with 95 % intervals; dotted: random numbers", panels=list(HEADS.values()), line=CHANCE,
     )  # fmt: skip
+    by_mask = {name: [one for one in each if one[0] <= {*BY_MASK}] for name, each in why.items()}
     return Part(
         "maps", "All methods, side by side",
         "Energy: the share of the map on the thing. Pointing: how often its peak is on it."
@@ -70,6 +62,7 @@ def side_by_side(found: pd.DataFrame, names: Sequence[str], costs: Mapping[str, 
         " strongest first, as the mean over the curve. The cost is computing time, in forward"
         " passes of one prompt (the median over pictures).",
         _best(rows, methods), table=lines, summary=found, draw=draw, name="all", numbered=False,
+        notes=told_left_out(arms, by_mask, BY_MASK),
     )  # fmt: skip
 
 

@@ -15,7 +15,8 @@ from mmlens.model.provenance import about as provenance
 from mmlens.papers.bootstrap import DRAWS, LEAST, MOST
 from mmlens.papers.maps.map_methods import MASKS, NOISES, chosen
 from mmlens.papers.maps.maps_claims import CLAIMS, PAIRS, asked_for, judged
-from mmlens.papers.maps.maps_overview import contests, costs_of, left_out, side_by_side
+from mmlens.papers.maps.maps_left_out import left_out
+from mmlens.papers.maps.maps_overview import contests, costs_of, side_by_side
 from mmlens.papers.maps.questions.map_scores import judged_maps, summary
 from mmlens.papers.mmn.questions.explained import PROMPT
 from mmlens.papers.study_folder import StudyReport, framed, write_study
@@ -87,7 +88,7 @@ def reproduce(
     found = summary(table, *PAIRS, draws=draws, seed=seed)
     costs, why = costs_of(table), left_out(table)
     rows: Any = {(row["arm"], row["metric"]): row for row in found.to_dict("records")}
-    parts = [side_by_side(found, names, costs)]
+    parts = [side_by_side(found, names, why, costs)]
     parts += [judged(key, rows, names, why, costs) for key in CLAIMS if asked_for(key, names)]
     lead = (
         f"{loaded.name} ({loaded.cfg.n_layers} layers) on {samples.name}: of {len(samples)}"
