@@ -69,12 +69,13 @@ def side_by_side(
 def contests(table: pd.DataFrame, costs: Mapping[str, float]) -> list[Contest]:
     """Every method against random numbers, by model and by mask, and the lens against a word."""
     rows = values_of(table)
+    how: dict[str, Any] = {"within": (0.0, 1.0), "passes": costs, "page": PAGE}
     told = [
-        (_PATCHES, "insertion", "of the word's probability, while patches are shown in the map's"
-         " order; control: in random order", "more"),
-        (_PATCHES, "deletion", "of the word's probability, while patches are covered in the map's"
-         " order; control: in random order", "less"),
-        (_PLACE, "energy", "of the map on the thing; control: random numbers", "more"),
+        (_PATCHES, "insertion", "the word's probability while patches are shown in the map's order",
+         "more"),
+        (_PATCHES, "deletion", "the word's probability while patches are covered in the map's"
+         " order", "less"),
+        (_PLACE, "energy", "the share of the map that lies on the thing", "more"),
     ]  # fmt: skip
     found = []
     for question, metric, what, better in told:
@@ -82,12 +83,11 @@ def contests(table: pd.DataFrame, costs: Mapping[str, float]) -> list[Contest]:
         methods = [name for name in dict.fromkeys(here["arm"])
                    if name not in (CHANCE, ABSENT, EARLY)]  # fmt: skip
         if methods:
-            found.append(Contest(question, what, here, dict.fromkeys(methods, CHANCE), better,
-                                 (0.0, 1.0), costs, PAGE))  # fmt: skip
+            controls = dict.fromkeys(methods, CHANCE)
+            found.append(Contest(question, what, here, controls, better=better, **how))
     lens = rows[(rows["metric"] == "energy") & rows["arm"].isin([LENS, ABSENT])]
     if lens["arm"].nunique() == 2:
-        what = "of the lens's map on the thing; control: the map of a word that is not there"
-        found.append(Contest(_PLACE, what, lens, {LENS: ABSENT}, "more", (0.0, 1.0), costs, PAGE))
+        found.append(Contest(_PLACE, told[-1][2], lens, {LENS: ABSENT}, **how))
     return found
 
 
