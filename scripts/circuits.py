@@ -1,14 +1,12 @@
-"""Do noise maps lie on the thing, and circuits carry its word? Tables in docs/later-papers.md.
+"""Do circuits carry the word of a thing? A table in docs/later-papers.md.
 
     python scripts/circuits.py                 # 12 pictures of the bundled world: some minutes
     python scripts/circuits.py --pictures 100 --print
 
-The first noun of each caption is asked about, where it is said. `noise`: how much of
-`relevance.noise_map` of a late layer lies on the thing, beside an early layer and random numbers,
-and how covering patches in the order of the map takes the noun away. `circuit`: what is lost of the
-noun's probability without the units of `visual_circuit`, without the first of `attribute`, as many,
-and without others from the same layers. Shares are ratios of means over pictures, with 95 %
-intervals (`mmlens.papers.bootstrap`).
+The first noun of each caption is asked about, where it is said: what is lost of the noun's
+probability without the units of `visual_circuit`, without the first of `attribute`, as many, and
+without others from the same layers. Shares are ratios of means over pictures, with 95 % intervals
+(`mmlens.papers.bootstrap`).
 """
 
 from __future__ import annotations
@@ -22,7 +20,6 @@ from page_part import write_between  # pyright: ignore[reportMissingImports]
 from picture_rows import measured, options  # pyright: ignore[reportMissingImports]
 
 import mmlens as mm
-from mmlens import relevance
 from mmlens.causal.silencing import number_after, units_at
 from mmlens.papers.bootstrap import summarise, with_differences
 from mmlens.papers.mmn.questions.decoded_units import numbers_of, partners, ranked, shuffle
@@ -31,13 +28,8 @@ from mmlens.papers.mmn.questions.regions import named_mask
 from mmlens.papers.tables import generator
 
 PAGE = Path(__file__).parents[1] / "docs" / "later-papers.md"
-LATE, EARLY, RADIUS, NOISES = 5, 1, 1, 2
 K, DRAWS = 5, 3
-MAPS = (f"`noise_map`, layer {LATE}", f"`noise_map`, layer {EARLY}", "random numbers")
 ARMS = (f"the circuit, {K} of each layer", "the first by `attribute`", "others of its layers")
-RANGES: dict[str, tuple[float, float]] = dict.fromkeys(
-    ("energy", "deletion", "insertion"), (0.0, 1.0)
-)
 
 
 def rows_of(model: Any, sample: Any) -> list[dict[str, Any]]:
@@ -46,24 +38,8 @@ def rows_of(model: Any, sample: Any) -> list[dict[str, Any]]:
     mask = None if seen is None else named_mask(sample, seen.noun)
     if seen is None or mask is None:
         return []
-    word = model.to_string([seen.token])
-    rows = [*_maps(model, sample, seen, word, mask), *_circuit(model, sample, seen, word)]
+    rows = _circuit(model, sample, seen, model.to_string([seen.token]))
     return [{"sample": sample.id, **row} for row in rows]
-
-
-def _maps(model: Any, sample: Any, seen: Any, word: str, mask: Any) -> list[dict[str, Any]]:
-    how: dict[str, Any] = {"radius": RADIUS, "draws": NOISES}
-    late, early = (
-        relevance.noise_map(model, seen.soft, layer=layer, **how) for layer in (LATE, EARLY)
-    )
-    random = late.with_values(torch.rand(late.shape, generator=generator(0, sample)))
-    rows = []
-    for arm, found in zip(MAPS, (late, early, random), strict=True):
-        told = {"energy": relevance.in_mask(model, found, mask, sample.image)["energy"]}
-        curves = relevance.covering_curves(model, seen.soft, found, word, after="", steps=6)
-        told |= {name: curves.sel(curve=name).mean().item() for name in curves.of("curve")}
-        rows += [{"arm": arm, "metric": name, "value": told[name], "base": 1.0} for name in RANGES]
-    return rows
 
 
 def _circuit(model: Any, sample: Any, seen: Any, word: str) -> list[dict[str, Any]]:
@@ -82,21 +58,14 @@ def _circuit(model: Any, sample: Any, seen: Any, word: str) -> list[dict[str, An
 
 
 def tables(rows: pd.DataFrame) -> dict[str, str]:
-    """Both tables, in Markdown."""
-    maps: Any = rows[rows["metric"] != "lost"]
-    lost: Any = rows[rows["metric"] == "lost"]
-    maps, lost = with_differences(maps, MAPS[:2]), with_differences(lost, (ARMS[0], ARMS[2]))
+    """The table, in Markdown."""
+    lost = with_differences(rows, (ARMS[0], ARMS[2]))
     n = f"{rows['sample'].nunique()} pictures of `pictos:held_out` whose first noun has one mask"
-    noise = f"{n}; radius {RADIUS}, {NOISES} draws."
-    heads = ["map", "on the thing", "deletion (low is good)", "insertion"]
-    return {
-        "noise": f"{_table(maps, heads, list(RANGES))}\n\n{noise}",
-        "circuit": f"{_table(lost, ['silenced', 'lost of the probability'], ['lost'])}\n\n{n}.",
-    }
+    return {"circuit": f"{_table(lost, ['silenced', 'lost of the probability'], ['lost'])}\n\n{n}."}
 
 
 def _table(rows: Any, head: list[str], metrics: list[str]) -> str:
-    means = summarise(rows, ["arm", "metric"], ranges=RANGES).set_index(["arm", "metric"])
+    means = summarise(rows, ["arm", "metric"]).set_index(["arm", "metric"])
     lines = [head, ["---"] * len(head)]
     for arm in dict.fromkeys(rows["arm"]):
         cells = [means.loc[(arm, name), ["mean", "low", "high"]] for name in metrics]

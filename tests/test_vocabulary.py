@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mmlens"
 PACKAGES = ("", "datasets", "decoding", "explore", "metrics", "papers.alignment",
             "papers.dictionaries", "papers.goh", "papers.hallucination", "papers.labels",
-            "papers.mmn", "papers.neo",
+            "papers.maps", "papers.mmn", "papers.neo",
             "papers.neurons", "papers.shootout", "patching", "relevance", "sweep", "tally", "train",
             "view")  # fmt: skip
 MEANT: dict[str, set[str]] = {

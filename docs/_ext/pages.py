@@ -48,6 +48,7 @@ PAGES = {
     "experiments": ("Experiments", "mmlens.papers.mmn.questions", ()),
     "neo": ("Experiments on a thing's patches", "mmlens.papers.neo.questions", ()),
     "alignment": ("Experiments on alignment", "mmlens.papers.alignment.questions", ()),
+    "maps": ("Experiments on maps of relevance", "mmlens.papers.maps.questions", ()),
     "neurons": ("Experiments on lists of neurons", "mmlens.papers.neurons.questions", ()),
     "labels": ("Experiments on labels", "mmlens.papers.labels.questions", ()),
     "dictionaries_study": ("Experiments on dictionaries", "mmlens.papers.dictionaries", ()),
