@@ -59,9 +59,9 @@ def neo_command(
     from mmlens.datasets.spec import dataset
     from mmlens.papers import neo
 
-    samples = _few(dataset(data), pictures)
+    samples = few(dataset(data), pictures)
     how: dict[str, Any] = {"share": share, "noun": noun, "draws": draws, "seed": seed}
-    _told(neo.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
+    told(neo.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
           as_json, **how)  # fmt: skip
 
 
@@ -90,9 +90,9 @@ def neurons_command(
     from mmlens.datasets.spec import dataset
     from mmlens.papers import neurons
 
-    samples = _few(dataset(data), None if pictures is None else pictures + pool)
+    samples = few(dataset(data), None if pictures is None else pictures + pool)
     how: dict[str, Any] = {"pool": pool, "noun": noun, "draws": draws, "seed": seed}
-    _told(neurons.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
+    told(neurons.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
           as_json, **how)  # fmt: skip
 
 
@@ -118,9 +118,9 @@ def alignment_command(
     from mmlens.datasets.spec import dataset
     from mmlens.papers import alignment
 
-    samples = _few(dataset(data), pictures)
+    samples = few(dataset(data), pictures)
     how: dict[str, Any] = {"noun": noun, "draws": draws, "seed": seed}
-    _told(alignment.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
+    told(alignment.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
           as_json, **how)  # fmt: skip
 
 
@@ -161,20 +161,20 @@ def hallucination_command(
     from mmlens.papers.hallucination.decoding_report import PICTURES, THINGS
 
     world = pictos("held_out", pictures or PICTURES, things=THINGS)
-    samples = world if data is None else _few(dataset(data), pictures)
+    samples = world if data is None else few(dataset(data), pictures)
     words = None if synonyms is None else coco_vocabulary(synonyms)
     how: dict[str, Any] = {"vocabulary": words, "captions": captions, "draws": draws, "seed": seed,
                            "max_new_tokens": max_new_tokens}  # fmt: skip
-    _told(hallucination.reproduce, as_asked(model, device, dtype), samples, out, results, anew,
+    told(hallucination.reproduce, as_asked(model, device, dtype), samples, out, results, anew,
           command, as_json, **how)  # fmt: skip
 
 
-def _few(samples: Any, pictures: int | None) -> Any:
+def few(samples: Any, pictures: int | None) -> Any:
     """The first pictures, where a number is given and there are more."""
     return samples if pictures is None or pictures >= len(samples) else samples[:pictures]
 
 
-def _told(study: Any, model: Any, samples: Any, out: Path, results: Path | None, anew: bool,
+def told(study: Any, model: Any, samples: Any, out: Path, results: Path | None, anew: bool,
           command: str, as_json: bool, **how: Any) -> None:  # fmt: skip
     """Run a study, and tell its claims."""
     from mmlens.sweep.record import SweepError
