@@ -20,6 +20,9 @@ from mmlens.cli import (  # they add their commands
     reproduce_dictionaries as reproduce_dictionaries,
 )
 from mmlens.cli import (
+    reproduce_lenses as reproduce_lenses,
+)
+from mmlens.cli import (
     reproduce_shootout as reproduce_shootout,
 )
 from mmlens.cli import (

@@ -1,7 +1,7 @@
 """`mmlens reproduce lenses`: which lens names the thing that a patch shows?
 
     mmlens reproduce lenses --out runs/lenses
-    mmlens reproduce lenses --model smol --data coco:FOLDER --lenses nearest,logit,neighbours
+    mmlens reproduce lenses --model smol --data coco:FOLDER --lenses logit --lenses neighbours
 
 A run that was stopped goes on when the same command is given again.
 """
@@ -36,10 +36,10 @@ def lenses_command(
         int, typer.Option(min=1, help="Of the first so many lenses are fitted, and texts taken.")
     ] = 120,
     lenses: Annotated[
-        Text,
+        list[str] | None,
         typer.Option(
-            help="Some of nearest, logit, tuned, jacobian, identity, caption, place, neighbours,"
-            " centred, same, heads.",
+            help="One of nearest, logit, tuned, jacobian, identity, caption, place, neighbours,"
+            " centred, same, heads; may be given several times.",
             show_default="all",
         ),
     ] = None,
@@ -60,7 +60,7 @@ def lenses_command(
     most = pool + (pictures or PICTURES)
     samples = one_thing(most) if data is None else dataset(data)
     samples = few(samples, None if pictures is None else most)
-    chosen = tuple(LENSES) if lenses is None else [one.strip() for one in lenses.split(",")]
+    chosen = lenses or tuple(LENSES)
     how: dict[str, Any] = {"pool": pool, "lenses": chosen, "draws": draws, "seed": seed}
     told(study.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
          as_json, **how)  # fmt: skip

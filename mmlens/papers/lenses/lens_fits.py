@@ -29,7 +29,13 @@ from mmlens.methods.tuned_lens import tuned_lens
 from mmlens.model.provenance import about
 from mmlens.runtime.progress import Progress, tracked
 from mmlens.sweep.record import SweepError
-from mmlens.values.errors import AddressError, CapabilityError, NumericsError, writing
+from mmlens.values.errors import (
+    AddressError,
+    CapabilityError,
+    NumericsError,
+    PromptError,
+    writing,
+)
 from mmlens.values.labels import Patch
 from mmlens.values.prompt import Prompt
 from mmlens.values.whole_files import write_whole
@@ -43,7 +49,7 @@ Jacobian, which costs d_model rows each."""
 PARTS = {"tuned": "tuned", "jacobian": "jacobian", "neighbours": "index", "centred": "index",
          "same": "index", "heads": "heads"}  # fmt: skip
 """By lens, the fit that it reads through."""
-REFUSED = (CapabilityError, AddressError, NumericsError)
+REFUSED = (CapabilityError, AddressError, NumericsError, PromptError)
 """What says that a lens cannot be had of this model."""
 
 
