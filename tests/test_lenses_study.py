@@ -291,48 +291,47 @@ def test_the_table_of_all_lenses_and_the_contest_say_the_same():
 
 
 def test_the_study_is_a_page_of_its_claims_and_goes_on_where_it_was(model, tmp_path, monkeypatch):
-    folder, asked, plain = tmp_path / "new", [], pictures(22)  # a folder that is not there yet
-    monkeypatch.setattr(sweeping, "seed_of", lambda seed, name: asked.append(name) or seed)
+    folder, samples = tmp_path / "new", pictures(22)  # a folder that is not there yet
+    asked, broken = [], {samples.ids[21]}
 
-    def until(n: int) -> Samples:
-        """Pictures of which only so many can be read."""
+    def seed_of(seed: int, name: str) -> int:
+        """Called once for each picture that is asked about."""
+        asked.append(name)
+        if name in broken:
+            raise RuntimeError("the power is gone")
+        return seed
 
-        def sample(at: int) -> Sample:
-            if at >= n:
-                raise RuntimeError("the power is gone")
-            return plain[at]
-
-        return Samples("planted", plain.ids, sample, "planted")
-
+    monkeypatch.setattr(sweeping, "seed_of", seed_of)
     some = ["logit", "tuned", "jacobian", "neighbours", "heads"]
     how: Any = {**FEW, "lenses": some}
     with pytest.raises(SweepError, match="the power is gone"):
-        lenses.reproduce(model, until(21), folder, **how)
+        lenses.reproduce(model, samples, folder, **how)
     made = {file: file.read_bytes() for file in (folder / "fits").rglob("*") if file.is_file()}
     assert {file.name for file in made} > {"tuned.safetensors", "jacobian.safetensors",
                                            "heads-0.safetensors", "index.json"}  # fmt: skip
     for name in ("tuned_lens", "jacobian_lens", "attention_lens"):
         monkeypatch.setattr(lens_fits, name, None)  # no lens is fitted a second time
-    assert asked == list(plain.ids[3:21])
+    assert asked == list(samples.ids[3:])
     asked.clear()
+    broken.clear()
     command = "mmlens reproduce lenses"
-    report = lenses.reproduce(model, until(22), folder, command=command, **how)
-    assert asked == list(plain.ids[19:])  # the first sixteen were kept
+    report = lenses.reproduce(model, samples, folder, command=command, **how)
+    assert asked == list(samples.ids[19:])  # the first sixteen were kept
     assert {file: file.read_bytes() for file in made} == made
     assert list(report.verdicts["experiment"]) == list(CLAIMS)
     text, page = report.results.read_text(), report.page.read_text()
     assert f"`{command}`" in text and "LatentLens" in page and LENSES["heads"] in text
     assert len(all_judged(report.contests, draws=50)) == len(some)
     asked.clear()
-    again = lenses.reproduce(model, until(22), folder, **how)
+    again = lenses.reproduce(model, samples, folder, **how)
     assert asked == []
     pd.testing.assert_frame_equal(again.verdicts, report.verdicts)
     with pytest.raises(SweepError, match="other pictures"):
-        lenses.reproduce(model, until(22), folder, **{**how, "pool": 4})
+        lenses.reproduce(model, samples, folder, **{**how, "pool": 4})
     with pytest.raises(SweepError, match="another model"):
-        lenses.reproduce(mm.load("toy-gptj-planted", seed=1), until(22), folder, **how)
+        lenses.reproduce(mm.load("toy-gptj-planted", seed=1), samples, folder, **how)
     with pytest.raises(SweepError):
-        lenses.reproduce(model, until(22), folder, **{**how, "lenses": ["logit"]})
+        lenses.reproduce(model, samples, folder, **{**how, "lenses": ["logit"]})
     assert {file: file.read_bytes() for file in made} == made  # of another study they stay
 
 
