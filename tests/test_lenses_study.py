@@ -21,7 +21,7 @@ from mmlens.papers import lenses
 from mmlens.papers.contests import all_judged
 from mmlens.papers.lenses import fitted_lenses, lens_fits
 from mmlens.papers.lenses.lens_fits import FittedLenses, asked_layers
-from mmlens.papers.lenses.lenses_claims import CLAIMS, contests, every_lens, judged
+from mmlens.papers.lenses.lenses_claims import CLAIMS, contests, every_lens, judged, told_of_texts
 from mmlens.papers.lenses.lenses_report import passes_of
 from mmlens.papers.lenses.questions.readings import (
     GROUPS,
@@ -288,6 +288,18 @@ def test_the_table_of_all_lenses_and_the_contest_say_the_same():
         assert row["control mean"] == pytest.approx(0.1)
     assert told["beats"].map({True: 1, False: -1, None: 0}).tolist() == [1, 1, -1]
     assert told["passes"].tolist() == [0, 1, 1]
+
+
+def test_things_that_the_texts_do_not_have_are_told_apart():
+    table = planted(shares(neighbours=0.5), elsewhere=0)
+    told = told_of_texts(
+        points(table), table, ["A picture of a dog.", "A dogcart and a catalogue."]
+    )
+    assert "6 of 12" in told and "at 51 points (early), at the others at 51" in told
+    assert told_of_texts(points(table), table, ["a cat, a dog"]).startswith("The texts have the w")
+    only = table.assign(words=[w if n == "dog" else "{}" for w, n in
+                               zip(table["words"], table["noun"], strict=True)])  # fmt: skip
+    assert "at the others at 0" in told_of_texts(points(only), only, ["a dog"])
 
 
 def test_the_study_is_a_page_of_its_claims_and_goes_on_where_it_was(model, tmp_path, monkeypatch):

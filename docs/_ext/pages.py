@@ -49,6 +49,7 @@ PAGES = {
     "neo": ("Experiments on a thing's patches", "mmlens.papers.neo.questions", ()),
     "alignment": ("Experiments on alignment", "mmlens.papers.alignment.questions", ()),
     "neurons": ("Experiments on lists of neurons", "mmlens.papers.neurons.questions", ()),
+    "lenses_study": ("Experiments on lenses", "mmlens.papers.lenses", ()),
     "dictionaries_study": ("Experiments on dictionaries", "mmlens.papers.dictionaries", ()),
     "shootout": ("The shoot-out", "mmlens.papers.shootout", ()),
     "metrics": ("Metrics of captions", "mmlens.metrics", ()),

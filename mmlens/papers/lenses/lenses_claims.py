@@ -11,7 +11,8 @@ A1 heads      the heads of a layer say more than nothing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -183,6 +184,25 @@ def contests(each: pd.DataFrame, passes: Mapping[str, float]) -> list[Contest]:
     costs = {LENSES[lens]: cost for lens, cost in passes.items() if LENSES[lens] in controls}
     return [Contest(QUESTION, MEASURE, pd.concat(rows, ignore_index=True), controls,
                     within=(0.0, 1.0), passes=costs, page="results-lenses.md")]  # fmt: skip
+
+
+def told_of_texts(each: pd.DataFrame, table: pd.DataFrame, texts: Sequence[str]) -> str:
+    """How far the neighbours name things whose word stands in the texts, and how far the others.
+
+    Args:
+        table: of `lens_words`. texts: of the index.
+    """
+    nouns = table.drop_duplicates("sample").set_index("sample")["noun"]
+    rows: Any = each[(each["arm"] == "neighbours") & (each["metric"] == EARLY)]
+    words = set(re.findall(r"\w+", " ".join(texts).lower()))
+    there = rows["sample"].map(nouns).isin(words)
+    if there.all() or not there.any():
+        return f"The texts have the word of {'every' if there.all() else 'no'} thing that is shown."
+    return (
+        f"The texts have the word of {there.sum()} of {len(rows)} things: at these the neighbours"
+        f" are at {rows.loc[there, 'value'].mean():.0f} points (early), at the others at"
+        f" {rows.loc[~there, 'value'].mean():.0f}."
+    )
 
 
 def _of_groups(one: LensClaim, rows: Any, **how: Any) -> dict[str, dict[str, Any]]:

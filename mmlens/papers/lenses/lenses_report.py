@@ -8,6 +8,7 @@ OUT/report.html, OUT/results.md, OUT/tables/G1.csv, ...       as in `mmlens.pape
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,14 @@ from mmlens.model.capabilities import require
 from mmlens.model.provenance import about as provenance
 from mmlens.papers.bootstrap import DRAWS, MOST
 from mmlens.papers.lenses.lens_fits import PARTS, asked_layers, fitted_lenses
-from mmlens.papers.lenses.lenses_claims import CLAIMS, SOURCES, contests, every_lens, judged
+from mmlens.papers.lenses.lenses_claims import (
+    CLAIMS,
+    SOURCES,
+    contests,
+    every_lens,
+    judged,
+    told_of_texts,
+)
 from mmlens.papers.lenses.questions.readings import (
     INTO,
     LENSES,
@@ -39,7 +47,7 @@ from mmlens.values.arguments import count, flag, path
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
-POOL, PICTURES = 120, 24
+POOL, PICTURES = 120, 48
 TITLE = "Do lenses name what a patch shows?"
 READ = (
     "A point is a percent of a thing's patches, beyond what pictures of other things give."
@@ -130,6 +138,9 @@ def reproduce(
     each, found = points(table), summary(table, draws=draws, seed=seed)
     parts = [every_lens(found, left_out)]
     parts += [judged(key, each, draws=draws, seed=seed) for key in CLAIMS]
+    if "neighbours" in asked:
+        told = told_of_texts(each, table, fits.held["index"].texts)
+        parts = [replace(one, notes=[told]) if one.key == "C1" else one for one in parts]
     layers = asked_layers(loaded)
     lead = (
         f"{loaded.name} ({loaded.cfg.n_layers} layers, asked at {len(layers)}) on {samples.name}:"
