@@ -55,7 +55,7 @@ def lenses_command(
     from mmlens.datasets.spec import dataset
     from mmlens.papers import lenses as study
     from mmlens.papers.lenses.lenses_report import PICTURES, one_thing
-    from mmlens.papers.lenses.questions.readings import LENSES
+    from mmlens.papers.lenses.questions.words_at_patches import LENSES
 
     most = pool + (pictures or PICTURES)
     samples = one_thing(most) if data is None else dataset(data)

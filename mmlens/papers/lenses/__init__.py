@@ -23,6 +23,6 @@ if TYPE_CHECKING:
     from mmlens.papers.lenses.lens_fits import FittedLenses as FittedLenses
     from mmlens.papers.lenses.lens_fits import fitted_lenses as fitted_lenses
     from mmlens.papers.lenses.lenses_report import reproduce as reproduce
-    from mmlens.papers.lenses.questions import readings as readings
+    from mmlens.papers.lenses.questions import words_at_patches as words_at_patches
 else:
     __getattr__, __dir__, __all__ = on_first_use(__name__)

@@ -23,7 +23,7 @@ from mmlens.papers.bootstrap import differences, summarise
 from mmlens.papers.claims import Row, Verdict
 from mmlens.papers.contests import Contest
 from mmlens.papers.interval_plots import strips
-from mmlens.papers.lenses.questions.readings import GROUPS, LENSES, RANGES, K
+from mmlens.papers.lenses.questions.words_at_patches import GROUPS, LENSES, RANGES, K
 from mmlens.papers.study_folder import above, told_interval
 from mmlens.papers.study_report import Part
 
@@ -90,8 +90,8 @@ CLAIMS = {
 SOURCES = list(dict.fromkeys(one.source for one in CLAIMS.values()))
 QUESTION = "What does a patch show, in a word?"
 MEASURE = (
-    f"share of a thing's patches at which its word is among the {K} best, in the middle third of"
-    " the layers (nearest_tokens: of the soft prompt)"
+    "share of a thing's patches at which its word is among the {k} best, in the middle third of the"
+    " layers (nearest_tokens: of the soft prompt)"
 )
 
 
@@ -132,11 +132,12 @@ def judged(key: str, each: pd.DataFrame, **how: Any) -> Part:
                 rows=each_third, summary=table)  # fmt: skip
 
 
-def every_lens(found: pd.DataFrame, left_out: Mapping[str, str]) -> Part:
+def every_lens(found: pd.DataFrame, left_out: Mapping[str, str], k: int = K) -> Part:
     """The table of all lenses.
 
     Args:
-        found: of `readings.summary`. left_out: lenses that the model cannot take, and why.
+        found: of `words_at_patches.summary`. left_out: lenses that the model cannot take, and why.
+        k: words that a lens reads of a patch.
     """
     cells = found.set_index(["arm", "metric"])
     groups = [group for group in GROUPS if group in set(found["metric"])]
@@ -151,21 +152,21 @@ def every_lens(found: pd.DataFrame, left_out: Mapping[str, str]) -> Part:
                    "in points, with 95 % intervals", panels=groups)  # fmt: skip
     notes = [f"{LENSES[lens]} is left out: {reason}" for lens, reason in left_out.items()]
     how = (
-        f"Every lens reads the {K} best words of a thing's patches; from the share at which the"
+        f"Every lens reads the {k} best words of a thing's patches; from the share at which the"
         " thing's word is among them the share is taken at which the same word is read off patches"
         " of other things, in other pictures. Thirds of the layers; the soft prompt lies before"
         " them."
     )
-    late = cells.xs(MIDDLE, level="metric")["mean"] if MIDDLE in groups else cells["mean"]
-    best = late.idxmax()
-    best = best if isinstance(best, str) else best[0]
-    says = f"Ahead in the middle layers is {LENSES[best]}, with {late.max():.0f} points."
-    says = says if MIDDLE in groups else "The soft prompt alone was asked."
+    middle: Any = found[found["metric"] == MIDDLE]
+    says = "The soft prompt alone was asked."
+    if len(middle):
+        best = middle.loc[middle["mean"].idxmax()]
+        says = f"In the middle layers {LENSES[best['arm']]} names most: {best['mean']:.0f} points."
     return Part("lenses", "Which lens names the thing?", how, says, table=lines, notes=notes,
                 summary=found, draw=draw, name="all lenses", numbered=False)  # fmt: skip
 
 
-def contests(each: pd.DataFrame, passes: Mapping[str, float]) -> list[Contest]:
+def contests(each: pd.DataFrame, passes: Mapping[str, float], k: int = K) -> list[Contest]:
     """The lenses, each against its own reading of pictures of other things."""
     there = set(each["arm"])
     lenses = {lens: MIDDLE if lens != "nearest" else SOFT for lens in LENSES if lens in there}
@@ -182,7 +183,7 @@ def contests(each: pd.DataFrame, passes: Mapping[str, float]) -> list[Contest]:
     if not rows:
         return []
     costs = {LENSES[lens]: cost for lens, cost in passes.items() if LENSES[lens] in controls}
-    return [Contest(QUESTION, MEASURE, pd.concat(rows, ignore_index=True), controls,
+    return [Contest(QUESTION, MEASURE.format(k=k), pd.concat(rows, ignore_index=True), controls,
                     within=(0.0, 1.0), passes=costs, page="results-lenses.md")]  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from mmlens.papers.lenses.lenses_claims import (
     judged,
     told_of_texts,
 )
-from mmlens.papers.lenses.questions.readings import (
+from mmlens.papers.lenses.questions.words_at_patches import (
     INTO,
     LENSES,
     known_lenses,
@@ -47,7 +47,7 @@ from mmlens.values.arguments import count, flag, path
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
-POOL, PICTURES = 120, 48
+POOL, PICTURES = 120, 24
 TITLE = "Do lenses name what a patch shows?"
 READ = (
     "A point is a percent of a thing's patches, beyond what pictures of other things give."
@@ -88,7 +88,7 @@ def reproduce(
         data: what `mmlens.dataset` takes, with masks and captions; None: pictures of one thing of
             the bundled world.
         out: the folder that is written.
-        lenses: some of `mmlens.papers.lenses.readings.LENSES`.
+        lenses: some of `mmlens.papers.lenses.words_at_patches.LENSES`.
         pool: lenses are fitted, and texts are taken, of the first so many pictures; of the others
             those are asked that show one thing.
         k, most, share, prompt: as in `lens_words`.
@@ -136,7 +136,7 @@ def reproduce(
                    progress=shown)  # fmt: skip
     table = tables[lens_words.__name__]
     each, found = points(table), summary(table, draws=draws, seed=seed)
-    parts = [every_lens(found, left_out)]
+    parts = [every_lens(found, left_out, k)]
     parts += [judged(key, each, draws=draws, seed=seed) for key in CLAIMS]
     if "neighbours" in asked:
         told = told_of_texts(each, table, fits.held["index"].texts)
@@ -150,13 +150,13 @@ def reproduce(
     about = {**provenance(loaded), "data": samples.name, "pool": len(first), "draws": draws,
              "seed": seed}  # fmt: skip
     frame = framed("lenses", TITLE, lead, READ, "; ".join(SOURCES), about, command, several=True)
-    played = contests(each, passes_of(table, layers))
+    played = contests(each, passes_of(table, layers), k)
     return write_study(frame, parts, folder, results, played)
 
 
 def passes_of(table: pd.DataFrame, layers: Sequence[int]) -> dict[str, float]:
     """By lens, forward passes of the language model a picture: those of a patchscope are rows."""
-    rows: Any = table[table["skipped"] == ""].drop_duplicates("sample")
-    patches = float(rows["patches"].astype(float).mean())
+    rows: Any = table[table["skipped"] == ""]
+    patches = float(rows.groupby("sample")["patches"].first().astype(float).mean())
     scopes = dict.fromkeys(INTO, 1 + patches * len(layers))
     return {**dict.fromkeys(LENSES, 1.0), **scopes, "nearest": 0.0, "heads": float(len(layers))}

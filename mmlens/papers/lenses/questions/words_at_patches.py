@@ -269,6 +269,6 @@ def third(layer: int, n_layers: int) -> str:
 
 def summary(table: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
     """By arm (the lens) and metric (the third of the layers), the mean points over pictures."""
-    rows = points(table)[["sample", "arm", "metric", "value"]]
+    rows: Any = points(table)[["sample", "arm", "metric", "value"]]
     out = summarise(rows, ["arm", "metric"], ranges=RANGES, draws=draws, seed=seed)
     return finished(out, "lenses", table, draws=draws, seed=seed)
