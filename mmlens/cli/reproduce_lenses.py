@@ -34,7 +34,7 @@ def lenses_command(
     pictures: Pictures = None,
     pool: Annotated[
         int, typer.Option(min=1, help="Of the first so many lenses are fitted, and texts taken.")
-    ] = 120,
+    ] = 480,
     lenses: Annotated[
         list[str] | None,
         typer.Option(

@@ -47,7 +47,7 @@ from mmlens.values.arguments import count, flag, path
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
-POOL, PICTURES = 120, 24
+POOL, PICTURES = 480, 24
 TITLE = "Do lenses name what a patch shows?"
 READ = (
     "A point is a percent of a thing's patches, beyond what pictures of other things give."

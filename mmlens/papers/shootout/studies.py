@@ -47,7 +47,7 @@ STUDIES = {
     for one in (
         StudyOfMethods("neurons", 180, _half_in_a_pool),
         StudyOfMethods("dictionaries", 1000, own_data=True),
-        StudyOfMethods("lenses", 144, _half_in_a_pool, own_data=True),
+        StudyOfMethods("lenses", 504, _half_in_a_pool, own_data=True),
         StudyOfMethods("neo", 60),
         StudyOfMethods("alignment", 60),
         StudyOfMethods("hallucination", 64, own_data=True),
