@@ -273,6 +273,14 @@ def test_a_lens_that_was_not_asked_decides_nothing():
         assert (part.verdict.holds is None) is not asked
 
 
+def test_a_third_that_a_small_model_lacks_decides_nothing():
+    two = planted(shares(logit=0.5)).query("layer < 6").assign(layers=9)
+    part = judged("G1", points(two), draws=50, seed=0)
+    assert part.says == "Not measured: logit_lens was not asked (late)."
+    found = every_lens(summary(two, draws=50), {})
+    assert list(found.table[0]) == ["lens", "early", "middle"]
+
+
 def test_the_table_of_all_lenses_and_the_contest_say_the_same():
     said = shares(nearest=0.5, logit=(0.2, 0.7, 0.9), neighbours=(0.6, 0.02, 0.1))
     table = planted(said)

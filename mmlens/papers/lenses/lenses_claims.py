@@ -103,17 +103,18 @@ def judged(key: str, each: pd.DataFrame, **how: Any) -> Part:
         how: draws and seed of the bootstrap.
     """
     one = CLAIMS[key]
-    lacking = [lens for lens in (one.lens, one.other) if lens and lens not in set(each["arm"])]
+    there = set(zip(each["arm"], each["metric"], strict=True))
+    needed = [(one.lens, one.group)] + [(one.other, one.other_group)] * bool(one.other)
+    lacking = [pair for pair in needed if pair not in there]
     told = f"{one.source}. {one.measured}"
     if lacking:
-        says = f"Not measured: {LENSES[lacking[0]]} was not asked."
+        says = f"Not measured: {LENSES[lacking[0][0]]} was not asked ({lacking[0][1]})."
         return Part(key, one.title, told, says, Verdict(key, one.claim, None, says), _rule(one))
     rows = each[["sample", "arm", "metric", "value"]]
     found = _of_groups(one, rows, **how)
     row = found[one.group]
     if one.other:
-        both = ((one.lens, one.group), (one.other, one.other_group))
-        mean = {lens: _mean(rows, lens, group, **how) for lens, group in both}
+        mean = {lens: _mean(rows, lens, group, **how) for lens, group in needed}
         says = (
             f"{LENSES[one.lens]} names it at {_told(mean[one.lens])} points ({one.group}),"
             f" {LENSES[one.other]} at {_told(mean[one.other])} ({one.other_group}): a difference of"
