@@ -50,7 +50,7 @@ def lenses_command(
     dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
-    """Lenses at the patches of one thing (tuned lens, Patchscopes, LatentLens, ...)."""
+    """Lenses at the patches of one thing: what six papers claim of theirs (2020 to 2026)."""
     command = written("lenses", lenses_command, locals())
     from mmlens.datasets.spec import dataset
     from mmlens.papers import lenses as study
