@@ -59,6 +59,7 @@ NOT_RUN = {
     "mmlens.papers.neo": "a study takes minutes",
     "mmlens.papers.alignment": "a study takes minutes",
     "mmlens.papers.neurons": "a study takes minutes",
+    "mmlens.papers.labels": "a study takes minutes",
     "mmlens.papers.dictionaries": "a study takes minutes",
     "mmlens.papers.lenses": "a study takes minutes",
     "mmlens.papers.shootout": "studies take an hour",

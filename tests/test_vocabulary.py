@@ -16,8 +16,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mmlens"
 PACKAGES = ("", "datasets", "decoding", "explore", "metrics", "papers.alignment",
-            "papers.dictionaries", "papers.goh", "papers.hallucination", "papers.lenses", "papers.mmn",
-            "papers.neo", "papers.neurons", "papers.shootout", "patching", "relevance", "sweep", "tally", "train",
+            "papers.dictionaries", "papers.goh", "papers.hallucination", "papers.labels",
+            "papers.lenses", "papers.mmn", "papers.neo", "papers.neurons", "papers.shootout",
+            "patching", "relevance", "sweep", "tally", "train",
             "view")  # fmt: skip
 MEANT: dict[str, set[str]] = {
     "by": {"patching.patch", "patching.ablate", "patching.direct_logits", "decompose",
