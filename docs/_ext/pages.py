@@ -50,6 +50,7 @@ PAGES = {
     "alignment": ("Experiments on alignment", "mmlens.papers.alignment.questions", ()),
     "maps": ("Experiments on maps of relevance", "mmlens.papers.maps.questions", ()),
     "neurons": ("Experiments on lists of neurons", "mmlens.papers.neurons.questions", ()),
+    "lenses_study": ("Experiments on lenses", "mmlens.papers.lenses", ()),
     "labels": ("Experiments on labels", "mmlens.papers.labels.questions", ()),
     "dictionaries_study": ("Experiments on dictionaries", "mmlens.papers.dictionaries", ()),
     "shootout": ("The shoot-out", "mmlens.papers.shootout", ()),

@@ -16,17 +16,12 @@ from typing import Annotated, Any
 import typer
 
 from mmlens import __version__
-from mmlens.cli import (  # they add their commands
-    reproduce_dictionaries as reproduce_dictionaries,
-)
-from mmlens.cli import (
-    reproduce_maps as reproduce_maps,
-)
-from mmlens.cli import (
-    reproduce_shootout as reproduce_shootout,
-)
-from mmlens.cli import (
-    reproduce_studies as reproduce_studies,
+from mmlens.cli import (  # noqa: F401  they add their commands
+    reproduce_dictionaries,
+    reproduce_lenses,
+    reproduce_maps,
+    reproduce_shootout,
+    reproduce_studies,
 )
 from mmlens.cli.audit_bias import audit_bias_command
 from mmlens.cli.doctor import doctor_command

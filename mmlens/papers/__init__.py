@@ -5,6 +5,7 @@ goh             Multimodal Neurons in Artificial Neural Networks (2021)
 neo             Towards Interpreting Visual Information Processing in Vision-Language Models (2025)
 neurons         lists of neurons of Pan et al., NAM, MINER and MMNeuron (2024)
 labels          Object Recognition as Next Token Prediction (2024)
+lenses          which lens names what a patch shows, by claims of six papers (2020 to 2026)
 alignment       Implicit Multimodal Alignment (2024)
 dictionaries    units of a sparse autoencoder, judged by a known truth (2024, 2025)
 shootout        the methods of these studies, each against a control of its own
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from mmlens.papers import goh as goh
     from mmlens.papers import hallucination as hallucination
     from mmlens.papers import labels as labels
+    from mmlens.papers import lenses as lenses
     from mmlens.papers import maps as maps
     from mmlens.papers import mmn as mmn
     from mmlens.papers import neo as neo

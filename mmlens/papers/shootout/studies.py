@@ -48,6 +48,7 @@ STUDIES = {
         StudyOfMethods("neurons", 180, _half_in_a_pool),
         StudyOfMethods("dictionaries", 1000, own_data=True),
         StudyOfMethods("maps", 28),
+        StudyOfMethods("lenses", 504, _half_in_a_pool, own_data=True),
         StudyOfMethods("neo", 60),
         StudyOfMethods("labels", 60, own_data=True),
         StudyOfMethods("alignment", 60),
