@@ -17,6 +17,9 @@ import typer
 
 from mmlens import __version__
 from mmlens.cli import (  # they add their commands
+    reproduce_concepts as reproduce_concepts,
+)
+from mmlens.cli import (
     reproduce_dictionaries as reproduce_dictionaries,
 )
 from mmlens.cli import (

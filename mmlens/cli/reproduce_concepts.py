@@ -24,8 +24,8 @@ from mmlens.cli.reproduce_studies import (
     Pictures,
     Results,
     Seed,
-    first_of,
-    tell_study,
+    few,
+    told,
 )
 from mmlens.cli.written_command import written
 
@@ -63,10 +63,37 @@ def concepts_command(
     from mmlens.datasets.spec import dataset
     from mmlens.papers import concepts
 
-    samples = first_of(dataset(data), pictures)
+    samples = few(dataset(data), pictures)
     which = int(nouns) if nouns.isdigit() else nouns.split(",")
     other = None if changed is None else as_asked(changed, device, dtype)
     how: dict[str, Any] = {"changed": other, "nouns": which, "n": directions, "noun": noun,
                            "draws": draws, "seed": seed}  # fmt: skip
-    tell_study(concepts.reproduce, as_asked(model, device, dtype), samples, out, results, anew,
-               command, as_json, **how)  # fmt: skip
+    told(concepts.reproduce, as_asked(model, device, dtype), samples, out, results, anew,
+         command, as_json, **how)  # fmt: skip
+
+
+@reproduce_app.command("circuits")
+def circuits_command(
+    model: Model = "pictos",
+    data: Annotated[
+        str, typer.Option(help="Pictures: pictos:held_out:N, coco:FOLDER or a folder.")
+    ] = "pictos:held_out:40",
+    out: Out = Path("circuits"),
+    results: Results = None,
+    pictures: Pictures = None,
+    noun: Noun = "auto",
+    draws: Draws = 2000,
+    seed: Seed = 0,
+    anew: Anew = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
+) -> None:
+    """Circuits and attribution graphs, silenced (CLA 2024; Ameisen et al. 2025)."""
+    command = written("circuits", circuits_command, locals())
+    from mmlens.datasets.spec import dataset
+    from mmlens.papers import circuits
+
+    samples = few(dataset(data), pictures)
+    told(circuits.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
+         as_json, noun=noun, draws=draws, seed=seed)  # fmt: skip
