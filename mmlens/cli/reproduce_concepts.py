@@ -1,7 +1,7 @@
 """`mmlens reproduce concepts` and `circuits`: what later papers' methods claim, a page each.
 
     mmlens reproduce concepts --data pictos:held_out:3000 --out runs/concepts
-    mmlens reproduce circuits --data pictos:held_out:60 --out runs/circuits
+    mmlens reproduce circuits --data coco:FOLDER --pictures 100 --out runs/circuits
 
 A run that was stopped goes on when the same command is given again.
 """
@@ -77,7 +77,7 @@ def circuits_command(
     model: Model = "pictos",
     data: Annotated[
         str, typer.Option(help="Pictures: pictos:held_out:N, coco:FOLDER or a folder.")
-    ] = "pictos:held_out:40",
+    ] = "pictos:held_out:32",
     out: Out = Path("circuits"),
     results: Results = None,
     pictures: Pictures = None,

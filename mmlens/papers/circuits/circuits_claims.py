@@ -49,7 +49,7 @@ HOW = {
     "V3": "The circuit is silenced, and as many units of the highest gradient x activation. The"
     " paper does not ask this: it says whether following layers back is worth its cost.",
     "G1": "The rank correlation, picture by picture, of what the graph says that a node gives to"
-    " the word's logit with what the logit loses where it is silenced; for comparison the effects are"
+    " the word's logit with what the logit loses where it is silenced; for comparison effects are"
     " dealt anew among the nodes.",
     "G2": "What silencing a unit of the graph takes or adds, as a share of the word's logit, and"
     " what silencing another of its layer at its position does that is about as active.",

@@ -24,7 +24,7 @@ from mmlens.values.arguments import count, path
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
-DATA = "pictos:held_out:40"
+DATA = "pictos:held_out:32"
 TITLE = "Circuits and graphs of a word, silenced"
 CITED = (
     "Rajaram et al. (2024), Automatic Discovery of Visual Circuits, arXiv:2404.14349; Ameisen et"
@@ -34,7 +34,7 @@ READ = (
     "Intervals are 95 % bootstrap intervals over pictures; differences are taken picture by"
     " picture. A share that is lost or kept is a ratio of means. “Holds”, “fails” and “undecided”"
     " are computed from the intervals by the rule that stands under the claim. The first paper"
-    " finds circuits of a few examples in encoders of pictures; here each picture has its own, in the"
+    " finds circuits of a few examples in encoders; here each picture has its own, in the"
     " units of the language model. The second has transcoders; here nodes are neurons at positions."
 )
 
@@ -44,7 +44,7 @@ def reproduce(
     data: Any = DATA,
     out: str | Path = "circuits",
     *,
-    ks: Sequence[int] = (5, 50),
+    ks: Sequence[int] = (5, 25),
     drawn: int = 3,
     nodes: int = 60,
     checked: int = 20,

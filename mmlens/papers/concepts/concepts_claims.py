@@ -39,6 +39,7 @@ from mmlens.papers.study_folder import above, below, together, told_interval
 from mmlens.papers.study_report import Part
 
 ELSEWHERE = "another picture"
+PAGE = "results-concepts.md"
 RANGES = {"named": (0.0, 1.0)}
 CLAIMS = {
     "C1": "The words of a picture's strongest concept name what is in it",
@@ -165,8 +166,8 @@ def word_parts(
         parts.append(_part(key, says, holds, rows=told, summary=pd.DataFrame(spread.values())))
     controls = {arm: f"{arm}, {ELSEWHERE}" for arm in MADE if arm != RANDOM}
     question = "Which directions of the stream name what is in a picture?"
-    measure = "share of pictures that one of ten words names"
-    return parts, Contest(question, measure, rows, controls, within=(0, 1))
+    measure = f"pictures of which one of {words} words names a thing; control: any other picture"
+    return parts, Contest(question, measure, rows, controls, within=(0.0, 1.0), page=PAGE)
 
 
 def concept_table(model: Any, streams: WordStreams, made: Any, words: int) -> list[list[str]]:

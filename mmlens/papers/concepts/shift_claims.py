@@ -17,6 +17,7 @@ import pandas as pd
 
 from mmlens.papers.bootstrap import summarise, with_differences
 from mmlens.papers.claims import Row, Verdict
+from mmlens.papers.concepts.concepts_claims import PAGE
 from mmlens.papers.concepts.word_dictionaries import (
     WordDictionary,
     found_again,
@@ -160,9 +161,11 @@ def _steered(shifts: WordShifts, **how: Any) -> tuple[list[Part], list[Contest]]
     rows = [Row(arm, told_interval(row)) for arm, row in found.items()]
     parts = [_part("S3", says, above(gap), rows=rows, summary=pd.DataFrame(found.values()))]
     controls = {arm: longer(arm) for arm in there}
-    contest = Contest("Which direction makes a model say another word?",
-                      "share of pictures that are called by the new word", said, controls,
-                      within=(0, 1))  # fmt: skip
+    contest = Contest(
+        "Which direction makes a model say another word?",
+        "pictures that are called by it; control: random directions as long",
+        said, controls, within=(0.0, 1.0), page=PAGE,
+    )  # fmt: skip
     if not len(left):
         lacking = "Not measured: of no picture do both models say the same."
         return [*parts, _part("S4", lacking, None)], [contest]

@@ -51,7 +51,7 @@ def pruned_circuit(
     model: HookedVLM,
     sample: Sample,
     *,
-    ks: Sequence[int] = (5, 50),
+    ks: Sequence[int] = (5, 25),
     drawn: int = 3,
     prompt: str = PROMPT,
     noun: Rule = "auto",
