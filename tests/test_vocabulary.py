@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mmlens"
 PACKAGES = ("", "datasets", "decoding", "explore", "metrics", "papers.alignment",
-            "papers.dictionaries", "papers.goh", "papers.hallucination", "papers.mmn", "papers.neo",
+            "papers.circuits", "papers.concepts", "papers.dictionaries", "papers.goh", "papers.hallucination", "papers.mmn", "papers.neo",
             "papers.neurons", "papers.shootout", "patching", "relevance", "sweep", "tally", "train",
             "view")  # fmt: skip
 MEANT: dict[str, set[str]] = {

@@ -49,6 +49,8 @@ PAGES = {
     "neo": ("Experiments on a thing's patches", "mmlens.papers.neo.questions", ()),
     "alignment": ("Experiments on alignment", "mmlens.papers.alignment.questions", ()),
     "neurons": ("Experiments on lists of neurons", "mmlens.papers.neurons.questions", ()),
+    "concepts_study": ("Experiments on concepts", "mmlens.papers.concepts", ()),
+    "circuits": ("Experiments on circuits", "mmlens.papers.circuits", ()),
     "dictionaries_study": ("Experiments on dictionaries", "mmlens.papers.dictionaries", ()),
     "shootout": ("The shoot-out", "mmlens.papers.shootout", ()),
     "metrics": ("Metrics of captions", "mmlens.metrics", ()),

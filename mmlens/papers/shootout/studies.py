@@ -49,6 +49,8 @@ STUDIES = {
         StudyOfMethods("dictionaries", 1000, own_data=True),
         StudyOfMethods("neo", 60),
         StudyOfMethods("alignment", 60),
+        StudyOfMethods("concepts", 1500),
+        StudyOfMethods("circuits", 32),
         StudyOfMethods("hallucination", 64, own_data=True),
     )
 }
