@@ -59,7 +59,7 @@ def model() -> Any:
 def test_a_circuit_is_silenced_and_kept_as_edits_do_it(model):
     table: Any = pruned_circuit(model, SAMPLES[0], **FEW)
     seen: Any = explain(model, SAMPLES[0], **ONE)
-    edges = mm.visual_circuit(model, seen.soft, seen.token, k=2, after="")
+    edges: Any = mm.visual_circuit(model, seen.soft, seen.token, k=2, after="")
     own = list(dict.fromkeys(edges.source))
     others = [mm.Neuron(layer, unit) for layer in range(model.cfg.n_layers)
               for unit in range(model.cfg.d_mlp) if mm.Neuron(layer, unit) not in own]  # fmt: skip
@@ -77,7 +77,7 @@ def test_a_circuit_is_silenced_and_kept_as_edits_do_it(model):
     with torch.no_grad():
         whole = float(model(seen.soft)[0, -1].softmax(-1)[seen.token])
     assert table["before"].tolist() == pytest.approx([whole] * len(table), abs=1e-6)
-    sizes = table.groupby(["arm", "k"]).size()
+    sizes: Any = table.groupby(["arm", "k"]).size()
     assert sizes[CIRCUIT, 2] == sizes[FIRST, 2] == 1 and sizes[OTHERS, 2] == 3
     assert sizes[FIRST_OTHERS, 2] == 3
 
@@ -121,12 +121,12 @@ def test_circuits_are_judged_against_others_and_against_attribution(own, others,
     parts, found = circuit_parts(pruned(arms, arms), draws=200, seed=0)
     told = {part.key: part.verdict.holds for part in parts if part.verdict}
     assert told == {"V1": holds[0], "V2": holds[0], "V3": holds[1]}
-    few = pruned(arms, arms)
+    few: Any = pruned(arms, arms)
     few = summary(few[few["sample"].isin(PICTURES[:7])], draws=200)
     assert circuit_part("V1", few).verdict.holds is None  # type: ignore[union-attr]
     nothing = graph_rows(0.0).iloc[:0]
     needed, alone = contests(found, nothing)
-    beats = judged(needed).set_index("method")["beats"]
+    beats: Any = judged(needed).set_index("method")["beats"]
     assert beats.to_dict() == {CIRCUIT: holds[0], FIRST: True}
     assert judged(alone).set_index("method").loc[CIRCUIT, "control mean"] == pytest.approx(
         others, abs=0.07
@@ -193,15 +193,15 @@ def test_units_of_a_graph_are_judged_against_units_as_active(random, holds):
 
 
 def test_rank_correlations_are_those_of_ranks_and_shuffled_ones_are_about_0():
-    table = graph_rows(1.0)
+    table: Any = graph_rows(1.0)
     found = agreements(table)
-    by = found.pivot(index="sample", columns="arm", values="value")
+    by: Any = found.pivot(index="sample", columns="arm", values="value")
     for one in PICTURES:
         own = table[(table["sample"] == one) & (table["arm"] == "graph")]
         ranks = own[["effect", "ablation"]].rank()
         assert by.loc[one, "graph"] == pytest.approx(np.corrcoef(ranks.T)[0, 1])
     assert abs(by["shuffled nodes"].mean()) < 0.2 < by["graph"].mean()
-    sizes = taken(table).groupby("arm")["value"].mean()
+    sizes: Any = taken(table).groupby("arm")["value"].mean()
     own = table[table["arm"] == "graph"]["ablation"].abs().mean() / 10
     assert sizes[NODE] == pytest.approx(own) and sizes[AS_ACTIVE] < 0.03
 
@@ -248,7 +248,7 @@ def test_the_study_is_a_page_of_its_claims_and_goes_on_where_it_was(model, tmp_p
 
 
 def test_the_study_runs_on_a_native_model(tmp_path):
-    native = mm.from_model(*twin("llava"))
+    native: Any = mm.from_model(*twin("llava"))
     pictures = [Sample(f"p{i}", photo(seed=i)) for i in range(3)]
     samples = Samples("photos", [one.id for one in pictures], pictures.__getitem__, "photos")
     how: Any = {"ks": (2,), "nodes": 6, "checked": 3, "draws": 50, "max_new_tokens": 4,

@@ -202,13 +202,13 @@ def test_words_of_planted_concepts_name_what_is_there_and_nothing_else(spelled):
     streams = planted()
     parts, contest = word_parts(lens(), streams, **WORDS)
     assert held(parts)["C1"] is True
-    rows = named_things(lens(), streams, 6, 1, 0)
+    rows: Any = named_things(lens(), streams, 6, 1, 0)
     own = rows[rows["arm"] == NMF]
     assert len(own) == int((~streams.pool).sum()) and own["value"].min() == 1
     away = rows[rows["arm"] == f"{NMF}, another picture"]["value"]
     asked = int((~streams.pool).sum())
     assert away.to_numpy() == pytest.approx((asked / 6 - 1) / (asked - 1))  # of the same noun
-    told = judged(contest).set_index("method")
+    told: Any = judged(contest).set_index("method")
     assert told.loc[NMF, "beats"] and set(told.index) == {NMF, MEANS, AXES, LONGEST}
 
 
@@ -287,16 +287,16 @@ def test_a_planted_shift_is_found_and_said_and_others_are_left(spelled):
     made = semi_nmf_of(streams.before[streams.pool], 6)
     shifts = WordShifts(lens(), streams, made, 6, 0)
     dogs = [at for at in shifts.asked if streams.tokens[at] == 0]
-    rows = shifts.said_new()
+    rows: Any = shifts.said_new()
     assert set(rows["sample"]) == {streams.ids[at] for at in dogs}
-    mean = rows.groupby("arm")["value"].mean()
+    mean: Any = rows.groupby("arm")["value"].mean()
     assert mean[SHIFT] == mean[COARSE] == 1 and mean[longer(SHIFT)] < 0.5
     own = shifts.owner[dogs[0]]
     member = streams.pool & torch.tensor([owner == own for owner in shifts.owner])
     assert streams.after is not None
     right = (streams.after - streams.before)[member].mean(0)
     assert off(shifts.mean[own], right) < 1e-5
-    left = shifts.words_changed()
+    left: Any = shifts.words_changed()
     assert not set(left["sample"]) & {streams.ids[at] for at in dogs}
     assert judged(contests[0]).set_index("method").loc[SHIFT, "beats"]
 
@@ -384,7 +384,7 @@ def test_the_study_is_a_page_of_its_claims_and_goes_on_where_it_was(tmp_path, mo
 
 
 def test_the_study_runs_on_a_native_model_and_with_a_changed_one_that_is_given(tmp_path):
-    native = mm.from_model(*twin("llava"))
+    native: Any = mm.from_model(*twin("llava"))
     pictures = [Sample(f"p{i}", photo(seed=i // 4), (), (Thing("dog"),)) for i in range(24)]
     samples = Samples("photos", [one.id for one in pictures], pictures.__getitem__, "photos")
     how: Any = {"n": 2, "halves": 2, "draws": 50, "max_new_tokens": 4, "noun": "content",

@@ -12,6 +12,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mmlens.papers.bootstrap import summarise, with_differences
@@ -92,13 +93,16 @@ def circuit_part(key: str, found: pd.DataFrame) -> Part:
         f" {'as many that are ' if key == 'V3' else ''}{other} {told_interval(beside)}: a"
         f" difference of {told_interval(gap)}, in {gap['n']} pictures."
     )
-    lines = [Row(f"{arm}, k = {k}", told_interval(row)) for (arm, k), row in at.items()]
+    arms = [CIRCUIT, other] if key == "V3" else [CIRCUIT, OTHERS, FIRST, FIRST_OTHERS]
+    gaps = [f"{one} - {two}" for one, two in zip(arms[::2], arms[1::2], strict=True)]
+    lines = [Row(f"{arm}, k = {k}", told_interval(at[arm, k]))
+             for arm in (*arms, *gaps) for k in ks if (arm, k) in at]  # fmt: skip
     more: dict[str, Any] = {"rows": lines, "summary": rows}
     if key != "V3":
         shown = rows.assign(panel=[f"k = {k}" for k in rows["k"]])
-        arms = {arm: arm for arm in (CIRCUIT, OTHERS, FIRST, FIRST_OTHERS)}
         name = f"{metric.capitalize()} of the noun's probability"
-        more["draw"] = partial(strips, shown, arms, name, "with 95 % intervals",
+        named = {arm: arm for arm in arms}
+        more["draw"] = partial(strips, shown, named, name, "with 95 % intervals",
                                panels=[f"k = {k}" for k in ks])  # fmt: skip
     return _part(key, says, above(gap), **more)
 
@@ -109,7 +113,7 @@ def graph_parts(table: pd.DataFrame, *, draws: int, seed: int) -> list[Part]:
     Args:
         table: of `graph_nodes`.
     """
-    if not (table["skipped"] == "").any():
+    if not bool(np.any(table["skipped"] == "")):
         reasons = "; ".join(sorted(set(table["skipped"])))
         return [_part(key, f"Not measured: {reasons}", None) for key in ("G1", "G2")]
     how: dict[str, Any] = {"ranges": RANGES, "draws": draws, "seed": seed}
@@ -159,20 +163,21 @@ def contests(found: pd.DataFrame, table: pd.DataFrame) -> list[Contest]:
     Args:
         found: the summary of `pruned_circuit`. table: of `graph_nodes`.
     """
-    k = int(found["k"].max())
+    k = max(map(int, found["k"]))
     here: Any = found[found["k"] == k]
     controls = {CIRCUIT: OTHERS, FIRST: FIRST_OTHERS}
     controls = {own: other for own, other in controls.items()
                 if f"{own} - {other}" in set(here["arm"])}  # fmt: skip
+    metrics: Any = here["metric"]
     made = [
         Contest(question, f"of the noun's probability, {what} {k} units of each layer; control:"
-                " others of their layers", here[here["metric"] == metric], controls, page=PAGE)
+                " others of their layers", here[metrics == metric], controls, page=PAGE)
         for question, what, metric in (
             ("Which neurons does a word need?", "lost without", "lost"),
             ("Which neurons keep a word alone?", "kept with nothing but", "kept"),
         ) if controls
     ]  # fmt: skip
-    rows = graphs.taken(table) if (table["skipped"] == "").any() else table[:0]
+    rows: Any = graphs.taken(table) if bool(np.any(table["skipped"] == "")) else table[:0]
     if len(rows):
         made.append(
             Contest("Which neurons at which positions does a word need?",

@@ -118,4 +118,5 @@ def completeness(table: pd.DataFrame) -> pd.DataFrame:
 def _ranks_alike(one: Any, other: Any) -> float:
     from scipy.stats import spearmanr
 
-    return float(spearmanr(one, other).statistic)
+    found: Any = spearmanr(one, other)
+    return float(found.statistic)
