@@ -33,7 +33,7 @@ from mmlens.values.errors import CapabilityError
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
-DATA, SHOWN = "pictos:held_out:1500", 4
+DATA, SHOWN, WORDS = "pictos:held_out:1500", 4, 10
 RENAMED = "renamed.json"
 TITLE = "Concepts of words and their shifts, measured again"
 CITED = (
@@ -59,7 +59,6 @@ def reproduce(
     changed: HookedVLM | str | Path | None = None,
     nouns: int | Sequence[str] = 12,
     n: int = 20,
-    words: int = 10,
     halves: int = 40,
     prompt: str = PROMPT,
     noun: Rule = "auto",
@@ -81,7 +80,6 @@ def reproduce(
         nouns: so many of the most frequent first nouns of captions, or these.
         n: directions of a dictionary (at most as many as half of the pictures' half); the papers
             have 20.
-        words: of each direction.
         halves: how often the pictures are divided at random.
         prompt, noun, max_new_tokens: as in `said.nouns_said`.
         draws: of the bootstrap.
@@ -96,11 +94,7 @@ def reproduce(
     from mmlens.families import load
 
     draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0)
-    n, words, halves = (
-        count(n, "n", least=2),
-        count(words, "words"),
-        count(halves, "halves", least=2),
-    )
+    n, halves = count(n, "n", least=2), count(halves, "halves", least=2)
     folder, samples = path(out, "out"), dataset(data)
     loaded: Any = load(model) if isinstance(model, str | Path) else model
     other: Any = load(changed) if isinstance(changed, str | Path) else changed
@@ -121,7 +115,7 @@ def reproduce(
     if other is not None:
         after = _streams(other, few, folder / "sweeps" / "after", given, how)
         streams = replace(streams, after=after)
-    told = {"n": n, "words": words, "draws": draws, "seed": seed}
+    told = {"n": n, "words": WORDS, "draws": draws, "seed": seed}
     first, contest = word_parts(loaded, streams, halves=halves, **told)
     second, more = shift_parts(loaded, streams, **told, lacking=lacking)
     lead = (
