@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from typing import Any
 
@@ -12,8 +13,10 @@ import torch
 from bridges import bridge
 from native_twins import photo, twin
 from test_experiments import PLANTED, SAMPLES, mean_of
+from typer.testing import CliRunner
 
 import mmlens as mm
+from mmlens.cli.app import app
 from mmlens.datasets.sample import Sample, Samples
 from mmlens.papers import circuits
 from mmlens.papers.circuits.circuits_claims import (
@@ -258,3 +261,12 @@ def test_the_study_runs_on_a_native_model(tmp_path):
         report = circuits.reproduce(native, samples, tmp_path / "new", **how)
     assert len(report.verdicts) == 5
     assert "of the noun's probability are lost" in report.results.read_text()
+
+
+def test_the_command_prints_the_claims(tmp_path):
+    asked = ["reproduce", "circuits", "--model", "toy-gptj-planted", "--data", "pictos:held_out:1",
+             "--out", str(tmp_path / "new"), "--draws", "50", "--json"]  # fmt: skip
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert [one["experiment"] for one in told["claims"]] == list(CLAIMS)

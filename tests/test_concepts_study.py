@@ -15,8 +15,10 @@ import torch
 from bridges import bridge, off
 from native_twins import photo, twin
 from test_experiments import SAMPLES
+from typer.testing import CliRunner
 
 import mmlens as mm
+from mmlens.cli.app import app
 from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families import toy
 from mmlens.model.targets import one as read
@@ -363,10 +365,11 @@ def count_questions(monkeypatch) -> list[str]:
 
 def test_the_study_is_a_page_of_its_claims_and_goes_on_where_it_was(tmp_path, monkeypatch):
     out = tmp_path / "new"  # a folder that is not there yet
+    model = bridge("pictos")
     data = mm.dataset("pictos:held_out:400").pick(SHOWN)
     asked = count_questions(monkeypatch)
     how: Any = {"n": 2, "halves": 2, "draws": 50, "max_new_tokens": 8, "progress": False}
-    report = concepts.reproduce("pictos", data, out, command="mmlens reproduce x", **how)
+    report = concepts.reproduce(model, data, out, command="mmlens reproduce x", **how)
     assert list(report.verdicts["experiment"]) == [*CLAIMS, "S1", "S2", "S3", "S4"]
     assert not any(one in (True, False) for one in report.verdicts["holds"])  # of four pictures
     text = report.results.read_text()
@@ -377,10 +380,10 @@ def test_the_study_is_a_page_of_its_claims_and_goes_on_where_it_was(tmp_path, mo
     assert sum(len(one["units"]) for one in rows) == renamed.UNITS
     asked.clear()
     monkeypatch.setattr(renamed, "rewrite", lambda *args, **kwargs: pytest.fail("made again"))
-    again = concepts.reproduce("pictos", data, out, command="mmlens reproduce x", **how)
+    again = concepts.reproduce(model, data, out, command="mmlens reproduce x", **how)
     assert not asked and again.results.read_text() == text
     with pytest.raises(SweepError):
-        concepts.reproduce("pictos", data, out, **{**how, "prompt": "I see"})
+        concepts.reproduce(model, data, out, **{**how, "prompt": "I see"})
 
 
 def test_the_study_runs_on_a_native_model_and_with_a_changed_one_that_is_given(tmp_path):
@@ -397,3 +400,19 @@ def test_the_study_runs_on_a_native_model_and_with_a_changed_one_that_is_given(t
     assert len(report.verdicts) == 8 and "is called" in report.results.read_text()
     assert "The changed model is" in given.results.read_text()
     assert not (tmp_path / "two" / "renamed.json").exists()
+
+
+def test_the_command_takes_a_number_of_nouns_or_their_names(tmp_path, monkeypatch):
+    given: list[Any] = []
+
+    def reproduce(*args: Any, **how: Any) -> None:
+        given.append(how)
+        raise ExperimentError("That is all.")
+
+    monkeypatch.setattr(concepts, "reproduce", reproduce)
+    for nouns in ("3", "dog,bus"):
+        asked = ["reproduce", "concepts", "--nouns", nouns, "--out", str(tmp_path)]
+        done = CliRunner().invoke(app, asked)
+        assert done.exit_code == 2 and "That is all." in done.output
+    assert [one["nouns"] for one in given] == [3, ["dog", "bus"]]
+    assert given[1]["command"] == "mmlens reproduce concepts --nouns dog,bus"

@@ -90,11 +90,12 @@ def named_things(model: Any, streams: WordStreams, n: int, words: int, seed: int
     for arm, make in MADE.items():
         made = make(pool, n, seed)
         said = words_of(model, made.directions, words)
-        for at, best in zip(asked, made.strongest(rest), strict=True):
-            hits = [named(said[best], streams.things[other]) for other in asked if other != at]
-            own = named(said[best], streams.things[at])
-            rows += [(streams.ids[at], arm, float(own)),
-                     (streams.ids[at], f"{arm}, {ELSEWHERE}", float(np.mean(hits)))]  # fmt: skip
+        hits = np.array([[named(row, streams.things[at]) for at in asked] for row in said], float)
+        for place, best in enumerate(made.strongest(rest)):
+            own = hits[best, place]
+            away = (hits[best].sum() - own) / max(len(asked) - 1, 1)
+            name = streams.ids[asked[place]]
+            rows += [(name, arm, own), (name, f"{arm}, {ELSEWHERE}", away)]
     table = pd.DataFrame(rows, columns=["sample", "arm", "value"])
     return table.assign(metric="named")
 

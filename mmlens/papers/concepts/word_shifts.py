@@ -170,11 +170,15 @@ class WordShifts:
         if not rows[old] or not rows[new]:
             return {}
         mean = {token: self.streams.before[own].double().mean(0) for token, own in rows.items()}
-        clusters = self._clusters.strongest(self.streams.before)
-        most = {token: Counter(clusters[i] for i in own).most_common(1)[0][0]
+        most = {token: Counter(self._cluster[i] for i in own).most_common(1)[0][0]
                 for token, own in rows.items()}  # fmt: skip
         centre = self._clusters.directions
         return {COARSE: mean[new] - mean[old], FINE: centre[most[new]] - centre[most[old]]}
+
+    @cached_property
+    def _cluster(self) -> list[int]:
+        """The cluster of each picture."""
+        return self._clusters.strongest(self.streams.before)
 
     @cached_property
     def _clusters(self) -> WordDictionary:
