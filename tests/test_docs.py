@@ -61,6 +61,7 @@ NOT_RUN = {
     "mmlens.papers.neurons": "a study takes minutes",
     "mmlens.papers.concepts": "a study takes minutes",
     "mmlens.papers.circuits": "a study takes minutes",
+    "mmlens.papers.labels": "a study takes minutes",
     "mmlens.papers.dictionaries": "a study takes minutes",
     "mmlens.papers.shootout": "studies take an hour",
     "mmlens.towers.vision.encoder": "the encoder comes from the network",

@@ -368,7 +368,7 @@ def test_the_papers_claims_are_one_page_and_the_arms_are_kept(tmp_path, monkeypa
     assert list(report.verdicts["experiment"]) == ["C1", "D1", "D2", "D3", "D4"]
     assert report.verdicts["holds"].isna().all()
     for one in report.contests:
-        assert set(all_judged([one])["control"]) == {"plain"}
+        assert set(all_judged([one])["control"]) == {"greedy decoding"}
     assert "of the papers' 5 claims" in report.results.read_text()
     for arm in ("plain", "VCD", "PAI", "over-trust penalty", "VTI"):
         assert (tmp_path / arm).is_dir()

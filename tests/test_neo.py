@@ -15,7 +15,7 @@ from mmlens.datasets.sample import Samples
 from mmlens.papers import neo
 from mmlens.papers.contests import all_judged
 from mmlens.papers.mmn.questions.explained import explain
-from mmlens.papers.neo.neo_claims import CLAIMS, JUDGES
+from mmlens.papers.neo.neo_claims import CLAIMS, JUDGES, NAMED
 from mmlens.papers.neo.object_patches import CROWDED, object_patches
 from mmlens.papers.neo.questions.object_tokens import summary, token_ablations
 from mmlens.papers.neo.questions.patch_words import word_shares
@@ -168,12 +168,12 @@ def test_the_study_is_a_page_of_its_claims_and_goes_on_where_it_was(model, tmp_p
     assert report.verdicts["holds"].isna().all()  # two pictures decide nothing
     found = all_judged(report.contests, draws=50).set_index("method")
     told = report.sections[0].summary.query("metric == 'lost'").set_index("arm")["mean"]
-    for arm in ("object", "object + ring"):
-        assert found.loc[arm, "mean"] == pytest.approx(told[arm])
-        assert found.loc[arm, "gap"] == pytest.approx(told[f"{arm} - random"])
+    for arm, said in NAMED[:2]:
+        assert found.loc[said, "mean"] == pytest.approx(told[arm])
+        assert found.loc[said, "gap"] == pytest.approx(told[f"{arm} - random"])
     told = report.sections[2].summary.query("metric == 'lost' and layers == 'all'")
     told = told.set_index("arm")["mean"]
-    assert found.loc["object + ring -> last", "mean"] == told["object + ring -> last"]
+    assert found.loc[NAMED[3][1], "mean"] == told["object + ring -> last"]
     text, page = report.results.read_text(), report.page.read_text()
     assert "`mmlens reproduce neo`" in text and "5 are undecided" in text and "N5" in page
     answers = (tmp_path / "sweeps").rglob("*.parquet")

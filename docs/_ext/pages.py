@@ -51,6 +51,7 @@ PAGES = {
     "neurons": ("Experiments on lists of neurons", "mmlens.papers.neurons.questions", ()),
     "concepts_study": ("Experiments on concepts", "mmlens.papers.concepts", ()),
     "circuits": ("Experiments on circuits", "mmlens.papers.circuits", ()),
+    "labels": ("Experiments on labels", "mmlens.papers.labels.questions", ()),
     "dictionaries_study": ("Experiments on dictionaries", "mmlens.papers.dictionaries", ()),
     "shootout": ("The shoot-out", "mmlens.papers.shootout", ()),
     "metrics": ("Metrics of captions", "mmlens.metrics", ()),

@@ -1,8 +1,9 @@
-"""`mmlens reproduce neo`, `neurons`, `alignment` and `hallucination`: one page of claims each.
+"""`mmlens reproduce neo`, `neurons`, `alignment`, `labels`, `hallucination`: a page of claims each.
 
     mmlens reproduce neo --model pictos --data pictos:held_out:100 --out runs/neo
     mmlens reproduce neurons --model pictos --data pictos:held_out:160 --out runs/neurons
     mmlens reproduce alignment --data pictos:held_out:60 --out runs/alignment
+    mmlens reproduce labels --pictures 100 --out runs/labels
     mmlens reproduce hallucination --pictures 200 --out runs/hallucination
 
 A run that was stopped goes on when the same command is given again.
@@ -122,6 +123,49 @@ def alignment_command(
     how: dict[str, Any] = {"noun": noun, "draws": draws, "seed": seed}
     told(alignment.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
           as_json, **how)  # fmt: skip
+
+
+@reproduce_app.command("labels")
+def labels_command(
+    model: Model = "pictos",
+    data: Annotated[
+        Text,
+        typer.Option(
+            help="Pictures whose things are known: pictos:held_out:N or coco:FOLDER.",
+            show_default="60 pictures of three things of the bundled world",
+        ),
+    ] = None,
+    out: Out = Path("labels"),
+    results: Results = None,
+    pictures: Pictures = None,
+    k: Annotated[int, typer.Option(min=1, help="Labels of a picture.")] = 10,
+    label_prompt: Annotated[str, typer.Option(help="Words before a label.")] = "A picture of a",
+    synonyms: Annotated[
+        Path | None,
+        typer.Option(help="COCO's list of names, a thing a line.", show_default=False),
+    ] = None,
+    draws: Draws = 2000,
+    seed: Seed = 0,
+    anew: Anew = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
+) -> None:
+    """Object Recognition as Next Token Prediction (Yue et al. 2024)."""
+    command = written("labels", labels_command, locals())
+    from mmlens.datasets import pictos
+    from mmlens.datasets.spec import dataset
+    from mmlens.metrics.vocabulary import coco_vocabulary
+    from mmlens.papers import labels
+    from mmlens.papers.labels.labels_report import PICTURES, THINGS
+
+    world = pictos("held_out", pictures or PICTURES, things=THINGS)
+    samples = world if data is None else few(dataset(data), pictures)
+    words = None if synonyms is None else coco_vocabulary(synonyms)
+    how: dict[str, Any] = {"k": k, "label_prompt": label_prompt, "vocabulary": words,
+                           "draws": draws, "seed": seed}  # fmt: skip
+    told(labels.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
+         as_json, **how)  # fmt: skip
 
 
 @reproduce_app.command("hallucination")

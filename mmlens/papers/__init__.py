@@ -4,6 +4,7 @@ mmn             Multimodal Neurons in Pretrained Text-Only Transformers (2023)
 goh             Multimodal Neurons in Artificial Neural Networks (2021)
 neo             Towards Interpreting Visual Information Processing in Vision-Language Models (2025)
 neurons         lists of neurons of Pan et al., NAM, MINER and MMNeuron (2024)
+labels          Object Recognition as Next Token Prediction (2024)
 alignment       Implicit Multimodal Alignment (2024)
 concepts        concepts of words and their shifts: CoX-LMM (2024), Khayatan et al. (2025)
 circuits        circuits of units (2024) and graphs of them, silenced
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from mmlens.papers import dictionaries as dictionaries
     from mmlens.papers import goh as goh
     from mmlens.papers import hallucination as hallucination
+    from mmlens.papers import labels as labels
     from mmlens.papers import mmn as mmn
     from mmlens.papers import neo as neo
     from mmlens.papers import neurons as neurons

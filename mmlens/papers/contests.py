@@ -34,6 +34,7 @@ class Contest:
             picture are averaged first. Or a summary of such rows, where a study has its own: arm
             (also "method - control"), mean, low, high, n.
         controls: by each method's arm, the arm of its control.
+        control: what the controls are in words, where their arms do not say it.
         better: whether "more" or "less" is good.
         within: between which values the measure lies, where that is known.
         passes: by arm, what it costs in forward passes, where that is known.
@@ -45,6 +46,7 @@ class Contest:
     rows: pd.DataFrame = field(repr=False)
     controls: Mapping[str, str]
     better: str = "more"
+    control: str = ""
     within: tuple[float, float] = ANY
     passes: Mapping[str, float] = field(default_factory=dict)
     page: str = ""
@@ -76,8 +78,9 @@ def judged(contest: Contest, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFra
     told = []
     for method, control in contest.controls.items():
         own, other, gap = (found.loc[arm] for arm in (method, control, f"{method} - {control}"))
+        against = contest.control or control
         told.append((
-            contest.question, contest.measure, method, control, own["mean"], own["low"],
+            contest.question, contest.measure, method, against, own["mean"], own["low"],
             own["high"], other["mean"], gap["mean"], gap["low"], gap["high"], int(gap["n"]),
             decide(dict(gap)), contest.passes.get(method, float("nan")),
         ))  # fmt: skip

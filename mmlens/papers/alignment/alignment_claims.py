@@ -132,10 +132,11 @@ def contest(table: pd.DataFrame) -> Contest:
     """
     return Contest(
         "What do later MLPs do at the picture's positions?",
-        "of the noun's probability, lost without them; control: the same layers at words",
+        "the share of the noun's probability that is lost without them",
         lost(used(table, "arm", "before", "probability")),
         {LATER: OF_WORDS},
         better="less",
+        control="the same layers, at words",
         page="results-alignment.md",
     )
 

@@ -169,9 +169,10 @@ def contests(found: pd.DataFrame, table: pd.DataFrame) -> list[Contest]:
     controls = {own: other for own, other in controls.items()
                 if f"{own} - {other}" in set(here["arm"])}  # fmt: skip
     metrics: Any = here["metric"]
+    told = f"the share of the noun's probability that is {{}} {k} units of each layer"
     made = [
-        Contest(question, f"of the noun's probability, {what} {k} units of each layer; control:"
-                " others of their layers", here[metrics == metric], controls, page=PAGE)
+        Contest(question, told.format(what), here[metrics == metric], controls,
+                control="others of their layers", page=PAGE)
         for question, what, metric in (
             ("Which neurons does a word need?", "lost without", "lost"),
             ("Which neurons keep a word alone?", "kept with nothing but", "kept"),
@@ -179,11 +180,9 @@ def contests(found: pd.DataFrame, table: pd.DataFrame) -> list[Contest]:
     ]  # fmt: skip
     rows: Any = graphs.taken(table) if bool(np.any(table["skipped"] == "")) else table[:0]
     if len(rows):
-        made.append(
-            Contest("Which neurons at which positions does a word need?",
-                    "of the word's logit, moved by silencing one; control: a unit as active",
-                    rows, {NODE: AS_ACTIVE}, page=PAGE)
-        )  # fmt: skip
+        question = "Which neurons at which positions does a word need?"
+        told = "the share of the word's logit that silencing one moves"
+        made.append(Contest(question, told, rows, {NODE: AS_ACTIVE}, page=PAGE))
     return made
 
 

@@ -166,9 +166,12 @@ def word_parts(
         holds = decide(spread[gap]) if halves >= LEAST else None
         parts.append(_part(key, says, holds, rows=told, summary=pd.DataFrame(spread.values())))
     controls = {arm: f"{arm}, {ELSEWHERE}" for arm in MADE if arm != RANDOM}
-    question = "Which directions of the stream name what is in a picture?"
-    measure = f"pictures of which one of {words} words names a thing; control: any other picture"
-    return parts, Contest(question, measure, rows, controls, within=(0.0, 1.0), page=PAGE)
+    contest = Contest(
+        "Which directions of the stream name what is in a picture?",
+        f"the share of pictures of which one of {words} words names a thing",
+        rows, controls, control="any other picture", within=(0.0, 1.0), page=PAGE,
+    )  # fmt: skip
+    return parts, contest
 
 
 def concept_table(model: Any, streams: WordStreams, made: Any, words: int) -> list[list[str]]:

@@ -163,8 +163,8 @@ def _steered(shifts: WordShifts, **how: Any) -> tuple[list[Part], list[Contest]]
     controls = {arm: longer(arm) for arm in there}
     contest = Contest(
         "Which direction makes a model say another word?",
-        "pictures that are called by it; control: random directions as long",
-        said, controls, within=(0.0, 1.0), page=PAGE,
+        "the share of pictures that are called by it",
+        said, controls, control="random directions, as long", within=(0.0, 1.0), page=PAGE,
     )  # fmt: skip
     if not len(left):
         lacking = "Not measured: of no picture do both models say the same."

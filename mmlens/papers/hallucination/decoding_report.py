@@ -131,9 +131,9 @@ def contest(summary: pd.DataFrame) -> list[Contest]:
     if not ways:
         return []
     asked = "Which way of decoding names less that is not there?"
-    what = "CHAIR-i, the share of mentions that name what is not there; control: greedy decoding"
+    what = "CHAIR-i, the share of mentions that name what is not there"
     found = Contest(asked, what, here, dict.fromkeys(ways, PLAIN), better="less",
-                    page="results-hallucination.md")  # fmt: skip
+                    control="greedy decoding", page="results-hallucination.md")  # fmt: skip
     return [found]
 
 

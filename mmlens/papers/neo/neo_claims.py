@@ -26,6 +26,14 @@ from mmlens.papers.tables import used
 
 OWN, RANDOM, GATHERED = "object + ring -> last", "random -> last", "patches -> last row"
 LATE, EARLY = "mid-late", "early"
+NAMED = (
+    ("object", "the thing's patches"),
+    ("object + ring", "its patches and those around them"),
+    ("register", "patches of a large norm (registers)"),
+    (OWN, "the last position off these patches"),
+    (GATHERED, "the last row off all other patches"),
+)
+"""Arms, and what they are called in a contest."""
 TITLES = {
     "N1": "Is a thing lost with its own patches?",
     "N2": "Do its patches say its name?",
@@ -96,13 +104,13 @@ def contests(tables: dict[str, pd.DataFrame]) -> list[Contest]:
     found = []
     if _answers(replaced):
         rows = lost(used(replaced, "arm", "before", "probability"))
-        what = "of the noun's probability, lost with the patches; control: as many of bare ground"
-        found.append(_contest(asked, what, rows, ("object", "object + ring", "register"), "random"))
+        what = "the share of the noun's probability that is lost with the patches"
+        found.append(_contest(asked, what, rows, NAMED[:3], "random"))
     if _answers(cut):
         rows = used(cut, "arm", "layers", "before", "probability")
         rows = lost(rows[rows["layers"] == "all"])
-        what = "of the noun's probability, lost where attention to the patches is cut"
-        found.append(_contest(asked, what, rows, (OWN, GATHERED), RANDOM))
+        what = "the share of the noun's probability that is lost where attention is cut"
+        found.append(_contest(asked, what, rows, NAMED[3:], RANDOM))
     return found
 
 
@@ -110,11 +118,13 @@ def _answers(table: Any) -> bool:
     return bool((table["skipped"] == "").any())
 
 
-def _contest(asked: str, what: str, rows: Any, arms: Sequence[str], control: str) -> Contest:
+def _contest(asked: str, what: str, rows: Any, arms: Sequence[Any], control: str) -> Contest:
     """A contest of the arms that there are (a picture may have no registers)."""
     there = set(rows["arm"])
-    controls = {arm: control for arm in arms if {arm, control} <= there}
-    return Contest(asked, what, rows, controls, page="results-neo.md")
+    controls = {said: control for arm, said in arms if {arm, control} <= there}
+    rows = rows.assign(arm=rows["arm"].replace(dict(NAMED)))
+    return Contest(asked, what, rows, controls, control="as many patches of bare ground",
+                   page="results-neo.md")  # fmt: skip
 
 
 def _patches(table: pd.DataFrame, **how: Any) -> Part:

@@ -110,10 +110,10 @@ def contest(found: pd.DataFrame) -> Contest:
     k = _ks(lost)[-1]
     return Contest(
         "Which neurons does a word need?",
-        f"of the noun's probability, lost without the first {k} neurons; control: others of their"
-        " layers",
+        f"the share of the noun's probability that is lost without the first {k} neurons",
         here.assign(arm=own),
         {str(one): f"{one}, others" for one in dict.fromkeys(name)},
+        control="others of its layers",
         page="results-neurons.md",
     )
 

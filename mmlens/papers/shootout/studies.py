@@ -39,7 +39,7 @@ class StudyOfMethods:
 
 
 def _half_in_a_pool(n: int) -> dict[str, Any]:
-    return {"pool": min(120, n // 2)}
+    return {"pool": min(120, 2 * n // 3)}
 
 
 STUDIES = {
@@ -48,6 +48,7 @@ STUDIES = {
         StudyOfMethods("neurons", 180, _half_in_a_pool),
         StudyOfMethods("dictionaries", 1000, own_data=True),
         StudyOfMethods("neo", 60),
+        StudyOfMethods("labels", 60, own_data=True),
         StudyOfMethods("alignment", 60),
         StudyOfMethods("concepts", 1500),
         StudyOfMethods("circuits", 32),
