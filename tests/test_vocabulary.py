@@ -17,8 +17,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mmlens"
 PACKAGES = ("", "datasets", "decoding", "explore", "metrics", "papers.alignment", "papers.circuits",
             "papers.concepts", "papers.dictionaries", "papers.goh", "papers.hallucination",
-            "papers.labels", "papers.mmn", "papers.neo", "papers.neurons", "papers.shootout",
-            "patching", "relevance", "sweep", "tally", "train", "view")  # fmt: skip
+            "papers.labels", "papers.maps", "papers.mmn", "papers.neo", "papers.neurons",
+            "papers.shootout", "patching", "relevance", "sweep", "tally",
+            "train", "view")  # fmt: skip
 MEANT: dict[str, set[str]] = {
     "by": {"patching.patch", "patching.ablate", "patching.direct_logits", "decompose",
            "bilinear_attribution", "cross_attention_maps"},

@@ -48,6 +48,7 @@ PAGES = {
     "experiments": ("Experiments", "mmlens.papers.mmn.questions", ()),
     "neo": ("Experiments on a thing's patches", "mmlens.papers.neo.questions", ()),
     "alignment": ("Experiments on alignment", "mmlens.papers.alignment.questions", ()),
+    "maps": ("Experiments on maps of relevance", "mmlens.papers.maps.questions", ()),
     "neurons": ("Experiments on lists of neurons", "mmlens.papers.neurons.questions", ()),
     "concepts_study": ("Experiments on concepts", "mmlens.papers.concepts", ()),
     "circuits": ("Experiments on circuits", "mmlens.papers.circuits", ()),

@@ -23,6 +23,9 @@ from mmlens.cli import (
     reproduce_dictionaries as reproduce_dictionaries,
 )
 from mmlens.cli import (
+    reproduce_maps as reproduce_maps,
+)
+from mmlens.cli import (
     reproduce_shootout as reproduce_shootout,
 )
 from mmlens.cli import (

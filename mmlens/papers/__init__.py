@@ -10,6 +10,7 @@ concepts        concepts of words and their shifts: CoX-LMM (2024), Khayatan et 
 circuits        circuits of units (2024) and graphs of them, silenced
 dictionaries    units of a sparse autoencoder, judged by a known truth (2024, 2025)
 shootout        the methods of these studies, each against a control of its own
+maps            maps of relevance, by the claims of their papers (2017 to 2025)
 bias            associations of concepts with groups, audited
 hallucination   things that captions name and pictures do not have
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from mmlens.papers import goh as goh
     from mmlens.papers import hallucination as hallucination
     from mmlens.papers import labels as labels
+    from mmlens.papers import maps as maps
     from mmlens.papers import mmn as mmn
     from mmlens.papers import neo as neo
     from mmlens.papers import neurons as neurons

@@ -47,6 +47,7 @@ STUDIES = {
     for one in (
         StudyOfMethods("neurons", 180, _half_in_a_pool),
         StudyOfMethods("dictionaries", 1000, own_data=True),
+        StudyOfMethods("maps", 28),
         StudyOfMethods("neo", 60),
         StudyOfMethods("labels", 60, own_data=True),
         StudyOfMethods("alignment", 60),
