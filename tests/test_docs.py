@@ -60,6 +60,8 @@ NOT_RUN = {
     "mmlens.papers.alignment": "a study takes minutes",
     "mmlens.papers.maps": "a study takes minutes",
     "mmlens.papers.neurons": "a study takes minutes",
+    "mmlens.papers.concepts": "a study takes minutes",
+    "mmlens.papers.circuits": "a study takes minutes",
     "mmlens.papers.labels": "a study takes minutes",
     "mmlens.papers.dictionaries": "a study takes minutes",
     "mmlens.papers.lenses": "a study takes minutes",

@@ -15,12 +15,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mmlens"
-PACKAGES = (
-    *("", "datasets", "decoding", "explore", "metrics", "patching", "relevance", "sweep", "tally"),
-    *("train", "view", "papers.alignment", "papers.dictionaries", "papers.goh"),
-    *("papers.hallucination", "papers.labels", "papers.lenses", "papers.maps", "papers.mmn"),
-    *("papers.neo", "papers.neurons", "papers.shootout"),
-)
+STUDIES = sorted(f"papers.{path.parent.name}" for path in PACKAGE.glob("papers/*/__init__.py"))
+PACKAGES = ("", "datasets", "decoding", "explore", "metrics", *STUDIES, "patching", "relevance",
+            "sweep", "tally", "train", "view")  # fmt: skip
 MEANT: dict[str, set[str]] = {
     "by": {"patching.patch", "patching.ablate", "patching.direct_logits", "decompose",
            "bilinear_attribution", "cross_attention_maps"},

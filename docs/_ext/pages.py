@@ -51,6 +51,8 @@ PAGES = {
     "maps": ("Experiments on maps of relevance", "mmlens.papers.maps.questions", ()),
     "neurons": ("Experiments on lists of neurons", "mmlens.papers.neurons.questions", ()),
     "lenses_study": ("Experiments on lenses", "mmlens.papers.lenses", ()),
+    "concepts_study": ("Experiments on concepts", "mmlens.papers.concepts", ()),
+    "circuits": ("Experiments on circuits", "mmlens.papers.circuits", ()),
     "labels": ("Experiments on labels", "mmlens.papers.labels.questions", ()),
     "dictionaries_study": ("Experiments on dictionaries", "mmlens.papers.dictionaries", ()),
     "shootout": ("The shoot-out", "mmlens.papers.shootout", ()),

@@ -156,7 +156,7 @@ def semi_nmf(
     Z: Float[Tensor, "row dim"], n: int, steps: int, seed: int = 0
 ) -> tuple[Float[Tensor, "row n"], Float[Tensor, "n dim"]]:
     """V >= 0 and U whose product is near to Z."""
-    V = torch.nn.functional.one_hot(_clusters(Z, n, seed), n).to(Z) + 0.2
+    V = torch.nn.functional.one_hot(clusters(Z, n, seed), n).to(Z) + 0.2
     U = torch.linalg.pinv(V) @ Z
     for _ in range(steps):
         V = V * (_parts(Z @ U.T, V, U @ U.T)).sqrt()
@@ -164,14 +164,16 @@ def semi_nmf(
     return V, U
 
 
-def _clusters(Z: Float[Tensor, "row dim"], n: int, seed: int) -> Int[Tensor, " row"]:
-    """Where the iteration begins: the nearest of n means, which begin at rows far apart."""
+def clusters(
+    Z: Float[Tensor, "row dim"], n: int, seed: int, steps: int = _LLOYD
+) -> Int[Tensor, " row"]:
+    """The nearest of n means, which begin at rows far apart (Lloyd): where the iteration begins."""
     draw = torch.Generator().manual_seed(seed)
     means = Z[torch.randint(len(Z), (1,), generator=draw)]
     for _ in range(n - 1):
         far = torch.cdist(Z, means).amin(-1).argmax()
         means = torch.cat([means, Z[far][None]])
-    for _ in range(_LLOYD):
+    for _ in range(steps):
         own = torch.nn.functional.one_hot(torch.cdist(Z, means).argmin(-1), n).to(Z)
         size = own.sum(0)[:, None]
         means = torch.where(size > 0, own.T @ Z / size.clamp(min=1), means)

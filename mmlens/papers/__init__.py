@@ -7,6 +7,8 @@ neurons         lists of neurons of Pan et al., NAM, MINER and MMNeuron (2024)
 labels          Object Recognition as Next Token Prediction (2024)
 lenses          which lens names what a patch shows, by claims of six papers (2020 to 2026)
 alignment       Implicit Multimodal Alignment (2024)
+concepts        concepts of words and their shifts: CoX-LMM (2024), Khayatan et al. (2025)
+circuits        circuits of units (2024) and graphs of them, silenced
 dictionaries    units of a sparse autoencoder, judged by a known truth (2024, 2025)
 shootout        the methods of these studies, each against a control of its own
 maps            maps of relevance, by the claims of their papers (2017 to 2025)
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
     from mmlens.papers import alignment as alignment
     from mmlens.papers import bias as bias
     from mmlens.papers import bootstrap as bootstrap
+    from mmlens.papers import circuits as circuits
     from mmlens.papers import comparisons as comparisons
+    from mmlens.papers import concepts as concepts
     from mmlens.papers import dictionaries as dictionaries
     from mmlens.papers import goh as goh
     from mmlens.papers import hallucination as hallucination
