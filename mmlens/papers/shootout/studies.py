@@ -52,7 +52,7 @@ STUDIES = {
         StudyOfMethods("neo", 60),
         StudyOfMethods("labels", 60, own_data=True),
         StudyOfMethods("alignment", 60),
-        StudyOfMethods("concepts", 1500),
+        StudyOfMethods("concepts", 3000),
         StudyOfMethods("circuits", 32),
         StudyOfMethods("hallucination", 64, own_data=True),
     )
