@@ -163,5 +163,5 @@ def test_what_cannot_be_judged_is_said_in_a_sentence(model, tmp_path):
         dictionaries.reproduce(model, pictures(), tmp_path)
     one = SAMPLES[0]
     few = Samples("few", [one.id], lambda at: one, "few")
-    with pytest.raises(ExperimentError, match="things that four pictures show alone"):
+    with pytest.raises(ExperimentError, match="things that 4 pictures show alone"):
         dictionaries.reproduce(model, few, tmp_path, dictionary=dictionary(model))

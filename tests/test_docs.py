@@ -63,6 +63,7 @@ NOT_RUN = {
     "mmlens.papers.concepts": "a study takes minutes",
     "mmlens.papers.circuits": "a study takes minutes",
     "mmlens.papers.labels": "a study takes minutes",
+    "mmlens.papers.projection": "a study takes minutes",
     "mmlens.papers.dictionaries": "a study takes minutes",
     "mmlens.papers.lenses": "a study takes minutes",
     "mmlens.papers.shootout": "studies take an hour",

@@ -55,6 +55,7 @@ PAGES = {
     "circuits": ("Experiments on circuits", "mmlens.papers.circuits", ()),
     "labels": ("Experiments on labels", "mmlens.papers.labels.questions", ()),
     "dictionaries_study": ("Experiments on dictionaries", "mmlens.papers.dictionaries", ()),
+    "projection": ("Experiments on the projection", "mmlens.papers.projection.questions", ()),
     "shootout": ("The shoot-out", "mmlens.papers.shootout", ()),
     "metrics": ("Metrics of captions", "mmlens.metrics", ()),
     "train": ("Training a projection", "mmlens.train", ()),

@@ -1,7 +1,8 @@
-"""`mmlens reproduce dictionaries`: whether the units of a dictionary are about one thing.
+"""`mmlens reproduce dictionaries` and `projection`: what units and vectors say of one known thing.
 
 mmlens reproduce dictionaries                              # trains one on the bundled world
 mmlens reproduce dictionaries --dictionary runs/sae --data coco:FOLDER --out runs/judged
+    mmlens reproduce projection --model smol --data coco:FOLDER --out runs/projection
 """
 
 from __future__ import annotations
@@ -15,6 +16,33 @@ from mmlens.cli.loading import Device, Dtype, Json, as_asked
 from mmlens.cli.reproduce import Text, reproduce_app
 from mmlens.cli.reproduce_studies import Anew, Draws, Model, Out, Results, Seed, told
 from mmlens.cli.written_command import written
+
+
+@reproduce_app.command("projection")
+def projection_command(
+    model: Model = "pictos",
+    data: Annotated[
+        Text,
+        typer.Option(
+            help="Pictures whose things are known: pictos:held_out:N or coco:FOLDER.",
+            show_default="300 scenes of one of 20 things of the bundled world",
+        ),
+    ] = None,
+    out: Out = Path("projection"),
+    results: Results = None,
+    draws: Draws = 2000,
+    seed: Seed = 0,
+    anew: Anew = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
+) -> None:
+    """Cross-Modal Projection Doesn't Really Project Attributes (Verma et al. 2024)."""
+    command = written("projection", projection_command, locals())
+    from mmlens.papers import projection
+
+    told(projection.reproduce, as_asked(model, device, dtype), data, out, results, anew, command,
+         as_json, draws=draws, seed=seed)  # fmt: skip
 
 
 @reproduce_app.command("dictionaries")

@@ -85,7 +85,7 @@ def projection_probe(
     part = torch.randperm(len(shown), generator=draw) % folds
     mixed = truth[torch.randperm(len(shown), generator=draw)]
     rows = []
-    for place, x in zip(PLACES, _read(model, shown), strict=True):
+    for place, x in zip(PLACES, read_places(model, shown), strict=True):
         for arm, target in (("labels", truth), ("shuffled", mixed)):
             said = left_out(x, target, part, len(classes), penalty)
             rows += [
@@ -116,7 +116,7 @@ def left_out(
     return said
 
 
-def _read(model: HookedVLM, pictures: Sequence[Any]) -> list[Float[Tensor, "picture dim"]]:
+def read_places(model: HookedVLM, pictures: Sequence[Any]) -> list[Float[Tensor, "picture dim"]]:
     """The mean features of each picture, and its mean vector in the soft prompt."""
     before = unit_responses(model, pictures, site="features", over="mean")
     rows = []

@@ -10,6 +10,7 @@ alignment       Implicit Multimodal Alignment (2024)
 concepts        concepts of words and their shifts: CoX-LMM (2024), Khayatan et al. (2025)
 circuits        circuits of units (2024) and graphs of them, silenced
 dictionaries    units of a sparse autoencoder, judged by a known truth (2024, 2025)
+projection      Cross-Modal Projection Doesn't Really Project Visual Attributes (2024)
 shootout        the methods of these studies, each against a control of its own
 maps            maps of relevance, by the claims of their papers (2017 to 2025)
 bias            associations of concepts with groups, audited
@@ -18,6 +19,7 @@ hallucination   things that captions name and pictures do not have
 tables          a question asked about many pictures, as one table;    swept_questions    on disk
 study_folder    one page, its Markdown and its tables;    study_report    of parts and verdicts
 bootstrap       intervals over pictures;    comparisons    tests of two arms
+one_thing       pictures of one known thing each
 contests        methods, each against a control of its own
 scoring         how a caption is scored;    interval_plots dots and intervals, in figures
 claims          verdicts and numbers;       page_parts, markdown_parts   what reports are made of
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from mmlens.papers import mmn as mmn
     from mmlens.papers import neo as neo
     from mmlens.papers import neurons as neurons
+    from mmlens.papers import projection as projection
     from mmlens.papers import scoring as scoring
     from mmlens.papers import shootout as shootout
     from mmlens.papers import tables as tables

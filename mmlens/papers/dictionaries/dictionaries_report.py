@@ -9,23 +9,21 @@ Training and sweep go on where they were stopped.
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mmlens.checkpoints.dictionaries.dictionary_files import load_dictionary
-from mmlens.datasets.bundled import pictos
 from mmlens.datasets.sample import Samples
 from mmlens.datasets.spec import dataset
 from mmlens.model.provenance import about as provenance
 from mmlens.papers.bootstrap import DRAWS, MOST
 from mmlens.papers.dictionaries.dictionaries_claims import judged
 from mmlens.papers.dictionaries.questions.peaks import KINDS, the_dictionary, unit_peaks
+from mmlens.papers.one_thing import of_one_thing, scenes, things_of
 from mmlens.papers.study_folder import StudyReport, framed, write_study
 from mmlens.papers.tables import ExperimentError
-from mmlens.pictos import World
 from mmlens.sweep.sweeping import sweep
 from mmlens.towers.dictionaries.dictionary import Dictionary
 from mmlens.train.dictionaries.dictionary_figures import dictionary_figures
@@ -35,9 +33,9 @@ from mmlens.values.arguments import count, flag, path
 if TYPE_CHECKING:
     from mmlens.model.hooked_model import HookedModel
 
-THINGS, TRAINED_ON, HELD_OUT, EACH = 20, 300, 40, 15
-"""Of the bundled world: scenes of its first things, so that each is seen often in a training of
-minutes; scenes that the figures are taken of; and pictures of each thing, which judge the units."""
+TRAINED_ON, HELD_OUT = 300, 40
+"""Scenes of few things, so that each is seen often in a training of minutes; and those that the
+figures are taken of."""
 AT = "blocks.4.hook_resid_post"
 RECIPE: dict[str, Any] = {"kind": "batchtopk", "units": 1024, "k": 16, "steps": 250, "lr": 2e-3,
                           "batch_size": 512, "dead_after": 30_000, "buffer": 300}  # fmt: skip
@@ -97,7 +95,7 @@ def reproduce(
     draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0)
     folder, go_on, shown = path(out, "out"), flag(resume, "resume"), flag(progress, "progress")
     loaded: Any = load(model) if isinstance(model, str | Path) else model
-    samples, held_out = _judging(data), _held_out(data)
+    samples, held_out = of_one_thing(data), _held_out(data)
     if dictionary is None:
         if data is not None and train_data is None:
             raise ExperimentError(
@@ -118,9 +116,7 @@ def reproduce(
                  options={"seed": seed}, resume=go_on, progress=shown)  # fmt: skip
     peaks = {kind: torch.stack([one.values for _, one in done.each(name)])
              for kind, name in KINDS.items()}  # fmt: skip
-    names = [samples[i].names[0] for i in range(len(samples))]
-    known = sorted(set(names))
-    things = torch.tensor([known.index(one) for one in names])
+    known, things = things_of(samples)
     parts, contest = judged(figures, peaks, things, draws=draws, seed=seed)
     lead = (
         f"{loaded.name}, a dictionary of {given.n_units} units at {place.at}, judged by"
@@ -132,38 +128,6 @@ def reproduce(
     return write_study(frame, parts, folder, results, [contest])
 
 
-def scenes(split: str, n: int, each: int | None = None) -> Samples:
-    """Scenes of a split of the bundled world that show its first THINGS things alone.
-
-    Args:
-        n: how many scenes; with `each`, so many scenes of one thing for every thing instead.
-    """
-    many = 60_000 if each is None else 20_000
-    world = World(split, 0, things=None if each is None else 1)
-    _, _, shown = world.cast(range(many))
-    if each is None:
-        places = (shown < THINGS).all(1).nonzero()[:n, 0].tolist()
-    else:
-        rows = [(shown[:, 0] == thing).nonzero()[:each, 0] for thing in range(THINGS)]
-        places = torch.cat(rows).tolist()
-    return pictos(split, many, things=world.things).pick(places)
-
-
 def _held_out(data: Any) -> Samples:
     """The pictures that the figures are taken of."""
     return scenes("held_out", HELD_OUT) if data is None else dataset(data)[:HELD_OUT]
-
-
-def _judging(data: Any) -> Samples:
-    """Pictures of one thing each, of things that at least four of them show."""
-    if data is None:
-        return scenes("held_out", 0, EACH)
-    samples = dataset(data)
-    alone = {i: samples[i].names[0] for i in range(len(samples)) if len(samples[i].names) == 1}
-    often = {name for name, n in Counter(alone.values()).items() if n >= 4}
-    if len(often) < 2:
-        raise ExperimentError(
-            f"{samples.name} has {len(often)} things that four pictures show alone: units are"
-            " judged by two at least."
-        )
-    return samples.pick([i for i, name in alone.items() if name in often])

@@ -51,6 +51,7 @@ STUDIES = {
         StudyOfMethods("lenses", 504, _half_in_a_pool, own_data=True),
         StudyOfMethods("neo", 60),
         StudyOfMethods("labels", 60, own_data=True),
+        StudyOfMethods("projection", 1000, own_data=True),
         StudyOfMethods("alignment", 60),
         StudyOfMethods("concepts", 3000),
         StudyOfMethods("circuits", 32),
