@@ -48,6 +48,7 @@ PAGES = {
     "experiments": ("Experiments", "mmlens.papers.mmn.questions", ()),
     "neo": ("Experiments on a thing's patches", "mmlens.papers.neo.questions", ()),
     "alignment": ("Experiments on alignment", "mmlens.papers.alignment.questions", ()),
+    "editing": ("Experiments on edits", "mmlens.papers.editing.questions", ()),
     "neurons": ("Experiments on lists of neurons", "mmlens.papers.neurons.questions", ()),
     "metrics": ("Metrics of captions", "mmlens.metrics", ()),
     "train": ("Training a projection", "mmlens.train", ()),
