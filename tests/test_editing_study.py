@@ -12,7 +12,7 @@ import torch
 from bridges import bridge
 from native_twins import twin
 from PIL import Image
-from test_experiments import SAMPLES, says_nothing
+from test_experiments import SAMPLES
 
 import mmlens as mm
 from mmlens import patching
@@ -407,5 +407,6 @@ def test_what_a_model_or_the_pictures_do_not_allow_is_left_out_with_its_reason(t
     assert "name 1 nouns first, 1 of them twice" in says["R1"] and "takes 2 nouns" in says["S3"]
     assert NO_OTHER in says["A2"] and report.contests == ()
     assert set(report.verdicts["holds"]) == {None}
+    boats = DATA.pick([NOUNS.index("boat")])  # which is no name of the bundled world
     with pytest.raises(ExperimentError, match="No picture has an answer"):
-        editing.reproduce(model, samples, tmp_path / "none", noun=says_nothing, **HOW)
+        editing.reproduce(speaking(), boats, tmp_path / "none", noun="pictos", **HOW)
