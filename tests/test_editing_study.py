@@ -316,12 +316,12 @@ METRICS = {"R": (SAME, SECOND, THINGS, SIZE), "S": (SAME, SECOND, BEHIND, THINGS
 MANY = 60
 
 
-def planted(kind: str, n: int = MANY, **means: dict[str, float]) -> pd.DataFrame:
+def planted(kind: str, means: dict[str, dict[str, float]]) -> pd.DataFrame:
     """A table in which every arm has a known share, a little more or less in each sample."""
     draw = torch.Generator().manual_seed(0)
     little = lambda: 0.02 * float(torch.rand((), generator=draw))  # noqa: E731
     rows = []
-    for at in range(n):
+    for at in range(MANY):
         for arm in ARMS[kind]:
             if kind == "A":
                 lost = means["lost"].get(arm, 0.0) + little()
@@ -348,17 +348,17 @@ def test_a_claim_holds_where_its_truth_is_planted_and_fails_where_the_other_is(k
     high, low = (0.96, 0.7) if how == "holding" else (0.6, 0.03)
     own = high if holds == (how in ("holding", "above")) else low
     means = {arm: own, **({other: low if own == high else high} if other else {})}
-    table = planted(key[0], **{metric: means})
+    table = planted(key[0], {metric: means})
     assert verdict(key, table) is holds
-    few = table[table["sample"].isin([f"s{at}" for at in range(7)])]
+    few: Any = table[table["sample"].isin([f"s{at}" for at in range(7)])]
     assert verdict(key, few) is None
 
 
 def test_contests_judge_each_method_against_its_own_control():
     tables = {
-        "R": planted("R", **{SECOND: {OWN: 0.6, OTHER_UNITS: 0.3}}),
-        "S": planted("S", **{SECOND: {NSE: 0.2, RANDOM_UNITS: 0.6}}),
-        "A": planted("A", lost={OWN_VECTOR: 0.7, OTHER_VECTOR: 0.1}),
+        "R": planted("R", {SECOND: {OWN: 0.6, OTHER_UNITS: 0.3}}),
+        "S": planted("S", {SECOND: {NSE: 0.2, RANDOM_UNITS: 0.6}}),
+        "A": planted("A", {"lost": {OWN_VECTOR: 0.7, OTHER_VECTOR: 0.1}}),
     }
     made = contests(tables)
     assert len({one.question for one in made}) == len(made) == 5

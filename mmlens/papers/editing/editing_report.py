@@ -33,6 +33,7 @@ from mmlens.papers.editing.questions.sequences import (
 from mmlens.papers.editing.said import refusal
 from mmlens.papers.mmn.questions.explained import PROMPT, Rule
 from mmlens.papers.study_folder import StudyReport, framed, write_study
+from mmlens.papers.study_report import Part
 from mmlens.papers.swept_questions import answered, swept
 from mmlens.papers.tables import ExperimentError, used
 from mmlens.towers.language.tokenization import word
@@ -105,35 +106,27 @@ def reproduce(
     how: dict[str, Any] = {"seed": seed, "resume": resume, "progress": progress}
     reading = {"prompt": prompt, "noun": noun, "max_new_tokens": max_new_tokens}
     named = swept({named_nouns: reading}, loaded, samples, folder, **how)["named_nouns"]
-    words = _words(loaded, named)
-    depth = loaded.cfg.n_layers
+    words, depth = _words(loaded, named), loaded.cfg.n_layers
     layers = middle_layers(depth) if layer is None else list(layer)
     common = {"k": k, "prompt": prompt, "seed": seed}
     in_a_row = {**common, **reading, "layer": layers, "other_prompt": other_prompt}
-    plan: dict[str, Any] = {
+    early = {"layer": min(2, max(0, depth - 2)), "text_layer": min(1, max(0, depth - 2))}
+    away = {**reading, **early, "words": words, "seed": seed}
+    missing = {**dict.fromkeys("RS", refusal(loaded)), "A": _no_patches(loaded)}
+    plan: dict[str, tuple[Any, Any, Any]] = {
         "R": (rewritten_word, common, {"size": 1, "most": nouns}),
         "S": (rewritten_sequence, in_a_row, {"size": edits, "most": sequences}),
+        "A": (removed_word, away, None),
     }
-    tables, missing = {}, dict.fromkeys("RS", refusal(loaded))
+    tables = {}
     for kind, (question, options, groups) in plan.items():
-        asked, why = _groups(samples, named, pool, groups)
+        asked, why = (samples, "") if groups is None else _groups(samples, named, pool, groups)
         missing[kind] = missing[kind] or why
         if asked is not None and not missing[kind]:
-            answers = swept({question: options}, loaded, asked, folder, chunk=1, **how)
+            few = {} if groups is None else {"chunk": 1}
+            answers = swept({question: options}, loaded, asked, folder, **few, **how)
             tables[kind] = answers[question.__name__]
-    missing["A"] = _no_patches(loaded)
-    if not missing["A"]:
-        early = {"layer": min(2, depth - 1), "text_layer": min(1, depth - 1)}
-        options = {**reading, **early, "words": words, "seed": seed}
-        tables["A"] = swept({removed_word: options}, loaded, samples, folder, **how)["removed_word"]
-    parts = []
-    for kind in SOURCES:
-        try:
-            parts += (judged(kind, tables[kind], draws=draws, seed=seed) if kind in tables
-                      else unmeasured(kind, missing[kind]))  # fmt: skip
-        except ExperimentError as error:  # every answer was skipped: its sentence counts why
-            tables.pop(kind)
-            parts += unmeasured(kind, str(error))
+    parts = _parts(tables, missing, draws=draws, seed=seed)
     lead = (
         f"{loaded.name} ({depth} layers) on {samples.name}: of {len(samples)} pictures"
         f" {answered(named)} have a caption that names something, {len(words)} things in all."
@@ -144,6 +137,19 @@ def reproduce(
     cited = "; ".join(SOURCES.values())
     frame = framed("editing", TITLE, lead, READ, cited, about, command, several=True)
     return write_study(frame, parts, folder, results, contests(tables))
+
+
+def _parts(tables: dict[str, pd.DataFrame], missing: dict[str, str], **how: Any) -> list[Part]:
+    """The parts of all papers; tables of which every answer was skipped are taken out."""
+    parts = []
+    for kind in SOURCES:
+        try:
+            parts += (judged(kind, tables[kind], **how) if kind in tables
+                      else unmeasured(kind, missing[kind]))  # fmt: skip
+        except ExperimentError as error:  # its sentence counts the reasons
+            tables.pop(kind)
+            parts += unmeasured(kind, str(error))
+    return parts
 
 
 def _groups(
