@@ -22,8 +22,8 @@ from mmlens.papers import editing
 from mmlens.papers.contests import judged as decided
 from mmlens.papers.editing.editing_claims import CLAIMS, JUDGES, judged
 from mmlens.papers.editing.editing_contests import contests
-from mmlens.papers.editing.groups import Group, Named, Planned, grouped
-from mmlens.papers.editing.questions.named import named_nouns
+from mmlens.papers.editing.groups import Group, NamedPicture, Planned, grouped
+from mmlens.papers.editing.questions.first_nouns import named_nouns
 from mmlens.papers.editing.questions.removals import (
     NO_OTHER,
     OTHER_VECTOR,
@@ -106,12 +106,14 @@ def token(model: Any, noun: str) -> int:
     return model.to_single_token(f" {noun}")
 
 
-def named(noun: str, at: int = 0, model: Any = None) -> Named:
+def named(noun: str, at: int = 0, model: Any = None) -> NamedPicture:
     sample = SHOWN[NOUNS.index(noun) + at * len(NOUNS)]
-    return Named(sample, noun, token(model or speaking(), noun), [])
+    return NamedPicture(sample, noun, token(model or speaking(), noun), [])
 
 
-def group(*edits: tuple[Named, Named, str], others: tuple[Named, ...] = ()) -> Group:
+def group(
+    *edits: tuple[NamedPicture, NamedPicture, str], others: tuple[NamedPicture, ...] = ()
+) -> Group:
     made = tuple(Planned(one, other, token(speaking(), word)) for one, other, word in edits)
     return Group("planned", None, edits=made, others=others, kept=(SHOWN[-1],))
 
@@ -267,7 +269,7 @@ def test_a_noun_that_another_prompt_does_not_call_up_is_not_asked_there():
     how: Any = {"layer": [2], "k": 4, **ONE}
     table: Any = rewritten_sequence(speaking(), one, other_prompt=PROMPT, noun="pictos", **how)
     assert (table["metric"] == BEHIND).sum() == 2 * 4
-    other = Named(named("dog").sample, "dog", token(speaking(), "star"), [])
+    other = NamedPicture(named("dog").sample, "dog", token(speaking(), "star"), [])
     wrong = group((other, named("dog", 1), "boat"), edits[1], others=(named("moon"),))
     table = rewritten_sequence(speaking(), wrong, other_prompt=PROMPT, noun="pictos", **how)
     assert (table["metric"] == BEHIND).sum() == 4

@@ -22,7 +22,7 @@ from mmlens.papers.bootstrap import DRAWS, LEAST, MOST
 from mmlens.papers.editing.editing_claims import SOURCES, judged, unmeasured
 from mmlens.papers.editing.editing_contests import contests
 from mmlens.papers.editing.groups import grouped
-from mmlens.papers.editing.questions.named import named_nouns
+from mmlens.papers.editing.questions.first_nouns import named_nouns
 from mmlens.papers.editing.questions.removals import removed_word
 from mmlens.papers.editing.questions.rewriting import rewritten_word
 from mmlens.papers.editing.questions.sequences import (

@@ -29,7 +29,7 @@ OTHERS = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Named:
+class NamedPicture:
     """A picture, and where its caption says which token of its first noun."""
 
     sample: Sample
@@ -45,8 +45,8 @@ class Named:
 class Planned(NamedTuple):
     """A noun that is rewritten on the first picture, a second one, and the word's token."""
 
-    first: Named
-    second: Named
+    first: NamedPicture
+    second: NamedPicture
     word: int
 
 
@@ -61,7 +61,7 @@ class Group(Sample):
     """
 
     edits: tuple[Planned, ...] = ()
-    others: tuple[Named, ...] = field(default=(), repr=False)
+    others: tuple[NamedPicture, ...] = field(default=(), repr=False)
     kept: tuple[Sample, ...] = field(default=(), repr=False)
 
 
@@ -127,9 +127,9 @@ def _noun(shown: dict[int, list[Any]], token: int) -> str:
     return shown[token][0][1]
 
 
-def _named(samples: Samples, row: Any) -> Named:
+def _named(samples: Samples, row: Any) -> NamedPicture:
     place, noun, token, before = row
-    return Named(samples[place], noun, token, before)
+    return NamedPicture(samples[place], noun, token, before)
 
 
 def _plan(tokens: list[int], here: list[int]) -> tuple[list[tuple[int, int]], list[int]]:

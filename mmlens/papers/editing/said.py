@@ -12,7 +12,7 @@ import torch
 
 from mmlens.methods.output_rows import add_to_rows, check_rows
 from mmlens.model.capabilities import require
-from mmlens.papers.editing.groups import Named
+from mmlens.papers.editing.groups import NamedPicture
 from mmlens.values.errors import AddressError, CapabilityError
 from mmlens.values.labels import Neuron
 
@@ -27,7 +27,7 @@ def says(model: HookedVLM, soft: Any, token: int) -> float:
 
 
 def keep_their_words(
-    model: HookedVLM, changed: HookedVLM, others: tuple[Named, ...], prompt: str
+    model: HookedVLM, changed: HookedVLM, others: tuple[NamedPicture, ...], prompt: str
 ) -> list[float]:
     """Of each other thing, whether its word is said after a change; prompts are those of before."""
     return [says(changed, one.soft(model, prompt), one.token) for one in others]
