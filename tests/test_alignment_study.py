@@ -22,6 +22,7 @@ from mmlens.papers.alignment.questions.skips import (
     skipped_mlps,
     summary,
 )
+from mmlens.papers.contests import all_judged
 from mmlens.papers.mmn.questions.explained import explain
 from mmlens.papers.tables import ask
 from mmlens.sweep.record import SweepError
@@ -142,6 +143,9 @@ def test_the_study_is_a_page_of_its_claims_and_goes_on_where_it_was(model, tmp_p
     assert list(report.verdicts["experiment"]) == list(CLAIMS)
     assert not any(one in (True, False) for one in report.verdicts["holds"])  # of four pictures
     assert "`mmlens reproduce x`" in report.results.read_text() and "I3" in report.page.read_text()
+    found = all_judged(report.contests, draws=50).iloc[0]
+    told = report.sections[2].summary.set_index("arm")["mean"]
+    assert [found["mean"], found["control mean"]] == pytest.approx([told[LATER], told[OF_WORDS]])
     answers = (tmp_path / "sweeps").rglob("*.parquet")
     before = {file: file.stat().st_mtime_ns for file in answers}
     assert len(before) == 2

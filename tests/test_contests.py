@@ -56,6 +56,21 @@ def test_a_ratio_of_means_is_one():
     assert found["mean"] == pytest.approx((0.09 + 0.8) / 1.9)
 
 
+def test_a_summary_of_a_study_is_taken_as_it_is():
+    """A difference whose interval the study has computed by itself (CHAIR-i, of other mentions)."""
+    told = pd.DataFrame(
+        [
+            ("VCD", 0.2, 0.1, 0.3, 20),
+            ("plain", 0.4, 0.3, 0.5, 20),
+            ("VCD - plain", -0.2, -0.3, -0.1, 20),
+        ],
+        columns=["arm", "mean", "low", "high", "n"],
+    )
+    found = judged(Contest("?", "CHAIR-i", told, {"VCD": "plain"}, "less")).iloc[0]
+    assert (found["mean"], found["control mean"], found["gap low"]) == (0.2, 0.4, -0.3)
+    assert found["beats"] is True
+
+
 def test_few_pictures_decide_nothing():
     table = rows(chance=0.0, good=0.5)
     few: Any = table[table["sample"].astype(int) < 7]

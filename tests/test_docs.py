@@ -60,6 +60,9 @@ NOT_RUN = {
     "mmlens.papers.alignment": "a study takes minutes",
     "mmlens.papers.editing": "a study takes minutes",
     "mmlens.papers.neurons": "a study takes minutes",
+    "mmlens.papers.labels": "a study takes minutes",
+    "mmlens.papers.dictionaries": "a study takes minutes",
+    "mmlens.papers.shootout": "studies take an hour",
     "mmlens.towers.vision.encoder": "the encoder comes from the network",
     "mmlens.papers.mmn.questions": "twenty pictures take half a minute",
 }

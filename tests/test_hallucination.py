@@ -17,8 +17,10 @@ from mmlens import decoding, metrics
 from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families import toy
 from mmlens.model.hooked_vlm import HookedVLM
+from mmlens.papers.contests import all_judged
 from mmlens.papers.hallucination import (
     HallucinationReport,
+    decoding_report,
     reproduce,
     said_things,
     summary,
@@ -345,6 +347,17 @@ def test_confidence_is_held_against_chance():
     assert [one and one.holds for one in told] == [True, None, False]
 
 
+def test_every_way_is_held_against_plain_decoding():
+    rows = [("plain", 0.4, 0.3, 0.5), ("VCD", 0.2, 0.1, 0.3), ("VCD - plain", -0.2, -0.3, -0.1),
+            ("PAI", 0.4, 0.3, 0.5)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["arm", "mean", "low", "high"])
+    [one] = decoding_report.contest(table.assign(metric="CHAIR-i", n=20))
+    found = all_judged([one])
+    assert list(found["method"]) == ["VCD"]  # PAI mentions nothing, and has no difference
+    assert found["beats"].tolist() == [True]
+    assert decoding_report.contest(table.iloc[:0].assign(metric="CHAIR-i", n=20)) == []
+
+
 def test_the_papers_claims_are_one_page_and_the_arms_are_kept(tmp_path, monkeypatch):
     arms = importlib.import_module("mmlens.papers.hallucination.arms_of_papers")
     monkeypatch.setattr(arms, "PAIRS", 2)  # of VTI's directions
@@ -354,6 +367,8 @@ def test_the_papers_claims_are_one_page_and_the_arms_are_kept(tmp_path, monkeypa
     report = reproduce("pictos", two, tmp_path, **how)
     assert list(report.verdicts["experiment"]) == ["C1", "D1", "D2", "D3", "D4"]
     assert report.verdicts["holds"].isna().all()
+    for one in report.contests:
+        assert set(all_judged([one])["control"]) == {"plain"}
     assert "of the papers' 5 claims" in report.results.read_text()
     for arm in ("plain", "VCD", "PAI", "over-trust penalty", "VTI"):
         assert (tmp_path / arm).is_dir()

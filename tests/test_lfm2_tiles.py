@@ -191,10 +191,40 @@ def test_edits_of_the_encoder_act_in_crops_of_every_size_as_hooks_of_the_class_d
         model.edit(mm.Edit("vision.neurons", 0.0, layer=0, pos=mm.Patch(9, 9)))(one)
 
 
+@torch.no_grad()
+def test_activations_of_one_crop_are_those_of_the_class(parts):
+    """The class reads all crops as one padded batch: six tiles of 16 patches and a thumbnail."""
+    whole, model = parts
+    one, layers = prompt(WIDE), whole.model.vision_tower.encoder.layers
+    read = {}
+    with layers[1].mlp.fc2.register_forward_pre_hook(lambda m, args: read.update(units=args[0])):
+        theirs(parts, one)
+    for crop, n in ((0, 16), (4, 16), (6, 24), (-1, 24)):
+        found = mm.activations(model, one, "vision.neurons", layer=1, picture=crop)
+        assert found.shape == (n, read["units"].shape[-1])
+        assert off(found.values, read["units"][crop, :n]) < 1e-5
+        assert {label.crop for label in found.of("pos")} == {crop % 7}
+    unit = mm.activations(model, one, mm.Neuron(1, 3, "vision"), picture=6)
+    assert torch.equal(unit.values, found.sel(unit=3).values)
+    both = mm.activations(model, one, "vision.resid_post", picture=6)
+    assert both.axes == ("layer", "pos", "dim")
+    pattern = mm.activations(model, one, "vision.pattern", layer=0, picture=6)
+    assert pattern.shape[-2:] == (24, 24)
+    with pytest.raises(PromptError, match="7 pictures or crops of several sizes"):
+        mm.activations(model, one, "vision.neurons", layer=1)
+    with pytest.raises(PromptError, match="7 pictures or crops of several sizes"):
+        mm.activations(model, one, "vision.neurons", layer=1, picture=7)
+    # a hook of the caller's, which does not ask which crops it sees, is refused as before
+    with (
+        model.hooks([("vision.hook_embed", lambda x, hook: x)]),
+        pytest.raises(PromptError, match="see all crops at once"),
+    ):
+        mm.activations(model, one, "vision.neurons", layer=1, picture=0)
+
+
 def test_hooks_of_the_encoder_are_refused_where_crops_have_several_sizes_and_act_elsewhere(parts):
     whole, model = parts
     for ask in (
-        lambda one: mm.activations(model, one, "vision.resid_post", layer=1, picture=0),
         lambda one: mm.attribute_picture(model, one, 5, after="", at="pixels"),
         lambda one: mm.attribute_picture(model, one, 5, after=""),
         lambda one: model.run_with_hooks(one, [("vision.hook_embed", lambda x, hook: x)]),

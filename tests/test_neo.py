@@ -13,6 +13,7 @@ from test_experiments import SAMPLES, mean_of
 import mmlens as mm
 from mmlens.datasets.sample import Samples
 from mmlens.papers import neo
+from mmlens.papers.contests import all_judged
 from mmlens.papers.mmn.questions.explained import explain
 from mmlens.papers.neo.neo_claims import CLAIMS, JUDGES
 from mmlens.papers.neo.object_patches import CROWDED, object_patches
@@ -165,6 +166,14 @@ def test_the_study_is_a_page_of_its_claims_and_goes_on_where_it_was(model, tmp_p
     report = neo.reproduce(model, samples, tmp_path, command="mmlens reproduce neo", **how)
     assert list(report.verdicts["experiment"]) == list(CLAIMS)
     assert report.verdicts["holds"].isna().all()  # two pictures decide nothing
+    found = all_judged(report.contests, draws=50).set_index("method")
+    told = report.sections[0].summary.query("metric == 'lost'").set_index("arm")["mean"]
+    for arm in ("object", "object + ring"):
+        assert found.loc[arm, "mean"] == pytest.approx(told[arm])
+        assert found.loc[arm, "gap"] == pytest.approx(told[f"{arm} - random"])
+    told = report.sections[2].summary.query("metric == 'lost' and layers == 'all'")
+    told = told.set_index("arm")["mean"]
+    assert found.loc["object + ring -> last", "mean"] == told["object + ring -> last"]
     text, page = report.results.read_text(), report.page.read_text()
     assert "`mmlens reproduce neo`" in text and "5 are undecided" in text and "N5" in page
     answers = (tmp_path / "sweeps").rglob("*.parquet")

@@ -14,6 +14,7 @@ from test_experiments import PLANTED, SAMPLES, mean_of
 import mmlens as mm
 from mmlens.datasets.sample import Samples
 from mmlens.papers import neurons
+from mmlens.papers.contests import all_judged
 from mmlens.papers.mmn.questions.explained import explain
 from mmlens.papers.neurons import neurons_report
 from mmlens.papers.neurons.neurons_claims import CLAIMS, judged
@@ -174,6 +175,13 @@ def test_the_study_is_a_page_of_its_claims_and_goes_on_where_it_was(model, tmp_p
     )  # two pictures decide nothing
     text, page = report.results.read_text(), report.page.read_text()
     assert "`mmlens reproduce neurons`" in text and "MINER" in page and CONTRIBUTIONS in text
+    found = all_judged(report.contests).set_index("method")
+    told = report.sections[0].summary.query(f"metric == 'lost' and list == '{CONTRIBUTIONS}'")
+    told = told.set_index("arm")["mean"]
+    assert set(found.index) <= {*LISTS, MODALITY, DOMAIN}
+    assert found.loc[CONTRIBUTIONS, "mean"] == told["first"]
+    assert found.loc[CONTRIBUTIONS, "control mean"] == told["others"]
+    assert found.loc[CONTRIBUTIONS, "gap"] == told["first - others"]
     made = json.loads((tmp_path / "lists.json").read_text())["lists"]
     assert len(made[MODALITY]) > 2
     answers = (tmp_path / "sweeps").rglob("*.parquet")

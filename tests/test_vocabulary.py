@@ -15,9 +15,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mmlens"
-PACKAGES = ("", "datasets", "decoding", "explore", "metrics", "papers.alignment", "papers.editing",
-            "papers.goh", "papers.hallucination", "papers.mmn", "papers.neo", "papers.neurons",
-            "patching", "relevance", "sweep", "tally", "train", "view")  # fmt: skip
+PACKAGES = ("", "datasets", "decoding", "explore", "metrics", "papers.alignment",
+            "papers.dictionaries", "papers.editing", "papers.goh", "papers.hallucination",
+            "papers.labels", "papers.mmn", "papers.neo",
+            "papers.neurons", "papers.shootout", "patching", "relevance", "sweep", "tally", "train",
+            "view")  # fmt: skip
 MEANT: dict[str, set[str]] = {
     "by": {"patching.patch", "patching.ablate", "patching.direct_logits", "decompose",
            "bilinear_attribution", "cross_attention_maps"},

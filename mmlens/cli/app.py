@@ -17,7 +17,13 @@ import typer
 
 from mmlens import __version__
 from mmlens.cli import (  # they add their commands
+    reproduce_dictionaries as reproduce_dictionaries,
+)
+from mmlens.cli import (
     reproduce_editing as reproduce_editing,
+)
+from mmlens.cli import (
+    reproduce_shootout as reproduce_shootout,
 )
 from mmlens.cli import (
     reproduce_studies as reproduce_studies,

@@ -24,8 +24,8 @@ from mmlens.cli.reproduce_studies import (
     Pictures,
     Results,
     Seed,
-    _few,
-    _told,
+    few,
+    told,
 )
 from mmlens.cli.written_command import written
 
@@ -67,10 +67,10 @@ def editing_command(
     from mmlens.datasets.spec import dataset
     from mmlens.papers import editing
 
-    samples = _few(dataset(data), pictures)
+    samples = few(dataset(data), pictures)
     how: dict[str, Any] = {
         "nouns": nouns, "sequences": sequences, "edits": edits, "pool": pool,
         "layer": layer or None, "noun": noun, "draws": draws, "seed": seed,
     }  # fmt: skip
-    _told(editing.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
+    told(editing.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
           as_json, **how)  # fmt: skip

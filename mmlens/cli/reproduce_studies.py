@@ -1,8 +1,9 @@
-"""`mmlens reproduce neo`, `neurons`, `alignment` and `hallucination`: one page of claims each.
+"""`mmlens reproduce neo`, `neurons`, `alignment`, `labels`, `hallucination`: a page of claims each.
 
     mmlens reproduce neo --model pictos --data pictos:held_out:100 --out runs/neo
     mmlens reproduce neurons --model pictos --data pictos:held_out:160 --out runs/neurons
     mmlens reproduce alignment --data pictos:held_out:60 --out runs/alignment
+    mmlens reproduce labels --pictures 100 --out runs/labels
     mmlens reproduce hallucination --pictures 200 --out runs/hallucination
 
 A run that was stopped goes on when the same command is given again.
@@ -59,9 +60,9 @@ def neo_command(
     from mmlens.datasets.spec import dataset
     from mmlens.papers import neo
 
-    samples = _few(dataset(data), pictures)
+    samples = few(dataset(data), pictures)
     how: dict[str, Any] = {"share": share, "noun": noun, "draws": draws, "seed": seed}
-    _told(neo.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
+    told(neo.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
           as_json, **how)  # fmt: skip
 
 
@@ -90,9 +91,9 @@ def neurons_command(
     from mmlens.datasets.spec import dataset
     from mmlens.papers import neurons
 
-    samples = _few(dataset(data), None if pictures is None else pictures + pool)
+    samples = few(dataset(data), None if pictures is None else pictures + pool)
     how: dict[str, Any] = {"pool": pool, "noun": noun, "draws": draws, "seed": seed}
-    _told(neurons.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
+    told(neurons.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
           as_json, **how)  # fmt: skip
 
 
@@ -118,10 +119,53 @@ def alignment_command(
     from mmlens.datasets.spec import dataset
     from mmlens.papers import alignment
 
-    samples = _few(dataset(data), pictures)
+    samples = few(dataset(data), pictures)
     how: dict[str, Any] = {"noun": noun, "draws": draws, "seed": seed}
-    _told(alignment.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
+    told(alignment.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
           as_json, **how)  # fmt: skip
+
+
+@reproduce_app.command("labels")
+def labels_command(
+    model: Model = "pictos",
+    data: Annotated[
+        Text,
+        typer.Option(
+            help="Pictures whose things are known: pictos:held_out:N or coco:FOLDER.",
+            show_default="60 pictures of three things of the bundled world",
+        ),
+    ] = None,
+    out: Out = Path("labels"),
+    results: Results = None,
+    pictures: Pictures = None,
+    k: Annotated[int, typer.Option(min=1, help="Labels of a picture.")] = 10,
+    label_prompt: Annotated[str, typer.Option(help="Words before a label.")] = "A picture of a",
+    synonyms: Annotated[
+        Path | None,
+        typer.Option(help="COCO's list of names, a thing a line.", show_default=False),
+    ] = None,
+    draws: Draws = 2000,
+    seed: Seed = 0,
+    anew: Anew = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
+) -> None:
+    """Object Recognition as Next Token Prediction (Yue et al. 2024)."""
+    command = written("labels", labels_command, locals())
+    from mmlens.datasets import pictos
+    from mmlens.datasets.spec import dataset
+    from mmlens.metrics.vocabulary import coco_vocabulary
+    from mmlens.papers import labels
+    from mmlens.papers.labels.labels_report import PICTURES, THINGS
+
+    world = pictos("held_out", pictures or PICTURES, things=THINGS)
+    samples = world if data is None else few(dataset(data), pictures)
+    words = None if synonyms is None else coco_vocabulary(synonyms)
+    how: dict[str, Any] = {"k": k, "label_prompt": label_prompt, "vocabulary": words,
+                           "draws": draws, "seed": seed}  # fmt: skip
+    told(labels.reproduce, as_asked(model, device, dtype), samples, out, results, anew, command,
+         as_json, **how)  # fmt: skip
 
 
 @reproduce_app.command("hallucination")
@@ -161,20 +205,20 @@ def hallucination_command(
     from mmlens.papers.hallucination.decoding_report import PICTURES, THINGS
 
     world = pictos("held_out", pictures or PICTURES, things=THINGS)
-    samples = world if data is None else _few(dataset(data), pictures)
+    samples = world if data is None else few(dataset(data), pictures)
     words = None if synonyms is None else coco_vocabulary(synonyms)
     how: dict[str, Any] = {"vocabulary": words, "captions": captions, "draws": draws, "seed": seed,
                            "max_new_tokens": max_new_tokens}  # fmt: skip
-    _told(hallucination.reproduce, as_asked(model, device, dtype), samples, out, results, anew,
+    told(hallucination.reproduce, as_asked(model, device, dtype), samples, out, results, anew,
           command, as_json, **how)  # fmt: skip
 
 
-def _few(samples: Any, pictures: int | None) -> Any:
+def few(samples: Any, pictures: int | None) -> Any:
     """The first pictures, where a number is given and there are more."""
     return samples if pictures is None or pictures >= len(samples) else samples[:pictures]
 
 
-def _told(study: Any, model: Any, samples: Any, out: Path, results: Path | None, anew: bool,
+def told(study: Any, model: Any, samples: Any, out: Path, results: Path | None, anew: bool,
           command: str, as_json: bool, **how: Any) -> None:  # fmt: skip
     """Run a study, and tell its claims."""
     from mmlens.sweep.record import SweepError

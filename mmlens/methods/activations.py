@@ -21,10 +21,11 @@ from mmlens.model import hooking
 from mmlens.model.capabilities import needs
 from mmlens.model.provenance import about
 from mmlens.model.readouts import own_site, unit_site
+from mmlens.model.size_groups import asking, crops_now
 from mmlens.model.targets import finite
 from mmlens.values.addresses import POSITIONS, check_tower, places, read_address
 from mmlens.values.errors import AddressError, PromptError
-from mmlens.values.joined_labels import joined
+from mmlens.values.joined_labels import joined, same_layout
 from mmlens.values.labels import LM, MULTIMODAL, TEXT, Head, Marker, Neuron, Patch
 from mmlens.values.maps import as_positions, inner_of, is_map
 from mmlens.values.scores import Scores
@@ -53,8 +54,9 @@ def activations(
             the encoder that reads the prompt. A map of a convolution has the axes channel, row and
             col; where patches are named (`pos=Patch`), it has pos and channel. Neurons (or Heads)
             can stand here without a site: theirs.
-        address: labels that narrow it, as in `Scores.sel`; several Neurons, a list or table of
-            them, give one axis, `neuron`.
+        address: labels that narrow it, as in `Scores.sel`; inside the encoder `picture` is the
+            number of a crop, which is needed where crops have several sizes. Several Neurons, a
+            list or table of them, give one axis, `neuron`.
 
     Raises:
         SiteError, AddressError: no such site or label. PromptError: layouts differ.
@@ -157,12 +159,21 @@ def _read(
         rows = {layer: _rows(model, reading, where, layer) for layer in layers}
         for several in (some for layer in layers for some in rows[layer].values()):
             _common(several, _batch(where), wanted)
+        alone = not model.watches_vision  # other hooks do not ask which crops they see
 
         def keep(tensor: torch.Tensor, hook: Any) -> None:
-            layer = names[hook.name]
-            kept[layer] = _label(tensor, where, real[layer], rows[layer], wanted)
+            layer, crops = names[hook.name], crops_now()
+            here, of, inner = tensor, rows[layer], wanted
+            if crops is not None:
+                crop = range(len(of["pos"]))[wanted["picture"]]
+                if crop not in crops:
+                    return
+                here = tensor[[crops.index(crop)]]
+                of = {axis: (labels[crop],) for axis, labels in of.items()}
+                inner = {axis: want for axis, want in wanted.items() if axis != "picture"}
+            kept[layer] = _label(here, where, real[layer], of, inner)
 
-        with model.hooks(fwd_hooks=[(name, keep) for name in names]):
+        with model.hooks(fwd_hooks=[(name, keep) for name in names]), asking(alone):
             if where.in_lm:
                 last = max((layer for layer in layers if layer is not None), default=None)
                 stop = None if last is None or last + 1 >= tower.n_layers else last + 1
@@ -225,6 +236,11 @@ def _common(rows: Rows, batch: str, wanted: Mapping[str, Any]) -> tuple[Any, ...
         return tuple(rows[0])
     if batch == "picture":
         rows = tuple(map(_of_one_picture, rows))
+        if not same_layout(rows):
+            raise PromptError(
+                f"The encoder reads {len(rows)} pictures or crops of several sizes here: ask for"
+                " one of them by its number, as in picture=0, or picture=-1 for the last."
+            )
     return joined(rows)
 
 

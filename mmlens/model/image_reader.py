@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmlens.model.size_groups import encoding
+from mmlens.model.size_groups import asked, encoding
 from mmlens.towers.projection import keeps_positions
 from mmlens.values.errors import PromptError
 from mmlens.values.labels import Label, Patch
@@ -149,7 +149,8 @@ def seen(
         watched: whether hooks see the pictures of the batch.
 
     Raises:
-        PromptError: pictures that are read in different sizes, and `watched`.
+        PromptError: pictures that are read in different sizes, and `watched` by hooks that do not
+            ask which they see.
     """
     read = [(picture, len(pictures)) for pictures in prompts for picture in pictures]
     crops = [reader.crops(vision, picture, of) for picture, of in read]
@@ -157,7 +158,7 @@ def seen(
     sizes: dict[Any, list[int]] = {}
     for at, pixels in enumerate(every):
         sizes.setdefault(pixels.shape, []).append(at)
-    if watched and len(sizes) > 1:
+    if watched and len(sizes) > 1 and not asked():
         raise PromptError(_several_sizes(read, crops))
     found: dict[int, torch.Tensor] = {}
     for here in sizes.values():

@@ -2,7 +2,8 @@
 
 Crops of one size are read in one batch, and those of another size in the next. An edit is given for
 all crops; in each batch it acts on the rows that are there. Hooks would see a part of the crops
-without knowing which, so that they are refused (`mmlens.model.image_reader.seen`).
+without knowing which, so that they are refused (`mmlens.model.image_reader.seen`), but for those
+that ask which (`asking`, `crops_now`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from mmlens.values.addresses import POSITIONS, places
 from mmlens.values.errors import AddressError
 
 _now: ContextVar[tuple[int, ...] | None] = ContextVar("mmlens_crops", default=None)
+_asking: ContextVar[bool] = ContextVar("mmlens_asks_for_crops", default=False)
 
 
 @contextmanager
@@ -27,6 +29,26 @@ def encoding(crops: Sequence[int] | None) -> Iterator[None]:
         yield
     finally:
         _now.reset(token)
+
+
+@contextmanager
+def asking(every: bool) -> Iterator[None]:
+    """Within this context all hooks (with `every`) ask which crops they see."""
+    token = _asking.set(every)
+    try:
+        yield
+    finally:
+        _asking.reset(token)
+
+
+def asked() -> bool:
+    """Whether the hooks of now ask which crops they see."""
+    return _asking.get()
+
+
+def crops_now() -> tuple[int, ...] | None:
+    """The crops that the encoder reads now; None: all of the prompts."""
+    return _now.get()
 
 
 def present(change: Any) -> Any:

@@ -4,8 +4,11 @@ mmn             Multimodal Neurons in Pretrained Text-Only Transformers (2023)
 goh             Multimodal Neurons in Artificial Neural Networks (2021)
 neo             Towards Interpreting Visual Information Processing in Vision-Language Models (2025)
 neurons         lists of neurons of Pan et al., NAM, MINER and MMNeuron (2024)
+labels          Object Recognition as Next Token Prediction (2024)
 alignment       Implicit Multimodal Alignment (2024)
 editing         words rewritten and taken out: Pan et al. (2024), NSE, PROJECTAWAY (2025)
+dictionaries    units of a sparse autoencoder, judged by a known truth (2024, 2025)
+shootout        the methods of these studies, each against a control of its own
 bias            associations of concepts with groups, audited
 hallucination   things that captions name and pictures do not have
 
@@ -28,13 +31,16 @@ if TYPE_CHECKING:
     from mmlens.papers import bias as bias
     from mmlens.papers import bootstrap as bootstrap
     from mmlens.papers import comparisons as comparisons
+    from mmlens.papers import dictionaries as dictionaries
     from mmlens.papers import editing as editing
     from mmlens.papers import goh as goh
     from mmlens.papers import hallucination as hallucination
+    from mmlens.papers import labels as labels
     from mmlens.papers import mmn as mmn
     from mmlens.papers import neo as neo
     from mmlens.papers import neurons as neurons
     from mmlens.papers import scoring as scoring
+    from mmlens.papers import shootout as shootout
     from mmlens.papers import tables as tables
 else:
     __getattr__, __dir__, __all__ = on_first_use(__name__)

@@ -31,7 +31,8 @@ class Contest:
     Attributes:
         question: what the methods answer, in a user's words. measure: what is counted.
         rows: sample, arm, value, and base where it is a ratio of means; several values of one
-            picture are averaged first.
+            picture are averaged first. Or a summary of such rows, where a study has its own: arm
+            (also "method - control"), mean, low, high, n.
         controls: by each method's arm, the arm of its control.
         better: whether "more" or "less" is good.
         within: between which values the measure lies, where that is known.
@@ -61,18 +62,16 @@ def judged(contest: Contest, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFra
     """
     if contest.better not in ("more", "less"):
         raise ExperimentError(f'better="{contest.better}" is none of "more" and "less".')
-    kept = [name for name in ("sample", "arm", "value", "base") if name in contest.rows.columns]
-    rows: Any = contest.rows[kept].assign(metric="measure")
-    there = set(rows["arm"])
+    there = set(contest.rows["arm"])
     missing = [arm for pair in contest.controls.items() for arm in pair if arm not in there]
     if missing:
         raise ExperimentError(
             f"The contest has no rows of {missing[0]!r}; it has those of"
             f" {', '.join(sorted(there))}."
         )
-    gaps = [differences(rows, *pair) for pair in contest.controls.items()]
-    how: dict[str, Any] = {"ranges": {"measure": contest.within}, "draws": draws, "seed": seed}
-    found = summarise(pd.concat([rows, *gaps]), ["arm", "metric"], **how).set_index("arm")
+    summed = "mean" in contest.rows.columns
+    found = contest.rows if summed else _summarised(contest, draws=draws, seed=seed)
+    found = found.set_index("arm")
     decide = above if contest.better == "more" else below
     told = []
     for method, control in contest.controls.items():
@@ -83,6 +82,22 @@ def judged(contest: Contest, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFra
             decide(dict(gap)), contest.passes.get(method, float("nan")),
         ))  # fmt: skip
     return pd.DataFrame(told, columns=list(COLUMNS)).astype({"beats": object})
+
+
+def lost(rows: Any) -> pd.DataFrame:
+    """Rows of a contest, what is lost of a probability, of rows with `before` and `probability`."""
+    before = rows["before"].astype(float)
+    value = before - rows["probability"].astype(float)
+    return rows[["sample", "arm"]].assign(value=value, base=before)
+
+
+def _summarised(contest: Contest, **how: Any) -> pd.DataFrame:
+    """arm, mean, low, high, n of every arm, and of every method less its control."""
+    kept = [name for name in ("sample", "arm", "value", "base") if name in contest.rows.columns]
+    rows: Any = contest.rows[kept].assign(metric="measure")
+    gaps = [differences(rows, *pair) for pair in contest.controls.items()]
+    every = pd.concat([rows, *gaps])
+    return summarise(every, ["arm", "metric"], ranges={"measure": contest.within}, **how)
 
 
 def contest_table(found: pd.DataFrame) -> list[list[str]]:

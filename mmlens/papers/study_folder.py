@@ -37,7 +37,7 @@ class StudyReport:
     results: Path
     verdicts: pd.DataFrame = field(repr=False)
     sections: list[Part] = field(repr=False)
-    contests: Sequence[Any] = field(default=(), repr=False)
+    contests: Sequence[Any] = field(default=(), repr=False, kw_only=True)
 
 
 def framed(
@@ -49,12 +49,13 @@ def framed(
     about: Mapping[str, Any],
     command: str = "",
     *,
-    several: bool = False,
+    several: bool | None = False,
+    headline: str = "",
 ) -> Frame:
     """The frame of a report: provenance in words, and the command line that wrote it."""
     named = {name.replace("_", " "): one_line(value) for name, value in about.items()}
     told = f"Written by `{command}`." if command else ""
-    return Frame(study, title, lead, read, cited, named, told, several)
+    return Frame(study, title, lead, read, cited, named, told, several, headline)
 
 
 def write_study(
@@ -79,7 +80,7 @@ def write_study(
     table = pd.DataFrame(told, columns=["experiment", "claim", "holds", "says"])
     return StudyReport(
         folder / "report.html", folder / "results.md", table.astype({"holds": object}), list(parts),
-        tuple(contests),
+        contests=tuple(contests),
     )  # fmt: skip
 
 

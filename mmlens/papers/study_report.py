@@ -69,7 +69,8 @@ class Frame:
         study: its name on the command line. read: how the page is read. cited: the paper.
         about: provenance by name.
         told: more about the Markdown, behind the paper.
-        several: whether the claims are those of several papers.
+        several: whether the claims are those of several papers; None where they are of none.
+        headline: what stands in the place of how many claims hold, where there are none.
     """
 
     study: str
@@ -79,7 +80,8 @@ class Frame:
     cited: str
     about: Mapping[str, Any]
     told: str = ""
-    several: bool = False
+    several: bool | None = False
+    headline: str = ""
 
 
 def report_page(frame: Frame, parts: Sequence[Part]) -> str:
@@ -91,7 +93,7 @@ def report_page(frame: Frame, parts: Sequence[Part]) -> str:
         study=f"reproduce {frame.study}",
         title=escape(frame.title),
         lead=escape(frame.lead),
-        tally=escape(tally(verdicts, frame.several)),
+        tally=escape(frame.headline or tally(verdicts, frame.several)),
         claims="\n".join(claim(verdict) for verdict in verdicts),
         nav="\n".join(f'<a href="#{one.key}">{escape(one.name or one.key)}</a>' for one in parts),
         sections="\n".join(_section(one, bool(drawn[one.key])) for one in parts),
@@ -105,13 +107,16 @@ def report_markdown(frame: Frame, parts: Sequence[Part]) -> str:
     """The Markdown as text."""
     verdicts = verdicts_of(parts)
     claims = [[one.experiment, one.claim, f"**{one.word}**", one.says] for one in verdicts]
-    cited = f"The paper{'s' * frame.several}: {frame.cited}. {frame.told}".rstrip()
+    cited = (
+        f"The paper{'' if frame.several is False else 's'}: {frame.cited}. " if frame.cited else ""
+    )
+    cited = f"{cited}{frame.told}".rstrip()
     lines = [
         f"# {marked_text(frame.title)}",
         f"{marked_text(frame.lead)} {cited}",
-        f"## {tally(verdicts, frame.several)}",
-        marked_table(["", "claim", "", "in numbers"], claims),
+        f"## {marked_text(frame.headline) or tally(verdicts, frame.several)}",
     ]
+    lines += [marked_table(["", "claim", "", "in numbers"], claims)] if claims else []
     for one in parts:
         named = f"{one.key}: {one.title}" if one.numbered else one.title
         lines += [f"## {named}", one.how, f"**{marked_text(one.says)}**"]
@@ -129,13 +134,13 @@ def verdicts_of(parts: Sequence[Part]) -> list[Verdict]:
     return [one.verdict for one in parts if one.verdict is not None]
 
 
-def tally(verdicts: Sequence[Verdict], several: bool = False) -> str:
+def tally(verdicts: Sequence[Verdict], several: bool | None = False) -> str:
     """How many of the claims of a paper (of `several`) hold, in a sentence."""
     holds = [one.experiment for one in verdicts if one.holds]
     fails = [one.experiment for one in verdicts if one.holds is False]
-    whose = "papers'" if several else "paper's"
+    whose = "" if several is None else "papers' " if several else "paper's "
     hold = "holds" if len(holds) == 1 else "hold"
-    told = f"{len(holds)} of the {whose} {len(verdicts)} claims {hold} here"
+    told = f"{len(holds)} of the {whose}{len(verdicts)} claims {hold} here"
     if fails:
         many = f"{', '.join(fails[:-1])} and {fails[-1]} fail"
         told += f"; {many if fails[1:] else f'{fails[0]} fails'}"

@@ -17,6 +17,7 @@ from mmlens.papers.alignment.questions.cosines import BETWEEN, PICTURE, WORDS
 from mmlens.papers.alignment.questions.skips import EARLIER, LATER, OF_WORDS
 from mmlens.papers.bootstrap import summarise
 from mmlens.papers.claims import Row, Verdict
+from mmlens.papers.contests import Contest, lost
 from mmlens.papers.interval_plots import strips
 from mmlens.papers.study_folder import above, below, together, told_interval
 from mmlens.papers.study_report import Part
@@ -121,6 +122,22 @@ def _skips(table: pd.DataFrame, **how: Any) -> Part:
     draw = partial(strips, shown, arms, "Lost of the noun's probability without MLPs at",
                    "with 95 % intervals")  # fmt: skip
     return _part("I3", says, below(late, KEPT), rows=told, summary=found, draw=draw)
+
+
+def contest(table: pd.DataFrame) -> Contest:
+    """The MLPs of the later half passed by, at the picture and at words.
+
+    Args:
+        table: of `skipped_mlps`.
+    """
+    return Contest(
+        "What do later MLPs do at the picture's positions?",
+        "of the noun's probability, lost without them; control: the same layers at words",
+        lost(used(table, "arm", "before", "probability")),
+        {LATER: OF_WORDS},
+        better="less",
+        page="results-alignment.md",
+    )
 
 
 def _rows(table: pd.DataFrame) -> Any:

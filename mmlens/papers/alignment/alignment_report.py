@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmlens.datasets.spec import dataset
 from mmlens.model.provenance import about as provenance
-from mmlens.papers.alignment.alignment_claims import CLAIMS, judged
+from mmlens.papers.alignment.alignment_claims import CLAIMS, contest, judged
 from mmlens.papers.alignment.questions.cosines import mean_cosines
 from mmlens.papers.alignment.questions.skips import skipped_mlps
 from mmlens.papers.bootstrap import DRAWS, MOST
@@ -83,4 +83,5 @@ def reproduce(
     )
     about = {**provenance(loaded), "data": samples.name, "draws": draws, "seed": seed}
     frame = framed("alignment", TITLE, lead, READ, CITED, about, command)
-    return write_study(frame, parts, folder, results)
+    found = [contest(tables[skipped_mlps.__name__])]
+    return write_study(frame, parts, folder, results, found)

@@ -20,6 +20,7 @@ from mmlens.datasets.bundled import pictos
 from mmlens.datasets.spec import dataset
 from mmlens.papers.bootstrap import DRAWS, LEAST
 from mmlens.papers.claims import Row, Verdict
+from mmlens.papers.contests import Contest
 from mmlens.papers.hallucination.arms_of_papers import AMPLIFIED, PAI, TRUST, VCD, VTI, known_arms
 from mmlens.papers.hallucination.chair_study import hallucination
 from mmlens.papers.hallucination.chair_summary import PLAIN
@@ -119,7 +120,21 @@ def reproduce(
     )
     cited = "; ".join(SOURCES.values())
     frame = framed("hallucination", TITLE, lead, READ, cited, found.about, command, several=True)
-    return write_study(frame, parts, out, results)
+    return write_study(frame, parts, out, results, contest(found.summary))
+
+
+def contest(summary: pd.DataFrame) -> list[Contest]:
+    """Every way against plain greedy decoding; none where nothing is mentioned."""
+    here: Any = summary[summary["metric"] == "CHAIR-i"]
+    arms = set(here["arm"])
+    ways = [arm for arm in (*WAYS.values(), AMPLIFIED) if f"{arm} - {PLAIN}" in arms]
+    if not ways:
+        return []
+    asked = "Which way of decoding names less that is not there?"
+    what = "CHAIR-i, the share of mentions that name what is not there; control: greedy decoding"
+    found = Contest(asked, what, here, dict.fromkeys(ways, PLAIN), better="less",
+                    page="results-hallucination.md")  # fmt: skip
+    return [found]
 
 
 def confidence(summary: pd.DataFrame) -> Part:

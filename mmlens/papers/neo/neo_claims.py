@@ -9,7 +9,7 @@ N5 layers      it is read behind the early layers
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ import pandas as pd
 
 from mmlens.papers.bootstrap import summarise, with_differences
 from mmlens.papers.claims import Row, Verdict
+from mmlens.papers.contests import Contest, lost
 from mmlens.papers.interval_plots import strips
 from mmlens.papers.neo.questions import object_tokens, patch_words, windows
 from mmlens.papers.study_folder import above, together, told_interval
@@ -82,6 +83,38 @@ def _row(table: Any, **at: Any) -> dict[str, Any]:
     if not len(table):
         return {**at, "mean": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
     return {str(name): value for name, value in table.iloc[0].items()}
+
+
+def contests(tables: dict[str, pd.DataFrame]) -> list[Contest]:
+    """A thing's patches, replaced or not attended to, against as many of bare ground.
+
+    Args:
+        tables: of the tools, by name; one without an answer is left out.
+    """
+    asked = "Where in the picture is a thing, for the language model?"
+    replaced, cut = tables["token_ablations"], tables["window_effects"]
+    found = []
+    if _answers(replaced):
+        rows = lost(used(replaced, "arm", "before", "probability"))
+        what = "of the noun's probability, lost with the patches; control: as many of bare ground"
+        found.append(_contest(asked, what, rows, ("object", "object + ring", "register"), "random"))
+    if _answers(cut):
+        rows = used(cut, "arm", "layers", "before", "probability")
+        rows = lost(rows[rows["layers"] == "all"])
+        what = "of the noun's probability, lost where attention to the patches is cut"
+        found.append(_contest(asked, what, rows, (OWN, GATHERED), RANDOM))
+    return found
+
+
+def _answers(table: Any) -> bool:
+    return bool((table["skipped"] == "").any())
+
+
+def _contest(asked: str, what: str, rows: Any, arms: Sequence[str], control: str) -> Contest:
+    """A contest of the arms that there are (a picture may have no registers)."""
+    there = set(rows["arm"])
+    controls = {arm: control for arm in arms if {arm, control} <= there}
+    return Contest(asked, what, rows, controls, page="results-neo.md")
 
 
 def _patches(table: pd.DataFrame, **how: Any) -> Part:

@@ -15,7 +15,7 @@ from mmlens.datasets.spec import dataset
 from mmlens.model.provenance import about as provenance
 from mmlens.papers.bootstrap import DRAWS, LEAST, MOST
 from mmlens.papers.mmn.questions.explained import PROMPT, Rule
-from mmlens.papers.neo.neo_claims import JUDGES, unmeasured
+from mmlens.papers.neo.neo_claims import JUDGES, contests, unmeasured
 from mmlens.papers.neo.questions.object_tokens import token_ablations
 from mmlens.papers.neo.questions.patch_words import word_shares
 from mmlens.papers.neo.questions.windows import window_effects
@@ -95,7 +95,7 @@ def reproduce(
     about = {**provenance(loaded), "data": samples.name, "share of a patch": share,
              "draws": draws, "seed": seed}  # fmt: skip
     frame = framed("neo", TITLE, lead, f"{READ} {PAPER}", CITED, about, command)
-    return write_study(frame, parts, folder, results)
+    return write_study(frame, parts, folder, results, contests(tables))
 
 
 def _judged(key: str, tables: dict[str, pd.DataFrame], **how: Any) -> Part:

@@ -18,6 +18,7 @@ import pandas as pd
 
 from mmlens.papers.bootstrap import summarise, with_differences
 from mmlens.papers.claims import Row, Verdict
+from mmlens.papers.contests import Contest
 from mmlens.papers.interval_plots import strips
 from mmlens.papers.neurons.pools import DOMAIN, MODALITY
 from mmlens.papers.neurons.questions.lists import (
@@ -93,6 +94,28 @@ def judged(key: str, table: pd.DataFrame, found: pd.DataFrame, **how: Any) -> Pa
     if key in ("P3", "P4"):
         return _share(key, found)
     return _needed(key, found)
+
+
+def contest(found: pd.DataFrame) -> Contest:
+    """Every list against others of its layers, at the largest K.
+
+    Args:
+        found: the summary of `silenced_lists`.
+    """
+    lost: Any = found[found["metric"] == "lost"]
+    here = lost[lost["k"] == _ks(lost)[-1]]
+    name, arm = here["list"], here["arm"]
+    others = name + ", others"
+    own = name.where(arm == FIRST, others).where(arm != BEYOND, name + " - " + others)
+    k = _ks(lost)[-1]
+    return Contest(
+        "Which neurons does a word need?",
+        f"of the noun's probability, lost without the first {k} neurons; control: others of their"
+        " layers",
+        here.assign(arm=own),
+        {str(one): f"{one}, others" for one in dict.fromkeys(name)},
+        page="results-neurons.md",
+    )
 
 
 def _needed(key: str, found: pd.DataFrame) -> Part:

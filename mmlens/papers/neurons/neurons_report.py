@@ -18,7 +18,7 @@ from mmlens.datasets.spec import dataset
 from mmlens.model.provenance import about as provenance
 from mmlens.papers.bootstrap import DRAWS, MOST
 from mmlens.papers.mmn.questions.explained import PROMPT, Rule
-from mmlens.papers.neurons.neurons_claims import CLAIMS, SOURCES, judged
+from mmlens.papers.neurons.neurons_claims import CLAIMS, SOURCES, contest, judged
 from mmlens.papers.neurons.pools import pool_lists
 from mmlens.papers.neurons.questions.lists import silenced_lists, summary
 from mmlens.papers.study_folder import StudyReport, framed, write_study
@@ -110,7 +110,7 @@ def reproduce(
              "seed": seed}  # fmt: skip
     cited = "; ".join(SOURCES.values())
     frame = framed("neurons", TITLE, lead, READ, cited, about, command, several=True)
-    return write_study(frame, parts, folder, results)
+    return write_study(frame, parts, folder, results, [contest(found)])
 
 
 def _kept(folder: Path, made_of: dict[str, str]) -> Any:

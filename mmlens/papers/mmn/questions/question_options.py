@@ -75,7 +75,7 @@ CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "arms": partial(_some, known=ARMS),
     "target": _target,
     "value": _value,
-    **dict.fromkeys(("prompt", "site"), partial(text, **_own)),
+    **dict.fromkeys(("prompt", "label_prompt", "site"), partial(text, **_own)),
     "noun": _noun,
 }
 
