@@ -115,7 +115,7 @@ def group(
     *edits: tuple[NamedPicture, NamedPicture, str], others: tuple[NamedPicture, ...] = ()
 ) -> Group:
     made = tuple(Planned(one, other, token(speaking(), word)) for one, other, word in edits)
-    return Group("planned", None, edits=made, others=others, kept=(SHOWN[-1],))
+    return Group("planned", None, edits=made, others=others, kept=(named("moon", 1),))
 
 
 def shares(table: Any) -> Any:
@@ -151,7 +151,8 @@ def test_no_noun_is_in_two_groups_in_no_form_and_nothing_in_a_group_is_there_twi
         words = [table.loc[table["token"] == edit.word, "noun"].iloc[0] for edit in one.edits]
         rest = [other.noun for other in one.others]
         assert len({*here, *words, *rest}) == len(here) + len(words) + len(rest)
-        assert [kept.id for kept in one.kept] == ["0", "1"]
+        assert [kept.sample.id for kept in one.kept] == ["0", "1"]
+        assert one.kept[0].before == [7]  # they are preserved where their nouns are said
         pictures = [named.sample.id for edit in one.edits for named in edit[:2]]
         assert not {"0", "1"} & {*pictures, *(other.sample.id for other in one.others)}
         assert one.edits[0].first.before == [7]

@@ -57,12 +57,12 @@ class Group(Sample):
     Attributes:
         edits: what is rewritten, in order.
         others: pictures of other things.
-        kept: pictures that are to be preserved; none of the others.
+        kept: pictures that are to be preserved where their nouns are said; none of the others.
     """
 
     edits: tuple[Planned, ...] = ()
     others: tuple[NamedPicture, ...] = field(default=(), repr=False)
-    kept: tuple[Sample, ...] = field(default=(), repr=False)
+    kept: tuple[NamedPicture, ...] = field(default=(), repr=False)
 
 
 def grouped(
@@ -79,7 +79,8 @@ def grouped(
     Raises:
         ExperimentError: the pictures are too few for one group.
     """
-    shown = _by_noun(samples, table, pool)
+    preserved = _rows(samples, table, range(pool))
+    shown = _by_noun(_rows(samples, table, range(pool, len(samples))))
     tokens = list(shown)
     twice = [token for token in tokens if len(shown[token]) > 1]
     many = min(len(twice) // size, most)
@@ -99,27 +100,32 @@ def grouped(
             first, second = (_named(samples, row) for row in shown[token][:2])
             made.append(Planned(first, second, word))
         rest = [_named(samples, shown[token][0]) for token in others]
-        kept = tuple(samples[place] for place in range(pool)) if size > 1 else ()
-        return Group(names[at], None, edits=tuple(made), others=tuple(rest), kept=kept)
+        some = [_named(samples, row) for row in preserved] if size > 1 else []
+        return Group(names[at], None, edits=tuple(made), others=tuple(rest), kept=tuple(some))
 
-    told = json.dumps([size, pool, plans, [shown[token][:2] for token in tokens]])
+    kept_too = [preserved] if size > 1 else []
+    told = json.dumps([size, pool, plans, [shown[token][:2] for token in tokens], *kept_too])
     return Samples(f"nouns of {samples.name}", names, group, content_hash(samples.hash, told))
 
 
-def _by_noun(samples: Samples, table: pd.DataFrame, pool: int) -> dict[int, list[Any]]:
-    """By token the place, noun, token and tokens before it of each picture; one form of a noun."""
-    asked = set(samples.ids[pool:])
-    places = {name: place for place, name in enumerate(samples.ids)}
+def _rows(samples: Samples, table: pd.DataFrame, which: range) -> list[Any]:
+    """Place, noun, token and tokens before it of each of these pictures that is given a noun."""
+    asked = {samples.ids[place]: place for place in which}
+    answers: Any = table[(table["skipped"] == "") & table["sample"].isin(list(asked))]
+    return [
+        [asked[row["sample"]], str(row["noun"]), int(row["token"]), json.loads(row["before"])]
+        for row in answers.to_dict("records")
+    ]
+
+
+def _by_noun(rows: list[Any]) -> dict[int, list[Any]]:
+    """The rows by token, in one form of each noun."""
     found: dict[int, list[Any]] = {}
-    answers: Any = table[table["skipped"] == ""]
-    for row in answers.to_dict("records"):
-        if row["sample"] not in asked:
-            continue
-        token, noun = int(row["token"]), str(row["noun"])
+    for row in rows:
+        _, noun, token, _ = row
         known = (_noun(found, other) for other in found if other != token)
         if not any(names_thing(noun, other) or names_thing(other, noun) for other in known):
-            entry = [places[str(row["sample"])], noun, token, json.loads(str(row["before"]))]
-            found.setdefault(token, []).append(entry)
+            found.setdefault(token, []).append(row)
     return found
 
 

@@ -37,7 +37,6 @@ from mmlens.papers.mmn.questions.explained import PROMPT, Rule, explain
 from mmlens.papers.tables import finished
 from mmlens.values.arguments import instance
 from mmlens.values.errors import NumericsError
-from mmlens.values.prompt import Prompt
 
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
@@ -94,7 +93,7 @@ def rewritten_sequence(
     nse: dict[str, Any] = {
         "of": [edit.word for edit in sample.edits], "layer": layer, "share": share,
         "preserve": preserve, "seed": drawn, "progress": False,
-        "keep": [Prompt(one.image, prompt) for one in sample.kept],
+        "keep": [one.soft(model, prompt) for one in sample.kept],
     }  # fmt: skip
     first = [soft for soft, _ in softs]
     try:
