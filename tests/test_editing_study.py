@@ -295,7 +295,7 @@ def test_a_vector_is_taken_out_as_the_edit_takes_it_out_and_the_other_word_is_no
     model = bridge("toy-gptj-planted")
     sample = SAMPLES[0]
     how: Any = {"layer": 1, "text_layer": 0, **ONE}
-    table: Any = removed_word(model, sample, words=[" dog", " cat"], **how).set_index("arm")
+    table: Any = removed_word(model, sample, names=[" dog", " cat"], **how).set_index("arm")
     seen: Any = explain(model, sample, **ONE)
     assert seen.noun == "dog"
     for arm, word in ((OWN_VECTOR, " dog"), (OTHER_VECTOR, " cat")):
@@ -305,10 +305,10 @@ def test_a_vector_is_taken_out_as_the_edit_takes_it_out_and_the_other_word_is_no
         assert table.loc[arm, "probability"] == pytest.approx(prob, abs=1e-6)
     assert table["before"].nunique() == 1 and RANDOM in table.index
     assert abs(table.loc[OWN_VECTOR, "probability"] - table.loc[OTHER_VECTOR, "probability"]) > 1e-4
-    none: Any = removed_word(model, sample, words=[" dog"], **how)
+    none: Any = removed_word(model, sample, names=[" dog"], **how)
     assert none["skipped"].tolist() == [NO_OTHER]
     with pytest.raises(AddressError):
-        removed_word(model, sample, words=[" cat"], layer=9, text_layer=0, **ONE)
+        removed_word(model, sample, names=[" cat"], layer=9, text_layer=0, **ONE)
 
 
 # -- claims ----------------------------------------------------------------------------------------

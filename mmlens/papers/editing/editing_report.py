@@ -111,7 +111,7 @@ def reproduce(
     common = {"k": k, "prompt": prompt, "seed": seed}
     in_a_row = {**common, **reading, "layer": layers, "other_prompt": other_prompt}
     early = {"layer": min(2, max(0, depth - 2)), "text_layer": min(1, max(0, depth - 2))}
-    away = {**reading, **early, "words": words, "seed": seed}
+    away = {**reading, **early, "names": words, "seed": seed}
     missing = {**dict.fromkeys("RS", refusal(loaded)), "A": _no_patches(loaded)}
     plan: dict[str, tuple[Any, Any, Any]] = {
         "R": (rewritten_word, common, {"size": 1, "most": nouns}),

@@ -38,7 +38,7 @@ def removed_word(
     model: HookedVLM,
     sample: Sample,
     *,
-    words: Sequence[str],
+    names: Sequence[str],
     layer: int = 2,
     text_layer: int = 1,
     amount: float = 1.0,
@@ -50,7 +50,7 @@ def removed_word(
     """The noun's probability without a vector at the picture's patches, by arm.
 
     Args:
-        words: of which another word is drawn, as they are read, with their space.
+        names: of which another word is drawn, as they are read, with their space.
         layer, text_layer, amount: as in `patching.project_away` (the paper's: 2, 1, 1.5).
         seed: of the other word and the random direction.
 
@@ -58,13 +58,13 @@ def removed_word(
         arm ("its own vector", "another word's vector", "a random direction"), before and
         probability (without and with the removal), skipped, options.
     """
-    words = list(words)
+    names = list(names)
     asked = Asked.from_arguments(locals(), COLUMNS)
     seen = asked.explained()
     if seen is None:
         return asked.skipped(UNNAMED)
     said = [*nouns(seen.caption, rule_for(model, noun)), *sample.names]
-    absent = [one for one in words if not any(_same(one.strip(), name) for name in said)]
+    absent = [one for one in names if not any(_same(one.strip(), other) for other in said)]
     if not absent:
         return asked.skipped(NO_OTHER)
     random = asked.random()
