@@ -49,6 +49,7 @@ PAGES = {
     "neo": ("Experiments on a thing's patches", "mmlens.papers.neo.questions", ()),
     "alignment": ("Experiments on alignment", "mmlens.papers.alignment.questions", ()),
     "maps": ("Experiments on maps of relevance", "mmlens.papers.maps.questions", ()),
+    "editing": ("Experiments on edits", "mmlens.papers.editing.questions", ()),
     "neurons": ("Experiments on lists of neurons", "mmlens.papers.neurons.questions", ()),
     "lenses_study": ("Experiments on lenses", "mmlens.papers.lenses", ()),
     "concepts_study": ("Experiments on concepts", "mmlens.papers.concepts", ()),

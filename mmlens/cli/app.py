@@ -19,6 +19,7 @@ from mmlens import __version__
 from mmlens.cli import (  # noqa: F401  they add their commands
     reproduce_concepts,
     reproduce_dictionaries,
+    reproduce_editing,
     reproduce_lenses,
     reproduce_maps,
     reproduce_shootout,

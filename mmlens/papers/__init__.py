@@ -9,6 +9,7 @@ lenses          which lens names what a patch shows, by claims of six papers (20
 alignment       Implicit Multimodal Alignment (2024)
 concepts        concepts of words and their shifts: CoX-LMM (2024), Khayatan et al. (2025)
 circuits        circuits of units (2024) and graphs of them, silenced
+editing         words rewritten and taken out: Pan et al. (2024), NSE, PROJECTAWAY (2025)
 dictionaries    units of a sparse autoencoder, judged by a known truth (2024, 2025)
 projection      Cross-Modal Projection Doesn't Really Project Visual Attributes (2024)
 shootout        the methods of these studies, each against a control of its own
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from mmlens.papers import comparisons as comparisons
     from mmlens.papers import concepts as concepts
     from mmlens.papers import dictionaries as dictionaries
+    from mmlens.papers import editing as editing
     from mmlens.papers import goh as goh
     from mmlens.papers import hallucination as hallucination
     from mmlens.papers import labels as labels

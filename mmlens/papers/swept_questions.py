@@ -24,17 +24,19 @@ def swept(
     seed: int = 0,
     resume: bool = True,
     progress: bool = True,
+    chunk: int = 16,
 ) -> dict[str, pd.DataFrame]:
     """The table of each question, by its name.
 
     Args:
         questions: with the options of each.
+        chunk: so many answers make a file; a run that was stopped has lost those of one.
 
     Raises:
         SweepError: the folder holds a sweep of something else.
     """
     how: dict[str, Any] = {"seed": seed, "resume": flag(resume, "resume"),
-                           "progress": flag(progress, "progress")}  # fmt: skip
+                           "progress": flag(progress, "progress"), "chunk": chunk}  # fmt: skip
     tables = {}
     for question, options in questions.items():
         name = question.__name__

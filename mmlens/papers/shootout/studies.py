@@ -38,6 +38,10 @@ class StudyOfMethods:
         return study.reproduce(model, few, out, **{**self.options(len(few)), **how})
 
 
+def _some_kept(n: int) -> dict[str, Any]:
+    return {"pool": min(30, n // 8)}
+
+
 def _half_in_a_pool(n: int) -> dict[str, Any]:
     return {"pool": min(120, 2 * n // 3)}
 
@@ -55,6 +59,7 @@ STUDIES = {
         StudyOfMethods("alignment", 60),
         StudyOfMethods("concepts", 3000),
         StudyOfMethods("circuits", 32),
+        StudyOfMethods("editing", 240, _some_kept),
         StudyOfMethods("hallucination", 64, own_data=True),
     )
 }
