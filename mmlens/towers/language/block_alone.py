@@ -1,0 +1,177 @@
+"""One block of a language model alone, as a function of vectors: no causal mask, no positions.
+
+    y[t] = block(x)[t]        every position sees every position, and none knows where it is
+
+What a block is told beside its vectors (mask, rotary angles, ids of positions) is taken from a pass
+of the whole model over as many tokens, and made equal for all positions: the mask is 0 everywhere,
+and all have the place of the first, so that queries and keys are turned by one angle, which is none
+between them. Of a HookedTransformer the attention is copied with a direction and a table of its
+own. That it is so is measured: vectors in another order give outputs in that order, and the last
+vector moves the first output. Blocks that read positions in another way are refused.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmlens.towers.language.language_model import LanguageModel
+from mmlens.values.addresses import places
+from mmlens.values.arguments import count
+from mmlens.values.errors import CapabilityError
+
+Vectors = Float[Tensor, "batch pos d_model"]
+OFF = 1e-3
+"""So much of the size of the outputs may be off when vectors are exchanged, by rounding."""
+
+
+class BlockAlone:
+    """A block of `lm`; its weights are those of the model, or drawn anew.
+
+    Args:
+        layer: the block's number; negative ones count from the last.
+        drawn: None for the model's weights; otherwise a seed. Every weight is then a random number
+            with the mean and the standard deviation of those of its tensor.
+
+    Raises:
+        AddressError: no such layer.
+        CapabilityError: the block does more with positions than attend.
+    """
+
+    def __init__(self, lm: LanguageModel, layer: int = -1, *, drawn: int | None = None) -> None:
+        count(layer, "layer", least=-(10**6), most=10**6)
+        self.lm, self.layer = lm, places(range(int(lm.cfg.n_layers)), layer, "layer")[0]
+        self.module: nn.Module = lm.root.blocks[self.layer]
+        self.weights: dict[str, Tensor] | None = None
+        self._told: dict[tuple[int, int], tuple[list[Any], dict[str, Any]]] = {}
+        self._check()
+        if drawn is not None:
+            self.weights = _drawn(self.module, drawn)
+
+    def __call__(self, x: Vectors) -> Vectors:
+        """The stream behind the block; gradients pass through, and none reaches its weights."""
+        grad = torch.is_grad_enabled()
+        shape = (int(x.shape[0]), int(x.shape[1]))
+        if shape not in self._told:
+            self._told[shape] = self._listened(*shape)
+        args, kwargs = self._told[shape]
+        given = x.to(self.lm.device, self.lm.dtype)
+        with self.lm.bare(), torch.set_grad_enabled(grad), _both_ways(self.module, shape[1]) as it:
+            full = ((given, *args), kwargs)
+            if self.weights is None:
+                out = it(*full[0], **full[1])
+            else:
+                out = torch.func.functional_call(it, self.weights, *full)
+        return (out[0] if isinstance(out, tuple) else out).to(x)
+
+    def _listened(self, batch: int, n: int) -> tuple[list[Any], dict[str, Any]]:
+        """What the block is told beside its vectors, made the same for all positions."""
+        heard: list[Any] = []
+        hook = lambda _, args, kwargs: heard.append((args, dict(kwargs)))  # noqa: E731
+        lm = self.lm
+        with lm.bare():
+            handle = self.module.register_forward_pre_hook(hook, with_kwargs=True)
+            try:
+                ids = torch.zeros(batch, n, dtype=torch.long, device=lm.device)
+                stop = self.layer + 1 if self.layer + 1 < lm.cfg.n_layers else None
+                lm.forward(ids, torch.ones_like(ids), stop_at_layer=stop, **lm.beside(ids))
+            finally:
+                handle.remove()
+        args, kwargs = heard[0]
+        kwargs.pop("hidden_states", None)
+        if not lm.is_bridge:  # its mask has rows of the table of rotary angles read
+            kwargs = {name: None if name == "attention_mask" else v for name, v in kwargs.items()}
+        return (
+            [_equal("", one, n) for one in args[1:]],
+            {name: _equal(name, one, n) for name, one in kwargs.items()},
+        )
+
+    def _check(self) -> None:
+        """See the file's text."""
+        random = torch.Generator().manual_seed(0)
+        x = torch.randn(1, 5, int(self.lm.cfg.d_model), generator=random)
+        order, moved = torch.tensor([3, 1, 4, 0, 2]), x.clone()
+        moved[:, -1] += torch.randn(x.shape[-1], generator=random)
+        with torch.no_grad():
+            y, mixed, other = (self(one).float().cpu() for one in (x, x[:, order], moved))
+            size = float(y.std()) or 1.0
+            off, felt = float((y[:, order] - mixed).abs().max()), float((y - other)[:, 0].abs().max())
+            elsewhere = self._reads_elsewhere(x, y)
+        alone = not felt and self._attends()
+        if not off <= OFF * size or alone or elsewhere:
+            raise CapabilityError(
+                f"Block {self.layer} of this language model does something else with positions than"
+                " attend among them (it is recurrent, convolves, or reads what is not among them),"
+                " so that it is no layer of patches: take another layer."
+            )
+
+    def _reads_elsewhere(self, x: Tensor, y: Tensor) -> bool:
+        """Whether pictures that are no positions (keys of cross-attention) move the outputs."""
+        args, kwargs = self._told[1, x.shape[1]]
+        other = lambda one: one + 1 if _is_states(one) else one  # noqa: E731
+        if self.lm.crossing is None or not any(map(_is_states, [*args, *kwargs.values()])):
+            return False
+        self._told[1, x.shape[1]] = (
+            [other(one) for one in args], {name: other(one) for name, one in kwargs.items()}
+        )  # fmt: skip
+        moved = self(x).float().cpu()
+        self._told[1, x.shape[1]] = args, kwargs
+        return not torch.equal(moved, y)
+
+    def _attends(self) -> bool:
+        """Whether anything that the block's attention writes could be felt."""
+        if getattr(self.module, "attn", None) is None:
+            return True  # what mixes positions is not read here
+        return any(bool(one.any()) for one in self.module.attn.parameters() if one.dim() > 1)
+
+
+def _is_states(told: Any) -> bool:
+    """Whether this is Float[batch, key, dim]."""
+    return isinstance(told, Tensor) and told.dim() == 3 and told.is_floating_point()
+
+
+def _equal(name: str, told: Any, n: int) -> Any:
+    """What a block is told, with no difference between positions."""
+    if isinstance(told, tuple | list) and name == "position_embeddings":
+        return tuple(one[..., :1, :].expand(*one.shape[:-2], n, -1) for one in told)
+    if not isinstance(told, Tensor):
+        return told
+    if name in ("position_ids", "alibi", "position_bias"):
+        return torch.zeros_like(told)
+    if told.dim() == 4 and told.shape[-1] == told.shape[-2] == n:
+        return torch.ones_like(told) if told.dtype == torch.bool else torch.zeros_like(told)
+    return told
+
+
+@contextmanager
+def _both_ways(block: Any, n: int) -> Iterator[Any]:
+    """The block; of a HookedTransformer a copy whose attention looks both ways, on one place."""
+    attention = getattr(block, "attn", None)
+    if hasattr(block, "original_component") or not hasattr(attention, "attn_type"):
+        yield block
+        return
+    twin, inner = copy.copy(block), copy.copy(attention)
+    twin._modules = {**block._modules, "attn": inner}
+    inner._buffers = dict(attention._buffers)
+    inner._attention_dir_override = "bidirectional"
+    for name in ("rotary_cos", "rotary_sin"):
+        table = inner._buffers.get(name)
+        if table is not None:
+            inner._buffers[name] = table[:1].expand(n, -1)
+    yield twin
+
+
+def _drawn(module: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Weights by name, with the mean and the standard deviation of the block's, tensor by tensor."""
+    random, found = torch.Generator().manual_seed(seed), {}
+    for name, own in module.named_parameters():
+        mean, spread = own.detach().float().mean(), own.detach().float().std(correction=0)
+        noise = torch.randn(own.shape, generator=random).to(own.device)
+        found[name] = (noise * spread + mean).to(own.dtype)
+    return found
