@@ -16,7 +16,10 @@ from typing import Annotated, Any
 import typer
 
 from mmlens import __version__
-from mmlens.cli import (  # it adds its commands
+from mmlens.cli import (  # they add their commands
+    reproduce_block as reproduce_block,
+)
+from mmlens.cli import (
     reproduce_studies as reproduce_studies,
 )
 from mmlens.cli.audit_bias import audit_bias_command

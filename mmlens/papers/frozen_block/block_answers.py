@@ -18,7 +18,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mmlens.datasets.sample import Sample
 from mmlens.methods.information_filtering import information_filtering
 from mmlens.papers.frozen_block.block_pictures import LabelledPictures, names_of, token_mask
 from mmlens.papers.tables import ExperimentError

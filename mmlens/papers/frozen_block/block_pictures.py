@@ -25,7 +25,7 @@ from mmlens.values.prompt import Prompt
 if TYPE_CHECKING:
     from mmlens.model.hooked_vlm import HookedVLM
 
-KINDS, PICTURES = 48, 800
+KINDS, PICTURES = 96, 800
 SPLIT = "held_out"
 
 

@@ -59,7 +59,7 @@ def reproduce(
 
     Args:
         data: what `mmlens.dataset` takes, with masks; pictures of one thing count. By default 800
-            scenes of 48 kinds of things of the bundled world.
+            scenes of 96 kinds of things of the bundled world.
         out: the folder that is written.
         train: the first so many of them are learned from, the others are asked.
         layer: the block, of the language model.

@@ -101,7 +101,10 @@ class BlockAlone:
         with torch.no_grad():
             y, mixed, other = (self(one).float().cpu() for one in (x, x[:, order], moved))
             size = float(y.std()) or 1.0
-            off, felt = float((y[:, order] - mixed).abs().max()), float((y - other)[:, 0].abs().max())
+            off, felt = (
+                float((y[:, order] - mixed).abs().max()),
+                float((y - other)[:, 0].abs().max()),
+            )
             elsewhere = self._reads_elsewhere(x, y)
         alone = not felt and self._attends()
         if not off <= OFF * size or alone or elsewhere:
