@@ -48,6 +48,8 @@ class FrozenBlock(nn.Module):
             has edits, or its block does something else with positions than attend among them.
     """
 
+    block: BlockAlone
+
     def __init__(
         self, model: HookedVLM, layer: int = -1, *, arm: str = BLOCK, seed: int = 0
     ) -> None:

@@ -227,13 +227,12 @@ def _loss(whole: nn.Module, features: list[Tensor], target: Tensor) -> float:
 def _rows(n: int, recipe: TrainingRecipe, step: int) -> list[int]:
     """The pictures of a step: one order after the other, each a function of the seed."""
     first = step * recipe.batch_size
-    rows = []
-    for at in range(first, first + recipe.batch_size):
-        if not rows or at % n == 0:
-            draw = torch.Generator().manual_seed(seed_of(recipe.seed, f"order {at // n}"))
-            order = torch.randperm(n, generator=draw).tolist()
-        rows.append(order[at % n])
-    return rows
+    asked = range(first, first + recipe.batch_size)
+    orders = {}
+    for epoch in {at // n for at in asked}:
+        draw = torch.Generator().manual_seed(seed_of(recipe.seed, f"order {epoch}"))
+        orders[epoch] = torch.randperm(n, generator=draw).tolist()
+    return [orders[at // n][at % n] for at in asked]
 
 
 def _written(whole: nn.Module, model: Any, curve: pd.DataFrame, settings: dict[str, Any],

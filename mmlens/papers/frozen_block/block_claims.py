@@ -80,7 +80,7 @@ def judged(key: str, tables: dict[str, pd.DataFrame], **how: Any) -> Part:
 def _named(key: str, table: pd.DataFrame, **how: Any) -> Part:
     """B1 and B2."""
     other = LINEARS if key == "B1" else RANDOM
-    rows = table[["sample", "arm", "value"]].assign(metric="measure")
+    rows: Any = table[["sample", "arm", "value"]].assign(metric="measure")
     both = with_differences(_means(rows), (BLOCK, other))
     found = summarise(both, ["arm", "metric"], ranges=WITHIN, **how)
     own, control, gap = (_row(found, arm) for arm in (BLOCK, other, f"{BLOCK} - {other}"))
@@ -102,7 +102,7 @@ def _named(key: str, table: pd.DataFrame, **how: Any) -> Part:
 def _standing_out(key: str, table: pd.DataFrame, **how: Any) -> Part:
     """B3 and B4."""
     other = BEFORE if key == "B3" else BEHIND_RANDOM
-    rows = table[["sample", "arm", "quantity", "value"]].assign(metric="measure")
+    rows: Any = table[["sample", "arm", "quantity", "value"]].assign(metric="measure")
     both = with_differences(_means(rows), (BEHIND, other), (BEHIND, ENCODER))
     found = summarise(both, ["arm", "quantity", "metric"], ranges=WITHIN, **how)
     parts, gaps = [], []
@@ -128,12 +128,13 @@ def _standing_out(key: str, table: pd.DataFrame, **how: Any) -> Part:
 
 def contests(tables: dict[str, pd.DataFrame]) -> list[Contest]:
     """What names the thing, and what shows where it is, each against a control of its own."""
-    iou = tables["iou"]
+    iou: Any = tables["iou"]
     iou = iou[iou["quantity"] == QUANTITIES[0]][["sample", "arm", "value"]]
+    right: Any = tables["right"][["sample", "arm", "value"]]
     return [
         Contest(
             "What, between two linears, helps to name a thing from frozen features?",
-            "share of held-out pictures named right", tables["right"][["sample", "arm", "value"]],
+            "share of held-out pictures named right", right,
             {BLOCK: LINEARS, RANDOM: LINEARS}, within=(0.0, 1.0), page=PAGE,
         ),
         Contest(
@@ -147,7 +148,8 @@ def contests(tables: dict[str, pd.DataFrame]) -> list[Contest]:
 def _means(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a picture, the mean over trainings."""
     keys = [name for name in rows.columns if name != "value"]
-    return rows.groupby(keys, sort=False)["value"].mean().reset_index()
+    found: Any = rows.groupby(keys, sort=False)["value"].mean()
+    return found.reset_index()
 
 
 def _every(found: pd.DataFrame) -> list[list[str]]:

@@ -102,7 +102,7 @@ def token_mask(model: HookedVLM, sample: Sample, share: float) -> Bool[Tensor, "
         )
     fine = [1 + max(getattr(one, axis) for one in places) for axis in ("row", "col")]
     grid = [1 + max(getattr(one, axis) for one in boxes) for axis in ("row", "col")]
-    under = {(one.row, one.col)
-             for one in patches_under(model, sample.things[0].mask, sample.image, share)}  # fmt: skip
+    under = patches_under(model, sample.things[0].mask, sample.image, share)
+    covered = {(one.row, one.col) for one in under}
     rows, cols = (a / b for a, b in zip(fine, grid, strict=True))
-    return torch.tensor([(int(one.row // rows), int(one.col // cols)) in under for one in places])
+    return torch.tensor([(int(one.row // rows), int(one.col // cols)) in covered for one in places])

@@ -6,8 +6,9 @@ What a block is told beside its vectors (mask, rotary angles, ids of positions) 
 of the whole model over as many tokens, and made equal for all positions: the mask is 0 everywhere,
 and all have the place of the first, so that queries and keys are turned by one angle, which is none
 between them. Of a HookedTransformer the attention is copied with a direction and a table of its
-own. That it is so is measured: vectors in another order give outputs in that order, and the last
-vector moves the first output. Blocks that read positions in another way are refused.
+own. That it is so is measured: vectors in another order give outputs in that order, and nothing
+else that the block is told (keys of pictures, states of other blocks) moves them. Blocks of another
+kind are refused.
 """
 
 from __future__ import annotations
@@ -94,49 +95,36 @@ class BlockAlone:
 
     def _check(self) -> None:
         """See the file's text."""
-        random = torch.Generator().manual_seed(0)
-        x = torch.randn(1, 5, int(self.lm.cfg.d_model), generator=random)
-        order, moved = torch.tensor([3, 1, 4, 0, 2]), x.clone()
-        moved[:, -1] += torch.randn(x.shape[-1], generator=random)
+        random, n = torch.Generator().manual_seed(0), 5
+        x = torch.randn(1, n, int(self.lm.cfg.d_model), generator=random)
+        order, first = torch.tensor([3, 1, 4, 0, 2]), x.clone()
+        first[:, 1:] += 1 + torch.rand(1, n - 1, 1, generator=random) * x[:, 1:]
         with torch.no_grad():
-            y, mixed, other = (self(one).float().cpu() for one in (x, x[:, order], moved))
-            size = float(y.std()) or 1.0
-            off, felt = (
-                float((y[:, order] - mixed).abs().max()),
-                float((y - other)[:, 0].abs().max()),
-            )
-            elsewhere = self._reads_elsewhere(x, y)
-        alone = not felt and self._attends()
-        if not off <= OFF * size or alone or elsewhere:
+            y, mixed = self(x), self(x[:, order])
+            crosses = self.lm.crossing is not None and torch.equal(self(first)[:, 0], y[:, 0])
+            told = self._told[1, n]
+            self._told[1, n] = _moved(list(told[0])), _moved(told[1])
+            elsewhere = not torch.equal(self(x), y)
+            self._told[1, n] = told
+        off = float((y[:, order] - mixed).abs().max())
+        if elsewhere or crosses or not off <= OFF * (float(y.std()) or 1.0):
             raise CapabilityError(
                 f"Block {self.layer} of this language model does something else with positions than"
                 " attend among them (it is recurrent, convolves, or reads what is not among them),"
                 " so that it is no layer of patches: take another layer."
             )
 
-    def _reads_elsewhere(self, x: Tensor, y: Tensor) -> bool:
-        """Whether pictures that are no positions (keys of cross-attention) move the outputs."""
-        args, kwargs = self._told[1, x.shape[1]]
-        other = lambda one: one + 1 if _is_states(one) else one  # noqa: E731
-        if self.lm.crossing is None or not any(map(_is_states, [*args, *kwargs.values()])):
-            return False
-        self._told[1, x.shape[1]] = (
-            [other(one) for one in args], {name: other(one) for name, one in kwargs.items()}
-        )  # fmt: skip
-        moved = self(x).float().cpu()
-        self._told[1, x.shape[1]] = args, kwargs
-        return not torch.equal(moved, y)
 
-    def _attends(self) -> bool:
-        """Whether anything that the block's attention writes could be felt."""
-        if getattr(self.module, "attn", None) is None:
-            return True  # what mixes positions is not read here
-        return any(bool(one.any()) for one in self.module.attn.parameters() if one.dim() > 1)
-
-
-def _is_states(told: Any) -> bool:
-    """Whether this is Float[batch, key, dim]."""
-    return isinstance(told, Tensor) and told.dim() == 3 and told.is_floating_point()
+def _moved(told: Any) -> Any:
+    """What a block is told beside mask and positions, with other numbers: states of others."""
+    if isinstance(told, dict):
+        kept = ("position_embeddings", "alibi", "position_bias")
+        return {key: one if key in kept else _moved(one) for key, one in told.items()}
+    if isinstance(told, tuple | list):
+        return type(told)(_moved(one) for one in told)
+    is_mask = isinstance(told, Tensor) and told.dim() == 4 and not bool(told.any())
+    moves = isinstance(told, Tensor) and told.is_floating_point() and not is_mask
+    return told + 1 if moves else told
 
 
 def _equal(name: str, told: Any, n: int) -> Any:
@@ -155,7 +143,7 @@ def _equal(name: str, told: Any, n: int) -> Any:
 @contextmanager
 def _both_ways(block: Any, n: int) -> Iterator[Any]:
     """The block; of a HookedTransformer a copy whose attention looks both ways, on one place."""
-    attention = getattr(block, "attn", None)
+    attention: Any = getattr(block, "attn", None)
     if hasattr(block, "original_component") or not hasattr(attention, "attn_type"):
         yield block
         return
@@ -171,7 +159,7 @@ def _both_ways(block: Any, n: int) -> Iterator[Any]:
 
 
 def _drawn(module: nn.Module, seed: int) -> dict[str, Tensor]:
-    """Weights by name, with the mean and the standard deviation of the block's, tensor by tensor."""
+    """Weights by name, with mean and standard deviation of the block's, tensor by tensor."""
     random, found = torch.Generator().manual_seed(seed), {}
     for name, own in module.named_parameters():
         mean, spread = own.detach().float().mean(), own.detach().float().std(correction=0)
