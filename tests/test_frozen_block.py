@@ -14,6 +14,7 @@ import pytest
 import torch
 from bridges import KINDS, bridge, off
 from native_twins import TWINS, twin
+from PIL import Image
 from torch import nn
 
 import mmlens as mm
@@ -27,7 +28,13 @@ from mmlens.train import (
     patch_features,
 )
 from mmlens.train.frozen_block import ARMS
-from mmlens.values.errors import CapabilityError, CheckpointError, NumericsError
+from mmlens.values.errors import (
+    AddressError,
+    ArgumentError,
+    CapabilityError,
+    CheckpointError,
+    NumericsError,
+)
 
 NATIVE = ("llava_next", "gemma3", "internvl")
 NEWER = ("qwen2_5_vl", "pixtral", "glm4v", "gemma4", "aya_vision")
@@ -43,6 +50,11 @@ def native(name: str) -> Any:
         return mm.from_model(*twin(name))
     except CapabilityError as error:
         pytest.skip(str(error))
+
+
+def told_by(block: BlockAlone) -> dict[str, Any]:
+    """The weights that a block computes with, under all their names."""
+    return dict(block.module.named_parameters(remove_duplicate=False))
 
 
 def some(model: Any, width: int | None = None, n: int = 6) -> torch.Tensor:
@@ -137,7 +149,7 @@ def test_a_gradient_passes_the_block_and_leaves_its_weights(arm):
     value.backward()
     gradient = layered.before.weight.grad
     assert gradient is not None
-    weight, step = layered.before.weight, 1e-6
+    weight, step = layered.before.weight, 1e-3  # norms and softmax are taken in float32
     with torch.no_grad():
         for row, col in ((0, 0), (7, 3), (31, 15)):
             weight[row, col] += step
@@ -146,7 +158,7 @@ def test_a_gradient_passes_the_block_and_leaves_its_weights(arm):
             down = float(loss())
             weight[row, col] += step
             wanted = (up - down) / (2 * step)
-            assert float(gradient[row, col]) == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+            assert float(gradient[row, col]) == pytest.approx(wanted, rel=1e-2, abs=1e-2)
     assert all(one.grad is None for one in model.lm.root.parameters())
     torch.optim.AdamW(layered.parameters(), lr=0.1).step()
     assert all(torch.equal(one, weights[n]) for n, one in model.lm.root.named_parameters())
@@ -174,10 +186,12 @@ def test_a_block_that_writes_nothing_is_the_two_linears_alone(kind):
 def test_a_random_block_has_the_spread_of_the_weights_and_a_seed():
     lm = bridge("toy-gptj").lm
     one, same, other = (BlockAlone(lm, 1, drawn=seed) for seed in (0, 0, 1))
-    x = some(bridge("toy-gptj"))
+    x, own, held = some(bridge("toy-gptj")), BlockAlone(lm, 1), told_by(one)
+    before = own(x)
     assert torch.equal(one(x), same(x)) and off(one(x), other(x)) > 0.1
-    assert off(one(x), BlockAlone(lm, 1)(x)) > 0.1
-    assert one.weights is not None
+    assert torch.equal(own(x), before)  # the model's own block is as it was
+    assert all(weight is held[name] for name, weight in told_by(one).items())
+    assert off(one(x), BlockAlone(lm, 1)(x)) > 0.1 and one.weights is not None
     for name, drawn in one.weights.items():
         own = dict(one.module.named_parameters())[name]
         assert drawn.shape == own.shape
@@ -203,14 +217,14 @@ def test_what_has_no_block_is_refused():
     with pytest.raises(CapabilityError, match="something else with positions"):
         FrozenBlock(mm.load("toy-cross"))
     model = bridge("toy-gptj")
-    with pytest.raises(mm.AddressError):
+    with pytest.raises(AddressError):
         FrozenBlock(model, 3)
-    with pytest.raises(mm.ArgumentError, match="arm"):
+    with pytest.raises(ArgumentError, match="arm"):
         FrozenBlock(model, arm="none")
     with pytest.raises(CapabilityError, match="edits"):
         FrozenBlock(model.edit(mm.Edit("mlp_out", 0.0, layer=0)))
-    with pytest.raises(mm.ArgumentError, match="Float"):
-        FrozenBlock(model)(torch.zeros(2, 3))
+    with pytest.raises(ArgumentError, match="Float"):
+        FrozenBlock(model).states(torch.zeros(2, 3, 5))
     with pytest.raises(CapabilityError, match="encoder"):
         FrozenBlock(mm.load("pictos-clip"))
 
@@ -221,8 +235,10 @@ HOW: dict[str, Any] = {"steps": 12, "batch_size": 6, "save_every": 4, "progress"
 
 
 def planted() -> tuple[list[Any], list[str]]:
-    """Dark and white pictures: what the encoder of a toy can tell apart."""
-    return [toy.picture((0, 0)), *[toy.picture((2, at)) for at in range(3)]], ["a", "b", "b", "b"]
+    """Plain pictures of two colours: what differs in every patch."""
+    colours = ("red", "white", "white", "white")
+    pictures = [Image.new("RGB", (32, 32), colour) for colour in colours]
+    return pictures, ["a", "b", "b", "b"]
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -373,12 +389,12 @@ def test_where_no_token_differs_none_is_high():
 def test_what_is_no_picture_of_tokens_is_refused():
     f, mask = tokens()
     for wrong in (torch.zeros(0, 3), f[0], f.long(), [1.0]):
-        with pytest.raises(mm.ArgumentError):
+        with pytest.raises(ArgumentError):
             mm.token_activity(wrong)
     with pytest.raises(NumericsError):
         mm.token_activity(f * float("nan"))
     for wrong in (mask[:3], torch.zeros_like(mask), mask.float()):
-        with pytest.raises(mm.ArgumentError, match="mask"):
+        with pytest.raises(ArgumentError, match="mask"):
             mm.information_filtering(f, wrong)
-    with pytest.raises(mm.ArgumentError, match="threshold"):
+    with pytest.raises(ArgumentError, match="threshold"):
         mm.information_filtering(f, mask, 1.0)

@@ -49,7 +49,7 @@ class BlockAlone:
         count(layer, "layer", least=-(10**6), most=10**6)
         self.lm, self.layer = lm, places(range(int(lm.cfg.n_layers)), layer, "layer")[0]
         self.module: nn.Module = lm.root.blocks[self.layer]
-        self.weights: dict[str, Tensor] | None = None
+        self.weights: dict[str, nn.Parameter] | None = None
         self._told: dict[tuple[int, int], tuple[list[Any], dict[str, Any]]] = {}
         self._check()
         if drawn is not None:
@@ -63,12 +63,13 @@ class BlockAlone:
             self._told[shape] = self._listened(*shape)
         args, kwargs = self._told[shape]
         given = x.to(self.lm.device, self.lm.dtype)
-        with self.lm.bare(), torch.set_grad_enabled(grad), _both_ways(self.module, shape[1]) as it:
-            full = ((given, *args), kwargs)
-            if self.weights is None:
-                out = it(*full[0], **full[1])
-            else:
-                out = torch.func.functional_call(it, self.weights, *full)
+        with (
+            self.lm.bare(),
+            torch.set_grad_enabled(grad),
+            _with_weights(self.module, self.weights),
+            _both_ways(self.module, shape[1]) as it,
+        ):
+            out = it(given, *args, **kwargs)
         return (out[0] if isinstance(out, tuple) else out).to(x)
 
     def _listened(self, batch: int, n: int) -> tuple[list[Any], dict[str, Any]]:
@@ -158,11 +159,31 @@ def _both_ways(block: Any, n: int) -> Iterator[Any]:
     yield twin
 
 
-def _drawn(module: nn.Module, seed: int) -> dict[str, Tensor]:
+@contextmanager
+def _with_weights(module: nn.Module, weights: dict[str, nn.Parameter] | None) -> Iterator[None]:
+    """Within this context the module computes with these weights, and then with its own again.
+
+    Parts of a bridge have several names, after which `torch.func.functional_call` does not restore
+    them.
+    """
+    names = {id(own): name for name, own in module.named_parameters()}
+    slots = [(part, key, own) for part in module.modules()
+             for key, own in part._parameters.items() if own is not None]  # fmt: skip
+    try:
+        for part, key, own in slots if weights is not None else ():
+            part._parameters[key] = (weights or {})[names[id(own)]]
+        yield
+    finally:
+        for part, key, own in slots:
+            part._parameters[key] = own
+
+
+def _drawn(module: nn.Module, seed: int) -> dict[str, nn.Parameter]:
     """Weights by name, with mean and standard deviation of the block's, tensor by tensor."""
     random, found = torch.Generator().manual_seed(seed), {}
     for name, own in module.named_parameters():
         mean, spread = own.detach().float().mean(), own.detach().float().std(correction=0)
         noise = torch.randn(own.shape, generator=random).to(own.device)
-        found[name] = (noise * spread + mean).to(own.dtype)
+        new = (noise * spread + mean).to(own.dtype)
+        found[name] = nn.Parameter(new, requires_grad=False)
     return found
