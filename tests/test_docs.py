@@ -58,6 +58,7 @@ NOT_RUN = {
     "mmlens.papers.mmn.report": "a study takes minutes",
     "mmlens.papers.neo": "a study takes minutes",
     "mmlens.papers.alignment": "a study takes minutes",
+    "mmlens.papers.frozen_block": "a study takes minutes",
     "mmlens.papers.neurons": "a study takes minutes",
     "mmlens.towers.vision.encoder": "the encoder comes from the network",
     "mmlens.papers.mmn.questions": "twenty pictures take half a minute",

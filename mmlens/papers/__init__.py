@@ -5,6 +5,7 @@ goh             Multimodal Neurons in Artificial Neural Networks (2021)
 neo             Towards Interpreting Visual Information Processing in Vision-Language Models (2025)
 neurons         lists of neurons of Pan et al., NAM, MINER and MMNeuron (2024)
 alignment       Implicit Multimodal Alignment (2024)
+frozen_block    Frozen Transformers in Language Models Are Effective Visual Encoder Layers (2024)
 bias            associations of concepts with groups, audited
 hallucination   things that captions name and pictures do not have
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mmlens.papers import bias as bias
     from mmlens.papers import bootstrap as bootstrap
     from mmlens.papers import comparisons as comparisons
+    from mmlens.papers import frozen_block as frozen_block
     from mmlens.papers import goh as goh
     from mmlens.papers import hallucination as hallucination
     from mmlens.papers import mmn as mmn
