@@ -53,13 +53,13 @@ def verdicts(found: dict[str, Any]) -> list[bool | None]:
     return [None if one.verdict is None else one.verdict.holds for one in parts]
 
 
-GOOD = {BLOCK: 0.9, RANDOM: 0.6, LINEARS: 0.7}
+GOOD = {BLOCK: 0.9, RANDOM: 0.3, LINEARS: 0.6}
 APART = {BEFORE: 0.3, BEHIND: 0.6, BEFORE_RANDOM: 0.3, BEHIND_RANDOM: 0.2, ENCODER: 0.4}
 
 
 def test_claims_hold_where_planted_and_fail_where_turned_round():
     assert verdicts(tables(GOOD, APART)) == [True] * 4
-    bad = {BLOCK: 0.5, RANDOM: 0.6, LINEARS: 0.7}
+    bad = {BLOCK: 0.2, RANDOM: 0.6, LINEARS: 0.7}
     assert verdicts(tables(bad, APART | {BEHIND: 0.1})) == [False] * 4
     assert verdicts(tables(bad, APART | {BEHIND: 0.25})) == [False, False, False, True]
     assert verdicts(tables(GOOD, APART, n=7)) == [None] * 4
@@ -149,7 +149,7 @@ def test_the_study_goes_on_where_it_was(tmp_path, monkeypatch):
     again = frozen_block.reproduce(model, planted(), out, **how)
     assert len(steps) == 3 * len(ARMS) and len(read) == 16
     assert again.verdicts.equals(report.verdicts)
-    with pytest.raises(CheckpointError, match="layer"):
+    with pytest.raises(CheckpointError, match="holds a training with"):
         frozen_block.reproduce(model, planted(), out, **how, layer=0)
     frozen_block.reproduce(model, planted(), out, **how, layer=0, resume=False)
     assert len(steps) == 6 * len(ARMS)

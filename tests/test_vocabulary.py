@@ -16,8 +16,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mmlens"
 PACKAGES = ("", "datasets", "decoding", "explore", "metrics", "papers.alignment",
-            "papers.frozen_block", "papers.goh", "papers.hallucination", "papers.mmn", "papers.neo",
-            "papers.neurons", "patching", "relevance", "sweep", "tally", "train", "view")  # fmt: skip
+            "papers.frozen_block", "papers.goh", "papers.hallucination", "papers.mmn",
+            "papers.neo", "papers.neurons", "patching", "relevance", "sweep", "tally", "train",
+            "view")  # fmt: skip
 MEANT: dict[str, set[str]] = {
     "by": {"patching.patch", "patching.ablate", "patching.direct_logits", "decompose",
            "bilinear_attribution", "cross_attention_maps"},
