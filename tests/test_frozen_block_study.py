@@ -63,7 +63,7 @@ def test_claims_hold_where_planted_and_fail_where_turned_round():
     assert verdicts(tables(bad, APART | {BEHIND: 0.1})) == [False] * 4
     assert verdicts(tables(bad, APART | {BEHIND: 0.25})) == [False, False, False, True]
     assert verdicts(tables(GOOD, APART, n=7)) == [None] * 4
-    flat = dict.fromkeys(ARMS, 0.5)
+    flat: dict[str, float] = {arm: 0.5 for arm in ARMS}
     assert verdicts(tables(flat, APART))[:2] == [None, None]
 
 
