@@ -325,7 +325,8 @@ def test_what_trains_nothing_is_refused(tmp_path):
     with pytest.raises(DataError, match="steps"):
         fit_frozen_block(model, PICTURES, LABELS, out=tmp_path, steps=0)
     with pytest.raises(NumericsError, match="lr="):
-        fit_frozen_block(model, PICTURES, LABELS, out=tmp_path, **HOW | {"lr": 1e30})
+        more: dict[str, Any] = {**HOW, "lr": 1e30}
+        fit_frozen_block(model, PICTURES, LABELS, out=tmp_path, **more)
 
 
 # -- what stands out ------------------------------------------------------------------------------
@@ -364,7 +365,7 @@ def test_activity_is_the_closed_form():
             turn = [complex(math.cos(a), -math.sin(a)) for a in
                     (2 * math.pi * k * d / dim for d in range(dim))]  # fmt: skip
             total = sum(complex(float(f[t, d])) * turn[d] for d in range(dim))
-            phases[t, k] = total / abs(total)
+            phases[t, k] = torch.tensor(total / abs(total), dtype=phases.dtype)
     for t in range(n):
         wanted = float((f[t] - f.mean(0)).norm())
         assert float(magnitude[t]) == pytest.approx(wanted, rel=1e-5)

@@ -36,7 +36,7 @@ from mmlens.values.errors import CheckpointError
 QUANTITIES = ("magnitude", "frequency")
 
 
-def tables(right: dict[str, float], iou: dict[str, float], n: int = 40) -> dict[str, Any]:
+def tables(right: dict[Any, float], iou: dict[Any, float], n: int = 40) -> dict[str, Any]:
     """Of each arm so many of a picture's ten trainings are right; IoU by place, a little moved."""
     rng = np.random.default_rng(0)
     named = [(f"s{at}", arm, seed, float(seed < 10 * right[arm]))
@@ -63,7 +63,7 @@ def test_claims_hold_where_planted_and_fail_where_turned_round():
     assert verdicts(tables(bad, APART | {BEHIND: 0.1})) == [False] * 4
     assert verdicts(tables(bad, APART | {BEHIND: 0.25})) == [False, False, False, True]
     assert verdicts(tables(GOOD, APART, n=7)) == [None] * 4
-    flat: dict[str, float] = {arm: 0.5 for arm in ARMS}
+    flat = dict.fromkeys(ARMS, 0.5)
     assert verdicts(tables(flat, APART))[:2] == [None, None]
 
 
