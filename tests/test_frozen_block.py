@@ -324,8 +324,8 @@ def test_what_trains_nothing_is_refused(tmp_path):
             fit_frozen_block(model, PICTURES, labels, out=tmp_path, **HOW)
     with pytest.raises(DataError, match="steps"):
         fit_frozen_block(model, PICTURES, LABELS, out=tmp_path, steps=0)
+    more: dict[str, Any] = {**HOW, "lr": 1e30}
     with pytest.raises(NumericsError, match="lr="):
-        more: dict[str, Any] = {**HOW, "lr": 1e30}
         fit_frozen_block(model, PICTURES, LABELS, out=tmp_path, **more)
 
 
