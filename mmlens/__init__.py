@@ -79,6 +79,8 @@ if TYPE_CHECKING:
     from mmlens.methods.domain_neurons import domain_neurons as domain_neurons
     from mmlens.methods.embed import embed as embed
     from mmlens.methods.head_lens import head_lens as head_lens
+    from mmlens.methods.information_filtering import information_filtering as information_filtering
+    from mmlens.methods.information_filtering import token_activity as token_activity
     from mmlens.methods.integrated_gradients import integrated_gradients as integrated_gradients
     from mmlens.methods.jacobian_lens import jacobian_lens as jacobian_lens
     from mmlens.methods.linear_probe import LinearProbe as LinearProbe

@@ -60,6 +60,7 @@ NOT_RUN = {
     "mmlens.papers.alignment": "a study takes minutes",
     "mmlens.papers.maps": "a study takes minutes",
     "mmlens.papers.editing": "a study takes minutes",
+    "mmlens.papers.frozen_block": "a study takes minutes",
     "mmlens.papers.neurons": "a study takes minutes",
     "mmlens.papers.concepts": "a study takes minutes",
     "mmlens.papers.circuits": "a study takes minutes",

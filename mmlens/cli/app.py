@@ -17,6 +17,7 @@ import typer
 
 from mmlens import __version__
 from mmlens.cli import (  # noqa: F401  they add their commands
+    reproduce_block,
     reproduce_concepts,
     reproduce_dictionaries,
     reproduce_editing,

@@ -14,6 +14,7 @@ dictionaries    units of a sparse autoencoder, judged by a known truth (2024, 20
 projection      Cross-Modal Projection Doesn't Really Project Visual Attributes (2024)
 shootout        the methods of these studies, each against a control of its own
 maps            maps of relevance, by the claims of their papers (2017 to 2025)
+frozen_block    Frozen Transformers in Language Models Are Effective Visual Encoder Layers (2024)
 bias            associations of concepts with groups, audited
 hallucination   things that captions name and pictures do not have
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from mmlens.papers import concepts as concepts
     from mmlens.papers import dictionaries as dictionaries
     from mmlens.papers import editing as editing
+    from mmlens.papers import frozen_block as frozen_block
     from mmlens.papers import goh as goh
     from mmlens.papers import hallucination as hallucination
     from mmlens.papers import labels as labels

@@ -1,7 +1,7 @@
-"""What is trained: the projection of a bridge, or a dictionary of a model's activations.
+"""What is trained: a bridge's projection, a dictionary of activations, linears around a block.
 
 `fit` is `mmlens train`: captioned pictures, both ends frozen; `fit_dictionary` is `mmlens
-train-sae`.
+train-sae`; `fit_frozen_block` puts a frozen block of the language model behind the encoder.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from mmlens.train.dictionaries.fit_dictionary import TrainedDictionary as TrainedDictionary
     from mmlens.train.dictionaries.fit_dictionary import fit_dictionary as fit_dictionary
     from mmlens.train.features import cache_features as cache_features
+    from mmlens.train.frozen_block import FrozenBlock as FrozenBlock
+    from mmlens.train.frozen_block_fit import TrainedFrozenBlock as TrainedFrozenBlock
+    from mmlens.train.frozen_block_fit import fit_frozen_block as fit_frozen_block
     from mmlens.train.training import TrainedProjection as TrainedProjection
     from mmlens.train.training import fit as fit
 else:

@@ -42,24 +42,33 @@ def _some_kept(n: int) -> dict[str, Any]:
     return {"pool": min(30, n // 8)}
 
 
-def _half_in_a_pool(n: int) -> dict[str, Any]:
+def _many_in_a_pool(n: int) -> dict[str, Any]:
     return {"pool": min(120, 2 * n // 3)}
+
+
+def _most_in_a_pool(n: int) -> dict[str, Any]:
+    return {"pool": max(n - 48, n // 2)}
+
+
+def _most_learned(n: int) -> dict[str, Any]:
+    return {"train": 3 * n // 4}
 
 
 STUDIES = {
     one.name: one
     for one in (
-        StudyOfMethods("neurons", 180, _half_in_a_pool),
-        StudyOfMethods("dictionaries", 1000, own_data=True),
         StudyOfMethods("maps", 28),
-        StudyOfMethods("lenses", 504, _half_in_a_pool, own_data=True),
+        StudyOfMethods("lenses", 504, _most_in_a_pool, own_data=True),
         StudyOfMethods("neo", 60),
-        StudyOfMethods("labels", 60, own_data=True),
-        StudyOfMethods("projection", 1000, own_data=True),
-        StudyOfMethods("alignment", 60),
-        StudyOfMethods("concepts", 3000),
+        StudyOfMethods("neurons", 180, _many_in_a_pool),
         StudyOfMethods("circuits", 32),
+        StudyOfMethods("dictionaries", 1000, own_data=True),
+        StudyOfMethods("concepts", 3000),
         StudyOfMethods("editing", 240, _some_kept),
+        StudyOfMethods("labels", 60, own_data=True),
+        StudyOfMethods("alignment", 60),
+        StudyOfMethods("projection", 1000, own_data=True),
+        StudyOfMethods("frozen_block", 800, _most_learned, own_data=True),
         StudyOfMethods("hallucination", 64, own_data=True),
     )
 }
