@@ -25,7 +25,7 @@ from mmlens.model.targets import one as read
 from mmlens.papers import concepts
 from mmlens.papers.concepts import concepts_claims, renamed, word_dictionaries
 from mmlens.papers.concepts.concepts_claims import CLAIMS, named_things, spread_of, word_parts
-from mmlens.papers.concepts.questions.said import noun_stream, nouns_said, up_to
+from mmlens.papers.concepts.questions.caption_nouns import noun_stream, nouns_said, up_to
 from mmlens.papers.concepts.shift_claims import shift_parts
 from mmlens.papers.concepts.word_dictionaries import (
     AXES,

@@ -19,7 +19,7 @@ from mmlens.datasets.spec import dataset
 from mmlens.model.provenance import about as provenance
 from mmlens.papers.bootstrap import DRAWS, MOST
 from mmlens.papers.concepts.concepts_claims import word_parts
-from mmlens.papers.concepts.questions.said import noun_stream, nouns_said, up_to
+from mmlens.papers.concepts.questions.caption_nouns import noun_stream, nouns_said, up_to
 from mmlens.papers.concepts.renamed import changed_rows, keep_rows, kept_rows, renamed_model
 from mmlens.papers.concepts.shift_claims import shift_parts
 from mmlens.papers.concepts.word_streams import WordStreams, chosen, renamings
