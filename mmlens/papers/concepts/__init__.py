@@ -23,6 +23,6 @@ from mmlens.values.lazy import on_first_use
 
 if TYPE_CHECKING:
     from mmlens.papers.concepts.concepts_report import reproduce as reproduce
-    from mmlens.papers.concepts.questions import said as said
+    from mmlens.papers.concepts.questions import caption_nouns as caption_nouns
 else:
     __getattr__, __dir__, __all__ = on_first_use(__name__)

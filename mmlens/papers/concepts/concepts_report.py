@@ -81,7 +81,7 @@ def reproduce(
         n: directions of a dictionary (at most as many as half of the pictures' half); the papers
             have 20.
         halves: how often the pictures are divided at random.
-        prompt, noun, max_new_tokens: as in `said.nouns_said`.
+        prompt, noun, max_new_tokens: as in `caption_nouns.nouns_said`.
         draws: of the bootstrap.
         results: write the Markdown here, too.
         resume: go on with what the folder holds; False begins anew.
