@@ -26,7 +26,7 @@ from mmlens.papers.study_report import Part
 from mmlens.papers.tables import ExperimentError
 from mmlens.sweep.record import SweepError
 from mmlens.values.arguments import choice, count, flag, path, several
-from mmlens.values.errors import MMLensError
+from mmlens.values.errors import CheckpointError, MMLensError
 from mmlens.values.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def reproduce(
 
     Raises:
         ExperimentError: no study could be asked.
-        SweepError: the folder holds another shoot-out.
+        SweepError, CheckpointError: the folder holds another shoot-out.
     """
     from mmlens.families import load
 
@@ -98,7 +98,7 @@ def reproduce(
     for name in names:
         try:
             report = STUDIES[name].run(loaded, samples, folder / name, **how)
-        except SweepError:
+        except (SweepError, CheckpointError):  # a folder of other pictures or options
             raise
         except MMLensError as error:
             left_out[name] = str(error)
@@ -138,7 +138,8 @@ def _part(key: str, contest: Contest, found: pd.DataFrame, study: str) -> Part:
     good = "more" if contest.better == "more" else "less"
     draw = partial(strips, gaps, arms, f"Difference to the control, {good} is better",
                    "with 95 % intervals")  # fmt: skip
-    how = f"Measured is {contest.measure}; {good} is better. The study: `mmlens reproduce {study}`."
+    command = f"mmlens reproduce {study.replace('_', '-')}"
+    how = f"Measured is {contest.measure}; {good} is better. The study: `{command}`."
     return Part(key, contest.question, how, says, table=contest_table(found), summary=found,
                 draw=draw, name=contest.question, numbered=False)  # fmt: skip
 
