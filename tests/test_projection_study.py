@@ -63,7 +63,10 @@ def test_at_the_ceiling_nothing_is_added_by_no_projection_and_so_undecided():
     assert "leave 0.00 of the pictures" in part.notes[0] and "could not fail" in part.rule
 
 
-@pytest.mark.parametrize("study", ["projection", "maps", "circuits", "concepts", "editing"])
+CLIP_REFUSED = ("projection", "maps", "circuits", "concepts", "editing", "shootout")
+
+
+@pytest.mark.parametrize("study", CLIP_REFUSED)
 def test_a_model_without_a_language_model_is_refused_in_a_sentence(study, tmp_path):
     with pytest.raises(CapabilityError, match="predicts the next token"):
         getattr(mm.papers, study).reproduce("pictos-clip", pictures(), tmp_path, progress=False)

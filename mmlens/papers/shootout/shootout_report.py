@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mmlens.datasets.spec import dataset
+from mmlens.model.capabilities import require
 from mmlens.model.provenance import about as provenance
 from mmlens.papers.bootstrap import DRAWS, LEAST, MOST
 from mmlens.papers.contests import COLUMNS, Contest, contest_table, judged
@@ -83,6 +84,7 @@ def reproduce(
 
     Raises:
         ExperimentError: no study could be asked.
+        CapabilityError: the model puts no pictures before a language model.
         SweepError, CheckpointError: the folder holds another shoot-out.
     """
     from mmlens.families import load
@@ -92,6 +94,7 @@ def reproduce(
     names = list(STUDIES) if studies is None else several(studies, "studies")
     names = [choice(name, "studies", tuple(STUDIES)) for name in names]
     loaded: Any = load(model) if isinstance(model, str | Path) else model
+    require(loaded, "logits", "pictures")
     how: dict[str, Any] = {"draws": draws, "seed": seed, "resume": flag(resume, "resume"),
                            "progress": flag(progress, "progress")}  # fmt: skip
     parts, tables, contests, left_out = [], [], [], {}
