@@ -91,3 +91,10 @@ def test_an_arm_that_is_not_there_is_named():
         judged(Contest("?", "x", contest().rows, {"rise": "chance"}))
     with pytest.raises(ExperimentError, match='better="most"'):
         judged(contest("most"))
+
+
+def test_arms_that_no_picture_has_both_of_are_not_told_apart():
+    table = rows(first=0.1, chance=0.0)
+    table.loc[table["arm"] == "chance", "sample"] += " of another folder"
+    found = judged(Contest("Where?", "it", table, {"first": "chance"}), draws=50).iloc[0]
+    assert found["n"] == 0 and found["beats"] is None and np.isnan(found["gap"])

@@ -166,6 +166,8 @@ def test_too_few_nouns_are_refused_with_how_many_there_are():
     with pytest.raises(ExperimentError, match="name 3 nouns first, 2 of them twice"):
         grouped(samples, table, size=2)
     assert list(grouped(samples, table, size=1).ids) == ["dog", "cat"]
+    with pytest.raises(ExperimentError, match="pool=30 takes all 5 pictures of made"):
+        grouped(samples, table, pool=30)
 
 
 def test_the_prompt_up_to_the_noun_is_rebuilt_from_the_table():

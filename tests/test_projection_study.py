@@ -17,6 +17,7 @@ from mmlens.papers.contests import all_judged
 from mmlens.papers.projection.projection_claims import CLAIMS, judged, richness
 from mmlens.papers.tables import ExperimentError
 from mmlens.sweep.record import SweepError
+from mmlens.values.errors import CapabilityError
 
 THINGS = torch.arange(4).repeat_interleave(40)
 HOW: Any = {"folds": 5, "l2": 0.01, "seed": 0}
@@ -28,6 +29,12 @@ def clear() -> torch.Tensor:
     return torch.nn.functional.one_hot(THINGS, 8) * 3 + 0.3 * noise
 
 
+def weak() -> torch.Tensor:
+    """Vectors whose thing can be read of four pictures in five: a gain is possible."""
+    noise = torch.randn(len(THINGS), 8, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.one_hot(THINGS, 8) * 0.6 + 0.3 * noise
+
+
 def empty() -> torch.Tensor:
     return torch.randn(len(THINGS), 8, generator=torch.Generator().manual_seed(1))
 
@@ -35,8 +42,10 @@ def empty() -> torch.Tensor:
 @pytest.mark.parametrize(
     ("before", "behind", "verdicts"),
     [
-        (clear, clear, [True, True, True]),
-        (clear, empty, [True, None, True]),
+        (weak, weak, [True, True, True]),
+        (weak, empty, [True, None, True]),
+        (clear, clear, [True, True, None]),
+        (clear, empty, [True, None, None]),
         (empty, clear, [None, True, False]),
     ],
 )
@@ -44,6 +53,23 @@ def test_claims_are_decided_by_where_a_thing_can_be_read(before, behind, verdict
     rows = richness(dict(zip(PLACES, (before(), behind()), strict=True)), THINGS, **HOW)
     told = [judged(key, rows, draws=300, seed=0).verdict for key in CLAIMS]
     assert [one and one.holds for one in told] == verdicts
+
+
+def test_at_the_ceiling_nothing_is_added_by_no_projection_and_so_undecided():
+    """A claim that could not fail does not hold, and its page says how much could be gained."""
+    ceiling = richness(dict.fromkeys(PLACES, clear()), THINGS, **HOW)
+    part = judged("P3", ceiling, draws=300, seed=0)
+    assert part.verdict is not None and part.verdict.holds is None
+    assert "leave 0.00 of the pictures" in part.notes[0] and "could not fail" in part.rule
+
+
+CLIP_REFUSED = ("projection", "maps", "circuits", "concepts", "editing", "shootout")
+
+
+@pytest.mark.parametrize("study", CLIP_REFUSED)
+def test_a_model_without_a_language_model_is_refused_in_a_sentence(study, tmp_path):
+    with pytest.raises(CapabilityError, match="predicts the next token"):
+        getattr(mm.papers, study).reproduce("pictos-clip", pictures(), tmp_path, progress=False)
 
 
 def test_richness_is_that_of_the_verb():

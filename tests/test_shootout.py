@@ -15,10 +15,11 @@ import mmlens as mm
 from mmlens.cli.app import app
 from mmlens.datasets.sample import Samples
 from mmlens.papers import shootout
-from mmlens.papers.contests import COLUMNS, all_judged
+from mmlens.papers.contests import COLUMNS, all_judged, judged
 from mmlens.papers.shootout import STUDIES
 from mmlens.papers.tables import ExperimentError
 from mmlens.sweep.record import SweepError
+from mmlens.values.errors import CheckpointError
 
 FEW: Any = {"draws": 50, "progress": False}
 
@@ -64,6 +65,29 @@ def test_a_folder_of_other_pictures_is_refused(model, tmp_path):
     few = pictures()[:2]
     with pytest.raises(SweepError):
         shootout.reproduce(model, few, tmp_path, studies=["alignment"], **FEW)
+
+
+def test_a_folder_of_another_training_is_refused_and_not_left_out(model, tmp_path, monkeypatch):
+    def refuses(*args: Any, **how: Any) -> Any:
+        raise CheckpointError("The folder holds another training.")
+
+    monkeypatch.setattr(mm.papers.frozen_block, "reproduce", refuses, raising=False)
+    with pytest.raises(CheckpointError, match="another training"):
+        shootout.reproduce(model, pictures(), tmp_path, studies=["frozen_block"], **FEW)
+
+
+def test_every_study_is_named_by_a_command_that_there_is():
+    from mmlens.cli.reproduce import reproduce_app
+    from mmlens.papers.contests import Contest
+    from mmlens.papers.shootout.shootout_report import _part
+
+    table = pd.DataFrame([(str(i), arm, 1.0) for i in range(9) for arm in ("a", "b")],
+                         columns=["sample", "arm", "value"])  # fmt: skip
+    contest = Contest("Which?", "all", table, {"a": "b"})
+    commands = {one.name for one in reproduce_app.registered_commands}
+    for name in STUDIES:
+        how = _part("x-1", contest, judged(contest, draws=20), name).how
+        assert how.split("mmlens reproduce ")[1].split("`")[0] in commands, name
 
 
 def test_every_study_hands_over_contests_and_takes_what_all_are_given():

@@ -51,11 +51,11 @@ def frozen_block_command(
     command = written("frozen-block", frozen_block_command, locals())
     from mmlens.datasets.spec import dataset
     from mmlens.papers import frozen_block
-    from mmlens.papers.frozen_block.block_pictures import PICTURES, world_pictures
+    from mmlens.papers.frozen_block.block_pictures import world_pictures
     from mmlens.values.errors import CheckpointError
 
-    if data is None:
-        samples = world_pictures(pictures or PICTURES)
+    if data is None:  # without --pictures they are those of the study
+        samples = None if pictures is None else world_pictures(pictures)
     else:
         samples = dataset(data)
         samples = samples if pictures is None else samples[:pictures]

@@ -21,6 +21,8 @@ from mmlens.tally.intervals import ANY, DRAWS
 
 COLUMNS = ("question", "measure", "method", "control", "mean", "low", "high", "control mean",
            "gap", "gap low", "gap high", "n", "beats", "passes")  # fmt: skip
+NO_PICTURE = {**dict.fromkeys(("mean", "low", "high"), float("nan")), "n": 0}
+"""The difference of two arms that were never asked of the same picture."""
 BEATS = {True: "**ahead**", False: "**behind**", None: "not told apart"}
 
 
@@ -77,7 +79,9 @@ def judged(contest: Contest, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFra
     decide = above if contest.better == "more" else below
     told = []
     for method, control in contest.controls.items():
-        own, other, gap = (found.loc[arm] for arm in (method, control, f"{method} - {control}"))
+        own, other = (found.loc[arm] for arm in (method, control))
+        both = f"{method} - {control}"
+        gap: Any = found.loc[both] if both in found.index else pd.Series(NO_PICTURE)
         against = contest.control or control
         told.append((
             contest.question, contest.measure, method, against, own["mean"], own["low"],

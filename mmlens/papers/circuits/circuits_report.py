@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmlens.datasets.spec import dataset
+from mmlens.model.capabilities import require
 from mmlens.model.provenance import about as provenance
 from mmlens.papers.bootstrap import DRAWS, MOST
 from mmlens.papers.circuits.circuits_claims import circuit_parts, contests, graph_parts
@@ -73,6 +74,7 @@ def reproduce(
         command: the command line, for the page.
 
     Raises:
+        CapabilityError: the model puts no pictures before a language model.
         SweepError: the folder holds another study.
     """
     from mmlens.families import load
@@ -80,6 +82,7 @@ def reproduce(
     draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0)
     folder, samples = path(out, "out"), dataset(data)
     loaded: Any = load(model) if isinstance(model, str | Path) else model
+    require(loaded, "logits", "pictures")
     asked = {"prompt": prompt, "noun": noun, "max_new_tokens": max_new_tokens, "seed": seed}
     questions: Any = {
         pruned_circuit: {"ks": list(ks), "drawn": drawn, **asked},
@@ -95,5 +98,5 @@ def reproduce(
         " something."
     )
     about = {**provenance(loaded), "data": samples.name, "draws": draws, "seed": seed}
-    frame = framed("circuits", TITLE, lead, READ, CITED, about, command, several=True)
+    frame = framed("circuits", TITLE, lead, READ, CITED, about, command, several=None)
     return write_study(frame, parts, folder, results, contests(found, graph))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmlens.datasets.spec import dataset
+from mmlens.model.capabilities import require
 from mmlens.model.provenance import about as provenance
 from mmlens.papers.bootstrap import DRAWS, MOST
 from mmlens.papers.concepts.concepts_claims import word_parts
@@ -89,6 +90,7 @@ def reproduce(
 
     Raises:
         ExperimentError: fewer than two nouns have four pictures.
+        CapabilityError: the model puts no pictures before a language model.
         SweepError: the folder holds another study.
     """
     from mmlens.families import load
@@ -97,6 +99,7 @@ def reproduce(
     n, halves = count(n, "n", least=2), count(halves, "halves", least=2)
     folder, samples = path(out, "out"), dataset(data)
     loaded: Any = load(model) if isinstance(model, str | Path) else model
+    require(loaded, "logits", "pictures")
     other: Any = load(changed) if isinstance(changed, str | Path) else changed
     how: dict[str, Any] = {"seed": seed, "resume": flag(resume, "resume"),
                            "progress": flag(progress, "progress")}  # fmt: skip

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mmlens.papers.bootstrap import differences, summarise
+from mmlens.papers.bootstrap import LEAST, differences, summarise
 from mmlens.papers.claims import Row, Verdict
 from mmlens.papers.contests import Contest
 from mmlens.papers.dictionaries.questions.peaks import COORDINATES, NEURONS, RANDOM, UNITS
@@ -65,6 +65,10 @@ RULES = {
     "S4": f"it holds if the interval of ({UNITS} - {NEURONS}), thing by thing, lies above 0, and"
     " fails if it lies below.",
 }
+OVER_UNITS = (
+    "Intervals are over units, of this one dictionary and on these pictures: they do not say how"
+    " far other pictures, or another training, would move the means."
+)
 Peaks = Mapping[str, Tensor]
 """By kind of unit, Float[picture, unit]."""
 
@@ -147,7 +151,7 @@ def _above(key: str, table: pd.DataFrame) -> Part:
     told = [Row(f"{kind}: {row['n']} judged, {row['silent']} left out",
                 f"{told_interval(row, 3)}, by chance {row['chance']:.3f}")
             for kind, row in rows.items()]  # fmt: skip
-    return _part(key, says, holds, rows=told, summary=here)
+    return _part(key, says, holds, rows=told, summary=here, notes=[OVER_UNITS])
 
 
 def _told_units(row: Any) -> str:
@@ -155,7 +159,12 @@ def _told_units(row: Any) -> str:
 
 
 def _apart(own: Any, other: Any) -> bool | None:
-    """Whether one interval lies above the other (True), below it (False), or on it (None)."""
+    """Whether one interval lies above the other (True), below it (False), or on it (None).
+
+    Of fewer than `LEAST` units of either nothing is decided.
+    """
+    if min(own["n"], other["n"]) < LEAST:
+        return None
     return True if own["low"] > other["high"] else False if own["high"] < other["low"] else None
 
 

@@ -93,8 +93,9 @@ def reproduce(
         command: the command line, for the page.
 
     Raises:
-        ExperimentError: no picture's caption names anything. SweepError: the folder holds another
-            study.
+        ExperimentError: no picture's caption names anything.
+        CapabilityError: the model puts no pictures before a language model.
+        SweepError: the folder holds another study.
     """
     from mmlens.families import load
 
@@ -103,6 +104,7 @@ def reproduce(
     edits, pool = count(edits, "edits", least=2), count(pool, "pool", least=0)
     folder, samples = path(out, "out"), dataset(data)
     loaded: Any = load(model) if isinstance(model, str | Path) else model
+    require(loaded, "logits", "pictures")
     how: dict[str, Any] = {"seed": seed, "resume": resume, "progress": progress}
     reading = {"prompt": prompt, "noun": noun, "max_new_tokens": max_new_tokens}
     named = swept({named_nouns: reading}, loaded, samples, folder, **how)["named_nouns"]

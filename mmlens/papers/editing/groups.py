@@ -79,6 +79,11 @@ def grouped(
     Raises:
         ExperimentError: the pictures are too few for one group.
     """
+    if pool >= len(samples):
+        raise ExperimentError(
+            f"pool={pool} takes all {len(samples)} pictures of {samples.name}: give more pictures,"
+            " or a smaller pool."
+        )
     preserved = _rows(samples, table, range(pool))
     shown = _by_noun(_rows(samples, table, range(pool, len(samples))))
     tokens = list(shown)

@@ -6,6 +6,7 @@ OUT/report.html, OUT/results.md, OUT/tables/B1.csv, ...       as in `mmlens.pape
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from mmlens.datasets.spec import dataset
 from mmlens.model.provenance import about as provenance
 from mmlens.papers.bootstrap import DRAWS, MOST
 from mmlens.papers.frozen_block.block_answers import answers
-from mmlens.papers.frozen_block.block_claims import CLAIMS, contests, judged
+from mmlens.papers.frozen_block.block_claims import CLAIMS, FIRST_LOOK, contests, judged
 from mmlens.papers.frozen_block.block_pictures import labelled, names_of, world_pictures
 from mmlens.papers.study_folder import StudyReport, framed, write_study
 from mmlens.papers.tables import ExperimentError
@@ -91,6 +92,8 @@ def reproduce(
         progress=flag(progress, "progress"), **how,
     )  # fmt: skip
     parts = [judged(key, tables, draws=draws, seed=seed) for key in CLAIMS]
+    if data is None:
+        parts[:2] = [replace(one, notes=[FIRST_LOOK]) for one in parts[:2]]
     at = range(loaded.cfg.n_layers)[layer]
     lead = (
         f"Block {at} of the {loaded.cfg.n_layers} of {loaded.name} behind its frozen encoder, on"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmlens.datasets.spec import dataset
+from mmlens.model.capabilities import require
 from mmlens.model.provenance import about as provenance
 from mmlens.papers.bootstrap import DRAWS, LEAST, MOST
 from mmlens.papers.maps.map_methods import MASKS, NOISES, chosen
@@ -71,6 +72,7 @@ def reproduce(
 
     Raises:
         ExperimentError: no such method, or no picture has an answer.
+        CapabilityError: the model puts no pictures before a language model.
         SweepError: the folder holds another study.
     """
     from mmlens.families import load
@@ -78,6 +80,7 @@ def reproduce(
     draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0)
     names, folder, samples = chosen(methods), path(out, "out"), dataset(data)
     loaded: Any = load(model) if isinstance(model, str | Path) else model
+    require(loaded, "logits", "pictures")
     asked = {
         "methods": None if methods is None else list(methods), "steps": steps, "prompt": prompt,
         "things": sorted({name for sample in samples[:POOL] for name in sample.names}),
@@ -97,5 +100,5 @@ def reproduce(
     about = {**provenance(loaded), "data": samples.name, "points of a curve": steps,
              "draws of noise": NOISES, "masks of RISE": MASKS, "draws": draws,
              "seed": seed}  # fmt: skip
-    frame = framed("maps", TITLE, lead, READ, CITED, about, command, several=True)
+    frame = framed("maps", TITLE, lead, READ, CITED, about, command, several=None)
     return write_study(frame, parts, folder, results, contests(table, costs))

@@ -102,10 +102,11 @@ def judged(key: str, rows: pd.DataFrame, **how: Any) -> Part:
         f" {other} {told_interval(each[other])}: a difference of {told_interval(gap)}, in"
         f" {gap['n']} pictures."
     )
-    holds = below(gap, NOTHING) if key == "P3" else above(gap)
+    holds = _nothing(gap, each[other]) if key == "P3" else above(gap)
     told = [Row(arm, told_interval(row)) for arm, row in each.items()]
     more: dict[str, Any] = {"rows": told, "summary": found.drop(columns="metric")}
     if key == "P3":
+        more["notes"] = [_room(each[other])]
         arms = {arm: arm for arm in each if " - " not in arm}
         shown = found.assign(panel="named")
         more["draw"] = partial(strips, shown, arms, "Share of things that a probe names",
@@ -114,12 +115,25 @@ def judged(key: str, rows: pd.DataFrame, **how: Any) -> Part:
     return Part(key, TITLES[key], HOW[key], says, verdict, _rule(key), **more)
 
 
+def _nothing(gap: Mapping[str, Any], before: Mapping[str, Any]) -> bool | None:
+    """P3: a gain is below the bound, where a gain of that size was possible."""
+    return below(gap, NOTHING) if 1 - before["mean"] > NOTHING else None
+
+
+def _room(before: Mapping[str, Any]) -> str:
+    return (
+        f"The {FEATURES} leave {1 - before['mean']:.2f} of the pictures to be gained; no projection"
+        " could add more."
+    )
+
+
 def _rule(key: str) -> str:
     one, other = PAIRS[key]
     if key == "P3":
         return (
             f"it holds if the interval of ({one} - {other}) lies below {NOTHING}, and fails if it"
-            " lies above."
+            f" lies above; where the {other} leave no more than {NOTHING} to be gained, it could"
+            " not fail, and is undecided."
         )
     return (
         f"it holds if the interval of ({one} - {other}) lies above 0, and fails if it lies below."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmlens.model.capabilities import require
 from mmlens.model.provenance import about as provenance
 from mmlens.papers.bootstrap import DRAWS, MOST
 from mmlens.papers.one_thing import of_one_thing, things_of
@@ -65,6 +66,7 @@ def reproduce(
 
     Raises:
         ExperimentError: fewer than two things have pictures of their own.
+        CapabilityError: the model puts no pictures before a language model.
         SweepError: the folder holds another study.
     """
     from mmlens.families import load
@@ -73,6 +75,7 @@ def reproduce(
     folder, samples = path(out, "out"), of_one_thing(data)
     folds, l2 = count(folds, "folds", least=2, most=len(samples) // 2), number(l2, "l2", least=0)
     loaded: Any = load(model) if isinstance(model, str | Path) else model
+    require(loaded, "logits", "pictures")
     done = sweep(mean_vectors, loaded, samples, folder / "sweeps" / "mean_vectors",
                  resume=flag(resume, "resume"), progress=flag(progress, "progress"))  # fmt: skip
     vectors = {place: torch.stack([one.values for _, one in done.each(name)])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mmlens.datasets.spec import dataset
+from mmlens.model.capabilities import require
 from mmlens.model.provenance import about as provenance
 from mmlens.papers.bootstrap import DRAWS, LEAST, MOST
 from mmlens.papers.contests import COLUMNS, Contest, contest_table, judged
@@ -26,7 +27,7 @@ from mmlens.papers.study_report import Part
 from mmlens.papers.tables import ExperimentError
 from mmlens.sweep.record import SweepError
 from mmlens.values.arguments import choice, count, flag, path, several
-from mmlens.values.errors import MMLensError
+from mmlens.values.errors import CheckpointError, MMLensError
 from mmlens.values.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def reproduce(
 
     Raises:
         ExperimentError: no study could be asked.
-        SweepError: the folder holds another shoot-out.
+        CapabilityError: the model puts no pictures before a language model.
+        SweepError, CheckpointError: the folder holds another shoot-out.
     """
     from mmlens.families import load
 
@@ -92,13 +94,14 @@ def reproduce(
     names = list(STUDIES) if studies is None else several(studies, "studies")
     names = [choice(name, "studies", tuple(STUDIES)) for name in names]
     loaded: Any = load(model) if isinstance(model, str | Path) else model
+    require(loaded, "logits", "pictures")
     how: dict[str, Any] = {"draws": draws, "seed": seed, "resume": flag(resume, "resume"),
                            "progress": flag(progress, "progress")}  # fmt: skip
     parts, tables, contests, left_out = [], [], [], {}
     for name in names:
         try:
             report = STUDIES[name].run(loaded, samples, folder / name, **how)
-        except SweepError:
+        except (SweepError, CheckpointError):  # a folder of other pictures or options
             raise
         except MMLensError as error:
             left_out[name] = str(error)
@@ -138,7 +141,8 @@ def _part(key: str, contest: Contest, found: pd.DataFrame, study: str) -> Part:
     good = "more" if contest.better == "more" else "less"
     draw = partial(strips, gaps, arms, f"Difference to the control, {good} is better",
                    "with 95 % intervals")  # fmt: skip
-    how = f"Measured is {contest.measure}; {good} is better. The study: `mmlens reproduce {study}`."
+    command = f"mmlens reproduce {study.replace('_', '-')}"
+    how = f"Measured is {contest.measure}; {good} is better. The study: `{command}`."
     return Part(key, contest.question, how, says, table=contest_table(found), summary=found,
                 draw=draw, name=contest.question, numbered=False)  # fmt: skip
 
