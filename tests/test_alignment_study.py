@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from bridges import bridge
+from judging import all_judged
 from test_experiments import SAMPLES, mean_of
 
 import mmlens as mm
@@ -22,7 +23,6 @@ from mmlens.papers.alignment.questions.skips import (
     skipped_mlps,
     summary,
 )
-from mmlens.papers.contests import all_judged
 from mmlens.papers.mmn.questions.explained import explain
 from mmlens.papers.tables import ask
 from mmlens.sweep.record import SweepError

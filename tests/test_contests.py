@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from judging import all_judged
 
-from mmlens.papers.contests import COLUMNS, Contest, all_judged, contest_table, judged
+from mmlens.papers.contests import COLUMNS, Contest, contest_table, judged
 from mmlens.papers.tables import ExperimentError
 
 N = 30

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from bridges import bridge
+from judging import all_judged
 from scipy.stats import mannwhitneyu
 from test_experiments import PLACES, SAMPLES, sample
 
@@ -13,7 +14,6 @@ import mmlens as mm
 from mmlens.datasets.sample import Sample, Samples
 from mmlens.families import toy
 from mmlens.papers import dictionaries
-from mmlens.papers.contests import all_judged
 from mmlens.papers.dictionaries.dictionaries_claims import judged
 from mmlens.papers.dictionaries.questions.peaks import COORDINATES, NEURONS, RANDOM, UNITS
 from mmlens.papers.dictionaries.unit_truth import mono_scores, often_active, purity, told_by_one

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 import torch
 from bridges import bridge
+from judging import all_judged
 
 import mmlens as mm
 from mmlens import decoding, metrics
 from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families import toy
 from mmlens.model.hooked_vlm import HookedVLM
-from mmlens.papers.contests import all_judged
 from mmlens.papers.hallucination import (
     HallucinationReport,
     decoding_report,

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 import pytest
 from bridges import bridge
+from judging import all_judged
 
 import mmlens as mm
 from mmlens.papers import labels
-from mmlens.papers.contests import all_judged
 from mmlens.papers.labels.labels_claims import (
     AS_MANY,
     CAPTION_OF_OTHERS,

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from bridges import bridge
+from judging import all_judged
 from native_twins import twin
 from typer.testing import CliRunner
 
@@ -18,7 +19,6 @@ from mmlens.cli.app import app
 from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families import toy
 from mmlens.papers import lenses
-from mmlens.papers.contests import all_judged
 from mmlens.papers.lenses import fitted_lenses, lens_fits
 from mmlens.papers.lenses.lens_fits import FittedLenses, asked_layers
 from mmlens.papers.lenses.lenses_claims import CLAIMS, contests, every_lens, judged, told_of_texts

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from bridges import bridge
+from judging import all_judged
 from native_twins import photo, twin
 from packaging.version import Version
 from test_experiments import SAMPLES, mean_of
@@ -22,7 +23,6 @@ from mmlens.datasets.sample import Sample, Samples, Thing
 from mmlens.families.native import since
 from mmlens.model.targets import caption, one
 from mmlens.papers import maps
-from mmlens.papers.contests import all_judged
 from mmlens.papers.maps.map_methods import (
     ABSENT,
     ATTN_LRP,

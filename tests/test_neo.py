@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import torch
 from bridges import bridge
+from judging import all_judged
 from test_experiments import SAMPLES, mean_of
 
 import mmlens as mm
 from mmlens.datasets.sample import Samples
 from mmlens.papers import neo
-from mmlens.papers.contests import all_judged
 from mmlens.papers.mmn.questions.explained import explain
 from mmlens.papers.neo.neo_claims import CLAIMS, JUDGES, NAMED
 from mmlens.papers.neo.object_patches import CROWDED, object_patches

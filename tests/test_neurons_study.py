@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import torch
 from bridges import bridge
+from judging import all_judged
 from test_experiments import PLANTED, SAMPLES, mean_of
 
 import mmlens as mm
 from mmlens.datasets.sample import Samples
 from mmlens.papers import neurons
-from mmlens.papers.contests import all_judged
 from mmlens.papers.mmn.questions.explained import explain
 from mmlens.papers.neurons import neurons_report
 from mmlens.papers.neurons.neurons_claims import CLAIMS, judged

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import torch
 from bridges import bridge
+from judging import all_judged
 from test_dictionaries_study import pictures
 
 import mmlens as mm
 from mmlens.methods.projection_probe import PLACES
 from mmlens.papers import projection
-from mmlens.papers.contests import all_judged
 from mmlens.papers.projection.projection_claims import CLAIMS, judged, richness
 from mmlens.papers.tables import ExperimentError
 from mmlens.sweep.record import SweepError

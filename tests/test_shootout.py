@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from bridges import bridge
+from judging import all_judged
 from test_experiments import SAMPLES
 from typer.testing import CliRunner
 
@@ -15,7 +16,7 @@ import mmlens as mm
 from mmlens.cli.app import app
 from mmlens.datasets.sample import Samples
 from mmlens.papers import shootout
-from mmlens.papers.contests import COLUMNS, all_judged, judged
+from mmlens.papers.contests import COLUMNS, judged
 from mmlens.papers.shootout import STUDIES
 from mmlens.papers.tables import ExperimentError
 from mmlens.sweep.record import SweepError

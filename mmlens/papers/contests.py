@@ -8,7 +8,7 @@ of all studies in one table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,10 +118,3 @@ def contest_table(found: pd.DataFrame) -> list[list[str]]:
             told_interval(gap), BEATS[row["beats"]], str(row["n"]), passes,
         ])  # fmt: skip
     return lines
-
-
-def all_judged(contests: Sequence[Contest], *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
-    """The rows of several contests, one below the other."""
-    return pd.concat(
-        [judged(one, draws=draws, seed=seed) for one in contests], ignore_index=True
-    )  # fmt: skip
