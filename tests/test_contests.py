@@ -83,7 +83,7 @@ def test_tables_stand_below_each_other_with_their_costs():
     assert tuple(found.columns) == COLUMNS
     assert len(found) == 6
     lines = contest_table(found)
-    assert [line[4] for line in lines[1:4]] == ["**ahead**", "**behind**", "not told apart"]
+    assert [line[4] for line in lines[1:4]] == ["ahead", "behind", "not told apart"]
     assert [line[-1] for line in lines[1:4]] == ["2", "", ""]
 
 

@@ -68,6 +68,6 @@ def shootout_command(
         for name in part.table[0]:
             shown.add_column(name)
         for line in part.table[1:]:
-            shown.add_row(*(escape(cell.replace("**", "")) for cell in line))
+            shown.add_row(*(escape(cell) for cell in line))
         console().print(shown)
     typer.echo(f"\nPage: {report.page}\nMarkdown: {results or report.results}")

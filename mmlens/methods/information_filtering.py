@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -99,7 +100,9 @@ def information_filtering(
     if max(steps) >= 1:
         raise ArgumentError("threshold=1: no token is above the most active one; write less.")
     activity = token_activity(features).values
-    under = torch.as_tensor(mask).cpu()
+    listed = isinstance(mask, list | tuple) and all(type(one) is bool for one in mask)
+    plain = isinstance(mask, Tensor) or (isinstance(mask, np.ndarray) and mask.dtype == bool)
+    under = torch.as_tensor(mask).cpu() if listed or plain else torch.zeros(0)
     if under.dtype != torch.bool or under.shape != activity.shape[1:] or not bool(under.any()):
         raise ArgumentError(
             f"mask={shown(mask)}: give Bool[{activity.shape[1]}], one a token, some of them True."

@@ -23,7 +23,7 @@ COLUMNS = ("question", "measure", "method", "control", "mean", "low", "high", "c
            "gap", "gap low", "gap high", "n", "beats", "passes")  # fmt: skip
 NO_PICTURE = {**dict.fromkeys(("mean", "low", "high"), float("nan")), "n": 0}
 """The difference of two arms that were never asked of the same picture."""
-BEATS = {True: "**ahead**", False: "**behind**", None: "not told apart"}
+BEATS = {True: "ahead", False: "behind", None: "not told apart"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,7 @@ def _summarised(contest: Contest, **how: Any) -> pd.DataFrame:
 
 def contest_table(found: pd.DataFrame) -> list[list[str]]:
     """A table of judged contests as text, its head first: a line a method."""
-    lines = [["method", "it", "its control", "difference", "", "pictures", "cost in passes"]]
+    lines = [["method", "it", "its control", "difference", "told", "pictures", "cost in passes"]]
     for row in found.to_dict("records"):
         gap = {"mean": row["gap"], "low": row["gap low"], "high": row["gap high"]}
         passes = "" if pd.isna(row["passes"]) else f"{row['passes']:.0f}"

@@ -95,12 +95,22 @@ def report_page(frame: Frame, parts: Sequence[Part]) -> str:
         lead=escape(frame.lead),
         tally=escape(frame.headline or tally(verdicts, frame.several)),
         claims="\n".join(claim(verdict) for verdict in verdicts),
-        nav="\n".join(f'<a href="#{one.key}">{escape(one.name or one.key)}</a>' for one in parts),
+        nav="\n".join(
+            f'<a href="#{key}">{escape(name)}</a>' for name, key in _first(parts).items()
+        ),
         sections="\n".join(_section(one, bool(drawn[one.key])) for one in parts),
         how=escape(frame.read),
         about=provenance_list(frame.about),
         cited=escape(frame.cited),
     )
+
+
+def _first(parts: Sequence[Part]) -> dict[str, str]:
+    """The key of the first part of each name."""
+    found: dict[str, str] = {}
+    for one in parts:
+        found.setdefault(one.name or one.key, one.key)
+    return found
 
 
 def report_markdown(frame: Frame, parts: Sequence[Part]) -> str:

@@ -117,7 +117,7 @@ def reproduce(
     table: Any = pd.concat(tables, ignore_index=True)[["study", *COLUMNS]]
     write_whole(folder / "shootout.csv", table.to_csv(index=False))
     on = "pictures of the bundled world" if samples is None else samples.name
-    lead = f"{loaded.name} on {on}: {len(table)} methods of {table['study'].nunique()} studies."
+    lead = f"{loaded.name} on {on}: {len(table)} lines of {table['study'].nunique()} studies."
     about = {**provenance(loaded), "data": on, "draws": draws, "seed": seed}
     about |= {f"left out: {name}": why for name, why in left_out.items()}
     frame = framed("shootout", TITLE, lead, READ, "", about, command, headline=_headline(table))
@@ -142,16 +142,16 @@ def _part(key: str, contest: Contest, found: pd.DataFrame, study: str) -> Part:
     draw = partial(strips, gaps, arms, f"Difference to the control, {good} is better",
                    "with 95 % intervals")  # fmt: skip
     command = f"mmlens reproduce {study.replace('_', '-')}"
-    how = f"Measured is {contest.measure}; {good} is better. The study: `{command}`."
+    how = f"Measured is {contest.measure}; {good} is better. The study: {command}."
     return Part(key, contest.question, how, says, table=contest_table(found), summary=found,
                 draw=draw, name=contest.question, numbered=False)  # fmt: skip
 
 
 def _headline(table: pd.DataFrame) -> str:
-    """How many methods are ahead of their controls, in a sentence."""
+    """How many lines are ahead of their controls, in a sentence."""
     sides = table["beats"].tolist()
     ahead, behind = sides.count(True), sides.count(False)
     return (
-        f"{ahead} of {len(sides)} are ahead of their controls, {behind} behind,"
+        f"{ahead} of {len(sides)} lines are ahead of their controls, {behind} behind,"
         f" {len(sides) - ahead - behind} not told apart"
     )
