@@ -17,7 +17,7 @@ from mmlens.cli.app import app
 from mmlens.datasets.sample import Samples
 from mmlens.papers import shootout
 from mmlens.papers.contests import COLUMNS, judged
-from mmlens.papers.shootout import STUDIES
+from mmlens.papers.shootout.studies import STUDIES
 from mmlens.papers.tables import ExperimentError
 from mmlens.sweep.record import SweepError
 from mmlens.values.errors import CheckpointError

@@ -17,6 +17,5 @@ from mmlens.values.lazy import on_first_use
 
 if TYPE_CHECKING:
     from mmlens.papers.shootout.shootout_report import reproduce as reproduce
-    from mmlens.papers.shootout.studies import STUDIES as STUDIES
 else:
     __getattr__, __dir__, __all__ = on_first_use(__name__)
