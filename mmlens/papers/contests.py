@@ -40,7 +40,6 @@ class Contest:
         better: whether "more" or "less" is good.
         within: between which values the measure lies, where that is known.
         passes: by arm, what it costs in forward passes, where that is known.
-        page: where the whole study stands, for links.
     """
 
     question: str
@@ -51,7 +50,6 @@ class Contest:
     control: str = ""
     within: tuple[float, float] = ANY
     passes: Mapping[str, float] = field(default_factory=dict)
-    page: str = ""
 
 
 def judged(contest: Contest, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:

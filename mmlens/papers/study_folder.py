@@ -40,6 +40,13 @@ class StudyReport:
     contests: Sequence[Any] = field(default=(), repr=False, kw_only=True)
 
 
+def opened(model: Any) -> Any:
+    """The model of a study: one in memory, or by its name or folder."""
+    from mmlens.families import load
+
+    return load(model) if isinstance(model, str | Path) else model
+
+
 def framed(
     study: str,
     title: str,
@@ -82,6 +89,12 @@ def write_study(
         folder / "report.html", folder / "results.md", table.astype({"holds": object}), list(parts),
         contests=tuple(contests),
     )  # fmt: skip
+
+
+def by_arm(found: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """The rows of a summary by their arm, which stands once."""
+    return {str(row["arm"]): {str(name): value for name, value in row.items()}
+            for row in found.to_dict("records")}  # fmt: skip
 
 
 def above(row: Mapping[str, Any], bound: float = 0.0) -> bool | None:

@@ -19,7 +19,7 @@ from mmlens.papers.bootstrap import summarise
 from mmlens.papers.claims import Row, Verdict
 from mmlens.papers.contests import Contest, lost
 from mmlens.papers.interval_plots import strips
-from mmlens.papers.study_folder import above, below, together, told_interval
+from mmlens.papers.study_folder import above, below, by_arm, together, told_interval
 from mmlens.papers.study_report import Part
 from mmlens.papers.tables import used
 
@@ -108,7 +108,7 @@ def _layers(table: pd.DataFrame, **how: Any) -> Part:
 def _skips(table: pd.DataFrame, **how: Any) -> Part:
     """I3."""
     found: Any = skips.summary(table, **how)
-    rows = {str(row["arm"]): row for row in found.to_dict("records")}
+    rows = by_arm(found)
     late, early = rows[LATER], rows[EARLIER]
     says = (
         f"Without the MLPs of the later half at the picture's positions {told_interval(late)} of"
@@ -137,7 +137,6 @@ def contest(table: pd.DataFrame) -> Contest:
         {LATER: OF_WORDS},
         better="less",
         control="the same layers, at words",
-        page="results-alignment.md",
     )
 
 

@@ -16,7 +16,7 @@ from mmlens.papers.alignment.questions.cosines import mean_cosines
 from mmlens.papers.alignment.questions.skips import skipped_mlps
 from mmlens.papers.bootstrap import DRAWS, MOST
 from mmlens.papers.mmn.questions.explained import PROMPT, Rule
-from mmlens.papers.study_folder import StudyReport, framed, write_study
+from mmlens.papers.study_folder import StudyReport, framed, opened, write_study
 from mmlens.papers.swept_questions import answered, swept
 from mmlens.values.arguments import count, path
 
@@ -66,11 +66,9 @@ def reproduce(
     Raises:
         SweepError: the folder holds another study.
     """
-    from mmlens.families import load
-
     draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0)
     folder, samples = path(out, "out"), dataset(data)
-    loaded: Any = load(model) if isinstance(model, str | Path) else model
+    loaded = opened(model)
     asked = {"prompt": prompt, "noun": noun, "max_new_tokens": max_new_tokens}
     tables = swept(
         {mean_cosines: asked, skipped_mlps: asked},

@@ -22,10 +22,9 @@ from mmlens.papers.circuits.questions.pruning import CIRCUIT, FIRST, FIRST_OTHER
 from mmlens.papers.claims import Row, Verdict
 from mmlens.papers.contests import Contest
 from mmlens.papers.interval_plots import strips
-from mmlens.papers.study_folder import above, together, told_interval
+from mmlens.papers.study_folder import above, by_arm, together, told_interval
 from mmlens.papers.study_report import Part
 
-PAGE = "results-circuits.md"
 CLAIMS = {
     "V1": "The word needs the circuit",
     "V2": "The circuit alone keeps the word",
@@ -128,7 +127,7 @@ def _agrees(table: pd.DataFrame, share: dict[str, Any], how: dict[str, Any]) -> 
     if not len(rows):
         return _part("G1", "Not measured: no graph has three nodes.", None)
     found: Any = summarise(with_differences(rows, (GRAPH, SHUFFLED)), ["arm", "metric"], **how)
-    by = {str(row["arm"]): row for row in found.to_dict("records")}
+    by = by_arm(found)
     own, dealt, gap = (by[arm] for arm in (GRAPH, SHUFFLED, f"{GRAPH} - {SHUFFLED}"))
     says = (
         f"The rank correlation of what the graph says and what silencing does is"
@@ -146,7 +145,7 @@ def _chosen(table: pd.DataFrame, how: dict[str, Any]) -> Part:
     if not len(rows):
         return _part("G2", "Not measured: no unit of a graph has another that is as active.", None)
     found: Any = summarise(with_differences(rows, (NODE, AS_ACTIVE)), ["arm", "metric"], **how)
-    by = {str(row["arm"]): row for row in found.to_dict("records")}
+    by = by_arm(found)
     own, other, gap = (by[arm] for arm in (NODE, AS_ACTIVE, f"{NODE} - {AS_ACTIVE}"))
     says = (
         f"Silencing a unit of the graph moves the logit by {told_interval(own, 3)} of itself, one"
@@ -172,7 +171,7 @@ def contests(found: pd.DataFrame, table: pd.DataFrame) -> list[Contest]:
     told = f"the share of the noun's probability that is {{}} {k} units of each layer"
     made = [
         Contest(question, told.format(what), here[metrics == metric], controls,
-                control="others of their layers", page=PAGE)
+                control="others of their layers")
         for question, what, metric in (
             ("Which neurons does a word need?", "lost without", "lost"),
             ("Which neurons keep a word alone?", "kept with nothing but", "kept"),
@@ -182,7 +181,7 @@ def contests(found: pd.DataFrame, table: pd.DataFrame) -> list[Contest]:
     if len(rows):
         question = "Which neurons at which positions does a word need?"
         told = "the share of the word's logit that silencing one moves"
-        made.append(Contest(question, told, rows, {NODE: AS_ACTIVE}, page=PAGE))
+        made.append(Contest(question, told, rows, {NODE: AS_ACTIVE}))
     return made
 
 

@@ -18,7 +18,7 @@ from mmlens.papers.circuits.circuits_claims import circuit_parts, contests, grap
 from mmlens.papers.circuits.questions.graphs import graph_nodes
 from mmlens.papers.circuits.questions.pruning import pruned_circuit
 from mmlens.papers.mmn.questions.explained import PROMPT, Rule
-from mmlens.papers.study_folder import StudyReport, framed, write_study
+from mmlens.papers.study_folder import StudyReport, framed, opened, write_study
 from mmlens.papers.swept_questions import answered, swept
 from mmlens.values.arguments import count, path
 
@@ -77,11 +77,9 @@ def reproduce(
         CapabilityError: the model puts no pictures before a language model.
         SweepError: the folder holds another study.
     """
-    from mmlens.families import load
-
     draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0)
     folder, samples = path(out, "out"), dataset(data)
-    loaded: Any = load(model) if isinstance(model, str | Path) else model
+    loaded = opened(model)
     require(loaded, "logits", "pictures")
     asked = {"prompt": prompt, "noun": noun, "max_new_tokens": max_new_tokens, "seed": seed}
     questions: Any = {

@@ -35,11 +35,10 @@ from mmlens.papers.concepts.word_dictionaries import (
 from mmlens.papers.concepts.word_streams import WordStreams
 from mmlens.papers.contests import Contest
 from mmlens.papers.interval_plots import strips
-from mmlens.papers.study_folder import above, below, together, told_interval
+from mmlens.papers.study_folder import above, below, by_arm, together, told_interval
 from mmlens.papers.study_report import Part
 
 ELSEWHERE = "another picture"
-PAGE = "results-concepts.md"
 RANGES = {"named": (0.0, 1.0)}
 CLAIMS = {
     "C1": "The words of a picture's strongest concept name what is in it",
@@ -146,7 +145,7 @@ def word_parts(
     pairs = [(NMF, f"{NMF}, {ELSEWHERE}"), *((NMF, arm) for arm in MADE if arm != NMF)]
     both = with_differences(rows, *pairs)
     found: Any = summarise(both, ["arm", "metric"], ranges=RANGES, draws=draws, seed=seed)
-    by = {str(row["arm"]): row for row in found.to_dict("records")}
+    by = by_arm(found)
     made = semi_nmf_of(streams.before[streams.pool], n, seed)
     table = concept_table(model, streams, made, words)
     parted = of_halves(model, streams, n, words, halves, seed)
@@ -169,7 +168,7 @@ def word_parts(
     contest = Contest(
         "Which directions of the stream name what is in a picture?",
         f"the share of pictures of which one of {words} words names a thing",
-        rows, controls, control="any other picture", within=(0.0, 1.0), page=PAGE,
+        rows, controls, control="any other picture", within=(0.0, 1.0),
     )  # fmt: skip
     return parts, contest
 

@@ -25,7 +25,7 @@ from mmlens.papers.concepts.renamed import changed_rows, keep_rows, kept_rows, r
 from mmlens.papers.concepts.shift_claims import shift_parts
 from mmlens.papers.concepts.word_streams import WordStreams, chosen, renamings
 from mmlens.papers.mmn.questions.explained import PROMPT, Rule
-from mmlens.papers.study_folder import StudyReport, framed, write_study
+from mmlens.papers.study_folder import StudyReport, framed, opened, write_study
 from mmlens.papers.swept_questions import answered, swept
 from mmlens.sweep.sweeping import sweep
 from mmlens.values.arguments import count, flag, path
@@ -93,14 +93,12 @@ def reproduce(
         CapabilityError: the model puts no pictures before a language model.
         SweepError: the folder holds another study.
     """
-    from mmlens.families import load
-
     draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0)
     n, halves = count(n, "n", least=2), count(halves, "halves", least=2)
     folder, samples = path(out, "out"), dataset(data)
-    loaded: Any = load(model) if isinstance(model, str | Path) else model
+    loaded = opened(model)
     require(loaded, "logits", "pictures")
-    other: Any = load(changed) if isinstance(changed, str | Path) else changed
+    other = opened(changed)
     how: dict[str, Any] = {"seed": seed, "resume": flag(resume, "resume"),
                            "progress": flag(progress, "progress")}  # fmt: skip
     asked = {"prompt": prompt, "noun": noun, "max_new_tokens": max_new_tokens}

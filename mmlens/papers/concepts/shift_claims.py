@@ -17,7 +17,6 @@ import pandas as pd
 
 from mmlens.papers.bootstrap import summarise, with_differences
 from mmlens.papers.claims import Row, Verdict
-from mmlens.papers.concepts.concepts_claims import PAGE
 from mmlens.papers.concepts.word_dictionaries import (
     WordDictionary,
     found_again,
@@ -164,7 +163,7 @@ def _steered(shifts: WordShifts, **how: Any) -> tuple[list[Part], list[Contest]]
     contest = Contest(
         "Which direction makes a model say another word?",
         "the share of pictures that are called by it",
-        said, controls, control="random directions, as long", within=(0.0, 1.0), page=PAGE,
+        said, controls, control="random directions, as long", within=(0.0, 1.0),
     )  # fmt: skip
     if not len(left):
         lacking = "Not measured: of no picture do both models say the same."

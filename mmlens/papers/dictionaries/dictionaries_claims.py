@@ -89,7 +89,7 @@ def judged(
     contest = Contest(
         "Which units are about one thing?",
         "AUROC of each thing's best single unit, on pictures that did not choose it",
-        told, controls, within=(0.0, 1.0), page="results-dictionaries.md",
+        told, controls, within=(0.0, 1.0),
     )  # fmt: skip
     parts = [_figures(figures), _above("S2", table), _above("S3", table), _told(told, **how)]
     return parts, contest

@@ -22,7 +22,7 @@ from mmlens.papers.bootstrap import DRAWS, MOST
 from mmlens.papers.dictionaries.dictionaries_claims import judged
 from mmlens.papers.dictionaries.questions.peaks import KINDS, the_dictionary, unit_peaks
 from mmlens.papers.one_thing import of_one_thing, scenes, things_of
-from mmlens.papers.study_folder import StudyReport, framed, write_study
+from mmlens.papers.study_folder import StudyReport, framed, opened, write_study
 from mmlens.papers.tables import ExperimentError
 from mmlens.sweep.sweeping import sweep
 from mmlens.towers.dictionaries.dictionary import Dictionary
@@ -90,11 +90,9 @@ def reproduce(
             `train_data` or a dictionary.
         SweepError, CheckpointError: the folder holds another study.
     """
-    from mmlens.families import load
-
     draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0)
     folder, go_on, shown = path(out, "out"), flag(resume, "resume"), flag(progress, "progress")
-    loaded: Any = load(model) if isinstance(model, str | Path) else model
+    loaded = opened(model)
     samples, held_out = of_one_thing(data), _held_out(data)
     if dictionary is None:
         if data is not None and train_data is None:

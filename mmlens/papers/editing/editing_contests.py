@@ -10,7 +10,6 @@ from mmlens.papers.editing.questions.removals import OTHER_VECTOR, OWN_VECTOR
 from mmlens.papers.editing.questions.rewriting import OTHER_UNITS, OWN, SECOND, THINGS
 from mmlens.papers.editing.questions.sequences import NSE, RANDOM_UNITS
 
-PAGE = "results-editing.md"
 REWRITE, IN_A_ROW = "`rewrite`, first of `contributions`", "`rewrite_in_sequence` (NSE)"
 AWAY = "`project_away`"
 MEASURED = {
@@ -44,11 +43,9 @@ def contests(tables: dict[str, pd.DataFrame]) -> list[Contest]:
         rows = one.values(tables[kind]).replace({"arm": {own: method}})
         for (metric, what), question in zip(MEASURED.items(), asked, strict=True):
             here = rows[rows["metric"] == metric]
-            made.append(
-                Contest(question, what, here, {method: control}, within=(0.0, 1.0), page=PAGE)
-            )
+            made.append(Contest(question, what, here, {method: control}, within=(0.0, 1.0)))
     if "A" in tables:
         rows = removals.values(tables["A"]).replace({"arm": {OWN_VECTOR: AWAY}})
         lost = "lost of the noun's probability"
-        made.append(Contest(TAKEN_OUT, lost, rows, {AWAY: OTHER_VECTOR}, page=PAGE))
+        made.append(Contest(TAKEN_OUT, lost, rows, {AWAY: OTHER_VECTOR}))
     return made

@@ -32,7 +32,7 @@ from mmlens.papers.editing.questions.sequences import (
 )
 from mmlens.papers.editing.said import refusal
 from mmlens.papers.mmn.questions.explained import PROMPT, Rule
-from mmlens.papers.study_folder import StudyReport, framed, write_study
+from mmlens.papers.study_folder import StudyReport, framed, opened, write_study
 from mmlens.papers.study_report import Part
 from mmlens.papers.swept_questions import answered, swept
 from mmlens.papers.tables import ExperimentError, used
@@ -97,13 +97,11 @@ def reproduce(
         CapabilityError: the model puts no pictures before a language model.
         SweepError: the folder holds another study.
     """
-    from mmlens.families import load
-
     draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0)
     nouns, sequences = count(nouns, "nouns"), count(sequences, "sequences")
     edits, pool = count(edits, "edits", least=2), count(pool, "pool", least=0)
     folder, samples = path(out, "out"), dataset(data)
-    loaded: Any = load(model) if isinstance(model, str | Path) else model
+    loaded = opened(model)
     require(loaded, "logits", "pictures")
     how: dict[str, Any] = {"seed": seed, "resume": resume, "progress": progress}
     reading = {"prompt": prompt, "noun": noun, "max_new_tokens": max_new_tokens}

@@ -22,7 +22,6 @@ from mmlens.papers.study_folder import above, together, told_interval
 from mmlens.papers.study_report import Part
 from mmlens.train.frozen_block import ARMS, BLOCK, LINEARS, RANDOM
 
-PAGE = "results-frozen-block.md"
 (BEFORE, BEHIND), (BEFORE_RANDOM, BEHIND_RANDOM) = PLACES[BLOCK], PLACES[RANDOM]
 EVERY = (ENCODER, BETWEEN, *PLACES[RANDOM], *PLACES[BLOCK])
 QUANTITIES = ("magnitude", "frequency")
@@ -142,12 +141,12 @@ def contests(tables: dict[str, pd.DataFrame]) -> list[Contest]:
         Contest(
             "What, between two linears, helps to name a thing from frozen features?",
             "share of held-out pictures named right", right,
-            {BLOCK: LINEARS, RANDOM: LINEARS}, within=(0.0, 1.0), page=PAGE,
+            {BLOCK: LINEARS, RANDOM: LINEARS}, within=(0.0, 1.0),
         ),
         Contest(
             "Behind what do a thing's tokens stand out more than before it?",
             "IoU of the tokens of large magnitude with the thing", iou,
-            {BEHIND: BEFORE, BEHIND_RANDOM: BEFORE_RANDOM}, within=(0.0, 1.0), page=PAGE,
+            {BEHIND: BEFORE, BEHIND_RANDOM: BEFORE_RANDOM}, within=(0.0, 1.0),
         ),
     ]  # fmt: skip
 

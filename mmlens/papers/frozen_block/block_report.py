@@ -16,7 +16,7 @@ from mmlens.papers.bootstrap import DRAWS, MOST
 from mmlens.papers.frozen_block.block_answers import answers
 from mmlens.papers.frozen_block.block_claims import CLAIMS, FIRST_LOOK, contests, judged
 from mmlens.papers.frozen_block.block_pictures import labelled, names_of, world_pictures
-from mmlens.papers.study_folder import StudyReport, framed, write_study
+from mmlens.papers.study_folder import StudyReport, framed, opened, write_study
 from mmlens.papers.tables import ExperimentError
 from mmlens.values.arguments import count, flag, number, path
 
@@ -77,15 +77,13 @@ def reproduce(
         CapabilityError: the model has no encoder, no language model, or a block that does something
             else with positions than attend. CheckpointError: the folder holds another study.
     """
-    from mmlens.families import load
-
     draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0)
     how: dict[str, Any] = {"layer": layer, "steps": steps, "batch_size": batch_size, "lr": lr,
                            "resume": flag(resume, "resume")}  # fmt: skip
     folder, samples = path(out, "out"), world_pictures() if data is None else dataset(data)
     share = number(share, "share", above=0, most=1, error=ExperimentError)
     pictures = labelled(samples, count(train, "train", error=ExperimentError))
-    loaded: Any = load(model) if isinstance(model, str | Path) else model
+    loaded = opened(model)
     tables = answers(
         loaded, pictures, folder, share=share, seed=seed,
         trainings=count(trainings, "trainings", error=ExperimentError),

@@ -30,6 +30,7 @@ from mmlens.papers.study_folder import (
     above,
     below,
     framed,
+    opened,
     told_interval,
     write_study,
 )
@@ -104,10 +105,8 @@ def reproduce(
     Raises:
         SweepError: the folder holds another study.
     """
-    from mmlens.families import load
-
     samples = pictos("held_out", PICTURES, things=THINGS) if data is None else dataset(data)
-    loaded: Any = load(model) if isinstance(model, str | Path) else model
+    loaded = opened(model)
     found = hallucination(
         loaded, samples, path(out, "out"), edited=known_arms(loaded), vocabulary=vocabulary,
         captions=captions, max_new_tokens=max_new_tokens, draws=draws, seed=seed, resume=resume,
@@ -133,7 +132,7 @@ def contest(summary: pd.DataFrame) -> list[Contest]:
     asked = "Which way of decoding names less that is not there?"
     what = "CHAIR-i, the share of mentions that name what is not there"
     found = Contest(asked, what, here, dict.fromkeys(ways, PLAIN), better="less",
-                    control="greedy decoding", page="results-hallucination.md")  # fmt: skip
+                    control="greedy decoding")  # fmt: skip
     return [found]
 
 

@@ -18,7 +18,7 @@ from mmlens.papers.claims import Row, Verdict
 from mmlens.papers.contests import Contest
 from mmlens.papers.interval_plots import strips
 from mmlens.papers.labels.questions.label_names import CAPTION, COLUMNS, LABELS
-from mmlens.papers.study_folder import above, told_interval
+from mmlens.papers.study_folder import above, by_arm, told_interval
 from mmlens.papers.study_report import Part
 from mmlens.papers.tables import used
 
@@ -92,7 +92,6 @@ def contest(table: pd.DataFrame) -> Contest:
         {AS_MANY: OF_OTHERS, CAPTION: CAPTION_OF_OTHERS},
         control="what is said of other pictures",
         within=(0.0, 1.0),
-        page="results-labels.md",
     )
 
 
@@ -108,7 +107,7 @@ def judged(key: str, table: pd.DataFrame, **how: Any) -> Part:
     if not {one, other} <= set(rows["arm"]):
         return _part(key, "Not measured: there is one picture.", None)
     found: Any = summarise(with_differences(rows, (one, other)), ["arm", "metric"], **how)
-    each = {str(row["arm"]): row for row in found.to_dict("records")}
+    each = by_arm(found)
     gap = each[f"{one} - {other}"]
     says = (
         f"Recall of {one} {told_interval(each[one])}, of {'the ' * (other == CAPTION)}{other}"

@@ -17,7 +17,7 @@ from mmlens.papers.hallucination.questions.said_things import plain
 from mmlens.papers.labels.labels_claims import CLAIMS, contest, judged
 from mmlens.papers.labels.questions.label_names import LABEL_PROMPT, named_things
 from mmlens.papers.mmn.questions.explained import PROMPT
-from mmlens.papers.study_folder import StudyReport, framed, write_study
+from mmlens.papers.study_folder import StudyReport, framed, opened, write_study
 from mmlens.papers.swept_questions import answered, swept
 from mmlens.values.arguments import count, path
 
@@ -73,12 +73,10 @@ def reproduce(
     Raises:
         SweepError: the folder holds another study.
     """
-    from mmlens.families import load
-
     draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0)
     folder = path(out, "out")
     samples = pictos("held_out", PICTURES, things=THINGS) if data is None else dataset(data)
-    loaded: Any = load(model) if isinstance(model, str | Path) else model
+    loaded = opened(model)
     asked = {"k": k, "label_prompt": label_prompt, "prompt": prompt,
              "max_new_tokens": max_new_tokens}  # fmt: skip
     asked |= {} if vocabulary is None else {"vocabulary": plain(vocabulary)}

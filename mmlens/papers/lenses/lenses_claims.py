@@ -185,8 +185,8 @@ def contests(each: pd.DataFrame, passes: Mapping[str, float], k: int = K) -> lis
         return []
     costs = {LENSES[lens]: cost for lens, cost in passes.items() if LENSES[lens] in controls}
     return [Contest(QUESTION, MEASURE.format(k=k), pd.concat(rows, ignore_index=True), controls,
-                    control="the same word, at other things", within=(0.0, 1.0), passes=costs,
-                    page="results-lenses.md")]  # fmt: skip
+                    control="the same word, at other things", within=(0.0, 1.0), passes=costs)
+            ]  # fmt: skip
 
 
 def told_of_texts(each: pd.DataFrame, table: pd.DataFrame, texts: Sequence[str]) -> str:

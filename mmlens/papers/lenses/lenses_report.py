@@ -39,7 +39,7 @@ from mmlens.papers.lenses.questions.words_at_patches import (
     summary,
 )
 from mmlens.papers.mmn.questions.explained import PROMPT
-from mmlens.papers.study_folder import StudyReport, framed, write_study
+from mmlens.papers.study_folder import StudyReport, framed, opened, write_study
 from mmlens.papers.swept_questions import answered, swept
 from mmlens.papers.tables import ExperimentError
 from mmlens.values.arguments import count, flag, path
@@ -103,8 +103,6 @@ def reproduce(
         CapabilityError: the model has no unembedding.
         SweepError: the folder holds another study.
     """
-    from mmlens.families import load
-
     draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0)
     pool, chosen = count(pool, "pool"), known_lenses(lenses)
     folder = path(out, "out")
@@ -115,7 +113,7 @@ def reproduce(
             " or a smaller pool."
         )
     first, rest = samples[:pool], samples[pool:]
-    loaded: Any = load(model) if isinstance(model, str | Path) else model
+    loaded = opened(model)
     require(loaded, "unembed")
     shown, resume = flag(progress, "progress"), flag(resume, "resume")
     fits, refused = fitted_lenses(

@@ -18,7 +18,6 @@ from mmlens.papers.study_report import Part
 
 HEADS = {"energy": "energy", "pointing": "pointing", "deletion": "deletion (low is good)",
          "insertion": "insertion"}  # fmt: skip
-PAGE = "results-maps.md"
 _PATCHES = "Which patches of the picture does a word come from?"
 _PLACE = "Where in the picture is the thing that a word names?"
 
@@ -69,7 +68,7 @@ def side_by_side(
 def contests(table: pd.DataFrame, costs: Mapping[str, float]) -> list[Contest]:
     """Every method against random numbers, by model and by mask, and the lens against a word."""
     rows = values_of(table)
-    how: dict[str, Any] = {"within": (0.0, 1.0), "passes": costs, "page": PAGE}
+    how: dict[str, Any] = {"within": (0.0, 1.0), "passes": costs}
     told = [
         (_PATCHES, "insertion", "the word's probability while patches are shown in the map's order",
          "more"),

@@ -20,7 +20,7 @@ from mmlens.papers.maps.maps_left_out import left_out
 from mmlens.papers.maps.maps_overview import contests, costs_of, side_by_side
 from mmlens.papers.maps.questions.map_scores import judged_maps, summary
 from mmlens.papers.mmn.questions.explained import PROMPT
-from mmlens.papers.study_folder import StudyReport, framed, write_study
+from mmlens.papers.study_folder import StudyReport, framed, opened, write_study
 from mmlens.papers.swept_questions import answered, swept
 from mmlens.values.arguments import count, path
 
@@ -75,11 +75,9 @@ def reproduce(
         CapabilityError: the model puts no pictures before a language model.
         SweepError: the folder holds another study.
     """
-    from mmlens.families import load
-
     draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0)
     names, folder, samples = chosen(methods), path(out, "out"), dataset(data)
-    loaded: Any = load(model) if isinstance(model, str | Path) else model
+    loaded = opened(model)
     require(loaded, "logits", "pictures")
     asked = {
         "methods": None if methods is None else list(methods), "steps": steps, "prompt": prompt,

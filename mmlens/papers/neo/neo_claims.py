@@ -123,8 +123,7 @@ def _contest(asked: str, what: str, rows: Any, arms: Sequence[Any], control: str
     there = set(rows["arm"])
     controls = {said: control for arm, said in arms if {arm, control} <= there}
     rows = rows.assign(arm=rows["arm"].replace(dict(NAMED)))
-    return Contest(asked, what, rows, controls, control="as many patches of bare ground",
-                   page="results-neo.md")  # fmt: skip
+    return Contest(asked, what, rows, controls, control="as many patches of bare ground")
 
 
 def _patches(table: pd.DataFrame, **how: Any) -> Part:

@@ -19,7 +19,7 @@ from mmlens.papers.neo.neo_claims import JUDGES, contests, unmeasured
 from mmlens.papers.neo.questions.object_tokens import token_ablations
 from mmlens.papers.neo.questions.patch_words import word_shares
 from mmlens.papers.neo.questions.windows import window_effects
-from mmlens.papers.study_folder import StudyReport, framed, write_study
+from mmlens.papers.study_folder import StudyReport, framed, opened, write_study
 from mmlens.papers.study_report import Part
 from mmlens.papers.swept_questions import answered, swept
 from mmlens.papers.tables import ExperimentError
@@ -77,11 +77,9 @@ def reproduce(
     Raises:
         SweepError: the folder holds another study.
     """
-    from mmlens.families import load
-
     draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0)
     folder, samples = path(out, "out"), dataset(data)
-    loaded: Any = load(model) if isinstance(model, str | Path) else model
+    loaded = opened(model)
     asked = {"share": share, "prompt": prompt, "noun": noun, "max_new_tokens": max_new_tokens}
     drawn = {**asked, "seed": seed}
     questions = {token_ablations: drawn, word_shares: asked, window_effects: drawn}

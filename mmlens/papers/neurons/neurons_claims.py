@@ -114,7 +114,6 @@ def contest(found: pd.DataFrame) -> Contest:
         here.assign(arm=own),
         {str(one): f"{one}, others" for one in dict.fromkeys(name)},
         control="others of its layers",
-        page="results-neurons.md",
     )
 
 

@@ -21,7 +21,7 @@ from mmlens.papers.mmn.questions.explained import PROMPT, Rule
 from mmlens.papers.neurons.neurons_claims import CLAIMS, SOURCES, contest, judged
 from mmlens.papers.neurons.pools import pool_lists
 from mmlens.papers.neurons.questions.lists import silenced_lists, summary
-from mmlens.papers.study_folder import StudyReport, framed, write_study
+from mmlens.papers.study_folder import StudyReport, framed, opened, write_study
 from mmlens.papers.swept_questions import answered, swept
 from mmlens.papers.tables import ExperimentError
 from mmlens.values.arguments import count, flag, path
@@ -79,12 +79,10 @@ def reproduce(
         ExperimentError: no picture is left beside the pool.
         SweepError: the folder holds another study.
     """
-    from mmlens.families import load
-
     draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0)
     folder, samples = path(out, "out"), dataset(data)
     first, rest = _apart(samples, count(pool, "pool"))
-    loaded: Any = load(model) if isinstance(model, str | Path) else model
+    loaded = opened(model)
     shown = flag(progress, "progress")
     made_of = {"data": first.hash, "model": loaded.name, "prompt": prompt}
     given = _kept(folder, made_of) if flag(resume, "resume") else None

@@ -20,7 +20,7 @@ from mmlens.papers.bootstrap import summarise, with_differences
 from mmlens.papers.claims import Row, Verdict
 from mmlens.papers.contests import Contest
 from mmlens.papers.interval_plots import strips
-from mmlens.papers.study_folder import above, below, told_interval
+from mmlens.papers.study_folder import above, below, by_arm, told_interval
 from mmlens.papers.study_report import Part
 
 FEATURES, SOFT = PLACES
@@ -82,7 +82,6 @@ def contest(rows: pd.DataFrame) -> Contest:
         {place: SHUFFLED.format(place) for place in PLACES},
         control="labels shuffled",
         within=(0.0, 1.0),
-        page="results-projection.md",
     )
 
 
@@ -95,7 +94,7 @@ def judged(key: str, rows: pd.DataFrame, **how: Any) -> Part:
     """
     one, other = PAIRS[key]
     found: Any = summarise(with_differences(rows, (one, other)), ["arm", "metric"], **how)
-    each = {str(row["arm"]): row for row in found.to_dict("records")}
+    each = by_arm(found)
     gap = each[f"{one} - {other}"]
     says = (
         f"The probe of the {one} names {told_interval(each[one])} of the things, that of the"

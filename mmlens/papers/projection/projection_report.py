@@ -17,7 +17,7 @@ from mmlens.papers.bootstrap import DRAWS, MOST
 from mmlens.papers.one_thing import of_one_thing, things_of
 from mmlens.papers.projection.projection_claims import CLAIMS, contest, judged, richness
 from mmlens.papers.projection.questions.mean_places import NAMES, mean_vectors
-from mmlens.papers.study_folder import StudyReport, framed, write_study
+from mmlens.papers.study_folder import StudyReport, framed, opened, write_study
 from mmlens.sweep.sweeping import sweep
 from mmlens.values.arguments import SEEDS, count, flag, number, path
 
@@ -69,12 +69,10 @@ def reproduce(
         CapabilityError: the model puts no pictures before a language model.
         SweepError: the folder holds another study.
     """
-    from mmlens.families import load
-
     draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0, most=SEEDS)
     folder, samples = path(out, "out"), of_one_thing(data)
     folds, l2 = count(folds, "folds", least=2, most=len(samples) // 2), number(l2, "l2", least=0)
-    loaded: Any = load(model) if isinstance(model, str | Path) else model
+    loaded = opened(model)
     require(loaded, "logits", "pictures")
     done = sweep(mean_vectors, loaded, samples, folder / "sweeps" / "mean_vectors",
                  resume=flag(resume, "resume"), progress=flag(progress, "progress"))  # fmt: skip

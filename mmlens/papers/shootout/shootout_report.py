@@ -22,7 +22,7 @@ from mmlens.papers.bootstrap import DRAWS, LEAST, MOST
 from mmlens.papers.contests import COLUMNS, Contest, contest_table, judged
 from mmlens.papers.interval_plots import strips
 from mmlens.papers.shootout.studies import STUDIES
-from mmlens.papers.study_folder import StudyReport, framed, write_study
+from mmlens.papers.study_folder import StudyReport, framed, opened, write_study
 from mmlens.papers.study_report import Part
 from mmlens.papers.tables import ExperimentError
 from mmlens.sweep.record import SweepError
@@ -87,13 +87,11 @@ def reproduce(
         CapabilityError: the model puts no pictures before a language model.
         SweepError, CheckpointError: the folder holds another shoot-out.
     """
-    from mmlens.families import load
-
     draws, seed = count(draws, "draws", most=MOST), count(seed, "seed", least=0)
     folder, samples = path(out, "out"), None if data is None else dataset(data)
     names = list(STUDIES) if studies is None else several(studies, "studies")
     names = [choice(name, "studies", tuple(STUDIES)) for name in names]
-    loaded: Any = load(model) if isinstance(model, str | Path) else model
+    loaded = opened(model)
     require(loaded, "logits", "pictures")
     how: dict[str, Any] = {"draws": draws, "seed": seed, "resume": flag(resume, "resume"),
                            "progress": flag(progress, "progress")}  # fmt: skip

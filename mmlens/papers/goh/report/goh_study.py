@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -23,7 +23,7 @@ from mmlens.model.provenance import about as provenance
 from mmlens.papers.goh.questions.formats import folder, spread_things, world
 from mmlens.papers.goh.report.goh_experiments import Experiments
 from mmlens.papers.goh.report.goh_texts import CITED, ENOUGH, READ, TITLE
-from mmlens.papers.study_folder import StudyReport, write_study
+from mmlens.papers.study_folder import StudyReport, opened, write_study
 from mmlens.papers.study_report import Frame, Part
 from mmlens.papers.tables import ExperimentError
 from mmlens.values.arguments import count, several, text
@@ -85,8 +85,6 @@ def reproduce(
     Raises:
         ExperimentError: the data has no two formats of the same concepts, or fewer than 3 concepts.
     """
-    from mmlens.families import load
-
     count(each, "each", least=4)
     if data is not None:
         formats = folder(data)
@@ -98,8 +96,8 @@ def reproduce(
         formats = world(wanted, each, seed=count(seed, "seed", least=0))
     if len(next(iter(formats.values()))) < ENOUGH:
         raise ExperimentError(f"A study needs {ENOUGH} concepts at least: give more.")
-    loaded: Any = load(model) if isinstance(model, str | Path) else model
-    other: Any = load(against) if isinstance(against, str | Path) else against
+    loaded = opened(model)
+    other = opened(against)
     if other is not None and other.name == loaded.name:
         other = None  # an encoder is no control of itself
     family = str(loaded.provenance.get("family", ""))
