@@ -25,6 +25,7 @@ from mmlens.cli.reproduce_studies import (
     Results,
     Seed,
     few,
+    known,
     told,
 )
 from mmlens.cli.written_command import written
@@ -33,9 +34,7 @@ from mmlens.cli.written_command import written
 @reproduce_app.command("concepts")
 def concepts_command(
     model: Model = "pictos",
-    data: Annotated[
-        str, typer.Option(help="Pictures whose things are known: pictos:held_out:N or coco:FOLDER.")
-    ] = "pictos:held_out:1500",
+    data: Annotated[str, known()] = "pictos:held_out:1500",
     out: Out = Path("concepts"),
     results: Results = None,
     pictures: Pictures = None,

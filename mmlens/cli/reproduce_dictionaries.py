@@ -14,20 +14,14 @@ import typer
 
 from mmlens.cli.loading import Device, Dtype, Json, as_asked
 from mmlens.cli.reproduce import Text, reproduce_app
-from mmlens.cli.reproduce_studies import Anew, Draws, Model, Out, Results, Seed, told
+from mmlens.cli.reproduce_studies import Anew, Draws, Model, Out, Results, Seed, known, told
 from mmlens.cli.written_command import written
 
 
 @reproduce_app.command("projection")
 def projection_command(
     model: Model = "pictos",
-    data: Annotated[
-        Text,
-        typer.Option(
-            help="Pictures whose things are known: pictos:held_out:N or coco:FOLDER.",
-            show_default="300 scenes of one of 20 things of the bundled world",
-        ),
-    ] = None,
+    data: Annotated[Text, known("300 scenes of one of 20 things of the bundled world")] = None,
     out: Out = Path("projection"),
     results: Results = None,
     draws: Draws = 2000,
@@ -48,13 +42,7 @@ def projection_command(
 @reproduce_app.command("dictionaries")
 def dictionaries_command(
     model: Model = "pictos",
-    data: Annotated[
-        Text,
-        typer.Option(
-            help="Pictures whose things are known: pictos:held_out:N or coco:FOLDER.",
-            show_default="300 scenes of one of 20 things of the bundled world",
-        ),
-    ] = None,
+    data: Annotated[Text, known("300 scenes of one of 20 things of the bundled world")] = None,
     out: Out = Path("dictionaries"),
     results: Results = None,
     dictionary: Annotated[

@@ -15,20 +15,24 @@ import typer
 from mmlens.cli.loading import Device, Dtype, Json, as_asked
 from mmlens.cli.printing import console, print_json, table_of_lines
 from mmlens.cli.reproduce import Text, in_other_words, reproduce_app
-from mmlens.cli.reproduce_studies import Anew, Draws, Model, Out, Pictures, Results, Seed, few
+from mmlens.cli.reproduce_studies import (
+    Anew,
+    Draws,
+    Model,
+    Out,
+    Pictures,
+    Results,
+    Seed,
+    few,
+    known,
+)
 from mmlens.cli.written_command import written
 
 
 @reproduce_app.command("shootout")
 def shootout_command(
     model: Model = "pictos",
-    data: Annotated[
-        Text,
-        typer.Option(
-            help="Pictures whose things are known: pictos:held_out:N or coco:FOLDER.",
-            show_default="as many of the bundled world as each study takes",
-        ),
-    ] = None,
+    data: Annotated[Text, known("as many of the bundled world as each study takes")] = None,
     out: Out = Path("shootout"),
     results: Results = None,
     pictures: Pictures = None,

@@ -35,6 +35,12 @@ Seed = Annotated[int, typer.Option(help="Of all that is drawn at random.")]
 Anew = Annotated[bool, typer.Option("--anew", help="Delete what the folder holds, and begin anew.")]
 
 
+def known(world: str | bool = True) -> Any:
+    """The option --data; `world` says which pictures of the bundled world are its default."""
+    told = "Pictures whose things are known: pictos:held_out:N or coco:FOLDER."
+    return typer.Option(help=told, show_default=world)
+
+
 @reproduce_app.command("neo")
 def neo_command(
     model: Model = "pictos",
@@ -69,9 +75,7 @@ def neo_command(
 @reproduce_app.command("neurons")
 def neurons_command(
     model: Model = "pictos",
-    data: Annotated[
-        str, typer.Option(help="Pictures whose things are known: pictos:held_out:N or coco:FOLDER.")
-    ] = "pictos:held_out:160",
+    data: Annotated[str, known()] = "pictos:held_out:160",
     out: Out = Path("neurons"),
     results: Results = None,
     pictures: Pictures = None,
@@ -128,13 +132,7 @@ def alignment_command(
 @reproduce_app.command("labels")
 def labels_command(
     model: Model = "pictos",
-    data: Annotated[
-        Text,
-        typer.Option(
-            help="Pictures whose things are known: pictos:held_out:N or coco:FOLDER.",
-            show_default="60 pictures of three things of the bundled world",
-        ),
-    ] = None,
+    data: Annotated[Text, known("60 pictures of three things of the bundled world")] = None,
     out: Out = Path("labels"),
     results: Results = None,
     pictures: Pictures = None,
@@ -171,13 +169,7 @@ def labels_command(
 @reproduce_app.command("hallucination")
 def hallucination_command(
     model: Model = "pictos",
-    data: Annotated[
-        Text,
-        typer.Option(
-            help="Pictures whose things are known: pictos:held_out:N or coco:FOLDER.",
-            show_default="64 pictures of three things of the bundled world",
-        ),
-    ] = None,
+    data: Annotated[Text, known("64 pictures of three things of the bundled world")] = None,
     out: Out = Path("hallucination"),
     results: Results = None,
     pictures: Pictures = None,
